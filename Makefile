@@ -1,0 +1,42 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.PHONY: demo test test-slow lint format bench results install clean
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+install: $(READY)
+
+demo: $(READY)
+	$(BIN)/dpmi curve --out runs/demo
+
+test: $(READY) lint
+	$(BIN)/pytest
+
+test-slow: $(READY)
+	$(BIN)/pytest -m 'slow and not gpu'
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+results: $(READY)
+	$(BIN)/dpmi run studies/mnist.toml --out docs/results/mnist
+	$(BIN)/dpmi run studies/faces94.toml --out docs/results/faces94
+
+clean:
+	rm -rf $(VENV) runs
