@@ -1,0 +1,30 @@
+"""Finding a data set's files, and saying what is missing when they are not there."""
+
+from pathlib import Path
+
+
+def data_folder(root: Path | None, folder: str, *, dataset: str, holds: str) -> Path:
+    """Return ``root / folder``, where the files of ``dataset`` are.
+
+    Args:
+        root: the data root, or None when the user named none.
+        folder: the folder of these files below the root.
+        dataset: the name to put into the error.
+        holds: what is expected in the folder, for the error.
+
+    Raises:
+        FileNotFoundError: there is no root or no such folder; the message says what to set.
+    """
+    if root is None:
+        raise FileNotFoundError(f"data set {dataset!r} needs {holds} in {folder}/ of a data root. {_HOW}")
+    if not (root / folder).is_dir():
+        raise missing(root / folder, dataset=dataset, holds=holds)
+    return root / folder
+
+
+def missing(looked_in: Path, *, dataset: str, holds: str) -> FileNotFoundError:
+    """Return the error for files that are not where they belong."""
+    return FileNotFoundError(f"data set {dataset!r} needs {holds} in {looked_in}, not found there. {_HOW}")
+
+
+_HOW = "Name the data root with --data-root, root=... or the environment variable DPMI_DATA."

@@ -1,0 +1,65 @@
+"""Loading a data set by name."""
+
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dpmi.data.digits import load_digits
+from dpmi.data.mnist import load_fashion_mnist, load_mnist
+from dpmi.data.split import Split
+
+DATA_ROOT_VARIABLE = "DPMI_DATA"
+
+
+class _Dataset(NamedTuple):
+    description: str
+    loader: Callable[..., Split]
+
+
+_DATASETS = {
+    "digits": _Dataset("8x8 handwritten digits inside scikit-learn; needs no files", load_digits),
+    "mnist": _Dataset("28x28 handwritten digits; public: Omniglot", load_mnist),
+    "fashion-mnist": _Dataset("28x28 clothing articles; public: MNIST", load_fashion_mnist),
+}
+
+#: One line per data set, for listings.
+DATASETS: dict[str, str] = {name: dataset.description for name, dataset in _DATASETS.items()}
+
+
+def names() -> list[str]:
+    """Return the names that :func:`load` takes."""
+    return list(DATASETS)
+
+
+def load(name: str, *, root: Path | str | None = None, **options: Any) -> Split:
+    """Load a data set, split into private train, private test and the attacker's public images.
+
+    The same name and options give the same tensors every time, on every machine.
+
+    Args:
+        name: one of :func:`names`.
+        root: the folder that holds the data sets' folders; default: the environment variable DPMI_DATA.
+        options: those of the data set's loader, such as ``seed`` where a split is drawn.
+
+    Raises:
+        ValueError: an unknown name or option, or a file that is truncated or corrupted.
+        FileNotFoundError: the files are not below the root.
+
+    >>> load("digits", seed=1)
+    Split('digits', train=1197, test=300, public=300, classes=10, image_shape=(1, 8, 8))
+    """
+    if name not in _DATASETS:
+        raise ValueError(f"unknown data set {name!r}; the data sets are {', '.join(names())}")
+    loader = _DATASETS[name].loader
+    known = [parameter for parameter in inspect.signature(loader).parameters if parameter != "root"]
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"data set {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}"
+            )
+    if "root" not in inspect.signature(loader).parameters:
+        return loader(**options)
+    root = root if root is not None else os.environ.get(DATA_ROOT_VARIABLE)
+    return loader(Path(root) if root is not None else None, **options)

@@ -1,0 +1,69 @@
+"""The layers of each classifier, from images to logits.
+
+None has BatchNorm, which couples the records of a batch: one bucket's gradient would depend on another's records.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+ImageShape = tuple[int, int, int]
+
+#: Hidden units of the multilayer perceptron in M. Fredrikson, S. Jha, T. Ristenpart, CCS 2015.
+FREDRIKSON_HIDDEN_UNITS = 3000
+
+
+def cnn(image_shape: ImageShape, num_classes: int, activation: type[nn.Module]) -> nn.Sequential:
+    """Two convolutions and two fully connected layers; 26,010 parameters for (1, 28, 28) and 10 classes.
+
+    The network used with DP-SGD on MNIST by N. Papernot et al., "Tempered Sigmoid Activations for Deep
+    Learning with Differential Privacy", AAAI 2021, and by Opacus's MNIST example. They find that Tanh, being
+    bounded, keeps gradients small and loses less accuracy to clipping than ReLU.
+    """
+    body = [
+        nn.Conv2d(image_shape[0], 16, kernel_size=8, stride=2, padding=3),
+        activation(),
+        nn.MaxPool2d(kernel_size=2, stride=1),
+        nn.Conv2d(16, 32, kernel_size=4, stride=2),
+        activation(),
+        nn.MaxPool2d(kernel_size=2, stride=1),
+        nn.Flatten(),
+    ]
+    width = _width(body, image_shape)
+    return nn.Sequential(*body, nn.Linear(width, 32), activation(), nn.Linear(32, num_classes))
+
+
+def cnn_small(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
+    """Two convolutions and two fully connected layers for images as small as 8x8."""
+    body = [
+        nn.Conv2d(image_shape[0], 16, kernel_size=3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, kernel_size=3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+    ]
+    width = _width(body, image_shape)
+    return nn.Sequential(*body, nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, num_classes))
+
+
+def softmax(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
+    """Softmax regression, the face recogniser of Fredrikson et al. and of Class DP on Faces94."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(image_shape), num_classes))
+
+
+def mlp(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
+    """One hidden layer of sigmoid units, the second face recogniser of Fredrikson et al., CCS 2015."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(math.prod(image_shape), FREDRIKSON_HIDDEN_UNITS),
+        nn.Sigmoid(),
+        nn.Linear(FREDRIKSON_HIDDEN_UNITS, num_classes),
+    )
+
+
+def _width(body: list[nn.Module], image_shape: ImageShape) -> int:
+    """How many features per image leave ``body``, which ends in Flatten."""
+    with torch.no_grad():
+        return int(nn.Sequential(*body)(torch.zeros(1, *image_shape)).shape[1])
