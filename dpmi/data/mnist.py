@@ -6,9 +6,9 @@ import numpy as np
 import torchvision
 from numpy.typing import NDArray
 
+from dpmi.data.characters import read_characters
 from dpmi.data.files import data_folder, missing
 from dpmi.data.idx import read_idx
-from dpmi.data.omniglot import read_characters
 from dpmi.data.pixels import to_images, to_labels
 from dpmi.data.split import ImageSet, Split
 
@@ -38,7 +38,8 @@ def load_mnist(root: Path | None, *, download: bool = False) -> Split:
     """Load MNIST: images (1, 28, 28), 10 digits, 60,000 train and 10,000 test; judged by Euclidean distance.
 
     The attacker's public images are 4,840 handwritten characters of Omniglot, inverted to light strokes on
-    black and scaled to 28x28: handwriting by other people that holds no digit.
+    black and scaled to 28x28: handwriting by other people. None was drawn as a digit, though some
+    (the Latin o) look like one, and the strokes are thinner than MNIST's.
 
     Args:
         root: holds ``MNIST/raw`` and ``omniglot``.

@@ -1,103 +1,49 @@
-"""Omniglot's handwritten characters, read from the zip files in place."""
+"""Omniglot's characters as a set of its own: many classes, few images of each."""
 
-import io
-import zipfile
-import zlib
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
+import torch
+import torchvision
 
-from dpmi.data.files import data_folder, missing
+from dpmi.data.characters import WRITERS, read_characters
+from dpmi.data.mnist import read_mnist_pixels
+from dpmi.data.pixels import to_images, to_labels
+from dpmi.data.split import ImageSet, Split
 
-SIDE = 28
-WRITERS = 20
+TEST_WRITERS = 5
 
 CITATION = (
     "B. M. Lake, R. Salakhutdinov, J. B. Tenenbaum, Human-level concept learning through probabilistic "
     "program induction, Science 350, 2015; https://github.com/brendenlake/omniglot"
 )
 
-#: The alphabets of the two small background sets. The full background set holds more; only these are read from
-#: it, so that a data set is the same from whichever archive it is read.
-ALPHABETS = (
-    "Balinese",
-    "Early_Aramaic",
-    "Greek",
-    "Japanese_(katakana)",
-    "Korean",
-    "Latin",
-    "Sanskrit",
-    "Tagalog",
-)
 
-_SMALL = ("images_background_small1.zip", "images_background_small2.zip")
-#: Where torchvision's download puts the full background set.
-_FULL = "omniglot-py/images_background.zip"
+def load_omniglot(root: Path | None, *, seed: int = 0, download: bool = False) -> Split:
+    """Load Omniglot: images (1, 28, 28), 242 characters of 8 alphabets, 15 train and 5 test images of each.
 
+    The split is by writer: nobody who drew a test image drew a training image of that alphabet. The
+    attacker's public images are the training images of MNIST.
 
-class Characters(NamedTuple):
-    """Every drawing of every character, ordered by character and then writer.
-
-    ``pixels`` are bytes ``(4840, 28, 28)``, light strokes on black; ``names`` has one name per drawing, such
-    as ``Greek/character07``; ``writers`` counts 1..20 within an alphabet.
+    Args:
+        root: holds ``omniglot`` and ``MNIST/raw``.
+        seed: which 5 of the 20 writers are held out.
+        download: let torchvision fetch both into ``root`` first.
     """
-
-    pixels: NDArray[np.uint8]
-    names: tuple[str, ...]
-    writers: NDArray[np.int64]
-
-
-def read_characters(root: Path | None, *, dataset: str) -> Characters:
-    """Read the 242 characters, each drawn once by 20 writers, as part of ``dataset``.
-
-    Greek and Latin are in both small zip files and are kept once.
-
-    Raises:
-        FileNotFoundError: a zip file is not there.
-        ValueError: a zip file is truncated or corrupted.
-    """
-    drawings: dict[tuple[str, int], NDArray[np.uint8]] = {}
-    for archive in _archives(root, dataset=dataset):
-        try:
-            with zipfile.ZipFile(archive) as zipped:
-                drawings |= _drawings(zipped)
-        except (zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"{archive} is truncated or corrupted: {error}. Fetch it again.") from error
-    order = sorted(drawings)
-    return Characters(
-        pixels=np.stack([drawings[drawing] for drawing in order]),
-        names=tuple(name for name, _ in order),
-        writers=np.array([writer for _, writer in order], dtype=np.int64),
+    if download and root is not None:
+        torchvision.datasets.Omniglot(root, download=True)
+        torchvision.datasets.MNIST(root, download=True)
+    characters = read_characters(root, dataset="omniglot")
+    class_names, classes = np.unique(characters.names, return_inverse=True)
+    images, labels = to_images(characters.pixels), to_labels(classes)
+    held_out = np.random.default_rng(seed).choice(WRITERS, TEST_WRITERS, replace=False) + 1
+    test = torch.from_numpy(np.isin(characters.writers, held_out))
+    return Split(
+        name="omniglot",
+        train=ImageSet(images[~test], labels[~test]),
+        test=ImageSet(images[test], labels[test]),
+        public=to_images(read_mnist_pixels(root, dataset="omniglot")),
+        class_names=tuple(class_names.tolist()),
+        distance="euclidean",
+        citation=CITATION,
     )
-
-
-def _archives(root: Path | None, *, dataset: str) -> list[Path]:
-    if root is not None and (root / _FULL).is_file():
-        return [root / _FULL]
-    holds = " and ".join(_SMALL)
-    folder = data_folder(root, "omniglot", dataset=dataset, holds=holds)
-    archives = [folder / name for name in _SMALL]
-    if not all(archive.is_file() for archive in archives):
-        raise missing(folder, dataset=dataset, holds=holds)
-    return archives
-
-
-def _drawings(zipped: zipfile.ZipFile) -> dict[tuple[str, int], NDArray[np.uint8]]:
-    """Read each drawing by its character and writer."""
-    drawings = {}
-    for entry in map(PurePosixPath, zipped.namelist()):
-        match entry.parts:
-            # The file is named <character id>_<writer>.png.
-            case (_, alphabet, character, _) if alphabet in ALPHABETS and entry.suffix == ".png":
-                writer = int(entry.stem.split("_")[1])
-                drawings[f"{alphabet}/{character}", writer] = _light_on_black(zipped.read(str(entry)))
-    return drawings
-
-
-def _light_on_black(png: bytes) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(png)) as image:
-        inverted = ImageOps.invert(image.convert("L"))
-    return np.asarray(inverted.resize((SIDE, SIDE), Image.Resampling.LANCZOS))

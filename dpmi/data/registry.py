@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dpmi.data.digits import load_digits
+from dpmi.data.faces import load_att_faces, load_faces94, load_gt_faces
 from dpmi.data.mnist import load_fashion_mnist, load_mnist
+from dpmi.data.omniglot import load_omniglot
 from dpmi.data.split import Split
 
 DATA_ROOT_VARIABLE = "DPMI_DATA"
@@ -22,6 +24,10 @@ _DATASETS = {
     "digits": _Dataset("8x8 handwritten digits inside scikit-learn; needs no files", load_digits),
     "mnist": _Dataset("28x28 handwritten digits; public: Omniglot", load_mnist),
     "fashion-mnist": _Dataset("28x28 clothing articles; public: MNIST", load_fashion_mnist),
+    "omniglot": _Dataset("28x28 characters of 8 alphabets; public: MNIST", load_omniglot),
+    "faces94": _Dataset("70x60 grey faces of 152 people, augmented; public: AT&T and GT faces", load_faces94),
+    "att-faces": _Dataset("56x46 grey faces of 40 people; public: GT faces", load_att_faces),
+    "gt-faces": _Dataset("40x30 grey faces of 50 people; public: AT&T faces", load_gt_faces),
 }
 
 #: One line per data set, for listings.
@@ -36,7 +42,7 @@ def names() -> list[str]:
 def load(name: str, *, root: Path | str | None = None, **options: Any) -> Split:
     """Load a data set, split into private train, private test and the attacker's public images.
 
-    The same name and options give the same tensors every time, on every machine.
+    The same name and options give the same tensors every time.
 
     Args:
         name: one of :func:`names`.

@@ -1,6 +1,7 @@
 """The layers of each classifier, from images to logits.
 
-None has BatchNorm, which couples the records of a batch: one bucket's gradient would depend on another's records.
+None has BatchNorm, which couples the records of a batch: one bucket's gradient would depend on
+another's records.
 """
 
 import math

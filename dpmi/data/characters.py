@@ -1,0 +1,98 @@
+"""Omniglot's handwritten characters, read from the zip files in place."""
+
+import io
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from dpmi.data.files import data_folder, missing
+
+SIDE = 28
+WRITERS = 20
+
+#: The alphabets of the two small background sets. The full background set holds more; only these are read
+#: from it, so that a data set is the same from whichever archive it is read.
+ALPHABETS = (
+    "Balinese",
+    "Early_Aramaic",
+    "Greek",
+    "Japanese_(katakana)",
+    "Korean",
+    "Latin",
+    "Sanskrit",
+    "Tagalog",
+)
+
+_SMALL = ("images_background_small1.zip", "images_background_small2.zip")
+#: Where torchvision's download puts the full background set.
+_FULL = "omniglot-py/images_background.zip"
+
+
+class Characters(NamedTuple):
+    """Every drawing of every character, ordered by character and then writer.
+
+    ``pixels`` are bytes ``(4840, 28, 28)``, light strokes on black; ``names`` has one name per drawing, such
+    as ``Greek/character07``; ``writers`` counts 1..20 within an alphabet.
+    """
+
+    pixels: NDArray[np.uint8]
+    names: tuple[str, ...]
+    writers: NDArray[np.int64]
+
+
+def read_characters(root: Path | None, *, dataset: str) -> Characters:
+    """Read the 242 characters, each drawn once by 20 writers, as part of ``dataset``.
+
+    Greek and Latin are in both small zip files and are kept once.
+
+    Raises:
+        FileNotFoundError: a zip file is not there.
+        ValueError: a zip file is truncated or corrupted.
+    """
+    drawings: dict[tuple[str, int], NDArray[np.uint8]] = {}
+    for archive in _archives(root, dataset=dataset):
+        try:
+            with zipfile.ZipFile(archive) as zipped:
+                drawings |= _drawings(zipped)
+        except (zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"{archive} is truncated or corrupted: {error}. Fetch it again.") from error
+    order = sorted(drawings)
+    return Characters(
+        pixels=np.stack([drawings[drawing] for drawing in order]),
+        names=tuple(name for name, _ in order),
+        writers=np.array([writer for _, writer in order], dtype=np.int64),
+    )
+
+
+def _archives(root: Path | None, *, dataset: str) -> list[Path]:
+    if root is not None and (root / _FULL).is_file():
+        return [root / _FULL]
+    holds = " and ".join(_SMALL)
+    folder = data_folder(root, "omniglot", dataset=dataset, holds=holds)
+    archives = [folder / name for name in _SMALL]
+    if not all(archive.is_file() for archive in archives):
+        raise missing(folder, dataset=dataset, holds=holds)
+    return archives
+
+
+def _drawings(zipped: zipfile.ZipFile) -> dict[tuple[str, int], NDArray[np.uint8]]:
+    """Read each drawing by its character and writer."""
+    drawings = {}
+    for entry in map(PurePosixPath, zipped.namelist()):
+        match entry.parts:
+            # The file is named <character id>_<writer>.png.
+            case (_, alphabet, character, _) if alphabet in ALPHABETS and entry.suffix == ".png":
+                writer = int(entry.stem.split("_")[1])
+                drawings[f"{alphabet}/{character}", writer] = _light_on_black(zipped.read(str(entry)))
+    return drawings
+
+
+def _light_on_black(png: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(png)) as image:
+        inverted = ImageOps.invert(image.convert("L"))
+    return np.asarray(inverted.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
