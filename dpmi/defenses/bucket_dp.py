@@ -1,0 +1,87 @@
+"""Class-level and subclass-level differential privacy ([Z20] Algorithm 2)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, TensorDataset
+
+from dpmi.data import ImageSet
+from dpmi.privacy import Partition, PrivacyEngine
+
+from .base import Session
+from .private import PrivateDefense
+
+
+@dataclass(frozen=True, kw_only=True)
+class BucketDP(PrivateDefense):
+    """Trains through :class:`dpmi.privacy.PrivacyEngine` on some partition of the records."""
+
+    @abstractmethod
+    def partition(self, data: ImageSet, seed: int) -> Partition:
+        """The buckets."""
+
+    def privatize(
+        self, *, module: nn.Module, optimizer: Optimizer, data: ImageSet, batch_size: int, steps: int, seed: int
+    ) -> Session:
+        """Wrap all three; one pass over the loader is the whole training."""
+        engine = PrivacyEngine()
+        private_module, private_optimizer, loader = engine.make_private(
+            module=module,
+            optimizer=optimizer,
+            data_loader=DataLoader(TensorDataset(data.images, data.labels)),
+            partition=self.partition(data, seed),
+            sampling_rate=self.sampling_rate,
+            noise_multiplier=self.noise_multiplier,
+            max_grad_norm=self.max_grad_norm,
+            steps_per_epoch=steps,
+            seed=seed,
+        )
+        return Session(
+            module=private_module, optimizer=private_optimizer, loader=loader, account=lambda: engine.account
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassDP(BucketDP):
+    """One bucket per class."""
+
+    name: ClassVar[str] = "class-dp"
+    unit: ClassVar[str] = "class"
+
+    delta: float = 1e-2  # [Z20] section V.B
+
+    def partition(self, data: ImageSet, seed: int) -> Partition:
+        """By label."""
+        return Partition.by_class(data.labels.numpy())
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubclassDP(BucketDP):
+    """k-means subclasses of every class; the guarantee is conditional on the clusters.
+
+    Args:
+        clusters_per_class: k_sub, at least 1.
+    """
+
+    name: ClassVar[str] = "subclass-dp"
+    unit: ClassVar[str] = "subclass"
+
+    clusters_per_class: int = 50  # [Z20] section V.A
+    delta: float = 1e-3  # [Z20] section V.A
+
+    def __post_init__(self) -> None:
+        """Check the number of clusters too."""
+        super().__post_init__()
+        if self.clusters_per_class < 1:
+            raise ValueError(f"clusters_per_class is {self.clusters_per_class}; it must be at least 1")
+
+    def partition(self, data: ImageSet, seed: int) -> Partition:
+        """k-means on the pixels, as [Z20] section IV.C forms subclasses."""
+        return Partition.by_kmeans(
+            data.images.numpy(), data.labels.numpy(), self.clusters_per_class, seed=seed
+        )

@@ -1,0 +1,23 @@
+"""Differential privacy for whole buckets of records: classes, subclasses, users, or any other unit."""
+
+from .account import Account
+from .engine import PrivacyEngine
+from .grad_sample import BucketGradSampleModule
+from .optimizer import BucketOptimizer, NonFiniteGradientError
+from .partition import Partition, Provenance
+from .plan import PhysicalBatch, Plan
+from .sampling import BucketDataLoader, BucketSampler
+
+__all__ = [
+    "Account",
+    "BucketDataLoader",
+    "BucketGradSampleModule",
+    "BucketOptimizer",
+    "BucketSampler",
+    "NonFiniteGradientError",
+    "Partition",
+    "PhysicalBatch",
+    "Plan",
+    "PrivacyEngine",
+    "Provenance",
+]

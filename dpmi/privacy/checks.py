@@ -1,0 +1,92 @@
+"""What no guarantee would hold for is refused here, before training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Any
+
+from opacus.grad_sample import AbstractGradSampleModule
+from opacus.optimizers import DPOptimizer
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.optim import Optimizer
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
+
+from .partition import Partition
+
+
+def check_module(module: nn.Module) -> None:
+    """Refuse statistics of the data inside the module, and modules that are wrapped already.
+
+    Raises:
+        ValueError: names the layer.
+    """
+    if isinstance(module, AbstractGradSampleModule) or hasattr(module, "autograd_grad_sample_hooks"):
+        raise ValueError("module is private already; call make_private once, with the module you started from")
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise ValueError(f"module is {type(module).__name__}; pass the module inside it (module.module)")
+    for name, layer in module.named_modules():
+        running = isinstance(layer, _InstanceNorm) and layer.track_running_stats
+        if isinstance(layer, _BatchNorm) or running:
+            raise ValueError(
+                f"layer {name!r} of module is {type(layer).__name__}: it keeps statistics of the private records, "
+                "which would be released without noise. Replace it by GroupNorm, for instance with "
+                "opacus.validators.ModuleValidator.fix(module), and build the optimizer afterwards"
+            )
+    if not any(p.requires_grad for p in module.parameters()):
+        raise ValueError("module has no trainable parameters, so there is nothing to train or to account for")
+
+
+def check_optimizer(optimizer: Optimizer, module: nn.Module) -> None:
+    """Refuse an optimizer that would update parameters whose gradients nobody clips.
+
+    Raises:
+        ValueError: says which parameters.
+    """
+    if isinstance(optimizer, DPOptimizer):
+        raise ValueError("optimizer is private already; pass the plain torch optimizer")
+    own = {id(p) for p in module.parameters()}
+    foreign = [p for group in optimizer.param_groups for p in group["params"] if id(p) not in own]
+    if foreign:
+        shapes = ", ".join(str(tuple(p.shape)) for p in foreign[:3])
+        raise ValueError(
+            f"optimizer holds {len(foreign)} parameters that are not module's (shapes {shapes}): their gradients "
+            "would not be private. Build the optimizer from module.parameters(), after any change to module"
+        )
+    if not any(p.requires_grad for group in optimizer.param_groups for p in group["params"]):
+        raise ValueError("optimizer holds no parameter that requires a gradient")
+
+
+def check_loader(loader: DataLoader[Any], partition: Partition) -> None:
+    """Refuse loaders whose records cannot be drawn by bucket, or whose own sampling would be lost.
+
+    Raises:
+        TypeError: not a DataLoader.
+        ValueError: no map-style data set, a sampler that weighs or selects records, or a wrong length.
+    """
+    if not isinstance(loader, DataLoader):
+        raise TypeError(
+            f"data_loader is {type(loader).__name__}; it must be a torch.utils.data.DataLoader, because the "
+            "engine draws the records itself"
+        )
+    if isinstance(loader.dataset, IterableDataset) or not isinstance(loader.dataset, Sized):
+        raise ValueError(
+            "data_loader has an iterable-style data set; buckets can only be drawn from a map-style data set "
+            "(with __getitem__ and __len__)"
+        )
+    own = loader.sampler if type(loader.batch_sampler) in (BatchSampler, type(None)) else loader.batch_sampler
+    if type(own) not in (RandomSampler, SequentialSampler):
+        raise ValueError(
+            f"data_loader has a {type(own).__name__}, which weighs or selects records; the engine draws "
+            "whole buckets by Poisson sampling instead. Pass a loader without a sampler of its own, over a "
+            "torch.utils.data.Subset if only some records train"
+        )
+    records = len(loader.dataset)
+    if records == 0:
+        raise ValueError("data_loader has an empty data set; at least 1 record is needed")
+    if records != len(partition):
+        raise ValueError(
+            f"partition has {len(partition)} records, data_loader has {records}; build the partition from the "
+            "labels of exactly the records that train"
+        )

@@ -1,0 +1,177 @@
+"""Wrap a module, its optimizer and its loader; keep the ledger; say what is guaranteed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accountants import Guarantee, Ledger
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from . import checks
+from .account import Account
+from .grad_sample import BucketGradSampleModule
+from .optimizer import BucketOptimizer
+from .partition import Partition
+from .plan import Plan
+from .sampling import BucketDataLoader, BucketSampler
+
+class PrivacyEngine:
+    """Trains with differential privacy for whole buckets, and accounts for every step that was released.
+
+    Example:
+        >>> import torch
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> x, y = torch.randn(40, 3), torch.arange(40) % 4
+        >>> model = torch.nn.Linear(3, 4)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> engine = PrivacyEngine()
+        >>> model, optimizer, loader = engine.make_private(
+        ...     module=model, optimizer=optimizer, data_loader=DataLoader(TensorDataset(x, y), batch_size=8),
+        ...     partition=Partition.by_class(y), sampling_rate=0.5, noise_multiplier=2.0, max_grad_norm=1.0)
+        >>> for inputs, labels in loader:
+        ...     optimizer.zero_grad()
+        ...     torch.nn.functional.cross_entropy(model(inputs), labels).backward()
+        ...     optimizer.step()
+        >>> engine.guarantee(delta=1e-3).unit
+        'class'
+    """
+
+    def __init__(self) -> None:
+        self._ledger = Ledger()
+        self._plan: Plan | None = None
+        self._seeded = False
+
+    @property
+    def ledger(self) -> Ledger:
+        """Every logical step billed so far."""
+        return self._ledger
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the last ``make_private``.
+
+        Raises:
+            RuntimeError: before ``make_private``.
+        """
+        if self._plan is None:
+            raise RuntimeError("make_private was not called yet, so there is no plan and nothing to account for")
+        return self._plan
+
+    @property
+    def account(self) -> Account:
+        """What was billed, on which buckets: enough to state a guarantee after the engine is gone."""
+        partition = self.plan.partition
+        return Account(
+            ledger=self._ledger,
+            unit=partition.unit,
+            buckets=partition.num_buckets,
+            provenance=partition.provenance,
+            partition_hash=partition.hash,
+            max_grad_norm=self.plan.max_grad_norm,
+            seeded=self._seeded,
+        )
+
+    def make_private(
+        self,
+        *,
+        module: nn.Module,
+        optimizer: Optimizer,
+        data_loader: DataLoader[Any],
+        partition: Partition,
+        sampling_rate: float,
+        noise_multiplier: float,
+        max_grad_norm: float,
+        loss_reduction: str = "mean",
+        max_physical_batch_size: int = 512,
+        steps_per_epoch: int | None = None,
+        seed: int | None = None,
+    ) -> tuple[BucketGradSampleModule, BucketOptimizer, BucketDataLoader]:
+        """Make module, optimizer and loader private; the training loop stays as it is.
+
+        Several calls on one engine bill to one ledger, as a hyper-parameter search on the same partition must.
+
+        Args:
+            module: any module without statistics of the data (no BatchNorm).
+            optimizer: over parameters of ``module``; momentum and weight decay are post-processing.
+            data_loader: gives the data set, the collate function and the workers; its batch size and its
+                shuffling are replaced by Poisson sampling of buckets.
+            partition: record -> bucket, as long as the data set.
+            sampling_rate: q in (0, 1], the probability of drawing one bucket at a logical step.
+            noise_multiplier: sigma >= 0, noise standard deviation / max_grad_norm; 0 gives epsilon = inf.
+            max_grad_norm: S > 0, the norm that a bucket's mean gradient is clipped to.
+            loss_reduction: "mean" or "sum", how the loss combines the records of a batch.
+            max_physical_batch_size: most records in one physical batch; it changes memory, not the result.
+            steps_per_epoch: logical steps in one pass over the loader; by default 1 / q, rounded, in which every
+                bucket is expected once.
+            seed: of noise and sampling. None takes both from the operating system. A seeded run can be repeated,
+                and for that reason guarantees nothing.
+
+        Returns:
+            The wrapped module, optimizer and loader.
+
+        Raises:
+            ValueError, TypeError: an argument out of range, or a module, optimizer or loader for which no
+                guarantee would hold; the message says why and what to do instead.
+        """
+        plan = Plan(
+            partition=partition,
+            sampling_rate=sampling_rate,
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=max_grad_norm,
+        )
+        if max_physical_batch_size < 1:
+            raise ValueError(f"max_physical_batch_size is {max_physical_batch_size}; it must be at least 1")
+        if steps_per_epoch is not None and steps_per_epoch < 1:
+            raise ValueError(f"steps_per_epoch is {steps_per_epoch}; it must be at least 1")
+        if self._plan is not None and self._plan.partition.hash != partition.hash:
+            raise ValueError(
+                f"partition is {partition}, but this engine already accounts for {self._plan.partition}; steps on "
+                "two partitions do not add up to one epsilon. Use an engine for each"
+            )
+        checks.check_module(module)
+        checks.check_optimizer(optimizer, module)
+        checks.check_loader(data_loader, partition)
+
+        sampling, noise = _generators(seed, next(module.parameters()).device)
+        private_module = BucketGradSampleModule(module, loss_reduction=loss_reduction)
+        private_optimizer = BucketOptimizer(optimizer, module=private_module, plan=plan, generator=noise)
+        private_optimizer.attach_step_hook(lambda _: self._bill(plan))
+        sampler = BucketSampler(
+            plan,
+            steps=steps_per_epoch or max(1, round(1 / plan.sampling_rate)),
+            max_physical_batch_size=max_physical_batch_size,
+            generator=sampling,
+        )
+        loader = BucketDataLoader(data_loader, sampler=sampler, optimizer=private_optimizer)
+        self._plan = plan
+        self._seeded |= seed is not None
+        return private_module, private_optimizer, loader
+
+    def guarantee(self, delta: float, *, adjacency: str = "replace", accountant: str = "tight") -> Guarantee:
+        """What was released so far, as (epsilon, delta) for one bucket.
+
+        Args:
+            delta: in (0, 1), and well below 1 / K.
+            adjacency: "replace" one bucket by another ([Z20] Definitions 4-7), or "add_remove" one.
+            accountant: a name in ``accountants.ACCOUNTANTS``.
+        """
+        return self.account.guarantee(delta, adjacency=adjacency, accountant=accountant)
+
+    def _bill(self, plan: Plan) -> None:
+        self._ledger = self._ledger.record(plan.mechanism)
+
+
+def _generators(seed: int | None, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
+    """Independent sources for the draws (CPU) and for the noise (where the parameters are)."""
+    sampling, noise = torch.Generator(), torch.Generator(device)
+    if seed is None:
+        sampling.seed()
+        noise.seed()
+    else:
+        sampling.manual_seed(seed)
+        # The first output of the sampling stream seeds the noise: two streams, one argument.
+        noise.manual_seed(int(torch.randint(2**62, (), generator=sampling)))
+    return sampling, noise

@@ -1,0 +1,225 @@
+"""Which bucket every record belongs to: the unit that the guarantee is about.
+
+Example:
+    >>> partition = Partition.by_class([0, 1, 1, 0])
+    >>> partition.num_buckets, partition.sizes.tolist(), partition.unit
+    (2, [2, 2], 'class')
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+IntArray = NDArray[np.int64]
+
+
+class Provenance(str, Enum):
+    """What the partition was computed from; decides whether the guarantee is conditional on it."""
+
+    RECORD = "each record alone (its label, or its own column)"
+    PUBLIC = "each record alone, against public centroids"
+    FITTED = "fitted on the private records"
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """Record -> bucket, with the name of the unit and where the partition came from.
+
+    Args:
+        bucket_of: int array (N,), the bucket of each record; buckets are 0..K-1 and none is empty.
+        unit: what one bucket is, in the words of the guarantee ("class", "subclass", a column's name).
+        provenance: what the partition depends on.
+        names: one name per bucket, for error messages and reports.
+
+    Raises:
+        ValueError: an empty data set, a negative id, an empty bucket, or a wrong number of names.
+    """
+
+    bucket_of: IntArray
+    unit: str
+    provenance: Provenance
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check the ids once; everything downstream trusts them."""
+        ids = self.bucket_of
+        if len(ids) == 0:
+            raise ValueError("the partition has 0 records; at least 1 is needed")
+        if ids.min() < 0:
+            at = int(ids.argmin())
+            raise ValueError(f"record {at} has bucket id {ids[at]}; ids are 0 or larger")
+        counts = np.bincount(ids, minlength=len(self.names))
+        if len(counts) != len(self.names):
+            raise ValueError(f"{len(self.names)} bucket names for bucket ids up to {ids.max()}")
+        if not counts.all():
+            empty = int(counts.argmin())
+            raise ValueError(
+                f"bucket {empty} ({self.names[empty]}) has no records; every bucket needs at least 1. "
+                "Number the buckets without gaps, or ask for fewer"
+            )
+        ids.setflags(write=False)
+
+    def __len__(self) -> int:
+        """Number of records N."""
+        return len(self.bucket_of)
+
+    def __repr__(self) -> str:
+        """Short: the ids themselves are never printed."""
+        return f"Partition({len(self)} records, {self.num_buckets} buckets, unit={self.unit!r})"
+
+    @property
+    def num_buckets(self) -> int:
+        """Number of buckets K, a public constant of the guarantee."""
+        return len(self.names)
+
+    @cached_property
+    def sizes(self) -> IntArray:
+        """Records per bucket, int array (K,)."""
+        return np.bincount(self.bucket_of, minlength=self.num_buckets).astype(np.int64)
+
+    @cached_property
+    def _by_bucket(self) -> tuple[IntArray, IntArray]:
+        """Record indices sorted by bucket, and where each bucket starts in them (K + 1)."""
+        order = np.argsort(self.bucket_of, kind="stable").astype(np.int64)
+        return order, np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.int64)
+
+    def records(self, bucket: int) -> IntArray:
+        """The indices of the records of one bucket, ascending."""
+        order, start = self._by_bucket
+        return order[start[bucket] : start[bucket + 1]]
+
+    @property
+    def conditional(self) -> bool:
+        """True when the guarantee holds only conditional on the partition (accounting.md section 7)."""
+        return self.provenance is Provenance.FITTED
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the ids, the unit and the provenance: what a checkpoint or a ledger is tied to."""
+        digest = hashlib.sha256(f"{self.unit}\0{self.provenance.name}\0".encode())
+        digest.update(self.bucket_of.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    @classmethod
+    def by_class(cls, labels: ArrayLike) -> Partition:
+        """One bucket per class: class-level DP ([Z20] Definition 5).
+
+        Args:
+            labels: int array (N,), classes 0..K-1.
+        """
+        ids = _labels(labels)
+        num = int(ids.max(initial=-1)) + 1
+        return cls(ids, "class", Provenance.RECORD, tuple(f"class {k}" for k in range(num)))
+
+    @classmethod
+    def by_record(cls, num_records: int) -> Partition:
+        """One bucket per record: ordinary record-level DP."""
+        ids = np.arange(num_records, dtype=np.int64)
+        return cls(ids, "record", Provenance.RECORD, tuple(f"record {i}" for i in range(num_records)))
+
+    @classmethod
+    def by_column(cls, ids: Sequence[object] | NDArray[np.generic], *, unit: str = "user") -> Partition:
+        """One bucket per distinct value of a column of the table: user-level DP, for instance.
+
+        Args:
+            ids: one value per record (N,), of any type that sorts.
+            unit: what a value stands for ("user", "patient", "hospital").
+        """
+        values, inverse = np.unique(np.asarray(ids), return_inverse=True)
+        return cls(
+            inverse.reshape(-1).astype(np.int64),
+            unit,
+            Provenance.RECORD,
+            tuple(f"{unit} {value}" for value in values),
+        )
+
+    @classmethod
+    def by_kmeans(
+        cls, features: ArrayLike, labels: ArrayLike, clusters_per_class: int, *, seed: int = 0
+    ) -> Partition:
+        """Subclasses: k-means inside every class ([Z20] section IV.C, k_sub = clusters_per_class).
+
+        The clusters are fitted on the private records, so one record can move others: the guarantee is then
+        conditional on the partition, and its statement says so. Use :meth:`by_nearest_centroid` to avoid it.
+
+        Args:
+            features: float array (N, ...); flattened to (N, d).
+            labels: int array (N,), classes 0..C-1.
+            clusters_per_class: clusters in each class, at least 1 and at most the smallest class.
+            seed: of k-means++.
+        """
+        from sklearn.cluster import KMeans  # noqa: PLC0415  (1 s to import, needed by few)
+
+        rows, ids = _features(features), _labels(labels)
+        _same_length(rows, ids)
+        if clusters_per_class < 1:
+            raise ValueError(f"clusters_per_class is {clusters_per_class}; it must be at least 1")
+        counts = np.bincount(ids)
+        if counts.min(initial=clusters_per_class) < clusters_per_class:
+            small = int(counts.argmin())
+            raise ValueError(
+                f"class {small} has {counts[small]} records, fewer than clusters_per_class={clusters_per_class}"
+            )
+        bucket_of = np.empty(len(ids), dtype=np.int64)
+        for k in range(len(counts)):
+            inside = ids == k
+            # One start of k-means++: the partition needs to be sensible, not the best of ten.
+            fit = KMeans(clusters_per_class, n_init=1, random_state=seed).fit(rows[inside])
+            bucket_of[inside] = k * clusters_per_class + fit.labels_
+        names = tuple(f"class {k} cluster {j}" for k in range(len(counts)) for j in range(clusters_per_class))
+        return cls(bucket_of, "subclass", Provenance.FITTED, names)
+
+    @classmethod
+    def by_nearest_centroid(cls, features: ArrayLike, centroids: ArrayLike, labels: ArrayLike) -> Partition:
+        """Subclasses by the nearest of PUBLIC centroids: each record's bucket depends on that record alone.
+
+        Args:
+            features: float array (N, ...); flattened to (N, d).
+            centroids: float array (C, k, ...), k centroids for every class; flattened to (C, k, d).
+            labels: int array (N,), classes 0..C-1.
+        """
+        from sklearn.metrics import pairwise_distances_argmin  # noqa: PLC0415  (1 s to import)
+
+        rows, ids = _features(features), _labels(labels)
+        _same_length(rows, ids)
+        centres = np.asarray(centroids, dtype=np.float64)
+        classes, per_class = centres.shape[:2]
+        centres = centres.reshape(classes, per_class, -1)
+        if centres.shape[2] != rows.shape[1]:
+            raise ValueError(f"centroids have {centres.shape[2]} features, the records have {rows.shape[1]}")
+        if ids.max(initial=-1) >= classes:
+            raise ValueError(f"labels go up to {ids.max()}, but there are centroids for {classes} classes")
+        bucket_of = np.empty(len(ids), dtype=np.int64)
+        for k in range(classes):
+            inside = ids == k
+            if inside.any():
+                bucket_of[inside] = k * per_class + pairwise_distances_argmin(rows[inside], centres[k])
+        names = tuple(f"class {k} cluster {j}" for k in range(classes) for j in range(per_class))
+        return cls(bucket_of, "subclass", Provenance.PUBLIC, names)
+
+
+def _labels(labels: ArrayLike) -> IntArray:
+    ids = np.array(labels)  # a copy: the partition is frozen, the caller's array stays writable
+    if ids.ndim != 1 or (len(ids) and not np.issubdtype(ids.dtype, np.integer)):
+        raise ValueError(f"labels have shape {ids.shape} and type {ids.dtype}; expected integers (N,)")
+    return ids.astype(np.int64)
+
+
+def _features(features: ArrayLike) -> NDArray[np.float64]:
+    rows = np.asarray(features, dtype=np.float64)
+    rows = rows.reshape(len(rows), -1)
+    if not np.isfinite(rows).all():
+        raise ValueError(f"features of record {int((~np.isfinite(rows)).any(1).argmax())} are not finite")
+    return rows
+
+
+def _same_length(rows: NDArray[np.float64], ids: IntArray) -> None:
+    if len(rows) != len(ids):
+        raise ValueError(f"labels have {len(ids)} entries, features have {len(rows)}; they must be equal")

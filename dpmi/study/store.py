@@ -1,0 +1,186 @@
+"""A study's folder: one subfolder per trained model and per trial, each complete or absent.
+
+Layout::
+
+    study.toml                the spec, as it was given
+    classes.npz               names of the classes, and a training image of each
+    models/<key>/             model.pt, record.json
+    trials/<key>/             recons.npy, record.json
+    trials.csv, trials.parquet, per_class.csv, per_class.parquet
+
+A key is the content hash of everything that the folder's content depends on, so an interrupted study goes on
+where it was, and an edited one runs only what changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+_SPEC = "study.toml"
+_CLASSES = "classes.npz"
+_RECORD = "record.json"
+_PARTIAL = ".partial-"
+
+
+class StoreError(RuntimeError):
+    """A folder that cannot hold the study; the message names it and what is wrong."""
+
+
+class Store:
+    """Reads and writes a study's folder.
+
+    Args:
+        root: the folder; :meth:`create` makes it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @classmethod
+    def create(cls, root: Path, spec_text: str) -> Store:
+        """Make the folder, or take up the one that is there.
+
+        Raises:
+            StoreError: it cannot be written, or it holds something that is not a study.
+        """
+        store = cls(root)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            if not (root / _SPEC).exists() and any(root.iterdir()):
+                raise StoreError(
+                    f"output folder {root} is not empty and holds no {_SPEC}; name an empty or a new folder"
+                )
+            with store._replacing(root / _SPEC) as temporary:
+                temporary.write_text(spec_text, encoding="utf-8")
+            for kind in ("models", "trials"):
+                (root / kind).mkdir(exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"output folder {root} cannot be written: {error.strerror or error}") from error
+        return store
+
+    @classmethod
+    def open(cls, root: Path) -> Store:
+        """Take up a folder that a study has written.
+
+        Raises:
+            StoreError: it is not there, or holds no study.
+        """
+        if not (root / _SPEC).is_file():
+            raise StoreError(f"{root} holds no study: there is no {_SPEC} in it")
+        return cls(root)
+
+    @property
+    def spec_text(self) -> str:
+        """The text of the spec."""
+        return (self.root / _SPEC).read_text(encoding="utf-8")
+
+    def sweep(self) -> None:
+        """Remove what a killed run left half-written; call it before any run that writes starts."""
+        for folder in (self.root, self.root / "models", self.root / "trials"):
+            for partial in folder.glob(f"{_PARTIAL}*"):
+                shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+
+    def save_classes(self, names: Sequence[str], examples: np.ndarray) -> None:
+        """Keep what a report shows of the data, so that it can be drawn where the data are not.
+
+        Args:
+            names: one per class.
+            examples: (K, C, H, W), a training image of each class.
+        """
+        with self._replacing(self.root / _CLASSES) as temporary, temporary.open("wb") as file:
+            np.savez(file, names=np.array(names, dtype=np.str_), examples=examples)
+
+    def classes(self) -> tuple[tuple[str, ...], np.ndarray]:
+        """Names and example images of the classes.
+
+        Raises:
+            StoreError: the study was stopped before it had loaded its data.
+        """
+        try:
+            with np.load(self.root / _CLASSES, allow_pickle=False) as file:
+                return tuple(str(name) for name in file["names"]), file["examples"]
+        except (OSError, ValueError, KeyError) as error:
+            raise StoreError(f"{self.root} has no finished trial yet; run the study first") from error
+
+    def save_model(self, key: str, model: nn.Module, record: dict[str, Any]) -> None:
+        """Write a trained model and what is known about it, whole or not at all."""
+        with self._replacing(self.root / "models" / key) as folder:
+            folder.mkdir()
+            torch.save(model.state_dict(), folder / "model.pt")
+            _write_json(folder / _RECORD, record)
+
+    def model_record(self, key: str) -> dict[str, Any] | None:
+        """What is known about a trained model; None if it is not there."""
+        return _read_json(self.root / "models" / key / _RECORD)
+
+    def load_weights(self, key: str, model: nn.Module) -> None:
+        """Load a trained model's parameters into a freshly built one."""
+        state = torch.load(self.root / "models" / key / "model.pt", weights_only=True)
+        model.load_state_dict(state)
+
+    def save_trial(self, key: str, recons: np.ndarray, record: dict[str, Any]) -> None:
+        """Write a trial's pictures and numbers, whole or not at all."""
+        with self._replacing(self.root / "trials" / key) as folder:
+            folder.mkdir()
+            np.save(folder / "recons.npy", recons, allow_pickle=False)
+            _write_json(folder / _RECORD, record)
+
+    def trial_record(self, key: str) -> dict[str, Any] | None:
+        """A trial's numbers; None if it is not there."""
+        return _read_json(self.root / "trials" / key / _RECORD)
+
+    def recons(self, key: str) -> np.ndarray:
+        """A trial's pictures, (K, C, H, W)."""
+        return np.load(self.root / "trials" / key / "recons.npy", allow_pickle=False)
+
+    def save_tables(self, trials: pd.DataFrame, per_class: pd.DataFrame) -> None:
+        """Write both tables, as Parquet and as CSV."""
+        for name, table in (("trials", trials), ("per_class", per_class)):
+            with self._replacing(self.root / f"{name}.csv") as temporary:
+                table.to_csv(temporary, index=False)
+            with self._replacing(self.root / f"{name}.parquet") as temporary:
+                table.to_parquet(temporary, index=False)
+
+    @contextmanager
+    def _replacing(self, final: Path) -> Iterator[Path]:
+        """A temporary path beside ``final`` that takes its place only when everything has been written."""
+        temporary = final.with_name(f"{_PARTIAL}{uuid.uuid4().hex}-{final.name}")
+        try:
+            yield temporary
+            if final.is_dir():  # a folder whose record could not be read
+                shutil.rmtree(final)
+            os.replace(temporary, final)
+        finally:
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
+                with suppress(FileNotFoundError):
+                    temporary.unlink()
+
+
+def _write_json(path: Path, record: dict[str, Any]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(record, file, indent=1)
+        # A power cut must not leave a complete folder with an empty record in it.
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None  # absent, or damaged: it is computed again
+    return record if isinstance(record, dict) else None

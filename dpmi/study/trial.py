@@ -1,0 +1,175 @@
+"""One job of a study: train a model unless it is there, attack it, measure, store."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from dpmi import data, metrics, models
+from dpmi.attacks import Reconstructions
+from dpmi.data import Split
+from dpmi.defenses import PrivateDefense, Trained, train
+from dpmi.metrics import Baselines
+from dpmi.privacy import Account
+
+from .spec import DataSpec, Job, Trial
+from .store import Store
+
+Progress = Callable[[str, int, int], None]
+NO_PROMISE = "No privacy is promised: ordinary training, epsilon is infinite for every unit."
+
+
+@lru_cache(maxsize=1)  # the jobs of one worker mostly share a data set; more than one would fill the memory
+def _load(name: str, options: tuple[tuple[str, Any], ...], root: str | None) -> Split:
+    return data.load(name, root=root, **dict(options))
+
+
+def load(spec: DataSpec, root: str | None) -> Split:
+    """The study's data set, kept in memory between the jobs of one process."""
+    return _load(spec.name, tuple(sorted(spec.options.items())), root)
+
+
+def run_job(job: Job, store: Store, baselines: Baselines, *, root: str | None, progress: Progress) -> None:
+    """Do what is not yet in the store.
+
+    Args:
+        job: the model and its attacks.
+        store: is written to.
+        baselines: what an attacker gets without the model, for every class.
+        root: the data root.
+        progress: called with what is being done, and how much of how much of it is done.
+    """
+    missing = [trial for trial in job.trials if store.trial_record(trial.key) is None]
+    if not missing:
+        return
+    split = load(job.data, root)
+    model = models.build(
+        job.model, image_shape=split.image_shape, num_classes=split.num_classes, seed=job.seed
+    )
+    if store.model_record(job.key) is None:
+        trained = train(
+            job.defense, model, split.train, job.recipe, seed=job.seed, progress=partial(progress, "training")
+        )
+        store.save_model(job.key, trained.model, _model_record(job, trained, split))
+    progress("training", 1, 1)
+    # Attack what was stored, not what is at hand: a resumed study attacks the very same model.
+    target = job.defense.build(
+        models.build(job.model, image_shape=split.image_shape, num_classes=split.num_classes, seed=job.seed)
+    ).eval()
+    store.load_weights(job.key, target)
+    for trial in missing:
+        _attack(trial, target, split, store, baselines, partial(progress, trial.attack.name))
+        progress(trial.attack.name, 1, 1)
+
+
+def _attack(
+    trial: Trial,
+    target: nn.Module,
+    split: Split,
+    store: Store,
+    baselines: Baselines,
+    progress: Callable[[int, int], None],
+) -> None:
+    started = time.perf_counter()
+    recons = trial.attack.run(
+        target,
+        torch.arange(split.num_classes),
+        image_shape=split.image_shape,
+        generator=torch.Generator().manual_seed(trial.job.seed),
+        progress=progress,
+    )
+    seconds = time.perf_counter() - started
+    store.save_trial(
+        trial.key, recons.images.numpy(), _trial_record(trial, recons, split, baselines, seconds)
+    )
+
+
+def _model_record(job: Job, trained: Trained, split: Split) -> dict[str, Any]:
+    """Everything the table says about a model; its epsilons always with unit, adjacency, delta, accountant."""
+    accuracy = partial(metrics.accuracy, trained.model)
+    return {
+        "data": job.data.name,
+        "model": job.model,
+        "defense": job.defense.name,
+        "label": job.defense.label,
+        "strength": job.defense.strength,
+        "strength_name": job.defense.strength_field,
+        "seed": job.seed,
+        "unit": job.defense.unit,
+        "train_accuracy": accuracy(split.train.images, split.train.labels),
+        "test_accuracy": accuracy(split.test.images, split.test.labels),
+        "train_seconds": trained.seconds,
+        **_privacy_columns(job, trained.account),
+    }
+
+
+def _privacy_columns(job: Job, account: Account | None) -> dict[str, Any]:
+    if account is None or not isinstance(job.defense, PrivateDefense):
+        nothing = dict.fromkeys(
+            ("delta", "sampling_rate", "noise_multiplier", "max_grad_norm", "buckets", "epsilon_theorem1"), math.nan
+        )
+        epsilons = dict.fromkeys(("epsilon", "epsilon_add_remove", "epsilon_lemma3"), math.inf)
+        return {
+            **nothing,
+            **epsilons,
+            "adjacency": "",
+            "accountant": "",
+            "steps": job.recipe.steps,
+            "statement": NO_PROMISE,
+        }
+    delta = job.defense.delta
+    mechanism, _ = account.ledger.runs[-1]
+    headline = account.guarantee(delta)
+    return {
+        "delta": delta,
+        "epsilon": headline.epsilon,
+        "adjacency": headline.adjacency,
+        "accountant": headline.accountant,
+        "epsilon_add_remove": account.guarantee(delta, adjacency="add_remove").epsilon,
+        "epsilon_lemma3": account.guarantee(delta, accountant="lemma3").epsilon,
+        "epsilon_theorem1": account.guarantee(delta, accountant="theorem1").epsilon,
+        "steps": account.ledger.steps,
+        "sampling_rate": mechanism.sampling_rate,
+        "noise_multiplier": mechanism.noise_multiplier,
+        "max_grad_norm": account.max_grad_norm,
+        "buckets": account.buckets,
+        "statement": account.statement(delta),
+    }
+
+
+def _trial_record(
+    trial: Trial, recons: Reconstructions, split: Split, baselines: Baselines, seconds: float
+) -> dict[str, Any]:
+    distances = metrics.mia_distance(
+        recons.images, recons.labels, split.train.images, split.train.labels, kind=split.distance
+    )
+    advantage = metrics.advantage(distances.values, baselines)
+    oracle = metrics.advantage_over_nearest(distances.values, baselines)
+    per_class = {
+        "class_index": recons.labels,
+        "distance": distances.values,
+        "distance_blank": baselines.blank,
+        "distance_public_mean": baselines.public_mean,
+        "distance_public_nearest": baselines.public_nearest,
+        "advantage": advantage,
+        "advantage_over_nearest": oracle,
+        "score": recons.scores,
+    }
+    columns = {name: values.tolist() for name, values in per_class.items()}
+    return {
+        "model_key": trial.job.key,
+        "attack": trial.attack.name,
+        "attack_settings": repr(trial.attack),
+        "distance_kind": split.distance,
+        "iterations": float(recons.iterations.double().mean()),
+        "queries": recons.queries,
+        "grad_calls": recons.grad_calls,
+        "attack_seconds": seconds,
+        "per_class": {**columns, "class_name": list(split.class_names)},
+    }

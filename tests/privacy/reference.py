@@ -1,0 +1,113 @@
+"""A float64 brute force of [Z20] Algorithm 2, and a private run that records what it drew."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from dpmi.privacy import BucketOptimizer, Partition, PrivacyEngine
+
+LEARNING_RATE, MOMENTUM = 0.2, 0.9
+
+
+@dataclass
+class Run:
+    """What a private run did: its engine and optimizer, and the records of every logical step."""
+
+    engine: PrivacyEngine
+    optimizer: BucketOptimizer
+    model: nn.Module
+    steps: list[list[int]]
+    batches: list[int]
+
+
+def private_run(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    partition: Partition,
+    *,
+    reduction: str = "mean",
+    epochs: int = 1,
+    **options: object,
+) -> Run:
+    """Train with the user's loop; ``options`` go to make_private."""
+    records = TensorDataset(x, y, torch.arange(len(x)))
+    engine = PrivacyEngine()
+    arguments = {"sampling_rate": 0.5, "noise_multiplier": 0.0, "max_grad_norm": 0.3, "seed": 1, **options}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # noise_multiplier = 0 warns, and is what is wanted here
+        module, optimizer, loader = engine.make_private(
+            module=model,
+            optimizer=torch.optim.SGD(
+                [p for p in model.parameters() if p.requires_grad], lr=LEARNING_RATE, momentum=MOMENTUM
+            ),
+            data_loader=DataLoader(records, batch_size=4),
+            partition=partition,
+            loss_reduction=reduction,
+            **arguments,  # type: ignore[arg-type]
+        )
+    run = Run(engine, optimizer, model, [[]], [])
+    for _ in range(epochs):
+        for inputs, labels, index in loader:
+            optimizer.zero_grad()
+            F.cross_entropy(module(inputs), labels, reduction=reduction).backward()
+            optimizer.step()
+            run.steps[-1] += index.tolist()
+            run.batches.append(len(index))
+            if optimizer.released:
+                run.steps.append([])
+    run.steps.pop()
+    return run
+
+
+def brute_force(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    partition: Partition,
+    steps: list[list[int]],
+    *,
+    sampling_rate: float = 0.5,
+    max_grad_norm: float = 0.3,
+) -> list[Tensor]:
+    """The parameters after the same steps without noise, one record at a time, in float64."""
+    model = copy.deepcopy(model).double()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=LEARNING_RATE, momentum=MOMENTUM)
+    for drawn in steps:
+        total = [torch.zeros_like(p) for p in trained]
+        for bucket in {int(partition.bucket_of[i]) for i in drawn}:
+            members = partition.records(bucket).tolist()
+            assert set(members) <= set(drawn), "a bucket was drawn in part"
+            mean = [torch.zeros_like(p) for p in trained]
+            for i in members:
+                inputs = x[i : i + 1].double() if x.is_floating_point() else x[i : i + 1]
+                grads = torch.autograd.grad(
+                    F.cross_entropy(model(inputs), y[i : i + 1]), trained, allow_unused=True
+                )
+                for m, g in zip(mean, grads, strict=True):
+                    if g is not None:
+                        m += g / len(members)
+            norm = torch.stack([m.square().sum() for m in mean]).sum().sqrt()
+            for t, m in zip(total, mean, strict=True):
+                t += m / max(1.0, float(norm) / max_grad_norm)
+        for p, t in zip(trained, total, strict=True):
+            p.grad = t / (sampling_rate * partition.num_buckets)
+        optimizer.step()
+    return [p.detach() for p in model.parameters()]
+
+
+def relative_error(model: nn.Module, expected: list[Tensor]) -> float:
+    """Largest difference over all parameters, relative to the largest expected value."""
+    largest = max(float(e.abs().max()) for e in expected)
+    return max(
+        float((p.detach().double() - e).abs().max()) / largest
+        for p, e in zip(model.parameters(), expected, strict=True)
+    )
