@@ -66,7 +66,7 @@ def load_faces94(
     # Filled person by person: at half a gigabyte, a second copy would be felt.
     train = torch.empty(persons, FACES94_TRAIN, 1, FACES94_HEIGHT, FACES94_WIDTH)
     test = torch.empty(persons, FACES94_TEST, 1, FACES94_HEIGHT, FACES94_WIDTH)
-    by_person = to_images(photos.pixels).unflatten(0, (persons, FACES94_PHOTOS))
+    by_person = to_images(photos.pixels).reshape(persons, FACES94_PHOTOS, 1, FACES94_HEIGHT, FACES94_WIDTH)
     for person, own in enumerate(by_person):
         train[person], test[person] = divide(own, generator)
     return Split(

@@ -1,0 +1,13 @@
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of the real data sets; a test that needs it is skipped where there is none."""
+    root = os.environ.get("DPMI_DATA")
+    if not root:
+        pytest.skip("DPMI_DATA is not set: this test reads the real data sets")
+    return Path(root)

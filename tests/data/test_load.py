@@ -1,0 +1,58 @@
+import pytest
+
+from dpmi.data import DATASETS, load, names
+
+
+def test_every_name_has_one_line():
+    assert names() == list(DATASETS)
+    assert {"digits", "mnist", "fashion-mnist", "omniglot", "faces94", "att-faces", "gt-faces"} <= set(
+        names()
+    )
+    assert all(line and "\n" not in line for line in DATASETS.values())
+
+
+def test_an_unknown_name_lists_the_names():
+    with pytest.raises(ValueError, match="unknown data set 'minst'; the data sets are digits, mnist, "):
+        load("minst")
+
+
+def test_an_unknown_option_is_named():
+    with pytest.raises(ValueError, match="'faces94' has no option 'poeple'; it has people, split, seed"):
+        load("faces94", poeple=3)
+
+
+FOLDERS = {
+    "mnist": "MNIST/raw",
+    "fashion-mnist": "FashionMNIST/raw",
+    "omniglot": "omniglot",
+    "faces94": "faces94",
+    "att-faces": "att_faces",
+    "gt-faces": "gt_faces",
+}
+
+
+@pytest.mark.parametrize("name", sorted(set(names()) - {"digits"}))
+def test_without_a_root_the_error_says_how_to_name_one(name, monkeypatch):
+    monkeypatch.delenv("DPMI_DATA", raising=False)
+    with pytest.raises(
+        FileNotFoundError, match=f"'{name}' needs .* in {FOLDERS[name]}/ .*--data-root.*DPMI_DATA"
+    ):
+        load(name)
+
+
+@pytest.mark.parametrize("name", sorted(FOLDERS))
+@pytest.mark.parametrize("folder_exists", [True, False])
+def test_missing_files_are_named_with_the_folder_looked_in(name, folder_exists, tmp_path, monkeypatch):
+    monkeypatch.setenv("DPMI_DATA", str(tmp_path))
+    if folder_exists:
+        (tmp_path / FOLDERS[name]).mkdir(parents=True)
+    with pytest.raises(
+        FileNotFoundError, match=f"'{name}' needs .* in {tmp_path / FOLDERS[name]}.*--data-root"
+    ):
+        load(name)
+
+
+def test_the_root_argument_wins_over_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("DPMI_DATA", "/elsewhere")
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        load("mnist", root=str(tmp_path))

@@ -1,0 +1,82 @@
+import dataclasses
+
+import pytest
+import torch
+
+from dpmi.data import ImageSet, Split
+
+IMAGES = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 1, 0, 1, 0, 1])
+
+
+def a_split(**changes: object) -> Split:
+    parts = {
+        "name": "squares",
+        "train": ImageSet(IMAGES[:2], LABELS[:2]),
+        "test": ImageSet(IMAGES[2:4], LABELS[2:4]),
+        "public": IMAGES[4:],
+        "class_names": ("left", "right"),
+        "distance": "euclidean",
+        "citation": "",
+    }
+    return Split(**(parts | changes))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (IMAGES[0], LABELS, r"images must be float32 of shape \(N, C, H, W\)"),
+        (IMAGES.double(), LABELS, "torch.float64"),
+        (IMAGES * 2, LABELS, r"in \[0, 1\]"),
+        (IMAGES - 0.5, LABELS, r"in \[0, 1\]"),
+        (IMAGES / 0, LABELS, "finite"),
+        (torch.where(IMAGES.max() == IMAGES, torch.nan, IMAGES), LABELS, "finite"),
+        (IMAGES[:0], LABELS[:0], "empty"),
+        (IMAGES, LABELS[:5], r"labels must be int64 of shape \(6,\)"),
+        (IMAGES, LABELS.int(), "torch.int32"),
+        (IMAGES, LABELS - 1, "the smallest is -1"),
+    ],
+)
+def test_an_image_set_refuses_what_is_not_labelled_images(images, labels, message):
+    with pytest.raises(ValueError, match=message):
+        ImageSet(images, labels)
+
+
+def test_an_image_set_has_a_length_and_cannot_be_changed():
+    image_set = ImageSet(IMAGES, LABELS)
+    assert len(image_set) == 6
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        image_set.labels = LABELS
+
+
+def test_a_split_knows_its_classes_and_shape():
+    split = a_split()
+    assert (split.num_classes, split.image_shape) == (2, (1, 4, 4))
+    assert repr(split) == "Split('squares', train=2, test=2, public=2, classes=2, image_shape=(1, 4, 4))"
+
+
+def test_the_attacker_may_have_no_public_images():
+    assert len(a_split(public=torch.empty(0, 1, 4, 4)).public) == 0
+
+
+@pytest.mark.parametrize(("part", "image"), [("train", IMAGES[1:2]), ("test", IMAGES[3:4])])
+def test_a_private_image_cannot_be_public(part, image):
+    with pytest.raises(
+        ValueError, match=f"1 {part} images of 'squares' are also among the attacker's public"
+    ):
+        a_split(public=torch.cat([IMAGES[4:], image]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"public": torch.rand(2, 1, 5, 4)}, r"public images of 'squares' have shape \(1, 5, 4\)"),
+        ({"test": ImageSet(torch.rand(2, 3, 4, 4), LABELS[:2])}, r"test images .* \(3, 4, 4\)"),
+        ({"public": IMAGES[4:] + 1}, "public must be finite"),
+        ({"class_names": ("left",)}, "label 1 of 'squares' has no name: 1 class names"),
+        ({"distance": "cosine"}, "got 'cosine'"),
+    ],
+)
+def test_a_split_refuses_parts_that_disagree(changes, message):
+    with pytest.raises(ValueError, match=message):
+        a_split(**changes)
