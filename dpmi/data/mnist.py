@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import torchvision
 from numpy.typing import NDArray
 
 from dpmi.data.characters import read_characters
+from dpmi.data.download import download as fetch
 from dpmi.data.files import data_folder, missing
 from dpmi.data.idx import read_idx
 from dpmi.data.pixels import to_images, to_labels
@@ -45,9 +45,8 @@ def load_mnist(root: Path | None, *, download: bool = False) -> Split:
         root: holds ``MNIST/raw`` and ``omniglot``.
         download: let torchvision fetch both into ``root`` first.
     """
-    if download and root is not None:
-        torchvision.datasets.MNIST(root, download=True)
-        torchvision.datasets.Omniglot(root, download=True)
+    if download:
+        fetch(root, "MNIST", "Omniglot")
     train, test = _read(root, "MNIST/raw", dataset="mnist")
     return Split(
         name="mnist",
@@ -69,9 +68,8 @@ def load_fashion_mnist(root: Path | None, *, download: bool = False) -> Split:
         root: holds ``FashionMNIST/raw`` and ``MNIST/raw``.
         download: let torchvision fetch both into ``root`` first.
     """
-    if download and root is not None:
-        torchvision.datasets.FashionMNIST(root, download=True)
-        torchvision.datasets.MNIST(root, download=True)
+    if download:
+        fetch(root, "FashionMNIST", "MNIST")
     train, test = _read(root, "FashionMNIST/raw", dataset="fashion-mnist")
     return Split(
         name="fashion-mnist",

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
 
 from dpmi.data.characters import WRITERS, read_characters
+from dpmi.data.download import download as fetch
 from dpmi.data.mnist import read_mnist_pixels
 from dpmi.data.pixels import to_images, to_labels
 from dpmi.data.split import ImageSet, Split
@@ -30,9 +30,8 @@ def load_omniglot(root: Path | None, *, seed: int = 0, download: bool = False) -
         seed: which 5 of the 20 writers are held out.
         download: let torchvision fetch both into ``root`` first.
     """
-    if download and root is not None:
-        torchvision.datasets.Omniglot(root, download=True)
-        torchvision.datasets.MNIST(root, download=True)
+    if download:
+        fetch(root, "Omniglot", "MNIST")
     characters = read_characters(root, dataset="omniglot")
     class_names, classes = np.unique(characters.names, return_inverse=True)
     images, labels = to_images(characters.pixels), to_labels(classes)

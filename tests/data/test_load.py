@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from dpmi.data import DATASETS, load, names
@@ -56,3 +59,15 @@ def test_the_root_argument_wins_over_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("DPMI_DATA", "/elsewhere")
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         load("mnist", root=str(tmp_path))
+
+
+def test_loading_does_not_import_torchvision():
+    # It doubles the time in which a command starts, and only a download needs it.
+    code = "import sys, dpmi.data; dpmi.data.load('digits'); sys.exit('torchvision' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_download_without_a_root_is_refused(monkeypatch):
+    monkeypatch.delenv("DPMI_DATA", raising=False)
+    with pytest.raises(FileNotFoundError, match="--data-root"):
+        load("fashion-mnist", download=True)
