@@ -62,7 +62,7 @@ def test_the_root_argument_wins_over_the_environment(tmp_path, monkeypatch):
 
 
 def test_loading_does_not_import_torchvision():
-    # It doubles the time in which a command starts, and only a download needs it.
+    # It is slow to import, and only a download needs it.
     code = "import sys, dpmi.data; dpmi.data.load('digits'); sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
