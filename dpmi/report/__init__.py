@@ -1,0 +1,85 @@
+"""Tables, pictures and one page that show what a study found.
+
+:func:`write` makes all of them. :mod:`~dpmi.report.tables` has the numbers, :mod:`~dpmi.report.words` how
+each is written, :mod:`~dpmi.report.answer` the conclusion; :mod:`~dpmi.report.curve` and
+:mod:`~dpmi.report.reconstructions` draw.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from dpmi.report import answer, cells, curve, html, markdown, reconstructions, tables
+from dpmi.study.results import Results
+
+__all__ = ["write"]
+
+
+def write(results: Results, directory: Path) -> Path:
+    """Write ``curve.png``, ``reconstructions.png``, ``summary.md`` and ``report.html`` into ``directory``.
+
+    Returns the path of ``report.html``. Each file appears whole or not at all, so a page that is being looked
+    at survives a rerun. Raises ValueError for a study without a finished trial, and for one that mixes data
+    sets, models or kinds of distance, whose numbers have no common axis.
+    """
+    _check(results)
+    summary = tables.summary(results)
+    correlations = tables.correlations(results.trials)
+    kind = results.trials["distance_kind"].iloc[0]
+    findings = answer.findings(summary, correlations, kind)
+    shown = {
+        "outcomes": cells.outcomes(summary, kind),
+        "baselines": cells.baselines(summary, kind),
+        "correlations": cells.correlations(correlations),
+        "accounts": cells.accounts(summary),
+    }
+    pictures = {
+        "curve": _png(curve.draw(results)),
+        "reconstructions": _png(reconstructions.draw(results)),
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, png in pictures.items():
+        _replace(directory / f"{name}.png", png)
+    _replace(directory / "summary.md", markdown.render(results, findings, shown).encode())
+    page = directory / "report.html"
+    _replace(page, html.render(results, findings, shown, pictures).encode())
+    return page
+
+
+def _check(results: Results) -> None:
+    if results.trials.empty:
+        raise ValueError(
+            f"study {results.name!r} has no finished trial (0 of {results.planned}), so there is "
+            f"nothing to report; run it first: {results.command}"
+        )
+    for column in ("data", "model", "distance_kind"):
+        values = sorted(results.trials[column].unique())
+        if len(values) > 1:
+            raise ValueError(
+                f"study {results.name!r} mixes values of {column}: {', '.join(values)}; a report compares "
+                f"trials on one axis, so write one study for each"
+            )
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        # mkstemp makes a file for its owner alone; a report is made to be passed on.
+        Path(partial).chmod(0o644)
+        Path(partial).replace(path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,142 @@
+"""The tables as text, once, for Markdown and for HTML alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from dpmi.report import words
+from dpmi.report.tables import claim_of, rows_of
+
+
+class Table(NamedTuple):
+    """A table ready to be shown; the first cell of a row names the row."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+def measured(row: Any, measure: str, *, share: bool = False) -> str:
+    """Text of one measure of a summary row, with its interval when there is one."""
+    values = (getattr(row, name) for name in (measure, f"{measure}_low", f"{measure}_high"))
+    return words.percent_interval(*values) if share else words.interval(*values)
+
+
+def guarantee(row: Any) -> str:
+    """Epsilon of a summary row together with all that it means, or that there is none."""
+    claim = claim_of(row)
+    return f"{words.epsilon(row.epsilon)} for {claim}" if claim.is_guarantee else "∞: no guarantee"
+
+
+def outcomes(summary: pd.DataFrame, distance_kind: str) -> Table:
+    """What every model gave away, and what it was still good for."""
+    rows = [
+        (
+            row.label,
+            row.attack,
+            f"{row.seeds}" if row.seeds > 1 else "1: none over seeds",
+            guarantee(row),
+            measured(row, "test_accuracy", share=True),
+            measured(row, "distance"),
+            measured(row, "advantage"),
+            measured(row, "advantage_over_nearest"),
+            words.percent(row.score),
+        )
+        for row in rows_of(summary)
+    ]
+    return Table(
+        f"Mean over classes and seeds, with 95 % intervals. MIA distance: {words.DISTANCES[distance_kind]}.",
+        (
+            "Model",
+            "Attack",
+            "Seeds",
+            "epsilon",
+            "Test accuracy",
+            "MIA distance",
+            "Advantage",
+            "Advantage over nearest public",
+            "Target confidence",
+        ),
+        rows,
+    )
+
+
+def baselines(summary: pd.DataFrame, distance_kind: str) -> Table:
+    """What an attacker reaches who never sees the model."""
+    names = {
+        "distance_blank": "blank image",
+        "distance_public_mean": "mean public image",
+        "distance_public_nearest": "nearest public image (an oracle picks it)",
+    }
+    means = {name: summary[column].mean() for column, name in names.items()}
+    return Table(
+        f"MIA distance of images made without the model: {words.DISTANCES[distance_kind]}.",
+        ("Baseline", "MIA distance"),
+        [(name, words.number(mean)) for name, mean in means.items() if not math.isnan(mean)],
+    )
+
+
+def accounts(summary: pd.DataFrame) -> Table:
+    """The epsilon of every private model under each account, and the mechanism that it is about."""
+    models = summary[summary["unit"] != "none"].drop_duplicates("label")
+    rows = [
+        (
+            row.label,
+            guarantee(row),
+            words.epsilon(row.epsilon_add_remove),
+            words.epsilon(row.epsilon_lemma3),
+            words.epsilon(row.epsilon_theorem1),
+            *(
+                words.setting(value)
+                for value in (
+                    row.steps,
+                    row.sampling_rate,
+                    row.noise_multiplier,
+                    row.max_grad_norm,
+                    row.buckets,
+                )
+            ),
+        )
+        for row in rows_of(models)
+    ]
+    return Table(
+        "Epsilon of the same runs, same unit and delta, under other accounts. Every epsilon is rounded up.",
+        (
+            "Model",
+            "epsilon, headline",
+            "add/remove-one",
+            "moments accountant (Lemma 3)",
+            "Theorem 1, not a guarantee",
+            "steps",
+            "sampling rate",
+            "noise multiplier",
+            "clip norm",
+            "units",
+        ),
+        rows,
+    )
+
+
+def correlations(table: pd.DataFrame) -> Table:
+    """Whether epsilon says anything about the distance."""
+    rows = [
+        (
+            f"epsilon for {claim_of(row)}",
+            row.attack,
+            row.note or words.number(row.rho),
+            words.MISSING if math.isnan(row.p) else words.p_value(row.p),
+            f"{row.n}",
+            f"{row.epsilons}",
+        )
+        for row in rows_of(table)
+    ]
+    return Table(
+        "Spearman's rank correlation of epsilon with MIA distance over all trials. "
+        "Negative: the smaller epsilon, the farther the reconstructions.",
+        ("Distance against", "Attack", "Spearman", "p", "Trials", "Distinct epsilons"),
+        rows,
+    )

@@ -1,0 +1,162 @@
+"""The numbers of a report: one row per setting with intervals over seeds, and epsilon's rank correlation.
+
+A *setting* is one defence at one strength under one attack; its trials differ by seed alone. Every interval
+is a 95 % interval, and is NaN where one seed gives none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from dpmi.metrics.advantage import confidence_interval
+from dpmi.report.words import Claim
+from dpmi.study.results import Results
+
+CLAIM = list(Claim._fields)
+SETTING = ["defense", "label", "strength", "strength_name", "attack", *CLAIM]
+EPSILONS = ["epsilon", "epsilon_add_remove", "epsilon_lemma3", "epsilon_theorem1"]
+MECHANISM = ["steps", "sampling_rate", "noise_multiplier", "max_grad_norm", "buckets"]
+BASELINES = ["distance_blank", "distance_public_mean", "distance_public_nearest"]
+OVER_SEEDS = ["distance", "test_accuracy", "train_accuracy", "score"]
+OVER_SEEDS_AND_CLASSES = ["advantage", "advantage_over_nearest"]
+CONFIDENCE = 0.95
+RESAMPLES = 9_999
+FEWEST_EPSILONS = 3
+"""Fewer distinct epsilons than this cannot show a trend."""
+
+
+def t_interval(values: Iterable[float]) -> tuple[float, float, float]:
+    """Mean and 95 % Student interval ``(mean, low, high)`` of independent runs, NaN left out.
+
+    One run has a mean and no interval: both ends are NaN.
+
+    >>> t_interval([0.9, 0.9])
+    (0.9, 0.9, 0.9)
+    >>> t_interval([0.9])
+    (0.9, nan, nan)
+    """
+    finite = np.asarray([value for value in values if math.isfinite(value)], dtype=np.float64)
+    if finite.size == 0:
+        return math.nan, math.nan, math.nan
+    mean = float(finite.mean())
+    if finite.size == 1:
+        return mean, math.nan, math.nan
+    quantile = float(stats.t.ppf(0.5 + CONFIDENCE / 2, finite.size - 1))
+    half = quantile * float(finite.std(ddof=1)) / math.sqrt(finite.size)
+    return mean, mean - half, mean + half
+
+
+def rows_of(table: pd.DataFrame) -> Iterator[Any]:
+    """Rows whose columns are attributes."""
+    return table.itertuples(index=False)
+
+
+def claim_of(row: Any) -> Claim:
+    """The claim that a row of ``trials`` or of the summary makes with its epsilon."""
+    return Claim(*(getattr(row, field) for field in CLAIM))
+
+
+def summary(results: Results) -> pd.DataFrame:
+    """One row per setting: the undefended model first, then each defence from its largest epsilon down.
+
+    Columns: those that name the setting; ``trials``, its trial ids by seed, and ``seeds``, their number; the
+    four epsilons, each the largest over the seeds, so that it holds for every run; the mechanism; the mean
+    baselines; and ``<measure>``, ``<measure>_low``, ``<measure>_high`` for every measure. Distance, accuracy
+    and score have a Student interval over seeds. The two advantages have the interval over seeds and classes
+    of :func:`dpmi.metrics.advantage.confidence_interval`.
+    """
+    rows = []
+    for key, trials in results.trials.groupby(SETTING, dropna=False, sort=False):
+        row: dict[str, object] = dict(zip(SETTING, key, strict=True))
+        row["trials"] = tuple(trials.sort_values("seed")["trial"])
+        row["seeds"] = len(trials)
+        row |= {column: trials[column].max() for column in EPSILONS}
+        row |= {column: trials[column].iloc[0] for column in MECHANISM}
+        row |= {column: trials[column].mean() for column in BASELINES}
+        for measure in OVER_SEEDS:
+            _put(row, measure, t_interval(trials[measure]))
+        for measure in OVER_SEEDS_AND_CLASSES:
+            _put(row, measure, _interval_over_seeds_and_classes(results.per_class, trials, measure))
+        rows.append(row)
+    return _in_reading_order(pd.DataFrame(rows))
+
+
+def _put(row: dict[str, object], measure: str, values: tuple[float, float, float]) -> None:
+    row[measure], row[f"{measure}_low"], row[f"{measure}_high"] = values
+
+
+def _interval_over_seeds_and_classes(
+    per_class: pd.DataFrame, trials: pd.DataFrame, measure: str
+) -> tuple[float, float, float]:
+    mine = per_class[per_class["trial"].isin(trials["trial"])]
+    values = mine.pivot_table(index="trial", columns="class_index", values=measure).to_numpy(dtype=np.float64)
+    # pivot_table leaves out what is NaN everywhere, which is how a baseline without public data looks.
+    if values.size == 0:
+        return math.nan, math.nan, math.nan
+    return confidence_interval(values)
+
+
+def _in_reading_order(table: pd.DataFrame) -> pd.DataFrame:
+    first_seen = {name: place for place, name in enumerate(table["defense"].unique())}
+    order = table.assign(
+        _rank=table["defense"].map(lambda name: -1 if name == "none" else first_seen[name]),
+        _falling=-table["epsilon"],
+    ).sort_values(["_rank", "_falling", "strength"], kind="stable")
+    return table.loc[order.index].reset_index(drop=True)
+
+
+def correlations(trials: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's rank correlation of epsilon with MIA distance, per attack and claim, over all trials.
+
+    Columns: ``attack``, the claim, ``n`` trials, ``epsilons`` (how many distinct ones), ``rho``, ``p`` (of
+    :func:`permutation_p_value`) and ``note``, which says why there is no ``rho``, if there is none. A
+    negative ``rho`` means: the smaller epsilon, the farther the reconstructions. Trials without a unit of
+    privacy have no place in it; an infinite epsilon ranks last.
+    """
+    rows = []
+    guaranteed = trials[trials["unit"] != "none"]
+    for key, group in guaranteed.groupby(["attack", *CLAIM], dropna=False, sort=False):
+        known = group.dropna(subset=["epsilon", "distance"])
+        distinct = known["epsilon"].nunique()
+        rho, p, note = math.nan, math.nan, ""
+        if distinct < FEWEST_EPSILONS:
+            note = f"not computed: {distinct} distinct epsilon{'s' * (distinct != 1)}, at least 3 needed"
+        elif known["distance"].nunique() == 1:
+            note = "not computed: the distance is the same in every trial"
+        else:
+            rho = float(stats.spearmanr(known["epsilon"], known["distance"]).statistic)
+            p = permutation_p_value(known["epsilon"].to_numpy(), known["distance"].to_numpy())
+        named = dict(zip(["attack", *CLAIM], key, strict=True))
+        rows.append(named | {"n": len(known), "epsilons": distinct, "rho": rho, "p": p, "note": note})
+    return pd.DataFrame(rows, columns=["attack", *CLAIM, "n", "epsilons", "rho", "p", "note"])
+
+
+def permutation_p_value(epsilons: np.ndarray, distances: np.ndarray) -> float:
+    """Two-sided p-value of Spearman's correlation, by permutation.
+
+    The usual t approximation calls three trials in perfect order significant (p = 0). Here they are not: one
+    order in three is as extreme.
+
+    >>> permutation_p_value(np.array([1.0, 2.0, 3.0]), np.array([9.0, 8.0, 7.0]))
+    0.3333333333333333
+    """
+    ranks = stats.rankdata(distances) - (len(distances) + 1) / 2
+
+    def covariance(shuffled: np.ndarray, axis: int) -> np.ndarray:
+        return np.moveaxis(shuffled, axis, -1) @ ranks
+
+    result = stats.permutation_test(
+        (stats.rankdata(epsilons),),
+        covariance,
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        random_state=np.random.default_rng(0),
+    )
+    return float(result.pvalue)

@@ -1,0 +1,121 @@
+"""How a report writes a number, so that a table, a picture and a sentence never disagree.
+
+>>> print(epsilon(15.9241), delta(1e-3), number(8.31), interval(8.31, 8.1, 8.52).replace(GLUE, " "))
+15.93 1e-3 8.31 8.31 [8.10, 8.52]
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+ADJACENCIES = {"replace": "replace-one", "add_remove": "add/remove-one"}
+DISTANCES = {"euclidean": "Euclidean, pixels in [0, 1]", "ssim": "1 − SSIM"}
+MISSING = "–"
+GLUE = "\N{NO-BREAK SPACE}"
+"""Keeps an interval, and a percent sign, on one line of a narrow column."""
+
+
+class Claim(NamedTuple):
+    """What an epsilon is about. Two may share an axis, or a correlation, only when all four fields agree."""
+
+    unit: str
+    adjacency: str
+    delta: float
+    accountant: str
+
+    @property
+    def is_guarantee(self) -> bool:
+        """Whether there is a unit of privacy at all."""
+        return self.unit != "none"
+
+    def __str__(self) -> str:
+        """Return the part of a sentence that has to follow every epsilon.
+
+        >>> print("epsilon for", Claim("subclass", "replace", 1e-3, "tight"))
+        epsilon for one subclass (replace-one, delta = 1e-3, tight)
+        """
+        adjacency = ADJACENCIES.get(self.adjacency, self.adjacency)
+        return f"one {self.unit} ({adjacency}, delta = {delta(self.delta)}, {self.accountant})"
+
+
+def epsilon(value: float) -> str:
+    """Four significant digits, rounded up: an upper bound stays one when it is printed.
+
+    >>> epsilon(4.46601), epsilon(112.53), epsilon(18.0), epsilon(math.inf), epsilon(math.nan)
+    ('4.467', '112.6', '18', '∞', '–')
+    """
+    if math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "∞"
+    if value == 0:
+        return "0"
+    scale = 10.0 ** (3 - math.floor(math.log10(value)))
+    # The slack keeps a value that is already short, such as 18.585, from being pushed up by binary round-off.
+    return f"{math.ceil(value * scale - 1e-9) / scale:.4g}"
+
+
+def delta(value: float) -> str:
+    """Short scientific notation.
+
+    >>> delta(1e-5), delta(0.0025), delta(math.nan)
+    ('1e-5', '2.5e-3', '–')
+    """
+    if math.isnan(value):
+        return MISSING
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def percent(value: float) -> str:
+    """A share in [0, 1] as a percentage with one decimal."""
+    return MISSING if math.isnan(value) else f"{100 * value:.1f}{GLUE}%"
+
+
+def number(value: float) -> str:
+    """Two decimals, and a real minus sign.
+
+    >>> number(-0.034), number(8.017), number(-0.001), number(math.nan)
+    ('−0.03', '8.02', '0.00', '–')
+    """
+    if math.isnan(value):
+        return MISSING
+    text = f"{value:.2f}"
+    return "0.00" if text == "-0.00" else text.replace("-", "−")
+
+
+def setting(value: float) -> str:
+    """A hyper-parameter as it was typed.
+
+    >>> setting(200.0), setting(1.6), setting(math.nan)
+    ('200', '1.6', '–')
+    """
+    return MISSING if math.isnan(value) else f"{value:g}"
+
+
+def interval(mean: float, low: float, high: float) -> str:
+    """Mean with its interval, or the mean alone where one seed gives no interval."""
+    if math.isnan(low) or math.isnan(high):
+        return number(mean)
+    return f"{number(mean)} [{number(low)},{GLUE}{number(high)}]"
+
+
+def percent_interval(mean: float, low: float, high: float) -> str:
+    """The same for a share in [0, 1].
+
+    >>> print(percent_interval(0.96, 0.951, 0.969).replace(GLUE, " "))
+    96.0 % [95.1, 96.9]
+    """
+    if math.isnan(low) or math.isnan(high):
+        return percent(mean)
+    return f"{percent(mean)} [{100 * low:.1f},{GLUE}{100 * high:.1f}]"
+
+
+def p_value(value: float) -> str:
+    """Two significant digits, and a floor below which the digits mean nothing.
+
+    >>> p_value(0.0312), p_value(3e-9)
+    ('0.031', '< 0.001')
+    """
+    return "< 0.001" if value < 1e-3 else f"{value:.2g}"

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dpmi.report import curve
+from dpmi.study.results import Results
+
+from .conftest import BLANK, PUBLIC_MEAN, PUBLIC_NEAREST, SETTINGS, make_results
+
+INFINITE = ("subclass-dp", "subclass-dp, noise 0", 0.0, "subclass", 1e-3, (math.inf,) * 4, 1.3, 0.96)
+REGULARIZER = ("nls", "nls, -0.05", -0.05, "none", math.nan, (math.inf,) * 4, 1.5, 0.93)
+
+
+def grid(figure: Figure, block: int = 0) -> np.ndarray:
+    """The axes of one attack: rows are measures, columns are panels."""
+    axes = figure.subfigs[block].axes
+    return np.array(axes, dtype=object).reshape(3, len(axes) // 3)
+
+
+def places(axes: Axes) -> list[float]:
+    """Where the means are drawn: markers with a white edge."""
+    return sorted(
+        float(x)
+        for line in axes.lines
+        if line.get_markeredgecolor() == "white"
+        for x in np.asarray(line.get_xdata())
+    )
+
+
+def levels(axes: Axes) -> list[float]:
+    """Heights of the horizontal lines that cross the whole panel."""
+    return [float(line.get_ydata()[0]) for line in axes.lines if list(line.get_xdata()) == [0, 1]]
+
+
+def test_one_panel_per_unit_and_it_says_so(results: Results):
+    bottom = grid(curve.draw(results))[-1]
+    assert [axes.get_xlabel() for axes in bottom] == [
+        "epsilon for one record (replace-one, delta = 1e-5, tight)",
+        "epsilon for one subclass (replace-one, delta = 1e-3, tight)",
+    ]
+
+
+def test_no_panel_mixes_units(results: Results):
+    for row in grid(curve.draw(results)):
+        record, subclass = row
+        assert places(record) == pytest.approx([1.02, 2.843, 9.84])
+        assert places(subclass) == pytest.approx([4.466, 5.440, 15.924])
+        assert record.get_xscale() == subclass.get_xscale() == "log"
+
+
+def test_another_delta_is_another_panel(results: Results):
+    trials = results.trials.copy()
+    trials.loc[trials["label"] == "record-dp, noise 1", "delta"] = 1e-6
+    bottom = grid(curve.draw(Results(**(vars(results) | {"trials": trials}))))[-1]
+    labels = [axes.get_xlabel() for axes in bottom]
+    assert len(labels) == 3
+    assert "epsilon for one record (replace-one, delta = 1e-6, tight)" in labels
+
+
+def test_rows_share_their_vertical_axis(results: Results):
+    for row in grid(curve.draw(results)):
+        assert row[0].get_ylim() == row[1].get_ylim()
+
+
+def test_baselines_and_the_undefended_model_cross_every_distance_panel(results: Results):
+    undefended = results.trials.loc[results.trials["defense"] == "none", "distance"].mean()
+    for axes in grid(curve.draw(results))[0]:
+        assert levels(axes) == pytest.approx([undefended, BLANK, PUBLIC_MEAN, PUBLIC_NEAREST])
+
+
+def test_an_infinite_epsilon_has_a_tick_of_its_own_past_every_finite_one():
+    axes = grid(curve.draw(make_results(settings=(*SETTINGS, INFINITE))))[-1, 1]
+    assert axes.get_xticklabels()[-1].get_text() == "∞"
+    assert places(axes)[-1] == pytest.approx(axes.get_xticks()[-1])
+    assert axes.get_xlim()[1] > places(axes)[-1] > 15.924 * 1.3
+
+
+def test_only_infinite_epsilons_still_make_a_panel():
+    axes = grid(curve.draw(make_results(settings=(SETTINGS[0], INFINITE))))[-1, 0]
+    assert axes.get_xticklabels()[-1].get_text() == "∞"
+
+
+def test_defences_without_a_guarantee_have_names_instead_of_epsilons():
+    bottom = grid(curve.draw(make_results(settings=(*SETTINGS, REGULARIZER))))[-1]
+    assert [label.get_text() for label in bottom[2].get_xticklabels()] == ["nls, -0.05"]
+    assert bottom[2].get_xlabel() == ""
+
+
+def test_the_undefended_model_alone_still_makes_a_picture():
+    panels = grid(curve.draw(make_results(seeds=[0], settings=SETTINGS[:1])))
+    assert panels.shape == (3, 1)
+    assert [label.get_text() for label in panels[-1, 0].get_xticklabels()] == ["none"]
+
+
+def test_each_attack_has_its_block_and_one_seed_is_said_to_be_one():
+    figure = curve.draw(make_results(seeds=[0], attacks=("mi-face", "gmi")))
+    titles = [block.get_suptitle() for block in figure.subfigs]
+    assert titles == [
+        "Attack mi-face on digits, mlp (one seed, so no intervals over seeds)",
+        "Attack gmi on digits, mlp (one seed, so no intervals over seeds)",
+    ]
+
+
+def test_labels_stay_inside_the_picture():
+    figure = curve.draw(make_results(settings=(*SETTINGS, INFINITE, REGULARIZER)))
+    figure.draw_without_rendering()
+    width, height = figure.canvas.get_width_height()
+    for axes in figure.subfigs[0].axes:
+        for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
+            if text.get_text():
+                box = text.get_window_extent()
+                assert box.x0 >= 0
+                assert box.y0 >= 0
+                assert box.x1 <= width
+                assert box.y1 <= height

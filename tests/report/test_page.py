@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import base64
+import os
+import re
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from dpmi.report import write
+from dpmi.report.cells import Table
+from dpmi.report.markdown import pipe_table
+from dpmi.study.results import Results
+
+from .conftest import HOSTILE_NAME, SETTINGS, make_results
+
+FILES = {"curve.png", "reconstructions.png", "summary.md", "report.html"}
+VOID = {"meta", "link", "img", "br"}
+
+
+@pytest.fixture(scope="module")
+def directory(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("report") / "made" / "by-write"
+    assert write(results, target) == target / "report.html"
+    return target
+
+
+@pytest.fixture(scope="module")
+def page(directory: Path) -> str:
+    return (directory / "report.html").read_text(encoding="utf-8")
+
+
+class Structure(HTMLParser):
+    """Checks that tags nest, and collects the attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def parsed(page: str) -> Structure:
+    structure = Structure()
+    structure.feed(page)
+    assert structure.open == []
+    return structure
+
+
+def test_exactly_four_files_and_no_leftovers(directory: Path):
+    assert {path.name for path in directory.iterdir()} == FILES
+    assert (directory / "report.html").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_rerun_replaces_the_files_whole(directory: Path, results: Results):
+    before = {name: (directory / name).read_bytes() for name in FILES}
+    write(results, directory)
+    assert {name: (directory / name).read_bytes() for name in FILES} == before
+
+
+def test_a_failed_write_leaves_the_old_page(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    page = tmp_path / "report.html"
+    page.write_text("old")
+
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fdopen", full)
+    with pytest.raises(OSError, match="no space"):
+        write(results, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert page.read_text() == "old"
+
+
+def test_nothing_is_loaded_from_elsewhere(page: str):
+    for tag, name, value in parsed(page).attributes:
+        if name in {"src", "href", "srcset", "data", "action"}:
+            assert value.startswith("data:"), (tag, name, value[:60])
+    assert "<script" not in page
+    assert "@import" not in page
+    assert not re.search(r"url\(", page)
+
+
+def test_the_pictures_in_the_page_are_the_files_beside_it(page: str, directory: Path):
+    embedded = [
+        base64.b64decode(value.removeprefix("data:image/png;base64,"))
+        for tag, name, value in parsed(page).attributes
+        if (tag, name) == ("img", "src")
+    ]
+    assert embedded == [(directory / f"{name}.png").read_bytes() for name in ("curve", "reconstructions")]
+    texts = [value for tag, name, value in parsed(page).attributes if (tag, name) == ("img", "alt")]
+    assert all(len(text) > 40 for text in texts)
+    assert len(texts) == 2
+
+
+def test_what_the_user_named_is_escaped(results: Results, tmp_path: Path):
+    trials = results.trials.assign(label=results.trials["label"] + HOSTILE_NAME, attack=HOSTILE_NAME)
+    statements = dict.fromkeys(results.statements, HOSTILE_NAME)
+    hostile = replace(results, trials=trials, statements=statements, command=HOSTILE_NAME, name=HOSTILE_NAME)
+    page = write(hostile, tmp_path).read_text(encoding="utf-8")
+    assert "<b>" not in page
+    assert "&lt;b&gt;x&lt;/b&gt;" in page
+    assert "<b>" not in (tmp_path / "summary.md").read_text(encoding="utf-8").split("```")[0]
+
+
+def test_the_statement_of_every_model_is_there(page: str, results: Results):
+    text = unescape(page)
+    for trial in results.trials.itertuples():
+        assert results.statements[trial.trial] in text
+        assert f"{trial.label}, seed {trial.seed}" in text
+
+
+def test_spec_command_settings_and_versions_are_there(page: str, results: Results):
+    text = unescape(page)
+    assert results.spec_toml in text
+    assert results.command in text
+    assert "Mi-Face(iterations=500, learning_rate=0.1)" in text
+    for package in ("dpmi", "torch", "opacus"):
+        assert re.search(rf"{package} \d+\.\d+", text)
+
+
+def test_an_interrupted_study_says_so(page: str, results: Results, tmp_path: Path):
+    assert "Interrupted" not in page
+    interrupted = write(replace(results, planned=40), tmp_path).read_text(encoding="utf-8")
+    assert "Interrupted: 21 of 40 trials." in interrupted
+    assert "**Interrupted: 21 of 40 trials.**" in (tmp_path / "summary.md").read_text(encoding="utf-8")
+
+
+def test_a_study_without_private_models_has_no_empty_tables(tmp_path: Path):
+    page = write(make_results(settings=SETTINGS[:1]), tmp_path).read_text(encoding="utf-8")
+    assert "Spearman" not in page
+    assert "Theorem 1" not in page
+    parsed(page)
+
+
+def test_no_finished_trial_is_one_clear_error(results: Results, tmp_path: Path):
+    empty = replace(results, trials=results.trials.iloc[:0], per_class=results.per_class.iloc[:0])
+    with pytest.raises(ValueError, match=r"no finished trial \(0 of 21\)"):
+        write(empty, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_sets_do_not_share_an_axis(results: Results, tmp_path: Path):
+    trials = results.trials.copy()
+    trials.loc[0, "data"] = "mnist"
+    with pytest.raises(ValueError, match="mixes values of data: digits, mnist"):
+        write(replace(results, trials=trials), tmp_path)
+
+
+def test_summary_links_its_neighbours(directory: Path):
+    text = (directory / "summary.md").read_text(encoding="utf-8")
+    assert "(curve.png)" in text
+    assert "(reconstructions.png)" in text
+    assert (
+        "| subclass-dp, noise 3 | mi-face | 3 | 5.44 for one subclass (replace-one, delta = 1e-3, tight) |"
+        in text
+    )
+
+
+def test_a_pipe_table_keeps_its_columns():
+    assert (
+        pipe_table(Table("c", ("a", "b"), [("1|2", "3")])) == "c\n\n| a | b |\n| --- | --- |\n| 1\\|2 | 3 |"
+    )

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from dpmi.metrics.advantage import confidence_interval
+from scipy import stats
+
+from dpmi.report import cells, tables, words
+from dpmi.study.results import Results
+
+from .conftest import SETTINGS, make_results
+
+
+def test_t_interval_matches_the_textbook():
+    # mean 3, standard deviation sqrt(2.5), t(4, .975) = 2.776445
+    mean, low, high = tables.t_interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    half = 2.776445105 * math.sqrt(2.5) / math.sqrt(5)
+    assert (mean, low, high) == pytest.approx((3.0, 3.0 - half, 3.0 + half))
+
+
+def test_t_interval_leaves_out_nan_and_has_none_for_one_run():
+    assert tables.t_interval([1.0, math.nan, 1.0]) == (1.0, 1.0, 1.0)
+    mean, low, high = tables.t_interval([2.0])
+    assert mean == 2.0
+    assert math.isnan(low)
+    assert math.isnan(high)
+    assert all(math.isnan(value) for value in tables.t_interval([math.nan]))
+
+
+def test_summary_has_a_row_per_setting_with_its_own_trials(results: Results):
+    table = tables.summary(results)
+    assert list(table["label"]) == [
+        "none",
+        "record-dp, noise 0.65",
+        "record-dp, noise 1",
+        "record-dp, noise 1.8",
+        "subclass-dp, noise 1.6",
+        "subclass-dp, noise 3",
+        "subclass-dp, noise 3.65",
+    ]
+    row = table[table["label"] == "subclass-dp, noise 3"].iloc[0]
+    mine = results.trials[results.trials["label"] == "subclass-dp, noise 3"]
+    assert row["trials"] == tuple(mine["trial"])
+    assert row["seeds"] == 3
+    values = mine["distance"].to_numpy()
+    half = stats.t.ppf(0.975, 2) * values.std(ddof=1) / math.sqrt(3)
+    assert row["distance"] == pytest.approx(values.mean())
+    assert row["distance_low"] == pytest.approx(values.mean() - half)
+    assert row["distance_high"] == pytest.approx(values.mean() + half)
+    assert row["epsilon"] == 5.440
+
+
+def test_the_advantage_interval_is_over_seeds_and_classes(results: Results):
+    row = tables.summary(results).iloc[4]
+    per_class = results.per_class[results.per_class["trial"].isin(row["trials"])]
+    values = np.stack([group["advantage"].to_numpy() for _, group in per_class.groupby("trial", sort=False)])
+    assert values.shape == (3, 10)
+    expected = confidence_interval(values)
+    assert (row["advantage"], row["advantage_low"], row["advantage_high"]) == pytest.approx(tuple(expected))
+
+
+def test_no_public_data_leaves_the_oracle_advantage_empty(results: Results):
+    blind = Results(
+        **(vars(results) | {"per_class": results.per_class.assign(advantage_over_nearest=math.nan)})
+    )
+    assert tables.summary(blind)["advantage_over_nearest"].isna().all()
+
+
+def test_the_largest_epsilon_of_the_seeds_is_reported(results: Results):
+    trials = results.trials.copy()
+    first = trials.index[trials["label"] == "record-dp, noise 1"][0]
+    trials.loc[first, "epsilon"] = 3.5
+    table = tables.summary(Results(**(vars(results) | {"trials": trials})))
+    assert table.loc[table["label"] == "record-dp, noise 1", "epsilon"].item() == 3.5
+
+
+def test_different_deltas_are_never_averaged(results: Results):
+    trials = results.trials.copy()
+    first = trials.index[trials["label"] == "record-dp, noise 1"][0]
+    trials.loc[first, "delta"] = 1e-6
+    table = tables.summary(Results(**(vars(results) | {"trials": trials})))
+    assert sorted(table.loc[table["label"] == "record-dp, noise 1", "seeds"]) == [1, 2]
+
+
+def test_correlations_are_spearman_per_unit(results: Results):
+    table = tables.correlations(results.trials).set_index("unit")
+    assert set(table.index) == {"record", "subclass"}
+    for unit in table.index:
+        mine = results.trials[results.trials["unit"] == unit]
+        assert table.loc[unit, "rho"] == pytest.approx(
+            stats.spearmanr(mine["epsilon"], mine["distance"]).statistic
+        )
+        assert table.loc[unit, "n"] == 9
+        assert table.loc[unit, "epsilons"] == 3
+
+
+def known(epsilons: list[float], distances: list[float]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "epsilon": epsilons,
+            "distance": distances,
+            "attack": "mi-face",
+            "unit": "class",
+            "adjacency": "replace",
+            "delta": 1e-2,
+            "accountant": "tight",
+        }
+    )
+
+
+def test_correlation_of_known_data():
+    row = tables.correlations(known([1, 2, 4, 8, math.inf, math.nan], [5, 4, 3, 2, 1, 0])).iloc[0]
+    assert row["rho"] == pytest.approx(-1.0)
+    assert row["n"] == 5
+    # All 120 orders are tried, and two of them are as extreme.
+    assert row["p"] == pytest.approx(2 / 120)
+
+
+@pytest.mark.parametrize(
+    ("epsilons", "distances", "reason"),
+    [
+        ([1, 1, 2, 2], [1, 2, 3, 4], "2 distinct epsilons, at least 3 needed"),
+        ([1, 1], [1, 2], "1 distinct epsilon, at least 3 needed"),
+        ([1, 2, 3], [math.nan] * 3, "0 distinct epsilons, at least 3 needed"),
+        ([1, 2, 3], [7, 7, 7], "the distance is the same in every trial"),
+    ],
+)
+def test_a_correlation_that_cannot_be_had_says_why(
+    epsilons: list[float], distances: list[float], reason: str
+):
+    row = tables.correlations(known(epsilons, distances)).iloc[0]
+    assert math.isnan(row["rho"])
+    assert row["note"] == f"not computed: {reason}"
+    assert cells.correlations(tables.correlations(known(epsilons, distances))).rows[0][2] == row["note"]
+
+
+def test_without_private_models_there_is_nothing_to_correlate():
+    alone = make_results(settings=SETTINGS[:1])
+    assert tables.correlations(alone.trials).empty
+    assert cells.accounts(tables.summary(alone)).rows == []
+
+
+def test_every_epsilon_stands_with_its_meaning(results: Results):
+    summary = tables.summary(results)
+    for row in cells.outcomes(summary, "euclidean").rows[4:]:
+        assert "for one subclass (replace-one, delta = 1e-3, tight)" in row[3]
+    for row in cells.accounts(summary).rows[3:]:
+        assert "for one subclass (replace-one, delta = 1e-3, tight)" in row[1]
+    header = cells.accounts(summary).header
+    assert "Theorem 1, not a guarantee" in header
+
+
+def test_one_seed_is_said_to_have_no_interval():
+    single = make_results(seeds=[5])
+    for row in cells.outcomes(tables.summary(single), "euclidean").rows:
+        assert row[2] == "1: none over seeds"
+        assert "[" not in row[5]
+
+
+@pytest.mark.parametrize("value", [15.924, 5.440, 0.031, 112.53, 7.0, 1.0001, 999.96])
+def test_a_printed_epsilon_is_never_below_the_true_one(value: float):
+    assert value <= float(words.epsilon(value)) <= value * 1.001
