@@ -1,0 +1,93 @@
+"""Plug-ins by name: the ones that are built in, and the ones that installed packages declare as entry points.
+
+A package adds a plug-in without touching dpmi, by declaring it in its own ``pyproject.toml``::
+
+    [project.entry-points."dpmi.attacks"]
+    my-attack = "my_package.attack:MyAttack"
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, Protocol, TypeVar
+
+
+class Named(Protocol):
+    """What every plug-in class carries: the name it is asked for by."""
+
+    @property
+    def name(self) -> str:
+        """Short and lower-case, such as ``enhanced``."""
+
+
+Plugin = TypeVar("Plugin", bound=Named)
+
+
+class PluginError(ValueError):
+    """A plug-in that does not exist, or an installed package whose plug-in cannot be used."""
+
+
+class Registry(Generic[Plugin]):
+    """Plug-in classes of one kind, by name.
+
+    Entry points are listed without importing their packages; a package is imported when its plug-in is asked
+    for, so a broken one disturbs nobody else.
+
+    Args:
+        group: entry point group, such as ``dpmi.attacks``.
+        kind: the word for one plug-in in messages, such as ``attack``.
+        builtins: the built-in classes; their names cannot be taken by a package.
+    """
+
+    def __init__(self, group: str, kind: str, builtins: Sequence[type[Plugin]]) -> None:
+        """Keep the built-in classes; packages are looked up when they are needed."""
+        self._group = group
+        self._kind = kind
+        self._builtins = {str(plugin.name): plugin for plugin in builtins}
+
+    def names(self) -> list[str]:
+        """Return every name that :meth:`get` knows: the built-in ones, then the packages', sorted."""
+        return [*self._builtins, *sorted({entry.name for entry in self._entries()} - set(self._builtins))]
+
+    def get(self, name: str) -> type[Plugin]:
+        """Return the plug-in class of that name.
+
+        Raises:
+            PluginError: (a ValueError) no plug-in has that name, two packages claim it, or the package that
+                declares it cannot be imported or declares something else.
+        """
+        if name in self._builtins:
+            return self._builtins[name]
+        entries = [entry for entry in self._entries() if entry.name == name]
+        if not entries:
+            near = difflib.get_close_matches(name, self.names(), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise PluginError(f"unknown {self._kind} {name!r}{hint} (known: {', '.join(self.names())})")
+        if len(entries) > 1:
+            owners = " and ".join(_owner(entry) for entry in entries)
+            raise PluginError(f"{self._kind} {name!r} is declared by {owners}; uninstall all but one of them")
+        return self._load(entries[0])
+
+    def _entries(self) -> list[EntryPoint]:
+        # One installation can be listed twice, as a folder on the path and as an editable install.
+        unique = {(entry.name, entry.value): entry for entry in entry_points(group=self._group)}
+        return list(unique.values())
+
+    def _load(self, entry: EntryPoint) -> type[Plugin]:
+        where = f"{self._kind} {entry.name!r} of {_owner(entry)} ({entry.value})"
+        try:
+            plugin = entry.load()
+        except Exception as error:  # whatever a foreign module raises while it is imported
+            raise PluginError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
+        if not isinstance(plugin, type) or getattr(plugin, "name", None) != entry.name:
+            raise PluginError(
+                f"{where} must be a class whose `name` is {entry.name!r}; got {plugin!r}"
+                f" with name {getattr(plugin, 'name', None)!r}"
+            )
+        return plugin
+
+
+def _owner(entry: EntryPoint) -> str:
+    return "an unknown package" if entry.dist is None else f"package {entry.dist.name!r}"
