@@ -1,0 +1,88 @@
+"""The loop that pixel-space attacks share: descend on all rows at once, keep the best image of each."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .base import Found, Progress
+from .starts import best_restart
+from .target import Target
+
+#: Progress is reported about this many times.
+REPORTS = 100
+
+
+class Path(Protocol):
+    """The moving part of a search: n rows, one image each; rows leave when they are finished."""
+
+    def images(self) -> Tensor:
+        """Return the current images (n, C, H, W) in [0, 1]."""
+
+    def penalty(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the cost adds to 1 - p_y, (n,), and its gradient with respect to the images."""
+
+    def finished(self, costs: Tensor) -> Tensor:
+        """Return bool (n,): whose stop rule fires at these costs (n,), those of the current images."""
+
+    def step(self, gradient: Tensor) -> None:
+        """Move every row, given the gradient of its cost with respect to its image."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all rows but these, int64 indices into the current ones."""
+
+
+def descend(
+    target: Target, labels: Tensor, path: Path, *, iterations: int, restarts: int, progress: Progress
+) -> Found:
+    """Minimise 1 - p_y + penalty for every class and restart in one batch.
+
+    A row leaves the batch when its stop rule fires or when its cost or gradient is no longer finite; the best
+    image it visited until then, the start included, is kept. Rows that left cost nothing more.
+
+    Args:
+        target: the frozen target.
+        labels: int64 (R,), the classes.
+        path: holds R * restarts rows, all restarts of a class next to each other.
+        iterations: steps at most.
+        restarts: searches per class.
+        progress: called with (steps done, ``iterations``).
+
+    Returns:
+        For each class the visited image of smallest cost among its restarts.
+    """
+    row_labels = labels.repeat_interleave(restarts)
+    best = path.images().clone()
+    best_cost = torch.full_like(row_labels, torch.inf, dtype=best.dtype)
+    used = torch.zeros_like(row_labels)
+    diverged = torch.zeros_like(row_labels, dtype=torch.bool)
+    rows = torch.arange(len(row_labels), device=labels.device)
+    for done in range(iterations + 1):
+        images = path.images()
+        confidence, ascent = target.confidence_and_gradient(images, row_labels[rows])
+        added, gradient = path.penalty(images)
+        costs = 1 - confidence + added
+        gradient = gradient - ascent
+        # A comparison with NaN is false, so an image whose cost is not finite is never kept.
+        better = costs < best_cost[rows]
+        # Indexed assignment copies: `images` may be the very memory that the next step overwrites.
+        best[rows[better]] = images[better]
+        best_cost[rows[better]] = costs[better]
+        used[rows] = done
+        finite = costs.isfinite() & gradient.flatten(1).isfinite().all(dim=1)
+        diverged[rows[~finite]] = True
+        going = finite & ~path.finished(costs)
+        if not bool(going.all()):
+            left = going.nonzero()[:, 0]
+            path.keep(left)
+            rows, gradient = rows[left], gradient[left]
+        if len(rows) == 0 or done == iterations:
+            break
+        path.step(gradient)
+        if done % max(1, iterations // REPORTS) == 0:
+            progress(done, iterations)
+    progress(iterations, iterations)
+    chosen = best_restart(best_cost, restarts)
+    return Found(images=best[chosen], iterations=used[chosen], diverged=diverged[chosen])

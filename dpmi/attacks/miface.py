@@ -1,0 +1,119 @@
+"""MI-Face, the first inversion attack on images [Fredrikson, Jha, Ristenpart, CCS 2015, Algorithm 1]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from .base import Attack, Found, ImageShape, Progress, require
+from .descent import descend
+from .starts import starting_images
+from .target import Target
+
+Process = Literal["identity", "denoise-sharpen"]
+
+#: Each step of "denoise-sharpen" blurs with this standard deviation in pixels, then sharpens by this factor.
+DENOISE_SIGMA = 0.5
+SHARPEN_FACTOR = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class MIFace(Attack):
+    """Plain gradient descent on c(x) = 1 - p_y(x) from a black image, pixels clipped to [0, 1].
+
+    Step i is x_i = PROCESS(x_{i-1} - learning_rate * grad c(x_{i-1})). A row stops when its cost is no
+    smaller than each of the last ``window`` costs, or when p_y reaches ``stop_confidence``. Returned is the
+    visited image of smallest cost.
+
+    The paper prints gamma = 0.99 as a threshold on the cost. Taken literally, every model of 40 classes stops
+    after one step, for c(0) is about 0.975; so it is read as a confidence here.
+
+    Args:
+        iterations: steps at most (alpha of the paper).
+        window: costs that the stagnation rule looks back at (beta of the paper).
+        stop_confidence: p_y that is good enough, in (0, 1] (1 - gamma).
+        learning_rate: step size, pixels per unit of gradient (lambda of the paper).
+        process: what is done to the image after each step. ``denoise-sharpen`` is a Gaussian blur and a
+            sharpening in pixel space, where the paper's own, for its autoencoder, is a non-local means in
+            code space.
+        restarts: searches per class; the first starts from black, the others from uniform noise.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    name: ClassVar[str] = "miface"
+    requires: ClassVar[frozenset[str]] = frozenset({"white_grad"})
+
+    iterations: int = 5000
+    window: int = 100
+    stop_confidence: float = 0.99
+    learning_rate: float = 0.1
+    process: Process = "identity"
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        """Check every hyper-parameter once."""
+        require("iterations", self.iterations, self.iterations >= 1, "at least 1")
+        require("window", self.window, self.window >= 1, "at least 1")
+        require("stop_confidence", self.stop_confidence, 0 < self.stop_confidence <= 1, "in (0, 1]")
+        require(
+            "learning_rate", self.learning_rate, 0 < self.learning_rate < float("inf"), "above 0 and finite"
+        )
+        require("process", self.process, self.process in get_args(Process), f"one of {get_args(Process)}")
+        require("restarts", self.restarts, self.restarts >= 1, "at least 1")
+
+    def auxiliary(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return Aux of the paper (n,), a cost of images (n, C, H, W), and its gradient; zero here.
+
+        A subclass that knows something else about the person overrides it.
+        """
+        return images.new_zeros(len(images)), torch.zeros_like(images)
+
+    def _run(
+        self, target: Target, labels: Tensor, *, image_shape: ImageShape, seed: int, progress: Progress
+    ) -> Found:
+        start = starting_images(labels, first=0.0, restarts=self.restarts, image_shape=image_shape, seed=seed)
+        path = _PlainDescent(self, start)
+        return descend(
+            target, labels, path, iterations=self.iterations, restarts=self.restarts, progress=progress
+        )
+
+
+class _PlainDescent:
+    """Rows of pixels, and the last costs of each."""
+
+    def __init__(self, attack: MIFace, start: Tensor) -> None:
+        self._attack = attack
+        self._images = start
+        # Infinite until the window is full, so that the stagnation rule cannot fire before.
+        self._recent = start.new_full((len(start), attack.window), torch.inf)
+        self._visited = 0
+
+    def images(self) -> Tensor:
+        return self._images
+
+    def penalty(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self._attack.auxiliary(images)
+
+    def finished(self, costs: Tensor) -> Tensor:
+        good_enough = costs <= 1 - self._attack.stop_confidence
+        stagnates = costs >= self._recent.amax(dim=1)
+        self._recent[:, self._visited % self._attack.window] = costs
+        self._visited += 1
+        return good_enough | stagnates
+
+    def step(self, gradient: Tensor) -> None:
+        images = self._images - self._attack.learning_rate * gradient
+        if self._attack.process == "denoise-sharpen":
+            images = F.gaussian_blur(images, kernel_size=[3, 3], sigma=[DENOISE_SIGMA])
+            images = F.adjust_sharpness(images.clamp_(0, 1), SHARPEN_FACTOR)
+        self._images = images.clamp_(0, 1)
+
+    def keep(self, rows: Tensor) -> None:
+        self._images = self._images[rows]
+        self._recent = self._recent[rows]

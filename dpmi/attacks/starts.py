@@ -1,0 +1,60 @@
+"""Where a search starts, and which of several searches for one class is kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def child_generator(seed: int, label: int, restart: int) -> torch.Generator:
+    """Return the generator of one class and restart.
+
+    It depends on nothing else, so a class draws the same numbers whichever classes are attacked beside it,
+    and no two classes or restarts share theirs.
+
+    >>> first, second = child_generator(0, 3, 1), child_generator(0, 3, 2)
+    >>> first.initial_seed() != second.initial_seed()
+    True
+    """
+    state = np.random.SeedSequence((seed, label, restart)).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state))
+
+
+def starting_images(
+    labels: Tensor, *, first: float, restarts: int, image_shape: tuple[int, int, int], seed: int
+) -> Tensor:
+    """Return the images that the searches start from, all restarts of a class next to each other.
+
+    Args:
+        labels: int64 (R,).
+        first: every pixel of restart 0, the start that the papers prescribe.
+        restarts: searches per class; those after the first start from uniform noise.
+        image_shape: (C, H, W).
+        seed: of the noise.
+
+    Returns:
+        float32 (R * restarts, C, H, W) in [0, 1], on the labels' device.
+    """
+    images = torch.full((len(labels), restarts, *image_shape), first)
+    for row, label in enumerate(labels.tolist()):
+        for restart in range(1, restarts):
+            images[row, restart].uniform_(generator=child_generator(seed, label, restart))
+    return images.flatten(0, 1).to(labels.device)
+
+
+def best_restart(costs: Tensor, restarts: int) -> Tensor:
+    """Return, for each class, the row of its search with the smallest cost under the target.
+
+    Args:
+        costs: (R * restarts,), in the order of :func:`starting_images`.
+        restarts: searches per class.
+
+    Returns:
+        int64 (R,), rows of ``costs``.
+
+    >>> best_restart(torch.tensor([0.3, 0.1, 0.2, 0.2]), restarts=2)
+    tensor([1, 2])
+    """
+    best = costs.view(-1, restarts).argmin(dim=1)
+    return best + torch.arange(len(best), device=costs.device) * restarts
