@@ -1,0 +1,30 @@
+"""How close an attacker came, what that is worth without the model, and how good the classifier is."""
+
+from .accuracy import accuracy, confidence
+from .advantage import Interval, advantage, advantage_over_nearest, confidence_interval
+from .baselines import Baselines, baselines
+from .distance import Distances, mia_distance
+
+#: One line per metric, for listings.
+METRICS: dict[str, str] = {
+    "euclidean": "MIA distance: Euclidean, to the nearest private image of the class",
+    "ssim": "MIA distance: 1 - SSIM (11x11 Gaussian window), to the nearest private image of the class",
+    "baselines": "MIA distance without a model: black image, public mean, nearest public image (an oracle)",
+    "advantage": "share of the distance without the model that the attack saved, with a bootstrap interval",
+    "accuracy": "fraction of images that the classifier labels correctly",
+    "confidence": "the classifier's probability of an image's label",
+}
+
+__all__ = [
+    "METRICS",
+    "Baselines",
+    "Distances",
+    "Interval",
+    "accuracy",
+    "advantage",
+    "advantage_over_nearest",
+    "baselines",
+    "confidence",
+    "confidence_interval",
+    "mia_distance",
+]

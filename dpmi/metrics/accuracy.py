@@ -1,0 +1,71 @@
+"""How often, and how firmly, a classifier is right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+BATCH_SIZE = 1024
+
+
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = BATCH_SIZE) -> float:
+    """Return the fraction of images whose largest logit is their label's, in [0, 1].
+
+    The model is asked in evaluation mode and left in the mode it was in.
+
+    Args:
+        model: maps images (n, C, H, W) to logits (n, K).
+        images: float32 (N, C, H, W), N at least 1.
+        labels: int64 (N,), each in [0, K).
+        batch_size: images per forward pass.
+
+    Raises:
+        ValueError: no images, labels of another length, or logits that are not finite.
+    """
+    logits = _logits(model, images, labels, batch_size)
+    return float((logits.argmax(dim=1) == labels.cpu()).double().mean())
+
+
+def confidence(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = BATCH_SIZE) -> Tensor:
+    """Return the softmax probability of each image's label, float32 (N,) in [0, 1].
+
+    Arguments and errors as for :func:`accuracy`.
+    """
+    probabilities = _logits(model, images, labels, batch_size).softmax(dim=1)
+    return probabilities.gather(1, labels.cpu()[:, None])[:, 0]
+
+
+def _logits(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int) -> Tensor:
+    if len(images) == 0 or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"labels must have one entry for each of at least 1 image; "
+            f"got {len(images)} images and labels of shape {tuple(labels.shape)}"
+        )
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    device = next((p.device for p in model.parameters()), images.device)
+    with _evaluating(model), torch.no_grad():
+        logits = torch.cat([model(batch.to(device)).cpu() for batch in torch.split(images, batch_size)])
+    # argmax answers for NaN too, and a broken model would be given an accuracy.
+    if not bool(logits.isfinite().all()):
+        raise ValueError("model returns logits that are not finite; there is no accuracy to report")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+        raise ValueError(
+            f"labels must be in [0, {logits.shape[1]}), the model's outputs; "
+            f"got {int(labels.min())} to {int(labels.max())}"
+        )
+    return logits
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,125 @@
+"""What an attacker gets without the model, measured as MIA distance.
+
+A reconstruction that is no nearer than these shows nothing of the model. A black image alone is close to a
+class of thin strokes, and the mean of other people's faces to any face, so a small distance by itself says
+little.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .distance import Kind, check_images, check_kind, check_labelled, check_shape, class_members, mia_distance
+from .ssim import C2, LocalMoments, ssim_pairs
+
+#: Pairs of a public and a private image whose distance is computed exactly, after all pairs are ranked.
+CANDIDATES = 64
+
+#: Public images times pixels, and private images, that are held at a time: about 100 MiB.
+_CHUNK = 2**22
+_PRIVATE_CHUNK = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Baselines:
+    """MIA distances of three images that need no model; float64 (R,), one per class.
+
+    Args:
+        blank: of a black image, all zeros.
+        public_mean: of the mean of the public images; NaN without public images.
+        public_nearest: of the public image that is nearest to a private image of the class. It is chosen by
+            looking at the private images, so it is an ORACLE that no attacker has: the best that handing in a
+            public image could do. NaN without public images.
+    """
+
+    blank: Tensor
+    public_mean: Tensor
+    public_nearest: Tensor
+
+
+def baselines(
+    labels: Tensor,
+    private_images: Tensor,
+    private_labels: Tensor,
+    public_images: Tensor,
+    *,
+    kind: Kind = "euclidean",
+) -> Baselines:
+    """Return what an attacker gets without the model, for each class of ``labels``.
+
+    ``public_nearest`` looks at every pair of a public and a private image by one matrix product, and computes
+    the distance of the :data:`CANDIDATES` first ones from each other. For ``euclidean`` the product ranks as
+    the distance does. For ``ssim`` it ranks by contrast and structure without luminance, so the value is an
+    upper bound of the oracle's distance, always that of a real pair.
+
+    Args:
+        labels: int64 (R,), the classes.
+        private_images: (N, C, H, W) in [0, 1], the target's training images.
+        private_labels: int64 (N,).
+        public_images: (M, C, H, W) in [0, 1], the attacker's own images; M may be 0.
+        kind: as for :func:`dpmi.metrics.mia_distance`.
+
+    Raises:
+        ValueError: as for :func:`dpmi.metrics.mia_distance`.
+    """
+    check_labelled("private_images", private_images, private_labels)
+    check_shape("public_images", public_images, private_images)
+    check_kind(kind)
+    blank = private_images.new_zeros(len(labels), *private_images.shape[1:])
+
+    def distances(images: Tensor) -> Tensor:
+        return mia_distance(images, labels, private_images, private_labels, kind=kind).values
+
+    if len(public_images) == 0:
+        unknown = torch.full((len(labels),), torch.nan, dtype=torch.float64)
+        return Baselines(blank=distances(blank), public_mean=unknown, public_nearest=unknown.clone())
+    check_images("public_images", public_images)
+    mean = public_images.double().mean(dim=0).to(private_images.dtype).clamp(0, 1)
+    return Baselines(
+        blank=distances(blank),
+        public_mean=distances(mean.expand_as(blank)),
+        public_nearest=_nearest_public(labels, private_images, private_labels, public_images, kind),
+    )
+
+
+def _nearest_public(
+    labels: Tensor, private_images: Tensor, private_labels: Tensor, public_images: Tensor, kind: Kind
+) -> Tensor:
+    rank, measure = (_structure, _ssim) if kind == "ssim" else (_euclidean_rank, _euclidean)
+    best = dict.fromkeys(labels.tolist(), float("inf"))
+    for public in torch.split(public_images, max(1, _CHUNK // public_images[0].numel())):
+        public_features, public_offset = rank(public)
+        for label in best:
+            members = private_images[class_members(private_labels, label)]
+            for private in torch.split(members, _PRIVATE_CHUNK):
+                features, offset = rank(private)
+                scores = torch.addmm(offset, public_features, features.T) + public_offset[:, None]
+                pairs = scores.flatten().topk(min(CANDIDATES, scores.numel())).indices
+                distance = measure(public[pairs // len(private)], private[pairs % len(private)])
+                best[label] = min(best[label], float(distance.min()))
+    return torch.tensor([best[label] for label in labels.tolist()], dtype=torch.float64)
+
+
+def _euclidean_rank(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Features and offsets such that a . b + offset_a + offset_b = -||a - b||^2 / 2."""
+    flat = images.flatten(1).float()
+    return flat, -(flat * flat).sum(dim=1) / 2
+
+
+def _euclidean(first: Tensor, second: Tensor) -> Tensor:
+    return (first.double() - second.double()).square().sum(dim=(1, 2, 3)).sqrt()
+
+
+def _structure(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Features whose product is SSIM's second factor, its denominator a geometric mean, not blurred."""
+    moments = LocalMoments.of(images)
+    deviation = (moments.variance + C2 / 2).sqrt()
+    features = torch.stack([(moments.images - moments.mean) / deviation, (C2 / 2) ** 0.5 / deviation], dim=1)
+    return features.flatten(1), images.new_zeros(len(images))
+
+
+def _ssim(first: Tensor, second: Tensor) -> Tensor:
+    return 1 - ssim_pairs(LocalMoments.of(first), LocalMoments.of(second))
