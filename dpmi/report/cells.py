@@ -108,8 +108,8 @@ def accounts(summary: pd.DataFrame) -> Table:
         (
             "Model",
             "epsilon, headline",
-            "add/remove-one",
-            "moments accountant (Lemma 3)",
+            "add/remove-one, tight",
+            "replace-one, moments accountant (Lemma 3)",
             "Theorem 1, not a guarantee",
             "steps",
             "sampling rate",

@@ -119,7 +119,7 @@ def _block(
         grid[0, column].set_title(title, fontsize=10, color=INK)
     kind = words.DISTANCES[trials["distance_kind"].iloc[0]]
     # The text is rotated, so these arrows point up and down.
-    names = (f"MIA distance   safer →\n{kind}", "Advantage   ← safer\nover a blank image", "Test accuracy")
+    names = (f"MIA distance   safer →\n{kind}", "Advantage   ← safer\n0: nothing gained", "Test accuracy")
     for name, axes in zip(names, grid[:, 0], strict=True):
         axes.set_ylabel(name, fontsize=9)
     grid[-1, 0].yaxis.set_major_formatter(lambda share, _: f"{round(100 * share, 6):g} %")
@@ -169,8 +169,7 @@ def _reference_lines(axes: Axes, table: pd.DataFrame, measure: str) -> None:
                     level, color=reference.color, linestyle=reference.dashes, linewidth=1.1, zorder=1.5
                 )
     if measure == "advantage":
-        blank = REFERENCES[0]
-        axes.axhline(0.0, color=blank.color, linestyle=blank.dashes, linewidth=1.1, zorder=1.5)
+        axes.axhline(0.0, color=FAINT, linewidth=0.9, zorder=1.5)
 
 
 def _lines(

@@ -67,7 +67,7 @@ def make_results(
                 trial = f"{defense}-{strength}-{attack}-{seed}"
                 private = unit != "none"
                 distances = distance + 0.1 * attack_place + rng.normal(0, 0.05) + rng.normal(0, 0.12, 10)
-                advantage = 1 - distances / BLANK
+                advantage = 1 - distances / min(BLANK, PUBLIC_MEAN)
                 over_nearest = 1 - distances / PUBLIC_NEAREST
                 trials.append(
                     {

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from dpmi.metrics.advantage import confidence_interval
 from scipy import stats
 
+from dpmi.metrics.advantage import confidence_interval
 from dpmi.report import cells, tables, words
 from dpmi.study.results import Results
 
