@@ -1,0 +1,53 @@
+"""The price of a training run: epsilon for bucket-level differential privacy, and nothing else.
+
+A bucket is the set of records that is one unit of privacy: a class, a subclass, a user. One step draws each
+bucket with probability `sampling_rate`, clips its gradient to `max_grad_norm`, and adds Gaussian noise of
+standard deviation `noise_multiplier * max_grad_norm` to the sum.
+
+What do 200 such steps cost?
+
+>>> from accountants import BucketMechanism, Ledger, epsilon
+>>> answer = epsilon(sampling_rate=0.2, noise_multiplier=1.6, steps=200, delta=1e-3, unit="subclass")
+>>> print(answer)  # doctest: +NORMALIZE_WHITESPACE
+subclass-level (epsilon = 15.924, delta = 0.001) differential privacy, one subclass replaced,
+after 200 steps (accountant: tight).
+
+The same run when neighbours differ by one subclass being present or absent:
+
+>>> step = BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6)
+>>> run = Ledger().record(step, steps=200)
+>>> round(run.guarantee(delta=1e-3, unit="subclass", adjacency="add_remove").epsilon, 2)
+7.45
+
+A ledger is a value: recording returns a new one, and runs of the same step are kept as a count.
+
+>>> longer = run.record(step, steps=50).record(BucketMechanism(sampling_rate=0.2, noise_multiplier=3.0))
+>>> [steps for _, steps in longer.runs], longer.steps, run.steps
+([250, 1], 251, 200)
+
+`theorem1` is the closed form of the class-DP paper, for comparison only; it says which conditions hold:
+
+>>> paper = run.guarantee(delta=1e-3, unit="subclass", accountant="theorem1")
+>>> round(paper.epsilon, 1), paper.is_guarantee, [condition.holds for condition in paper.conditions]
+(18.6, False, [False, True, False])
+
+Sources: Zhang, Ma, Xiao, Lou, Xiong, "Broadening Differential Privacy for Deep Learning Against Model
+Inversion Attacks", 2020 (accountants `lemma3` and `theorem1`); Lebeda, Regehr, Kamath, Steinke, "Avoiding
+Pitfalls for Privacy Accounting of Subsampled Mechanisms under Composition", 2025 (what `tight` composes under
+replacement).
+"""
+
+from accountants.guarantee import ADJACENCIES, Condition, Guarantee
+from accountants.ledger import Ledger
+from accountants.mechanism import BucketMechanism
+from accountants.registry import ACCOUNTANTS, epsilon
+
+__all__ = [
+    "ACCOUNTANTS",
+    "ADJACENCIES",
+    "BucketMechanism",
+    "Condition",
+    "Guarantee",
+    "Ledger",
+    "epsilon",
+]

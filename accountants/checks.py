@@ -1,0 +1,60 @@
+"""Range checks shared by the package: each names the argument, the value it got, and the limit."""
+
+import math
+from numbers import Integral, Real
+
+
+def real(name: str, value: object) -> float:
+    """Return `value` as a float; refuse what is not a finite real number.
+
+    Raises:
+        TypeError: `value` is a bool or not a number.
+        ValueError: `value` is NaN or infinite.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number, got {value!r} ({type(value).__name__})")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {number}")
+    return number
+
+
+def integer(name: str, value: object, *, minimum: int) -> int:
+    """Return `value` as an int of at least `minimum`.
+
+    Raises:
+        TypeError: `value` is a bool or not an integer (200.0 is not one).
+        ValueError: `value` is below `minimum`.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})")
+    number = int(value)
+    if number < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {number}")
+    return number
+
+
+def sampling_rate(value: object) -> float:
+    """Return a probability in (0, 1]."""
+    number = real("sampling_rate", value)
+    if not 0 < number <= 1:
+        raise ValueError(
+            f"sampling_rate must be in (0, 1], got {number}: it is the chance of drawing one bucket"
+        )
+    return number
+
+
+def noise_multiplier(value: object) -> float:
+    """Return a number in [0, inf)."""
+    number = real("noise_multiplier", value)
+    if number < 0:
+        raise ValueError(f"noise_multiplier must be at least 0, got {number}: it is std / max_grad_norm")
+    return number
+
+
+def delta(value: object) -> float:
+    """Return a probability in (0, 1), both ends excluded."""
+    number = real("delta", value)
+    if not 0 < number < 1:
+        raise ValueError(f"delta must be in (0, 1), got {number}: choose it below 1 / (number of buckets)")
+    return number

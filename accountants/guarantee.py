@@ -1,0 +1,84 @@
+"""What an accountant answers: an epsilon that cannot be separated from what it means."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+Adjacency = Literal["replace", "add_remove"]
+
+ADJACENCIES: tuple[Adjacency, ...] = get_args(Adjacency)
+"""`replace`: neighbours differ in the content of one bucket (bounded; class-DP and subclass-DP mean this
+one). `add_remove`: neighbours differ in one bucket being present or absent (unbounded)."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition of a published statement, evaluated.
+
+    Attributes:
+        statement: the condition as printed, e.g. "q < 1/(16 sigma)".
+        holds: whether it holds here.
+        detail: the two numbers that were compared.
+    """
+
+    statement: str
+    holds: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """An (epsilon, delta) with its unit, adjacency and accountant.
+
+    Attributes:
+        epsilon: in [0, inf].
+        delta: in (0, 1).
+        unit: what one bucket is, in the user's words: "class", "subclass", a column name.
+        adjacency: one of `ADJACENCIES`.
+        accountant: the name it is registered under.
+        is_guarantee: False when epsilon is a published formula that is not an upper bound.
+        steps: the number of steps it pays for.
+        conditions: the conditions of the published statement, for accountants that have some.
+        caveats: what a reader has to know besides.
+    """
+
+    epsilon: float
+    delta: float
+    unit: str
+    adjacency: Adjacency
+    accountant: str
+    is_guarantee: bool
+    steps: int
+    conditions: tuple[Condition, ...] = ()
+    caveats: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values.
+
+        An infinite epsilon is the string "inf": JSON has no infinity, null would read as "not computed", and
+        `float("inf")` reads the string back. `conditions` and `caveats` appear only where there are some.
+        """
+        fields: dict[str, Any] = {
+            "accountant": self.accountant,
+            "adjacency": self.adjacency,
+            "unit": self.unit,
+            "epsilon": self.epsilon if math.isfinite(self.epsilon) else "inf",
+            "delta": self.delta,
+            "is_guarantee": self.is_guarantee,
+            "steps": self.steps,
+        }
+        if self.conditions:
+            fields["conditions"] = [asdict(condition) for condition in self.conditions]
+        if self.caveats:
+            fields["caveats"] = list(self.caveats)
+        return fields
+
+    def __str__(self) -> str:
+        """One sentence; epsilon is rounded up, as a bound has to be."""
+        shown = f"{math.ceil(self.epsilon * 1000) / 1000:.3f}" if math.isfinite(self.epsilon) else "inf"
+        change = "replaced" if self.adjacency == "replace" else "added or removed"
+        sentence = (
+            f"{self.unit}-level (epsilon = {shown}, delta = {self.delta:g}) differential privacy, "
+            f"one {self.unit} {change}, after {self.steps} steps (accountant: {self.accountant})."
+        )
+        return sentence if self.is_guarantee else f"Not a guarantee, for comparison only: {sentence}"

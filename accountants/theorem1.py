@@ -1,0 +1,75 @@
+"""The closed form of the class-DP paper, to compare with the paper; never a guarantee.
+
+Zhang et al. 2020: epsilon = 4 q sqrt(T ln(1/delta)) / sigma when a bucket is replaced (Theorem 1 for
+classes, Corollary 1 for subclasses), half of it when one is added or removed (Remark 1). Both rest on Lemma
+3, whose eq. (7) uses e^x - 1 <= x. A factor 2 of slack in eq. (8) hides that for sigma >= 1.785 only, so
+the formula can lie below the exact epsilon of the same run with every stated condition true.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from accountants.bound import Bound
+from accountants.guarantee import Adjacency, Condition
+
+if TYPE_CHECKING:
+    from accountants.ledger import Ledger
+    from accountants.mechanism import BucketMechanism
+
+NOT_AN_UPPER_BOUND = (
+    "the proof uses e^x - 1 <= x (eq. (7)), which is false, so epsilon can be below the true value "
+    "even where every stated condition holds"
+)
+
+
+def bound(ledger: Ledger, *, delta: float, adjacency: Adjacency) -> Bound:
+    """Return the closed form, with each condition that the paper states for it.
+
+    Raises:
+        ValueError: the ledger holds different mechanisms; the closed form is for one (q, sigma).
+    """
+    if len(ledger.totals) > 1:
+        raise ValueError(
+            "theorem1 is stated for one sampling_rate and one noise_multiplier, the ledger holds "
+            f"{len(ledger.totals)} different mechanisms: use accountant='tight' or 'lemma3'"
+        )
+    ((mechanism, steps),) = ledger.totals.items()
+    factor, constant = (4, 64) if adjacency == "replace" else (2, 32)
+    root = math.sqrt(-steps * math.log(delta))
+    epsilon = factor * mechanism.sampling_rate * root / mechanism.noise_multiplier
+    return Bound(epsilon, conditions=_conditions(mechanism, steps, delta, epsilon, constant))
+
+
+def _conditions(
+    mechanism: BucketMechanism, steps: int, delta: float, epsilon: float, constant: int
+) -> tuple[Condition, ...]:
+    """Evaluate the conditions of Lemma 3 and of the theorem.
+
+    The first and the last say the same thing once epsilon is the closed form; both are printed in the paper.
+    """
+    q, sigma = mechanism.sampling_rate, mechanism.noise_multiplier
+    rate_limit = 1 / (16 * sigma)
+    # The proof asks for alpha <= kappa epsilon / 2 and e^(-kappa epsilon / 2) <= delta. With the theorem's
+    # sigma one order satisfies both.
+    kappa = -2 * math.log(delta) / epsilon
+    order_limit = -sigma * sigma * math.log(q * sigma)
+    theorem_limit = math.sqrt(epsilon / (constant * math.sqrt(-steps * math.log(delta))))
+    return (
+        Condition(
+            "q < 1/(16 sigma)",
+            q < rate_limit,
+            f"q = {q:.4g}, 1/(16 sigma) = {rate_limit:.4g}",
+        ),
+        Condition(
+            "kappa <= sigma^2 ln(1/(q sigma))",
+            kappa <= order_limit,
+            f"kappa = 2 ln(1/delta)/epsilon = {kappa:.4g}, sigma^2 ln(1/(q sigma)) = {order_limit:.4g}",
+        ),
+        Condition(
+            f"q < sqrt(epsilon/({constant} sqrt(T ln(1/delta))))",
+            q < theorem_limit,
+            f"q = {q:.4g}, right-hand side = {theorem_limit:.4g}",
+        ),
+    )
