@@ -37,7 +37,7 @@ Pitfalls for Privacy Accounting of Subsampled Mechanisms under Composition", 202
 replacement).
 """
 
-from accountants.guarantee import ADJACENCIES, Condition, Guarantee
+from accountants.guarantee import ADJACENCIES, Adjacency, Condition, Guarantee
 from accountants.ledger import Ledger
 from accountants.mechanism import BucketMechanism
 from accountants.registry import ACCOUNTANTS, epsilon
@@ -45,6 +45,7 @@ from accountants.registry import ACCOUNTANTS, epsilon
 __all__ = [
     "ACCOUNTANTS",
     "ADJACENCIES",
+    "Adjacency",
     "BucketMechanism",
     "Condition",
     "Guarantee",

@@ -9,7 +9,7 @@
 >>> seed = torch.Generator().manual_seed(0)
 >>> recons = attack.run(target, torch.arange(3), image_shape=(1, 8, 8), generator=seed)
 >>> recons.images.shape, recons.queries, recons.grad_calls
-(torch.Size([3, 1, 8, 8]), 67, 63)
+(torch.Size([3, 1, 8, 8]), 68, 63)
 """
 
 from .base import Attack, Found, Progress, Reconstructions

@@ -106,10 +106,9 @@ class Attack(ABC):
         The target runs in evaluation mode with its parameters frozen, and is left exactly as it was: weights,
         gradients, ``requires_grad``, mode. The global random generators are neither read nor moved.
 
-        The same seed gives the same images on a CPU. A class starts from the same points whichever other
-        classes are attacked with it, but its arithmetic is rounded differently in a batch of another size, so
-        its image agrees to about 1e-4 where an attack follows the plain gradient and to the same confidence,
-        not the same pixels, where Adam magnifies rounding.
+        The same seed gives the same images on a CPU. A class starts from the same points whichever other classes
+        are attacked with it, but a batch of another size is rounded differently, and thousands of steps magnify
+        that: pixels then agree to about 0.01, scores to 1e-4.
 
         Args:
             target: maps float32 images (n, C, H, W) in [0, 1] to logits (n, K), K at least 2.
@@ -214,18 +213,18 @@ def _check_image_shape(image_shape: ImageShape) -> None:
 
 
 def _probe(target: Target, image_shape: ImageShape, device: torch.device) -> int:
-    """Ask the target once, about a black image, and return K; refuse a target that cannot be attacked."""
+    """Ask the target once, about black images, and return K; refuse a target that cannot be attacked."""
     try:
-        logits = target.logits(torch.zeros(1, *image_shape, device=device))
+        logits = target.probe(image_shape, device)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ValueError(
             f"target does not take images of image_shape={tuple(image_shape)}: {error}"
         ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1 or logits.shape[1] < 2:
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
             f"target must return logits (n, K) with K at least 2 for images (n, C, H, W); "
-            f"got {shape} for one image"
+            f"got {shape} for two images"
         )
     if not bool(logits.isfinite().all()):
         raise ValueError(

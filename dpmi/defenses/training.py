@@ -110,7 +110,7 @@ def train(
         for images, labels in session.loader:
             session.optimizer.zero_grad()
             loss = defense.loss(session.module, images, labels, done / recipe.steps)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             session.optimizer.step()
             if not torch.isfinite(loss):
                 raise FloatingPointError(

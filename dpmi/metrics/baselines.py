@@ -1,8 +1,7 @@
 """What an attacker gets without the model, measured as MIA distance.
 
-A reconstruction that is no nearer than these shows nothing of the model. A black image alone is close to a
-class of thin strokes, and the mean of other people's faces to any face, so a small distance by itself says
-little.
+A reconstruction that is no nearer than these shows nothing of the model. A black image is close to a class of
+thin strokes, a grey one to any face in 1 - SSIM, so a small distance by itself says little.
 """
 
 from __future__ import annotations
@@ -14,6 +13,9 @@ from torch import Tensor
 
 from .distance import Kind, check_images, check_kind, check_labelled, check_shape, class_members, mia_distance
 from .ssim import C2, LocalMoments, ssim_pairs
+
+#: The images that attacks start from: one handed back untouched must not count as an advantage.
+BLANK_LEVELS = (0.0, 0.5)
 
 #: Pairs of a public and a private image whose distance is computed exactly, after all pairs are ranked.
 CANDIDATES = 64
@@ -28,7 +30,7 @@ class Baselines:
     """MIA distances of three images that need no model; float64 (R,), one per class.
 
     Args:
-        blank: of a black image, all zeros.
+        blank: of a black or a mid-grey image, whichever is nearer to the class.
         public_mean: of the mean of the public images; NaN without public images.
         public_nearest: of the public image that is nearest to a private image of the class. It is chosen by
             looking at the private images, so it is an ORACLE that no attacker has: the best that handing in a
@@ -68,19 +70,21 @@ def baselines(
     check_labelled("private_images", private_images, private_labels)
     check_shape("public_images", public_images, private_images)
     check_kind(kind)
-    blank = private_images.new_zeros(len(labels), *private_images.shape[1:])
 
-    def distances(images: Tensor) -> Tensor:
+    def distances(image: Tensor) -> Tensor:
+        images = image.expand(len(labels), *private_images.shape[1:])
         return mia_distance(images, labels, private_images, private_labels, kind=kind).values
+
+    blank = torch.stack([distances(private_images.new_tensor(level)) for level in BLANK_LEVELS]).amin(dim=0)
 
     if len(public_images) == 0:
         unknown = torch.full((len(labels),), torch.nan, dtype=torch.float64)
-        return Baselines(blank=distances(blank), public_mean=unknown, public_nearest=unknown.clone())
+        return Baselines(blank=blank, public_mean=unknown, public_nearest=unknown.clone())
     check_images("public_images", public_images)
     mean = public_images.double().mean(dim=0).to(private_images.dtype).clamp(0, 1)
     return Baselines(
-        blank=distances(blank),
-        public_mean=distances(mean.expand_as(blank)),
+        blank=blank,
+        public_mean=distances(mean),
         public_nearest=_nearest_public(labels, private_images, private_labels, public_images, kind),
     )
 

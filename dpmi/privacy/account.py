@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from accountants import Guarantee, Ledger
+from accountants import Adjacency, Guarantee, Ledger
 
 from .partition import Provenance
 
@@ -40,7 +40,7 @@ class Account:
     max_grad_norm: float
     seeded: bool
 
-    def guarantee(self, delta: float, *, adjacency: str = "replace", accountant: str = "tight") -> Guarantee:
+    def guarantee(self, delta: float, *, adjacency: Adjacency = "replace", accountant: str = "tight") -> Guarantee:
         """(epsilon, delta) for one bucket, with what it is conditional on among its caveats.
 
         Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from accountants import Guarantee, Ledger
+from accountants import Adjacency, Guarantee, Ledger
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -150,7 +150,7 @@ class PrivacyEngine:
         self._seeded |= seed is not None
         return private_module, private_optimizer, loader
 
-    def guarantee(self, delta: float, *, adjacency: str = "replace", accountant: str = "tight") -> Guarantee:
+    def guarantee(self, delta: float, *, adjacency: Adjacency = "replace", accountant: str = "tight") -> Guarantee:
         """What was released so far, as (epsilon, delta) for one bucket.
 
         Args:

@@ -33,7 +33,7 @@ class BucketSampler(Sampler[list[int]]):
         self._plan = plan
         self._steps = steps
         self._max_records = max_physical_batch_size
-        self._generator = generator
+        self.generator = generator
         self.plans: deque[PhysicalBatch | None] = deque()
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -41,7 +41,7 @@ class BucketSampler(Sampler[list[int]]):
         partition = self._plan.partition
         for _ in range(self._steps):
             # float64: a float32 uniform number has 2^-24 steps, which is coarse for a small sampling rate.
-            uniform = torch.rand(partition.num_buckets, dtype=torch.float64, generator=self._generator)
+            uniform = torch.rand(partition.num_buckets, dtype=torch.float64, generator=self.generator)
             drawn = (uniform < self._plan.sampling_rate).nonzero().flatten().tolist()
             if not drawn:
                 self.plans.append(None)
@@ -94,7 +94,8 @@ class BucketDataLoader(DataLoader[Any]):
             timeout=source.timeout,
             worker_init_fn=source.worker_init_fn,
             multiprocessing_context=source.multiprocessing_context,
-            generator=source.generator,
+            # Seeds the workers; without one of its own, a DataLoader draws from the global generator.
+            generator=source.generator or sampler.generator,
             prefetch_factor=source.prefetch_factor,
         )
         self._buckets = sampler

@@ -104,7 +104,7 @@ def gather(spec: StudySpec, store: Store) -> Results:
         classes.append(table)
         recons[trial.key] = store.recons(trial.key)
         statements[trial.key] = model.pop("statement")
-        means = table[[c for c in table if c.startswith(("distance", "advantage", "score"))]].mean()
+        means = table[[c for c in table if str(c).startswith(("distance", "advantage", "score"))]].mean()
         rows.append({"trial": trial.key, **model, **record, **means})
     per_class = pd.concat(classes, ignore_index=True) if classes else pd.DataFrame()
     results = Results(

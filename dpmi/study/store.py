@@ -143,7 +143,8 @@ class Store:
 
     def recons(self, key: str) -> np.ndarray:
         """A trial's pictures, (K, C, H, W)."""
-        return np.load(self.root / "trials" / key / "recons.npy", allow_pickle=False)
+        recons: np.ndarray = np.load(self.root / "trials" / key / "recons.npy", allow_pickle=False)
+        return recons
 
     def save_tables(self, trials: pd.DataFrame, per_class: pd.DataFrame) -> None:
         """Write both tables, as Parquet and as CSV."""

@@ -53,17 +53,21 @@ def private_run(
             loss_reduction=reduction,
             **arguments,  # type: ignore[arg-type]
         )
-    run = Run(engine, optimizer, model, [[]], [])
+    run = Run(engine, optimizer, model, [], [])
+    drawn: list[int] = []
+
+    def released(*_: object) -> None:  # also after an empty draw, where momentum still moves the parameters
+        run.steps.append(drawn.copy())
+        drawn.clear()
+
+    optimizer.original_optimizer.register_step_post_hook(released)
     for _ in range(epochs):
         for inputs, labels, index in loader:
+            drawn += index.tolist()
+            run.batches.append(len(index))
             optimizer.zero_grad()
             F.cross_entropy(module(inputs), labels, reduction=reduction).backward()
             optimizer.step()
-            run.steps[-1] += index.tolist()
-            run.batches.append(len(index))
-            if optimizer.released:
-                run.steps.append([])
-    run.steps.pop()
     return run
 
 

@@ -38,7 +38,7 @@ def test_kmeans_clusters_stay_inside_their_class_and_condition_the_guarantee() -
 
 def test_nearest_public_centroid_depends_on_each_record_alone() -> None:
     x, y = load_digits(return_X_y=True)
-    centroids = np.random.default_rng(0).normal(8, 4, (10, 3, 64))
+    centroids = np.stack([x[y == k][:3] for k in range(10)]) + np.random.default_rng(0).normal(0, 1, (10, 3, 64))
     whole = Partition.by_nearest_centroid(x, centroids, y)
     assert not whole.conditional
     expected = [
