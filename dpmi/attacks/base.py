@@ -106,8 +106,9 @@ class Attack(ABC):
         The target runs in evaluation mode with its parameters frozen, and is left exactly as it was: weights,
         gradients, ``requires_grad``, mode. The global random generators are neither read nor moved.
 
-        The same seed gives the same images on a CPU. A class starts from the same points whichever other classes
-        are attacked with it, but a batch of another size is rounded differently, and thousands of steps magnify
+        The same seed gives the same images on a CPU. A class starts from the same points whichever other
+        classes are attacked with it, but a batch of another size is rounded differently, and thousands of
+        steps magnify
         that: pixels then agree to about 0.01, scores to 1e-4.
 
         Args:
