@@ -9,7 +9,7 @@ from .distance import Distances, mia_distance
 METRICS: dict[str, str] = {
     "euclidean": "MIA distance: Euclidean, to the nearest private image of the class",
     "ssim": "MIA distance: 1 - SSIM (11x11 Gaussian window), to the nearest private image of the class",
-    "baselines": "MIA distance without a model: black image, public mean, nearest public image (an oracle)",
+    "baselines": "MIA distance without a model: blank image, public mean, nearest public image (an oracle)",
     "advantage": "share of the distance without the model that the attack saved, with a bootstrap interval",
     "accuracy": "fraction of images that the classifier labels correctly",
     "confidence": "the classifier's probability of an image's label",

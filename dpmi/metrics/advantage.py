@@ -26,7 +26,7 @@ class Interval(NamedTuple):
 def advantage(distances: Tensor, baselines: Baselines) -> Tensor:
     """Return (distance without the model - distance with it) / distance without it, for each class.
 
-    Without the model an attacker hands in a black image or the mean of the public images, whichever is
+    Without the model an attacker hands in a blank image or the mean of the public images, whichever is
     nearer. 1 is a perfect reconstruction, 0 is nothing gained, below 0 the model misled the attacker.
 
     Args:
