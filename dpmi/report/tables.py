@@ -24,6 +24,7 @@ EPSILONS = ["epsilon", "epsilon_add_remove", "epsilon_lemma3", "epsilon_theorem1
 MECHANISM = ["steps", "sampling_rate", "noise_multiplier", "max_grad_norm", "buckets"]
 BASELINES = ["distance_blank", "distance_public_mean", "distance_public_nearest"]
 OVER_SEEDS = ["distance", "test_accuracy", "train_accuracy", "score"]
+RANGE = {"distance": (0.0, math.inf)}  # the others are shares, in [0, 1]
 OVER_SEEDS_AND_CLASSES = ["advantage", "advantage_over_nearest"]
 CONFIDENCE = 0.95
 RESAMPLES = 9_999
@@ -31,15 +32,20 @@ FEWEST_EPSILONS = 3
 """Fewer distinct epsilons than this cannot show a trend."""
 
 
-def t_interval(values: Iterable[float]) -> tuple[float, float, float]:
+def t_interval(
+    values: Iterable[float], possible: tuple[float, float] = (-math.inf, math.inf)
+) -> tuple[float, float, float]:
     """Mean and 95 % Student interval ``(mean, low, high)`` of independent runs, NaN left out.
 
-    One run has a mean and no interval: both ends are NaN.
+    One run has a mean and no interval: both ends are NaN. The interval of two runs is so wide that it can
+    leave the ``possible`` range of the quantity; it is cut there, which takes away nothing that could be true.
 
     >>> t_interval([0.9, 0.9])
     (0.9, 0.9, 0.9)
     >>> t_interval([0.9])
     (0.9, nan, nan)
+    >>> t_interval([0.8, 1.0], possible=(0.0, 1.0))
+    (0.9, 0.0, 1.0)
     """
     finite = np.asarray([value for value in values if math.isfinite(value)], dtype=np.float64)
     if finite.size == 0:
@@ -49,7 +55,7 @@ def t_interval(values: Iterable[float]) -> tuple[float, float, float]:
         return mean, math.nan, math.nan
     quantile = float(stats.t.ppf(0.5 + CONFIDENCE / 2, finite.size - 1))
     half = quantile * float(finite.std(ddof=1)) / math.sqrt(finite.size)
-    return mean, mean - half, mean + half
+    return mean, max(mean - half, possible[0]), min(mean + half, possible[1])
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[Any]:
@@ -80,7 +86,7 @@ def summary(results: Results) -> pd.DataFrame:
         row |= {column: trials[column].iloc[0] for column in MECHANISM}
         row |= {column: trials[column].mean() for column in BASELINES}
         for measure in OVER_SEEDS:
-            _put(row, measure, t_interval(trials[measure]))
+            _put(row, measure, t_interval(trials[measure], RANGE.get(measure, (0.0, 1.0))))
         for measure in OVER_SEEDS_AND_CLASSES:
             _put(row, measure, _interval_over_seeds_and_classes(results.per_class, trials, measure))
         rows.append(row)
