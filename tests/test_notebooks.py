@@ -1,0 +1,126 @@
+"""Every notebook runs from a clean kernel, and what is committed can be read on the web."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from ipykernel.kernelspec import write_kernel_spec
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+from accountants import epsilon
+
+NOTEBOOKS = sorted(Path(__file__).parents[1].joinpath("notebooks").glob("*.ipynb"))
+TIMEOUT_SECONDS = 120
+
+#: Run in the kernel after the last cell; what it prints is judged here.
+CHECKS = {
+    "01_wrap_your_training_loop": """
+import json
+print(json.dumps({
+    "guarantees": {unit: g.to_dict() for unit, g in guarantees.items()},
+    "accuracy": {"plain": test_accuracy(plain)} | {unit: test_accuracy(m) for unit, m in private.items()},
+    "evaluator": metrics.accuracy(evaluator, recons["plain"].images, classes),
+    "distances": {name: d.mean().item() for name, d in distances.items()},
+    "public_mean": without.public_mean.mean().item(),
+    "scheduled_steps": [optimizer.released_steps, scheduler.last_epoch],
+}))
+"""
+}
+
+
+def run(notebook: NotebookNode, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Execute in a kernel of this interpreter, whatever kernels and IPython profiles the user has."""
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(folder / "runtime"))
+    monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    write_kernel_spec(folder / "kernels" / "python3")
+    specs = KernelSpecManager(kernel_dirs=[str(folder / "kernels")], ensure_native_kernel=False)
+    manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
+    work = folder / "work"
+    work.mkdir()
+    client = NotebookClient(
+        notebook, km=manager, timeout=TIMEOUT_SECONDS, resources={"metadata": {"path": str(work)}}
+    )
+    client.execute()
+    assert list(work.iterdir()) == [], "a notebook leaves nothing behind"
+
+
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
+def executed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
+    path: Path = request.param
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.append(
+        nbformat.v4.new_code_cell(CHECKS.get(path.stem, "import json; print(json.dumps({}))"))
+    )
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run(notebook, tmp_path_factory.mktemp(path.stem), monkeypatch)
+    return path.stem, notebook
+
+
+def test_there_are_notebooks_to_run() -> None:
+    assert {path.stem for path in NOTEBOOKS} >= set(CHECKS)
+
+
+def test_runs_from_a_clean_kernel_without_warnings(executed: tuple[str, Any]) -> None:
+    _, notebook = executed
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            assert output.output_type != "error"
+            assert output.get("name") != "stderr", output.text
+
+
+def test_values_of_the_first_notebook(executed: tuple[str, Any]) -> None:
+    name, notebook = executed
+    if name != "01_wrap_your_training_loop":
+        pytest.skip("another notebook")
+    found = json.loads(notebook.cells[-1].outputs[0].text)
+    expected = epsilon(sampling_rate=0.2, noise_multiplier=2.0, steps=100, delta=1e-3, unit="any").epsilon
+    for unit in ("class", "subclass", "writer"):
+        guarantee = found["guarantees"][unit]
+        assert guarantee["unit"] == unit
+        assert (guarantee["adjacency"], guarantee["delta"], guarantee["steps"]) == ("replace", 1e-3, 100)
+        assert guarantee["is_guarantee"], "no seed was given, so this is a promise"
+        assert guarantee["epsilon"] == pytest.approx(expected, rel=1e-6)
+        conditional = any("conditional on the partition" in c for c in guarantee.get("caveats", ()))
+        assert conditional == (unit == "subclass")
+    assert found["scheduled_steps"] == [100, 100], "the schedule moves at empty draws too"
+
+    # What the text says in words; the private runs have no seed, so the limits are wide.
+    accuracy = found["accuracy"]
+    assert accuracy["plain"] > 0.93
+    assert accuracy["class"] < 0.45
+    assert accuracy["subclass"] > 0.55
+    assert accuracy["writer"] > 0.65
+    assert found["evaluator"] >= 0.8
+    assert found["distances"]["plain"] == min(found["distances"].values())
+    assert found["public_mean"] < found["distances"]["plain"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_is_committed_can_be_read_without_running_it(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), "run top to bottom, once"
+    assert all(not cell.metadata for cell in notebook.cells)
+    assert notebook.metadata.kernelspec.name == "python3"
+    outputs = [output for cell in code for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert all(output.output_type != "error" and output.get("name") != "stderr" for output in outputs)
+    texts = [
+        str(part)
+        for output in outputs
+        for part in (
+            output.get("text", ""),
+            *(v for k, v in output.get("data", {}).items() if "png" not in k),
+        )
+    ]
+    for place in ("/work", "/home", "/root", "/tmp", "/Users", "site-packages"):
+        assert not any(place in text for text in texts), f"a path of somebody's machine: {place}"
