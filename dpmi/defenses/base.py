@@ -39,7 +39,8 @@ class Defense:
     """A way of training a classifier; its fields are its hyper-parameters.
 
     A subclass overrides the hooks for what it changes and leaves the others alone. The flags say with what it
-    can be combined: a batch-coupled loss is computed inside one bucket under differential privacy, or refused.
+    can be combined: a batch-coupled loss is computed inside one bucket under differential privacy, or
+    refused.
     """
 
     name: ClassVar[str]
@@ -88,7 +89,14 @@ class Defense:
         return F.cross_entropy(model(images), labels)
 
     def privatize(
-        self, *, module: nn.Module, optimizer: Optimizer, data: ImageSet, batch_size: int, steps: int, seed: int
+        self,
+        *,
+        module: nn.Module,
+        optimizer: Optimizer,
+        data: ImageSet,
+        batch_size: int,
+        steps: int,
+        seed: int,
     ) -> Session:
         """Make the loader, and wrap all three if the defence is a differentially private one.
 
@@ -103,5 +111,7 @@ class Defense:
         records = TensorDataset(data.images, data.labels)
         shuffled = RandomSampler(records, generator=torch.Generator().manual_seed(seed))
         # Indexing a whole batch at once is five times as fast as collating it record by record.
-        loader = DataLoader(records, sampler=BatchSampler(shuffled, batch_size, drop_last=False), batch_size=None)
+        loader = DataLoader(
+            records, sampler=BatchSampler(shuffled, batch_size, drop_last=False), batch_size=None
+        )
         return Session(module=module, optimizer=optimizer, loader=loader)

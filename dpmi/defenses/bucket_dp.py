@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
+from accountants import checks
 from dpmi.data import ImageSet
 from dpmi.privacy import Partition, PrivacyEngine
 
@@ -18,7 +19,7 @@ from .private import PrivateDefense
 
 
 @dataclass(frozen=True, kw_only=True)
-class BucketDP(PrivateDefense):
+class BucketDP(PrivateDefense, ABC):
     """Trains through :class:`dpmi.privacy.PrivacyEngine` on some partition of the records."""
 
     @abstractmethod
@@ -26,7 +27,14 @@ class BucketDP(PrivateDefense):
         """The buckets."""
 
     def privatize(
-        self, *, module: nn.Module, optimizer: Optimizer, data: ImageSet, batch_size: int, steps: int, seed: int
+        self,
+        *,
+        module: nn.Module,
+        optimizer: Optimizer,
+        data: ImageSet,
+        batch_size: int,
+        steps: int,
+        seed: int,
     ) -> Session:
         """Wrap all three; one pass over the loader is the whole training."""
         engine = PrivacyEngine()
@@ -77,8 +85,7 @@ class SubclassDP(BucketDP):
     def __post_init__(self) -> None:
         """Check the number of clusters too."""
         super().__post_init__()
-        if self.clusters_per_class < 1:
-            raise ValueError(f"clusters_per_class is {self.clusters_per_class}; it must be at least 1")
+        checks.integer("clusters_per_class", self.clusters_per_class, minimum=1)
 
     def partition(self, data: ImageSet, seed: int) -> Partition:
         """k-means on the pixels, as [Z20] section IV.C forms subclasses."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from accountants import BucketMechanism
+from accountants import BucketMechanism, checks
 
 from .base import Defense
 
@@ -32,7 +31,6 @@ class PrivateDefense(Defense):
     def __post_init__(self) -> None:
         """Refuse at once what would be refused only after the data are loaded."""
         BucketMechanism(sampling_rate=self.sampling_rate, noise_multiplier=self.noise_multiplier)
-        if not (math.isfinite(self.max_grad_norm) and self.max_grad_norm > 0):
-            raise ValueError(f"max_grad_norm is {self.max_grad_norm}; it must be a finite number above 0")
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta is {self.delta}; it must be in (0, 1)")
+        if checks.real("max_grad_norm", self.max_grad_norm) <= 0:
+            raise ValueError(f"max_grad_norm must be above 0, got {self.max_grad_norm}")
+        checks.delta(self.delta)

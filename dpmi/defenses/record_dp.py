@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from accountants import BucketMechanism, Ledger
 from opacus import PrivacyEngine as OpacusEngine
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
+from accountants import BucketMechanism, Ledger
 from dpmi.data import ImageSet
 from dpmi.privacy import Account, Partition
 
@@ -24,8 +25,8 @@ from .private import PrivateDefense
 class RecordDP(PrivateDefense):
     """Per-record clipping, Poisson sampling of records.
 
-    Opacus draws at 1 / (batches per epoch), so ``sampling_rate`` is met to within one batch; what is billed is
-    the rate that was used.
+    Opacus draws at 1 / (batches per epoch): of ``sampling_rate``, the nearest 1 / whole number below is used,
+    and that is what is billed.
     """
 
     name: ClassVar[str] = "record-dp"
@@ -33,8 +34,19 @@ class RecordDP(PrivateDefense):
 
     delta: float = 1e-5  # [Z20] section V.A
 
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, done: float) -> Tensor:
+        """The same loss; Opacus's hook on the first layer warns unless the images ask for a gradient too."""
+        return super().loss(model, images.requires_grad_(), labels, done)
+
     def privatize(
-        self, *, module: nn.Module, optimizer: Optimizer, data: ImageSet, batch_size: int, steps: int, seed: int
+        self,
+        *,
+        module: nn.Module,
+        optimizer: Optimizer,
+        data: ImageSet,
+        batch_size: int,
+        steps: int,
+        seed: int,
     ) -> Session:
         """Wrap all three by Opacus, and keep a ledger of the steps that it releases."""
         records = TensorDataset(data.images, data.labels)
@@ -46,7 +58,7 @@ class RecordDP(PrivateDefense):
                 module=module,
                 optimizer=optimizer,
                 data_loader=DataLoader(
-                    records, batch_size=max(1, round(self.sampling_rate * len(data))), generator=generator
+                    records, batch_size=math.ceil(self.sampling_rate * len(data)), generator=generator
                 ),
                 noise_multiplier=self.noise_multiplier,
                 max_grad_norm=self.max_grad_norm,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,12 +13,16 @@ from opacus.grad_sample import AbstractGradSampleModule
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
+from accountants import checks
 from dpmi.data import ImageSet
 from dpmi.privacy import Account
 
 from .base import Defense
 
 Progress = Callable[[int, int], None]
+
+#: What the optimizer leaves on parameters and the wrapper on layers, and cleanup() does not take away.
+_LEFTOVERS = ("summed_grad", "activations", "max_batch_len")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +42,17 @@ class Recipe:
     batch_size: int = 128
     momentum: float = 0.9
     schedule: Literal["constant", "cosine"] = "constant"
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        checks.integer("steps", self.steps, minimum=1)
+        checks.integer("batch_size", self.batch_size, minimum=1)
+        if checks.real("learning_rate", self.learning_rate) <= 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if not 0 <= checks.real("momentum", self.momentum) < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
+        if self.schedule not in ("constant", "cosine"):
+            raise ValueError(f"schedule must be 'constant' or 'cosine', got {self.schedule!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +80,9 @@ def train(
     progress: Progress | None = None,
 ) -> Trained:
     """Train ``model`` under ``defense`` for ``recipe.steps`` released updates.
+
+    The global random generators are put back as they were: a forward pass that draws from them, such as
+    Dropout's, draws from ``seed``.
 
     Args:
         defense: what changes.
@@ -106,22 +125,26 @@ def train(
         steps=recipe.steps,
         seed=seed,
     )
-    while done < recipe.steps:
-        for images, labels in session.loader:
-            session.optimizer.zero_grad()
-            loss = defense.loss(session.module, images, labels, done / recipe.steps)
-            loss.backward()  # type: ignore[no-untyped-call]
-            session.optimizer.step()
-            if not torch.isfinite(loss):
-                raise FloatingPointError(
-                    f"the loss of {defense.label} is {loss.item()} after {done} of {recipe.steps} steps; lower the "
-                    f"learning rate ({recipe.learning_rate})"
-                )
-            if done >= recipe.steps:
-                break
+    with _own_randomness(model, seed):
+        while done < recipe.steps:
+            for images, labels in session.loader:
+                session.optimizer.zero_grad()
+                loss = defense.loss(session.module, images, labels, done / recipe.steps)
+                loss.backward()  # type: ignore[no-untyped-call]
+                session.optimizer.step()
+                # The mean loss of an empty draw of records is NaN; its update is noise alone, and counts.
+                if len(images) > 0 and not torch.isfinite(loss):
+                    raise FloatingPointError(
+                        f"the loss of {defense.label} is {loss.item()} after {done} of {recipe.steps} steps; "
+                        f"lower the learning rate ({recipe.learning_rate})"
+                    )
+                if done >= recipe.steps:
+                    break
     handle.remove()
     account = None if session.account is None else session.account()
-    return Trained(model=unwrap(session.module).eval(), account=account, seconds=time.perf_counter() - started)
+    trained = unwrap(session.module).eval()
+    trained.zero_grad()
+    return Trained(model=trained, account=account, seconds=time.perf_counter() - started)
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -129,5 +152,21 @@ def unwrap(module: nn.Module) -> nn.Module:
     if isinstance(module, AbstractGradSampleModule):
         inner: nn.Module = module._module
         module.cleanup()
+        for owner in (*inner.parameters(), *inner.modules()):
+            for name in _LEFTOVERS:
+                vars(owner).pop(name, None)
         return inner
     return module
+
+
+@contextmanager
+def _own_randomness(model: nn.Module, seed: int) -> Iterator[None]:
+    """Let a forward pass that draws noise draw from the seed, not from the caller's state."""
+    cuda = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=cuda):
+        # torch.manual_seed would seed every device, and only these are put back.
+        torch.default_generator.manual_seed(seed)
+        for device in cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
