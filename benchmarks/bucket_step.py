@@ -66,7 +66,9 @@ class Problem:
 
 PROBLEMS = (
     Problem("MNIST CNN 26 k, 100 x 120", "cnn", (1, 28, 28), 10, 100, 120, (64, 128, 256, 512, 1024)),
-    Problem("Faces94 softmax 643 k, 50 x 190", "softmax", (1, 70, 60), 152, 50, 190, (95, 190, 380, 760, 1520)),
+    Problem(
+        "Faces94 softmax 643 k, 50 x 190", "softmax", (1, 70, 60), 152, 50, 190, (95, 190, 380, 760, 1520)
+    ),
 )
 
 
@@ -149,7 +151,9 @@ def _child(name: str, batch_size: int) -> None:
 def run() -> dict[str, float]:
     """Print the table; return every ratio by name."""
     ratios: dict[str, float] = {}
-    print(f"{'model, buckets':34} {'time / non-private':>20} {'(limit)':>8} {'memory ratio':>13} {'(limit)':>8}")
+    print(
+        f"{'model, buckets':34} {'time / non-private':>20} {'(limit)':>8} {'memory ratio':>13} {'(limit)':>8}"
+    )
     for problem in PROBLEMS:
         ratio, seconds, best = time_ratio(problem)
         gradients = 4 * sum(p.numel() for p in problem.classifier().parameters())

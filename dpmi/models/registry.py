@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from dpmi.models.layers import ImageShape, cnn, cnn_small, mlp, softmax
+from dpmi.models.layers import ImageShape, cnn, cnn_compact, cnn_small, mlp, softmax, softmax_normalized
 
 
 class _Model(NamedTuple):
@@ -29,7 +29,13 @@ _MODELS = {
         "cnn with Tanh, more accurate under DP-SGD (Papernot et al.)", 14, partial(cnn, activation=nn.Tanh)
     ),
     "cnn-small": _Model("two convolutions, two fully connected layers (8x8: digits)", 2, cnn_small),
+    "cnn-compact": _Model(
+        "two convolutions, two fully connected layers, few parameters for noisy gradients", 8, cnn_compact
+    ),
     "softmax": _Model("softmax regression", 1, softmax),
+    "softmax-normalized": _Model(
+        "softmax regression on images of mean 0 and variance 1", 1, softmax_normalized
+    ),
     "mlp": _Model("one hidden layer of 3,000 sigmoid units (Fredrikson et al.)", 1, mlp),
 }
 
@@ -52,7 +58,7 @@ def build(name: str, *, image_shape: tuple[int, int, int], num_classes: int, see
         seed: decides the initial weights; the global generators are neither read nor moved.
 
     Returns:
-        An ``nn.Sequential`` on the CPU, in training mode, whose last layer is the Linear head.
+        An ``nn.Sequential`` on the CPU, in training mode.
 
     Raises:
         ValueError: an unknown name, fewer than two classes, or images too small for the model.

@@ -10,12 +10,10 @@ from accountants import Adjacency, Guarantee, Ledger
 from .partition import Provenance
 
 SEEDED = (
-    "not private as it stands: noise and sampling came from a user's seed, and whoever knows the seed can remove "
-    "them; the epsilon is that of the same run with secret randomness"
+    "not private as it stands: noise and sampling came from a user's seed, and whoever knows the seed can "
+    "remove them; the epsilon is that of the same run with secret randomness"
 )
-CONDITIONAL = (
-    "conditional on the partition: the buckets were fitted on the private records, so one record can move others"
-)
+CONDITIONAL = "conditional on the partition: the buckets were fitted on the private records, so one can move others"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +38,9 @@ class Account:
     max_grad_norm: float
     seeded: bool
 
-    def guarantee(self, delta: float, *, adjacency: Adjacency = "replace", accountant: str = "tight") -> Guarantee:
+    def guarantee(
+        self, delta: float, *, adjacency: Adjacency = "replace", accountant: str = "tight"
+    ) -> Guarantee:
         """(epsilon, delta) for one bucket, with what it is conditional on among its caveats.
 
         Args:
@@ -68,7 +68,7 @@ class Account:
         lines += [
             f"- {headline}",
             f"- {beside}",
-            f"- Steps billed: {self.ledger.steps}, "
+            "- Steps billed: "
             + "; ".join(
                 f"{steps} with sampling rate {m.sampling_rate:g} and noise multiplier {m.noise_multiplier:g}"
                 for m, steps in self.ledger.runs
@@ -76,7 +76,7 @@ class Account:
             f"- Every {self.unit} was drawn as a whole by Poisson sampling; its mean gradient was clipped to norm "
             f"{self.max_grad_norm:g}; empty draws were stepped and billed",
             f"- Public: the number of buckets ({self.buckets}), the divisor, and every hyper-parameter",
-            f"- Partition: computed from {self.provenance.value}; SHA-256 {self.partition_hash[:16]}",
+            f"- Partition: {self.provenance.value}; SHA-256 {self.partition_hash[:16]}",
             "- Not accounted: choosing hyper-parameters by looking at results on the private records",
         ]
         return "\n".join(lines)

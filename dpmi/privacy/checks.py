@@ -23,7 +23,9 @@ def check_module(module: nn.Module) -> None:
         ValueError: names the layer.
     """
     if isinstance(module, AbstractGradSampleModule) or hasattr(module, "autograd_grad_sample_hooks"):
-        raise ValueError("module is private already; call make_private once, with the module you started from")
+        raise ValueError(
+            "module is private already; call make_private once, with the module you started from"
+        )
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise ValueError(f"module is {type(module).__name__}; pass the module inside it (module.module)")
     for name, layer in module.named_modules():

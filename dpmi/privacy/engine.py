@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from accountants import Adjacency, Guarantee, Ledger
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
+
+from accountants import Adjacency, Guarantee, Ledger
 
 from . import checks
 from .account import Account
@@ -17,6 +18,7 @@ from .optimizer import BucketOptimizer
 from .partition import Partition
 from .plan import Plan
 from .sampling import BucketDataLoader, BucketSampler
+
 
 class PrivacyEngine:
     """Trains with differential privacy for whole buckets, and accounts for every step that was released.
@@ -57,7 +59,9 @@ class PrivacyEngine:
             RuntimeError: before ``make_private``.
         """
         if self._plan is None:
-            raise RuntimeError("make_private was not called yet, so there is no plan and nothing to account for")
+            raise RuntimeError(
+                "make_private was not called yet, so there is no plan and nothing to account for"
+            )
         return self._plan
 
     @property
@@ -150,7 +154,9 @@ class PrivacyEngine:
         self._seeded |= seed is not None
         return private_module, private_optimizer, loader
 
-    def guarantee(self, delta: float, *, adjacency: Adjacency = "replace", accountant: str = "tight") -> Guarantee:
+    def guarantee(
+        self, delta: float, *, adjacency: Adjacency = "replace", accountant: str = "tight"
+    ) -> Guarantee:
         """What was released so far, as (epsilon, delta) for one bucket.
 
         Args:

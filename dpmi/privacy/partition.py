@@ -23,8 +23,8 @@ IntArray = NDArray[np.int64]
 class Provenance(str, Enum):
     """What the partition was computed from; decides whether the guarantee is conditional on it."""
 
-    RECORD = "each record alone (its label, or its own column)"
-    PUBLIC = "each record alone, against public centroids"
+    RECORD = "computed from each record alone (its label, or its own column)"
+    PUBLIC = "computed from each record alone, against public centroids"
     FITTED = "fitted on the private records"
 
 
@@ -206,7 +206,8 @@ class Partition:
 
 
 def _labels(labels: ArrayLike) -> IntArray:
-    ids = np.array(labels)  # a copy: the partition is frozen, the caller's array stays writable
+    # A copy: the partition is frozen, the caller's array stays writable.
+    ids = np.asarray(labels).copy()
     if ids.ndim != 1 or (len(ids) and not np.issubdtype(ids.dtype, np.integer)):
         raise ValueError(f"labels have shape {ids.shape} and type {ids.dtype}; expected integers (N,)")
     return ids.astype(np.int64)

@@ -133,5 +133,3 @@ class BucketDataLoader(DataLoader[Any]):
                 optimizer.release()
         finally:
             optimizer.abandon()
-
-

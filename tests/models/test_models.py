@@ -17,7 +17,14 @@ def parameters(model: nn.Module) -> int:
         ("cnn", (1, 28, 28), 10, 26_010),
         ("cnn-tanh", (1, 28, 28), 10, 26_010),
         ("cnn-small", (1, 8, 8), 10, (9 * 16 + 16) + (16 * 9 * 32 + 32) + (512 * 64 + 64) + (64 * 10 + 10)),
+        (
+            "cnn-compact",
+            (1, 28, 28),
+            10,
+            (25 * 16 + 16) + (16 * 9 * 16 + 16) + (144 * 32 + 32) + (32 * 10 + 10),
+        ),
         ("softmax", (1, 70, 60), 152, 4200 * 152 + 152),
+        ("softmax-normalized", (1, 70, 60), 152, 4200 * 152 + 152),
         ("mlp", (1, 8, 8), 10, 64 * 3000 + 3000 + 3000 * 10 + 10),
     ],
 )
@@ -36,11 +43,11 @@ def test_every_model_returns_logits(name, image_shape):
 
 
 @pytest.mark.parametrize("name", names())
-def test_the_last_layer_is_the_head_and_nothing_couples_records(name):
+def test_the_last_linear_layer_is_the_head_and_nothing_couples_records(name):
     model = build(name, image_shape=(1, 28, 28), num_classes=7, seed=0)
     assert isinstance(model, nn.Sequential)
-    assert isinstance(model[-1], nn.Linear)
-    assert model[-1].out_features == 7
+    heads = [layer for layer in model if isinstance(layer, nn.Linear)]
+    assert heads[-1].out_features == 7
     images = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     alone = torch.cat([model(image.unsqueeze(0)) for image in images])
     torch.testing.assert_close(model(images), alone)
@@ -87,7 +94,7 @@ def test_tanh_and_relu_share_their_weights():
     [
         (
             (1, 8, 8),
-            r"'cnn' takes .* H and W at least 14; got image_shape=\(1, 8, 8\), which fits cnn-small, softmax",
+            r"'cnn' takes .* H and W at least 14; got image_shape=\(1, 8, 8\), which fits cnn-small, cnn-compact, softmax",
         ),
         ((1, 28, 13), r"got image_shape=\(1, 28, 13\)"),
         ((28, 28), r"got image_shape=\(28, 28\), which fits no model"),
@@ -117,3 +124,11 @@ def test_unknown_names_and_single_classes_are_refused():
 def test_every_name_has_one_line():
     assert names() == list(MODELS)
     assert all(line and "\n" not in line for line in MODELS.values())
+
+
+def test_normalized_softmax_sees_no_brightness_and_no_contrast():
+    """Up to eps, which keeps a uniform image from being divided by zero."""
+    model = build("softmax-normalized", image_shape=(1, 20, 20), num_classes=3, seed=0)
+    image = torch.rand(1, 1, 20, 20, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model(image), model(image * 0.5 + 0.3), rtol=0.05, atol=0.05)
+    assert torch.isfinite(model(torch.full((1, 1, 20, 20), 0.5))).all()

@@ -98,10 +98,10 @@ def brute_force(
                 )
                 for m, g in zip(mean, grads, strict=True):
                     if g is not None:
-                        m += g / len(members)
+                        m.add_(g / len(members))
             norm = torch.stack([m.square().sum() for m in mean]).sum().sqrt()
             for t, m in zip(total, mean, strict=True):
-                t += m / max(1.0, float(norm) / max_grad_norm)
+                t.add_(m / max(1.0, float(norm) / max_grad_norm))
         for p, t in zip(trained, total, strict=True):
             p.grad = t / (sampling_rate * partition.num_buckets)
         optimizer.step()

@@ -20,7 +20,9 @@ X = torch.randn(N, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(N) % 3
 
 
-def wrap(model: nn.Module | None = None, *, engine: PrivacyEngine | None = None, **options: Any) -> tuple[Any, ...]:
+def wrap(
+    model: nn.Module | None = None, *, engine: PrivacyEngine | None = None, **options: Any
+) -> tuple[Any, ...]:
     engine = engine or PrivacyEngine()
     model = model or nn.Linear(4, 3)
     arguments: dict[str, Any] = {
@@ -51,7 +53,12 @@ def test_the_guarantee_names_unit_adjacency_delta_and_accountant() -> None:
     for x, y in loader:
         step(module, optimizer, x, y)
     result = engine.guarantee(delta=1e-3)
-    assert (result.unit, result.adjacency, result.delta, result.accountant) == ("class", "replace", 1e-3, "tight")
+    assert (result.unit, result.adjacency, result.delta, result.accountant) == (
+        "class",
+        "replace",
+        1e-3,
+        "tight",
+    )
     assert result.is_guarantee
     assert 0 < result.epsilon < math.inf
     assert engine.ledger.steps == optimizer.released_steps == 20
@@ -71,7 +78,9 @@ def test_default_pass_expects_every_bucket_once() -> None:
 
 
 def test_break_in_a_logical_step_releases_and_bills_nothing() -> None:
-    engine, module, optimizer, loader = wrap(sampling_rate=1.0, noise_multiplier=1.0, max_physical_batch_size=3)
+    engine, module, optimizer, loader = wrap(
+        sampling_rate=1.0, noise_multiplier=1.0, max_physical_batch_size=3
+    )
     before = weights(module)
     for i, (x, y) in enumerate(loader):
         step(module, optimizer, x, y)
@@ -79,7 +88,9 @@ def test_break_in_a_logical_step_releases_and_bills_nothing() -> None:
             break
     assert torch.equal(weights(module), before)
     assert engine.ledger.steps == 0
-    assert all(p.grad is None and p.grad_sample is None and p.summed_grad is None for p in module.parameters())
+    assert all(
+        p.grad is None and p.grad_sample is None and p.summed_grad is None for p in module.parameters()
+    )
 
 
 def test_nothing_of_a_dropped_step_leaks_into_the_next() -> None:
@@ -170,7 +181,9 @@ def test_a_step_is_billed_even_if_the_optimizer_crashes_while_it_is_released() -
             raise OSError("disk full")
 
     model = nn.Linear(4, 3)
-    engine, module, optimizer, loader = wrap(model, optimizer=Crashing(model.parameters(), lr=0.1), sampling_rate=1.0)
+    engine, module, optimizer, loader = wrap(
+        model, optimizer=Crashing(model.parameters(), lr=0.1), sampling_rate=1.0
+    )
     with pytest.raises(OSError, match="disk full"):
         for x, y in loader:
             step(module, optimizer, x, y)
@@ -275,10 +288,15 @@ class Endless(IterableDataset[Tensor]):
         ({"module": nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))}, ["'1'", "BatchNorm1d", "GroupNorm"]),
         ({"module": nn.InstanceNorm1d(3, affine=True, track_running_stats=True)}, ["InstanceNorm1d"]),
         ({"module": nn.Linear(4, 3).requires_grad_(False)}, ["no trainable parameters"]),
-        ({"optimizer": torch.optim.SGD(nn.Linear(4, 3).parameters(), lr=0.1)}, ["2 parameters", "not module's"]),
+        (
+            {"optimizer": torch.optim.SGD(nn.Linear(4, 3).parameters(), lr=0.1)},
+            ["2 parameters", "not module's"],
+        ),
     ],
 )
-def test_what_cannot_be_guaranteed_is_refused_before_training(options: dict[str, Any], words: list[str]) -> None:
+def test_what_cannot_be_guaranteed_is_refused_before_training(
+    options: dict[str, Any], words: list[str]
+) -> None:
     if "module" in options:
         options = {"optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1), **options}
     with pytest.raises((ValueError, TypeError)) as error:

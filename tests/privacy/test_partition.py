@@ -13,7 +13,11 @@ def test_by_class_keeps_the_labels() -> None:
     partition = Partition.by_class(np.array([2, 0, 1, 2, 2]))
     assert partition.sizes.tolist() == [1, 1, 3]
     assert partition.records(2).tolist() == [0, 3, 4]
-    assert (partition.unit, partition.provenance, partition.conditional) == ("class", Provenance.RECORD, False)
+    assert (partition.unit, partition.provenance, partition.conditional) == (
+        "class",
+        Provenance.RECORD,
+        False,
+    )
 
 
 def test_by_column_takes_any_ids() -> None:
@@ -38,12 +42,12 @@ def test_kmeans_clusters_stay_inside_their_class_and_condition_the_guarantee() -
 
 def test_nearest_public_centroid_depends_on_each_record_alone() -> None:
     x, y = load_digits(return_X_y=True)
-    centroids = np.stack([x[y == k][:3] for k in range(10)]) + np.random.default_rng(0).normal(0, 1, (10, 3, 64))
+    centroids = np.stack([x[y == k][:3] for k in range(10)]) + np.random.default_rng(0).normal(
+        0, 1, (10, 3, 64)
+    )
     whole = Partition.by_nearest_centroid(x, centroids, y)
     assert not whole.conditional
-    expected = [
-        y[i] * 3 + np.argmin(((x[i] - centroids[y[i]]) ** 2).sum(1)) for i in range(0, len(x), 50)
-    ]
+    expected = [y[i] * 3 + np.argmin(((x[i] - centroids[y[i]]) ** 2).sum(1)) for i in range(0, len(x), 50)]
     assert whole.bucket_of[::50].tolist() == expected
 
 
@@ -54,12 +58,21 @@ def test_nearest_public_centroid_depends_on_each_record_alone() -> None:
         (lambda: Partition.by_class([0, -1]), ["record 1", "-1"]),
         (lambda: Partition.by_class([0, 2]), ["bucket 1", "class 1", "no records"]),
         (lambda: Partition.by_class([0.5, 1.0]), ["float64", "integers"]),
-        (lambda: Partition.by_kmeans(np.zeros((3, 2)), [0, 0, 1], 2), ["class 1", "1 records", "clusters_per_class=2"]),
+        (
+            lambda: Partition.by_kmeans(np.zeros((3, 2)), [0, 0, 1], 2),
+            ["class 1", "1 records", "clusters_per_class=2"],
+        ),
         (lambda: Partition.by_kmeans(np.zeros((3, 2)), [0, 0, 1], 0), ["clusters_per_class is 0"]),
         (lambda: Partition.by_kmeans(np.zeros((3, 2)), [0, 0], 1), ["labels have 2", "features have 3"]),
         (lambda: Partition.by_kmeans([[0.0], [np.nan]], [0, 0], 1), ["record 1", "not finite"]),
-        (lambda: Partition.by_nearest_centroid(np.zeros((2, 2)), np.zeros((1, 2, 2)), [0, 0]), ["bucket 1", "no records"]),
-        (lambda: Partition.by_nearest_centroid(np.zeros((2, 2)), np.zeros((1, 2, 3)), [0, 0]), ["3 features", "have 2"]),
+        (
+            lambda: Partition.by_nearest_centroid(np.zeros((2, 2)), np.zeros((1, 2, 2)), [0, 0]),
+            ["bucket 1", "no records"],
+        ),
+        (
+            lambda: Partition.by_nearest_centroid(np.zeros((2, 2)), np.zeros((1, 2, 3)), [0, 0]),
+            ["3 features", "have 2"],
+        ),
     ],
 )
 def test_bad_partitions_are_refused(make, words: list[str]) -> None:  # type: ignore[no-untyped-def]

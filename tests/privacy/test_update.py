@@ -70,7 +70,11 @@ def problem(name: str, n: int = 37) -> tuple[nn.Module, Tensor, Tensor, Partitio
     build, width = MODELS[name]
     generator = torch.Generator().manual_seed(3)
     torch.default_generator.manual_seed(3)
-    x = torch.randn(n, width, generator=generator) if width else torch.randint(11, (n, 6), generator=generator)
+    x = (
+        torch.randn(n, width, generator=generator)
+        if width
+        else torch.randint(11, (n, 6), generator=generator)
+    )
     y = torch.randint(3, (n,), generator=generator)
     # Sizes 1, 2, 4, 8 and what is left: unequal buckets, the last one larger than a physical batch below.
     ids = np.repeat(np.arange(5), [1, 2, 4, 8, n - 15])
@@ -124,7 +128,9 @@ def test_one_record_per_bucket_equals_opacus(name: str) -> None:
     rows: list[list[Tensor]] = []
     for i in range(len(x)):
         ours.begin(
-            PhysicalBatch(bucket=i, records=1, bucket_records=1, completes_bucket=True, completes_step=i == 19)
+            PhysicalBatch(
+                bucket=i, records=1, bucket_records=1, completes_bucket=True, completes_step=i == 19
+            )
         )
         F.cross_entropy(ours(x[i : i + 1]), y[i : i + 1]).backward()
         rows.append([p.grad_sample[0] for p in model.parameters() if p.requires_grad])  # type: ignore[attr-defined]
@@ -147,7 +153,7 @@ def test_clipped_norm_never_exceeds_the_bound_in_float64(scale: float) -> None:
             clipped.append(float(torch.linalg.vector_norm(model.weight.grad.double())))  # type: ignore[union-attr]
 
     engine, optimizer = PrivacyEngine(), Recording(model.parameters(), lr=1.0)
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="noise_multiplier|sampling_rate"):
         module, private, loader = engine.make_private(
             module=model,
             optimizer=optimizer,

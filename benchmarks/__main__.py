@@ -1,0 +1,26 @@
+"""Every benchmark, one after another: ``make bench``."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import torch
+
+from . import attack_batching, bucket_step, demo
+
+
+def main() -> None:
+    """Say what machine this is, then print every table."""
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads\n"
+    )
+    bucket_step.run()
+    print()
+    attack_batching.main()
+    print()
+    demo.run()
+
+
+if __name__ == "__main__":
+    main()
