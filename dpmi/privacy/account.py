@@ -13,7 +13,9 @@ SEEDED = (
     "not private as it stands: noise and sampling came from a user's seed, and whoever knows the seed can "
     "remove them; the epsilon is that of the same run with secret randomness"
 )
-CONDITIONAL = "conditional on the partition: the buckets were fitted on the private records, so one can move others"
+CONDITIONAL = (
+    "conditional on the partition: the buckets were fitted on the private records, so one can move others"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

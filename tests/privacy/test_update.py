@@ -167,4 +167,4 @@ def test_clipped_norm_never_exceeds_the_bound_in_float64(scale: float) -> None:
         F.cross_entropy(module(inputs), labels).backward()
         private.step()
     assert len(clipped) == 1
-    assert 1e-3 * (1 - 1e-6) < clipped[0] <= 1e-3
+    assert 1e-3 * (1 - 1e-5) < clipped[0] <= 1e-3
