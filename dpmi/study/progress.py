@@ -24,6 +24,7 @@ class StudyProgress:
     """
 
     def __init__(self, name: str, jobs: Sequence[Job]) -> None:
+        """Show nothing yet."""
         self._console = Console(stderr=True)
         self._bars = Progress(
             TextColumn("{task.description}"),
@@ -73,5 +74,6 @@ class StudyProgress:
             whole = self._bars.tasks[0]
             left = whole.time_remaining
             tail = "" if left is None else f", about {left:.0f} s left"
-            running = ", ".join(t.description for t in self._bars.tasks[1:] if t.visible)
-            self._console.print(f"{whole.percentage:.0f} % done{tail}: {running}", highlight=False)
+            running = ", ".join(t.description for t in self._bars.tasks[1:] if t.visible) or "starting"
+            line = f"{whole.percentage:.0f} % done{tail}: {running}"
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)

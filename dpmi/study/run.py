@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import Manager
+from multiprocessing import parent_process
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -18,13 +20,13 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
-from dpmi import metrics
+from dpmi import metrics, models
 from dpmi.metrics import Baselines
 
 from .results import Results
 from .spec import Job, StudySpec
 from .store import Store
-from .trial import load, run_job
+from .trial import is_complete, load, run_job
 
 _UPDATES_PER_SECOND = 4
 Report = Callable[[str, str, int, int], None]
@@ -40,8 +42,8 @@ class Failure:
 
 
 def pending(spec: StudySpec, store: Store) -> list[Job]:
-    """The jobs that have a trial which is not in the store."""
-    return [job for job in spec.jobs if any(store.trial_record(t.key) is None for t in job.trials)]
+    """The jobs whose model or one of whose trials is not in the store."""
+    return [job for job in spec.jobs if not is_complete(job, store)]
 
 
 def run(
@@ -65,12 +67,16 @@ def run(
 
     Returns:
         The jobs that failed, with the reason; empty if the study is complete.
+
+    Raises:
+        ValueError, FileNotFoundError: the data cannot be loaded, or the model does not take such images.
     """
     store.sweep()
     jobs = pending(spec, store)
     if not jobs:
         return []
     split = load(spec.data, root)
+    models.build(spec.model, image_shape=split.image_shape, num_classes=split.num_classes, seed=0)
     baselines = metrics.baselines(
         torch.arange(split.num_classes),
         split.train.images,
@@ -105,7 +111,8 @@ def gather(spec: StudySpec, store: Store) -> Results:
         recons[trial.key] = store.recons(trial.key)
         statements[trial.key] = model.pop("statement")
         means = table[[c for c in table if str(c).startswith(("distance", "advantage", "score"))]].mean()
-        rows.append({"trial": trial.key, **model, **record, **means})
+        names = {"label": trial.job.setting, "attack": trial.attack_label}
+        rows.append({"trial": trial.key, **model, **record, **names, **means})
     per_class = pd.concat(classes, ignore_index=True) if classes else pd.DataFrame()
     results = Results(
         name=spec.name,
@@ -117,7 +124,7 @@ def gather(spec: StudySpec, store: Store) -> Results:
         statements=statements,
         planned=len(spec.trials),
         spec_toml=store.spec_text,
-        command=f"dpmi run {store.root}/study.toml --out {store.root}",
+        command=shlex.join(["dpmi", "run", f"{store.root}/study.toml", "--out", str(store.root)]),
     )
     if rows:
         store.save_tables(results.trials, results.per_class)
@@ -141,7 +148,7 @@ def _guarded(
 
     try:
         run_job(job, Store(root), baselines, root=data_root, progress=progress)
-    except Exception as error:  # noqa: BLE001  (whatever a plug-in raises belongs to its job alone)
+    except Exception as error:
         return Failure(job.label, f"{type(error).__name__}: {error}")
     finally:
         torch.set_num_threads(threads)
@@ -154,7 +161,9 @@ def _relay(report: Report | None) -> Iterator[Queue[Any] | None]:
     if report is None:
         yield None
         return
-    with Manager() as manager:
+    manager = SyncManager()
+    manager.start(_end_with_parent)
+    with manager:
         queue: Queue[Any] = manager.Queue()
 
         def forward() -> None:
@@ -168,3 +177,15 @@ def _relay(report: Report | None) -> Iterator[Queue[Any] | None]:
         finally:
             queue.put(None)
             reader.join()
+
+
+def _end_with_parent() -> None:
+    """Let the queue's process end when the study is killed: nobody would ever tell it to."""
+    parent = parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -7,14 +7,15 @@ import difflib
 import hashlib
 import itertools
 import json
+import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dpmi import attacks, data, defenses, models
 from dpmi.attacks import Attack
@@ -30,18 +31,22 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class SpecError(ValueError):
-    """A study that cannot be run as it is written; the message names the key, its value and what is allowed."""
+    """A study that cannot be run as it is written; the message names key, value and what is allowed."""
+
+
+# TOML has lists and no tuples.
+_AtLeastOne = Field(min_length=1, strict=False)
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DataSpec(_Strict):
     """Which data set, and the options of its loader."""
 
     name: str
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Hashable] = Field(default_factory=dict)
 
 
 class TrainingSpec(_Strict):
@@ -57,26 +62,37 @@ class TrainingSpec(_Strict):
 class StudySpec(_Strict):
     """A grid of trials: every defence and strength x every attack x every seed.
 
-    In the table of a defence or an attack, a list of values is a sweep: one trial for each. ``training`` inside a
-    defence's table overrides the study's.
+    In the table of a defence or an attack, a list of values is a sweep: one trial for each. ``training``
+    inside a defence's table overrides the study's.
     """
 
     name: Annotated[str, Field(min_length=1)]
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], _AtLeastOne]
     data: DataSpec
     model: str
     training: TrainingSpec
-    defenses: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]
-    attacks: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]
+    defenses: Annotated[tuple[dict[str, Any], ...], _AtLeastOne]
+    attacks: Annotated[tuple[dict[str, Any], ...], _AtLeastOne]
 
     @cached_property
     def jobs(self) -> tuple[Job, ...]:
         """One per model to train, in the order of the file, seeds innermost."""
         plugins = [(d, r) for table in self.defenses for d, r in self._defenses(table)]
         found = tuple(a for table in self.attacks for a in _instances(attacks.get, "attacks", table))
+        settings = _told_apart([(d.label, {**_settings(d), **dataclasses.asdict(r)}) for d, r in plugins])
+        attack_labels = _told_apart([(a.name, _settings(a)) for a in found])
         jobs = tuple(
-            Job(data=self.data, model=self.model, defense=d, recipe=r, seed=seed, attacks=found)
-            for d, r in plugins
+            Job(
+                data=self.data,
+                model=self.model,
+                defense=defense,
+                recipe=recipe,
+                seed=seed,
+                attacks=found,
+                setting=setting,
+                attack_labels=attack_labels,
+            )
+            for (defense, recipe), setting in zip(plugins, settings, strict=True)
             for seed in self.seeds
         )
         seen: set[str] = set()
@@ -94,6 +110,8 @@ class StudySpec(_Strict):
     def _defenses(self, table: Mapping[str, Any]) -> Iterator[tuple[Defense, Recipe]]:
         own = dict(table)
         override = own.pop("training", {})
+        if not isinstance(override, dict):
+            raise SpecError(f"defenses.training is {override!r}: it must be a table of [training]'s keys")
         training = _validated(TrainingSpec, {**self.training.model_dump(), **override}, "defenses.training")
         for defense in _instances(defenses.get, "defenses", own):
             yield defense, Recipe(**training.model_dump())
@@ -101,7 +119,11 @@ class StudySpec(_Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One model to train, and the attacks on it."""
+    """One model to train, and the attacks on it.
+
+    ``setting`` and ``attack_labels`` tell a defence and an attack from all others of the study. They depend
+    on what else is in it, so they are no part of a key.
+    """
 
     data: DataSpec
     model: str
@@ -109,6 +131,8 @@ class Job:
     recipe: Recipe
     seed: int
     attacks: tuple[Attack, ...]
+    setting: str
+    attack_labels: tuple[str, ...]
 
     @cached_property
     def key(self) -> str:
@@ -124,12 +148,15 @@ class Job:
     @property
     def trials(self) -> tuple[Trial, ...]:
         """One per attack."""
-        return tuple(Trial(job=self, attack=attack) for attack in self.attacks)
+        return tuple(
+            Trial(job=self, attack=attack, attack_label=label)
+            for attack, label in zip(self.attacks, self.attack_labels, strict=True)
+        )
 
     @property
     def label(self) -> str:
         """For progress and error messages."""
-        return f"{self.defense.label}, seed {self.seed}"
+        return f"{self.setting}, seed {self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +165,7 @@ class Trial:
 
     job: Job
     attack: Attack
+    attack_label: str
 
     @cached_property
     def key(self) -> str:
@@ -147,7 +175,7 @@ class Trial:
     @property
     def label(self) -> str:
         """For progress and error messages."""
-        return f"{self.attack.name} on {self.job.label}"
+        return f"{self.attack_label} on {self.job.label}"
 
 
 def read(path: Path) -> str:
@@ -158,8 +186,10 @@ def read(path: Path) -> str:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"cannot read the study {path}: {error}") from error
+    except OSError as error:
+        raise SpecError(f"study {path} cannot be read: {error.strerror}; name a TOML file") from error
+    except UnicodeDecodeError as error:
+        raise SpecError(f"study {path} is not a TOML file: {error}") from error
     try:
         parse(text)
     except SpecError as error:
@@ -191,21 +221,37 @@ def _instances(get: Any, where: str, table: Mapping[str, Any]) -> Iterator[Any]:
     own = dict(table)
     name = own.pop("name", None)
     if not isinstance(name, str):
-        raise SpecError(f"a table of {where} has no name; add name = \"...\"")
+        raise SpecError(f'a table of {where} has no name; add name = "..."')
     try:
         plugin = get(name)
     except ValueError as error:
         raise SpecError(f"{where}.name: {error}") from error
-    allowed = [f.name for f in dataclasses.fields(plugin)]
-    for key in own:
-        if key not in allowed:
-            raise SpecError(_unknown(f"{where} {name}", key, allowed, what="key"))
-    swept = [value if isinstance(value, list) else [value] for value in own.values()]
-    for values in itertools.product(*swept):
+    fields = dataclasses.fields(plugin)
+    types = get_type_hints(plugin)
+    swept = []
+    for key, value in own.items():
+        if key not in {f.name for f in fields}:
+            raise SpecError(_unknown(f"{where} {name}", key, (f.name for f in fields), what="key"))
+        if value == []:
+            raise SpecError(f"{where} {name}: {key} is []: a sweep needs at least 1 value")
+        values = value if isinstance(value, list) else [value]
+        swept.append([_typed(f"{where} {name}: {key}", types[key], v) for v in values])
+    for f in fields:
+        if f.name not in own and f.default is f.default_factory is dataclasses.MISSING:
+            raise SpecError(f"{where} {name}: {f.name} is missing")
+    for combination in itertools.product(*swept):
         try:
-            yield plugin(**dict(zip(own, values, strict=True)))
+            yield plugin(**dict(zip(own, combination, strict=True)))
         except (TypeError, ValueError) as error:
             raise SpecError(f"{where} {name}: {error}") from error
+
+
+def _typed(where: str, expected: Any, value: Any) -> Any:
+    """The value as a field of a plug-in holds it: 1 and 1.0 are one setting, and have one key."""
+    try:
+        return TypeAdapter(expected).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise SpecError(f"{where} is {value!r}: {_in_toml(error.errors()[0]['msg'])}") from None
 
 
 def _validated(model: type[Model], document: Mapping[str, Any], where: str = "") -> Model:
@@ -216,9 +262,19 @@ def _validated(model: type[Model], document: Mapping[str, Any], where: str = "")
         path = ".".join(str(part) for part in (*([where] if where else []), *first["loc"]))
         if first["type"] == "extra_forbidden":
             known = _fields_at(model, first["loc"][:-1])
-            raise SpecError(_unknown(path.rpartition(".")[0] or "study", first["loc"][-1], known, what="key")) from None
-        value = "" if first["type"] == "missing" else f" is {first['input']!r}:"
-        raise SpecError(f"{path}{value} {first['msg'].lower()}") from None
+            raise SpecError(
+                _unknown(path.rpartition(".")[0] or "study", first["loc"][-1], known, what="key")
+            ) from None
+        if first["type"] == "missing":
+            raise SpecError(f"{path} is missing") from None
+        raise SpecError(f"{path} is {first['input']!r}: {_in_toml(first['msg'])}") from None
+
+
+def _in_toml(message: str) -> str:
+    """A message of pydantic's in the words of the file."""
+    message = re.sub(r"dictionary( or instance of \w+)?", "table", message)
+    message = re.sub(r"[Tt]uple", "list", message)
+    return message[0].lower() + message[1:]
 
 
 def _fields_at(model: type[BaseModel], loc: Iterable[str | int]) -> list[str]:
@@ -234,6 +290,17 @@ def _unknown(where: str, value: object, known: Iterable[str], *, what: str = "na
     near = difflib.get_close_matches(str(value), known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"{where}: unknown {what} {value!r}{hint} (known: {', '.join(known)})"
+
+
+def _told_apart(plugins: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[str, ...]:
+    """The label of each, followed by the settings that differ among those with the same label."""
+
+    def differing(label: str, settings: Mapping[str, Any]) -> Iterator[str]:
+        for key, value in settings.items():
+            if any(other.get(key) != value for name, other in plugins if name == label):
+                yield f"{key.replace('_', ' ')} {f'{value:g}' if isinstance(value, float) else value}"
+
+    return tuple(", ".join([label, *differing(label, settings)]) for label, settings in plugins)
 
 
 def _settings(plugin: Defense | Attack) -> dict[str, Any]:

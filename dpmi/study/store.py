@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -46,6 +47,7 @@ class Store:
     """
 
     def __init__(self, root: Path) -> None:
+        """Read or write nothing yet."""
         self.root = root
 
     @classmethod
@@ -58,7 +60,8 @@ class Store:
         store = cls(root)
         try:
             root.mkdir(parents=True, exist_ok=True)
-            if not (root / _SPEC).exists() and any(root.iterdir()):
+            foreign = (path for path in root.iterdir() if not path.name.startswith(_PARTIAL))
+            if not (root / _SPEC).exists() and any(foreign):
                 raise StoreError(
                     f"output folder {root} is not empty and holds no {_SPEC}; name an empty or a new folder"
                 )
@@ -67,7 +70,9 @@ class Store:
             for kind in ("models", "trials"):
                 (root / kind).mkdir(exist_ok=True)
         except OSError as error:
-            raise StoreError(f"output folder {root} cannot be written: {error.strerror or error}") from error
+            raise StoreError(
+                f"output folder {root} cannot be written: {error.strerror or error}; name a folder that can"
+            ) from error
         return store
 
     @classmethod
@@ -78,7 +83,7 @@ class Store:
             StoreError: it is not there, or holds no study.
         """
         if not (root / _SPEC).is_file():
-            raise StoreError(f"{root} holds no study: there is no {_SPEC} in it")
+            raise StoreError(f"{root} holds no study: there is no {_SPEC} in it; name a study's folder")
         return cls(root)
 
     @property
@@ -111,7 +116,7 @@ class Store:
         try:
             with np.load(self.root / _CLASSES, allow_pickle=False) as file:
                 return tuple(str(name) for name in file["names"]), file["examples"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise StoreError(f"{self.root} has no finished trial yet; run the study first") from error
 
     def save_model(self, key: str, model: nn.Module, record: dict[str, Any]) -> None:
@@ -143,7 +148,11 @@ class Store:
 
     def recons(self, key: str) -> np.ndarray:
         """A trial's pictures, (K, C, H, W)."""
-        recons: np.ndarray = np.load(self.root / "trials" / key / "recons.npy", allow_pickle=False)
+        path = self.root / "trials" / key / "recons.npy"
+        try:
+            recons: np.ndarray = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise StoreError(f"{path} is damaged ({error}); delete {path.parent} and run again") from error
         return recons
 
     def save_tables(self, trials: pd.DataFrame, per_class: pd.DataFrame) -> None:
@@ -162,7 +171,8 @@ class Store:
             yield temporary
             if final.is_dir():  # a folder whose record could not be read
                 shutil.rmtree(final)
-            os.replace(temporary, final)
+            _sync(temporary)
+            temporary.replace(final)
         finally:
             if temporary.is_dir():
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -174,14 +184,18 @@ class Store:
 def _write_json(path: Path, record: dict[str, Any]) -> None:
     with path.open("w", encoding="utf-8") as file:
         json.dump(record, file, indent=1)
-        # A power cut must not leave a complete folder with an empty record in it.
-        file.flush()
-        os.fsync(file.fileno())
+
+
+def _sync(path: Path) -> None:
+    """Wait until the disk has it: a power cut must not leave an empty file under its final name."""
+    for part in path.iterdir() if path.is_dir() else [path]:
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None  # absent, or damaged: it is computed again
     return record if isinstance(record, dict) else None

@@ -35,6 +35,13 @@ def load(spec: DataSpec, root: str | None) -> Split:
     return _load(spec.name, tuple(sorted(spec.options.items())), root)
 
 
+def is_complete(job: Job, store: Store) -> bool:
+    """Whether the model and all of its trials are in the store."""
+    return store.model_record(job.key) is not None and all(
+        store.trial_record(trial.key) is not None for trial in job.trials
+    )
+
+
 def run_job(job: Job, store: Store, baselines: Baselines, *, root: str | None, progress: Progress) -> None:
     """Do what is not yet in the store.
 
@@ -45,8 +52,7 @@ def run_job(job: Job, store: Store, baselines: Baselines, *, root: str | None, p
         root: the data root.
         progress: called with what is being done, and how much of how much of it is done.
     """
-    missing = [trial for trial in job.trials if store.trial_record(trial.key) is None]
-    if not missing:
+    if is_complete(job, store):
         return
     split = load(job.data, root)
     model = models.build(
@@ -63,19 +69,18 @@ def run_job(job: Job, store: Store, baselines: Baselines, *, root: str | None, p
         models.build(job.model, image_shape=split.image_shape, num_classes=split.num_classes, seed=job.seed)
     ).eval()
     store.load_weights(job.key, target)
-    for trial in missing:
-        _attack(trial, target, split, store, baselines, partial(progress, trial.attack.name))
-        progress(trial.attack.name, 1, 1)
+    for trial in job.trials:
+        if store.trial_record(trial.key) is None:
+            recons, seconds = _attack(trial, target, split, partial(progress, trial.attack_label))
+            record = _trial_record(trial, recons, split, baselines, seconds)
+            store.save_trial(trial.key, recons.images.numpy(), record)
+        progress(trial.attack_label, 1, 1)
 
 
 def _attack(
-    trial: Trial,
-    target: nn.Module,
-    split: Split,
-    store: Store,
-    baselines: Baselines,
-    progress: Callable[[int, int], None],
-) -> None:
+    trial: Trial, target: nn.Module, split: Split, progress: Callable[[int, int], None]
+) -> tuple[Reconstructions, float]:
+    """Reconstruct every class; also the seconds that it took."""
     started = time.perf_counter()
     recons = trial.attack.run(
         target,
@@ -84,14 +89,11 @@ def _attack(
         generator=torch.Generator().manual_seed(trial.job.seed),
         progress=progress,
     )
-    seconds = time.perf_counter() - started
-    store.save_trial(
-        trial.key, recons.images.numpy(), _trial_record(trial, recons, split, baselines, seconds)
-    )
+    return recons, time.perf_counter() - started
 
 
 def _model_record(job: Job, trained: Trained, split: Split) -> dict[str, Any]:
-    """Everything the table says about a model; its epsilons always with unit, adjacency, delta, accountant."""
+    """What the table says about a model; its epsilons always with unit, adjacency, delta, accountant."""
     accuracy = partial(metrics.accuracy, trained.model)
     return {
         "data": job.data.name,
@@ -112,7 +114,8 @@ def _model_record(job: Job, trained: Trained, split: Split) -> dict[str, Any]:
 def _privacy_columns(job: Job, account: Account | None) -> dict[str, Any]:
     if account is None or not isinstance(job.defense, PrivateDefense):
         nothing = dict.fromkeys(
-            ("delta", "sampling_rate", "noise_multiplier", "max_grad_norm", "buckets", "epsilon_theorem1"), math.nan
+            ("delta", "sampling_rate", "noise_multiplier", "max_grad_norm", "buckets", "epsilon_theorem1"),
+            math.nan,
         )
         epsilons = dict.fromkeys(("epsilon", "epsilon_add_remove", "epsilon_lemma3"), math.inf)
         return {

@@ -1,0 +1,55 @@
+"""What is said about a running study where bars cannot move."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from dpmi.study import parse, progress
+from dpmi.study.progress import StudyProgress
+
+from .conftest import TINY
+
+
+def said(capsys: pytest.CaptureFixture[str], *, reports: list[tuple[str, str, int, int]]) -> str:
+    """The first line that is printed after these reports."""
+    spec = parse(TINY)
+    with StudyProgress(spec.name, spec.jobs) as bars:
+        for report in reports:
+            bars.report(*report)
+        capsys.readouterr()
+        deadline = time.monotonic() + 5
+        text = ""
+        while "\n" not in text and time.monotonic() < deadline:
+            time.sleep(0.01)
+            text += capsys.readouterr().err
+    return text.splitlines()[0]
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_HEARTBEAT_SECONDS", 0.05)
+
+
+def test_a_line_is_not_wrapped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    jobs = parse(TINY).jobs
+    line = said(capsys, reports=[(job.label, "training", 1, 4) for job in jobs])
+    assert all(f"{job.label}: training" in line for job in jobs)
+
+
+def test_the_whole_counts_training_and_attacks(capsys: pytest.CaptureFixture[str]) -> None:
+    """Six jobs of two stages: one is finished, another is half through its training."""
+    reports = [
+        ("none, seed 0", "training", 1, 1),
+        ("none, seed 0", "enhanced", 1, 1),
+        ("none, seed 1", "training", 10, 20),
+    ]
+    line = said(capsys, reports=reports)
+    assert line.startswith(f"{100 * (1 + 0.25) / 6:.0f} % done")
+    assert line.endswith(": none, seed 1: training")
+
+
+def test_before_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, reports=[]) == "0 % done: starting"

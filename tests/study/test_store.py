@@ -1,0 +1,196 @@
+"""A study's folder: what is in it is whole, and what is not whole is not in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from dpmi.study import Store, StoreError
+
+RECONS = np.random.default_rng(0).random((2, 1, 3, 3), dtype=np.float32)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.create(tmp_path / "study", 'name = "x"\n')
+
+
+def visible(store: Store) -> set[str]:
+    return {str(p.relative_to(store.root)) for p in store.root.rglob("*") if p.is_file()}
+
+
+def test_round_trip(store: Store) -> None:
+    model = nn.Linear(3, 2)
+    store.save_model("m", model, {"epsilon": float("inf"), "delta": float("nan"), "steps": 3})
+    store.save_trial("t", RECONS, {"score": 0.5})
+    store.save_classes(("Zoë", "NaN"), RECONS)
+    again = Store.open(store.root)
+    record = again.model_record("m")
+    assert record is not None
+    assert (record["epsilon"], record["steps"]) == (float("inf"), 3)
+    assert np.isnan(record["delta"])
+    fresh = nn.Linear(3, 2)
+    again.load_weights("m", fresh)
+    assert torch.equal(fresh.weight, model.weight)
+    assert again.trial_record("t") == {"score": 0.5}
+    assert np.array_equal(again.recons("t"), RECONS)
+    names, examples = again.classes()
+    assert names == ("Zoë", "NaN")
+    assert np.array_equal(examples, RECONS)
+    assert again.spec_text == 'name = "x"\n'
+
+
+def test_absent_is_none(store: Store) -> None:
+    assert store.model_record("m") is None
+    assert store.trial_record("t") is None
+
+
+def test_a_crash_while_writing_leaves_nothing_to_see(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record is written last: the crash comes when the pictures are already on the disk."""
+    before = visible(store)
+
+    def crash(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(json, "dump", crash)
+        with pytest.raises(KeyboardInterrupt):
+            store.save_trial("t", RECONS, {})
+        with pytest.raises(KeyboardInterrupt):
+            store.save_model("m", nn.Linear(1, 1), {})
+    with monkeypatch.context() as patch:
+        patch.setattr(pd.DataFrame, "to_csv", crash)
+        with pytest.raises(KeyboardInterrupt):
+            store.save_tables(pd.DataFrame({"a": [1]}), pd.DataFrame())
+    assert visible(store) == before
+    assert store.trial_record("t") is None
+
+
+def test_a_kill_while_writing_leaves_what_is_never_read_and_is_swept(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed process cleans up nothing: neither rename nor removal takes place."""
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    before = visible(store)
+    store.save_trial("whole", RECONS, {"score": 1.0})
+    whole = visible(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", die)
+        patch.setattr("dpmi.study.store.shutil.rmtree", lambda *_, **__: None)
+        patch.setattr(Path, "unlink", lambda *_: None)
+        with pytest.raises(Killed):
+            store.save_trial("t", RECONS, {"score": 0.5})
+        with pytest.raises(Killed):
+            store.save_model("m", nn.Linear(1, 1), {})
+        with pytest.raises(Killed):
+            store.save_classes(("a",), RECONS)
+    assert len(visible(store) - whole) == 5
+    assert store.trial_record("t") is None
+    assert store.model_record("m") is None
+    with pytest.raises(StoreError, match="no finished trial yet"):
+        store.classes()
+    store.sweep()
+    assert visible(store) == whole
+    assert whole - before == {"trials/whole/record.json", "trials/whole/recons.npy"}
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"score": 0.', b"\xff\xfe\x00", b"[1, 2]"])
+def test_a_damaged_record_is_absent_and_is_replaced(store: Store, damage: bytes) -> None:
+    store.save_trial("t", RECONS, {"score": 0.5})
+    (store.root / "trials/t/record.json").write_bytes(damage)
+    assert store.trial_record("t") is None
+    store.save_trial("t", RECONS + 1, {"score": 0.75})
+    assert store.trial_record("t") == {"score": 0.75}
+    assert np.array_equal(store.recons("t"), RECONS + 1)
+
+
+def test_damaged_pictures_say_what_to_do(store: Store) -> None:
+    store.save_trial("t", RECONS, {})
+    (store.root / "trials/t/recons.npy").write_bytes(b"")
+    with pytest.raises(StoreError, match=r"recons\.npy is damaged .*; delete .*trials/t and run again"):
+        store.recons("t")
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 cut off", b"text"])
+def test_damaged_classes_are_no_classes(store: Store, damage: bytes) -> None:
+    (store.root / "classes.npz").write_bytes(damage)
+    with pytest.raises(StoreError, match="no finished trial yet; run the study first"):
+        store.classes()
+
+
+def test_weights_cannot_run_code(store: Store, tmp_path: Path) -> None:
+    class Attack:
+        def __reduce__(self) -> tuple[object, ...]:
+            return Path.touch, (tmp_path / "attacked",)
+
+    store.save_model("m", nn.Linear(1, 1), {})
+    torch.save({"weight": Attack()}, store.root / "models/m/model.pt")
+    with pytest.raises(pickle.UnpicklingError, match=r"[Ww]eights"):
+        store.load_weights("m", nn.Linear(1, 1))
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_tables_agree(store: Store) -> None:
+    table = pd.DataFrame(
+        {"x": [0.1 + 0.2, float("inf"), float("nan")], "n": [1, 2, 3], "s": ["a", "b,c", "d"]}
+    )
+    store.save_tables(table, table[["n"]])
+    parquet = pd.read_parquet(store.root / "trials.parquet")
+    pd.testing.assert_frame_equal(parquet, table)
+    csv = pd.read_csv(store.root / "trials.csv")
+    pd.testing.assert_frame_equal(csv, table, check_exact=True)
+    assert pd.read_csv(store.root / "per_class.csv")["n"].tolist() == [1, 2, 3]
+
+
+class TestFolder:
+    def test_is_taken_up_again(self, store: Store) -> None:
+        store.save_trial("t", RECONS, {"score": 1.0})
+        again = Store.create(store.root, 'name = "edited"\n')
+        assert again.trial_record("t") == {"score": 1.0}
+        assert again.spec_text == 'name = "edited"\n'
+
+    def test_may_hold_what_a_killed_start_left(self, tmp_path: Path) -> None:
+        (tmp_path / ".partial-0123-study.toml").write_text("nam")
+        Store.create(tmp_path, 'name = "x"\n').sweep()
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["models", "study.toml", "trials"]
+
+    def test_of_somebody_else_is_refused_and_left_alone(self, tmp_path: Path) -> None:
+        (tmp_path / "thesis.tex").write_text("years of work")
+        with pytest.raises(
+            StoreError, match=r"is not empty and holds no study\.toml; name an empty or a new"
+        ):
+            Store.create(tmp_path, "")
+        assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+    @pytest.mark.parametrize("below", ["", "deeper"])
+    def test_that_is_a_file_is_refused(self, tmp_path: Path, below: str) -> None:
+        file = tmp_path / "file"
+        file.write_text("content")
+        with pytest.raises(StoreError, match=r"output folder .*file.* cannot be written: .*; name a folder"):
+            Store.create(file / below, "")
+        assert file.read_text() == "content"
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+    def test_that_is_read_only_is_refused(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o500)
+        with pytest.raises(StoreError, match="cannot be written: Permission denied"):
+            Store.create(tmp_path / "out", "")
+
+    @pytest.mark.parametrize("name", ["missing", "."])
+    def test_without_a_study_is_not_opened(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(StoreError, match=r"holds no study: there is no study\.toml in it"):
+            Store.open(tmp_path / name)
