@@ -81,4 +81,5 @@ def build(name: str, *, image_shape: tuple[int, int, int], num_classes: int, see
     # torch.manual_seed would seed the GPUs too, which this fork does not restore.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
-        return model.layers(image_shape, num_classes)
+        # In channels_last, convolutions of few channels train 1.6 to 2.6 times as fast on a CPU.
+        return model.layers(image_shape, num_classes).to(memory_format=torch.channels_last)

@@ -187,4 +187,5 @@ def _norm(row: Tensor) -> Tensor:
     flat = row.flatten()
     whole = flat.numel() // _FLOAT32_RUN * _FLOAT32_RUN
     runs = torch.linalg.vector_norm(flat[:whole].view(-1, _FLOAT32_RUN), dim=1)
-    return torch.linalg.vector_norm(torch.cat([runs, flat[whole:]]), dtype=torch.float64)
+    norm: Tensor = torch.linalg.vector_norm(torch.cat([runs, flat[whole:]]), dtype=torch.float64)
+    return norm
