@@ -1,8 +1,9 @@
 """The command line: ``dpmi epsilon | curve | run | report | list``.
 
-Every mistake of a user ends in one line on stderr and exit code 2. Nothing here imports torch before a command
-needs it, so that ``dpmi epsilon`` answers at once.
+Every mistake of a user ends in one line on stderr and exit code 2. Nothing here imports torch before a
+command needs it, so that ``dpmi epsilon`` answers at once.
 """
+# ruff: noqa: PLC0415
 
 from __future__ import annotations
 
@@ -17,8 +18,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from accountants import Guarantee
-    from dpmi.study import Store, StudySpec
+    from dpmi.study import Results, Store
 
 app = typer.Typer(
     name="dpmi",
@@ -28,26 +31,54 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-PRESETS = ("digits", "mnist", "faces94")
+_PRESETS = resources.files("dpmi") / "study" / "presets"
+PRESETS = sorted(Path(preset.name).stem for preset in _PRESETS.iterdir() if preset.name.endswith(".toml"))
+# Wide enough for any line of ours: what is no terminal is a file or a pipe, where wrapped lines only hurt.
+_FILE_WIDTH = 250
+
+
+def number(text: str) -> float:
+    """Typer's own message does not say which value it could not read."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number") from None
+
+
+def integer(text: str) -> int:
+    """As :func:`number`."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not an integer") from None
+
 
 DataRoot = Annotated[
     Path | None,
     typer.Option(help="Folder that holds the data sets; default: the environment variable DPMI_DATA."),
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Trials at a time; default: one per core.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(parser=integer, help="Models to train and attack at a time; default: one per core."),
+]
 
 
 @app.command()
 def epsilon(
-    sampling_rate: Annotated[float, typer.Option(help="q in (0, 1]: probability of drawing one bucket.")],
-    noise_multiplier: Annotated[float, typer.Option(help="sigma >= 0: noise std / max_grad_norm.")],
-    steps: Annotated[int, typer.Option(help="Number of logical steps T >= 0.")],
-    delta: Annotated[float, typer.Option(help="delta in (0, 1).")],
+    *,
+    sampling_rate: Annotated[
+        float, typer.Option(parser=number, help="q in (0, 1]: probability of drawing one bucket.")
+    ],
+    noise_multiplier: Annotated[
+        float, typer.Option(parser=number, help="sigma >= 0: noise std / max_grad_norm.")
+    ],
+    steps: Annotated[int, typer.Option(parser=integer, help="Number of logical steps T >= 0.")],
+    delta: Annotated[float, typer.Option(parser=number, help="delta in (0, 1).")],
     unit: Annotated[str, typer.Option(help="What one bucket is: class, subclass, record, user, ...")],
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
 ) -> None:
     """What (epsilon, delta) a run promises to one bucket, by every accountant and both adjacencies."""
-    from accountants import ACCOUNTANTS, ADJACENCIES, Ledger, BucketMechanism
+    from accountants import ACCOUNTANTS, ADJACENCIES, BucketMechanism, Ledger
 
     ledger = Ledger().record(
         BucketMechanism(sampling_rate=sampling_rate, noise_multiplier=noise_multiplier), steps
@@ -75,7 +106,7 @@ def curve(
     """Draw epsilon against MIA distance: train, attack, measure, report."""
     if data not in PRESETS:
         raise ValueError(f"--data is {data!r}; it must be one of {', '.join(PRESETS)}")
-    text = resources.files("dpmi.study").joinpath("presets", f"{data}.toml").read_text(encoding="utf-8")
+    text = _PRESETS.joinpath(f"{data}.toml").read_text(encoding="utf-8")
     _study(text, out, data_root, workers)
 
 
@@ -99,16 +130,15 @@ def report(
     directory: Annotated[Path, typer.Argument(help="The folder of a finished or interrupted study.")],
 ) -> None:
     """Write tables, plots and the HTML page of a study again."""
-    from dpmi.study import Store, parse
+    from dpmi.study import Store, gather, parse
 
     store = Store.open(directory)
-    _write_report(parse(store.spec_text), store)
+    _write_report(gather(parse(store.spec_text), store), store)
 
 
 @app.command(name="list")
 def list_() -> None:
     """Every data set, defence, attack, metric and model by name."""
-    from rich.console import Console
     from rich.table import Table
 
     from dpmi import attacks, data, defenses, metrics, models
@@ -124,7 +154,7 @@ def list_() -> None:
     for kind, entries in kinds.items():
         for i, (name, description) in enumerate(entries.items()):
             table.add_row(kind if i == 0 else "", name, description)
-    Console().print(table)
+    _console().print(table)
 
 
 def main() -> None:
@@ -141,7 +171,7 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):  # not one of click's own
             raise
-        _fail(error.format_message(), 2)
+        _fail(error.format_message() or "name a command", 2)
 
 
 def _fail(message: str, code: int) -> None:
@@ -150,44 +180,57 @@ def _fail(message: str, code: int) -> None:
 
 
 def _study(text: str, out: Path, data_root: Path | None, workers: int | None) -> None:
-    from dpmi.study import Store, parse, pending, run
+    from dpmi.study import Store, gather, parse, pending, run
     from dpmi.study.progress import StudyProgress
 
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers is {workers}; it must be at least 1")
     spec = parse(text)
     store = Store.create(out, text)
     root = None if data_root is None else str(data_root)
     with StudyProgress(spec.name, pending(spec, store)) as progress:
         failures = run(spec, store, root=root, workers=workers, report=progress.report)
     for failure in failures:
-        print(f"dpmi: {failure.label}: {failure.message}", file=sys.stderr)
-    _write_report(spec, store)
+        print(f"dpmi: {failure.label}: {' '.join(failure.message.split())}", file=sys.stderr)
+    results = gather(spec, store)
+    if len(results.trials):
+        _write_report(results, store)
     if failures:
         raise SystemExit(1)
 
 
-def _write_report(spec: StudySpec, store: Store) -> None:
+def _write_report(results: Results, store: Store) -> None:
     from dpmi.report import write
-    from dpmi.study import gather
 
-    page = write(gather(spec, store), store.root)
+    page = write(results, store.root)
     print(f"report: {page}")
 
 
 def _print_guarantees(found: list[Guarantee]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("accountant", "adjacency", "unit", "epsilon", "delta", "is it a guarantee?", box=None)
     for g in found:
-        value = "inf" if math.isinf(g.epsilon) else f"{g.epsilon:.4g}"
-        table.add_row(g.accountant, g.adjacency, g.unit, value, f"{g.delta:g}", "yes" if g.is_guarantee else "no")
-    console = Console()
-    console.print(table)
-    conditions = {(c.statement, c.detail): c for g in found for c in g.conditions}
-    for c in conditions.values():
-        console.print(f"  theorem1 needs {c.statement}: {'holds' if c.holds else 'FAILS'} ({c.detail})", highlight=False)
-    for caveat in dict.fromkeys(c for g in found for c in g.caveats):
-        console.print(f"  note: {caveat}", highlight=False)
+        # Rounded up, as a bound has to be.
+        value = f"{math.ceil(g.epsilon * 1000) / 1000:.3f}" if math.isfinite(g.epsilon) else "inf"
+        table.add_row(
+            g.accountant, g.adjacency, g.unit, value, f"{g.delta:g}", "yes" if g.is_guarantee else "no"
+        )
+    _console().print(table)
+    for g in found:
+        for c in g.conditions:
+            holds = "holds" if c.holds else "FAILS"
+            print(f"  {g.accountant}, {g.adjacency}: needs {c.statement}: {holds} ({c.detail})")
+    for caveat in dict.fromkeys(f"{g.accountant}: {caveat}" for g in found for caveat in g.caveats):
+        print(f"  {caveat}")
+
+
+def _console() -> Console:
+    """Of stdout; nothing in it is taken for markup."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _FILE_WIDTH
+    return Console(width=width, markup=False, highlight=False)
 
 
 def _summary(plugin: type) -> str:
