@@ -26,12 +26,14 @@ class Session:
         optimizer: ``step()`` is called once per batch of ``loader``.
         loader: yields (images, labels); iterated over until enough steps have been taken.
         account: asked for after training; None where nothing is promised.
+        ignored_warnings: starts of warnings by the libraries of this session that nobody can act on.
     """
 
     module: nn.Module
     optimizer: Optimizer
     loader: DataLoader[Any]
     account: Callable[[], Account] | None = None
+    ignored_warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 from opacus import PrivacyEngine as OpacusEngine
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -19,6 +19,9 @@ from dpmi.privacy import Account, Partition
 
 from .base import Session
 from .private import PrivateDefense
+
+# What torch remarks about the way Opacus's hooks compute.
+_REMARKS = ("Full backward hook is firing", "grad and param do not obey the gradient layout contract")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +36,6 @@ class RecordDP(PrivateDefense):
     unit: ClassVar[str] = "record"
 
     delta: float = 1e-5  # [Z20] section V.A
-
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, done: float) -> Tensor:
-        """The same loss; Opacus's hook on the first layer warns unless the images ask for a gradient too."""
-        return super().loss(model, images.requires_grad_(), labels, done)
 
     def privatize(
         self,
@@ -87,4 +86,10 @@ class RecordDP(PrivateDefense):
                 seeded=True,
             )
 
-        return Session(module=private_module, optimizer=private_optimizer, loader=loader, account=account)
+        return Session(
+            module=private_module,
+            optimizer=private_optimizer,
+            loader=loader,
+            account=account,
+            ignored_warnings=_REMARKS,
+        )

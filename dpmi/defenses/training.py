@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -125,7 +126,9 @@ def train(
         steps=recipe.steps,
         seed=seed,
     )
-    with _own_randomness(model, seed):
+    with _own_randomness(model, seed), warnings.catch_warnings():
+        for message in session.ignored_warnings:
+            warnings.filterwarnings("ignore", message=message)
         while done < recipe.steps:
             for images, labels in session.loader:
                 session.optimizer.zero_grad()
