@@ -32,18 +32,20 @@ class BucketGradSampleModule(GradSampleModule):
 
     def add_hooks(self, **_: object) -> None:
         """One hook per trainable parameter, where Opacus has two per layer."""
+        self._captured = [p for p in self._module.parameters() if p.requires_grad]
+        self._has_buffers = next(self._module.buffers(), None) is not None
         self.autograd_grad_sample_hooks = [
-            p.register_post_accumulate_grad_hook(self._capture)
-            for p in self._module.parameters()
-            if p.requires_grad
+            p.register_post_accumulate_grad_hook(self._capture) for p in self._captured
         ]
         self.enable_hooks()
 
     def begin(self, batch: PhysicalBatch | None) -> None:
         """Take what the loader says about the records it is about to yield; None when nothing is under way."""
         self._batch = batch
-        self.set_grad_sample_to_none()
-        self._buffer_versions = [(b.data_ptr(), b._version) for b in self._module.buffers()]
+        for p in self._captured:
+            p.grad_sample = None
+        if self._has_buffers:
+            self._buffer_versions = [(b.data_ptr(), b._version) for b in self._module.buffers()]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The wrapped module's forward; records that did not come from the private loader are refused.
@@ -61,6 +63,8 @@ class BucketGradSampleModule(GradSampleModule):
         Raises:
             RuntimeError: names the buffer.
         """
+        if not self._has_buffers:
+            return
         for (name, buffer), before in zip(self._module.named_buffers(), self._buffer_versions, strict=True):
             if (buffer.data_ptr(), buffer._version) != before:
                 raise RuntimeError(

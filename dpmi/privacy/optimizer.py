@@ -16,6 +16,8 @@ from .plan import PhysicalBatch, Plan
 # Squares that are summed in float32 before float64 takes over. At worst, all roundings in one direction, the norm
 # of 64 elements comes out 64 * 2^-25 too small; a float32 norm of a whole large tensor was seen 1.2e-4 too small.
 _FLOAT32_RUN = 64
+# Elements from which on the conversion to float64 costs more than two levels of summation.
+_LARGE = 2**16
 # That, and two roundings of the clipped gradient itself, stay below this: its true norm never exceeds the bound.
 _SLACK = 1.0 - 2.0**-18
 
@@ -85,8 +87,7 @@ class BucketOptimizer(DPOptimizer):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients of this physical batch; the running sum of the logical step stays."""
         for p in self._trained:
-            p.grad_sample = None
-        self.original_optimizer.zero_grad(set_to_none)
+            p.grad = p.grad_sample = None
 
     def step(self, closure: Callable[[], float] | None = None) -> None:
         """Take in one physical batch and, if it ends the logical step, release the noisy update.
@@ -156,7 +157,7 @@ class BucketOptimizer(DPOptimizer):
             self._bucket_sum = rows
             return
         self._bucket_sum = None
-        norm = float(torch.linalg.vector_norm(torch.stack([_norm(row) for row in rows])))
+        norm = float(_norm(rows))
         if not math.isfinite(norm):
             raise NonFiniteGradientError(
                 f"the gradient of bucket {self._name(batch)} has norm {norm}; the logical step was dropped before "
@@ -164,11 +165,12 @@ class BucketOptimizer(DPOptimizer):
             )
         longest = self.max_grad_norm * _SLACK
         factor = min(1.0 / batch.bucket_records, longest / norm if norm > 0 else float("inf"))
-        for p, row in zip(self._trained, rows, strict=True):
-            if p.summed_grad is None:
-                p.summed_grad = row.mul_(factor)
-            else:
-                p.summed_grad.add_(row, alpha=factor)
+        if self._trained[0].summed_grad is None:
+            torch._foreach_mul_(rows, factor)
+            for p, row in zip(self._trained, rows, strict=True):
+                p.summed_grad = row
+        else:
+            torch._foreach_add_([p.summed_grad for p in self._trained], rows, alpha=factor)
 
     def _name(self, batch: PhysicalBatch) -> str:
         return f"{batch.bucket} ({self._plan.partition.names[batch.bucket]})"
@@ -182,9 +184,18 @@ class BucketOptimizer(DPOptimizer):
             )
 
 
-def _norm(row: Tensor) -> Tensor:
-    """Euclidean norm, float64, in float32 over short runs and in float64 over their norms: as fast as float32 alone."""
-    flat = row.flatten()
+def _norm(rows: list[Tensor]) -> Tensor:
+    """Euclidean norm of all rows together, float64."""
+    small = [row for row in rows if row.numel() < _LARGE]
+    norms = [_norm_in_runs(row.flatten()) for row in rows if row.numel() >= _LARGE]
+    if small:  # of an empty list there is no norm
+        norms += torch._foreach_norm(small, dtype=torch.float64)
+    total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return total
+
+
+def _norm_in_runs(flat: Tensor) -> Tensor:
+    """In float32 over short runs and in float64 over their norms: as fast as float32 alone."""
     whole = flat.numel() // _FLOAT32_RUN * _FLOAT32_RUN
     runs = torch.linalg.vector_norm(flat[:whole].view(-1, _FLOAT32_RUN), dim=1)
     norm: Tensor = torch.linalg.vector_norm(torch.cat([runs, flat[whole:]]), dtype=torch.float64)

@@ -11,10 +11,11 @@ import torch
 from torch.utils.data import DataLoader, Sampler, TensorDataset, default_collate
 
 from .optimizer import BucketOptimizer
+from .partition import IntArray
 from .plan import PhysicalBatch, Plan
 
 
-class BucketSampler(Sampler[list[int]]):
+class BucketSampler(Sampler[IntArray]):
     """Draws every bucket independently with probability q, for a number of logical steps.
 
     Yields the record indices of one physical batch after another, and appends what they are to ``plans``, in
@@ -36,8 +37,8 @@ class BucketSampler(Sampler[list[int]]):
         self.generator = generator
         self.plans: deque[PhysicalBatch | None] = deque()
 
-    def __iter__(self) -> Iterator[list[int]]:
-        """One pass: the index lists of ``steps`` logical steps."""
+    def __iter__(self) -> Iterator[IntArray]:
+        """One pass: the record indices of ``steps`` logical steps."""
         partition = self._plan.partition
         for _ in range(self._steps):
             # float64: a float32 uniform number has 2^-24 steps, which is coarse for a small sampling rate.
@@ -47,7 +48,8 @@ class BucketSampler(Sampler[list[int]]):
                 self.plans.append(None)
             for bucket in drawn:
                 records = partition.records(bucket)
-                parts = np.array_split(records, -(-len(records) // self._max_records))
+                num = -(-len(records) // self._max_records)
+                parts = [records] if num == 1 else np.array_split(records, num)
                 for i, part in enumerate(parts):
                     completes = i == len(parts) - 1
                     self.plans.append(
@@ -59,12 +61,22 @@ class BucketSampler(Sampler[list[int]]):
                             completes_step=completes and bucket == drawn[-1],
                         )
                     )
-                    yield part.tolist()
+                    yield part
 
     def expected_batches(self) -> float:
         """Expected number of physical batches in one pass."""
         parts = -(-self._plan.partition.sizes // self._max_records)
         return self._steps * self._plan.sampling_rate * float(parts.sum())
+
+
+class _Lists(Sampler[list[int]]):
+    """The same indices as lists of Python integers, which every data set takes one by one."""
+
+    def __init__(self, sampler: BucketSampler) -> None:
+        self._sampler = sampler
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (records.tolist() for records in self._sampler)
 
 
 class BucketDataLoader(DataLoader[Any]):
@@ -87,7 +99,7 @@ class BucketDataLoader(DataLoader[Any]):
         whole = isinstance(source.dataset, TensorDataset) and source.collate_fn is default_collate
         super().__init__(
             source.dataset,
-            **({"batch_size": None, "sampler": sampler} if whole else {"batch_sampler": sampler}),
+            **({"batch_size": None, "sampler": sampler} if whole else {"batch_sampler": _Lists(sampler)}),
             collate_fn=None if whole else source.collate_fn,
             num_workers=source.num_workers,
             pin_memory=source.pin_memory,
