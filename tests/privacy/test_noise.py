@@ -78,7 +78,7 @@ def test_every_bucket_is_drawn_as_a_whole_at_the_billed_rate() -> None:
         while (batch := sampler.plans.popleft()) is None:
             count += 1
         assert len(records) == batch.records <= 8
-        pending += records
+        pending += records.tolist()
         if batch.completes_bucket:
             assert pending == partition.records(batch.bucket).tolist()
             assert batch.bucket_records == len(pending)
