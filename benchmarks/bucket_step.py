@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import copy
-import resource
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -130,21 +130,27 @@ def time_ratio(problem: Problem, repeats: int = 7) -> tuple[float, float, int]:
 def peak_bytes(problem: Problem, batch_size: int) -> int:
     """Peak memory of one epoch beyond data and model, in a process of its own; batch size 0 is the private step."""
     code = f"from benchmarks.bucket_step import _child; _child({problem.name!r}, {batch_size})"
-    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    # Freed tensors go back to the system at once, so that what is resident is what is in use.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    output = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment
+    )
     return int(output.stdout)
 
 
 def _child(name: str, batch_size: int) -> None:
     problem = next(p for p in PROBLEMS if p.name == name)
-    tiny = copy.copy(problem)
-    object.__setattr__(tiny, "buckets", 2)  # loads every kernel, so that only the step itself is measured
-    object.__setattr__(tiny, "mean_size", 4)
     run = private_step(problem) if batch_size == 0 else ordinary_epoch(problem, batch_size)
-    warm = private_step(tiny) if batch_size == 0 else ordinary_epoch(tiny, 2)
-    warm()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run()  # compiles the kernels of every batch size, once and for all
+    before = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM
     run()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+    print(_resident("VmHWM") - before)
+
+
+def _resident(field: str) -> int:
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
+    return int(line.split()[1]) * 1024
 
 
 def run() -> dict[str, float]:
@@ -157,7 +163,7 @@ def run() -> dict[str, float]:
         ratio, seconds, best = time_ratio(problem)
         gradients = 4 * sum(p.numel() for p in problem.classifier().parameters())
         private, ordinary = peak_bytes(problem, 0), peak_bytes(problem, best)
-        memory = max(0, private - gradients) / max(1, ordinary)
+        memory = (private - gradients) / ordinary
         print(
             f"{problem.name:34} {ratio:20.2f} {LIMIT_TIME:8.2f} {memory:13.2f} {LIMIT_MEMORY:8.2f}   "
             f"(step {seconds:.3f} s; non-private best at batch {best}; peak {private / 2**20:.0f} and "
