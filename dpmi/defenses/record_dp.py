@@ -48,6 +48,8 @@ class RecordDP(PrivateDefense):
         seed: int,
     ) -> Session:
         """Wrap all three by Opacus, and keep a ledger of the steps that it releases."""
+        # Opacus 1.6 computes wrong gradients of convolutions in channels_last: its unfold assumes the other layout.
+        module = module.to(memory_format=torch.contiguous_format)
         records = TensorDataset(data.images, data.labels)
         generator = torch.Generator().manual_seed(seed)
         with warnings.catch_warnings():

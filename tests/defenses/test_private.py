@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from opacus.accountants import PRVAccountant
+from torch.nn import functional as F
 
 from accountants import epsilon
+from dpmi import models
 from dpmi.data import ImageSet, Split
 from dpmi.defenses import BucketDP, ClassDP, NoDefense, Recipe, RecordDP, SubclassDP, train
 
@@ -171,3 +173,27 @@ def test_cosine_schedule_ends_at_zero(split: Split) -> None:
     cosine, constant = moves("cosine"), moves("constant")
     assert cosine[0] == constant[0]
     assert cosine[-1] < 0.1 * constant[-1]
+
+
+def test_record_level_gradients_are_right_whatever_the_memory_layout_of_the_model(split: Split) -> None:
+    """Opacus's unfold misreads channels_last, in which our convolutional models are built."""
+    model = models.build("cnn-small", image_shape=split.image_shape, num_classes=10, seed=0)
+    images, labels = split.train.images[:5], split.train.labels[:5]
+    parameters = list(model.parameters())
+    expected = [
+        torch.autograd.grad(F.cross_entropy(model(images[i : i + 1]), labels[i : i + 1]), parameters)
+        for i in range(5)
+    ]
+    session = RecordDP(noise_multiplier=1.0, sampling_rate=0.1, max_grad_norm=1.0).privatize(
+        module=model,
+        optimizer=torch.optim.SGD(parameters, lr=0.1),
+        data=split.train,
+        batch_size=1,
+        steps=1,
+        seed=0,
+    )
+    F.cross_entropy(session.module(images), labels).backward()
+    for k, p in enumerate(parameters):
+        torch.testing.assert_close(
+            p.grad_sample, torch.stack([grads[k] for grads in expected]), rtol=1e-4, atol=1e-6
+        )
