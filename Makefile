@@ -35,8 +35,9 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 results: $(READY)
-	$(BIN)/dpmi run studies/mnist.toml --out docs/results/mnist
-	$(BIN)/dpmi run studies/faces94.toml --out docs/results/faces94
+	for study in mnist mnist-attacks mnist-clusters faces94 faces94-attacks; do \
+	  $(BIN)/dpmi run studies/$$study.toml --out docs/results/$$study || exit 1; done
+	$(BIN)/python docs/results/compare.py
 
 clean:
 	rm -rf $(VENV) runs
