@@ -90,10 +90,12 @@ class BucketGradSampleModule(GradSampleModule):
             )
 
     def _capture(self, p: Tensor) -> None:
-        if self._batch is None or not self.hooks_enabled or p.grad is None:
+        grad = p.grad
+        if self._batch is None or not self.hooks_enabled or grad is None:
             return
-        grad = p.grad.to_dense() if p.grad.is_sparse else p.grad
         p.grad = None
+        if grad.is_sparse:
+            grad = grad.to_dense()
         if self.loss_reduction == "mean":
             grad = grad.mul_(self._batch.records)
         if p.grad_sample is None:  # type: ignore[attr-defined]

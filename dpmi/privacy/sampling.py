@@ -112,6 +112,7 @@ class BucketDataLoader(DataLoader[Any]):
         )
         self._buckets = sampler
         self._optimizer = optimizer
+        self._whole = whole
 
     def __len__(self) -> int:
         """Not defined: the number of physical batches in a pass is random."""
@@ -124,13 +125,21 @@ class BucketDataLoader(DataLoader[Any]):
         """Expected number of physical batches in one pass."""
         return round(self._buckets.expected_batches())
 
+    def _fetched(self) -> Iterator[Any]:
+        """The records of every physical batch; tensors in memory need none of a DataLoader's machinery."""
+        if self._whole and self.num_workers == 0 and not self.pin_memory:
+            # A DataLoader draws a seed for its workers; so does this, and a seed gives the same buckets either way.
+            torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+            return (self.dataset[records] for records in self._buckets)
+        return super().__iter__()
+
     def __iter__(self) -> Any:
         """Yield the physical batches of one pass, dropping whatever an earlier loop left unfinished."""
         optimizer, plans = self._optimizer, self._buckets.plans
         optimizer.abandon()
         plans.clear()
         try:
-            for records in super().__iter__():
+            for records in self._fetched():
                 while (batch := plans.popleft()) is None:
                     optimizer.release()
                 optimizer.begin(batch)
