@@ -18,7 +18,7 @@ def run() -> dict[str, float]:
         started = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)
         seconds = time.perf_counter() - started
-    print(f"dpmi curve (18 models, 18 attacks): {seconds:.1f} s (limit {LIMIT_SECONDS:.0f} s)")
+    print(f"dpmi curve (27 models, 27 attacks): {seconds:.1f} s (limit {LIMIT_SECONDS:.0f} s)")
     return {"dpmi curve, s": seconds}
 
 

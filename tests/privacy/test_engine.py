@@ -306,7 +306,7 @@ def test_what_cannot_be_guaranteed_is_refused_before_training(
 
 
 def test_records_from_another_loader_are_refused() -> None:
-    engine, module, optimizer, loader = wrap()
+    engine, module, optimizer, loader = wrap(sampling_rate=1.0)  # an empty draw would be billed
     with pytest.raises(RuntimeError, match="private loader"):
         module(X)
     with pytest.raises(RuntimeError, match="private loader"):
