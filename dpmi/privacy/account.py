@@ -53,9 +53,7 @@ class Account:
         result = self.ledger.guarantee(
             delta=delta, unit=self.unit, adjacency=adjacency, accountant=accountant, buckets=self.buckets
         )
-        caveats = ((CONDITIONAL,) if self.provenance is Provenance.FITTED else ()) + (
-            (SEEDED,) if self.seeded else ()
-        )
+        caveats = ((CONDITIONAL,) if self.provenance.conditional else ()) + ((SEEDED,) if self.seeded else ())
         return dataclasses.replace(
             result,
             is_guarantee=result.is_guarantee and not self.seeded,

@@ -27,6 +27,11 @@ class Provenance(str, Enum):
     PUBLIC = "computed from each record alone, against public centroids"
     FITTED = "fitted on the private records"
 
+    @property
+    def conditional(self) -> bool:
+        """True when the guarantee holds only conditional on the partition (accounting.md section 7)."""
+        return self is Provenance.FITTED
+
 
 @dataclass(frozen=True, eq=False)
 class Partition:
@@ -97,8 +102,8 @@ class Partition:
 
     @property
     def conditional(self) -> bool:
-        """True when the guarantee holds only conditional on the partition (accounting.md section 7)."""
-        return self.provenance is Provenance.FITTED
+        """True when the guarantee holds only conditional on the partition; see :class:`Provenance`."""
+        return self.provenance.conditional
 
     @cached_property
     def hash(self) -> str:
