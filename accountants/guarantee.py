@@ -11,6 +11,11 @@ ADJACENCIES: tuple[Adjacency, ...] = get_args(Adjacency)
 one). `add_remove`: neighbours differ in one bucket being present or absent (unbounded)."""
 
 
+def rounded_up(epsilon: float) -> str:
+    """Return epsilon with three decimals, never smaller than it is: it is an upper bound."""
+    return f"{math.ceil(epsilon * 1000) / 1000:.3f}" if math.isfinite(epsilon) else "inf"
+
+
 @dataclass(frozen=True)
 class Condition:
     """One condition of a published statement, evaluated.
@@ -75,10 +80,9 @@ class Guarantee:
 
     def __str__(self) -> str:
         """One sentence; epsilon is rounded up, as a bound has to be."""
-        shown = f"{math.ceil(self.epsilon * 1000) / 1000:.3f}" if math.isfinite(self.epsilon) else "inf"
         change = "replaced" if self.adjacency == "replace" else "added or removed"
         sentence = (
-            f"{self.unit}-level (epsilon = {shown}, delta = {self.delta:g}) differential privacy, "
+            f"{self.unit}-level (epsilon = {rounded_up(self.epsilon)}, delta = {self.delta:g}) differential privacy, "
             f"one {self.unit} {change}, after {self.steps} steps (accountant: {self.accountant})."
         )
         return sentence if self.is_guarantee else f"Not a guarantee, for comparison only: {sentence}"

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from dpmi import attacks, cli, data, defenses, metrics, models
+from dpmi.cli import studies
 
 from .study.conftest import TINY
 
@@ -277,9 +278,9 @@ class TestMistakes:
 def test_presets_are_studies_that_parse() -> None:
     from dpmi.study import parse
 
-    assert "digits" in cli.PRESETS
-    for preset in cli.PRESETS:
-        assert parse(cli._PRESETS.joinpath(f"{preset}.toml").read_text(encoding="utf-8")).name == preset
+    assert "digits" in studies.PRESETS
+    for preset in studies.PRESETS:
+        assert parse(studies._PRESETS.joinpath(f"{preset}.toml").read_text(encoding="utf-8")).name == preset
 
 
 class TestRun:

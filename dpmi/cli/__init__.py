@@ -1,0 +1,47 @@
+"""The command line.
+
+Every mistake of a user ends in one line on stderr and exit code 2. Nothing here imports torch, or anything else
+that is slow to import, before a command needs it, so that ``dpmi epsilon`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import typer
+
+from dpmi.cli import accounting, studies
+
+app = typer.Typer(
+    name="dpmi",
+    help="Differential privacy for whole classes, measured against model inversion.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (accounting.epsilon, studies.curve, studies.run, studies.report):
+    app.command()(command)
+app.command(name="list")(studies.list_)
+
+
+def main() -> None:
+    """Run the command line; a mistake is one line, never a traceback."""
+    warnings.showwarning = lambda message, *_: print(f"dpmi: warning: {message}", file=sys.stderr)
+    try:
+        app(standalone_mode=False)
+    except typer.Abort:
+        _fail("aborted", 130)
+    except KeyboardInterrupt:
+        _fail("interrupted; what is complete is kept, and the same command goes on from there", 130)
+    except (ValueError, TypeError, RuntimeError, OSError) as error:
+        _fail(str(error), 2)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # not one of click's own
+            raise
+        _fail(error.format_message() or "name a command", 2)
+
+
+def _fail(message: str, code: int) -> None:
+    print("dpmi: " + " ".join(message.split()), file=sys.stderr)
+    raise SystemExit(code)

@@ -1,0 +1,5 @@
+"""``python -m dpmi.cli`` is ``dpmi``."""
+
+from dpmi.cli import main
+
+main()

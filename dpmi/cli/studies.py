@@ -1,0 +1,111 @@
+"""``dpmi curve | run | report | list``: train, attack, measure, and look at it."""
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dpmi.cli.arguments import DataRoot, Workers
+from dpmi.cli.output import console
+
+if TYPE_CHECKING:
+    from dpmi.study import Results, Store
+
+_PRESETS = resources.files("dpmi") / "study" / "presets"
+PRESETS = sorted(Path(preset.name).stem for preset in _PRESETS.iterdir() if preset.name.endswith(".toml"))
+
+
+def curve(
+    data: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "digits",
+    out: Annotated[Path, typer.Option(help="Folder for the study; an interrupted one goes on.")] = Path(
+        "runs/curve"
+    ),
+    data_root: DataRoot = None,
+    workers: Workers = None,
+) -> None:
+    """Draw epsilon against MIA distance: train, attack, measure, report."""
+    if data not in PRESETS:
+        raise ValueError(f"--data is {data!r}; it must be one of {', '.join(PRESETS)}")
+    text = _PRESETS.joinpath(f"{data}.toml").read_text(encoding="utf-8")
+    _study(text, out, data_root, workers)
+
+
+def run(
+    study: Annotated[Path, typer.Argument(help="A TOML file, such as studies/mnist.toml.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the study; default: runs/ and the file's name.")
+    ] = None,
+    data_root: DataRoot = None,
+    workers: Workers = None,
+) -> None:
+    """Run a study, or what is still missing of it, and write its report."""
+    from dpmi.study import read
+
+    _study(read(study), out or Path("runs") / study.stem, data_root, workers)
+
+
+def report(
+    directory: Annotated[Path, typer.Argument(help="The folder of a finished or interrupted study.")],
+) -> None:
+    """Write tables, plots and the HTML page of a study again."""
+    from dpmi.study import Store, gather, parse
+
+    store = Store.open(directory)
+    _write_report(gather(parse(store.spec_text), store), store)
+
+
+def list_() -> None:
+    """Every data set, defence, attack, metric and model by name."""
+    from rich.table import Table
+
+    from dpmi import attacks, data, defenses, metrics, models
+
+    kinds = {
+        "data sets": data.DATASETS,
+        "defences": {name: _summary(defenses.get(name)) for name in defenses.names()},
+        "attacks": {name: _summary(attacks.get(name)) for name in attacks.names()},
+        "metrics": metrics.METRICS,
+        "models": models.MODELS,
+    }
+    table = Table("kind", "name", "what it is", box=None, header_style="bold")
+    for kind, entries in kinds.items():
+        for i, (name, description) in enumerate(entries.items()):
+            table.add_row(kind if i == 0 else "", name, description)
+    console().print(table)
+
+
+def _study(text: str, out: Path, data_root: Path | None, workers: int | None) -> None:
+    from dpmi.study import Store, gather, parse, pending, run
+    from dpmi.study.progress import StudyProgress
+
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers is {workers}; it must be at least 1")
+    spec = parse(text)
+    store = Store.create(out, text)
+    root = None if data_root is None else str(data_root)
+    with StudyProgress(spec.name, pending(spec, store)) as progress:
+        failures = run(spec, store, root=root, workers=workers, report=progress.report)
+    for failure in failures:
+        print(f"dpmi: {failure.label}: {' '.join(failure.message.split())}", file=sys.stderr)
+    results = gather(spec, store)
+    if len(results.trials):
+        _write_report(results, store)
+    if failures:
+        raise SystemExit(1)
+
+
+def _write_report(results: Results, store: Store) -> None:
+    from dpmi.report import write
+
+    page = write(results, store.root)
+    print(f"report: {page}")
+
+
+def _summary(plugin: type) -> str:
+    """The first line of a plug-in's docstring."""
+    return (plugin.__doc__ or "").strip().partition("\n")[0]
