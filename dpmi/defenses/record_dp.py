@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from opacus import PrivacyEngine as OpacusEngine
-from torch import nn
+from opacus.grad_sample import GradSampleModuleFastGradientClipping
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -19,6 +20,8 @@ from dpmi.privacy import Account, Partition
 
 from .base import Session
 from .private import PrivateDefense
+
+GradSampleMode = Literal["hooks", "ghost"]
 
 # What torch remarks about the way Opacus's hooks compute.
 _REMARKS = ("Full backward hook is firing", "grad and param do not obey the gradient layout contract")
@@ -30,12 +33,37 @@ class RecordDP(PrivateDefense):
 
     Opacus draws at 1 / (batches per epoch): of ``sampling_rate``, the nearest 1 / whole number below is used,
     and that is what is billed.
+
+    Args:
+        grad_sample_mode: how Opacus clips; the updates are the same but for rounding. "hooks" holds a gradient
+            for every record, "ghost" only its norm, for a second backward pass. On few wide linear layers
+            ghost is many times as fast.
     """
 
     name: ClassVar[str] = "record-dp"
     unit: ClassVar[str] = "record"
 
     delta: float = 1e-5  # [Z20] section V.A
+    grad_sample_mode: GradSampleMode = "hooks"
+
+    def __post_init__(self) -> None:
+        """Check the mode too."""
+        super().__post_init__()
+        modes = get_args(GradSampleMode)
+        if self.grad_sample_mode not in modes:
+            raise ValueError(
+                f"grad_sample_mode must be {' or '.join(map(repr, modes))}, got {self.grad_sample_mode!r}"
+            )
+
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, done: float) -> Tensor:
+        """The mean loss; of a model in ghost mode, Opacus's stand-in for it.
+
+        The stand-in has ``item()``, and its ``backward()`` makes both passes.
+        """
+        if isinstance(model, GradSampleModuleFastGradientClipping):
+            ghost: Tensor = model.criterion(model(images), labels)
+            return ghost
+        return super().loss(model, images, labels, done)
 
     def privatize(
         self,
@@ -55,7 +83,7 @@ class RecordDP(PrivateDefense):
         with warnings.catch_warnings():
             # Opacus recommends secure_mode at every start; the account says that the run is seeded.
             warnings.filterwarnings("ignore", message="Secure RNG turned off")
-            private_module, private_optimizer, loader = OpacusEngine(accountant="prv").make_private(
+            private_module, private_optimizer, *criterion, loader = OpacusEngine(accountant="prv").make_private(
                 module=module,
                 optimizer=optimizer,
                 data_loader=DataLoader(
@@ -64,7 +92,12 @@ class RecordDP(PrivateDefense):
                 noise_multiplier=self.noise_multiplier,
                 max_grad_norm=self.max_grad_norm,
                 noise_generator=torch.Generator().manual_seed(seed + 1),
+                grad_sample_mode=self.grad_sample_mode,
+                criterion=nn.CrossEntropyLoss(),
             )
+        if criterion:
+            # Opacus's ghost clipping is in the criterion, and the module is what the loss gets to see.
+            (private_module.criterion,) = criterion
         partition = Partition.by_record(len(data))
         mechanism = BucketMechanism(
             sampling_rate=loader.batch_sampler.sample_rate, noise_multiplier=self.noise_multiplier

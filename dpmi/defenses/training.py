@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from .base import Defense
 Progress = Callable[[int, int], None]
 
 #: What the optimizer leaves on parameters and the wrapper on layers, and cleanup() does not take away.
-_LEFTOVERS = ("summed_grad", "activations", "max_batch_len")
+_LEFTOVERS = ("summed_grad", "activations", "max_batch_len", "_norm_sample")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +137,7 @@ def train(
                 loss.backward()  # type: ignore[no-untyped-call]
                 session.optimizer.step()
                 # The mean loss of an empty draw of records is NaN; its update is noise alone, and counts.
-                if len(images) > 0 and not torch.isfinite(loss):
+                if len(images) > 0 and not math.isfinite(loss.item()):
                     raise FloatingPointError(
                         f"the loss of {defense.label} is {loss.item()} after {done} of {recipe.steps} steps; "
                         f"lower the learning rate ({recipe.learning_rate})"

@@ -1,6 +1,7 @@
 """What every defence promises, asked of every registered defence.
 
-A new defence is named in ``CASES``, or the suite fails.
+A new defence is named in ``CASES``, or the suite fails. A defence that trains in more than one way has a case
+for each, named after a slash.
 """
 
 from __future__ import annotations
@@ -35,10 +36,12 @@ _PRIVATE = {
     "max_grad_norm": 0.0,
     "delta": 1.0,
 }
+_RECORD = {"noise_multiplier": 0.8, "sampling_rate": 0.1, "max_grad_norm": 1.0, "delta": 1e-5}
 CASES: dict[str, Case] = {
     "none": Case({}, {}),
-    "record-dp": Case(
-        {"noise_multiplier": 0.8, "sampling_rate": 0.1, "max_grad_norm": 1.0, "delta": 1e-5}, _PRIVATE
+    "record-dp": Case(_RECORD, {**_PRIVATE, "grad_sample_mode": "functorch"}),
+    "record-dp/ghost": Case(
+        {**_RECORD, "grad_sample_mode": "ghost"}, {**_PRIVATE, "grad_sample_mode": "functorch"}
     ),
     "class-dp": Case(
         {"noise_multiplier": 0.05, "sampling_rate": 0.5, "max_grad_norm": 1.0, "delta": 1e-2}, _PRIVATE
@@ -56,11 +59,15 @@ CASES: dict[str, Case] = {
 }
 
 
-def make(name: str) -> Defense:
-    return get(name)(**CASES[name].settings)
+def kind(case: str) -> type[Defense]:
+    return get(case.split("/", maxsplit=1)[0])
 
 
-@pytest.fixture(scope="module", params=names())
+def make(case: str) -> Defense:
+    return kind(case)(**CASES[case].settings)
+
+
+@pytest.fixture(scope="module", params=sorted({*names(), *CASES}))
 def name(request: pytest.FixtureRequest) -> str:
     assert request.param in CASES, f"defence {request.param!r} is registered; give it settings in CASES"
     return str(request.param)
@@ -77,8 +84,8 @@ def trained(defense: Defense, split: Split) -> Trained:
 
 
 def test_is_a_frozen_dataclass_that_shows_its_parameters(name: str, defense: Defense) -> None:
-    assert get(name) is type(defense)
-    assert defense.name == name
+    assert kind(name) is type(defense)
+    assert defense.name == name.split("/", maxsplit=1)[0]
     for field in defense.fields():
         assert f"{field}={getattr(defense, field)!r}" in repr(defense)
         with pytest.raises(FrozenInstanceError):
@@ -98,18 +105,21 @@ def test_declares_its_flags(defense: Defense) -> None:
 def test_strength_and_label(name: str, defense: Defense) -> None:
     if defense.strength_field is None:
         assert math.isnan(defense.strength)
-        assert defense.label == name
+        assert defense.label == defense.name
     else:
         assert defense.strength == CASES[name].settings[defense.strength_field]
-        assert defense.label == f"{name}, {defense.strength_field.replace('_', ' ')} {defense.strength:g}"
+        assert (
+            defense.label
+            == f"{defense.name}, {defense.strength_field.replace('_', ' ')} {defense.strength:g}"
+        )
 
 
 def test_refuses_what_is_out_of_range(name: str, defense: Defense) -> None:
     case = CASES[name]
     assert set(case.refused) == set(defense.fields()), "name a refused value of every field"
     for field, value in case.refused.items():
-        with pytest.raises(ValueError, match=rf"{field} must be .* got {value}"):
-            get(name)(**{**case.settings, field: value})
+        with pytest.raises(ValueError, match=rf"{field} must be .* got {value!r}"):
+            kind(name)(**{**case.settings, field: value})
 
 
 def test_learns(trained: Trained, split: Split) -> None:

@@ -10,16 +10,22 @@ import numpy as np
 import pytest
 import torch
 from opacus.accountants import PRVAccountant
+from torch import nn
 from torch.nn import functional as F
 
 from accountants import epsilon
 from dpmi import models
 from dpmi.data import ImageSet, Split
 from dpmi.defenses import BucketDP, ClassDP, NoDefense, Recipe, RecordDP, SubclassDP, train
+from dpmi.defenses.record_dp import GradSampleMode
 
 from .conftest import fit, softmax, weights
 
 PRIVATE = {"noise_multiplier": 1.0, "sampling_rate": 0.1, "max_grad_norm": 1.0}
+
+
+def _model(kind: str, split: Split) -> nn.Module:
+    return models.build(kind, image_shape=split.image_shape, num_classes=10, seed=0)
 
 
 @pytest.mark.parametrize("noise_multiplier", [0.7, 1.5])
@@ -58,10 +64,15 @@ def test_record_bills_the_rate_that_opacus_draws_at(split: Split, asked: float, 
     assert np.mean(sizes) == pytest.approx(expected, abs=5 * math.sqrt(expected * (1 - drawn) / 12) + 1e-9)
 
 
-def test_empty_draws_of_records_are_steps_and_not_divergence(split: Split) -> None:
-    """The mean loss of no records is NaN, and at this rate more than half of the draws are empty."""
-    defense = RecordDP(noise_multiplier=1.0, sampling_rate=0.0005, max_grad_norm=1.0)
-    trained = fit(defense, split.train, recipe=Recipe(steps=20, learning_rate=0.1))
+@pytest.mark.parametrize("mode", ["hooks", "ghost"])
+@pytest.mark.parametrize("kind", ["softmax", "cnn-small"])
+def test_empty_draws_of_records_are_steps_and_not_divergence(
+    split: Split, kind: str, mode: GradSampleMode
+) -> None:
+    """The mean loss of no records is NaN, and at this rate more than a third of the draws are empty."""
+    defense = RecordDP(noise_multiplier=1.0, sampling_rate=0.0005, max_grad_norm=1.0, grad_sample_mode=mode)
+    recipe = Recipe(steps=20, learning_rate=0.1)
+    trained = fit(defense, split.train, model=_model(kind, split), recipe=recipe)
     assert trained.account is not None
     assert trained.account.ledger.steps == 20
     assert all(p.isfinite().all() for p in trained.model.parameters())
@@ -197,3 +208,53 @@ def test_record_level_gradients_are_right_whatever_the_memory_layout_of_the_mode
         torch.testing.assert_close(
             p.grad_sample, torch.stack([grads[k] for grads in expected]), rtol=1e-4, atol=1e-6
         )
+
+
+@pytest.mark.parametrize("kind", ["softmax", "cnn-small"])
+def test_ghost_clipping_takes_the_updates_that_hooks_take(split: Split, kind: str) -> None:
+    recipe = Recipe(steps=15, learning_rate=0.3)
+
+    def trained(mode: GradSampleMode) -> torch.Tensor:
+        defense = RecordDP(**PRIVATE, grad_sample_mode=mode)
+        return weights(fit(defense, split.train, model=_model(kind, split), recipe=recipe).model)
+
+    torch.testing.assert_close(trained("ghost"), trained("hooks"), rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:noise_multiplier is 0")
+@pytest.mark.parametrize("mode", ["hooks", "ghost"])
+@pytest.mark.parametrize(("kind", "max_grad_norm"), [("softmax", 3.5), ("cnn-small", 1.5)])
+def test_record_updates_are_dp_sgd_by_definition(
+    split: Split, kind: str, max_grad_norm: float, mode: GradSampleMode
+) -> None:
+    """Record by record in float64: clip each gradient, add, divide by the expected number of draws."""
+    settings = {"noise_multiplier": 0.0, "sampling_rate": 0.05, "max_grad_norm": max_grad_norm}
+    draws: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    class Recording(RecordDP):
+        def loss(
+            self, model: object, images: torch.Tensor, labels: torch.Tensor, done: float
+        ) -> torch.Tensor:
+            draws.append((images.double(), labels))
+            return super().loss(model, images, labels, done)  # type: ignore[arg-type]
+
+    recipe = Recipe(steps=3, learning_rate=0.5, momentum=0.0)
+    model = fit(
+        Recording(**settings, grad_sample_mode=mode), split.train, model=_model(kind, split), recipe=recipe
+    ).model
+
+    exact = _model(kind, split).double()
+    parameters = list(exact.parameters())
+    for images, labels in draws:
+        grads = [
+            torch.autograd.grad(F.cross_entropy(exact(images[i : i + 1]), labels[i : i + 1]), parameters)
+            for i in range(len(images))
+        ]
+        norms = [float(torch.cat([g.flatten() for g in record]).norm()) for record in grads]
+        assert min(norms) < max_grad_norm < max(norms)
+        clips = torch.tensor([min(1.0, max_grad_norm / norm) for norm in norms], dtype=torch.float64)
+        with torch.no_grad():
+            for k, p in enumerate(parameters):
+                total = torch.einsum("n,n...->...", clips, torch.stack([record[k] for record in grads]))
+                p.sub_(recipe.learning_rate * total / int(0.05 * len(split.train)))
+    torch.testing.assert_close(weights(model).double(), weights(exact), rtol=0, atol=1e-5)
