@@ -13,7 +13,10 @@ def real(name: str, value: object) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, got {value!r} ({type(value).__name__})")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an int or a fraction above the largest float
+        number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"{name} must be finite, got {number}")
     return number
@@ -49,7 +52,16 @@ def noise_multiplier(value: object) -> float:
     number = real("noise_multiplier", value)
     if number < 0:
         raise ValueError(f"noise_multiplier must be at least 0, got {number}: it is std / max_grad_norm")
-    return number
+    return abs(number)  # -0.0 is 0.0, to a hash too
+
+
+def unit(value: object) -> str:
+    """Return what one bucket is, in one line of text."""
+    if not isinstance(value, str) or not value.strip() or value.splitlines() != [value]:
+        raise ValueError(
+            f"unit must say what one bucket is in one line ('class', 'subclass', a column name), got {value!r}"
+        )
+    return value
 
 
 def delta(value: object) -> float:

@@ -56,10 +56,7 @@ def account(
 ) -> Guarantee:
     """Check the request, then ask the accountant named; arguments as in `epsilon`."""
     delta = checks.delta(delta)
-    if not isinstance(unit, str) or not unit.strip():
-        raise ValueError(
-            f"unit must say what one bucket is ('class', 'subclass', a column name), got {unit!r}"
-        )
+    unit = checks.unit(unit)
     if adjacency not in ADJACENCIES:
         raise ValueError(f"adjacency must be one of {', '.join(ADJACENCIES)}, got {adjacency!r}")
     if accountant not in ACCOUNTANTS:
