@@ -37,6 +37,7 @@ Pitfalls for Privacy Accounting of Subsampled Mechanisms under Composition", 202
 replacement).
 """
 
+from accountants.calibration import Calibration, calibrate
 from accountants.guarantee import ADJACENCIES, Adjacency, Condition, Guarantee
 from accountants.ledger import Ledger
 from accountants.mechanism import BucketMechanism
@@ -47,8 +48,10 @@ __all__ = [
     "ADJACENCIES",
     "Adjacency",
     "BucketMechanism",
+    "Calibration",
     "Condition",
     "Guarantee",
     "Ledger",
+    "calibrate",
     "epsilon",
 ]

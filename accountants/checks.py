@@ -3,6 +3,8 @@
 import math
 from numbers import Integral, Real
 
+from accountants.guarantee import ADJACENCIES, Adjacency
+
 
 def real(name: str, value: object) -> float:
     """Return `value` as a float; refuse what is not a finite real number.
@@ -70,3 +72,11 @@ def delta(value: object) -> float:
     if not 0 < number < 1:
         raise ValueError(f"delta must be in (0, 1), got {number}: choose it below 1 / (number of buckets)")
     return number
+
+
+def adjacency(value: object) -> Adjacency:
+    """Return one of `ADJACENCIES`."""
+    for known in ADJACENCIES:
+        if value == known:
+            return known
+    raise ValueError(f"adjacency must be one of {', '.join(ADJACENCIES)}, got {value!r}")

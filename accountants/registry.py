@@ -8,7 +8,7 @@ from typing import Protocol
 
 from accountants import checks, lemma3, theorem1, tight
 from accountants.bound import Bound
-from accountants.guarantee import ADJACENCIES, Adjacency, Guarantee
+from accountants.guarantee import Adjacency, Guarantee
 from accountants.ledger import Ledger
 from accountants.mechanism import BucketMechanism
 
@@ -57,8 +57,7 @@ def account(
     """Check the request, then ask the accountant named; arguments as in `epsilon`."""
     delta = checks.delta(delta)
     unit = checks.unit(unit)
-    if adjacency not in ADJACENCIES:
-        raise ValueError(f"adjacency must be one of {', '.join(ADJACENCIES)}, got {adjacency!r}")
+    adjacency = checks.adjacency(adjacency)
     if accountant not in ACCOUNTANTS:
         raise ValueError(f"accountant must be one of {', '.join(ACCOUNTANTS)}, got {accountant!r}")
     chosen = ACCOUNTANTS[accountant]
