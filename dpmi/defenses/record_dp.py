@@ -117,7 +117,7 @@ class RecordDP(PrivateDefense):
                 buckets=partition.num_buckets,
                 provenance=partition.provenance,
                 partition_hash=partition.hash,
-                max_grad_norm=self.max_grad_norm,
+                max_grad_norms=(self.max_grad_norm,),
                 seeded=True,
             )
 

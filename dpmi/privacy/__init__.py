@@ -1,12 +1,13 @@
 """Differential privacy for whole buckets of records: classes, subclasses, users, or any other unit."""
 
-from .account import Account
+from .account import Account, combine
 from .engine import PrivacyEngine
 from .grad_sample import BucketGradSampleModule
 from .optimizer import BucketOptimizer, NonFiniteGradientError
 from .partition import Partition, Provenance
 from .plan import PhysicalBatch, Plan
 from .sampling import BucketDataLoader, BucketSampler
+from .statement import Statement
 
 __all__ = [
     "Account",
@@ -20,4 +21,6 @@ __all__ = [
     "Plan",
     "PrivacyEngine",
     "Provenance",
+    "Statement",
+    "combine",
 ]

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from accountants import Adjacency, Guarantee, Ledger
+from accountants import Adjacency, Guarantee, Ledger, checks, documents, ledger_json
 
 from .partition import Provenance
+
+if TYPE_CHECKING:
+    from .statement import Statement
 
 SEEDED = (
     "not private as it stands: noise and sampling came from a user's seed, and whoever knows the seed can "
@@ -16,6 +22,7 @@ SEEDED = (
 CONDITIONAL = (
     "conditional on the partition: the buckets were fitted on the private records, so one can move others"
 )
+FORMAT, VERSION = "dpmi-account", 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +34,27 @@ class Account:
         unit: what one bucket is.
         buckets: K, public.
         provenance: what the partition was computed from.
-        partition_hash: SHA-256 of the partition.
-        max_grad_norm: S, the clipping norm.
+        partition_hash: SHA-256 of the partition, in hex.
+        max_grad_norms: S, the clipping norm; several if training runs with different ones were added up.
+            Epsilon does not depend on it. Stored without repetitions, ascending.
         seeded: noise and sampling came from a user's seed.
+
+    Raises:
+        TypeError, ValueError: one of them is of the wrong kind or out of range.
+
+    Example:
+        >>> from accountants import BucketMechanism
+        >>> account = Account(
+        ...     ledger=Ledger().record(BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6), steps=200),
+        ...     unit="class", buckets=10, provenance=Provenance.RECORD, partition_hash=64 * "0",
+        ...     max_grad_norms=(3.0,), seeded=False)
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "account.json")
+        ...     _ = path.write_text(account.to_json(), encoding="utf-8")
+        ...     Account.from_json(path.read_text(encoding="utf-8")) == account
+        True
     """
 
     ledger: Ledger
@@ -37,8 +62,23 @@ class Account:
     buckets: int
     provenance: Provenance
     partition_hash: str
-    max_grad_norm: float
+    max_grad_norms: tuple[float, ...]
     seeded: bool
+
+    def __post_init__(self) -> None:
+        """Check what a file or a caller hands in."""
+        checks.unit(self.unit)
+        object.__setattr__(self, "buckets", checks.integer("buckets", self.buckets, minimum=1))
+        if not isinstance(self.partition_hash, str) or not re.fullmatch("[0-9a-f]{64}", self.partition_hash):
+            raise ValueError(
+                f"partition_hash must be 64 hexadecimal digits, got {self.partition_hash!r}; it is Partition.hash"
+            )
+        norms = sorted({checks.real("max_grad_norms", norm) for norm in self.max_grad_norms})
+        if not norms or norms[0] <= 0:
+            raise ValueError(f"max_grad_norms must be one or more numbers above 0, got {norms}")
+        if not isinstance(self.seeded, bool):
+            raise TypeError(f"seeded must be True or False, got {self.seeded!r}")
+        object.__setattr__(self, "max_grad_norms", tuple(norms))
 
     def guarantee(
         self, delta: float, *, adjacency: Adjacency = "replace", accountant: str = "tight"
@@ -60,23 +100,104 @@ class Account:
             caveats=caveats + result.caveats,
         )
 
-    def statement(self, delta: float) -> str:
-        """The privacy statement, in Markdown: what is promised, for what, and what is not accounted."""
-        headline = self.guarantee(delta)
-        beside = self.guarantee(delta, adjacency="add_remove")
-        lines = [f"- {text}" for text in headline.caveats]
-        lines += [
-            f"- {headline}",
-            f"- {beside}",
-            "- Steps billed: "
-            + "; ".join(
-                f"{steps} with sampling rate {m.sampling_rate:g} and noise multiplier {m.noise_multiplier:g}"
-                for m, steps in self.ledger.runs
-            ),
-            f"- Every {self.unit} was drawn as a whole by Poisson sampling; its mean gradient was clipped to norm "
-            f"{self.max_grad_norm:g}; empty draws were stepped and billed",
-            f"- Public: the number of buckets ({self.buckets}), the divisor, and every hyper-parameter",
-            f"- Partition: {self.provenance.value}; SHA-256 {self.partition_hash[:16]}",
-            "- Not accounted: choosing hyper-parameters by looking at results on the private records",
-        ]
-        return "\n".join(lines)
+    def statement(self, delta: float, *, not_accounted: Sequence[str] = ()) -> Statement:
+        """What is promised, for what, on what it rests, and what is not accounted.
+
+        Args:
+            delta: in (0, 1), and well below 1 / K.
+            not_accounted: what else looked at the private records and is in no epsilon, one text each.
+
+        Raises:
+            ValueError: delta is out of range, or ``not_accounted`` is one string or holds an empty one.
+        """
+        # A statement is about accounts, so its module cannot be imported before this class exists.
+        from .statement import Statement  # noqa: PLC0415
+
+        return Statement(accounts=(self,), delta=delta, not_accounted=not_accounted)
+
+    def to_json(self) -> str:
+        """Return the facts, the ledger among them, and their hash as JSON.
+
+        Write it when an engine has finished, one file for each: `dpmi statement` adds them up.
+        """
+        return documents.dump(documents.sealed(_content(self)))
+
+    @classmethod
+    def from_json(cls, text: str) -> Account:
+        """Return the account that `to_json` wrote.
+
+        Raises:
+            ValueError: the text is not that, whole and unchanged; the message names the part, its value and
+                what was expected.
+        """
+        with documents.inside("account"):
+            names = [field.name for field in dataclasses.fields(cls)]
+            document = documents.fields(documents.load(text), format=FORMAT, version=VERSION, names=names)
+            values = {name: document[name] for name in names}
+            values["provenance"] = _provenance(document["provenance"])
+            values["max_grad_norms"] = tuple(documents.items("max_grad_norms", values["max_grad_norms"]))
+            with documents.inside("ledger"):
+                values["ledger"] = ledger_json.read(values["ledger"])
+            account = cls(**values)
+            documents.check_hash(document["sha256"], documents.digest(_content(account)))
+            return account
+
+
+def combine(accounts: Iterable[Account]) -> tuple[Account, ...]:
+    """Add up the accounts of several training runs on the same records, as far as they add up.
+
+    Runs on the same partition are one longer run: their ledgers are added, and the sum is seeded if any of them
+    is. Runs on different partitions stay apart: their units differ, and so do their epsilons. How many runs there
+    are, and their sampling rates, noise multipliers and numbers of steps, have to be chosen without looking at the
+    results of the earlier ones; what else differs between them may depend on these.
+
+    Args:
+        accounts: one for each engine, as it was when that engine had finished; an account that is given twice is
+            billed twice.
+
+    Returns:
+        One account for each partition, in the order in which they appear.
+
+    Raises:
+        ValueError: two accounts have the same partition hash and disagree on what the partition is.
+    """
+    combined: dict[str, Account] = {}
+    for account in accounts:
+        found = combined.get(account.partition_hash)
+        combined[account.partition_hash] = account if found is None else _added(found, account)
+    return tuple(combined.values())
+
+
+def _added(one: Account, other: Account) -> Account:
+    for name in ("unit", "buckets", "provenance"):
+        ours, theirs = getattr(one, name), getattr(other, name)
+        if ours != theirs:
+            raise ValueError(
+                f"two accounts have the partition {one.partition_hash[:16]}, but {name} is {ours!r} in one and "
+                f"{theirs!r} in the other: one of them was not made from that partition"
+            )
+    return dataclasses.replace(
+        one,
+        ledger=one.ledger + other.ledger,
+        max_grad_norms=one.max_grad_norms + other.max_grad_norms,
+        seeded=one.seeded or other.seeded,
+    )
+
+
+def _provenance(name: Any) -> Provenance:
+    known = {provenance.name: provenance for provenance in Provenance}
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(f"provenance must be one of {', '.join(known)}, got {name!r}")
+    return known[name]
+
+
+def _content(account: Account) -> dict[str, Any]:
+    """What the hash of a saved account is computed over: its fields."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        **{field.name: getattr(account, field.name) for field in dataclasses.fields(account)},
+        "ledger": documents.sealed(ledger_json.content(account.ledger)),
+        "provenance": account.provenance.name,
+        "max_grad_norms": list(account.max_grad_norms),
+    }

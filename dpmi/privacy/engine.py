@@ -44,6 +44,7 @@ class PrivacyEngine:
     def __init__(self) -> None:
         self._ledger = Ledger()
         self._plan: Plan | None = None
+        self._max_grad_norms: tuple[float, ...] = ()
         self._seeded = False
 
     @property
@@ -66,7 +67,10 @@ class PrivacyEngine:
 
     @property
     def account(self) -> Account:
-        """What was billed, on which buckets: enough to state a guarantee after the engine is gone."""
+        """What was billed, on which buckets: enough to state a guarantee after the engine is gone.
+
+        ``engine.account.statement(delta)`` is the privacy statement, ``engine.account.to_json()`` what to keep.
+        """
         partition = self.plan.partition
         return Account(
             ledger=self._ledger,
@@ -74,7 +78,7 @@ class PrivacyEngine:
             buckets=partition.num_buckets,
             provenance=partition.provenance,
             partition_hash=partition.hash,
-            max_grad_norm=self.plan.max_grad_norm,
+            max_grad_norms=self._max_grad_norms,
             seeded=self._seeded,
         )
 
@@ -151,6 +155,7 @@ class PrivacyEngine:
         )
         loader = BucketDataLoader(data_loader, sampler=sampler, optimizer=private_optimizer)
         self._plan = plan
+        self._max_grad_norms += (plan.max_grad_norm,)
         self._seeded |= seed is not None
         return private_module, private_optimizer, loader
 

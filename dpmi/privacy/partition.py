@@ -17,6 +17,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from accountants import checks
+
 IntArray = NDArray[np.int64]
 
 
@@ -39,12 +41,12 @@ class Partition:
 
     Args:
         bucket_of: int array (N,), the bucket of each record; buckets are 0..K-1 and none is empty.
-        unit: what one bucket is, in the words of the guarantee ("class", "subclass", a column's name).
+        unit: what one bucket is, in the words of the guarantee ("class", "subclass", a column's name); one line.
         provenance: what the partition depends on.
         names: one name per bucket, for error messages and reports.
 
     Raises:
-        ValueError: an empty data set, a negative id, an empty bucket, or a wrong number of names.
+        ValueError: an empty unit or data set, a negative id, an empty bucket, or a wrong number of names.
     """
 
     bucket_of: IntArray
@@ -54,6 +56,7 @@ class Partition:
 
     def __post_init__(self) -> None:
         """Check the ids once; everything downstream trusts them."""
+        checks.unit(self.unit)
         ids = self.bucket_of
         if len(ids) == 0:
             raise ValueError("the partition has 0 records; at least 1 is needed")

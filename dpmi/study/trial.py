@@ -140,9 +140,9 @@ def _privacy_columns(job: Job, account: Account | None) -> dict[str, Any]:
         "steps": account.ledger.steps,
         "sampling_rate": mechanism.sampling_rate,
         "noise_multiplier": mechanism.noise_multiplier,
-        "max_grad_norm": account.max_grad_norm,
+        "max_grad_norm": job.defense.max_grad_norm,
         "buckets": account.buckets,
-        "statement": account.statement(delta),
+        "statement": account.statement(delta).markdown(),
     }
 
 

@@ -236,7 +236,7 @@ def test_seeded_run_guarantees_nothing_and_says_why(defense: Defense, trained: T
     guarantee = trained.account.guarantee(1e-6)
     assert not guarantee.is_guarantee
     assert any("came from a user's seed" in caveat for caveat in guarantee.caveats)
-    assert "came from a user's seed" in trained.account.statement(1e-6)
+    assert "came from a user's seed" in trained.account.statement(1e-6).markdown()
 
 
 def test_loss_is_a_mean_over_the_batch(defense: Defense, split: Split) -> None:

@@ -1,0 +1,236 @@
+"""The privacy statement: everything that is promised is there, in all three forms, and the worst news first."""
+
+from __future__ import annotations
+
+import json
+import platform
+import warnings
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+
+from accountants import BucketMechanism, Ledger
+from dpmi.privacy import Account, Provenance, Statement
+from dpmi.privacy.statement import NOT_ACCOUNTED, SEPARATE
+
+from .test_account import ACCOUNT, OTHER, STEP, but
+
+SUBCLASS = but(
+    unit="subclass",
+    buckets=200,
+    provenance=Provenance.FITTED,
+    partition_hash="cd" * 32,
+    max_grad_norms=(1.0, 2.5),
+    ledger=Ledger().record(STEP, 50).record(OTHER, 30),
+)
+VERSIONS = {"python": platform.python_version()} | {
+    name: version(name) for name in ("dpmi", "torch", "opacus", "dp-accounting", "numpy")
+}
+
+
+def forms(statement: Statement) -> tuple[str, str, dict[str, Any]]:
+    """Markdown, text, and what a program reads from the JSON."""
+    fields = json.loads(json.dumps(statement.to_dict(), allow_nan=False))
+    return statement.markdown(), statement.text(), fields
+
+
+def test_all_of_the_markdown() -> None:
+    replaced, added = (ACCOUNT.guarantee(1e-3, adjacency=a) for a in ("replace", "add_remove"))
+    caveats = [f"- Caveat: {c} (adjacency: {g.adjacency})" for g in (replaced, added) for c in g.caveats]
+    if replaced.caveats == added.caveats:
+        caveats = [f"- Caveat: {c}" for c in replaced.caveats]
+    statement = ACCOUNT.statement(1e-3, not_accounted=("learning-rate search\n on 3 values",))
+    assert statement.markdown().splitlines() == [
+        "# Privacy statement",
+        "",
+        "## For one class (partition abababababababab)",
+        "",
+        "- class-level (epsilon = 15.924, delta = 0.001) differential privacy, one class replaced, after 200 steps "
+        "(accountant: tight).",
+        "- class-level (epsilon = 7.448, delta = 0.001) differential privacy, one class added or removed, after "
+        "200 steps (accountant: tight).",
+        *caveats,
+        "- Steps billed: 200 with sampling rate 0.2 and noise multiplier 1.6",
+        f"- Ledger: SHA-256 {ACCOUNT.ledger.hash}",
+        "- Sampling: every class is drawn as a whole and independently of the others, with the sampling rate as its "
+        "probability (Poisson sampling); empty draws are stepped and billed",
+        "- Noise: the mean gradient of every drawn class is clipped to norm 3, and Gaussian noise of standard "
+        "deviation noise multiplier times that norm is added to their sum",
+        "- Partition: 10 buckets, computed from each record alone (its label, or its own column); SHA-256 "
+        + "ab" * 32,
+        "- Public: the number of buckets (10), the divisor (sampling rate times number of buckets), and every "
+        "hyper-parameter",
+        "",
+        "## Not accounted",
+        "",
+        "- choices made by looking at results on the private records: hyper-parameters, how many runs and steps, "
+        "which of several models to keep",
+        "- anything else that was computed from the private records and released: accuracies, normalisation "
+        "constants, further models",
+        "- learning-rate search on 3 values",
+        "",
+        "## This statement was computed by",
+        "",
+        *(f"- {name} {number}" for name, number in VERSIONS.items()),
+    ]
+
+
+def test_all_of_the_json() -> None:
+    _, _, fields = forms(SUBCLASS.statement(1e-3, not_accounted=("clip-norm search",)))
+    assert list(fields) == ["reservations", "promises", "not_accounted", "computed_by"]
+    assert fields["reservations"] == ["conditional on the partition"]
+    (promise,) = fields["promises"]
+    assert promise["guarantees"] == [
+        SUBCLASS.guarantee(1e-3, adjacency=adjacency).to_dict() for adjacency in ("replace", "add_remove")
+    ]
+    assert promise["partition"] == {
+        "buckets": 200,
+        "provenance": "fitted on the private records",
+        "conditional": True,
+        "sha256": "cd" * 32,
+    }
+    assert {
+        key: promise[key] for key in ("unit", "steps", "runs", "ledger_sha256", "max_grad_norms", "seeded")
+    } == {
+        "unit": "subclass",
+        "steps": 80,
+        "runs": [
+            {"sampling_rate": 0.2, "noise_multiplier": 1.6, "steps": 50},
+            {"sampling_rate": 0.1, "noise_multiplier": 3.0, "steps": 30},
+        ],
+        "ledger_sha256": SUBCLASS.ledger.hash,
+        "max_grad_norms": [1.0, 2.5],
+        "seeded": False,
+    }
+    assert "every subclass is drawn as a whole" in promise["sampling"]
+    assert "clipped to norm 1 or 2.5, and Gaussian noise" in promise["noise"]
+    assert "the number of buckets (200)" in promise["public"]
+    assert fields["not_accounted"] == [*NOT_ACCOUNTED, "clip-norm search"]
+    assert fields["computed_by"] == VERSIONS
+
+
+def test_the_text_is_one_paragraph_that_says_as_much_as_the_markdown() -> None:
+    statement = Statement(accounts=(ACCOUNT, SUBCLASS), delta=1e-3, not_accounted=("a", "b"))
+    text = statement.text()
+    assert text.splitlines() == [text]
+    lines = [line.lstrip("#- ").rstrip(".") for line in statement.markdown().splitlines()]
+    headings = ("Not accounted", "This statement was computed by")
+    assert [line for line in lines if line not in headings and line not in text] == []
+    assert "which of several models to keep; anything else" in text
+    assert text.endswith(
+        f"further models; a; b. Computed by {', '.join(f'{k} {v}' for k, v in VERSIONS.items())}."
+    )
+
+
+@pytest.mark.parametrize(
+    ("provenance", "seeded", "reservations"),
+    [
+        (Provenance.RECORD, False, []),
+        (Provenance.PUBLIC, False, []),
+        (Provenance.FITTED, False, ["conditional on the partition"]),
+        (Provenance.RECORD, True, ["not private as it stands: seeded noise"]),
+        (
+            Provenance.FITTED,
+            True,
+            ["conditional on the partition", "not private as it stands: seeded noise"],
+        ),
+    ],
+)
+def test_the_first_words_are_the_worst_news(
+    provenance: Provenance, seeded: bool, reservations: list[str]
+) -> None:
+    markdown, text, fields = forms(but(provenance=provenance, seeded=seeded).statement(1e-3))
+    title = "Privacy statement" + (f", {'; '.join(reservations)}" if reservations else "")
+    assert markdown.splitlines()[0] == f"# {title}"
+    assert text.startswith(f"{title}. For one class (partition abababababababab): ")
+    assert next(iter(fields)) == "reservations"
+    assert fields["reservations"] == reservations
+    for form in (markdown, text):
+        assert ("conditional" in form) is (provenance is Provenance.FITTED)
+        assert ("came from a user's seed" in form) is seeded
+        assert ("Not a guarantee, for comparison only" in form) is seeded
+    assert all(g["is_guarantee"] is not seeded for p in fields["promises"] for g in p["guarantees"])
+
+
+def test_runs_on_one_partition_are_one_promise() -> None:
+    search = but(ledger=Ledger().record(OTHER, 50), max_grad_norms=(1.0,))
+    markdown, _, fields = forms(Statement(accounts=(search, ACCOUNT), delta=1e-3))
+    (promise,) = fields["promises"]
+    direct = Ledger().record(STEP, 200).record(OTHER, 50).guarantee(delta=1e-3, unit="class")
+    assert promise["guarantees"][0]["epsilon"] == pytest.approx(direct.epsilon, rel=1e-12)
+    assert "separate_because" not in fields
+    assert SEPARATE not in markdown
+    assert (
+        "- Steps billed: 250 in all: 50 with sampling rate 0.1 and noise multiplier 3; "
+        "200 with sampling rate 0.2 and noise multiplier 1.6"
+    ) in markdown.splitlines()
+    assert "is clipped to norm 1 or 3, and" in markdown
+
+
+def test_two_partitions_are_two_promises_and_the_reason_why() -> None:
+    markdown, text, fields = forms(Statement(accounts=(ACCOUNT, SUBCLASS, ACCOUNT), delta=1e-3))
+    lines = markdown.splitlines()
+    assert lines[:3] == ["# Privacy statement, conditional on the partition", "", SEPARATE]
+    assert [line for line in lines if line.startswith("## For")] == [
+        "## For one class (partition abababababababab)",
+        "## For one subclass (partition cdcdcdcdcdcdcdcd)",
+    ]
+    assert SEPARATE in text
+    assert "there is no one number for them" in SEPARATE
+    assert "does not bound what the other runs tell about that unit" in SEPARATE
+    assert fields["separate_because"] == SEPARATE
+    first, second = fields["promises"]
+    assert (first["unit"], first["steps"]) == ("class", 400)
+    assert (second["unit"], second["steps"]) == ("subclass", 80)
+    doubled = Ledger().record(STEP, 400).guarantee(delta=1e-3, unit="class").epsilon
+    assert first["guarantees"][0]["epsilon"] == doubled
+    assert second["guarantees"][0]["epsilon"] == SUBCLASS.guarantee(1e-3).epsilon
+    assert not any("epsilon" in key for key in fields), "no epsilon outside of a guarantee"
+
+
+def test_a_delta_as_large_as_one_over_the_number_of_buckets_is_a_caveat() -> None:
+    with pytest.warns(UserWarning, match="K = 10 buckets"):
+        statement = ACCOUNT.statement(0.1)
+    caveat = "delta = 0.1 is not below 1/K with K = 10 buckets"
+    markdown, text, fields = forms(statement)
+    assert sum(line.startswith(f"- Caveat: {caveat}") for line in markdown.splitlines()) == 1
+    assert f"Caveat: {caveat}" in text
+    for guarantee in fields["promises"][0]["guarantees"]:
+        assert any(c.startswith(caveat) for c in guarantee["caveats"])
+
+
+def test_no_noise_is_an_infinite_epsilon_in_valid_json() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        none = BucketMechanism(sampling_rate=0.2, noise_multiplier=0)
+    markdown, _, fields = forms(but(ledger=Ledger().record(none, 5)).statement(1e-3))
+    assert [g["epsilon"] for g in fields["promises"][0]["guarantees"]] == ["inf", "inf"]
+    assert markdown.count("epsilon = inf") == 2
+
+
+def test_nothing_released_is_stated_too() -> None:
+    markdown, _, fields = forms(but(ledger=Ledger()).statement(1e-3))
+    assert "- Steps billed: none" in markdown.splitlines()
+    assert [g["epsilon"] for g in fields["promises"][0]["guarantees"]] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"accounts": ()}, "accounts is empty; a statement is about at least 1 account"),
+        ({"not_accounted": "search"}, "not_accounted must be a sequence of texts, got the string 'search'"),
+        ({"not_accounted": ("a", " ")}, r"not_accounted must say what was not accounted, got \('a', ' '\)"),
+        ({"delta": 1.0}, r"delta must be in \(0, 1\), got 1.0"),
+        ({"accounts": (ACCOUNT, but(buckets=11))}, "buckets is 10 in one and 11 in the other"),
+    ],
+)
+def test_what_cannot_be_stated_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Statement(**{"accounts": (ACCOUNT,), "delta": 1e-3, **arguments})
+
+
+def test_a_statement_of_a_saved_account_is_the_same() -> None:
+    saved, original = (a.statement(1e-3) for a in (Account.from_json(ACCOUNT.to_json()), ACCOUNT))
+    assert saved == original
+    assert saved.markdown() == original.markdown()
