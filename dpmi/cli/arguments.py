@@ -31,7 +31,7 @@ NoiseMultiplier = Annotated[float, typer.Option(parser=number, help="sigma >= 0:
 Steps = Annotated[int, typer.Option(parser=integer, help="Number of logical steps T >= 0.")]
 Delta = Annotated[float, typer.Option(parser=number, help="delta in (0, 1).")]
 Unit = Annotated[str, typer.Option(help="What one bucket is: class, subclass, record, user, ...")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program.")]
 
 DataRoot = Annotated[
     Path | None,

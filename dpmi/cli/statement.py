@@ -1,0 +1,51 @@
+"""``dpmi statement``: what saved accounts promise together."""
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dpmi.cli.arguments import AsJson, Delta
+
+if TYPE_CHECKING:
+    from dpmi.privacy import Account
+
+
+def statement(
+    accounts: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="ACCOUNT.json...", help="Files that hold engine.account.to_json(), one for each engine."
+        ),
+    ],
+    *,
+    delta: Delta,
+    not_accounted: Annotated[
+        list[str] | None,
+        typer.Option(help="What else looked at the private records, one text; may be repeated."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The privacy statement of finished training runs; runs on the same partition are added up."""
+    # Imports torch, as everything in dpmi.privacy does.
+    from dpmi.privacy import Statement
+
+    found = Statement(accounts=_read(accounts), delta=delta, not_accounted=not_accounted or ())
+    print(json.dumps(found.to_dict(), indent=2) if as_json else found.markdown())
+
+
+def _read(paths: list[Path]) -> list[Account]:
+    from accountants.documents import inside
+    from dpmi.privacy import Account
+
+    found: dict[Path, Account] = {}
+    for path in paths:
+        if path.resolve() in found:
+            raise ValueError(f"{path} is named twice; its steps would be billed twice")
+        with inside(str(path)):
+            found[path.resolve()] = Account.from_json(path.read_text(encoding="utf-8"))
+    return list(found.values())
