@@ -3,6 +3,9 @@
 import math
 from numbers import Integral, Real
 
+import numpy as np
+import numpy.typing as npt
+
 from accountants.guarantee import ADJACENCIES, Adjacency
 
 
@@ -72,6 +75,23 @@ def delta(value: object) -> float:
     if not 0 < number < 1:
         raise ValueError(f"delta must be in (0, 1), got {number}: choose it below 1 / (number of buckets)")
     return number
+
+
+def array(name: str, values: npt.ArrayLike, *, lowest: float, highest: float) -> npt.NDArray[np.float64]:
+    """Return numbers in [lowest, highest] as an array of floats.
+
+    Raises:
+        TypeError: something else than numbers.
+        ValueError: NaN, or out of range.
+    """
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be real numbers, got {values!r}") from None
+    wrong = ~((numbers >= lowest) & (numbers <= highest))
+    if wrong.any():
+        raise ValueError(f"{name} must be in [{lowest:g}, {highest:g}], got {numbers[wrong].flat[0]}")
+    return numbers
 
 
 def adjacency(value: object) -> Adjacency:

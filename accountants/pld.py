@@ -47,7 +47,7 @@ RESOLUTION = 0.1
 """Interval / standard deviation of one step's loss, or less: epsilon is then within 0.3 % of its limit, by the
 benchmark `accounting`, and the error falls with the square of the interval."""
 
-_COMFORTABLE_POINTS = 1e5
+COMFORTABLE_POINTS = 1e5
 """Of the whole run: a tenth of a second. A short run gets a finer interval than `RESOLUTION` until it has them."""
 
 _MOST_POINTS = 2.5e5
@@ -133,14 +133,19 @@ def check(ledger: Ledger, *, delta: float) -> None:
         )
 
 
-def fine_interval(ledger: Ledger, adjacency: Adjacency) -> float:
+def fine_interval(ledger: Ledger, adjacency: Adjacency, *, points: float = COMFORTABLE_POINTS) -> float:
     """Return the interval to compute at: `RESOLUTION`, finer where that is cheap, coarser where it has to be.
 
     Intervals are powers of two, so that the points of a coarse one are among those of a fine one.
+
+    Args:
+        ledger: a run with at least one step.
+        adjacency: as in `accountants.epsilon`.
+        points: of the whole run, up to which an interval is cheap.
     """
     spread, width = _scale(ledger, adjacency)
     run_width = width + 2 * _TAIL * spread * math.sqrt(ledger.steps)
-    wanted = min(RESOLUTION * spread, run_width / _COMFORTABLE_POINTS)
+    wanted = min(RESOLUTION * spread, run_width / points)
     return max(2.0 ** math.floor(math.log2(wanted)), _finest(ledger, width))
 
 

@@ -1,0 +1,156 @@
+"""The whole trade-off of a run: delta at any epsilon, the errors of any test, and what an attacker can
+reconstruct.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from accountants import checks, pld
+from accountants.guarantee import Adjacency
+from accountants.ledger import Ledger
+
+_EPSILONS = 1025
+"""Epsilons at which delta is computed for the trade-offs. Each gives a valid line; the best one counts."""
+
+Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyProfile:
+    """Every (epsilon, delta) that a run satisfies at once, by the tight accountant, each from above.
+
+    A guarantee is one point of it. Balle, Barthe, Gaboardi 2018 call delta(epsilon) the privacy profile; Dong,
+    Roth, Su 2022, Prop. 6, show that it and the trade-off function f determine each other.
+
+    Attributes:
+        ledger: the run.
+        unit: what one bucket is.
+        adjacency: "replace" or "add_remove".
+
+    Raises:
+        ValueError: a unit or an adjacency that is none, or a run that the tight accountant cannot compose.
+
+    >>> from accountants import BucketMechanism
+    >>> run = Ledger().record(BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6), 200)
+    >>> profile = PrivacyProfile(ledger=run, unit="subclass", adjacency="add_remove")
+    >>> profile.delta([1.0, 7.45]).round(4)
+    array([0.5943, 0.001 ])
+    """
+
+    ledger: Ledger
+    unit: str
+    adjacency: Adjacency = "replace"
+
+    def __post_init__(self) -> None:
+        """Check the request; nothing is composed yet."""
+        checks.unit(self.unit)
+        checks.adjacency(self.adjacency)
+        if not self._free and not self._noiseless:
+            pld.check(self.ledger, delta=1.0)
+
+    def delta(self, epsilons: npt.ArrayLike) -> Numbers:
+        """Return delta in [0, 1] at each epsilon.
+
+        Args:
+            epsilons: >= 0, any shape; infinity is allowed.
+
+        Raises:
+            ValueError: NaN, or an epsilon below 0.
+        """
+        asked = checks.array("epsilons", epsilons, lowest=0.0, highest=np.inf)
+        if self._free or self._noiseless:
+            return np.full(asked.shape, float(self._noiseless))
+        return _composed(self.ledger, self.adjacency).delta(asked.ravel()).reshape(asked.shape)
+
+    def trade_off(self, type_one_errors: npt.ArrayLike) -> Numbers:
+        """Return f: the least type II error in [0, 1] of any test whose type I error is at most the one given.
+
+        The test is between two neighbouring sets of buckets, seen through everything that the run released. Perfect privacy
+        is 1 - alpha. From below, since delta is from above (Dong, Roth, Su 2022, eq. (6)).
+
+        Args:
+            type_one_errors: alpha in [0, 1], any shape.
+
+        Raises:
+            ValueError: NaN, or an alpha outside [0, 1].
+        """
+        alpha = checks.array("type_one_errors", type_one_errors, lowest=0.0, highest=1.0)
+        epsilons, deltas = self._curve
+        a = alpha.ravel()[:, np.newaxis]
+        least = np.maximum(1 - deltas - np.exp(epsilons) * a, np.exp(-epsilons) * (1 - deltas - a)).max(axis=1)
+        return np.clip(least, 0.0, 1.0).reshape(alpha.shape)
+
+    @cached_property
+    def _curve(self) -> tuple[Numbers, Numbers]:
+        """Epsilons, and the delta of each."""
+        if self._free or self._noiseless:
+            return np.zeros(1), self.delta(np.zeros(1))
+        composed = _composed(self.ledger, self.adjacency)
+        epsilons = _grid(composed)
+        return epsilons, composed.delta(epsilons)
+
+    @property
+    def _free(self) -> bool:
+        return self.ledger.steps == 0
+
+    @property
+    def _noiseless(self) -> bool:
+        return any(mechanism.noise_multiplier == 0 for mechanism in self.ledger.totals)
+
+
+def reconstruction_bound(ledger: Ledger, priors: npt.ArrayLike) -> Numbers:
+    """Return B(kappa), a bound on the probability that any attack reconstructs one bucket's content.
+
+    P is everything that the run releases with the bucket, Q without it. Whoever succeeds with probability at most
+    kappa without the bucket having been used, by whatever measure of success, succeeds with at most
+
+        B(kappa) = sup {P(E) : Q(E) <= kappa} = inf over real epsilon of (e^epsilon kappa + delta_{P||Q}(epsilon))
+
+    (Hayes, Mahloujifar, Balle 2023, Thm 2). It needs no choice of delta. From above.
+
+    Args:
+        ledger: the run.
+        priors: kappa in [0, 1], any shape: the chance of success without the bucket.
+
+    Raises:
+        ValueError: NaN, a prior outside [0, 1], or a run that the tight accountant cannot compose.
+
+    >>> from accountants import BucketMechanism
+    >>> run = Ledger().record(BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6), 200)
+    >>> reconstruction_bound(run, [0.01, 0.1]).round(3)
+    array([0.331, 0.717])
+    """
+    kappa = checks.array("priors", priors, lowest=0.0, highest=1.0)
+    if ledger.steps == 0:
+        return kappa
+    if any(mechanism.noise_multiplier == 0 for mechanism in ledger.totals):
+        return np.ones(kappa.shape)
+    pld.check(ledger, delta=1.0)
+    composed = _composed(ledger, "add_remove")
+    positive = _grid(composed)
+    epsilons = np.concatenate([-positive[:0:-1], positive])
+    deltas = composed.delta_of_removal(epsilons)
+    bound = (np.exp(epsilons) * kappa.ravel()[:, np.newaxis] + deltas).min(axis=1)
+    return np.clip(bound, kappa.ravel(), 1.0).reshape(kappa.shape)
+
+
+def _composed(ledger: Ledger, adjacency: Adjacency) -> pld.Composition:
+    composed = pld.compose(ledger, adjacency=adjacency, interval=pld.fine_interval(ledger, adjacency, points=2e4))
+    if composed is None:
+        raise ValueError(
+            f"{ledger.steps} steps of a sampling rate this small are more than float64 can compose: "
+            "use accountant='lemma3' for an epsilon"
+        )
+    return composed
+
+
+def _grid(composed: pld.Composition) -> Numbers:
+    """Epsilons from 0 to where delta is next to nothing."""
+    smallest = max(pld.SMALLEST_DELTA, 2 * pld.ROUNDING_PER_STEP * composed.steps)
+    # e^700 is the largest power that float64 holds; from there on every line is at its end.
+    return np.linspace(0.0, min(composed.epsilon(smallest), 700.0), _EPSILONS)
