@@ -3,6 +3,7 @@
 from .account import Account, combine
 from .engine import PrivacyEngine
 from .grad_sample import BucketGradSampleModule
+from .opacus_accountants import BucketPLDAccountant, Lemma3Accountant
 from .optimizer import BucketOptimizer, NonFiniteGradientError
 from .partition import Partition, Provenance
 from .plan import PhysicalBatch, Plan
@@ -14,7 +15,9 @@ __all__ = [
     "BucketDataLoader",
     "BucketGradSampleModule",
     "BucketOptimizer",
+    "BucketPLDAccountant",
     "BucketSampler",
+    "Lemma3Accountant",
     "NonFiniteGradientError",
     "Partition",
     "PhysicalBatch",

@@ -1,0 +1,113 @@
+"""dpmi's accountants under Opacus's interface, for a stock Opacus engine: the unit is then one record.
+
+>>> import dpmi.privacy, opacus
+>>> opacus.PrivacyEngine(accountant="bucket-pld").accountant.mechanism()
+'bucket-pld'
+
+"bucket-pld" is the accountant `tight`, "lemma3" is `lemma3`; both are registered when `dpmi.privacy` is imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import ClassVar
+
+from opacus.accountants import IAccountant, register_accountant
+
+from accountants import Adjacency, BucketMechanism, Ledger
+
+OPACUS_STEP = tuple[float, float, int]
+"""(noise_multiplier, sample_rate, steps), in this order, in Opacus's history and checkpoints."""
+
+
+class LedgerAccountant(IAccountant):
+    """Opacus's history, priced by an accountant of `accountants.ACCOUNTANTS`.
+
+    The history is Opacus's own, so checkpoints of `opacus.PrivacyEngine` hold it as they hold any; they are refused,
+    by Opacus, for an accountant of another name.
+
+    Opacus itself makes sure of neither Poisson sampling nor one contribution per record: with
+    ``poisson_sampling=False`` the epsilon is that of a run which was not made, as with Opacus's own accountants.
+    """
+
+    _accountant: ClassVar[str]
+
+    def __init__(self) -> None:
+        self.history: list[OPACUS_STEP] = []
+
+    def step(self, *, noise_multiplier: float, sample_rate: float) -> None:
+        """Bill one step; equal steps in a row are kept as a count, as in Opacus."""
+        if self.history and self.history[-1][:2] == (noise_multiplier, sample_rate):
+            self.history[-1] = (noise_multiplier, sample_rate, self.history[-1][2] + 1)
+        else:
+            self.history.append((noise_multiplier, sample_rate, 1))
+
+    def get_epsilon(
+        self,
+        delta: float,
+        *,
+        adjacency: Adjacency = "add_remove",
+        poisson: bool = True,
+        **settings: object,
+    ) -> float:
+        """Return the epsilon spent so far on one record; 0 before the first step, inf without noise.
+
+        Args:
+            delta: in (0, 1).
+            adjacency: "add_remove" one record, which is what Opacus's epsilons mean, or "replace" one. Opacus's
+                `make_private_with_epsilon` hands it on; its `get_epsilon` does not.
+            poisson: False, Opacus's name for sampling without replacement, is refused.
+            settings: taken and not used: Opacus hands the settings of its own accountants and optimizers, such as
+                alphas, to every accountant.
+
+        Raises:
+            TypeError: an argument is not a number, or a setting looks like a misspelt adjacency, whose loss would
+                lower epsilon in silence.
+            ValueError: an argument or a step is out of range, or the accountant cannot price the run; the message
+                says what to change.
+        """
+        for name in difflib.get_close_matches("adjacency", settings):
+            raise TypeError(f"get_epsilon got {name}={settings[name]!r}; its name is adjacency")
+        if not poisson:
+            raise ValueError(
+                f"poisson is {poisson}, but {self.mechanism()} accounts for Poisson sampling only; train with "
+                "poisson_sampling=True"
+            )
+        ledger = Ledger()
+        for noise_multiplier, sample_rate, steps in self.history:
+            step = BucketMechanism(sampling_rate=sample_rate, noise_multiplier=noise_multiplier)
+            ledger = ledger.record(step, steps)
+        return ledger.guarantee(
+            delta=delta, unit="record", adjacency=adjacency, accountant=self._accountant
+        ).epsilon
+
+    def __len__(self) -> int:
+        """Number of steps taken so far."""
+        return sum(steps for _, _, steps in self.history)
+
+
+class BucketPLDAccountant(LedgerAccountant):
+    """The tight accountant, as Opacus's "bucket-pld"."""
+
+    _accountant = "tight"
+
+    @classmethod
+    def mechanism(cls) -> str:
+        """The name in Opacus's registry and checkpoints."""
+        return "bucket-pld"
+
+
+class Lemma3Accountant(LedgerAccountant):
+    """The moments accountant of Zhang et al. 2020, as Opacus's "lemma3"."""
+
+    _accountant = "lemma3"
+
+    @classmethod
+    def mechanism(cls) -> str:
+        """The name in Opacus's registry and checkpoints."""
+        return "lemma3"
+
+
+for _accountant in (BucketPLDAccountant, Lemma3Accountant):
+    # By force, because reloading this module registers its classes a second time.
+    register_accountant(_accountant.mechanism(), _accountant, force=True)
