@@ -1,0 +1,160 @@
+"""Whether the noise of a plan can be trained under, in sentences.
+
+The limits are a rule of thumb from this project's own studies (`make results`; docs/results), not a guarantee:
+
+| study | undefended | noise_norm: test accuracy |
+| --- | --- | --- |
+| MNIST, subclass-DP, d = 7,706, q = 0.2, K = 500 | 98.7 % | 0.26: 96.5, 0.70: 94.1, 1.4: 86.5, 2.6: 70.4, 3.2: 66.7 % |
+| the same, K = 1000, 250, 100 | 98.8 % | 0.70: 91.3, 2.8: 70.7, 7.0: 34.3 % |
+| Faces94, class-DP, d = 638,552, q = 0.33, K = 152 | 99.3 % | 0.32: 98.8, 13: 26.7, 19: 15.8, 25: 13.1 % |
+
+Up to `USABLE` every model kept nine tenths of the undefended accuracy; from `HOPELESS` on each lost a quarter
+or more. Those runs took 137 to 600 steps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from accountants.planner import Plan, PlanTable
+
+USABLE, HOPELESS = 1.0, 3.0
+"""Limits of `Plan.noise_norm`; see above for the figures behind them."""
+
+FEW_RECORDS = 5
+"""A bucket with fewer protects little more than one record does."""
+
+RULE_OF_THUMB = (
+    f"The limits {USABLE:g} (usable) and {HOPELESS:g} (hopeless) are a rule of thumb from this project's studies "
+    "(docs/results, 137 to 600 steps), not a guarantee. Fewer steps have less noise in each, but a model needs "
+    "enough of them to learn: name those that yours needs."
+)
+
+CONDITIONAL = (
+    "Subclasses found by k-means on the private records make the guarantee conditional on the partition; "
+    "public centroids do not."
+)
+
+
+def rating(noise_norm: float) -> Literal["usable", "doubtful", "hopeless"]:
+    """Say what a noise vector this long, in units of the longest signal, leaves of training.
+
+    >>> rating(0.7), rating(1.4), rating(3.2)
+    ('usable', 'doubtful', 'hopeless')
+    """
+    if noise_norm <= USABLE:
+        return "usable"
+    return "doubtful" if noise_norm < HOPELESS else "hopeless"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a table says.
+
+    Attributes:
+        class_level: class-level DP with the table's best setting.
+        rescue: the fewest clusters per class that make the noise usable with that setting; one cluster when
+            class-level DP needs no rescue, None when the smallest class has fewer records than clusters
+            are needed.
+        sentences: the answer in words, the most important first.
+    """
+
+    class_level: Plan
+    rescue: Plan | None
+    sentences: tuple[str, ...]
+
+
+def verdict(table: PlanTable) -> Verdict:
+    """Judge class-level DP at the table's target, and say how many subclasses would rescue it.
+
+    >>> from accountants.planner import plan
+    >>> faces = plan(
+    ...     [190] * 152, target_epsilon=8, delta=1e-5, parameters=638_552, sampling_rates=(0.2,), steps=(300,)
+    ... )
+    >>> judged = verdict(faces)
+    >>> rating(judged.class_level.noise_norm), judged.rescue.clusters_per_class
+    ('hopeless', 109)
+    """
+    class_level = table.row(table.best_setting, 1)
+    clusters = table.fewest_clusters(USABLE)
+    rescue = table.row(table.best_setting, clusters) if clusters <= table.smallest_class[1] else None
+    sentences = [_on_class_level(table, class_level)]
+    if rescue is None:
+        sentences.append(_no_rescue(table, clusters))
+    elif clusters > 1:
+        sentences.append(_on_rescue(rescue))
+    subclasses = clusters if rescue and clusters > 1 else table.clusters_per_class[-1]
+    if subclasses > 1:
+        sentences += [_on_the_whole_class(table, subclasses), CONDITIONAL]
+    sentences += [*_on_delta(table, rescue), RULE_OF_THUMB]
+    return Verdict(class_level, rescue, tuple(sentences))
+
+
+def _number(value: float) -> str:
+    """Three significant digits, without an exponent for what is large."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _on_class_level(table: PlanTable, row: Plan) -> str:
+    q, sigma, told = row.mechanism.sampling_rate, row.mechanism.noise_multiplier, row.guarantee
+    return (
+        f"Class-level DP at epsilon {table.target_epsilon:g} (delta = {told.delta:g}, {told.adjacency}, "
+        f"{told.accountant}) is {rating(row.noise_norm)}: with the best of these settings (q = {q:g}, "
+        f"{row.steps:,} steps, sigma = {sigma:.3g}) the noise of a step is {_number(row.noise_norm)} times as long "
+        f"as the longest signal of {row.buckets:,} classes."
+    )
+
+
+def _on_rescue(row: Plan) -> str:
+    per_bucket = row.records / row.buckets
+    close = ", which is close to record-level DP" if per_bucket < FEW_RECORDS else ""
+    return (
+        f"Subclasses rescue it: from {row.clusters_per_class:,} per class on ({row.buckets:,} buckets of "
+        f"{_number(per_bucket)} records on average{close}), with the same setting, the ratio is at most {USABLE:g}."
+    )
+
+
+def _no_rescue(table: PlanTable, clusters: int) -> str:
+    name, size = table.smallest_class
+    finest = table.row(table.best_setting, size)
+    # The ratio grows with the square root of d.
+    affordable = math.floor(table.parameters * (USABLE / finest.noise_norm) ** 2)
+    smaller_model = f"a model of at most {affordable:,} parameters, " if affordable else ""
+    return (
+        f"No number of subclasses makes it usable: that takes {clusters:,} per class "
+        f"({clusters * len(table.class_sizes):,} buckets), and {name}, the smallest, has {size:,} records; with one "
+        f"record in each of its buckets the ratio is still {_number(finest.noise_norm)}. What would: a larger "
+        f"epsilon, {smaller_model}or {clusters:,} records in every class."
+    )
+
+
+def _on_the_whole_class(table: PlanTable, subclasses: int) -> str:
+    # c replacements, one after the other: epsilon c e, and delta times 1 + exp(e) + ... + exp((c - 1) e), whose
+    # logarithm alone fits a float.
+    epsilon = subclasses * table.target_epsilon
+    log_delta = math.log(table.delta) + _log_expm1(epsilon) - _log_expm1(table.target_epsilon)
+    left = "at delta 1, which is no promise" if log_delta >= 0 else f"at delta {math.exp(log_delta):.2g}"
+    return (
+        f"A subclass-level epsilon is a promise about one subclass, not about its class: for a class of "
+        f"{subclasses} subclasses, group privacy leaves epsilon {_number(epsilon)} {left}."
+    )
+
+
+def _log_expm1(x: float) -> float:
+    """log(exp(x) - 1) for x > 0."""
+    return x + math.log(-math.expm1(-x))
+
+
+def _on_delta(table: PlanTable, rescue: Plan | None) -> list[str]:
+    counts = {row.clusters_per_class: row.buckets for row in (*table.best, *([rescue] if rescue else []))}
+    too_many = [clusters for clusters, buckets in sorted(counts.items()) if table.delta >= 1 / buckets]
+    if not too_many:
+        return []
+    fewest = too_many[0]
+    return [
+        f"delta = {table.delta:g} is not below 1/K for K = {counts[fewest]:,} buckets ({fewest} per class) or more: "
+        f"publishing one bucket in the clear, chosen at random, would be within it. Choose delta below "
+        f"{1 / max(counts.values()):.2g}; it costs a little more noise."
+    ]

@@ -1,0 +1,16 @@
+"""What the tests of the planner share."""
+
+import functools
+from collections.abc import Iterator
+
+import pytest
+
+from accountants import planner
+
+
+@pytest.fixture(scope="session")
+def calibrated_once() -> Iterator[None]:
+    """Calibrate each setting once in a session: it takes a second, and the planner's other inputs do not matter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planner, "calibrate", functools.cache(planner.calibrate))
+        yield
