@@ -83,7 +83,9 @@ class RecordDP(PrivateDefense):
         with warnings.catch_warnings():
             # Opacus recommends secure_mode at every start; the account says that the run is seeded.
             warnings.filterwarnings("ignore", message="Secure RNG turned off")
-            private_module, private_optimizer, *criterion, loader = OpacusEngine(accountant="prv").make_private(
+            private_module, private_optimizer, *criterion, loader = OpacusEngine(
+                accountant="prv"
+            ).make_private(
                 module=module,
                 optimizer=optimizer,
                 data_loader=DataLoader(
