@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from accountants import Adjacency, Guarantee, Ledger
+from accountants import Adjacency, Guarantee, Ledger, calibrate
 
 from . import checks
 from .account import Account
@@ -46,6 +46,7 @@ class PrivacyEngine:
         self._plan: Plan | None = None
         self._max_grad_norms: tuple[float, ...] = ()
         self._seeded = False
+        self._most_steps: int | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -134,6 +135,11 @@ class PrivacyEngine:
             raise ValueError(f"max_physical_batch_size is {max_physical_batch_size}; it must be at least 1")
         if steps_per_epoch is not None and steps_per_epoch < 1:
             raise ValueError(f"steps_per_epoch is {steps_per_epoch}; it must be at least 1")
+        if self._most_steps is not None:
+            raise ValueError(
+                f"noise_multiplier is {noise_multiplier}, but this engine keeps to the target of "
+                "make_private_with_epsilon, and other steps are not in it; use a new engine, and add up the accounts"
+            )
         if self._plan is not None and self._plan.partition.hash != partition.hash:
             raise ValueError(
                 f"partition is {partition}, but this engine already accounts for {self._plan.partition}; steps on "
@@ -159,6 +165,83 @@ class PrivacyEngine:
         self._seeded |= seed is not None
         return private_module, private_optimizer, loader
 
+    def make_private_with_epsilon(
+        self,
+        *,
+        module: nn.Module,
+        optimizer: Optimizer,
+        data_loader: DataLoader[Any],
+        partition: Partition,
+        sampling_rate: float,
+        steps: int,
+        target_epsilon: float,
+        target_delta: float,
+        max_grad_norm: float,
+        adjacency: Adjacency = "replace",
+        loss_reduction: str = "mean",
+        max_physical_batch_size: int = 512,
+        steps_per_epoch: int | None = None,
+        seed: int | None = None,
+    ) -> tuple[BucketGradSampleModule, BucketOptimizer, BucketDataLoader]:
+        """Make private, with the least noise whose epsilon after ``steps`` steps does not exceed the target.
+
+        The noise is that of :func:`accountants.calibrate`, on the tight accountant. The target is kept, too: the
+        step after the last one raises before anything of it is released.
+
+        Args:
+            module: as for :meth:`make_private`, like every argument that is not named here.
+            optimizer: likewise.
+            data_loader: likewise.
+            partition: likewise.
+            sampling_rate: q in (0, 1], the probability of drawing one bucket at a logical step.
+            steps: logical steps T >= 1 of the whole training; one pass over the loader takes
+                ``steps_per_epoch``.
+            target_epsilon: above 0, for one bucket of ``partition``.
+            target_delta: in (0, 1), and well below 1 / K.
+            max_grad_norm: S > 0.
+            adjacency: "replace" or "add_remove", of the target.
+            loss_reduction: "mean" or "sum".
+            max_physical_batch_size: most records in one physical batch.
+            steps_per_epoch: logical steps in one pass over the loader.
+            seed: of noise and sampling.
+
+        Returns:
+            The wrapped module, optimizer and loader; ``optimizer.noise_multiplier`` is what was found.
+
+        Raises:
+            ValueError, TypeError: as :meth:`make_private` and :func:`accountants.calibrate` do, or this engine
+                was used before.
+        """
+        if self._plan is not None:
+            raise ValueError(
+                f"target_epsilon is {target_epsilon}, for one training from its start, but this engine was used "
+                f"before and has billed {self._ledger.steps} steps; use a new engine, and add up the accounts"
+            )
+        found = calibrate(
+            target_epsilon=target_epsilon,
+            delta=target_delta,
+            unit=partition.unit,
+            sampling_rate=sampling_rate,
+            steps=steps,
+            adjacency=adjacency,
+            buckets=partition.num_buckets,
+        )
+        private = self.make_private(
+            module=module,
+            optimizer=optimizer,
+            data_loader=data_loader,
+            partition=partition,
+            sampling_rate=sampling_rate,
+            noise_multiplier=found.mechanism.noise_multiplier,
+            max_grad_norm=max_grad_norm,
+            loss_reduction=loss_reduction,
+            max_physical_batch_size=max_physical_batch_size,
+            steps_per_epoch=steps_per_epoch,
+            seed=seed,
+        )
+        self._most_steps = steps
+        return private
+
     def guarantee(
         self, delta: float, *, adjacency: Adjacency = "replace", accountant: str = "tight"
     ) -> Guarantee:
@@ -172,6 +255,11 @@ class PrivacyEngine:
         return self.account.guarantee(delta, adjacency=adjacency, accountant=accountant)
 
     def _bill(self, plan: Plan) -> None:
+        if self._most_steps is not None and self._ledger.steps >= self._most_steps:
+            raise RuntimeError(
+                f"all {self._most_steps} steps that target_epsilon allows were taken; nothing was released by this "
+                "one. End the training here, or calibrate for more steps"
+            )
         self._ledger = self._ledger.record(plan.mechanism)
 
 

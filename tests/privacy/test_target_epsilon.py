@@ -1,0 +1,117 @@
+"""make_private_with_epsilon: the noise that a target allows, and a training that ends where the target does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from accountants import Adjacency
+from dpmi.privacy import Partition, PrivacyEngine
+
+N = 24
+X = torch.randn(N, 4, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(N) % 6
+
+
+def wrap(engine: PrivacyEngine, **options: Any) -> tuple[Any, ...]:
+    model = nn.Linear(4, 6)
+    arguments: dict[str, Any] = {
+        "module": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "data_loader": DataLoader(TensorDataset(X, Y), batch_size=8),
+        "partition": Partition.by_class(Y.numpy()),
+        "sampling_rate": 0.5,
+        "steps": 12,
+        "target_epsilon": 3.0,
+        "target_delta": 1e-3,
+        "max_grad_norm": 1.0,
+        "steps_per_epoch": 6,
+        **options,
+    }
+    return engine.make_private_with_epsilon(**arguments)
+
+
+def epoch(module: nn.Module, optimizer: Any, loader: Any) -> None:
+    for x, y in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(module(x), y).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("adjacency", ["replace", "add_remove"])
+def test_the_training_ends_just_below_the_target(adjacency: Adjacency) -> None:
+    engine = PrivacyEngine()
+    module, optimizer, loader = wrap(engine, adjacency=adjacency)
+    epoch(module, optimizer, loader)
+    assert engine.guarantee(1e-3, adjacency=adjacency).epsilon < 3.0 * 0.9
+    epoch(module, optimizer, loader)
+    spent = engine.guarantee(1e-3, adjacency=adjacency).epsilon
+    assert 3.0 * 0.995 < spent <= 3.0
+    assert engine.ledger.steps == 12
+    assert engine.plan.mechanism.noise_multiplier == optimizer.noise_multiplier
+
+
+def test_the_step_after_the_last_one_releases_nothing_and_bills_nothing() -> None:
+    engine = PrivacyEngine()
+    module, optimizer, loader = wrap(engine, sampling_rate=1.0)
+    for _ in range(2):
+        epoch(module, optimizer, loader)
+    before = [p.detach().clone() for p in module.parameters()]
+    with pytest.raises(RuntimeError, match=r"all 12 steps that target_epsilon allows were taken"):
+        epoch(module, optimizer, loader)
+    assert engine.ledger.steps == 12
+    assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+
+
+def test_an_empty_draw_is_a_step_of_the_target_too() -> None:
+    engine = PrivacyEngine()
+    _, _, loader = wrap(engine, sampling_rate=1e-4, target_epsilon=1e-3, target_delta=1e-6, steps=3, seed=1)
+    with pytest.raises(RuntimeError, match="all 3 steps"):
+        for _ in range(100):
+            for _batch in loader:
+                pytest.fail("a draw at this rate is empty")
+    assert engine.ledger.steps == 3
+
+
+def test_a_used_engine_is_refused_either_way() -> None:
+    engine = PrivacyEngine()
+    wrap(engine)
+    with pytest.raises(ValueError, match=r"target_epsilon is 3.0, .* was used before"):
+        wrap(engine)
+    model = nn.Linear(4, 6)
+    with pytest.raises(ValueError, match="keeps to the target of make_private_with_epsilon"):
+        engine.make_private(
+            module=model,
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+            data_loader=DataLoader(TensorDataset(X, Y), batch_size=8),
+            partition=Partition.by_class(Y.numpy()),
+            sampling_rate=0.5,
+            noise_multiplier=0.1,
+            max_grad_norm=1.0,
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target_epsilon": 0.0}, "target_epsilon must be above 0, got 0.0"),
+        ({"target_epsilon": float("nan")}, "target_epsilon must be finite, got nan"),
+        ({"target_delta": 1.0}, r"delta must be in \(0, 1\), got 1.0"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"sampling_rate": 1.5}, r"sampling_rate must be in \(0, 1\], got 1.5"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm"),
+    ],
+)
+def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        wrap(PrivacyEngine(), **options)
+
+
+def test_a_delta_too_large_for_the_number_of_buckets_is_warned_about() -> None:
+    with pytest.warns(UserWarning, match="not below 1/K with K = 6 buckets"):
+        wrap(PrivacyEngine(), target_delta=0.2)
