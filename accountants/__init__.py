@@ -38,9 +38,11 @@ replacement).
 """
 
 from accountants.calibration import Calibration, calibrate
+from accountants.curve import EpsilonCurve, epsilon_curve
 from accountants.guarantee import ADJACENCIES, Adjacency, Condition, Guarantee
 from accountants.ledger import Ledger
 from accountants.mechanism import BucketMechanism
+from accountants.profile import PrivacyProfile, reconstruction_bound
 from accountants.registry import ACCOUNTANTS, epsilon
 
 __all__ = [
@@ -50,8 +52,12 @@ __all__ = [
     "BucketMechanism",
     "Calibration",
     "Condition",
+    "EpsilonCurve",
     "Guarantee",
     "Ledger",
+    "PrivacyProfile",
     "calibrate",
     "epsilon",
+    "epsilon_curve",
+    "reconstruction_bound",
 ]

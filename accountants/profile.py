@@ -70,8 +70,8 @@ class PrivacyProfile:
     def trade_off(self, type_one_errors: npt.ArrayLike) -> Numbers:
         """Return f: the least type II error in [0, 1] of any test whose type I error is at most the one given.
 
-        The test is between two neighbouring sets of buckets, seen through everything that the run released. Perfect privacy
-        is 1 - alpha. From below, since delta is from above (Dong, Roth, Su 2022, eq. (6)).
+        The test is between two neighbouring sets of buckets, seen through everything that the run released.
+        Perfect privacy is 1 - alpha. From below, as delta is from above (Dong, Roth, Su 2022, eq. (6)).
 
         Args:
             type_one_errors: alpha in [0, 1], any shape.
@@ -82,8 +82,9 @@ class PrivacyProfile:
         alpha = checks.array("type_one_errors", type_one_errors, lowest=0.0, highest=1.0)
         epsilons, deltas = self._curve
         a = alpha.ravel()[:, np.newaxis]
-        least = np.maximum(1 - deltas - np.exp(epsilons) * a, np.exp(-epsilons) * (1 - deltas - a)).max(axis=1)
-        return np.clip(least, 0.0, 1.0).reshape(alpha.shape)
+        lines = np.maximum(1 - deltas - np.exp(epsilons) * a, np.exp(-epsilons) * (1 - deltas - a))
+        least: Numbers = np.clip(lines.max(axis=1), 0.0, 1.0).reshape(alpha.shape)
+        return least
 
     @cached_property
     def _curve(self) -> tuple[Numbers, Numbers]:
@@ -135,12 +136,15 @@ def reconstruction_bound(ledger: Ledger, priors: npt.ArrayLike) -> Numbers:
     positive = _grid(composed)
     epsilons = np.concatenate([-positive[:0:-1], positive])
     deltas = composed.delta_of_removal(epsilons)
-    bound = (np.exp(epsilons) * kappa.ravel()[:, np.newaxis] + deltas).min(axis=1)
-    return np.clip(bound, kappa.ravel(), 1.0).reshape(kappa.shape)
+    lines = np.exp(epsilons) * kappa.ravel()[:, np.newaxis] + deltas
+    bound: Numbers = np.clip(lines.min(axis=1), kappa.ravel(), 1.0).reshape(kappa.shape)
+    return bound
 
 
 def _composed(ledger: Ledger, adjacency: Adjacency) -> pld.Composition:
-    composed = pld.compose(ledger, adjacency=adjacency, interval=pld.fine_interval(ledger, adjacency, points=2e4))
+    composed = pld.compose(
+        ledger, adjacency=adjacency, interval=pld.fine_interval(ledger, adjacency, points=2e4)
+    )
     if composed is None:
         raise ValueError(
             f"{ledger.steps} steps of a sampling rate this small are more than float64 can compose: "

@@ -1,12 +1,26 @@
-"""``dpmi epsilon``: what a run promises."""
+"""``dpmi epsilon | calibrate | reconstruction-bound``: what a run promises, and which run keeps a promise."""
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from dpmi.cli.arguments import AsJson, Delta, NoiseMultiplier, SamplingRate, Steps, Unit
+import typer
+
+from dpmi.cli.arguments import (
+    Adjacency,
+    AsJson,
+    Delta,
+    NoiseMultiplier,
+    SamplingRate,
+    Steps,
+    Unit,
+    integer,
+    number,
+)
 from dpmi.cli.output import console
 
 if TYPE_CHECKING:
@@ -21,6 +35,10 @@ def epsilon(
     delta: Delta,
     unit: Unit,
     as_json: AsJson = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Also draw epsilon by step, delta by epsilon and the trade-off into this file."),
+    ] = None,
 ) -> None:
     """What (epsilon, delta) a run promises to one bucket, by every accountant and both adjacencies."""
     from accountants import ACCOUNTANTS, ADJACENCIES, BucketMechanism, Ledger
@@ -28,6 +46,10 @@ def epsilon(
     ledger = Ledger().record(
         BucketMechanism(sampling_rate=sampling_rate, noise_multiplier=noise_multiplier), steps
     )
+    if plot is not None:
+        from dpmi.cli import figure_file
+
+        figure_file.check(plot)
     found = [
         ledger.guarantee(delta=delta, unit=unit, adjacency=adjacency, accountant=accountant)
         for accountant in ACCOUNTANTS
@@ -37,6 +59,95 @@ def epsilon(
         print(json.dumps([g.to_dict() for g in found], indent=2))
     else:
         _print_guarantees(found)
+    if plot is not None:
+        from dpmi.cli.epsilon_plot import draw
+
+        figure_file.save(draw(ledger, delta=delta, unit=unit), plot)
+
+
+def calibrate(
+    *,
+    target_epsilon: Annotated[
+        float, typer.Option(parser=number, help="The most that epsilon may be, above 0.")
+    ],
+    delta: Delta,
+    unit: Unit,
+    sampling_rate: Annotated[
+        float | None, typer.Option(parser=number, help="q in (0, 1]; leave it out to solve for it.")
+    ] = None,
+    noise_multiplier: Annotated[
+        float | None, typer.Option(parser=number, help="sigma; leave it out to solve for it.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(parser=integer, help="T; leave it out to solve for it.")
+    ] = None,
+    adjacency: Adjacency = "replace",
+    as_json: AsJson = False,
+) -> None:
+    """The noise multiplier, the steps or the sampling rate that a target epsilon allows; leave that one out."""
+    from accountants import calibrate as solve
+    from accountants import checks
+
+    found = solve(
+        target_epsilon=target_epsilon,
+        delta=delta,
+        unit=unit,
+        sampling_rate=sampling_rate,
+        noise_multiplier=noise_multiplier,
+        steps=steps,
+        adjacency=checks.adjacency(adjacency),
+    )
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+        return
+    values = {
+        "noise_multiplier": found.mechanism.noise_multiplier,
+        "sampling_rate": found.mechanism.sampling_rate,
+        "steps": found.steps,
+    }
+    # Every digit: a rounded one could cost more than the target.
+    print(f"{found.solved_for} = {values.pop(found.solved_for)}")
+    print("with " + ", ".join(f"{name} = {value:g}" for name, value in values.items()))
+    print(found.guarantee)
+
+
+def reconstruction_bound(
+    *,
+    sampling_rate: SamplingRate,
+    noise_multiplier: NoiseMultiplier,
+    steps: Steps,
+    unit: Unit,
+    prior: Annotated[
+        list[float],
+        typer.Option(
+            parser=number,
+            help="Chance of success without the bucket, in [0, 1]; give it several times for several.",
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """At most how likely any attack is to reconstruct one bucket, given its chance without that bucket."""
+    from rich.table import Table
+
+    from accountants import BucketMechanism, Ledger, checks
+    from accountants import reconstruction_bound as bound
+
+    checks.unit(unit)
+    mechanism = BucketMechanism(sampling_rate=sampling_rate, noise_multiplier=noise_multiplier)
+    ledger = Ledger().record(mechanism, steps)
+    found = zip(prior, bound(ledger, prior).tolist(), strict=True)
+    if as_json:
+        rows = [{"unit": unit, "steps": steps, "prior": kappa, "bound": value} for kappa, value in found]
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table(f"chance without the {unit}", "at most with it", box=None)
+    for kappa, value in found:
+        table.add_row(f"{kappa:g}", f"{math.ceil(value * 1e4) / 1e4:.4f}")  # rounded up, as a bound has to be
+    console().print(table)
+    print(
+        f"  Any attack, any measure of success, one {unit} present or absent, after {steps} steps "
+        "(Hayes, Mahloujifar, Balle 2023; accountant: tight)."
+    )
 
 
 def _print_guarantees(found: list[Guarantee]) -> None:

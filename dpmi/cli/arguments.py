@@ -31,6 +31,7 @@ NoiseMultiplier = Annotated[float, typer.Option(parser=number, help="sigma >= 0:
 Steps = Annotated[int, typer.Option(parser=integer, help="Number of logical steps T >= 0.")]
 Delta = Annotated[float, typer.Option(parser=number, help="delta in (0, 1).")]
 Unit = Annotated[str, typer.Option(help="What one bucket is: class, subclass, record, user, ...")]
+Adjacency = Annotated[str, typer.Option(help="replace or add_remove one bucket.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program.")]
 
 DataRoot = Annotated[
