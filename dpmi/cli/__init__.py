@@ -11,7 +11,7 @@ import warnings
 
 import typer
 
-from dpmi.cli import accounting, statement, studies
+from dpmi.cli import accounting, explain, statement, studies
 
 app = typer.Typer(
     name="dpmi",
@@ -20,7 +20,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (accounting.epsilon, statement.statement, studies.curve, studies.run, studies.report):
+for command in (
+    accounting.epsilon,
+    explain.explain,
+    statement.statement,
+    studies.curve,
+    studies.run,
+    studies.report,
+):
     app.command()(command)
 app.command(name="list")(studies.list_)
 

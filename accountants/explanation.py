@@ -1,0 +1,173 @@
+"""One run, every accountant, both adjacencies: which numbers are bounds, which are not, and why.
+
+>>> from accountants.explanation import explain
+>>> rows = explain(sampling_rate=0.2, noise_multiplier=1.6, steps=200, delta=1e-3, unit="class")
+>>> for row in rows:
+...     print(row.accountant, row.adjacency, row.is_bound, row.is_smallest)
+tight replace True True
+tight add_remove True True
+lemma3 replace True False
+lemma3 add_remove True False
+theorem1 replace False False
+theorem1 add_remove False False
+opacus-rdp replace False False
+opacus-rdp add_remove True False
+opacus-prv replace False False
+opacus-prv add_remove True False
+opacus-gdp replace False False
+opacus-gdp add_remove False False
+
+The number to state is the smallest bound under replacement, which is what class-DP means:
+
+>>> next(row for row in rows if row.is_smallest and row.adjacency == "replace").accountant
+'tight'
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from accountants.guarantee import ADJACENCIES, Adjacency, Guarantee
+from accountants.ledger import Ledger
+from accountants.mechanism import BucketMechanism
+from accountants.opacus_rows import opacus_rows
+from accountants.row import Row, compared, trivial
+
+METHODS: dict[tuple[str, Adjacency], str] = {
+    ("tight", "replace"): (
+        "composes the pair that dominates replacing a bucket, (1-q) N(0, s^2) + q N(-1, s^2) against its mirror image "
+        "(Lebeda et al. 2025, Prop. 13)"
+    ),
+    ("tight", "add_remove"): (
+        "composes adding and removing each by itself and takes the larger delta (Zhu, Dong, Wang 2022, Thm 11)"
+    ),
+    ("lemma3", "replace"): (
+        "moments, at the best real order, of the pair N(0, s^2) against (1-q) N(0, s^2) + q N(2, s^2) (Zhang et al. "
+        "2020, Lemma 3), which is not the pair of a replacement, but has larger moments"
+    ),
+    ("lemma3", "add_remove"): (
+        "moments, at the best real order, of one bucket removed, the larger of adding and removing (Mironov, Talwar, "
+        "Zhang 2019, Thm 5)"
+    ),
+    ("theorem1", "replace"): "closed form 4 q sqrt(T ln(1/delta)) / sigma (Zhang et al. 2020, Theorem 1)",
+    ("theorem1", "add_remove"): "closed form 2 q sqrt(T ln(1/delta)) / sigma (Zhang et al. 2020, Remark 1)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """What one accountant says of a run under one adjacency, and how far it can be believed.
+
+    Attributes:
+        accountant: "tight", "lemma3", "theorem1", "opacus-rdp", "opacus-prv" or "opacus-gdp".
+        adjacency: one of `ADJACENCIES`.
+        epsilon: in [0, inf]; None where the accountant does not apply, or has no answer for this run.
+        is_bound: whether epsilon is known to be an upper bound, by proof or by not being below a proven one.
+            Never for theorem1 and opacus-gdp: they fall below the truth elsewhere, so that their number may be
+            large enough here is an accident.
+        is_smallest: whether it is the smallest bound in the table for its adjacency: the number to state.
+        reason: why it is a bound or not, with the numbers at hand.
+        unit: what one bucket is, in the user's words.
+        delta: in (0, 1).
+        steps: the number of steps it pays for.
+    """
+
+    accountant: str
+    adjacency: Adjacency
+    epsilon: float | None
+    is_bound: bool
+    is_smallest: bool
+    reason: str
+    unit: str
+    delta: float
+    steps: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values; an infinite epsilon is the string "inf", none at all is null."""
+        fields = asdict(self)
+        if self.epsilon == math.inf:
+            fields["epsilon"] = "inf"
+        return fields
+
+
+def explain(
+    *,
+    sampling_rate: float,
+    noise_multiplier: float,
+    steps: int,
+    delta: float,
+    unit: str,
+    buckets: int | None = None,
+) -> tuple[Explanation, ...]:
+    """Return every accountant's answer under both adjacencies, in a fixed order.
+
+    Imports Opacus, and torch with it, for three of the six accountants.
+
+    Args:
+        sampling_rate: probability in (0, 1] of drawing one bucket.
+        noise_multiplier: std / max_grad_norm, >= 0; 0 gives an infinite epsilon.
+        steps: number of steps, >= 0; 0 gives epsilon 0.
+        delta: in (0, 1). What an accountant cannot answer for is said in its row.
+        unit: what one bucket is: "class", "subclass", a column name.
+        buckets: K, the number of buckets, if known; only to warn about a delta that is too large for it.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range.
+
+    Warns:
+        UserWarning: delta >= 1 / buckets; sampling_rate is 1; noise_multiplier is 0.
+    """
+    mechanism = BucketMechanism(sampling_rate=sampling_rate, noise_multiplier=noise_multiplier)
+    ledger = Ledger().record(mechanism, steps)
+    # Of an empty ledger no accountant is asked: what is wrong with the request is said here, and once.
+    Ledger().guarantee(delta=delta, unit=unit, buckets=buckets)
+    rows = _own_rows(mechanism, ledger, delta=delta, unit=unit)
+    tight = next(row.epsilon for row in rows if (row.accountant, row.adjacency) == ("tight", "add_remove"))
+    rows += opacus_rows(mechanism, ledger.steps, delta=delta, tight=tight)
+
+    smallest = [_smallest_bound(rows, adjacency) for adjacency in ADJACENCIES]
+    return tuple(
+        Explanation(
+            **row._asdict(), is_smallest=row in smallest, unit=unit, delta=float(delta), steps=ledger.steps
+        )
+        for row in rows
+    )
+
+
+def _own_rows(mechanism: BucketMechanism, ledger: Ledger, *, delta: float, unit: str) -> list[Row]:
+    known = trivial(mechanism, ledger.steps)
+    rows: list[Row] = []
+    tight: dict[Adjacency, float | None] = {}
+    for (accountant, adjacency), method in METHODS.items():
+        try:
+            found = ledger.guarantee(delta=delta, unit=unit, adjacency=adjacency, accountant=accountant)
+        except ValueError as refusal:
+            # The request is sound, so this is about what the accountant can compute.
+            rows.append(Row(accountant, adjacency, None, False, f"no answer here: {refusal}"))
+            tight.setdefault(adjacency, None)
+            continue
+        reason = known[1] if known else "; ".join([method, *_conditions(found), *found.caveats])
+        # The first of each adjacency is the tight one.
+        if not known and adjacency in tight:
+            reason += compared(found.epsilon, tight[adjacency])
+        tight.setdefault(adjacency, found.epsilon)
+        rows.append(Row(accountant, adjacency, found.epsilon, found.is_guarantee, reason))
+    return rows
+
+
+def _conditions(found: Guarantee) -> list[str]:
+    """Which conditions of the published statement fail here, with their numbers."""
+    if not found.conditions:
+        return []
+    failing = [f"{c.statement} ({c.detail})" for c in found.conditions if not c.holds]
+    return [
+        f"fails here: {', '.join(failing)}" if failing else "every condition that the paper states holds here"
+    ]
+
+
+def _smallest_bound(rows: list[Row], adjacency: Adjacency) -> Row | None:
+    bounds = [row for row in rows if row.adjacency == adjacency and row.is_bound]
+    # Of equal ones the first: `tight` stands before the others.
+    return min(bounds, key=lambda row: math.inf if row.epsilon is None else row.epsilon, default=None)

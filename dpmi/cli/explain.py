@@ -1,0 +1,85 @@
+"""``dpmi explain``: every accountant's answer for one run, and which of them to believe."""
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dpmi.cli.arguments import AsJson, Delta, NoiseMultiplier, SamplingRate, Steps, Unit, integer
+from dpmi.cli.output import console
+
+if TYPE_CHECKING:
+    from accountants.explanation import Explanation
+
+Buckets = Annotated[
+    int | None, typer.Option(parser=integer, help="K, to warn about a delta that is too large for it.")
+]
+
+
+def explain(
+    *,
+    sampling_rate: SamplingRate,
+    noise_multiplier: NoiseMultiplier,
+    steps: Steps,
+    delta: Delta,
+    unit: Unit,
+    buckets: Buckets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which epsilons of a run are bounds and which are not, why, and which one to state."""
+    from accountants.explanation import explain
+
+    rows = explain(
+        sampling_rate=sampling_rate,
+        noise_multiplier=noise_multiplier,
+        steps=steps,
+        delta=delta,
+        unit=unit,
+        buckets=buckets,
+    )
+    if as_json:
+        print(json.dumps([row.to_dict() for row in rows], indent=2))
+    else:
+        _print(rows)
+
+
+def _print(rows: tuple[Explanation, ...]) -> None:
+    from rich.table import Table
+
+    from accountants.guarantee import rounded_up
+
+    table = Table(
+        "", "accountant", "adjacency", "unit", "epsilon", "delta", "steps", "is it a bound?", box=None
+    )
+    for number, row in enumerate(rows, start=1):
+        verdict = "yes, the smallest" if row.is_smallest else "yes" if row.is_bound else "no"
+        table.add_row(
+            str(number),
+            row.accountant,
+            row.adjacency,
+            row.unit,
+            "-" if row.epsilon is None else rounded_up(row.epsilon),
+            f"{row.delta:g}",
+            str(row.steps),
+            "-" if row.epsilon is None else verdict,
+        )
+    out = console()
+    out.print(table)
+    notes = [
+        f"{number:>2} {row.accountant}, {row.adjacency}: {row.reason}"
+        for number, row in enumerate(rows, start=1)
+    ]
+    for row in rows:
+        if row.is_smallest and row.epsilon is not None:
+            change = "replaced" if row.adjacency == "replace" else "added or removed (a weaker promise)"
+            notes.append(
+                f"   To state: epsilon = {rounded_up(row.epsilon)} ({row.accountant}) at delta = {row.delta:g}, "
+                f"one {row.unit} {change}, {row.steps} steps"
+            )
+    for note in notes:
+        # A file or a pipe gets a line per note, as everywhere.
+        print(textwrap.fill(note, out.width, subsequent_indent="   ") if out.is_terminal else note)
