@@ -11,7 +11,7 @@ import warnings
 
 import typer
 
-from dpmi.cli import accounting, explain, statement, studies
+from dpmi.cli import accounting, explain, plan, statement, studies
 
 app = typer.Typer(
     name="dpmi",
@@ -22,7 +22,10 @@ app = typer.Typer(
 )
 for command in (
     accounting.epsilon,
+    accounting.calibrate,
+    accounting.reconstruction_bound,
     explain.explain,
+    plan.plan,
     statement.statement,
     studies.curve,
     studies.run,

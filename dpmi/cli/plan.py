@@ -1,0 +1,184 @@
+"""``dpmi plan``: what a target epsilon means for training, before anything is trained."""
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from dpmi.cli import figure_file
+from dpmi.cli.arguments import Adjacency, AsJson, Delta, integer, number
+from dpmi.cli.output import console
+
+if TYPE_CHECKING:
+    from accountants.planner import Plan, PlanTable
+    from accountants.verdict import Verdict
+
+PARAMETERS = 10_000
+"""Assumed where nothing is said: a small convolutional network."""
+
+Value = TypeVar("Value")
+
+
+def plan(
+    *,
+    epsilon: Annotated[float, typer.Option(parser=number, help="Target epsilon > 0 of one bucket.")],
+    delta: Delta,
+    class_sizes: Annotated[
+        str | None, typer.Option(help="Records per class, such as 6000,6000,5400.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="File of labels instead: .txt (one a line), .csv or .npy.")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="The column of a .csv file that has several.")] = None,
+    parameters: Annotated[
+        int | None,
+        typer.Option(parser=integer, help=f"Trained parameters of the model; default {PARAMETERS:,}."),
+    ] = None,
+    clusters_per_class: Annotated[
+        str | None, typer.Option(help="Such as 1,10,50; 1 is class-level DP. Default: 1 to 100.")
+    ] = None,
+    sampling_rate: Annotated[
+        str | None, typer.Option(help="Values of q in (0, 1], such as 0.3,0.5. Default: 0.05,0.1,0.2.")
+    ] = None,
+    steps: Annotated[str | None, typer.Option(help="Such as 200,1000. Default: 200,1000.")] = None,
+    adjacency: Adjacency = "replace",
+    all_rows: Annotated[
+        bool, typer.Option("--all", help="Every combination, not only the best for each number of clusters.")
+    ] = False,
+    as_json: AsJson = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw it, too: a .png, .svg or .pdf file.")] = None,
+) -> None:
+    """What noise a target epsilon takes, whether a model can learn under it, and how many subclasses it takes."""
+    if plot is not None:
+        figure_file.check(plot)
+    sizes = _sizes(class_sizes, labels, column)
+    chosen: dict[str, Any] = {}
+    if clusters_per_class is not None:
+        chosen["clusters_per_class"] = _values("--clusters-per-class", clusters_per_class, integer)
+    if sampling_rate is not None:
+        chosen["sampling_rates"] = _values("--sampling-rate", sampling_rate, number)
+    if steps is not None:
+        chosen["steps"] = _values("--steps", steps, integer)
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from accountants.planner import plan as tabulate
+    from accountants.verdict import verdict
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("calibrating")
+        table = tabulate(
+            sizes,
+            target_epsilon=epsilon,
+            delta=delta,
+            parameters=PARAMETERS if parameters is None else parameters,
+            adjacency=adjacency,  # type: ignore[arg-type]  # checked there
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            **chosen,
+        )
+    judged = verdict(table)
+    if plot is not None:
+        from dpmi.cli.plan_plot import draw
+
+        figure_file.save(draw(table), plot)
+    if as_json:
+        print(json.dumps(_as_json(table, judged), indent=2))
+    else:
+        assumed = " (assumed; set --parameters)" if parameters is None else ""
+        _print(table, table.rows if all_rows else table.best, judged, assumed)
+
+
+def _values(option: str, text: str, read: Callable[[str], Value]) -> list[Value]:
+    try:
+        return [read(part.strip()) for part in text.split(",")]
+    except typer.BadParameter as error:
+        raise ValueError(f"{option} is {text!r}: {error.message}; separate values with commas") from None
+
+
+def _sizes(
+    class_sizes: str | None, labels: Path | None, column: str | None
+) -> Mapping[str, int] | Sequence[int]:
+    if (class_sizes is None) == (labels is None):
+        raise ValueError(
+            "exactly one of --class-sizes and --labels is needed: records per class, or a file of labels"
+        )
+    if labels is not None:
+        from dpmi.cli.labels import class_sizes as count
+
+        return count(labels, column=column)
+    if column is not None:
+        raise ValueError(f"--column is {column!r}, but only a --labels file has columns")
+    return _values("--class-sizes", class_sizes or "", integer)
+
+
+def _as_json(table: PlanTable, judged: Verdict) -> dict[str, Any]:
+    from accountants.verdict import rating
+
+    def row(plan: Plan) -> dict[str, Any]:
+        return {**plan.to_dict(), "rating": rating(plan.noise_norm)}
+
+    return {
+        "target_epsilon": table.target_epsilon,
+        "delta": table.delta,
+        "adjacency": table.adjacency,
+        "parameters": table.parameters,
+        "class_sizes": dict(table.class_sizes),
+        "rows": [row(plan) for plan in table.rows],
+        "class_level": row(judged.class_level),
+        "rescue": None if judged.rescue is None else row(judged.rescue),
+        "verdict": list(judged.sentences),
+    }
+
+
+def _print(table: PlanTable, rows: Sequence[Plan], judged: Verdict, assumed: str) -> None:
+    from rich.table import Table
+
+    from accountants.guarantee import rounded_up
+    from accountants.verdict import rating
+
+    told = table.best_setting.guarantee
+    # So that it fits into 100 columns.
+    lines = Table(box=None, pad_edge=False, collapse_padding=True)
+    lines.add_column("unit")
+    for name in ("per\nclass", "buckets\nK", "q", "steps", "sigma", "epsilon", "noise per\ncoordinate"):
+        lines.add_column(name, justify="right")
+    for name in ("noise\nnorm", "empty\ndraw", "records\na step", "passes"):
+        lines.add_column(name, justify="right")
+    lines.add_column("")
+    for row in rows:
+        lines.add_row(
+            row.guarantee.unit,
+            f"{row.clusters_per_class}",
+            f"{row.buckets}",
+            f"{row.mechanism.sampling_rate:g}",
+            f"{row.steps}",
+            f"{row.mechanism.noise_multiplier:.3g}",
+            rounded_up(row.guarantee.epsilon),
+            f"{row.noise_to_signal:.3g}",
+            f"{row.noise_norm:.3g}",
+            "<0.1%" if row.empty_draw < 0.001 else f"{row.empty_draw:.1%}",
+            f"{row.records_per_step:.0f}",
+            f"{row.passes:g}",
+            rating(row.noise_norm),
+        )
+    out = console()
+    out.print(
+        f"{len(table.class_sizes):,} classes, {sum(table.class_sizes.values()):,} records; a model of "
+        f"{table.parameters:,} parameters{assumed}.\n"
+        f"Every row: epsilon at most {table.target_epsilon:g} for one unit (delta = {table.delta:g}, "
+        f"{told.adjacency}, accountant {told.accountant}).\n"
+    )
+    out.print(lines)
+    out.print(
+        "\nnoise per coordinate: sigma / (qK), noise norm: that times sqrt(parameters); the clip norm, and so the "
+        "longest signal, is 1.\n"
+    )
+    for sentence in judged.sentences:
+        out.print(f"- {sentence}")

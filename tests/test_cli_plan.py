@@ -1,0 +1,246 @@
+"""``dpmi plan`` as a user meets it, and the files of labels that it reads."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dpmi.cli.labels import class_sizes
+
+from . import test_cli
+from .test_cli import Dpmi, Outcome, is_one_line
+
+pytestmark = pytest.mark.usefixtures("calibrated_once")
+
+dpmi = test_cli.dpmi
+
+TARGET = ("plan", "--epsilon", 8, "--delta", "1e-4", "--sampling-rate", "0.2", "--steps", "200")
+DIGITS = ("--class-sizes", ",".join(["6000"] * 10), "--parameters", 7706)
+
+
+class TestAnswer:
+    def test_table_and_verdict(self, dpmi: Dpmi) -> None:
+        outcome = dpmi(*TARGET, *DIGITS)
+        assert (outcome.code, outcome.err) == (0, "")
+        rows = [line.split() for line in outcome.out.splitlines() if "hopeless" in line or "doubtful" in line]
+        assert rows[0][:5] == ["class", "1", "10", "0.2", "200"]
+        # sigma, epsilon, sigma / (qK), that times sqrt(d), (1 - q)^K, qN, qT
+        assert rows[0][5:] == ["3.05", "7.992", "1.53", "134", "10.7%", "12000", "40", "hopeless"]
+        assert [row[1] for row in rows[:6]] == ["1", "5", "10", "25", "50", "100"]
+        assert rows[5][-1] == "doubtful"
+        assert "10 classes, 60,000 records; a model of 7,706 parameters." in outcome.out
+        assert "(delta = 0.0001, replace, accountant tight)" in outcome.out
+        said = " ".join(outcome.out.split())
+        assert "- Class-level DP at epsilon 8 (delta = 0.0001, replace, tight) is hopeless:" in said
+        assert "- Subclasses rescue it: from 134 per class on (1,340 buckets" in said
+
+    def test_json_has_every_row_and_agrees_with_the_table(self, dpmi: Dpmi) -> None:
+        outcome = dpmi(*TARGET, *DIGITS, "--clusters-per-class", "1,50", "--json")
+        assert (outcome.code, outcome.err) == (0, "")
+        found = json.loads(outcome.out)
+        assert [(row["unit"], row["buckets"]) for row in found["rows"]] == [("class", 10), ("subclass", 500)]
+        for row in found["rows"]:
+            assert row["epsilon"] <= 8
+            assert (row["delta"], row["adjacency"], row["accountant"]) == (1e-4, "replace", "tight")
+            assert row["noise_to_signal"] == pytest.approx(row["noise_multiplier"] / (0.2 * row["buckets"]))
+        assert found["class_level"] == found["rows"][0]
+        assert found["rescue"]["noise_norm"] <= 1
+        assert found["class_sizes"]["class 9"] == 6000
+        assert len(found["verdict"]) >= 4
+
+    def test_all_rows_and_the_assumed_model(self, dpmi: Dpmi) -> None:
+        arguments = ("--steps", "200,100", "--clusters-per-class", "1", *DIGITS[:2])
+        outcome = dpmi(*TARGET, *arguments)
+        assert "a model of 10,000 parameters (assumed; set --parameters)" in outcome.out
+        assert len(re.findall(r"^class ", outcome.out, flags=re.MULTILINE)) == 1
+        outcome = dpmi(*TARGET, *arguments, "--all")
+        assert len(re.findall(r"^class ", outcome.out, flags=re.MULTILINE)) == 2
+
+    def test_labels_are_counted(self, dpmi: Dpmi, tmp_path: Path) -> None:
+        np.save(tmp_path / "labels.npy", np.repeat(np.arange(10), 6000))
+        counted = dpmi(*TARGET, "--labels", tmp_path / "labels.npy", "--parameters", 7706)
+        assert counted == dpmi(*TARGET, *DIGITS)
+
+    def test_never_imports_torch(self) -> None:
+        program = (
+            "import atexit, sys; from dpmi import cli; "
+            "atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr)); cli.main()"
+        )
+        arguments = [str(part) for part in (*TARGET, *DIGITS)]
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
+        )
+        assert "hopeless" in done.stdout
+        assert done.stderr.split() == ["False"]
+
+
+class TestPlot:
+    @pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+    def test_a_picture_and_nothing_else_is_left(
+        self, dpmi: Dpmi, tmp_path: Path, suffix: str, start: bytes
+    ) -> None:
+        path = tmp_path / f"plan.{suffix}"
+        path.write_text("an older picture")
+        outcome = dpmi(*TARGET, *DIGITS, "--plot", path)
+        assert (outcome.code, outcome.err) == (0, "")
+        assert path.read_bytes().startswith(start)
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_svg_says_what_it_shows(self, dpmi: Dpmi, tmp_path: Path) -> None:
+        dpmi(*TARGET, *DIGITS, "--plot", tmp_path / "plan.svg")
+        # Text is drawn as outlines, with what it says in a comment.
+        said = re.findall("<!-- (.*?) -->", (tmp_path / "plan.svg").read_text(encoding="utf-8"))
+        for label in ("usable", "doubtful", "hopeless", "number of buckets K", "1,000", "200 steps: q = 0.2"):
+            assert any(text.startswith(label) for text in said), label
+
+    @pytest.fixture
+    def nothing_is_computed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from accountants import planner
+
+        monkeypatch.delattr(planner, "calibrate")
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("plan.jpg", "plan.jpg; it must end in .png, .svg, .pdf"),
+            ("plan", "plan; it must end in .png, .svg, .pdf"),
+            ("folder.png", "folder.png, which is a folder; name a file"),
+            ("missing/plan.png", "missing/plan.png; no file can be written there: No such file"),
+            ("file/plan.png", "file/plan.png; no file can be written there: Not a directory"),
+        ],
+    )
+    @pytest.mark.usefixtures("nothing_is_computed")
+    def test_what_cannot_be_written_is_refused_first(
+        self, dpmi: Dpmi, tmp_path: Path, name: str, message: str
+    ) -> None:
+        (tmp_path / "folder.png").mkdir()
+        (tmp_path / "file").write_text("")
+        outcome = dpmi(*TARGET, *DIGITS, "--plot", tmp_path / name)
+        check(outcome, f"--plot is {tmp_path}/{message}")
+
+
+def check(outcome: Outcome, message: str) -> None:
+    assert (outcome.code, outcome.out) == (2, "")
+    assert is_one_line(outcome), outcome.err
+    assert message in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "exactly one of --class-sizes and --labels is needed"),
+        (
+            ("--class-sizes", "3,4", "--labels", "x.txt"),
+            "exactly one of --class-sizes and --labels is needed",
+        ),
+        (("--class-sizes", ""), "--class-sizes is '': '' is not an integer; separate values with commas"),
+        (("--class-sizes", "3,,4"), "--class-sizes is '3,,4': '' is not an integer"),
+        (("--class-sizes", "3 4"), "--class-sizes is '3 4': '3 4' is not an integer; separate values with"),
+        (("--class-sizes", "3,4.5"), "--class-sizes is '3,4.5': '4.5' is not an integer"),
+        (("--class-sizes", "30"), "class_sizes must name at least 2 classes, got 1"),
+        (("--class-sizes", "30,0"), "the size of class 1 must be at least 1, got 0"),
+        (("--class-sizes", "3,4", "--column", "y"), "--column is 'y', but only a --labels file has columns"),
+        (("--class-sizes", "3,4", "--epsilon", "0"), "target_epsilon must be above 0"),
+        (("--class-sizes", "3,4", "--epsilon", "-1"), "target_epsilon must be above 0"),
+        (("--class-sizes", "3,4", "--epsilon", "8%"), "'--epsilon': '8%' is not a number"),
+        (
+            ("--class-sizes", "3,4", "--epsilon", "1e9"),
+            "target_epsilon = 1e+09 is met by a noise_multiplier of",
+        ),
+        (("--class-sizes", "3,4", "--delta", "1e-12"), "delta must be at least 1e-10"),
+        (("--class-sizes", "3,4", "--parameters", "0"), "parameters must be at least 1, got 0"),
+        (
+            ("--class-sizes", "3,4", "--adjacency", "both"),
+            "adjacency must be one of replace, add_remove, got 'both'",
+        ),
+        (("--class-sizes", "3,4", "--sampling-rate", "0.1,2"), "sampling_rate must be in (0, 1], got 2.0"),
+        (("--class-sizes", "3,4", "--steps", "10,x"), "--steps is '10,x': 'x' is not an integer"),
+        (
+            ("--class-sizes", "3,4", "--clusters-per-class", "1,4"),
+            "clusters_per_class must be at most 3, got 4",
+        ),
+    ],
+)
+def test_mistakes(dpmi: Dpmi, arguments: tuple[str, ...], message: str) -> None:
+    check(dpmi(*TARGET, *arguments), message)
+
+
+class TestLabels:
+    def test_text(self, tmp_path: Path) -> None:
+        path = tmp_path / "labels.txt"
+        path.write_text("10\n9\ncat\n9\n cat \n9\n", encoding="utf-8")
+        assert list(class_sizes(path).items()) == [("class 9", 3), ("class 10", 1), ("class cat", 2)]
+
+    def test_table(self, tmp_path: Path) -> None:
+        path = tmp_path / "records.csv"
+        path.write_text('name,person\n"a, b",anna\nc,bert\n\nd,anna\n', encoding="utf-8-sig")
+        assert class_sizes(path, column="person") == {"class anna": 2, "class bert": 1}
+        path.write_text("person\nanna\nbert\n", encoding="utf-8")
+        assert class_sizes(path) == {"class anna": 1, "class bert": 1}
+
+    @pytest.mark.parametrize("kind", [np.uint8, np.int64])
+    def test_array(self, tmp_path: Path, kind: type[np.generic]) -> None:
+        np.save(tmp_path / "labels.npy", np.array([2, 0, 2], dtype=kind))
+        assert class_sizes(tmp_path / "labels.npy") == {"class 0": 1, "class 2": 2}
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("labels.idx", b"", "labels.idx must end in .txt, .csv, .npy"),
+            ("labels.txt", b"", "labels.txt holds no labels"),
+            ("labels.txt", b"1\n\n2\n", "labels.txt: line 2 is empty; every record needs a label"),
+            ("labels.txt", b"\xff\xfe1\n", "labels.txt is not text: "),
+            ("labels.csv", b"", "labels.csv holds no labels"),
+            ("labels.csv", b"label\n", "labels.csv holds no labels"),
+            ("labels.csv", b"id,label\n1,2\n", "has several columns; name one with --column: id, label"),
+            ("labels.csv", b"5\n3\n", "starts with '5', not with the name of a column"),
+            ("labels.npy", b"", "labels.npy is no array that numpy.save wrote"),
+            ("labels.npy", b"1\n2\n", "labels.npy is no array that numpy.save wrote"),
+        ],
+    )
+    def test_unreadable(self, dpmi: Dpmi, tmp_path: Path, name: str, content: bytes, message: str) -> None:
+        (tmp_path / name).write_bytes(content)
+        check(dpmi(*TARGET, "--labels", tmp_path / name), message)
+
+    @pytest.mark.parametrize(
+        ("content", "column", "message"),
+        [
+            ("id,label\n1,2\n3\n", "label", "record 2 has 1 cells for 2 columns, or an empty label"),
+            ("id,label\n1,\n", "label", "record 1 has 2 cells for 2 columns, or an empty label"),
+            ("id,label\n1,2\n", "labels", "has no column 'labels'; it has id, label"),
+        ],
+    )
+    def test_ragged_table(self, dpmi: Dpmi, tmp_path: Path, content: str, column: str, message: str) -> None:
+        (tmp_path / "labels.csv").write_text(content, encoding="utf-8")
+        check(dpmi(*TARGET, "--labels", tmp_path / "labels.csv", "--column", column), message)
+
+    @pytest.mark.parametrize(
+        ("labels", "message"),
+        [
+            (np.eye(3, dtype=int), "holds shape (3, 3) of type int64; expected integers of shape (N,)"),
+            (np.ones(3), "holds shape (3,) of type float64; expected integers of shape (N,)"),
+            (np.array(["a"], dtype=object), "is no array that numpy.save wrote"),
+            (np.array([], dtype=int), "holds no labels"),
+        ],
+    )
+    def test_other_arrays(
+        self,
+        dpmi: Dpmi,
+        tmp_path: Path,
+        labels: np.ndarray[tuple[int, ...], np.dtype[np.generic]],
+        message: str,
+    ) -> None:
+        np.save(tmp_path / "labels.npy", labels)
+        check(dpmi(*TARGET, "--labels", tmp_path / "labels.npy"), message)
+
+    def test_missing_file_and_misplaced_column(self, dpmi: Dpmi, tmp_path: Path) -> None:
+        check(dpmi(*TARGET, "--labels", tmp_path / "no.csv"), "No such file")
+        (tmp_path / "labels.txt").write_text("1\n2\n")
+        outcome = dpmi(*TARGET, "--labels", tmp_path / "labels.txt", "--column", "y")
+        check(outcome, "--column is 'y', but labels file")
