@@ -92,8 +92,12 @@ def verdict(table: PlanTable) -> Verdict:
     return Verdict(class_level, rescue, tuple(sentences))
 
 
-def _number(value: float) -> str:
-    """Three significant digits, without an exponent for what is large."""
+def readable(value: float) -> str:
+    """Three significant digits, without an exponent for what is large.
+
+    >>> readable(0.8684), readable(134.2), readable(1056.3)
+    ('0.868', '134', '1,056')
+    """
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -102,7 +106,7 @@ def _on_class_level(table: PlanTable, row: Plan) -> str:
     return (
         f"Class-level DP at epsilon {table.target_epsilon:g} (delta = {told.delta:g}, {told.adjacency}, "
         f"{told.accountant}) is {rating(row.noise_norm)}: with the best of these settings (q = {q:g}, "
-        f"{row.steps:,} steps, sigma = {sigma:.3g}) the noise of a step is {_number(row.noise_norm)} times as long "
+        f"{row.steps:,} steps, sigma = {sigma:.3g}) the noise of a step is {readable(row.noise_norm)} times as long "
         f"as the longest signal of {row.buckets:,} classes."
     )
 
@@ -112,7 +116,7 @@ def _on_rescue(row: Plan) -> str:
     close = ", which is close to record-level DP" if per_bucket < FEW_RECORDS else ""
     return (
         f"Subclasses rescue it: from {row.clusters_per_class:,} per class on ({row.buckets:,} buckets of "
-        f"{_number(per_bucket)} records on average{close}), with the same setting, the ratio is at most {USABLE:g}."
+        f"{readable(per_bucket)} records on average{close}), with the same setting, the ratio is at most {USABLE:g}."
     )
 
 
@@ -125,7 +129,7 @@ def _no_rescue(table: PlanTable, clusters: int) -> str:
     return (
         f"No number of subclasses makes it usable: that takes {clusters:,} per class "
         f"({clusters * len(table.class_sizes):,} buckets), and {name}, the smallest, has {size:,} records; with one "
-        f"record in each of its buckets the ratio is still {_number(finest.noise_norm)}. What would: a larger "
+        f"record in each of its buckets the ratio is still {readable(finest.noise_norm)}. What would: a larger "
         f"epsilon, {smaller_model}or {clusters:,} records in every class."
     )
 
@@ -138,7 +142,7 @@ def _on_the_whole_class(table: PlanTable, subclasses: int) -> str:
     left = "at delta 1, which is no promise" if log_delta >= 0 else f"at delta {math.exp(log_delta):.2g}"
     return (
         f"A subclass-level epsilon is a promise about one subclass, not about its class: for a class of "
-        f"{subclasses} subclasses, group privacy leaves epsilon {_number(epsilon)} {left}."
+        f"{subclasses:,} subclasses, group privacy leaves epsilon {readable(epsilon)} {left}."
     )
 
 

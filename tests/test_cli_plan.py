@@ -240,7 +240,7 @@ class TestLabels:
         check(dpmi(*TARGET, "--labels", tmp_path / "labels.npy"), message)
 
     def test_missing_file_and_misplaced_column(self, dpmi: Dpmi, tmp_path: Path) -> None:
-        check(dpmi(*TARGET, "--labels", tmp_path / "no.csv"), "No such file")
+        check(dpmi(*TARGET, "--labels", tmp_path / "no.csv"), "no.csv cannot be read: No such file")
         (tmp_path / "labels.txt").write_text("1\n2\n")
         outcome = dpmi(*TARGET, "--labels", tmp_path / "labels.txt", "--column", "y")
         check(outcome, "--column is 'y', but labels file")

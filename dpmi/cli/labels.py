@@ -20,8 +20,8 @@ def class_sizes(path: Path, *, column: str | None = None) -> dict[str, int]:
         column: of a CSV file; needed where it has several.
 
     Raises:
-        ValueError: an unknown suffix, no labels, a missing label or column, or an array of another kind.
-        OSError: the file cannot be read.
+        ValueError: the file cannot be read, an unknown suffix, no labels, a missing label or column, or an
+            array of another kind.
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"labels file {path} must end in {', '.join(SUFFIXES)}")
@@ -34,6 +34,8 @@ def class_sizes(path: Path, *, column: str | None = None) -> dict[str, int]:
             counts = Counter(_lines(path) if path.suffix == ".txt" else _array(path))
     except UnicodeDecodeError as error:
         raise ValueError(f"labels file {path} is not text: {error}") from error
+    except OSError as error:
+        raise ValueError(f"labels file {path} cannot be read: {error.strerror}") from error
     if not counts:
         raise ValueError(f"labels file {path} holds no labels")
     return {f"class {label}": count for label, count in sorted(counts.items(), key=_natural)}

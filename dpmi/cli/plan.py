@@ -141,7 +141,7 @@ def _print(table: PlanTable, rows: Sequence[Plan], judged: Verdict, assumed: str
     from rich.table import Table
 
     from accountants.guarantee import rounded_up
-    from accountants.verdict import rating
+    from accountants.verdict import rating, readable
 
     told = table.best_setting.guarantee
     # So that it fits into 100 columns.
@@ -159,10 +159,10 @@ def _print(table: PlanTable, rows: Sequence[Plan], judged: Verdict, assumed: str
             f"{row.buckets}",
             f"{row.mechanism.sampling_rate:g}",
             f"{row.steps}",
-            f"{row.mechanism.noise_multiplier:.3g}",
+            readable(row.mechanism.noise_multiplier),
             rounded_up(row.guarantee.epsilon),
-            f"{row.noise_to_signal:.3g}",
-            f"{row.noise_norm:.3g}",
+            readable(row.noise_to_signal),
+            readable(row.noise_norm),
             "<0.1%" if row.empty_draw < 0.001 else f"{row.empty_draw:.1%}",
             f"{row.records_per_step:.0f}",
             f"{row.passes:g}",
