@@ -14,6 +14,10 @@ from accountants.guarantee import Adjacency
 from accountants.ledger import Ledger
 from accountants.mechanism import BucketMechanism
 
+STATED_ERROR = 0.01
+"""How far epsilon may lie above the exact value, as a fraction of it: between two counts that are composed, and
+by the interval of privacy losses."""
+
 _POINTS_PER_OCTAVE = 128
 """Step counts composed between one power of two and the next. Epsilon grows at most as fast as the number of
 steps, so the value at the next one is at most 1/128 above."""
@@ -58,8 +62,8 @@ def epsilon_curve(
     """Return epsilon after each number of steps, from one pass over the run.
 
     Up to 128 steps every count is composed by itself, from there on 128 counts per octave, each by adding a
-    power of two to the one before; in between stands the value of the next one. Within 1 % of the exact value,
-    from above.
+    power of two to the one before; in between stands the value of the next one. Within `STATED_ERROR` of the exact
+    value, from above.
 
     Args:
         steps: numbers of steps >= 0, strictly ascending; `range(1, 100_001)` for every step of a run.

@@ -89,16 +89,14 @@ def log_moment(kappa: float, *, sampling_rate: float, noise_multiplier: float) -
     if sigma == 0:
         return math.inf
     power, distance = kappa + 1, 2 / sigma
-    if q == 1:
-        return power * kappa * distance * distance / 2
+    without_sampling = power * kappa * distance * distance / 2
+    # Where that overflows, the sums below would multiply zero by infinity.
+    if q == 1 or math.isinf(without_sampling):
+        return without_sampling
     if kappa.is_integer():
         log_expectation = _binomial_sum(int(power), q, distance)
     elif distance >= SEPARATED:
-        log_expectation = float(
-            np.logaddexp(
-                power * math.log1p(-q), power * math.log(q) + power * kappa * distance * distance / 2
-            )
-        )
+        log_expectation = float(np.logaddexp(power * math.log1p(-q), power * math.log(q) + without_sampling))
     else:
         log_expectation = _integral(power, q, distance)
     # A moment of a likelihood ratio is at least 1; rounding may leave it a hair below.

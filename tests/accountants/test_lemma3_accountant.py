@@ -202,3 +202,9 @@ def test_the_papers_bound_on_the_moment_is_below_the_moment() -> None:
     assert kappa <= sigma**2 * math.log(1 / (q * sigma))
     assert 4 * q**2 * kappa * (kappa + 1) / ((1 - q) * sigma**2) == pytest.approx(0.0136, abs=5e-5)
     assert log_moment(kappa, sampling_rate=q, noise_multiplier=sigma) == pytest.approx(1.3698, abs=5e-5)
+
+
+@pytest.mark.parametrize("sigma", [1e-149, 1e-153, 1e-160, 1e-308, 5e-324])
+@pytest.mark.parametrize("kappa", [0.5, 1.0, 3.0])
+def test_next_to_no_noise_is_never_taken_for_privacy(kappa: float, sigma: float) -> None:
+    assert log_moment(kappa, sampling_rate=0.2, noise_multiplier=sigma) > 1e200
