@@ -47,8 +47,9 @@ RESOLUTION = 0.1
 """Interval / standard deviation of one step's loss, or less: epsilon is then within 0.3 % of its limit, by the
 benchmark `accounting`, and the error falls with the square of the interval."""
 
-COMFORTABLE_POINTS = 1e5
-"""Of the whole run: a tenth of a second. A short run gets a finer interval than `RESOLUTION` until it has them."""
+COMFORTABLE_POINTS = 4e4
+"""Of the whole run: some hundredths of a second. A short run gets a finer interval than `RESOLUTION` until it has
+them."""
 
 _MOST_POINTS = 2.5e5
 """Of one step: a second."""
@@ -144,8 +145,7 @@ def fine_interval(ledger: Ledger, adjacency: Adjacency, *, points: float = COMFO
         points: of the whole run, up to which an interval is cheap.
     """
     spread, width = _scale(ledger, adjacency)
-    run_width = width + 2 * _TAIL * spread * math.sqrt(ledger.steps)
-    wanted = min(RESOLUTION * spread, run_width / points)
+    wanted = min(RESOLUTION * spread, _run_width(spread, width, ledger.steps) / points)
     return max(2.0 ** math.floor(math.log2(wanted)), _finest(ledger, width))
 
 
@@ -156,6 +156,16 @@ def intervals(ledger: Ledger, adjacency: Adjacency) -> Iterator[float]:
     while interval >= finest:
         yield interval
         interval /= 4
+
+
+def points(ledger: Ledger, adjacency: Adjacency, interval: float) -> float:
+    """Return how many privacy losses of the whole run there are at an interval."""
+    spread, width = _scale(ledger, adjacency)
+    return _run_width(spread, width, ledger.steps) / interval
+
+
+def _run_width(spread: float, width: float, steps: int) -> float:
+    return width + 2 * _TAIL * spread * math.sqrt(steps)
 
 
 def _finest(ledger: Ledger, width: float) -> float:

@@ -122,7 +122,7 @@ def test_a_coarser_interval_never_lowers_epsilon(
 
 def test_the_interval_is_said() -> None:
     answer = ledger_of(0.2, 1.6, 200).guarantee(delta=1e-3, unit="class")
-    assert answer.caveats == ("an upper bound: privacy losses are moved to multiples of 0.00049",)
+    assert answer.caveats == ("an upper bound: privacy losses are moved to multiples of 0.002",)
 
 
 @pytest.mark.parametrize(
