@@ -7,7 +7,7 @@ import platform
 
 import torch
 
-from . import attack_batching, bucket_step, demo
+from . import accounting, attack_batching, bucket_step, demo
 
 
 def main() -> None:
@@ -15,6 +15,8 @@ def main() -> None:
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads\n"
     )
+    accounting.run()
+    print()
     bucket_step.run()
     print()
     attack_batching.main()
