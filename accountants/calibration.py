@@ -198,8 +198,8 @@ def _most_steps(coarse: _Cost, exact: _Cost, target: float, start: float, delta:
     most = min(MOST_STEPS, math.floor(delta / (2 * pld.ROUNDING_PER_STEP)))
     if exact(1) > target:
         raise ValueError(
-            f"target_epsilon = {target:g} cannot be met: one step alone costs {exact(1):.4g}. "
-            "Raise noise_multiplier or target_epsilon, or lower sampling_rate"
+            f"target_epsilon = {target:g} cannot be met: one step alone costs {exact(1):.4g}, the nearest target that "
+            "can. Or raise noise_multiplier, or lower sampling_rate"
         )
     found = _largest(
         lambda x: coarse(round(x)), lambda x: exact(round(x)), target, 1.0, float(most), start=start

@@ -93,7 +93,7 @@ def test_a_target_that_any_sampling_rate_meets_gives_all_of_it() -> None:
 @pytest.mark.parametrize(
     ("missing", "target", "changed", "message"),
     [
-        ("steps", 0.1, {}, r"target_epsilon = 0.1 cannot be met: one step alone costs 0.\d+. Raise noise"),
+        ("steps", 0.1, {}, r"target_epsilon = 0.1 cannot be met: one step alone costs 0.\d+, the nearest target"),
         ("steps", 1e6, {"noise_multiplier": 100.0, "delta": 1e-10}, r"not used up by 500000 steps"),
         ("noise_multiplier", 1e7, {"steps": 1}, r"met by a noise_multiplier of 0.01 already"),
         ("noise_multiplier", 1e-9, {"delta": 1e-10}, r"cannot be met by a noise_multiplier up to 1e\+06"),
