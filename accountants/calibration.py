@@ -230,7 +230,7 @@ def _largest(
         return None if exact(lower) > target else lower
     value = _root(coarse, aim, lower, upper)
     # By which power of the value epsilon rises here.
-    power = max(0.1, math.log((coarse(1.02 * value) + 1e-300) / (coarse(value) + 1e-300)) / math.log(1.02))
+    power = max(0.1, math.log((coarse(value) + 1e-300) / (coarse(value / 1.02) + 1e-300)) / math.log(1.02))
     for _ in range(_MOST_CORRECTIONS):
         epsilon = exact(value)
         if target * (1 - SHORT_OF_TARGET) <= epsilon <= target:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import norm
@@ -69,6 +69,12 @@ def test_one_more_step_would_exceed_the_target() -> None:
         }
     ),
 )
+@example(  # the answer is a sampling rate next to 1
+    missing="sampling_rate",
+    target=37.0,
+    exponent=-5.0,
+    run={"sampling_rate": 0.5, "noise_multiplier": 7.25, "steps": 385},
+)
 def test_it_never_exceeds_the_target_and_comes_close_to_it(
     missing: str, target: float, exponent: float, run: dict[str, Any]
 ) -> None:
@@ -93,7 +99,12 @@ def test_a_target_that_any_sampling_rate_meets_gives_all_of_it() -> None:
 @pytest.mark.parametrize(
     ("missing", "target", "changed", "message"),
     [
-        ("steps", 0.1, {}, r"target_epsilon = 0.1 cannot be met: one step alone costs 0.\d+, the nearest target"),
+        (
+            "steps",
+            0.1,
+            {},
+            r"target_epsilon = 0.1 cannot be met: one step alone costs 0.\d+, the nearest target",
+        ),
         ("steps", 1e6, {"noise_multiplier": 100.0, "delta": 1e-10}, r"not used up by 500000 steps"),
         ("noise_multiplier", 1e7, {"steps": 1}, r"met by a noise_multiplier of 0.01 already"),
         ("noise_multiplier", 1e-9, {"delta": 1e-10}, r"cannot be met by a noise_multiplier up to 1e\+06"),
