@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 from ipykernel.kernelspec import write_kernel_spec
 from jupyter_client.kernelspec import KernelSpecManager
@@ -31,7 +32,27 @@ print(json.dumps({
     "public_mean": without.public_mean.mean().item(),
     "scheduled_steps": [optimizer.released_steps, scheduler.last_epoch],
 }))
-"""
+""",
+    "02_epsilon_for_classes": """
+import json
+print(json.dumps({
+    "group": [vacuous, at_least.tolist()],
+    "correlations": {unit: trend.loc[unit].to_list()[1:] for unit in trend.index},
+    "answers": {f"{adjacency} {accountant}": v for (adjacency, accountant), v in answers.items()},
+    "printed": PAPER["printed"].to_list(),
+    "counterexample": [formula.epsilon, truth.epsilon, all(c.holds for c in formula.conditions)],
+    "ratio": ratio.tolist(),
+    "measured": list(measured.values()),
+    "bounds": B.tolist(),
+    "reached": reached.tolist(),
+    "curves": [[curves[i][kappas == k].item() for k in dots] for i in range(3)],
+    "attacked": [attacked[i].tolist() for i in range(3)],
+    "together": list(together.values()),
+    "in_hundred": in_hundred,
+    "chosen": chosen.astype(float).to_numpy().tolist(),
+    "allowed": list(allowed.values()),
+}))
+""",
 }
 
 
@@ -101,6 +122,64 @@ def test_values_of_the_first_notebook(executed: tuple[str, Any]) -> None:
     assert found["evaluator"] >= 0.8
     assert found["distances"]["plain"] == min(found["distances"].values())
     assert found["public_mean"] < found["distances"]["plain"]
+
+
+def test_values_of_the_second_notebook(executed: tuple[str, Any]) -> None:
+    name, notebook = executed
+    if name != "02_epsilon_for_classes":
+        pytest.skip("another notebook")
+    found = json.loads(notebook.cells[-1].outputs[0].text)
+
+    vacuous, at_least = found["group"]
+    assert vacuous == 6, "n e^((n-1) epsilon) delta reaches 1"
+    assert at_least == sorted(at_least)
+    assert at_least[-1] > 10_000, "no class-level promise comes from a record-level one"
+    rho, p = found["correlations"]["subclass"]
+    assert rho < -0.5
+    assert p < 0.05
+    assert found["correlations"]["record"][1] > 0.1, "the text says: no clear trend"
+
+    # Independent of this package: [Z20]'s print, and values that two implementations agree on.
+    answers = found["answers"]
+    assert answers["replace theorem1"] == pytest.approx(found["printed"], abs=0.05)
+    assert answers["replace tight"] == pytest.approx([15.92, 5.44, 4.47, 112.5, 61.5], rel=0.005)
+    assert answers["add_remove tight"] == pytest.approx([7.448, 2.452, 1.994, 56.32, 23.40], rel=0.005)
+    for adjacency in ("replace", "add_remove"):
+        assert np.all(np.less(answers[f"{adjacency} tight"], answers[f"{adjacency} lemma3"]))
+    below = np.less(answers["replace theorem1"], answers["replace tight"])
+    assert below.tolist() == [False, False, False, True, True], "MNIST better than printed, Faces94 worse"
+
+    formula, truth, conditions_hold = found["counterexample"]
+    assert conditions_hold
+    assert (formula, truth) == pytest.approx((17.17, 17.98), rel=0.005)
+    assert min(found["ratio"]) < 0.5
+    assert max(found["ratio"]) > 1.5
+    for _, claimed, at_least_delta, error in found["measured"]:
+        assert at_least_delta - 5 * error > claimed, "shown without an accountant"
+
+    bounds, reached = np.array(found["bounds"]), np.array(found["reached"])
+    expected = [[0.717, 0.331], [0.315, 0.0645], [0.273, 0.0503], [0.194, 0.0291], [0.646, 0.256]]
+    assert bounds == pytest.approx(np.array(expected), abs=0.002)
+    assert reached == pytest.approx(bounds, abs=0.03)
+    assert np.array(found["attacked"]) == pytest.approx(np.array(found["curves"]), abs=0.03)
+    assert found["in_hundred"] == 72
+    assert found["together"] == sorted(found["together"])
+    assert found["together"][1] > 0.95, "two subclasses are nearly certain"
+
+    targets, noise, replace, _ = np.array(found["chosen"]).T
+    assert np.all(replace <= targets)
+    assert replace == pytest.approx(targets, rel=0.01)
+    assert noise[1] == pytest.approx(4.02, abs=0.02)
+    assert found["allowed"] == sorted(found["allowed"])
+
+
+def test_table_of_the_second_notebook_shows_the_paper_beside_the_truth() -> None:
+    (path,) = (path for path in NOTEBOOKS if path.stem == "02_epsilon_for_classes")
+    notebook = nbformat.read(path, as_version=4)
+    (cell,) = (c for c in notebook.cells if c.cell_type == "code" and "PAPER = pd.DataFrame" in c.source)
+    (shown,) = (output.data["text/html"] for output in cell.outputs if "data" in output)
+    for number in ("15.92", "18.58", "112.5", "62.04"):
+        assert number in shown
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
