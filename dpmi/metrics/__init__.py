@@ -1,7 +1,7 @@
 """How close an attacker came, what that is worth without the model, and how good the classifier is."""
 
 from .accuracy import accuracy, confidence
-from .advantage import Interval, advantage, advantage_over_nearest, confidence_interval
+from .advantage import Interval, advantage, advantage_over_nearest, confidence_interval, success_rate
 from .baselines import Baselines, baselines
 from .distance import Distances, mia_distance
 
@@ -11,6 +11,7 @@ METRICS: dict[str, str] = {
     "ssim": "MIA distance: 1 - SSIM (11x11 Gaussian window), to the nearest private image of the class",
     "baselines": "MIA distance without a model: blank image, public mean, nearest public image (an oracle)",
     "advantage": "share of the distance without the model that the attack saved, with a bootstrap interval",
+    "success_rate": "share of classes with an advantage above 0, with a Clopper-Pearson interval",
     "accuracy": "fraction of images that the classifier labels correctly",
     "confidence": "the classifier's probability of an image's label",
 }
@@ -27,4 +28,5 @@ __all__ = [
     "confidence",
     "confidence_interval",
     "mia_distance",
+    "success_rate",
 ]

@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
-from dpmi.metrics import Baselines, advantage, advantage_over_nearest, confidence_interval
+from dpmi.metrics import Baselines, advantage, advantage_over_nearest, confidence_interval, success_rate
 
 NAN = math.nan
 
@@ -98,3 +99,41 @@ def test_bad_table(values: list[float]) -> None:
 def test_bad_confidence() -> None:
     with pytest.raises(ValueError, match=r"confidence must be in \(0, 1\); got 95"):
         confidence_interval([[1.0, 2.0]], confidence=95)
+
+
+@pytest.mark.parametrize("won", [0, 1, 4, 10])
+def test_success_of_one_seed_is_clopper_pearson(won: int) -> None:
+    found = success_rate([[0.2] * won + [-0.2] * (10 - won)])
+    expected = stats.binomtest(won, 10).proportion_ci(0.95, method="exact")
+    assert found == pytest.approx((won / 10, expected.low, expected.high))
+
+
+def test_more_seeds_that_win_the_same_classes_tell_nothing_new_about_classes() -> None:
+    one = [0.3, 0.1, -0.1, -0.4]
+    assert success_rate([one, one, one]) == success_rate([one])
+
+
+def test_success_is_averaged_over_seeds() -> None:
+    # 3 wins of 8: to gain exactly nothing is no win.
+    assert success_rate([[0.3, 0.1, 0.0, -0.4], [0.2, -0.1, -0.1, -0.1]]).mean == 3 / 8
+
+
+def test_success_leaves_out_what_is_undefined() -> None:
+    assert success_rate([[0.3, math.nan, -0.1], [0.3, math.nan, -0.1]]) == success_rate([[0.3, -0.1]])
+    assert all(math.isnan(value) for value in success_rate([[math.nan, math.nan]]))
+
+
+def test_interval_of_success_covers_the_truth_though_seeds_repeat_classes() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        easy = rng.random(10) < 0.2  # a class is won on every model, but for a tenth of the seeds, or on none
+        advantages = np.where(easy & (rng.random((3, 10)) < 0.9), 0.1, -0.1)
+        _, low, high = success_rate(advantages)
+        covered += low <= 0.18 <= high
+    assert covered >= 0.95 * 400
+
+
+def test_success_needs_a_table() -> None:
+    with pytest.raises(ValueError, match="seeds, classes"):
+        success_rate([0.1, 0.2])
