@@ -1,8 +1,8 @@
 """Tables, pictures and one page that show what a study found.
 
-:func:`write` makes all of them. :mod:`~dpmi.report.tables` has the numbers, :mod:`~dpmi.report.words` how
-each is written, :mod:`~dpmi.report.answer` the conclusion; :mod:`~dpmi.report.curve` and
-:mod:`~dpmi.report.reconstructions` draw.
+:func:`write` makes all of them. :mod:`~dpmi.report.tables` and :mod:`~dpmi.report.bounds` have the numbers,
+:mod:`~dpmi.report.words` how each is written, :mod:`~dpmi.report.answer` the conclusion;
+:mod:`~dpmi.report.curve` and :mod:`~dpmi.report.reconstructions` draw.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from dpmi.report import answer, cells, curve, html, markdown, reconstructions, tables
+from dpmi.report import answer, bounds, cells, curve, html, markdown, reconstructions, tables
 from dpmi.study.results import Results
 
 __all__ = ["write"]
@@ -35,6 +35,7 @@ def write(results: Results, directory: Path) -> Path:
     shown = {
         "outcomes": cells.outcomes(summary, kind),
         "baselines": cells.baselines(summary, kind),
+        "any_attack": cells.any_attack(summary, bounds.bounds(results.trials)),
         "correlations": cells.correlations(correlations),
         "accounts": cells.accounts(summary),
     }

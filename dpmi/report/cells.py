@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from dpmi.report import words
+from dpmi.report.bounds import PRIORS
 from dpmi.report.tables import claim_of, rows_of
 
 
 class Table(NamedTuple):
-    """A table ready to be shown; the first cell of a row names the row."""
+    """A table ready to be shown; the first cell of a row names the row, the notes stand under the table."""
 
     caption: str
     header: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
+    notes: tuple[str, ...] = ()
 
 
 def measured(row: Any, measure: str, *, share: bool = False) -> str:
@@ -80,6 +82,60 @@ def baselines(summary: pd.DataFrame, distance_kind: str) -> Table:
     )
 
 
+def any_attack(summary: pd.DataFrame, bounds: Mapping[str, Sequence[float]]) -> Table:
+    """How often the attack succeeded, and how often any attack could, given its chance without the bucket.
+
+    Args:
+        summary: of :func:`dpmi.report.tables.summary`.
+        bounds: of :func:`dpmi.report.bounds.bounds`.
+    """
+    rows = [
+        (
+            row.label,
+            row.attack,
+            measured(row, "success", share=True),
+            # The largest over the seeds holds for every run, as the epsilons do.
+            *(words.bound(max(values)) for values in zip(*map(bounds.__getitem__, row.trials), strict=True)),
+            _protected(row.unit),
+        )
+        for row in rows_of(summary)
+    ]
+    return Table(
+        "Measured: share of classes whose reconstruction is nearer to a private image of the class than a "
+        "blank image and the mean public image are, over seeds, with 95 % Clopper-Pearson intervals. "
+        "Bound: the largest probability with which any attack succeeds against one unit, rounded up.",
+        (
+            "Model",
+            "Attack",
+            "Measured success",
+            *(f"Bound at kappa = {prior:g}" for prior in PRIORS),
+            "The bound is for",
+        ),
+        rows,
+        (
+            "kappa is an attacker's chance of success without that one unit having been used: from public "
+            "images, from the other units, by luck. The bound holds for any attack and any criterion of "
+            "success, also for those that were not run here (Hayes, Mahloujifar, Balle 2023; accountant: "
+            "tight).",
+            "It is for one unit alone. A class has many records or subclasses, so a bound for one of these "
+            "says nothing about the class. Success was measured on classes, so it compares with a bound for "
+            "one class only, and only at the right kappa: the share of classes that the attack wins on models "
+            "trained without the class. That share was not measured and can be far from 0.01 or 0.1, so a "
+            "measured success above a bound is no contradiction. A measured success below it says nothing "
+            "about stronger attacks.",
+            "The models of a study are seeded, so that it can be repeated, and whoever knows the seed can "
+            "remove the noise: the bound, like the epsilon, is that of the same run with secret randomness. "
+            "Where the privacy statement is conditional on the partition, so is the bound.",
+        ),
+    )
+
+
+def _protected(unit: str) -> str:
+    if unit == "none":
+        return words.MISSING
+    return "one class" if unit == "class" else f"one {unit}, not a whole class"
+
+
 def accounts(summary: pd.DataFrame) -> Table:
     """The epsilon of every private model under each account, and the mechanism that it is about."""
     models = summary[summary["unit"] != "none"].drop_duplicates("label")
@@ -118,6 +174,10 @@ def accounts(summary: pd.DataFrame) -> Table:
             "units",
         ),
         rows,
+        (
+            "Theorem 1 of Zhang et al. (2020) is printed to compare with that paper. It can be smaller than "
+            "the true epsilon and is never a guarantee.",
+        ),
     )
 
 

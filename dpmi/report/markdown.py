@@ -24,10 +24,10 @@ def render(results: Results, findings: list[Finding], tables: dict[str, Table]) 
 
 
 def pipe_table(table: Table) -> str:
-    """A table in pipes, under its caption."""
+    """A table in pipes, under its caption and above its notes."""
     lines = [table.header, ("---",) * len(table.header), *table.rows]
     body = "\n".join("| " + " | ".join(escape(cell) for cell in line) + " |" for line in lines)
-    return f"{escape(table.caption)}\n\n{body}"
+    return "\n\n".join([escape(table.caption), body, *map(escape, table.notes)])
 
 
 def escape(text: str) -> str:

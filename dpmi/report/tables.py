@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from dpmi.metrics.advantage import confidence_interval
+from dpmi.metrics.advantage import confidence_interval, success_rate
 from dpmi.report.words import Claim
 from dpmi.study.results import Results
 
@@ -26,6 +26,7 @@ BASELINES = ["distance_blank", "distance_public_mean", "distance_public_nearest"
 OVER_SEEDS = ["distance", "test_accuracy", "train_accuracy", "score"]
 RANGE = {"distance": (0.0, math.inf)}  # the others are shares, in [0, 1]
 OVER_SEEDS_AND_CLASSES = ["advantage", "advantage_over_nearest"]
+UNKNOWN = (math.nan, math.nan, math.nan)
 CONFIDENCE = 0.95
 RESAMPLES = 9_999
 FEWEST_EPSILONS = 3
@@ -75,7 +76,8 @@ def summary(results: Results) -> pd.DataFrame:
     four epsilons, each the largest over the seeds, so that it holds for every run; the mechanism; the mean
     baselines; and ``<measure>``, ``<measure>_low``, ``<measure>_high`` for every measure. Distance, accuracy
     and score have a Student interval over seeds. The two advantages have the interval over seeds and classes
-    of :func:`dpmi.metrics.advantage.confidence_interval`.
+    of :func:`dpmi.metrics.advantage.confidence_interval`. ``success`` is
+    :func:`dpmi.metrics.advantage.success_rate`, with its interval.
     """
     rows = []
     for key, trials in results.trials.groupby(SETTING, dropna=False, sort=False):
@@ -88,7 +90,11 @@ def summary(results: Results) -> pd.DataFrame:
         for measure in OVER_SEEDS:
             _put(row, measure, t_interval(trials[measure], RANGE.get(measure, (0.0, 1.0))))
         for measure in OVER_SEEDS_AND_CLASSES:
-            _put(row, measure, _interval_over_seeds_and_classes(results.per_class, trials, measure))
+            values = _by_seed_and_class(results.per_class, trials, measure)
+            # pivot_table leaves out what is NaN everywhere, which is how a baseline without public data looks.
+            _put(row, measure, confidence_interval(values) if values.size else UNKNOWN)
+        won = _by_seed_and_class(results.per_class, trials, "advantage")
+        _put(row, "success", success_rate(won) if won.size else UNKNOWN)
         rows.append(row)
     return _in_reading_order(pd.DataFrame(rows))
 
@@ -97,15 +103,9 @@ def _put(row: dict[str, object], measure: str, values: tuple[float, float, float
     row[measure], row[f"{measure}_low"], row[f"{measure}_high"] = values
 
 
-def _interval_over_seeds_and_classes(
-    per_class: pd.DataFrame, trials: pd.DataFrame, measure: str
-) -> tuple[float, float, float]:
+def _by_seed_and_class(per_class: pd.DataFrame, trials: pd.DataFrame, measure: str) -> np.ndarray:
     mine = per_class[per_class["trial"].isin(trials["trial"])]
-    values = mine.pivot_table(index="trial", columns="class_index", values=measure).to_numpy(dtype=np.float64)
-    # pivot_table leaves out what is NaN everywhere, which is how a baseline without public data looks.
-    if values.size == 0:
-        return math.nan, math.nan, math.nan
-    return confidence_interval(values)
+    return mine.pivot_table(index="trial", columns="class_index", values=measure).to_numpy(dtype=np.float64)
 
 
 def _in_reading_order(table: pd.DataFrame) -> pd.DataFrame:

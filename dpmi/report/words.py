@@ -56,6 +56,17 @@ def epsilon(value: float) -> str:
     return f"{math.ceil(value * scale - 1e-9) / scale:.4g}"
 
 
+def bound(probability: float) -> str:
+    """A bound on a probability as a percentage, rounded up to one decimal; at 1 it bounds nothing.
+
+    >>> [bound(value).replace(GLUE, " ") for value in (0.33041, 0.717, 0.99901, 1.0)]
+    ['33.1 %', '71.7 %', '100 %: no bound', '100 %: no bound']
+    """
+    # The slack is that of epsilon().
+    tenths = math.ceil(1000 * probability - 1e-9)
+    return f"100{GLUE}%: no bound" if tenths >= 1000 else f"{tenths / 10:.1f}{GLUE}%"
+
+
 def delta(value: float) -> str:
     """Short scientific notation.
 

@@ -169,6 +169,20 @@ def test_summary_links_its_neighbours(directory: Path):
     )
 
 
+def test_the_bound_and_its_notes_are_in_both(page: str, directory: Path):
+    text = (directory / "summary.md").read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
+    assert "| 33.2 % | 71.7 % | one subclass, not a whole class |" in text
+    assert "| 100 %: no bound | 100 %: no bound | – |" in text
+    assert "<h2>What any attack could do</h2>" in page
+    for shown in (text, unescape(page)):
+        assert "kappa is an attacker's chance of success" in shown
+        assert "It can be smaller than the true epsilon and is never a guarantee." in shown
+
+
+def test_a_pipe_table_has_its_notes_below():
+    assert pipe_table(Table("c", ("a",), [("1",)], ("n <", "m"))).endswith("| 1 |\n\nn &lt;\n\nm")
+
+
 def test_a_pipe_table_keeps_its_columns():
     assert (
         pipe_table(Table("c", ("a", "b"), [("1|2", "3")])) == "c\n\n| a | b |\n| --- | --- |\n| 1\\|2 | 3 |"

@@ -62,6 +62,30 @@ def test_the_advantage_interval_is_over_seeds_and_classes(results: Results):
     assert (row["advantage"], row["advantage_low"], row["advantage_high"]) == pytest.approx(tuple(expected))
 
 
+def test_measured_success_is_the_share_of_classes_above_zero(results: Results):
+    row = tables.summary(results).iloc[1]
+    # Two seeds win classes 0 and 1, the third class 0 alone: 5 of 30; class 9 gains exactly nothing.
+    won = {(seed, index) for seed in (0, 1, 2) for index in (0, 1)} - {(2, 1)}
+    places = {trial: seed for seed, trial in enumerate(row["trials"])}
+    per_class = results.per_class.copy()
+    mine = per_class["trial"].isin(row["trials"])
+    per_class.loc[mine, "advantage"] = [
+        0.3 if (places[r.trial], r.class_index) in won else 0.0 if r.class_index == 9 else -0.2
+        for r in tables.rows_of(per_class[mine])
+    ]
+    found = tables.summary(Results(**(vars(results) | {"per_class": per_class}))).iloc[1]
+    assert found["success"] == pytest.approx(5 / 30)
+    # Between those of 1 and of 2 out of 10 classes: three seeds are not thirty classes.
+    one, two = (stats.binomtest(k, 10).proportion_ci(method="exact") for k in (1, 2))
+    assert one.low < found["success_low"] < two.low
+    assert one.high < found["success_high"] < two.high
+
+
+def test_unknown_advantages_are_no_success_and_no_failure(results: Results):
+    unknown = Results(**(vars(results) | {"per_class": results.per_class.assign(advantage=math.nan)}))
+    assert tables.summary(unknown)[["success", "success_low", "success_high"]].isna().all(axis=None)
+
+
 def test_no_public_data_leaves_the_oracle_advantage_empty(results: Results):
     blind = Results(
         **(vars(results) | {"per_class": results.per_class.assign(advantage_over_nearest=math.nan)})
