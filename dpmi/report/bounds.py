@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import pandas as pd
@@ -11,10 +12,6 @@ from dpmi.report.tables import rows_of
 
 PRIORS = (0.01, 0.1)
 """kappa: chances of success without the bucket, in [0, 1]."""
-
-LARGEST_EPSILON = 500.0
-"""Beyond it 1, which is always a bound, is given instead of B. A run of many steps with so little noise has a B
-that differs from 1 in no digit that is printed, and composing it can take minutes and gigabytes."""
 
 
 def bounds(trials: pd.DataFrame) -> dict[str, tuple[float, ...]]:
@@ -29,7 +26,7 @@ def bounds(trials: pd.DataFrame) -> dict[str, tuple[float, ...]]:
     """
     return {
         row.trial: _bounds(row.sampling_rate, row.noise_multiplier, int(row.steps))
-        if row.unit != "none" and row.epsilon <= LARGEST_EPSILON
+        if math.isfinite(row.epsilon)
         else (1.0,) * len(PRIORS)
         for row in rows_of(trials)
     }

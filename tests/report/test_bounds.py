@@ -5,9 +5,8 @@ import math
 import pandas as pd
 import pytest
 
-from accountants import BucketMechanism, Ledger, reconstruction_bound
 from dpmi.report import cells, tables, words
-from dpmi.report.bounds import LARGEST_EPSILON, PRIORS, bounds
+from dpmi.report.bounds import bounds
 
 from .conftest import SETTINGS, make_results
 
@@ -48,12 +47,6 @@ def test_the_bound_is_that_of_the_trials_mechanism():
 )
 def test_where_nothing_is_promised_the_bound_is_one(changes: dict[str, object]):
     assert bounds(trial(**changes))["t"] == (1.0, 1.0)
-
-
-def test_the_largest_epsilon_that_is_composed_prints_no_bound_anyway():
-    run = Ledger().record(BucketMechanism(sampling_rate=0.2, noise_multiplier=0.25), 200)
-    assert run.guarantee(delta=1e-3, unit="class").epsilon < LARGEST_EPSILON
-    assert words.bound(reconstruction_bound(run, PRIORS[0]).item()).endswith("no bound")
 
 
 def test_every_model_and_attack_has_its_measured_success_beside_the_bound():
