@@ -6,10 +6,10 @@ The limits are a rule of thumb from this project's own studies (`make results`; 
 | --- | --- | --- |
 | MNIST, subclass-DP, d = 7,706, q = 0.2, K = 500 | 98.7 % | 0.26: 96.5, 0.70: 94.1, 1.4: 86.5, 2.6: 70.4, 3.2: 66.7 % |
 | the same, K = 1000, 250, 100 | 98.8 % | 0.70: 91.3, 2.8: 70.7, 7.0: 34.3 % |
-| Faces94, class-DP, d = 638,552, q = 0.33, K = 152 | 99.3 % | 0.32: 98.8, 13: 26.7, 19: 15.8, 25: 13.1 % |
+| Faces94, class-DP, d = 638,552, q = 0.33, K = 152 | 99.3 % | 0.16: 99.2, 13: 26.7, 19: 15.8, 25: 13.1 % |
 
 Up to `USABLE` every model kept nine tenths of the undefended accuracy; from `HOPELESS` on each lost a quarter
-or more. Those runs took 137 to 600 steps.
+or more. Those runs took 137 to 1,200 steps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FEW_RECORDS = 5
 
 RULE_OF_THUMB = (
     f"The limits {USABLE:g} (usable) and {HOPELESS:g} (hopeless) are a rule of thumb from this project's studies "
-    "(docs/results, 137 to 600 steps), not a guarantee. Fewer steps have less noise in each, but a model needs "
+    "(docs/results, 137 to 1,200 steps), not a guarantee. Fewer steps have less noise in each, but a model needs "
     "enough of them to learn: name those that yours needs."
 )
 
