@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,8 +26,8 @@ steps, so the value at the next one is at most 1/128 above."""
 _POINTS = 1e4
 """Privacy losses of the whole run, up to which an interval is cheap: a curve composes a thousand times."""
 
-_TAIL = 1e-16
-"""Mass that one composition may move to an infinite loss; there are a few thousand of them in a curve."""
+_TAIL = 1e-4
+"""Share of delta that all steps and compositions together may move to an infinite loss: it adds as much to delta."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,17 +101,20 @@ def _composed(
     """Return the counts that were composed, from 0 to ``most``, and the epsilon of each."""
     ledger = Ledger().record(mechanism, most)
     pld.check(ledger, delta=delta)
-    # One interval for all: that of the longest run, which RESOLUTION makes fine enough for one step too.
-    interval = pld.fine_interval(ledger, adjacency, points=_POINTS)
-    powers: dict[int, Any] = {1: pld.one_step(mechanism, adjacency, interval).distribution}
+    # One interval for all, that of the longest run: its RESOLUTION is for one step. Twice of it is fine enough here.
+    interval = 2 * pld.fine_interval(ledger, adjacency, points=_POINTS)
+    # Half to the steps. What a power has lost is lost again in every run that it is added to: in all once a step.
+    log_tail = max(-50.0, math.log(_TAIL * delta / 2 / most))
+    tail = _TAIL * delta / 4 / most
+    powers: dict[int, Any] = {1: pld.one_step(mechanism, adjacency, interval, log_tail).distribution}
     counts, epsilons, run = [0], [0.0], None
     while counts[-1] < most:
         stride = 1 << max(0, counts[-1].bit_length() - _POINTS_PER_OCTAVE.bit_length())
         while stride > most - counts[-1]:
             stride //= 2
         if stride not in powers:
-            powers[stride] = powers[stride // 2].compose(powers[stride // 2], _TAIL)
-        run = powers[1] if run is None else run.compose(powers[stride], _TAIL)
+            powers[stride] = powers[stride // 2].compose(powers[stride // 2], tail)
+        run = powers[1] if run is None else run.compose(powers[stride], tail)
         counts.append(counts[-1] + stride)
         epsilons.append(pld.Composition(run, counts[-1], interval).epsilon(delta))
     return np.array(counts), np.maximum.accumulate(epsilons)

@@ -198,8 +198,10 @@ def compose(ledger: Ledger, *, adjacency: Adjacency, interval: float) -> Composi
 
 
 @lru_cache(maxsize=16)  # a calibration, a curve and a table of both adjacencies ask for the same step again
-def one_step(mechanism: BucketMechanism, adjacency: Adjacency, interval: float) -> Composition:
-    """Return a single step."""
+def one_step(
+    mechanism: BucketMechanism, adjacency: Adjacency, interval: float, log_tail: float = -50.0
+) -> Composition:
+    """Return a single step, of which a mass of at most e^log_tail may be counted as an infinite loss."""
     # Here because importing dp-accounting takes longer than most answers.
     from dp_accounting import NeighboringRelation  # noqa: PLC0415
     from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism  # noqa: PLC0415
@@ -212,6 +214,7 @@ def one_step(mechanism: BucketMechanism, adjacency: Adjacency, interval: float) 
         standard_deviation=min(mechanism.noise_multiplier, LARGEST_NOISE),
         sampling_prob=mechanism.sampling_rate,
         value_discretization_interval=interval,
+        log_mass_truncation_bound=log_tail,
         neighboring_relation=relation,
     )
     return Composition(distribution, 1, interval)
