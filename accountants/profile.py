@@ -39,7 +39,7 @@ class PrivacyProfile:
     >>> run = Ledger().record(BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6), 200)
     >>> profile = PrivacyProfile(ledger=run, unit="subclass", adjacency="add_remove")
     >>> profile.delta([1.0, 7.45]).round(4)
-    array([0.5943, 0.001 ])
+    array([0.4596, 0.001 ])
     """
 
     ledger: Ledger

@@ -121,8 +121,8 @@ def epsilon(
     Warns:
         UserWarning: delta >= 1 / buckets; sampling_rate is 1; noise_multiplier is 0.
 
-    >>> round(epsilon(sampling_rate=0.01, noise_multiplier=1, steps=1000, delta=1e-5, unit="user").epsilon, 3)
-    2.843
+    >>> round(epsilon(sampling_rate=0.01, noise_multiplier=1, steps=1000, delta=1e-5, unit="user").epsilon, 2)
+    2.84
     """
     mechanism = BucketMechanism(sampling_rate=sampling_rate, noise_multiplier=noise_multiplier)
     return account(

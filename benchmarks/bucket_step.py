@@ -66,7 +66,7 @@ class Problem:
 PROBLEMS = (
     Problem("MNIST CNN 26 k, 100 x 120", "cnn", (1, 28, 28), 10, 100, 120, (64, 128, 256, 512, 1024)),
     Problem(
-        "Faces94 softmax 643 k, 50 x 190", "softmax", (1, 70, 60), 152, 50, 190, (95, 190, 380, 760, 1520)
+        "Faces94 softmax 639 k, 50 x 190", "softmax", (1, 70, 60), 152, 50, 190, (95, 190, 380, 760, 1520)
     ),
 )
 
