@@ -15,7 +15,7 @@ from dpmi.defenses import Defense, Recipe, Trained, train
 RECIPE = Recipe(steps=40, learning_rate=0.5)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")  # before the models that a module trains once
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
