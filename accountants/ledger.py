@@ -67,6 +67,11 @@ class Ledger:
         return totals
 
     @property
+    def noiseless(self) -> bool:
+        """Whether some step adds no noise, so that no epsilon bounds what was released."""
+        return any(mechanism.noise_multiplier == 0 for mechanism, _ in self.runs)
+
+    @property
     def hash(self) -> str:
         """SHA-256, in hex, of the runs in their order: what a statement is tied to."""
         return documents.digest(ledger_json.content(self))

@@ -227,6 +227,7 @@ def _scale(ledger: Ledger, adjacency: Adjacency) -> tuple[float, float]:
     return math.sqrt(variance), max(width for _, width, _ in totals)
 
 
+@lru_cache(maxsize=64)  # asked for at every interval that is tried
 def _losses(mechanism: BucketMechanism, adjacency: Adjacency) -> tuple[float, float]:
     """Return the standard deviation of one step's privacy loss, and the width of what holds it.
 

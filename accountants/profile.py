@@ -50,7 +50,7 @@ class PrivacyProfile:
         """Check the request; nothing is composed yet."""
         checks.unit(self.unit)
         checks.adjacency(self.adjacency)
-        if not self._free and not self._noiseless:
+        if not self._free and not self.ledger.noiseless:
             pld.check(self.ledger, delta=1.0)
 
     def delta(self, epsilons: npt.ArrayLike) -> Numbers:
@@ -63,9 +63,9 @@ class PrivacyProfile:
             ValueError: NaN, or an epsilon below 0.
         """
         asked = checks.array("epsilons", epsilons, lowest=0.0, highest=np.inf)
-        if self._free or self._noiseless:
-            return np.full(asked.shape, float(self._noiseless))
-        return _composed(self.ledger, self.adjacency).delta(asked.ravel()).reshape(asked.shape)
+        if self._free or self.ledger.noiseless:
+            return np.full(asked.shape, float(self.ledger.noiseless))
+        return self._composition.delta(asked.ravel()).reshape(asked.shape)
 
     def trade_off(self, type_one_errors: npt.ArrayLike) -> Numbers:
         """Return f: the least type II error in [0, 1] of any test whose type I error is at most the one given.
@@ -89,19 +89,18 @@ class PrivacyProfile:
     @cached_property
     def _curve(self) -> tuple[Numbers, Numbers]:
         """Epsilons, and the delta of each."""
-        if self._free or self._noiseless:
-            return np.zeros(1), self.delta(np.zeros(1))
-        composed = _composed(self.ledger, self.adjacency)
-        epsilons = _grid(composed)
-        return epsilons, composed.delta(epsilons)
+        known = self._free or self.ledger.noiseless
+        epsilons = np.zeros(1) if known else _grid(self._composition)
+        return epsilons, self.delta(epsilons)
+
+    @cached_property
+    def _composition(self) -> pld.Composition:
+        """All steps, composed once for every question."""
+        return _composed(self.ledger, self.adjacency)
 
     @property
     def _free(self) -> bool:
         return self.ledger.steps == 0
-
-    @property
-    def _noiseless(self) -> bool:
-        return any(mechanism.noise_multiplier == 0 for mechanism in self.ledger.totals)
 
 
 def reconstruction_bound(ledger: Ledger, priors: npt.ArrayLike) -> Numbers:
@@ -129,7 +128,7 @@ def reconstruction_bound(ledger: Ledger, priors: npt.ArrayLike) -> Numbers:
     kappa = checks.array("priors", priors, lowest=0.0, highest=1.0)
     if ledger.steps == 0:
         return kappa
-    if any(mechanism.noise_multiplier == 0 for mechanism in ledger.totals):
+    if ledger.noiseless:
         return np.ones(kappa.shape)
     pld.check(ledger, delta=1.0)
     composed = _composed(ledger, "add_remove")

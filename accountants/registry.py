@@ -73,7 +73,7 @@ def account(
 
     if ledger.steps == 0:
         bound = Bound(0.0)
-    elif any(mechanism.noise_multiplier == 0 for mechanism in ledger.totals):
+    elif ledger.noiseless:
         bound = Bound(math.inf)
     else:
         bound = chosen.bound(ledger, delta=delta, adjacency=adjacency)

@@ -69,6 +69,7 @@ def plan(
     from rich.console import Console
     from rich.progress import Progress
 
+    from accountants import checks
     from accountants.planner import plan as tabulate
     from accountants.verdict import verdict
 
@@ -79,7 +80,7 @@ def plan(
             target_epsilon=epsilon,
             delta=delta,
             parameters=PARAMETERS if parameters is None else parameters,
-            adjacency=adjacency,  # type: ignore[arg-type]  # checked there
+            adjacency=checks.adjacency(adjacency),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             **chosen,
         )
