@@ -1,0 +1,112 @@
+"""Which records of a physical batch belong to which bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, groupby
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive buckets with the same number of records: one batched operation serves them all."""
+
+    first_bucket: int
+    count: int
+    size: int
+    first_record: int
+
+    @property
+    def buckets(self) -> slice:
+        """Where these buckets are among all."""
+        return slice(self.first_bucket, self.first_bucket + self.count)
+
+    @property
+    def records(self) -> slice:
+        """Where their records are in the physical batch."""
+        return slice(self.first_record, self.first_record + self.count * self.size)
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The buckets of one physical batch, whose records lie one bucket after another.
+
+    Args:
+        sizes: number of records of each bucket, at least one each.
+
+    Raises:
+        ValueError: no bucket, or one without records.
+    """
+
+    sizes: Sequence[int]
+
+    def __post_init__(self) -> None:  # noqa: D105 (checks the arguments)
+        sizes = tuple(int(size) for size in self.sizes)
+        if not sizes or min(sizes) < 1:
+            raise ValueError(
+                f"sizes is {sizes}; it must hold at least one bucket, each with at least one record"
+            )
+        object.__setattr__(self, "sizes", sizes)
+
+    @property
+    def num_buckets(self) -> int:
+        """Number k of buckets."""
+        return len(self.sizes)
+
+    @cached_property
+    def records(self) -> int:
+        """Number of records of all buckets."""
+        return sum(self.sizes)
+
+    @cached_property
+    def bounds(self) -> tuple[int, ...]:
+        """k + 1 numbers: bucket i holds the records from bounds[i] to bounds[i + 1]."""
+        return (0, *accumulate(self.sizes))
+
+    def runs(self) -> tuple[Run, ...]:
+        """Consecutive buckets of equal size taken together."""
+        return self._runs
+
+    @cached_property
+    def _runs(self) -> tuple[Run, ...]:
+        runs, bucket = [], 0
+        for size, group in groupby(self.sizes):
+            count = len(list(group))
+            runs.append(Run(bucket, count, size, self.bounds[bucket]))
+            bucket += count
+        return tuple(runs)
+
+    def bucket_of_record(self, device: torch.device | str = "cpu") -> Tensor:
+        """The bucket of each record, (records,) int64."""
+        found = self._bucket_of_record.get(torch.device(device))
+        if found is None:
+            sizes = torch.tensor(self.sizes, device=device)
+            found = torch.repeat_interleave(sizes, output_size=self.records)
+            self._bucket_of_record[torch.device(device)] = found
+        return found
+
+    @cached_property
+    def _bucket_of_record(self) -> dict[torch.device, Tensor]:
+        return {}
+
+    def sum(self, values: Tensor, dims: Sequence[int] = ()) -> Tensor:
+        """Sum over the records of each bucket, and over further dimensions.
+
+        Args:
+            values: (records, ...).
+            dims: dimensions to sum over besides the first.
+
+        Returns:
+            (k, ...) without ``dims``, in float32 or better whatever the type of ``values``.
+        """
+        dtype = torch.promote_types(values.dtype, torch.float32)
+        over = [1, *(d + 1 for d in dims)]
+        parts = [
+            values[run.records].view(run.count, run.size, *values.shape[1:]).sum(over, dtype=dtype)
+            for run in self._runs
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
