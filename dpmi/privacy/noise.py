@@ -1,0 +1,211 @@
+"""The sources of randomness of a private run: its noise, and the draws of its buckets."""
+
+from __future__ import annotations
+
+import math
+import os
+import ssl
+from abc import ABC, abstractmethod
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+CHUNK = 2**16
+"""Noise values that the secure source computes at a time: few enough for the processor's cache."""
+
+SAMPLES = 4
+"""Gaussian samples in one secure noise value, 2n with n = 2, as in Opacus (arXiv 2107.10138, section 5.1)."""
+
+TWISTER_WORDS = 624
+"""Of 32 bits, in the state of the Mersenne twister."""
+
+# Tens of bytes of randomness go into every secure noise value. OpenSSL's generator (AES in counter mode, keyed and
+# rekeyed by the operating system, safe after a fork) makes them many times as fast as a system call does.
+_random_bytes = ssl.RAND_bytes
+
+
+class NoiseMode(str, Enum):
+    """Where the randomness of a run came from, in words for its statement; the strongest first."""
+
+    SECURE = (
+        "OpenSSL's cryptographically secure generator, keyed by the operating system; every noise value is half the "
+        "sum of four samples, rounded once, against floating-point attacks (arXiv 2107.10138)"
+    )
+    ORDINARY = (
+        "torch's generator, seeded by the operating system; it is not cryptographically secure, and floating-point "
+        "attacks on the noise were not excluded"
+    )
+    SEEDED = "torch's generator, seeded by the user; whoever knows the seed can remove the noise"
+
+    def weaker(self, other: NoiseMode) -> NoiseMode:
+        """The mode of two runs together."""
+        return max(self, other, key=list(NoiseMode).index)
+
+
+class NoiseSource(ABC):
+    """Independent streams for the noise and for the draws; no other part of a run draws from either.
+
+    Attributes:
+        mode: where they come from.
+        generator: on the CPU, for the seeds of a DataLoader's workers.
+    """
+
+    mode: NoiseMode
+    generator: torch.Generator
+
+    @staticmethod
+    def of(seed: int | None, *, secure: bool, device: torch.device) -> NoiseSource:
+        """The source that a run asks for.
+
+        Args:
+            seed: of both streams; None leaves it to the operating system.
+            secure: cryptographically secure and safe against floating-point attacks; several times as slow.
+            device: of the tensors that are filled.
+
+        Raises:
+            ValueError: both a seed and ``secure``.
+        """
+        if not secure:
+            return _TorchSource(seed, device)
+        if seed is not None:
+            raise ValueError(
+                f"seed is {seed} and secure_mode is True, but whoever knows a seed can remove the noise; leave out "
+                "the seed for a private run, or secure_mode for one that can be repeated"
+            )
+        return _SecureSource()
+
+    @abstractmethod
+    def fill_(self, flat: Tensor, std: float) -> None:
+        """Overwrite with independent N(0, std^2).
+
+        Args:
+            flat: (n,), contiguous, float32 or float64, on the source's device.
+            std: standard deviation, at least 0; of 0, the noise is zero.
+        """
+
+    @abstractmethod
+    def uniform(self, n: int) -> Tensor:
+        """Independent draws from [0, 1), (n,) float64 on the CPU, with a resolution of 2^-53."""
+
+    @abstractmethod
+    def state(self) -> Tensor:
+        """Where both streams are, (bytes,) uint8 on the CPU; empty if no stream can be repeated.
+
+        It is as secret as the noise: whoever has it can compute all that follows.
+        """
+
+    @abstractmethod
+    def load_state(self, state: Tensor) -> None:
+        """Go on where :meth:`state` was called.
+
+        What two runs draw from one state is the same noise, which cancels in the difference of what they release.
+
+        Raises:
+            ValueError: the state is of a source of another mode or on another kind of device.
+        """
+
+
+class _TorchSource(NoiseSource):
+    """Two of torch's generators: the draws come from ``generator``, the noise from one on the device."""
+
+    def __init__(self, seed: int | None, device: torch.device) -> None:
+        self.generator = torch.Generator()
+        self._noise = torch.Generator(device)
+        if seed is None:
+            self.mode = NoiseMode.ORDINARY
+            _seed_by_system(self.generator)
+            _seed_by_system(self._noise)
+        else:
+            self.mode = NoiseMode.SEEDED
+            self.generator.manual_seed(seed)
+            # The first output of the sampling stream seeds the noise: two streams, one argument.
+            self._noise.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
+
+    def fill_(self, flat: Tensor, std: float) -> None:
+        flat.normal_(0.0, std, generator=self._noise)
+
+    def uniform(self, n: int) -> Tensor:
+        return torch.rand(n, dtype=torch.float64, generator=self.generator)
+
+    def state(self) -> Tensor:
+        return torch.cat([self.generator.get_state(), self._noise.get_state()])
+
+    def load_state(self, state: Tensor) -> None:
+        _check_state(state, len(self.state()))
+        border = len(self.generator.get_state())
+        self.generator.set_state(state[:border].cpu())
+        self._noise.set_state(state[border:].cpu())
+
+
+class _SecureSource(NoiseSource):
+    """Every value is made of fresh random bytes.
+
+    Opacus throws its first sample away, because torch may keep half of a Box-Muller pair for the next call, which is
+    then known to be related to an earlier one. Nothing is kept between calls here.
+    """
+
+    mode = NoiseMode.SECURE
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator()
+        _seed_by_system(self.generator)
+
+    def fill_(self, flat: Tensor, std: float) -> None:
+        # Metal has no float64.
+        device = torch.device("cpu") if flat.device.type == "mps" else flat.device
+        for start in range(0, len(flat), CHUNK):
+            chunk = flat[start : start + CHUNK]
+            chunk.copy_(_gaussian(len(chunk), device).mul_(std))
+
+    def uniform(self, n: int) -> Tensor:
+        return _uniform(n, torch.device("cpu"))
+
+    def state(self) -> Tensor:
+        return torch.empty(0, dtype=torch.uint8)
+
+    def load_state(self, state: Tensor) -> None:
+        _check_state(state, 0)
+
+
+def _check_state(state: Tensor, size: int) -> None:
+    if state.shape != (size,) or state.dtype != torch.uint8:
+        raise ValueError(
+            f"state is {tuple(state.shape)} {state.dtype}, but this source has ({size},) torch.uint8; go on with the "
+            "secure_mode and the kind of device that the state was saved with"
+        )
+
+
+def _uniform(n: int, device: torch.device) -> Tensor:
+    """Multiples of 2^-53 in [0, 1), (n,) float64."""
+    bits = torch.frombuffer(bytearray(_random_bytes(8 * n)), dtype=torch.int64)
+    return bits.to(device).bitwise_and_(2**53 - 1).to(torch.float64).mul_(2.0**-53)
+
+
+def _gaussian(n: int, device: torch.device) -> Tensor:
+    """Standard Gaussian values, (n,) float64, each half the sum of four samples.
+
+    The samples are those of Box and Muller (1958). Both of a pair are used, in different values: in one, they would
+    be one sample, of another radius.
+    """
+    half = -(-n // 2)
+    # log(1 - u), of 2^-53 at least: never infinite.
+    radius = _uniform(SAMPLES * half, device).neg_().log1p_().mul_(-2.0).sqrt_().view(SAMPLES, half)
+    angle = _uniform(SAMPLES * half, device).mul_(2.0 * math.pi).view(SAMPLES, half)
+    values = torch.cat([angle.cos().mul_(radius).sum(0), angle.sin_().mul_(radius).sum(0)])
+    return values[:n].div_(math.sqrt(SAMPLES))
+
+
+def _seed_by_system(generator: torch.Generator) -> None:
+    """Seed with all the randomness that the generator can hold.
+
+    On the CPU that is the whole state of the Mersenne twister: torch keeps only 32 bits of a seed there, and 2^32
+    streams can be tried out.
+    """
+    generator.manual_seed(int.from_bytes(os.urandom(8), "little"))
+    if generator.device.type == "cpu":
+        state = generator.get_state()
+        words = torch.frombuffer(bytearray(os.urandom(4 * TWISTER_WORDS)), dtype=torch.int32)
+        # After 24 bytes (seed, counters) come the words, of 32 bits in 64 each.
+        state[24 : 24 + 8 * TWISTER_WORDS].view(torch.int64).copy_(words).bitwise_and_(2**32 - 1)
+        generator.set_state(state)
