@@ -18,6 +18,7 @@ from accountants import BucketMechanism, Ledger
 from dpmi import attacks, cli, data, defenses, metrics, models
 from dpmi.cli import studies
 from dpmi.privacy import Account, Provenance
+from dpmi.privacy.noise import NoiseMode
 
 from .study.conftest import TINY
 
@@ -418,7 +419,7 @@ class TestStatement:
             provenance=Provenance.RECORD,
             partition_hash="ab" * 32,
             max_grad_norms=(3.0,),
-            seeded=False,
+            noise=NoiseMode.ORDINARY,
         )
         accounts = {
             "search": replace(by_class, ledger=ledger + ledger),

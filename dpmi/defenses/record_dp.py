@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from accountants import BucketMechanism, Ledger
 from dpmi.data import ImageSet
 from dpmi.privacy import Account, Partition
+from dpmi.privacy.noise import NoiseMode
 
 from .base import Session
 from .private import PrivateDefense
@@ -120,7 +121,7 @@ class RecordDP(PrivateDefense):
                 provenance=partition.provenance,
                 partition_hash=partition.hash,
                 max_grad_norms=(self.max_grad_norm,),
-                seeded=True,
+                noise=NoiseMode.SEEDED,
             )
 
         return Session(

@@ -6,23 +6,26 @@ import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from accountants import Adjacency, Guarantee, Ledger, checks, documents, ledger_json
 
+from .noise import NoiseMode
 from .partition import Provenance
 
 if TYPE_CHECKING:
     from .statement import Statement
 
 SEEDED = (
-    "not private as it stands: noise and sampling came from a user's seed, and whoever knows the seed can "
+    "not private: noise and sampling came from a user's seed, and whoever knows the seed can "
     "remove them; the epsilon is that of the same run with secret randomness"
 )
 CONDITIONAL = (
     "conditional on the partition: the buckets were fitted on the private records, so one can move others"
 )
-FORMAT, VERSION = "dpmi-account", 1
+Member = TypeVar("Member", bound=Enum)
+FORMAT, VERSION = "dpmi-account", 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class Account:
         partition_hash: SHA-256 of the partition, in hex.
         max_grad_norms: S, the clipping norm; several if training runs with different ones were added up.
             Epsilon does not depend on it. Stored without repetitions, ascending.
-        seeded: noise and sampling came from a user's seed.
+        noise: where noise and draws came from; the weakest if training runs were added up.
 
     Raises:
         TypeError, ValueError: one of them is of the wrong kind or out of range.
@@ -47,7 +50,7 @@ class Account:
         >>> account = Account(
         ...     ledger=Ledger().record(BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6), steps=200),
         ...     unit="class", buckets=10, provenance=Provenance.RECORD, partition_hash=64 * "0",
-        ...     max_grad_norms=(3.0,), seeded=False)
+        ...     max_grad_norms=(3.0,), noise=NoiseMode.SECURE)
         >>> from pathlib import Path
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
@@ -63,7 +66,7 @@ class Account:
     provenance: Provenance
     partition_hash: str
     max_grad_norms: tuple[float, ...]
-    seeded: bool
+    noise: NoiseMode
 
     def __post_init__(self) -> None:
         """Check what a file or a caller hands in."""
@@ -76,8 +79,8 @@ class Account:
         norms = sorted({checks.real("max_grad_norms", norm) for norm in self.max_grad_norms})
         if not norms or norms[0] <= 0:
             raise ValueError(f"max_grad_norms must be one or more numbers above 0, got {norms}")
-        if not isinstance(self.seeded, bool):
-            raise TypeError(f"seeded must be True or False, got {self.seeded!r}")
+        if not isinstance(self.noise, NoiseMode):
+            raise TypeError(f"noise must be a NoiseMode, got {self.noise!r}")
         object.__setattr__(self, "max_grad_norms", tuple(norms))
 
     def guarantee(
@@ -93,10 +96,11 @@ class Account:
         result = self.ledger.guarantee(
             delta=delta, unit=self.unit, adjacency=adjacency, accountant=accountant, buckets=self.buckets
         )
-        caveats = ((CONDITIONAL,) if self.provenance.conditional else ()) + ((SEEDED,) if self.seeded else ())
+        seeded = self.noise is NoiseMode.SEEDED
+        caveats = ((CONDITIONAL,) if self.provenance.conditional else ()) + ((SEEDED,) if seeded else ())
         return dataclasses.replace(
             result,
-            is_guarantee=result.is_guarantee and not self.seeded,
+            is_guarantee=result.is_guarantee and not seeded,
             caveats=caveats + result.caveats,
         )
 
@@ -134,7 +138,8 @@ class Account:
             names = [field.name for field in dataclasses.fields(cls)]
             document = documents.fields(documents.load(text), format=FORMAT, version=VERSION, names=names)
             values = {name: document[name] for name in names}
-            values["provenance"] = _provenance(document["provenance"])
+            values["provenance"] = _member(Provenance, "provenance", document["provenance"])
+            values["noise"] = _member(NoiseMode, "noise", document["noise"])
             values["max_grad_norms"] = tuple(documents.items("max_grad_norms", values["max_grad_norms"]))
             with documents.inside("ledger"):
                 values["ledger"] = ledger_json.read(values["ledger"])
@@ -146,10 +151,10 @@ class Account:
 def combine(accounts: Iterable[Account]) -> tuple[Account, ...]:
     """Add up the accounts of several training runs on the same records, as far as they add up.
 
-    Runs on the same partition are one longer run: their ledgers are added, and the sum is seeded if any of them
-    is. Runs on different partitions stay apart: their units differ, and so do their epsilons. How many runs there
-    are, and their sampling rates, noise multipliers and numbers of steps, have to be chosen without looking at the
-    results of the earlier ones; what else differs between them may depend on these.
+    Runs on the same partition are one longer run: their ledgers are added, and the sum has the weakest of their
+    noises. Runs on different partitions stay apart: their units differ, and so do their epsilons. How many runs
+    there are, and their sampling rates, noise multipliers and numbers of steps, have to be chosen without looking
+    at the results of the earlier ones; what else differs between them may depend on these.
 
     Args:
         accounts: one for each engine, as it was when that engine had finished; an account that is given twice is
@@ -180,14 +185,14 @@ def _added(one: Account, other: Account) -> Account:
         one,
         ledger=one.ledger + other.ledger,
         max_grad_norms=one.max_grad_norms + other.max_grad_norms,
-        seeded=one.seeded or other.seeded,
+        noise=one.noise.weaker(other.noise),
     )
 
 
-def _provenance(name: Any) -> Provenance:
-    known = {provenance.name: provenance for provenance in Provenance}
+def _member(kind: type[Member], field: str, name: Any) -> Member:
+    known = kind.__members__
     if not isinstance(name, str) or name not in known:
-        raise ValueError(f"provenance must be one of {', '.join(known)}, got {name!r}")
+        raise ValueError(f"{field} must be one of {', '.join(known)}, got {name!r}")
     return known[name]
 
 
@@ -199,5 +204,6 @@ def _content(account: Account) -> dict[str, Any]:
         **{field.name: getattr(account, field.name) for field in dataclasses.fields(account)},
         "ledger": documents.sealed(ledger_json.content(account.ledger)),
         "provenance": account.provenance.name,
+        "noise": account.noise.name,
         "max_grad_norms": list(account.max_grad_norms),
     }

@@ -14,6 +14,7 @@ from accountants import Adjacency, Guarantee, Ledger, calibrate
 from . import checks
 from .account import Account
 from .grad_sample import BucketGradSampleModule
+from .noise import NoiseMode
 from .optimizer import BucketOptimizer
 from .partition import Partition
 from .plan import Plan
@@ -80,7 +81,7 @@ class PrivacyEngine:
             provenance=partition.provenance,
             partition_hash=partition.hash,
             max_grad_norms=self._max_grad_norms,
-            seeded=self._seeded,
+            noise=NoiseMode.SEEDED if self._seeded else NoiseMode.ORDINARY,
         )
 
     def make_private(

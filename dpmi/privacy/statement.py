@@ -14,6 +14,7 @@ from typing import Any
 from accountants import ADJACENCIES, Guarantee
 
 from .account import Account, combine
+from .noise import NoiseMode
 
 NOT_ACCOUNTED = (
     "choices made by looking at results on the private records: hyper-parameters, how many runs and steps, "
@@ -87,9 +88,9 @@ class Statement:
     def reservations(self) -> tuple[str, ...]:
         """What has to be said first, of any of the accounts."""
         conditional = any(account.provenance.conditional for account in self.accounts)
-        seeded = any(account.seeded for account in self.accounts)
+        seeded = any(account.noise is NoiseMode.SEEDED for account in self.accounts)
         return (("conditional on the partition",) if conditional else ()) + (
-            ("not private as it stands: seeded noise",) if seeded else ()
+            ("not private: seeded noise",) if seeded else ()
         )
 
     def markdown(self) -> str:
@@ -174,6 +175,7 @@ def _facts(account: Account) -> dict[str, str]:
         "rate as its probability (Poisson sampling); empty draws are stepped and billed",
         "Noise": f"the mean gradient of every drawn {account.unit} is clipped to norm {norms}, and Gaussian noise of "
         "standard deviation noise multiplier times that norm is added to their sum",
+        "Randomness": account.noise.value,
         "Partition": f"{account.buckets} buckets, {account.provenance.value}; SHA-256 {account.partition_hash}",
         "Public": f"the number of buckets ({account.buckets}), the divisor (sampling rate times number of buckets), "
         "and every hyper-parameter",
@@ -202,8 +204,9 @@ def _promise(account: Account, guarantees: Sequence[Guarantee]) -> dict[str, Any
         ],
         "ledger_sha256": account.ledger.hash,
         "max_grad_norms": list(account.max_grad_norms),
-        "seeded": account.seeded,
+        "noise_mode": account.noise.name,
         "sampling": facts["Sampling"],
         "noise": facts["Noise"],
+        "randomness": facts["Randomness"],
         "public": facts["Public"],
     }

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from accountants import BucketMechanism, Ledger
 from accountants.documents import digest
 from dpmi.privacy import Account, Partition, Provenance, combine
+from dpmi.privacy.noise import NoiseMode
 
 from .test_engine import step, wrap
 
@@ -27,7 +28,7 @@ ACCOUNT = Account(
     provenance=Provenance.RECORD,
     partition_hash="ab" * 32,
     max_grad_norms=(3.0,),
-    seeded=False,
+    noise=NoiseMode.SECURE,
 )
 
 accounts = st.builds(
@@ -42,7 +43,7 @@ accounts = st.builds(
     max_grad_norms=st.lists(
         st.floats(min_value=0, exclude_min=True, allow_infinity=False), min_size=1, max_size=3
     ).map(tuple),
-    seeded=st.booleans(),
+    noise=st.sampled_from(NoiseMode),
 )
 
 
@@ -61,13 +62,14 @@ def test_the_account_of_an_engine_reads_back_as_it_was() -> None:
     engine, module, optimizer, loader = wrap(steps_per_epoch=4, max_grad_norm=2.0)
     for x, y in loader:
         step(module, optimizer, x, y)
+    assert engine.account.noise is NoiseMode.ORDINARY
     _, module, optimizer, loader = wrap(engine=engine, steps_per_epoch=3, max_grad_norm=1.0, seed=0)
     for x, y in loader:
         step(module, optimizer, x, y)
     account = engine.account
     assert account.ledger.steps == 7
     assert account.max_grad_norms == (1.0, 2.0)
-    assert account.seeded
+    assert account.noise is NoiseMode.SEEDED
     again = Account.from_json(account.to_json())
     assert again == account
     assert again.guarantee(1e-3) == engine.guarantee(1e-3)
@@ -79,13 +81,13 @@ def test_the_text_is_what_an_auditor_can_read() -> None:
     assert sha256 == digest(document)
     assert document == {
         "format": "dpmi-account",
-        "version": 1,
+        "version": 2,
         "unit": "class",
         "buckets": 10,
         "provenance": "RECORD",
         "partition_hash": "ab" * 32,
         "max_grad_norms": [1.0, 3.0],
-        "seeded": False,
+        "noise": "SECURE",
         "ledger": json.loads(ACCOUNT.ledger.to_json()),
     }
 
@@ -118,12 +120,12 @@ def changed(**parts: Any) -> str:
 
 
 LEDGER = json.loads(ACCOUNT.ledger.to_json())
-KEYS = "expected the keys buckets, format, ledger, max_grad_norms, partition_hash, provenance, seeded, sha256, unit"
+KEYS = "expected the keys buckets, format, ledger, max_grad_norms, noise, partition_hash, provenance, sha256, unit"
 REFUSED = {
     "": "not JSON, or cut short",
     ACCOUNT.ledger.to_json(): "expected an object with the format 'dpmi-account', got {",
-    changed(version=0): "version must be 1, got 0: another version of dpmi wrote it",
-    changed(seeded=...): f"{KEYS}, version; missing: seeded, unknown: none",
+    changed(version=1): "version must be 2, got 1: another version of dpmi wrote it",
+    changed(noise=...): f"{KEYS}, version; missing: noise, unknown: none",
     changed(epsilon=1.0): f"{KEYS}, version; missing: none, unknown: 'epsilon'",
     changed(unit=""): "unit must say what one bucket is in one line",
     changed(unit="a\nb"): "unit must say what one bucket is in one line",
@@ -138,11 +140,12 @@ REFUSED = {
     changed(max_grad_norms=[]): "max_grad_norms must be one or more numbers above 0, got []",
     changed(max_grad_norms=[1.0, 0]): "max_grad_norms must be one or more numbers above 0, got [0.0, 1.0]",
     changed(max_grad_norms=["1"]): "max_grad_norms must be a real number, got '1' (str)",
-    changed(seeded=0): "seeded must be True or False, got 0",
+    changed(noise="secure"): "noise must be one of SECURE, ORDINARY, SEEDED, got 'secure'",
+    changed(noise=True): "noise must be one of SECURE, ORDINARY, SEEDED, got True",
     changed(ledger=[]): "ledger: expected an object with the format 'dpmi-ledger', got []",
     changed(ledger={**LEDGER, "steps": 199}): "ledger: steps must be 200, the sum over the runs, got 199",
     changed(ledger={**LEDGER, "sha256": "0"}): f"ledger: sha256 must be {ACCOUNT.ledger.hash} for this",
-    ACCOUNT.to_json().replace('"seeded": false', '"seeded": true'): "sha256 must be ",
+    ACCOUNT.to_json().replace('"SECURE"', '"SEEDED"'): "sha256 must be ",
     ACCOUNT.to_json().replace("RECORD", "PUBLIC"): "sha256 must be ",
 }
 
@@ -159,7 +162,7 @@ def test_an_unchanged_copy_by_the_helper_above_is_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    "facts", [{"buckets": 0}, {"max_grad_norms": ()}, {"seeded": None}, {"partition_hash": "AB" * 32}]
+    "facts", [{"buckets": 0}, {"max_grad_norms": ()}, {"noise": "SECURE"}, {"partition_hash": "AB" * 32}]
 )
 def test_what_no_run_can_have_is_refused_when_the_account_is_made(facts: dict[str, Any]) -> None:
     (name,) = facts
@@ -172,17 +175,29 @@ class TestCombine:
         """A search of two runs with other clipping norms, and the final run."""
         second = but(ledger=Ledger().record(OTHER, 50), max_grad_norms=(1.0,))
         (both,) = combine([ACCOUNT, second, ACCOUNT])
-        assert both == but(
-            ledger=Ledger(((STEP, 200), (OTHER, 50), (STEP, 200))), max_grad_norms=(1.0, 3.0), seeded=False
-        )
+        assert both == but(ledger=Ledger(((STEP, 200), (OTHER, 50), (STEP, 200))), max_grad_norms=(1.0, 3.0))
         direct = Ledger().record(STEP, 400).record(OTHER, 50).guarantee(delta=1e-3, unit="class")
         assert both.guarantee(1e-3).epsilon == pytest.approx(direct.epsilon, rel=1e-12)
         assert both.guarantee(1e-3).epsilon > ACCOUNT.guarantee(1e-3).epsilon
 
-    def test_one_seeded_run_makes_the_sum_seeded(self) -> None:
-        (both,) = combine([ACCOUNT, but(seeded=True)])
-        assert both.seeded
-        assert not both.guarantee(1e-3).is_guarantee
+    @pytest.mark.parametrize(
+        ("one", "other", "weakest"),
+        [
+            (NoiseMode.SECURE, NoiseMode.SECURE, NoiseMode.SECURE),
+            (NoiseMode.SECURE, NoiseMode.ORDINARY, NoiseMode.ORDINARY),
+            (NoiseMode.SECURE, NoiseMode.SEEDED, NoiseMode.SEEDED),
+            (NoiseMode.ORDINARY, NoiseMode.ORDINARY, NoiseMode.ORDINARY),
+            (NoiseMode.ORDINARY, NoiseMode.SEEDED, NoiseMode.SEEDED),
+            (NoiseMode.SEEDED, NoiseMode.SEEDED, NoiseMode.SEEDED),
+        ],
+    )
+    def test_the_sum_has_the_weakest_noise(
+        self, one: NoiseMode, other: NoiseMode, weakest: NoiseMode
+    ) -> None:
+        for order in ((one, other), (other, one)):
+            (both,) = combine(but(noise=noise) for noise in order)
+            assert both.noise is weakest
+            assert both.guarantee(1e-3).is_guarantee is (weakest is not NoiseMode.SEEDED)
 
     def test_other_partitions_stay_apart(self) -> None:
         fine = but(partition_hash="cd" * 32, unit="subclass", buckets=200, provenance=Provenance.FITTED)

@@ -12,6 +12,7 @@ import pytest
 
 from accountants import BucketMechanism, Ledger
 from dpmi.privacy import Account, Provenance, Statement
+from dpmi.privacy.noise import NoiseMode
 from dpmi.privacy.statement import NOT_ACCOUNTED, SEPARATE
 
 from .test_account import ACCOUNT, OTHER, STEP, but
@@ -57,6 +58,8 @@ def test_all_of_the_markdown() -> None:
         "probability (Poisson sampling); empty draws are stepped and billed",
         "- Noise: the mean gradient of every drawn class is clipped to norm 3, and Gaussian noise of standard "
         "deviation noise multiplier times that norm is added to their sum",
+        "- Randomness: OpenSSL's cryptographically secure generator, keyed by the operating system; every noise value "
+        "is half the sum of four samples, rounded once, against floating-point attacks (arXiv 2107.10138)",
         "- Partition: 10 buckets, computed from each record alone (its label, or its own column); SHA-256 "
         + "ab" * 32,
         "- Public: the number of buckets (10), the divisor (sampling rate times number of buckets), and every "
@@ -91,7 +94,8 @@ def test_all_of_the_json() -> None:
         "sha256": "cd" * 32,
     }
     assert {
-        key: promise[key] for key in ("unit", "steps", "runs", "ledger_sha256", "max_grad_norms", "seeded")
+        key: promise[key]
+        for key in ("unit", "steps", "runs", "ledger_sha256", "max_grad_norms", "noise_mode", "randomness")
     } == {
         "unit": "subclass",
         "steps": 80,
@@ -101,7 +105,8 @@ def test_all_of_the_json() -> None:
         ],
         "ledger_sha256": SUBCLASS.ledger.hash,
         "max_grad_norms": [1.0, 2.5],
-        "seeded": False,
+        "noise_mode": "SECURE",
+        "randomness": NoiseMode.SECURE.value,
     }
     assert "every subclass is drawn as a whole" in promise["sampling"]
     assert "clipped to norm 1 or 2.5, and Gaussian noise" in promise["noise"]
@@ -124,33 +129,59 @@ def test_the_text_is_one_paragraph_that_says_as_much_as_the_markdown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("provenance", "seeded", "reservations"),
+    ("provenance", "noise", "reservations"),
     [
-        (Provenance.RECORD, False, []),
-        (Provenance.PUBLIC, False, []),
-        (Provenance.FITTED, False, ["conditional on the partition"]),
-        (Provenance.RECORD, True, ["not private as it stands: seeded noise"]),
+        (Provenance.RECORD, NoiseMode.SECURE, []),
+        (Provenance.RECORD, NoiseMode.ORDINARY, []),
+        (Provenance.PUBLIC, NoiseMode.ORDINARY, []),
+        (Provenance.FITTED, NoiseMode.SECURE, ["conditional on the partition"]),
+        (Provenance.RECORD, NoiseMode.SEEDED, ["not private: seeded noise"]),
         (
             Provenance.FITTED,
-            True,
-            ["conditional on the partition", "not private as it stands: seeded noise"],
+            NoiseMode.SEEDED,
+            ["conditional on the partition", "not private: seeded noise"],
         ),
     ],
 )
 def test_the_first_words_are_the_worst_news(
-    provenance: Provenance, seeded: bool, reservations: list[str]
+    provenance: Provenance, noise: NoiseMode, reservations: list[str]
 ) -> None:
-    markdown, text, fields = forms(but(provenance=provenance, seeded=seeded).statement(1e-3))
+    markdown, text, fields = forms(but(provenance=provenance, noise=noise).statement(1e-3))
     title = "Privacy statement" + (f", {'; '.join(reservations)}" if reservations else "")
     assert markdown.splitlines()[0] == f"# {title}"
     assert text.startswith(f"{title}. For one class (partition abababababababab): ")
     assert next(iter(fields)) == "reservations"
     assert fields["reservations"] == reservations
+    seeded = noise is NoiseMode.SEEDED
     for form in (markdown, text):
         assert ("conditional" in form) is (provenance is Provenance.FITTED)
         assert ("came from a user's seed" in form) is seeded
         assert ("Not a guarantee, for comparison only" in form) is seeded
     assert all(g["is_guarantee"] is not seeded for p in fields["promises"] for g in p["guarantees"])
+
+
+def test_every_form_says_where_the_noise_came_from() -> None:
+    said = {
+        NoiseMode.SECURE: "OpenSSL's cryptographically secure generator, keyed by the operating system; ",
+        NoiseMode.ORDINARY: "torch's generator, seeded by the operating system; it is not cryptographically secure, "
+        "and floating-point attacks on the noise were not excluded",
+        NoiseMode.SEEDED: "torch's generator, seeded by the user; ",
+    }
+    for noise, words in said.items():
+        markdown, text, fields = forms(but(noise=noise).statement(1e-3))
+        assert sum(line.startswith(f"- Randomness: {words}") for line in markdown.splitlines()) == 1
+        assert f" Randomness: {words}" in text
+        (promise,) = fields["promises"]
+        assert promise["noise_mode"] == noise.name
+        assert promise["randomness"].startswith(words)
+
+
+def test_one_seeded_partition_of_two_is_named_in_the_first_line_and_in_its_own_place() -> None:
+    markdown, _, fields = forms(
+        Statement(accounts=(ACCOUNT, but(partition_hash="cd" * 32, noise=NoiseMode.SEEDED)), delta=1e-3)
+    )
+    assert markdown.splitlines()[0] == "# Privacy statement, not private: seeded noise"
+    assert [p["noise_mode"] for p in fields["promises"]] == ["SECURE", "SEEDED"]
 
 
 def test_runs_on_one_partition_are_one_promise() -> None:
