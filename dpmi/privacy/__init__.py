@@ -3,11 +3,12 @@
 from .account import Account, combine
 from .engine import PrivacyEngine
 from .grad_sample import BucketGradSampleModule
+from .loader import BucketDataLoader
 from .opacus_accountants import BucketPLDAccountant, Lemma3Accountant
 from .optimizer import BucketOptimizer, NonFiniteGradientError
 from .partition import Partition, Provenance
 from .plan import PhysicalBatch, Plan
-from .sampling import BucketDataLoader, BucketSampler
+from .sampling import BucketSampler
 from .statement import Statement
 
 __all__ = [

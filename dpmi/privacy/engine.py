@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -14,11 +13,13 @@ from accountants import Adjacency, Guarantee, Ledger, calibrate
 from . import checks
 from .account import Account
 from .grad_sample import BucketGradSampleModule
-from .noise import NoiseMode
+from .gradients.choice import GradSampleMode, choose
+from .loader import BucketDataLoader
+from .noise import NoiseMode, NoiseSource
 from .optimizer import BucketOptimizer
 from .partition import Partition
 from .plan import Plan
-from .sampling import BucketDataLoader, BucketSampler
+from .sampling import BucketSampler
 
 
 class PrivacyEngine:
@@ -46,7 +47,7 @@ class PrivacyEngine:
         self._ledger = Ledger()
         self._plan: Plan | None = None
         self._max_grad_norms: tuple[float, ...] = ()
-        self._seeded = False
+        self._noise = NoiseMode.SECURE  # of nothing yet; the weakest of all runs counts
         self._most_steps: int | None = None
 
     @property
@@ -81,7 +82,7 @@ class PrivacyEngine:
             provenance=partition.provenance,
             partition_hash=partition.hash,
             max_grad_norms=self._max_grad_norms,
-            noise=NoiseMode.SEEDED if self._seeded else NoiseMode.ORDINARY,
+            noise=self._noise,
         )
 
     def make_private(
@@ -97,6 +98,8 @@ class PrivacyEngine:
         loss_reduction: str = "mean",
         max_physical_batch_size: int = 512,
         steps_per_epoch: int | None = None,
+        grad_sample_mode: GradSampleMode = "auto",
+        secure_mode: bool = False,
         seed: int | None = None,
     ) -> tuple[BucketGradSampleModule, BucketOptimizer, BucketDataLoader]:
         """Make module, optimizer and loader private; the training loop stays as it is.
@@ -116,6 +119,14 @@ class PrivacyEngine:
             max_physical_batch_size: most records in one physical batch; it changes memory, not the result.
             steps_per_epoch: logical steps in one pass over the loader; by default 1 / q, rounded, in which every
                 bucket is expected once.
+            grad_sample_mode: how bucket gradients are computed; they are the same but for rounding. "stream" takes one
+                bucket after another, with any module and any loss. "hooks" and "ghost" take several buckets at a
+                time, which suits small buckets: "hooks" with a row of gradients for each, "ghost" with their norms
+                only. "auto" chooses by bucket sizes and parameters. Other than in "stream", the loop first rehearses
+                on two small batches, of which nothing is released, to see that the loss and the module keep the
+                records of different buckets apart; if they do not, "auto" streams, and the others raise.
+            secure_mode: noise and draws from the operating system's generator, safe against floating-point attacks;
+                slower.
             seed: of noise and sampling. None takes both from the operating system. A seeded run can be repeated,
                 and for that reason guarantees nothing.
 
@@ -150,20 +161,37 @@ class PrivacyEngine:
         checks.check_optimizer(optimizer, module)
         checks.check_loader(data_loader, partition)
 
-        sampling, noise = _generators(seed, next(module.parameters()).device)
-        private_module = BucketGradSampleModule(module, loss_reduction=loss_reduction)
-        private_optimizer = BucketOptimizer(optimizer, module=private_module, plan=plan, generator=noise)
+        source = NoiseSource.of(seed, secure=secure_mode, device=next(module.parameters()).device)
+        choice = choose(
+            grad_sample_mode,
+            module,
+            plan,
+            row_elements=sum(
+                p.numel() for g in optimizer.param_groups for p in g["params"] if p.requires_grad
+            ),
+            max_physical_batch_size=max_physical_batch_size,
+        )
+        private_module = BucketGradSampleModule(
+            module, strategy=choice.strategy, loss_reduction=loss_reduction
+        )
+        private_optimizer = BucketOptimizer(optimizer, module=private_module, plan=plan, source=source)
         private_optimizer.attach_step_hook(lambda _: self._bill(plan))
         sampler = BucketSampler(
             plan,
             steps=steps_per_epoch or max(1, round(1 / plan.sampling_rate)),
             max_physical_batch_size=max_physical_batch_size,
-            generator=sampling,
+            source=source,
         )
-        loader = BucketDataLoader(data_loader, sampler=sampler, optimizer=private_optimizer)
+        loader = BucketDataLoader(
+            data_loader,
+            sampler=sampler,
+            optimizer=private_optimizer,
+            max_buckets=min(choice.max_buckets, partition.num_buckets),
+            insist=choice.insist,
+        )
         self._plan = plan
         self._max_grad_norms += (plan.max_grad_norm,)
-        self._seeded |= seed is not None
+        self._noise = self._noise.weaker(source.mode)
         return private_module, private_optimizer, loader
 
     def make_private_with_epsilon(
@@ -182,6 +210,8 @@ class PrivacyEngine:
         loss_reduction: str = "mean",
         max_physical_batch_size: int = 512,
         steps_per_epoch: int | None = None,
+        grad_sample_mode: GradSampleMode = "auto",
+        secure_mode: bool = False,
         seed: int | None = None,
     ) -> tuple[BucketGradSampleModule, BucketOptimizer, BucketDataLoader]:
         """Make private, with the least noise whose epsilon after ``steps`` steps does not exceed the target.
@@ -204,6 +234,8 @@ class PrivacyEngine:
             loss_reduction: "mean" or "sum".
             max_physical_batch_size: most records in one physical batch.
             steps_per_epoch: logical steps in one pass over the loader.
+            grad_sample_mode: how bucket gradients are computed.
+            secure_mode: noise and draws from the operating system's generator.
             seed: of noise and sampling.
 
         Returns:
@@ -238,6 +270,8 @@ class PrivacyEngine:
             loss_reduction=loss_reduction,
             max_physical_batch_size=max_physical_batch_size,
             steps_per_epoch=steps_per_epoch,
+            grad_sample_mode=grad_sample_mode,
+            secure_mode=secure_mode,
             seed=seed,
         )
         self._most_steps = steps
@@ -262,16 +296,3 @@ class PrivacyEngine:
                 "one. End the training here, or calibrate for more steps"
             )
         self._ledger = self._ledger.record(plan.mechanism)
-
-
-def _generators(seed: int | None, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
-    """Independent sources for the draws (CPU) and for the noise (where the parameters are)."""
-    sampling, noise = torch.Generator(), torch.Generator(device)
-    if seed is None:
-        sampling.seed()
-        noise.seed()
-    else:
-        sampling.manual_seed(seed)
-        # The first output of the sampling stream seeds the noise: two streams, one argument.
-        noise.manual_seed(int(torch.randint(2**62, (), generator=sampling)))
-    return sampling, noise

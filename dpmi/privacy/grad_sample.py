@@ -2,50 +2,87 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal
 
 import torch
 from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 
+from .gradients.bucket_gradients import BucketGradients, Ghost, Rows
+from .gradients.capture import Capture
+from .gradients.segments import Segments
 from .plan import PhysicalBatch
+
+Strategy = Literal["stream", "hooks", "ghost"]
 
 
 class BucketGradSampleModule(GradSampleModule):
-    """Sums the gradient over a physical batch into ``p.grad_sample``, shape (1, *p.shape): one row per bucket.
+    """Computes the gradients of whole buckets, each summed over the bucket's records; never one per record.
 
-    The loader yields one bucket (or a part of one) at a time, so a bucket's summed gradient is what an ordinary
-    backward pass leaves behind: no layer needs a sampler of its own, any module works, and no row per record
-    ever exists. ``p.grad`` is emptied as soon as autograd has filled it, so that no gradient which was not
-    clipped and noised can reach an optimizer.
+    A physical batch with one bucket, or a part of one, needs nothing but the ordinary backward pass: what it
+    leaves in ``p.grad`` is that bucket's gradient. That is strategy "stream", and any module will do. Where a
+    physical batch holds several buckets, every use of a trained parameter by a layer is captured:
+
+    - "hooks" builds one row per bucket in ``p.grad_sample``, shape (k, *p.shape);
+    - "ghost" keeps what the rows would be built from, and finds their norms without building them.
 
     Args:
         m: the module to wrap.
+        strategy: "stream", "hooks" or "ghost".
         loss_reduction: "mean" or "sum", how the user's loss combines the records of a physical batch.
     """
 
-    def __init__(self, m: nn.Module, *, loss_reduction: str = "mean") -> None:
-        self._batch: PhysicalBatch | None = None
+    def __init__(self, m: nn.Module, *, strategy: Strategy = "hooks", loss_reduction: str = "mean") -> None:
         if loss_reduction not in ("mean", "sum"):
             raise ValueError(f"loss_reduction is {loss_reduction!r}; it must be 'mean' or 'sum'")
+        self._batch: PhysicalBatch | None = None
+        self._capture: Capture | None = None
+        self._problem: str | None = None
+        self._rehearsing = False
+        self.low_precision = False
+        """Whether the last forward pass computed in 16 bits."""
+        self.strategy = strategy
         super().__init__(m, batch_first=True, loss_reduction=loss_reduction, strict=False)
 
     def add_hooks(self, **_: object) -> None:
-        """One hook per trainable parameter, where Opacus has two per layer."""
-        self._captured = [p for p in self._module.parameters() if p.requires_grad]
+        """None: Opacus has two for every layer; what is captured here is captured in :meth:`forward`."""
+        self._trained = [(name, p) for name, p in self._module.named_parameters() if p.requires_grad]
+        self._half = any(p.dtype.itemsize < 4 for p in self._module.parameters())
         self._has_buffers = next(self._module.buffers(), None) is not None
-        self.autograd_grad_sample_hooks = [
-            p.register_post_accumulate_grad_hook(self._capture) for p in self._captured
-        ]
+        self.autograd_grad_sample_hooks: list[Any] = []
         self.enable_hooks()
 
-    def begin(self, batch: PhysicalBatch | None) -> None:
-        """Take what the loader says about the records it is about to yield; None when nothing is under way."""
+    def begin(self, batch: PhysicalBatch | None, *, rehearsal: bool = False) -> None:
+        """Take what the loader says about the records it is about to yield.
+
+        Args:
+            batch: None when nothing is under way.
+            rehearsal: nothing of it will be released; the module computes as in evaluation, without dropout.
+        """
         self._batch = batch
-        for p in self._captured:
-            p.grad_sample = None
+        self._rehearsing = rehearsal
+        for p in self._module.parameters():
+            p.grad = None
+        self._capture = None
+        self._problem = None
+        if batch is not None and len(batch.buckets) > 1:
+            self._capture = Capture(self._trained, Segments(batch.sizes))
         if self._has_buffers:
             self._buffer_versions = [(b.data_ptr(), b._version) for b in self._module.buffers()]
+
+    def train_only(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Choose whose gradients :meth:`collect` returns, and in which order."""
+        names = {p: name for name, p in self._module.named_parameters()}
+        self._trained = [(names[p], p) for p in parameters]
+
+    def clear(self) -> None:
+        """Forget the gradients of this physical batch, which stays the one that is under way."""
+        for p in self._module.parameters():
+            p.grad = None
+        if self._capture is not None:
+            self._capture.rows.clear()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The wrapped module's forward; records that did not come from the private loader are refused.
@@ -53,16 +90,67 @@ class BucketGradSampleModule(GradSampleModule):
         Raises:
             RuntimeError: training on records that the private loader did not hand out.
         """
-        if torch.is_grad_enabled() and self.hooks_enabled:
-            self._check_records(args, kwargs)
-        return self._module(*args, **kwargs)
+        if not (torch.is_grad_enabled() and self.hooks_enabled):
+            return self._module(*args, **kwargs)
+        self._check_records(args, kwargs)
+        self.low_precision = self._half or torch.is_autocast_enabled(self._trained[0][1].device.type)
+        if not self._rehearsing:
+            with self._capture or nullcontext():
+                return self._module(*args, **kwargs)
+        with _evaluating(self._module):
+            try:
+                with self._capture or nullcontext():
+                    return self._module(*args, **kwargs)
+            except RuntimeError as error:
+                if self._capture is None:
+                    raise
+                # The rehearsal goes on, so that it can be told what is wrong.
+                self._problem, self._capture = str(error), None
+                return self._module(*args, **kwargs)
 
-    def check_buffers(self) -> None:
-        """Refuse a step whose forward pass changed a buffer: it would be released without noise.
+    def collect(self, batch: PhysicalBatch) -> BucketGradients | None:
+        """The gradients of the buckets of this physical batch, and clear them; None if there are none.
 
         Raises:
-            RuntimeError: names the buffer.
+            RuntimeError: a parameter is used in a way whose gradient cannot be split by bucket.
         """
+        self._check_buffers()
+        capture, self._capture = self._capture, None
+        if self._problem is not None:
+            raise RuntimeError(self._problem)
+        if capture is None:
+            return self._ordinary()
+        for name, p in self._trained:
+            if p.grad is not None:
+                p.grad = None
+                raise RuntimeError(
+                    f"parameter {name!r} is used outside the layers that grad_sample_mode={self.strategy!r} knows, "
+                    "so its gradient cannot be split by bucket; use grad_sample_mode='stream'"
+                )
+        if not capture.rows:
+            return None
+        if self.strategy == "ghost":
+            return Ghost(capture, [p for _, p in self._trained])
+        return Rows([capture.rows.get(p) for _, p in self._trained])
+
+    @property
+    def scale(self) -> float:
+        """By what a gradient has to be multiplied to be the sum over records; their number, of a mean loss."""
+        if self.loss_reduction == "sum" or self._batch is None:
+            return 1.0
+        return float(self._batch.records)
+
+    def _ordinary(self) -> Rows | None:
+        rows: list[Tensor | None] = []
+        for _, p in self._trained:  # a parameter that the loss did not reach has gradient zero
+            grad, p.grad = p.grad, None
+            if grad is not None and grad.is_sparse:
+                grad = grad.to_dense()
+            rows.append(None if grad is None else grad.unsqueeze(0))
+        return None if all(row is None for row in rows) else Rows(rows)
+
+    def _check_buffers(self) -> None:
+        """Refuse a step whose forward pass changed a buffer: it would be released without noise."""
         if not self._has_buffers:
             return
         for (name, buffer), before in zip(self._module.named_buffers(), self._buffer_versions, strict=True):
@@ -89,16 +177,15 @@ class BucketGradSampleModule(GradSampleModule):
                 "torch.no_grad()"
             )
 
-    def _capture(self, p: Tensor) -> None:
-        grad = p.grad
-        if self._batch is None or not self.hooks_enabled or grad is None:
-            return
-        p.grad = None
-        if grad.is_sparse:
-            grad = grad.to_dense()
-        if self.loss_reduction == "mean":
-            grad = grad.mul_(self._batch.records)
-        if p.grad_sample is None:  # type: ignore[attr-defined]
-            p.grad_sample = grad.unsqueeze(0)  # type: ignore[attr-defined]
-        else:  # a second backward pass over the same physical batch, as with two losses
-            p.grad_sample += grad  # type: ignore[attr-defined]
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Without what is random in training; cuDNN's RNNs can only be differentiated in training mode."""
+    training = [m for m in module.modules() if m.training and not isinstance(m, nn.RNNBase)]
+    for m in training:
+        m.training = False
+    try:
+        yield
+    finally:
+        for m in training:
+            m.training = True

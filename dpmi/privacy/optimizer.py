@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -11,15 +10,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .grad_sample import BucketGradSampleModule
+from .gradients.bucket_gradients import BucketGradients, Rows
+from .gradients.norms import ROUNDING
+from .gradients.running_sum import RunningSum
+from .noise import NoiseSource
 from .plan import PhysicalBatch, Plan
-
-# Squares that are summed in float32 before float64 takes over. At worst, all roundings in one direction, the norm
-# of 64 elements comes out 64 * 2^-25 too small; a float32 norm of a whole large tensor was seen 1.2e-4 too small.
-_FLOAT32_RUN = 64
-# Elements from which on the conversion to float64 costs more than two levels of summation.
-_LARGE = 2**16
-# That, and two roundings of the clipped gradient itself, stay below this: its true norm never exceeds the bound.
-_SLACK = 1.0 - 2.0**-18
+from .rehearsal import Rehearsal
 
 
 class NonFiniteGradientError(RuntimeError):
@@ -36,26 +32,30 @@ class BucketOptimizer(DPOptimizer):
 
     Args:
         optimizer: the user's optimizer; what it does with the noisy gradient is post-processing.
-        module: the wrapped module, which computes the rows that are clipped here.
+        module: the wrapped module, which computes the gradients that are clipped here.
         plan: the run's plan.
-        generator: source of the noise, on the parameters' device.
+        source: of the noise.
     """
 
     def __init__(
-        self, optimizer: Optimizer, *, module: BucketGradSampleModule, plan: Plan, generator: torch.Generator
+        self, optimizer: Optimizer, *, module: BucketGradSampleModule, plan: Plan, source: NoiseSource
     ) -> None:
         super().__init__(
             optimizer,
             noise_multiplier=plan.noise_multiplier,
             max_grad_norm=plan.max_grad_norm,
             expected_batch_size=plan.expected_buckets,
-            generator=generator,
         )
         self._module = module
         self._plan = plan
+        self._source = source
         self._batch: PhysicalBatch | None = None
+        self._rehearsal: Rehearsal | None = None
         self._trained = self.params
-        self._bucket_sum: list[Tensor] | None = None
+        module.train_only(self._trained)
+        self._sum = RunningSum(self._trained)
+        self._step_is_open = False
+        self._parts: Rows | None = None
         self.released = False
         """True when the last call of ``step()`` ended a logical step and changed the parameters."""
         self.released_steps = 0
@@ -66,11 +66,22 @@ class BucketOptimizer(DPOptimizer):
         """One: the divisor qK does not depend on how many physical batches a logical step took."""
         return 1
 
-    def begin(self, batch: PhysicalBatch) -> None:
-        """Take what the loader says about the records it is about to yield."""
+    def begin(self, batch: PhysicalBatch, *, rehearsal: Rehearsal | None = None) -> None:
+        """Take what the loader says about the records it is about to yield.
+
+        Args:
+            batch: the buckets.
+            rehearsal: takes their gradients in; nothing is clipped, summed or released.
+        """
         self._batch = batch
+        self._rehearsal = rehearsal
         self.released = False
-        self._module.begin(batch)
+        self._module.begin(batch, rehearsal=rehearsal is not None)
+
+    @property
+    def rehearsing(self) -> bool:
+        """True while a batch is under way of which nothing will be released: see :class:`Rehearsal`."""
+        return self._rehearsal is not None
 
     @property
     def batch_is_pending(self) -> bool:
@@ -79,22 +90,20 @@ class BucketOptimizer(DPOptimizer):
 
     def abandon(self) -> None:
         """Drop an unfinished logical step: nothing of it was released, so nothing is billed."""
-        self._batch = self._bucket_sum = None
+        self._batch = self._parts = self._rehearsal = None
+        self._step_is_open = False
         self._module.begin(None)
-        for p in self._trained:
-            p.grad = p.summed_grad = None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients of this physical batch; the running sum of the logical step stays."""
-        for p in self._trained:
-            p.grad = p.grad_sample = None
+        self._module.clear()
 
     def step(self, closure: Callable[[], float] | None = None) -> None:
         """Take in one physical batch and, if it ends the logical step, release the noisy update.
 
         Raises:
             RuntimeError: no batch of the private loader is pending, or no gradient was computed for it.
-            NonFiniteGradientError: the bucket's gradient is not finite.
+            NonFiniteGradientError: a bucket's gradient is not finite.
         """
         if closure is not None:
             raise ValueError("closure is given; a private step sees every record once and cannot re-evaluate")
@@ -106,7 +115,6 @@ class BucketOptimizer(DPOptimizer):
             )
         self._batch = None
         try:
-            self._module.check_buffers()
             self._take(batch)
             if batch.completes_step:
                 self.release()
@@ -115,65 +123,75 @@ class BucketOptimizer(DPOptimizer):
             raise
 
     def release(self) -> None:
-        """Bill the step, then add noise to what has been summed (nothing, after an empty draw) and update."""
-        for p in self._trained:
-            if p.summed_grad is None:
-                p.summed_grad = torch.zeros_like(p, memory_format=torch.preserve_format)
+        """Bill the step, then update with noise and what has been summed (nothing, after an empty draw)."""
+        self._open_step()
         self._check_trainable()
         if self.step_hook is not None:
             self.step_hook(self)
-        self.add_noise()
-        self.scale_grad()
-        self.original_optimizer.step()
-        for p in self._trained:  # the next backward pass must not add to what was released
-            p.grad = None
+        for p, gradient in zip(self._trained, self._sum.gradients(), strict=True):
+            p.grad = gradient.to(p.dtype)
+        self._step_is_open = False
+        try:
+            self.original_optimizer.step()
+        finally:
+            for p in self._trained:  # the next backward pass must not add to what was released
+                p.grad = None
         self.released = True
         self.released_steps += 1
 
-    def add_noise(self) -> None:
-        """Gaussian noise of standard deviation sigma * S, in place: no second copy of the gradient."""
-        std = self.noise_multiplier * self.max_grad_norm
-        for p in self._trained:
-            if std > 0:
-                noise = torch.empty_like(p.summed_grad).normal_(0.0, std, generator=self.generator)
-                p.summed_grad += noise
-            p.grad, p.summed_grad = p.summed_grad, None
+    def _open_step(self) -> None:
+        """Begin the sum of a logical step with Gaussian noise of standard deviation sigma * S / (q K)."""
+        if not self._step_is_open:
+            std = self.noise_multiplier * self.max_grad_norm / self.expected_batch_size
+            self._sum.start(lambda flat: self._source.fill_(flat, std))
+            self._step_is_open = True
 
     def _take(self, batch: PhysicalBatch) -> None:
-        """Add this physical batch to its bucket and, when the bucket is complete, clip and sum it."""
-        if all(p.grad_sample is None for p in self._trained):
-            raise RuntimeError(
-                f"no gradient of bucket {self._name(batch)}: call backward() on a loss of the model's output, and "
-                "zero_grad() before it or after step(), not in between"
-            )
-        rows = []
-        for p in self._trained:  # a parameter that the loss did not reach has gradient zero
-            rows.append(torch.zeros_like(p) if p.grad_sample is None else p.grad_sample[0])
-            p.grad_sample = None
-        if self._bucket_sum is not None:
-            torch._foreach_add_(self._bucket_sum, rows)
-            rows = self._bucket_sum
-        if not batch.completes_bucket:
-            self._bucket_sum = rows
+        """Clip and sum the buckets of this physical batch, those of which nothing is missing."""
+        if self._rehearsal is not None:
+            self._rehearsal.take(self._module, batch)
             return
-        self._bucket_sum = None
-        norm = float(_norm(rows))
-        if not math.isfinite(norm):
-            raise NonFiniteGradientError(
-                f"the gradient of bucket {self._name(batch)} has norm {norm}; the logical step was dropped before "
-                "anything was released. Lower the learning rate, or look for invalid records in that bucket"
+        scale = self._module.scale
+        gradients = self._module.collect(batch)
+        if gradients is None:
+            raise RuntimeError(
+                f"no gradient of bucket {self._name(batch, 0)}: call backward() on a loss of the model's output, "
+                "and zero_grad() before it or after step(), not in between"
             )
-        longest = self.max_grad_norm * _SLACK
-        factor = min(1.0 / batch.bucket_records, longest / norm if norm > 0 else float("inf"))
-        if self._trained[0].summed_grad is None:
-            torch._foreach_mul_(rows, factor)
-            for p, row in zip(self._trained, rows, strict=True):
-                p.summed_grad = row
-        else:
-            torch._foreach_add_([p.summed_grad for p in self._trained], rows, alpha=factor)
+        if batch.is_part:
+            gradients, scale = self._joined(gradients, scale), 1.0
+            if not batch.completes_bucket:
+                return
+            self._parts = None
+        norms = gradients.norms() * scale
+        if not bool(norms.isfinite().all()):
+            worst = int(norms.isfinite().logical_not().nonzero()[0])
+            raise NonFiniteGradientError(
+                f"the gradient of bucket {self._name(batch, worst)} has norm {float(norms[worst])}; the logical "
+                "step was dropped before anything was released. Lower the learning rate, or look for invalid "
+                "records in that bucket"
+            )
+        self._open_step()
+        gradients.add_to(self._sum, self._factors(norms, batch) * (scale / self.expected_batch_size))
 
-    def _name(self, batch: PhysicalBatch) -> str:
-        return f"{batch.bucket} ({self._plan.partition.names[batch.bucket]})"
+    def _factors(self, norms: Tensor, batch: PhysicalBatch) -> Tensor:
+        """What turns sums over records into clipped means, (k,) float64."""
+        longest = self.max_grad_norm * (1.0 - ROUNDING)
+        sizes = torch.tensor(batch.bucket_records, dtype=torch.float64, device=norms.device)
+        # Of a gradient of zero the second is infinite.
+        return torch.minimum(1.0 / sizes, longest / norms)
+
+    def _joined(self, gradients: BucketGradients, scale: float) -> Rows:
+        """This part of a bucket and the parts before it, as a sum over records."""
+        assert isinstance(gradients, Rows)  # one bucket alone always has a row
+        gradients.scale(scale)
+        if self._parts is not None:
+            gradients.add(self._parts)
+        self._parts = gradients
+        return gradients
+
+    def _name(self, batch: PhysicalBatch, i: int) -> str:
+        return f"{batch.buckets[i]} ({self._plan.partition.names[batch.buckets[i]]})"
 
     def _check_trainable(self) -> None:
         """A parameter unfrozen after make_private would be updated with a gradient that nobody clipped."""
@@ -182,21 +200,3 @@ class BucketOptimizer(DPOptimizer):
                 "the set of trainable parameters changed after make_private; choose what trains first, then call "
                 "make_private"
             )
-
-
-def _norm(rows: list[Tensor]) -> Tensor:
-    """Euclidean norm of all rows together, float64."""
-    small = [row for row in rows if row.numel() < _LARGE]
-    norms = [_norm_in_runs(row.flatten()) for row in rows if row.numel() >= _LARGE]
-    if small:  # of an empty list there is no norm
-        norms += torch._foreach_norm(small, dtype=torch.float64)
-    total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
-    return total
-
-
-def _norm_in_runs(flat: Tensor) -> Tensor:
-    """In float32 over short runs and in float64 over their norms: as fast as float32 alone."""
-    whole = flat.numel() // _FLOAT32_RUN * _FLOAT32_RUN
-    runs = torch.linalg.vector_norm(flat[:whole].view(-1, _FLOAT32_RUN), dim=1)
-    norm: Tensor = torch.linalg.vector_norm(torch.cat([runs, flat[whole:]]), dtype=torch.float64)
-    return norm

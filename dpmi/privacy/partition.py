@@ -93,14 +93,14 @@ class Partition:
         return np.bincount(self.bucket_of, minlength=self.num_buckets).astype(np.int64)
 
     @cached_property
-    def _by_bucket(self) -> tuple[IntArray, IntArray]:
-        """Record indices sorted by bucket, and where each bucket starts in them (K + 1)."""
+    def by_bucket(self) -> tuple[IntArray, IntArray]:
+        """Record indices sorted by bucket, (N,), and where each bucket starts in them, (K + 1,)."""
         order = np.argsort(self.bucket_of, kind="stable").astype(np.int64)
         return order, np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.int64)
 
     def records(self, bucket: int) -> IntArray:
         """The indices of the records of one bucket, ascending."""
-        order, start = self._by_bucket
+        order, start = self.by_bucket
         return order[start[bucket] : start[bucket + 1]]
 
     @property

@@ -46,21 +46,32 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class PhysicalBatch:
-    """What the loader says about the records it yields: all of one bucket, or a part of it.
+    """What the loader says about the records it yields: several whole buckets, or a part of one.
 
-    One bucket at a time is what lets any loss be used: a loss that couples the records of a physical batch
-    couples records of one bucket only, and the bucket's clipped gradient is still what is bounded.
+    The records of a bucket follow each other, in the order of ``buckets``.
 
     Args:
-        bucket: the bucket's id.
-        records: records in this physical batch.
-        bucket_records: records in the whole bucket.
-        completes_bucket: no further part of this bucket follows.
+        buckets: ids of the k buckets in this physical batch.
+        sizes: how many of its records each of them has here, (k,).
+        bucket_records: how many records each of them has in all, (k,); more than in ``sizes`` only where k = 1.
+        first: where a part starts in its bucket.
+        completes_bucket: no further part of the last bucket follows.
         completes_step: no further bucket follows in this logical step.
     """
 
-    bucket: int
-    records: int
-    bucket_records: int
+    buckets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    bucket_records: tuple[int, ...]
+    first: int = 0
     completes_bucket: bool
     completes_step: bool
+
+    @cached_property
+    def records(self) -> int:
+        """Records in this physical batch."""
+        return sum(self.sizes)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it holds a part of one bucket only."""
+        return self.sizes != self.bucket_records

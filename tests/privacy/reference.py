@@ -63,8 +63,9 @@ def private_run(
     optimizer.original_optimizer.register_step_post_hook(released)
     for _ in range(epochs):
         for inputs, labels, index in loader:
-            drawn += index.tolist()
-            run.batches.append(len(index))
+            if not optimizer.rehearsing:
+                drawn += index.tolist()
+                run.batches.append(len(index))
             optimizer.zero_grad()
             F.cross_entropy(module(inputs), labels, reduction=reduction).backward()
             optimizer.step()

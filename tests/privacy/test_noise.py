@@ -9,6 +9,7 @@ from scipy import stats
 from torch import nn
 
 from dpmi.privacy import BucketSampler, Partition, Plan
+from dpmi.privacy.noise import NoiseSource
 
 from .reference import LEARNING_RATE, private_run
 
@@ -64,13 +65,18 @@ def test_noise_of_two_parameters_and_two_steps_is_independent() -> None:
     assert abs(float(torch.corrcoef(torch.stack([one, second]))[0, 1])) < 0.05
 
 
-def test_every_bucket_is_drawn_as_a_whole_at_the_billed_rate() -> None:
+@pytest.mark.parametrize("max_buckets", [1, 2, 8])
+def test_every_bucket_is_drawn_as_a_whole_at_the_billed_rate(max_buckets: int) -> None:
     sizes = [1, 2, 3, 30, 7]
     partition = Partition.by_column(np.repeat(np.arange(5), sizes))
     plan = Plan(partition=partition, sampling_rate=0.3, noise_multiplier=1.0, max_grad_norm=1.0)
     sampler = BucketSampler(
-        plan, steps=4000, max_physical_batch_size=8, generator=torch.Generator().manual_seed(0)
+        plan,
+        steps=4000,
+        max_physical_batch_size=8,
+        source=NoiseSource.of(0, secure=False, device=torch.device("cpu")),
     )
+    sampler.max_buckets = max_buckets
     drawn, together, count = np.zeros(5), 0, 0
     pending: list[int] = []
     step: set[int] = set()
@@ -78,12 +84,13 @@ def test_every_bucket_is_drawn_as_a_whole_at_the_billed_rate() -> None:
         while (batch := sampler.plans.popleft()) is None:
             count += 1
         assert len(records) == batch.records <= 8
+        assert len(batch.buckets) <= max_buckets
         pending += records.tolist()
         if batch.completes_bucket:
-            assert pending == partition.records(batch.bucket).tolist()
-            assert batch.bucket_records == len(pending)
-            drawn[batch.bucket] += 1
-            step.add(batch.bucket)
+            assert pending == [i for bucket in batch.buckets for i in partition.records(bucket).tolist()]
+            assert sum(batch.bucket_records) == len(pending)
+            drawn[list(batch.buckets)] += 1
+            step |= set(batch.buckets)
             pending = []
         if batch.completes_step:
             together += {0, 3} <= step

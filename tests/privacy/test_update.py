@@ -82,13 +82,23 @@ def problem(name: str, n: int = 37) -> tuple[nn.Module, Tensor, Tensor, Partitio
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("max_physical_batch_size", [512, 5, 1])
+@pytest.mark.parametrize("max_physical_batch_size", [512, 9, 1])
+@pytest.mark.parametrize("mode", ["stream", "hooks"])
 @pytest.mark.parametrize("name", MODELS)
-def test_update_equals_brute_force(name: str, max_physical_batch_size: int, reduction: str) -> None:
+def test_update_equals_brute_force(
+    name: str, mode: str, max_physical_batch_size: int, reduction: str
+) -> None:
     model, x, y, partition = problem(name)
     start = copy.deepcopy(model)
     run = private_run(
-        model, x, y, partition, reduction=reduction, epochs=3, max_physical_batch_size=max_physical_batch_size
+        model,
+        x,
+        y,
+        partition,
+        reduction=reduction,
+        epochs=3,
+        max_physical_batch_size=max_physical_batch_size,
+        grad_sample_mode=mode,
     )
     assert len(run.steps) == 6
     assert max(run.batches) <= max_physical_batch_size
@@ -124,20 +134,21 @@ def test_one_record_per_bucket_equals_opacus(name: str) -> None:
     theirs = GradSampleModule(copy.deepcopy(model))
     F.cross_entropy(theirs(x), y).backward()
 
-    ours = BucketGradSampleModule(model)
-    rows: list[list[Tensor]] = []
-    for i in range(len(x)):
-        ours.begin(
-            PhysicalBatch(
-                bucket=i, records=1, bucket_records=1, completes_bucket=True, completes_step=i == 19
-            )
-        )
-        F.cross_entropy(ours(x[i : i + 1]), y[i : i + 1]).backward()
-        rows.append([p.grad_sample[0] for p in model.parameters() if p.requires_grad])  # type: ignore[attr-defined]
-        assert all(p.grad is None for p in model.parameters())
+    ours, one_each = BucketGradSampleModule(model, strategy="hooks"), (1,) * len(x)
+    batch = PhysicalBatch(
+        buckets=tuple(range(len(x))),
+        sizes=one_each,
+        bucket_records=one_each,
+        completes_bucket=True,
+        completes_step=True,
+    )
+    ours.begin(batch)
+    F.cross_entropy(ours(x), y).backward()
+    assert all(p.grad is None for p in model.parameters())
+    found = ours.collect(batch)
     trained = [p for p in theirs.parameters() if p.requires_grad]
-    for k, p in enumerate(trained):
-        torch.testing.assert_close(torch.stack([row[k] for row in rows]), p.grad_sample, rtol=1e-5, atol=1e-6)
+    for rows, p in zip(found.rows, trained, strict=True):
+        torch.testing.assert_close(rows * ours.scale, p.grad_sample, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])

@@ -1,0 +1,62 @@
+"""The noisy sum of one logical step, in one flat buffer per device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class RunningSum:
+    """Adds up clipped bucket gradients, on top of the noise.
+
+    Noise that is drawn into the buffer before anything is added to it needs no memory of its own, and one call
+    for all parameters. Sums are kept in float32, or in float64 for parameters of that type.
+
+    Args:
+        trained: the parameters, whose layout the gradients get.
+    """
+
+    def __init__(self, trained: list[nn.Parameter]) -> None:
+        kinds: dict[tuple[torch.device, torch.dtype], int] = {}
+        places = []
+        for p in trained:
+            kind = (p.device, torch.promote_types(p.dtype, torch.float32))
+            places.append((kind, kinds.get(kind, 0)))
+            kinds[kind] = kinds.get(kind, 0) + p.numel()
+        self._flat = {
+            kind: torch.empty(count, device=kind[0], dtype=kind[1]) for kind, count in kinds.items()
+        }
+        self._views = [
+            self._flat[kind][start : start + p.numel()].as_strided(p.shape, _dense_strides(p), start)
+            for p, (kind, start) in zip(trained, places, strict=True)
+        ]
+
+    def start(self, fill: Callable[[Tensor], None]) -> None:
+        """Begin a logical step with what ``fill`` writes into a flat tensor: noise."""
+        for flat in self._flat.values():
+            fill(flat)
+
+    def add(self, gradients: list[Tensor | None], factor: float) -> None:
+        """Add one gradient, (*shape) for every parameter and None for zero, times a factor."""
+        pairs = [(view, g) for view, g in zip(self._views, gradients, strict=True) if g is not None]
+        torch._foreach_add_(
+            [view for view, _ in pairs], [g.to(view.dtype) for view, g in pairs], alpha=factor
+        )
+
+    def add_rows(self, rows: list[Tensor | None], factors: Tensor) -> None:
+        """Add rows (k, *shape), each times its factor, (k,) float64."""
+        for view, row in zip(self._views, rows, strict=True):
+            if row is not None:
+                weights = factors.to(device=row.device, dtype=row.dtype)
+                view.add_((weights @ row.reshape(len(row), -1)).view(row.shape[1:]))
+
+    def gradients(self) -> list[Tensor]:
+        """The sum, one tensor (*shape) for every parameter; valid until the next :meth:`start`."""
+        return self._views
+
+
+def _dense_strides(p: Tensor) -> tuple[int, ...]:
+    """The parameter's own layout, such as channels_last, without gaps."""
+    return torch.empty_like(p, device="meta", memory_format=torch.preserve_format).stride()
