@@ -210,3 +210,22 @@ def test_rows_equal_a_backward_pass_per_bucket(case: str, sizes: list[int]) -> N
     assert all(p.grad is None for p in module.parameters())
     assert all(rows.dtype == torch.float32 for rows in found.values())
     assert relative_error(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("case", ONCE)
+def test_ghost_equals_the_rows(case: str, sizes: list[int]) -> None:
+    make, draw = ONCE[case]
+    module, x = make(), draw(sum(sizes))
+    expected = brute_force(module, x, sizes)
+    capture = Capture(trained(module), Segments(sizes), ghost=True)
+    with capture:
+        out = module(x)
+    loss_of(out).backward()
+    squares = torch.stack([rows.flatten(1).square().sum(1) for rows in expected.values()]).sum(0)
+    assert capture.squared_norms.dtype == torch.float64
+    assert float(((capture.squared_norms - squares) / squares).abs().max()) < 1e-5
+    factors = torch.linspace(0.5, 2.0, len(sizes), dtype=torch.float64)
+    sums = capture.weighted_sum(factors)
+    found = {name: sums[p] for name, p in trained(module)}
+    assert relative_error(found, {n: torch.tensordot(factors, r, 1) for n, r in expected.items()}) < 1e-5

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .implicit import Implicit, factors_or_none
 from .layers import Layer, at_least_float32, intercepts
 from .linear import outer_sums
 from .segments import Run, Segments
@@ -52,6 +53,10 @@ class Conv(Layer):
         # As the library does, "same" with an odd number of zeros puts one more at the end.
         spans = [d * (k - 1) for d, k in zip(self._dilation, self._kernel, strict=True)]
         self._ends = [span % 2 if padding == "same" else 0 for span in spans]
+        self.overlap = math.prod(
+            -(-k // (s // math.gcd(s, d)))
+            for k, s, d in zip(self._kernel, self._stride, self._dilation, strict=True)
+        )
         if padding == "same":
             self._padding = [span // 2 for span in spans]
         else:
@@ -60,9 +65,7 @@ class Conv(Layer):
     def weight_rows(self, x: Tensor, g: Tensor, segments: Segments) -> Tensor:
         """See :class:`Layer`."""
         assert self.weight is not None
-        x = x.to(g.dtype)
-        if any(self._ends):
-            x = F.pad(x, [zeros for end in reversed(self._ends) for zeros in (0, end)])
+        x = self._pad_ends(x.to(g.dtype))
         rows = g.new_empty((segments.num_buckets, *self.weight.shape), dtype=at_least_float32(g.dtype))
         positions = math.prod(g.shape[2:])
         per_position = self.weight[0].numel()
@@ -74,11 +77,26 @@ class Conv(Layer):
                 self._bucket_by_bucket(x, g, run, rows)
         return rows
 
+    def implicit(self, x: Tensor, g: Tensor, segments: Segments) -> Implicit | None:
+        """See :class:`Layer`."""
+        return factors_or_none(self, x, g, segments)
+
+    def outer_factors(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor] | None:
+        """See :class:`~dpmi.privacy.gradients.implicit.OuterProducts`."""
+        if self._groups > 1:
+            return None
+        return self._windows(self._pad_ends(x), g.shape[2:]).flatten(1, -2), g.flatten(2).transpose(1, 2)
+
     def bias_rows(self, g: Tensor, segments: Segments) -> Tensor:
         """See :class:`Layer`."""
         return segments.sum(g, range(2, g.dim()))
 
-    def windows(self, x: Tensor, out: Sequence[int]) -> Tensor:
+    def _pad_ends(self, x: Tensor) -> Tensor:
+        if not any(self._ends):
+            return x
+        return F.pad(x, [zeros for end in reversed(self._ends) for zeros in (0, end)])
+
+    def _windows(self, x: Tensor, out: Sequence[int]) -> Tensor:
         """What each output position sees: (records, *out, prod(kernel) * in), without groups."""
         pads = [zeros for padding in reversed(self._padding) for zeros in (padding, padding)]
         last = F.pad(x, pads).movedim(1, -1).contiguous()
@@ -94,7 +112,7 @@ class Conv(Layer):
             start = run.first_record + first * run.size
             records = slice(start, start + count * run.size)
             found = outer_sums(
-                self.windows(x[records], g.shape[2:]),
+                self._windows(x[records], g.shape[2:]),
                 g[records].movedim(1, -1),
                 Segments([run.size] * count),
             )

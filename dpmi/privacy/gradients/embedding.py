@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .implicit import Implicit, SparseRows
 from .layers import Layer, at_least_float32, intercepts
 from .segments import Segments
 
@@ -35,6 +36,17 @@ class Embedding(Layer):
         if self._padding is not None:
             rows[:, self._padding] = 0
         return rows
+
+    def implicit(self, x: Tensor, g: Tensor, segments: Segments) -> Implicit:
+        """See :class:`Layer`."""
+        assert self.weight is not None
+        token, values = x.flatten(), g.reshape(-1, g.shape[-1])
+        bucket = segments.bucket_of_record(x.device).repeat_interleave(x[0].numel())
+        if self._padding is not None:
+            kept = token != self._padding
+            token, bucket, values = token[kept], bucket[kept], values[kept]
+        values = values.to(at_least_float32(g.dtype))
+        return SparseRows(token, bucket, values, len(self.weight), segments.num_buckets)
 
     def bias_rows(self, g: Tensor, segments: Segments) -> Tensor:
         """An embedding has no bias."""

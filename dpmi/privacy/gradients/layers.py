@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from .implicit import Implicit
 from .segments import Segments
 
 INTERCEPTED: dict[Callable[..., Any], Callable[..., tuple[Tensor, Layer]]] = {}
@@ -60,6 +61,13 @@ class Layer(ABC):
         Returns:
             (k, *weight.shape).
         """
+
+    def implicit(self, x: Tensor, g: Tensor, segments: Segments) -> Implicit | None:
+        """The weight's gradients without rows, where rows would take more memory; otherwise None.
+
+        Args are those of :meth:`weight_rows`.
+        """
+        return None
 
     @abstractmethod
     def bias_rows(self, g: Tensor, segments: Segments) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .implicit import Implicit, factors_or_none
 from .layers import Layer, at_least_float32, intercepts
 from .segments import Segments
 
@@ -13,9 +14,19 @@ from .segments import Segments
 class Linear(Layer):
     """y = x A^T + b, with any number of dimensions between the records and the features."""
 
+    overlap = 1
+
     def weight_rows(self, x: Tensor, g: Tensor, segments: Segments) -> Tensor:
         """See :class:`Layer`."""
         return outer_sums(x.to(g.dtype), g, segments)
+
+    def implicit(self, x: Tensor, g: Tensor, segments: Segments) -> Implicit | None:
+        """See :class:`Layer`."""
+        return factors_or_none(self, x, g, segments)
+
+    def outer_factors(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`~dpmi.privacy.gradients.implicit.OuterProducts`."""
+        return x.reshape(len(x), -1, x.shape[-1]), g.reshape(len(g), -1, g.shape[-1])
 
     def bias_rows(self, g: Tensor, segments: Segments) -> Tensor:
         """See :class:`Layer`."""
