@@ -134,8 +134,9 @@ class _TorchSource(NoiseSource):
     def load_state(self, state: Tensor) -> None:
         _check_state(state, len(self.state()))
         border = len(self.generator.get_state())
-        self.generator.set_state(state[:border].cpu())
-        self._noise.set_state(state[border:].cpu())
+        # Copies: torch reads from where the storage begins, not from where the slice does.
+        self.generator.set_state(state[:border].cpu().clone())
+        self._noise.set_state(state[border:].cpu().clone())
 
 
 class _SecureSource(NoiseSource):
