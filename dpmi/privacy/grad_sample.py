@@ -68,7 +68,7 @@ class BucketGradSampleModule(GradSampleModule):
         self._capture = None
         self._problem = None
         if batch is not None and len(batch.buckets) > 1:
-            self._capture = Capture(self._trained, Segments(batch.sizes))
+            self._capture = Capture(self._trained, Segments(batch.sizes), ghost=self.strategy == "ghost")
         if self._has_buffers:
             self._buffer_versions = [(b.data_ptr(), b._version) for b in self._module.buffers()]
 
@@ -82,7 +82,7 @@ class BucketGradSampleModule(GradSampleModule):
         for p in self._module.parameters():
             p.grad = None
         if self._capture is not None:
-            self._capture.rows.clear()
+            self._capture.clear()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The wrapped module's forward; records that did not come from the private loader are refused.
@@ -127,7 +127,7 @@ class BucketGradSampleModule(GradSampleModule):
                     f"parameter {name!r} is used outside the layers that grad_sample_mode={self.strategy!r} knows, "
                     "so its gradient cannot be split by bucket; use grad_sample_mode='stream'"
                 )
-        if not capture.rows:
+        if capture.is_empty:
             return None
         if self.strategy == "ghost":
             return Ghost(capture, [p for _, p in self._trained])

@@ -83,7 +83,7 @@ def problem(name: str, n: int = 37) -> tuple[nn.Module, Tensor, Tensor, Partitio
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("max_physical_batch_size", [512, 9, 1])
-@pytest.mark.parametrize("mode", ["stream", "hooks"])
+@pytest.mark.parametrize("mode", ["stream", "hooks", "ghost"])
 @pytest.mark.parametrize("name", MODELS)
 def test_update_equals_brute_force(
     name: str, mode: str, max_physical_batch_size: int, reduction: str
