@@ -8,9 +8,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from opacus.layers import DPGRU, DPLSTM, DPMultiheadAttention
+from opacus.layers.dp_multihead_attention import SequenceBias
 from torch import Tensor, nn
 
 from dpmi.privacy.gradients.capture import Capture
+from dpmi.privacy.gradients.leaf import other_leaves
 from dpmi.privacy.gradients.segments import Segments
 
 SIZES = {"ones": [1] * 6, "fours": [4] * 3, "ragged": [1, 1, 2, 5, 5, 17], "one bucket": [7]}
@@ -57,6 +59,55 @@ class Twice(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(self.layer(x).tanh())
+
+
+class Bag(nn.Module):
+    """The tokens of all records in one row; their number differs from record to record."""
+
+    def __init__(self, mode: str, *, last: bool = False, padding: int | None = None) -> None:
+        super().__init__()
+        self.layer = nn.EmbeddingBag(VOCABULARY, 4, mode=mode, include_last_offset=last, padding_idx=padding)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        kept = tokens != 8
+        kept[:, 0] = True
+        lengths = kept.sum(1)
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        weights = (tokens[kept] + 1).to(self.layer.weight) if self.layer.mode == "sum" else None
+        return self.layer(
+            tokens[kept],
+            offsets if self.layer.include_last_offset else offsets[:-1],
+            per_sample_weights=weights,
+        )
+
+
+class Bilinear(nn.Module):
+    """A layer with two inputs, one of them by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Bilinear(4, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x, input2=x.tanh())
+
+
+class Scale(nn.Module):
+    """What no layer of torch does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class Standardised(nn.Conv2d):
+    """A convolution whose weight is derived from its parameter."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight / self.weight.std(), self.bias)
 
 
 def frozen(module: nn.Module, *names: str) -> nn.Module:
@@ -145,6 +196,18 @@ ONCE: dict[str, Case] = {
     "instance norm 2d": (lambda: nn.InstanceNorm2d(3, affine=True), floats(3, 4, 3)),
     "instance norm 3d": (lambda: nn.InstanceNorm3d(3, affine=True), floats(3, 2, 3, 2)),
     "attention": (Attention, floats(3, 4)),
+    "attention with biases": (lambda: Attention(add_bias_kv=True), floats(3, 4)),
+    "sequence bias": (lambda: SequenceBias(4, batch_first=True), floats(3, 4)),
+    "embedding bag": (lambda: nn.EmbeddingBag(VOCABULARY, 4), tokens(6)),
+    "embedding bag with padding": (lambda: nn.EmbeddingBag(VOCABULARY, 4, padding_idx=2), tokens(6)),
+    "embedding bag with offsets": (lambda: Bag("mean"), tokens(6)),
+    "embedding bag with last offset": (lambda: Bag("mean", last=True, padding=2), tokens(6)),
+    "embedding bag with weights": (lambda: Bag("sum"), tokens(6)),
+    "bilinear": (lambda: nn.Sequential(nn.Linear(4, 4), Bilinear()), floats(4)),
+    "prelu": (lambda: nn.Sequential(nn.Linear(4, 4), nn.PReLU(4)), floats(4)),
+    "transposed convolution": (lambda: nn.ConvTranspose2d(2, 3, 3, stride=2), floats(2, 4, 4)),
+    "own layer": (lambda: nn.Sequential(Scale(), nn.Linear(4, 3)), floats(4)),
+    "own convolution": (lambda: nn.Sequential(Standardised(2, 3, 3), nn.ReLU(inplace=True)), floats(2, 5, 5)),
 }
 SEVERAL_TIMES: dict[str, Case] = {
     "called twice": (Twice, floats(5)),
@@ -202,7 +265,7 @@ def test_rows_equal_a_backward_pass_per_bucket(case: str, sizes: list[int]) -> N
     make, draw = (ONCE | SEVERAL_TIMES)[case]
     module, x = make(), draw(sum(sizes))
     expected = brute_force(module, x, sizes)
-    capture = Capture(trained(module), Segments(sizes))
+    capture = Capture(trained(module), Segments(sizes), leaves=other_leaves(module, trained(module)))
     with capture:
         out = module(x)
     loss_of(out).backward()
@@ -218,7 +281,9 @@ def test_ghost_equals_the_rows(case: str, sizes: list[int]) -> None:
     make, draw = ONCE[case]
     module, x = make(), draw(sum(sizes))
     expected = brute_force(module, x, sizes)
-    capture = Capture(trained(module), Segments(sizes), ghost=True)
+    capture = Capture(
+        trained(module), Segments(sizes), leaves=other_leaves(module, trained(module)), ghost=True
+    )
     with capture:
         out = module(x)
     loss_of(out).backward()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -14,8 +15,11 @@ from torch.overrides import TorchFunctionMode
 from . import conv, embedding, linear, norm  # noqa: F401 (they register the functions that are intercepted)
 from .implicit import Implicit
 from .layers import INTERCEPTED, Layer
+from .leaf import record_dimension, run_by_bucket
 from .norms import row_norms
 from .segments import Segments
+
+_STREAM = 'use grad_sample_mode="stream", which works with any module'
 
 
 class Capture(TorchFunctionMode):
@@ -29,19 +33,27 @@ class Capture(TorchFunctionMode):
     Args:
         parameters: names and trained parameters, as of ``module.named_parameters()``.
         segments: the buckets of the physical batch.
+        leaves: modules to be run bucket by bucket, of :func:`~dpmi.privacy.gradients.leaf.other_leaves`.
         ghost: keep no rows that take more memory than what they are computed from; :attr:`squared_norms` and
             :meth:`weighted_sum` do without. No parameter may then be used more than once: the norm of a sum is
             not that of its terms.
     """
 
     def __init__(
-        self, parameters: Iterable[tuple[str, nn.Parameter]], segments: Segments, *, ghost: bool = False
+        self,
+        parameters: Iterable[tuple[str, nn.Parameter]],
+        segments: Segments,
+        *,
+        leaves: Sequence[nn.Module] = (),
+        ghost: bool = False,
     ) -> None:
         super().__init__()
         self.segments = segments
         self.rows: dict[Tensor, Tensor] = {}
         """Gradient of each parameter that was reached, (k, *shape): summed over the records of each bucket."""
         self._implicit: dict[Tensor, Implicit] = {}
+        self._leaves = leaves
+        self._own_forwards: list[Callable[..., Any] | None] = []
         self._ghost = ghost
         self._names = {id(p): name for name, p in parameters}
         self._used: set[int] = set()
@@ -81,6 +93,29 @@ class Capture(TorchFunctionMode):
             found[p] = torch.mv(rows.flatten(1).T, factors.to(rows)).view(p.shape)
         return found
 
+    def __enter__(self) -> Capture:
+        """Start to intercept calls."""
+        for leaf in self._leaves:
+            self._own_forwards.append(vars(leaf).get("forward"))
+            leaf.forward = partial(self._call_leaf, leaf, leaf.forward)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        """Leave every function and module as it was."""
+        super().__exit__(exc_type, exc_val, exc_tb)  # type: ignore[no-untyped-call]
+        for leaf in reversed(self._leaves):
+            own = self._own_forwards.pop()
+            if own is None:
+                del leaf.forward
+            else:
+                leaf.forward = own
+
     def __torch_function__(
         self,
         func: Callable[..., Any],
@@ -116,16 +151,32 @@ class Capture(TorchFunctionMode):
         anchor = torch.zeros((), requires_grad=True)
         return _Tap.apply(out, x, anchor, names, partial(self._take, layer))
 
+    def _call_leaf(
+        self, leaf: nn.Module, forward: Callable[..., Tensor], *args: Any, **kwargs: Any
+    ) -> Tensor:
+        own = {name: p for name, p in leaf.named_parameters() if id(p) in self._names}
+        if not torch.is_grad_enabled() or not own:
+            return forward(*args, **kwargs)
+        names = " and ".join(repr(self._names[id(p)]) for p in own.values())
+        first = next(iter((*args, *kwargs.values())), None)
+        shape = first.shape if isinstance(first, Tensor) else torch.Size()
+        dim = record_dimension(leaf)
+        self._check_records(names, shape[dim] if len(shape) > dim else 0, shape)
+        self._check_first_use(own.values())
+        try:
+            return run_by_bucket(leaf, forward, own, self.segments, self._add, args=args, kwargs=kwargs)
+        except TypeError as error:
+            raise RuntimeError(f"parameter {names}: {error}; {_STREAM}") from error
+
     def _check_records(self, names: str, records: int, shape: torch.Size) -> None:
         if records != self.segments.records:
             raise RuntimeError(
-                f"parameter {names} was used on a tensor of shape {tuple(shape)}, whose first dimension is not the "
-                f"{self.segments.records} records of the physical batch: gradients per bucket need the records "
-                'first (batch_first=True, no packed sequences). Otherwise use grad_sample_mode="stream", which '
-                "works with any module"
+                f"parameter {names} was used on a tensor of shape {tuple(shape)}, which does not hold the "
+                f"{self.segments.records} records of the physical batch in its first dimension, as gradients per "
+                f"bucket need them (batch_first=True, no packed sequences); {_STREAM}"
             )
 
-    def _check_first_use(self, trained: list[Tensor]) -> None:
+    def _check_first_use(self, trained: Iterable[Tensor]) -> None:
         if not self._ghost:
             return
         for p in trained:

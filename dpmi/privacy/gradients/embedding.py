@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -11,46 +13,107 @@ from .layers import Layer, at_least_float32, intercepts
 from .segments import Segments
 
 
-class Embedding(Layer):
-    """A table whose rows are looked up.
+class _Table(Layer):
+    """A table (V, d) whose lines are looked up.
 
     Args:
-        weight: the table, (V, d).
+        weight: the table.
         padding: the token that gets no gradient, or None.
-        unsupported: an option that couples the buckets, or None.
+        unsupported: an option whose gradients cannot be split by bucket, or None.
     """
 
     def __init__(self, weight: Tensor, padding: int | None, unsupported: str | None) -> None:
         super().__init__(weight)
-        self._padding = padding if padding is None or padding >= 0 else padding + len(weight)
+        self._lines, self._width = weight.shape
+        self._padding = padding if padding is None or padding >= 0 else padding + self._lines
         self.unsupported = unsupported
+
+    @abstractmethod
+    def _lookups(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Token (m,), record (m,) and gradient (m, d) of every lookup."""
 
     def weight_rows(self, x: Tensor, g: Tensor, segments: Segments) -> Tensor:
         """See :class:`Layer`."""
-        assert self.weight is not None
-        k, (size, width) = segments.num_buckets, self.weight.shape
-        rows = g.new_zeros((k * size, width), dtype=at_least_float32(g.dtype))
-        bucket = segments.bucket_of_record(x.device).view(-1, *[1] * (x.dim() - 1))
-        rows.index_add_(0, (x + bucket * size).flatten(), g.reshape(-1, width).to(rows.dtype))
-        rows = rows.view(k, size, width)
-        if self._padding is not None:
-            rows[:, self._padding] = 0
-        return rows
+        token, bucket, values = self._by_bucket(x, g, segments)
+        rows = values.new_zeros((segments.num_buckets * self._lines, self._width))
+        return rows.index_add_(0, bucket * self._lines + token, values).view(-1, self._lines, self._width)
 
     def implicit(self, x: Tensor, g: Tensor, segments: Segments) -> Implicit:
         """See :class:`Layer`."""
-        assert self.weight is not None
-        token, values = x.flatten(), g.reshape(-1, g.shape[-1])
-        bucket = segments.bucket_of_record(x.device).repeat_interleave(x[0].numel())
-        if self._padding is not None:
-            kept = token != self._padding
-            token, bucket, values = token[kept], bucket[kept], values[kept]
-        values = values.to(at_least_float32(g.dtype))
-        return SparseRows(token, bucket, values, len(self.weight), segments.num_buckets)
+        return SparseRows(*self._by_bucket(x, g, segments), self._lines, segments.num_buckets)
 
     def bias_rows(self, g: Tensor, segments: Segments) -> Tensor:
-        """An embedding has no bias."""
+        """A table has no bias."""
         raise NotImplementedError
+
+    def _by_bucket(self, x: Tensor, g: Tensor, segments: Segments) -> tuple[Tensor, Tensor, Tensor]:
+        token, record, values = self._lookups(x, g)
+        if self._padding is not None:
+            kept = token != self._padding
+            token, record, values = token[kept], record[kept], values[kept]
+        bucket = segments.bucket_of_record(x.device)[record]
+        return token, bucket, values.to(at_least_float32(g.dtype))
+
+
+class Embedding(_Table):
+    """One line for each token, with any number of dimensions."""
+
+    def _lookups(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return x.flatten(), _repeated(len(x), x[0].numel(), x.device), g.reshape(-1, self._width)
+
+
+class EmbeddingBag(_Table):
+    """The sum or mean of the lines of each record's tokens.
+
+    Args:
+        weight: the table.
+        padding: the token that is left out, or None.
+        unsupported: an option whose gradients cannot be split by bucket, or None.
+        starts: where each record's tokens start in a one-dimensional input; None for inputs (records, tokens).
+        mean: a mean instead of a sum.
+        factors: one for every token, or None.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        padding: int | None,
+        unsupported: str | None,
+        *,
+        starts: Tensor | None,
+        mean: bool,
+        factors: Tensor | None,
+    ) -> None:
+        super().__init__(weight, padding, unsupported)
+        self._starts = starts
+        self._mean = mean
+        self._factors = factors
+
+    def records(self, x: Tensor) -> int:
+        """See :class:`Layer`."""
+        return super().records(x) if self._starts is None else len(self._starts)
+
+    def _lookups(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        token = x.flatten()
+        if self._starts is None:
+            record = _repeated(len(x), x.shape[1], x.device)
+        else:
+            ends = torch.cat([self._starts[1:], self._starts.new_tensor([len(x)])])
+            record = torch.repeat_interleave(ends - self._starts)
+        values = g[record]
+        if self._factors is not None:
+            values = values * self._factors.flatten()[:, None]
+        if self._mean:
+            counted = (
+                (token != self._padding).to(g.dtype) if self._padding is not None else g.new_ones(len(token))
+            )
+            counts = g.new_zeros(len(g)).index_add_(0, record, counted)
+            values = values / counts[record, None]
+        return token, record, values
+
+
+def _repeated(records: int, times: int, device: torch.device) -> Tensor:
+    return torch.arange(records, device=device).repeat_interleave(times)
 
 
 @intercepts(F.embedding)
@@ -76,6 +139,36 @@ def _embedding_of_aten(
 ) -> tuple[Tensor, Layer]:
     padding = padding_idx if padding_idx >= 0 else None
     return indices, Embedding(weight, padding, _coupling(None, scale_grad_by_freq))
+
+
+@intercepts(F.embedding_bag)
+def _embedding_bag(  # noqa: PLR0917 (the function's own signature)
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> tuple[Tensor, Layer]:
+    unsupported = _coupling(max_norm, scale_grad_by_freq)
+    if mode == "max":
+        unsupported = (
+            'mode="max" is not known here; use grad_sample_mode="stream", which works with any module'
+        )
+    layer = EmbeddingBag(
+        weight,
+        padding_idx,
+        unsupported,
+        starts=offsets[:-1] if offsets is not None and include_last_offset else offsets,
+        mean=mode == "mean",
+        factors=None if per_sample_weights is None else per_sample_weights.detach(),
+    )
+    return input, layer
 
 
 def _coupling(max_norm: float | None, scale_grad_by_freq: bool) -> str | None:

@@ -1,0 +1,136 @@
+"""Layers of which nothing is known: run bucket by bucket on copies of their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from .layers import at_least_float32
+from .segments import Segments
+
+# What these use their parameters for is intercepted: see the functions registered with `intercepts`.
+_INTERCEPTED = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.Embedding,
+    nn.EmbeddingBag,
+    nn.LayerNorm,
+    nn.RMSNorm,
+    nn.GroupNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+)
+
+
+def other_leaves(module: nn.Module, parameters: Iterable[tuple[str, nn.Parameter]]) -> list[nn.Module]:
+    """Modules without children that own trained parameters and are none of the intercepted layers.
+
+    Args:
+        module: the whole.
+        parameters: names and trained parameters.
+    """
+    trained = {id(p) for _, p in parameters}
+    return [
+        m
+        for m in module.modules()
+        if next(m.children(), None) is None
+        and any(id(p) in trained for p in m.parameters())
+        and not any(isinstance(m, known) and _computes_as(m, known) for known in _INTERCEPTED)
+    ]
+
+
+def _computes_as(m: nn.Module, known: type[nn.Module]) -> bool:
+    """Whether a module computes what its base class does."""
+    methods = ("forward", "_conv_forward")
+    return "forward" not in vars(m) and all(
+        getattr(type(m), name, None) is getattr(known, name, None) for name in methods
+    )
+
+
+def record_dimension(leaf: nn.Module) -> int:
+    """Where a layer has the records in its input and output: first, unless it has ``batch_first=False``."""
+    return 0 if getattr(leaf, "batch_first", True) else 1
+
+
+def run_by_bucket(
+    leaf: nn.Module,
+    forward: Callable[..., Tensor],
+    parameters: Mapping[str, Tensor],
+    segments: Segments,
+    take: Callable[[Tensor, Tensor], None],
+    *,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Tensor:
+    """Call a module bucket by bucket.
+
+    Args:
+        leaf: the module.
+        forward: its forward method.
+        parameters: those of its own parameters that are trained.
+        segments: the buckets. Every tensor among the arguments with as many entries as there are records, in the
+            dimension where the module has them, is split by bucket.
+        take: gets each parameter and its rows (k, *shape), in the backward pass.
+        args: of the call.
+        kwargs: of the call.
+
+    Returns:
+        The outputs, one bucket after another.
+
+    Raises:
+        TypeError: the output is not a tensor with the records in the same dimension.
+    """
+    dim = record_dimension(leaf)
+    copies = {name: _copies(p, segments.num_buckets, take) for name, p in parameters.items()}
+    call = _Call(leaf, forward)
+    outs = []
+    for i, size in enumerate(segments.sizes):
+        start = segments.bounds[i]
+
+        def part(a: Any, start: int = start, size: int = size) -> Any:
+            holds_records = isinstance(a, Tensor) and a.dim() > dim and a.shape[dim] == segments.records
+            return a.narrow(dim, start, size) if holds_records else a
+
+        own = {f"leaf.{name}": copy[i] for name, copy in copies.items()}
+        out = functional_call(
+            call, own, tuple(part(a) for a in args), {k: part(a) for k, a in kwargs.items()}
+        )
+        if not isinstance(out, Tensor) or out.dim() <= dim or out.shape[dim] != size:
+            raise TypeError(
+                f"{type(leaf).__name__} returns something else than a tensor with one entry per record"
+            )
+        outs.append(out)
+    return torch.cat(outs, dim)
+
+
+def _copies(p: Tensor, count: int, take: Callable[[Tensor, Tensor], None]) -> tuple[Tensor, ...]:
+    """The same parameter ``count`` times, as parts of one leaf: its gradient is the rows."""
+    together = p.detach().expand(count, *p.shape).requires_grad_()
+
+    def rows_are_there(leaf: Tensor) -> None:
+        rows, leaf.grad = leaf.grad, None
+        assert rows is not None
+        take(p, rows.to(at_least_float32(rows.dtype)))
+
+    together.register_post_accumulate_grad_hook(rows_are_there)  # type: ignore[no-untyped-call]
+    return together.unbind(0)
+
+
+class _Call(nn.Module):
+    """A module whose forward method is the given one: without the hooks that its own call would run."""
+
+    def __init__(self, leaf: nn.Module, forward: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.leaf = leaf
+        self._forward = forward
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The given method."""
+        return self._forward(*args, **kwargs)

@@ -1,0 +1,332 @@
+"""What a capture does with the graph, with other uses of a parameter, and in finite precision."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+
+import pytest
+import torch
+from opacus import GradSampleModule
+from opacus.layers import DPLSTM
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dpmi.privacy.gradients.capture import Capture
+from dpmi.privacy.gradients.implicit import Factors
+from dpmi.privacy.gradients.leaf import other_leaves
+from dpmi.privacy.gradients.linear import Linear
+from dpmi.privacy.gradients.segments import Segments
+
+from .test_layers import (
+    Attention,
+    Bag,
+    Recurrent,
+    Twice,
+    brute_force,
+    floats,
+    loss_of,
+    relative_error,
+    tokens,
+    trained,
+)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def capture_of(module: nn.Module, sizes: list[int], *, ghost: bool = False) -> Capture:
+    leaves = other_leaves(module, trained(module))
+    return Capture(trained(module), Segments(sizes), leaves=leaves, ghost=ghost)
+
+
+def rows_of(module: nn.Module, capture: Capture) -> dict[str, Tensor]:
+    return {name: capture.rows[p] for name, p in module.named_parameters() if p in capture.rows}
+
+
+def test_segments_group_buckets_of_one_size() -> None:
+    segments = Segments([1, 1, 3, 2, 2])
+    assert (segments.num_buckets, segments.records, segments.bounds) == (5, 9, (0, 1, 2, 5, 7, 9))
+    runs = [(r.first_bucket, r.count, r.size, r.first_record) for r in segments.runs()]
+    assert runs == [(0, 2, 1, 0), (2, 1, 3, 2), (3, 2, 2, 5)]
+    assert segments.bucket_of_record("cpu").tolist() == [0, 1, 2, 2, 2, 3, 3, 4, 4]
+    values = torch.arange(18.0).view(9, 2)
+    assert segments.sum(values).tolist() == [[0, 1], [2, 3], [18, 21], [22, 24], [30, 32]]
+    assert segments.sum(values.to(torch.bfloat16), [1]).dtype == torch.float32
+
+
+@pytest.mark.parametrize("sizes", [[], [2, 0], [-1]])
+def test_segments_refuse_buckets_without_records(sizes: list[int]) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        Segments(sizes)
+
+
+@pytest.mark.parametrize(
+    ("make", "draw"),
+    [
+        (lambda: nn.Linear(5, 3), floats(4, 5)),
+        (lambda: nn.Conv2d(2, 3, 3, stride=2, padding=1), floats(2, 7, 6)),
+        (lambda: nn.Conv1d(4, 6, 3, groups=2), floats(4, 9)),
+        (lambda: nn.Embedding(9, 4), tokens(6)),
+        (lambda: nn.LayerNorm(5), floats(4, 5)),
+        (lambda: nn.GroupNorm(2, 4), floats(4, 3, 3)),
+        (lambda: nn.InstanceNorm2d(3, affine=True), floats(3, 4, 3)),
+        (lambda: Recurrent(DPLSTM(4, 3, batch_first=True)), floats(3, 4)),
+        (Attention, floats(3, 4)),
+    ],
+)
+def test_buckets_of_one_record_equal_opacus(
+    make: Callable[[], nn.Module], draw: Callable[[int], Tensor]
+) -> None:
+    module, x = make(), draw(5)
+    capture = capture_of(module, [1] * 5)
+    with capture:
+        out = module(x)
+    loss_of(out).backward()
+    theirs = GradSampleModule(module, loss_reduction="sum")
+    loss_of(theirs(x)).backward()
+    expected = {name: p.grad_sample.double() for name, p in module.named_parameters()}  # type: ignore[attr-defined]
+    assert relative_error(rows_of(module, capture), expected) < 1e-5
+
+
+def test_backward_passes_add_up_until_they_are_cleared() -> None:
+    module, x, sizes = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)), torch.randn(6, 5), [2, 4]
+    capture = capture_of(module, sizes)
+    assert capture.is_empty
+    with capture:
+        first, second = module(x), module(x)
+    loss_of(first).backward(retain_graph=True)
+    loss_of(first).backward()
+    loss_of(second).backward()
+    expected = {name: 3.0 * rows for name, rows in brute_force(module, x, sizes).items()}
+    assert relative_error(rows_of(module, capture), expected) < 1e-5
+    assert not capture.is_empty
+    capture.clear()
+    assert capture.is_empty
+
+
+def test_a_parameter_that_was_not_reached_is_absent() -> None:
+    module = nn.ModuleList([nn.Linear(5, 3), nn.Linear(5, 3)])
+    capture = capture_of(module, [2, 2])
+    with capture:
+        out = module[0](torch.randn(4, 5)), module[1](torch.randn(4, 5))
+    out[1].sum().backward()
+    assert rows_of(module, capture).keys() == {"1.weight", "1.bias"}
+
+
+def test_nothing_is_captured_without_gradients_or_outside() -> None:
+    module, x = nn.Linear(5, 3), torch.randn(4, 5)
+    capture = capture_of(module, [2, 2], ghost=True)
+    with capture, torch.no_grad():
+        assert not module(torch.randn(3, 5)).requires_grad
+        assert not module(x).requires_grad
+    module(x).sum().backward()
+    assert capture.is_empty
+    assert module.weight.grad is not None
+
+
+def test_other_uses_are_left_to_autograd() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(5, 3)
+            self.scale = nn.Parameter(torch.ones(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) * self.scale + F.linear(x, 2 * self.layer.weight)
+
+    module, x = Model(), torch.randn(4, 5)
+    capture = capture_of(module, [2, 2])
+    with capture:
+        out = module(x)
+    out.sum().backward()
+    assert {name for name, p in module.named_parameters() if p.grad is not None} == {"scale", "layer.weight"}
+
+
+def test_the_input_gradient_is_unchanged() -> None:
+    module = nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
+    x = torch.randn(4, 2, 5, 5, requires_grad=True)
+    (expected,) = torch.autograd.grad(loss_of(module(x)), x)
+    with capture_of(module, [1, 3]):
+        out = module(x)
+    loss_of(out).backward()
+    assert torch.equal(x.grad, expected)  # type: ignore[arg-type]
+
+
+def test_modifying_a_captured_input_is_refused() -> None:
+    module = nn.ModuleDict({"a": nn.Linear(5, 5), "b": nn.Linear(5, 3)})
+    with capture_of(module, [2, 2]):
+        hidden = module["a"](torch.randn(4, 5)) * 1
+        out = module["b"](hidden)
+    hidden += 1
+    with pytest.raises(RuntimeError, match=r"'b\.weight'.*modified in place"):
+        out.sum().backward()
+
+
+def test_modifying_an_input_that_ghost_needs_is_refused() -> None:
+    module, x = nn.Linear(50, 40), torch.randn(4, 50)
+    capture = capture_of(module, [1] * 4, ghost=True)
+    with capture:
+        out = module(x)
+    out.sum().backward()
+    x += 1
+    with pytest.raises(RuntimeError, match="modified in place"):
+        capture.weighted_sum(torch.ones(4))
+
+
+def test_an_input_is_freed_when_its_gradient_has_been_used() -> None:
+    module = nn.Linear(5, 3)
+    capture = capture_of(module, [2, 2])
+    x = torch.randn(4, 5)
+    gone = weakref.ref(x)
+    with capture:
+        out = module(x)
+    del x
+    assert gone() is not None
+    out.sum().backward()
+    assert gone() is None
+
+
+@pytest.mark.parametrize(
+    ("make", "x", "match"),
+    [
+        (
+            lambda: nn.Linear(5, 3),
+            torch.zeros(3, 4, 5),
+            r"'weight' and 'bias'.*\(3, 4, 5\).*4 records.*\"stream\"",
+        ),
+        (lambda: nn.PReLU(5), torch.zeros(3, 5), r"'weight'.*\(3, 5\).*\"stream\""),
+        (
+            lambda: nn.LSTM(5, 3, batch_first=True),
+            torch.zeros(4, 2, 5),
+            r"'weight_ih_l0'.*LSTM returns.*\"stream\"",
+        ),
+        (
+            lambda: nn.Embedding(9, 3, max_norm=1.0),
+            torch.zeros(4, dtype=torch.int64),
+            "'weight': max_norm=1.0",
+        ),
+        (
+            lambda: nn.Embedding(9, 3, scale_grad_by_freq=True),
+            torch.zeros(4, dtype=torch.int64),
+            "'weight': scale_grad_by_freq=True",
+        ),
+        (lambda: Bag("max"), torch.zeros(4, 3, dtype=torch.int64), "'layer.weight': mode=\"max\""),
+    ],
+)
+def test_what_cannot_be_split_by_bucket_is_refused(
+    make: Callable[[], nn.Module], x: Tensor, match: str
+) -> None:
+    module = make()
+    with pytest.raises(RuntimeError, match=match), capture_of(module, [2, 2]):
+        module(x)
+    assert "forward" not in vars(module)
+
+
+def test_ghost_refuses_a_parameter_used_twice() -> None:
+    module, x = Twice(), torch.randn(4, 5)
+    with (
+        pytest.raises(RuntimeError, match=r"'layer\.weight' is used more than once.*\"hooks\" or \"stream\""),
+        capture_of(module, [2, 2], ghost=True),
+    ):
+        module(x)
+
+
+def test_ghost_refuses_a_second_backward_pass() -> None:
+    module = nn.Linear(5, 3)
+    capture = capture_of(module, [2, 2], ghost=True)
+    with capture:
+        out = module(torch.randn(4, 5))
+    out.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="more than once"):
+        out.sum().backward()
+
+
+def test_ghost_starts_again_when_cleared() -> None:
+    module, x = nn.Linear(5, 3), torch.randn(4, 5)
+    capture = capture_of(module, [2, 2], ghost=True)
+    assert capture.squared_norms.tolist() == [0.0, 0.0]
+    for _ in range(2):
+        capture.clear()
+        with capture:
+            out = module(x)
+        capture.clear()  # as by a zero_grad() between the forward and the backward pass
+        out.sum().backward()
+    assert capture.squared_norms[0] == pytest.approx(
+        float(x[:2].sum(0).square().sum() * 3 + 2**2 * 3), rel=1e-5
+    )
+
+
+def test_a_forward_method_of_an_instance_is_put_back() -> None:
+    module = nn.PReLU(5)
+    module.forward = own = lambda x: F.prelu(x, 2 * module.weight)  # type: ignore[method-assign]
+    x = torch.randn(4, 5)
+    capture = capture_of(module, [1, 3])
+    with capture:
+        out = module(x)
+    assert module.forward is own
+    assert torch.equal(out, own(x))
+
+
+@pytest.mark.parametrize("ghost", [False, True])
+def test_bfloat16_rows_are_float32(ghost: bool) -> None:
+    module = nn.Sequential(
+        nn.Conv2d(2, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(), nn.Flatten(), nn.Linear(72, 64), nn.Linear(64, 3)
+    )
+    x, sizes = torch.randn(12, 2, 5, 5), [1, 1, 5, 5]
+    expected = brute_force(module, x, sizes)
+    capture = capture_of(module, sizes, ghost=ghost)
+    with torch.autocast("cpu", torch.bfloat16):
+        with capture:
+            out = module(x)
+        loss_of(out.float()).backward()
+    if ghost:
+        squares = torch.stack([rows.flatten(1).square().sum(1) for rows in expected.values()]).sum(0)
+        assert float((capture.squared_norms / squares).sqrt().sub(1).abs().max()) < 2e-2
+        sums = capture.weighted_sum(torch.ones(4, dtype=torch.float64))
+        found = {name: sums[p] for name, p in trained(module)}
+        expected = {name: rows.sum(0) for name, rows in expected.items()}
+    else:
+        found = rows_of(module, capture)
+    assert {rows.dtype for rows in found.values()} == {torch.float32}
+    assert relative_error(found, expected) < 2e-2
+
+
+def test_float64_stays_float64() -> None:
+    module, x = (
+        nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4)).double(),
+        torch.randn(6, 5, dtype=torch.float64),
+    )
+    capture = capture_of(module, [3, 3])
+    with capture:
+        out = module(x)
+    loss_of(out).backward()
+    assert {rows.dtype for rows in capture.rows.values()} == {torch.float64}
+    assert relative_error(rows_of(module, capture), brute_force(module, x, [3, 3])) < 1e-13
+
+
+@pytest.mark.parametrize("size", [2, 16, 128])
+@pytest.mark.parametrize("rest", [0.0, 1e-7, 1e-5, 1e-3])
+@pytest.mark.parametrize("alike", [False, True])
+def test_no_clipped_gradient_is_too_long_when_records_nearly_cancel(
+    size: int, rest: float, alike: bool
+) -> None:
+    """The second half of each bucket undoes the first, but for a fraction ``rest``."""
+    k, wide = 3, 300
+    x = torch.full((k, size // 2, wide), 0.1) if alike else torch.randn(k, size // 2, wide)
+    g = torch.full((k, size // 2, wide), 0.3) if alike else torch.randn(k, size // 2, wide)
+    undone = -g * (1 + rest * torch.randn_like(g))
+    x, g = torch.cat([x, x], 1).view(-1, wide), torch.cat([g, undone], 1).view(-1, wide)
+    gradients = Factors(Linear(torch.empty(wide, wide)), x, g, Segments([size] * k))
+    norms = gradients.squared_norms.sqrt()
+    assert bool((norms > 0).all())
+    for i in range(k):
+        factors = torch.zeros(k, dtype=torch.float64)
+        factors[i] = 1.0 / norms[i]
+        assert float(gradients.weighted_sum(factors).double().norm()) <= 1 + 1e-5
+    exact = (
+        torch.bmm(g.view(k, size, wide).mT.double(), x.view(k, size, wide).double()).flatten(1).norm(dim=1)
+    )
+    assert bool((norms >= exact * (1 - 1e-6)).all())
