@@ -4,6 +4,7 @@ from .account import Account, combine
 from .engine import PrivacyEngine
 from .grad_sample import BucketGradSampleModule
 from .loader import BucketDataLoader
+from .noise import NoiseMode
 from .opacus_accountants import BucketPLDAccountant, Lemma3Accountant
 from .optimizer import BucketOptimizer, NonFiniteGradientError
 from .partition import Partition, Provenance
@@ -19,6 +20,7 @@ __all__ = [
     "BucketPLDAccountant",
     "BucketSampler",
     "Lemma3Accountant",
+    "NoiseMode",
     "NonFiniteGradientError",
     "Partition",
     "PhysicalBatch",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -10,8 +11,9 @@ from torch.utils.data import DataLoader
 
 from accountants import Adjacency, Guarantee, Ledger, calibrate
 
-from . import checks
+from . import checkpoint, checks
 from .account import Account
+from .checkpoint import Stateful, Training
 from .grad_sample import BucketGradSampleModule
 from .gradients.choice import GradSampleMode, choose
 from .loader import BucketDataLoader
@@ -45,10 +47,10 @@ class PrivacyEngine:
 
     def __init__(self) -> None:
         self._ledger = Ledger()
-        self._plan: Plan | None = None
         self._max_grad_norms: tuple[float, ...] = ()
         self._noise = NoiseMode.SECURE  # of nothing yet; the weakest of all runs counts
         self._most_steps: int | None = None
+        self._training: Training | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -62,11 +64,7 @@ class PrivacyEngine:
         Raises:
             RuntimeError: before ``make_private``.
         """
-        if self._plan is None:
-            raise RuntimeError(
-                "make_private was not called yet, so there is no plan and nothing to account for"
-            )
-        return self._plan
+        return self._trained().plan
 
     @property
     def account(self) -> Account:
@@ -152,9 +150,9 @@ class PrivacyEngine:
                 f"noise_multiplier is {noise_multiplier}, but this engine keeps to the target of "
                 "make_private_with_epsilon, and other steps are not in it; use a new engine, and add up the accounts"
             )
-        if self._plan is not None and self._plan.partition.hash != partition.hash:
+        if self._training is not None and self.plan.partition.hash != partition.hash:
             raise ValueError(
-                f"partition is {partition}, but this engine already accounts for {self._plan.partition}; steps on "
+                f"partition is {partition}, but this engine already accounts for {self.plan.partition}; steps on "
                 "two partitions do not add up to one epsilon. Use an engine for each"
             )
         checks.check_module(module)
@@ -189,7 +187,9 @@ class PrivacyEngine:
             max_buckets=min(choice.max_buckets, partition.num_buckets),
             insist=choice.insist,
         )
-        self._plan = plan
+        self._training = Training(
+            plan=plan, module=private_module, optimizer=private_optimizer, loader=loader
+        )
         self._max_grad_norms += (plan.max_grad_norm,)
         self._noise = self._noise.weaker(source.mode)
         return private_module, private_optimizer, loader
@@ -245,7 +245,7 @@ class PrivacyEngine:
             ValueError, TypeError: as :meth:`make_private` and :func:`accountants.calibrate` do, or this engine
                 was used before.
         """
-        if self._plan is not None:
+        if self._training is not None:
             raise ValueError(
                 f"target_epsilon is {target_epsilon}, for one training from its start, but this engine was used "
                 f"before and has billed {self._ledger.steps} steps; use a new engine, and add up the accounts"
@@ -288,6 +288,59 @@ class PrivacyEngine:
             accountant: a name in ``accountants.ACCOUNTANTS``.
         """
         return self.account.guarantee(delta, adjacency=adjacency, accountant=accountant)
+
+    def save_checkpoint(self, path: str | Path, **others: Stateful) -> None:
+        """Write one file with all that the training of the last ``make_private`` needs to go on, and what it owes.
+
+        Parameters, optimizer, account, plan, and the states of the draws, of the noise and of torch's global
+        generator. A run that is killed and goes on from its last checkpoint equals the uninterrupted one bit for bit
+        on the same machine, and is billed the same; in secure mode, noise and draws are new. The file is as secret as
+        the records: it has the state that the noise comes from. Of two trainings that go on from one checkpoint,
+        publish one: their noise is the same, and cancels in the difference.
+
+        Args:
+            path: replaced only when the whole checkpoint is on the disk.
+            others: further objects with ``state_dict`` and ``load_state_dict``, such as a scheduler, by name.
+
+        Raises:
+            RuntimeError: a logical step is under way; save where ``optimizer.released`` is True.
+        """
+        checkpoint.save(
+            path, self._trained(), account=self.account, most_steps=self._most_steps, others=others
+        )
+
+    def load_checkpoint(self, path: str | Path, **others: Stateful) -> None:
+        """Go on where :meth:`save_checkpoint` was called, after ``make_private`` with the same arguments.
+
+        The next pass over the loader is what was left of the interrupted one.
+
+        Args:
+            path: of the checkpoint; pickled code in it is not run.
+            others: the objects that were saved with it, by the same names.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is damaged, or of another plan, partition or model; names what differs. Or this engine has
+                billed steps, which the checkpoint does not know. Nothing is changed.
+        """
+        training = self._trained()
+        if self._ledger.steps:
+            raise ValueError(
+                f"this engine has billed {self._ledger.steps} steps, which would be forgotten; load {path} into a new "
+                "engine, after make_private"
+            )
+        loaded = checkpoint.load(path, training, others=others)
+        self._ledger = loaded.account.ledger
+        self._max_grad_norms = loaded.account.max_grad_norms
+        self._noise = self._noise.weaker(loaded.account.noise)
+        self._most_steps = loaded.most_steps
+
+    def _trained(self) -> Training:
+        if self._training is None:
+            raise RuntimeError(
+                "make_private was not called yet, so there is no plan and nothing to account for"
+            )
+        return self._training
 
     def _bill(self, plan: Plan) -> None:
         if self._most_steps is not None and self._ledger.steps >= self._most_steps:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Sampler, TensorDataset, default_collate
 
 from .noise import NoiseSource
 from .optimizer import BucketOptimizer
-from .plan import PhysicalBatch
+from .plan import PhysicalBatch, Position
 from .rehearsal import Rehearsal
 from .sampling import BucketSampler
 from .storage import fetcher
@@ -77,7 +77,8 @@ class BucketDataLoader(DataLoader[Any]):
             generator=source.generator or _generator(sampler.source),
             prefetch_factor=source.prefetch_factor,
         )
-        self._buckets = sampler
+        self.draws = sampler
+        """Which buckets a pass draws."""
         self._optimizer = optimizer
         self._whole = tensors if plain else None
         self._max_buckets = max_buckets
@@ -92,19 +93,19 @@ class BucketDataLoader(DataLoader[Any]):
 
     def __length_hint__(self) -> int:
         """Expected number of physical batches in one pass."""
-        return round(self._buckets.expected_batches())
+        return round(self.draws.expected_batches())
 
     def __iter__(self) -> Any:
         """Yield the physical batches of one pass, dropping whatever an earlier loop left unfinished."""
         optimizer = self._optimizer
         optimizer.abandon()
-        self._buckets.plans.clear()
+        self.draws.plans.clear()
         try:
-            if self._buckets.max_buckets < self._max_buckets:
+            if self.draws.max_buckets < self._max_buckets:
                 yield from self._rehearse()
             for batch, records in self.batches():
-                if batch is None:
-                    optimizer.release()
+                if not batch.buckets:
+                    optimizer.release(batch)
                     continue
                 optimizer.begin(batch)
                 yield records
@@ -112,46 +113,51 @@ class BucketDataLoader(DataLoader[Any]):
         finally:
             optimizer.abandon()
 
-    def batches(self) -> Iterator[tuple[PhysicalBatch | None, Any]]:
-        """Every physical batch and its records, or None for an empty draw."""
+    def batches(self) -> Iterator[tuple[PhysicalBatch, Any]]:
+        """Every physical batch of a pass and its records; an empty draw has none."""
         if self._whole is not None and self.num_workers == 0 and not self.pin_memory:
             # Tensors in memory need none of a DataLoader's machinery.
-            plan = self._buckets.plan
-            passes = plan.sampling_rate * self._buckets.steps
+            plan = self.draws.plan
+            passes = plan.sampling_rate * self.draws.steps
             fetch = fetcher(self._whole, plan.partition, passes=passes)
-            for batch in self._buckets.batches():
-                yield batch, None if batch is None else fetch(batch)
+            for batch in self.draws.batches():
+                yield batch, fetch(batch) if batch.buckets else None
             return
-        plans = self._buckets.plans
+        plans = self.draws.plans
         for records in super().__iter__():
-            while (batch := plans.popleft()) is None:
-                yield None, None
+            while not (batch := plans.popleft()).buckets:
+                yield batch, None
             yield batch, records
         while plans:  # empty draws at the end of the pass
             yield plans.popleft(), None
 
+    def training_position(self) -> Position:
+        """Where the training is, to go on from there: after the last released step, or where a new pass begins."""
+        source = self.draws.source
+        return self._optimizer.position or Position(steps=0, draws=source.draws_state())
+
     def _rehearse(self) -> Iterator[Any]:
         """Let the user's loop rehearse, then allow several buckets in one physical batch, or do not."""
-        partition = self._buckets.plan.partition
+        partition = self.draws.plan.partition
         sizes = tuple(min(most, int(size)) for most, size in zip(_REHEARSED, partition.sizes, strict=False))
         several, alone = (
             PhysicalBatch(
                 buckets=tuple(range(k)),
                 sizes=sizes[:k],
                 bucket_records=sizes[:k],
-                completes_bucket=True,
-                completes_step=False,
             )
             for k in (2, 1)
         )
         both = self._collated([int(i) for k, size in enumerate(sizes) for i in partition.records(k)[:size]])
         rehearsal = Rehearsal()
-        for batch, records in ((several, both), (alone, _first(both, several.records, alone.records))):
-            self._optimizer.begin(batch, rehearsal=rehearsal)
-            yield records
-            self._check_stepped(batch)
+        # It leaves no trace in torch's global generators either.
+        with torch.random.fork_rng(_devices(self._optimizer.params)):
+            for batch, records in ((several, both), (alone, _first(both, several.records, alone.records))):
+                self._optimizer.begin(batch, rehearsal=rehearsal)
+                yield records
+                self._check_stepped(batch)
         if rehearsal.problem is None:
-            self._buckets.max_buckets = self._max_buckets
+            self.draws.max_buckets = self._max_buckets
         elif self._insist:
             raise RuntimeError(f"{rehearsal.problem}; nothing was released. Use grad_sample_mode='stream'")
         else:
@@ -169,6 +175,10 @@ class BucketDataLoader(DataLoader[Any]):
                 f"optimizer.step() was not called for the last batch (bucket {batch.buckets[0]}); call it once for "
                 "every batch. The logical step was dropped, nothing of it was released"
             )
+
+
+def _devices(parameters: list[nn.Parameter]) -> set[torch.device]:
+    return {p.device for p in parameters if p.device.type == "cuda"}
 
 
 def _generator(source: NoiseSource) -> torch.Generator:

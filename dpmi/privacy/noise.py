@@ -48,11 +48,9 @@ class NoiseSource(ABC):
 
     Attributes:
         mode: where they come from.
-        generator: on the CPU, for the seeds of a DataLoader's workers.
     """
 
     mode: NoiseMode
-    generator: torch.Generator
 
     @staticmethod
     def of(seed: int | None, *, secure: bool, device: torch.device) -> NoiseSource:
@@ -89,54 +87,60 @@ class NoiseSource(ABC):
         """Independent draws from [0, 1), (n,) float64 on the CPU, with a resolution of 2^-53."""
 
     @abstractmethod
-    def state(self) -> Tensor:
-        """Where both streams are, (bytes,) uint8 on the CPU; empty if no stream can be repeated.
+    def draws_state(self) -> Tensor:
+        """Where the stream of the draws is, (bytes,) uint8 on the CPU; empty if it cannot be repeated."""
+
+    @abstractmethod
+    def noise_state(self) -> Tensor:
+        """Where the stream of the noise is, (bytes,) uint8 on the CPU; empty if it cannot be repeated.
 
         It is as secret as the noise: whoever has it can compute all that follows.
         """
 
     @abstractmethod
-    def load_state(self, state: Tensor) -> None:
-        """Go on where :meth:`state` was called.
+    def load(self, *, draws: Tensor, noise: Tensor) -> None:
+        """Go on where :meth:`draws_state` and :meth:`noise_state` were called.
 
         What two runs draw from one state is the same noise, which cancels in the difference of what they release.
 
         Raises:
-            ValueError: the state is of a source of another mode or on another kind of device.
+            ValueError: a state is of a source of another mode or on another kind of device.
         """
 
 
 class _TorchSource(NoiseSource):
-    """Two of torch's generators: the draws come from ``generator``, the noise from one on the device."""
+    """Two of torch's generators: one on the CPU for the draws, one on the device for the noise."""
 
     def __init__(self, seed: int | None, device: torch.device) -> None:
-        self.generator = torch.Generator()
+        self._draws = torch.Generator()
         self._noise = torch.Generator(device)
         if seed is None:
             self.mode = NoiseMode.ORDINARY
-            _seed_by_system(self.generator)
+            _seed_by_system(self._draws)
             _seed_by_system(self._noise)
         else:
             self.mode = NoiseMode.SEEDED
-            self.generator.manual_seed(seed)
+            self._draws.manual_seed(seed)
             # The first output of the sampling stream seeds the noise: two streams, one argument.
-            self._noise.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
+            self._noise.manual_seed(int(torch.randint(2**62, (), generator=self._draws)))
 
     def fill_(self, flat: Tensor, std: float) -> None:
         flat.normal_(0.0, std, generator=self._noise)
 
     def uniform(self, n: int) -> Tensor:
-        return torch.rand(n, dtype=torch.float64, generator=self.generator)
+        return torch.rand(n, dtype=torch.float64, generator=self._draws)
 
-    def state(self) -> Tensor:
-        return torch.cat([self.generator.get_state(), self._noise.get_state()])
+    def draws_state(self) -> Tensor:
+        return self._draws.get_state()
 
-    def load_state(self, state: Tensor) -> None:
-        _check_state(state, len(self.state()))
-        border = len(self.generator.get_state())
-        # Copies: torch reads from where the storage begins, not from where the slice does.
-        self.generator.set_state(state[:border].cpu().clone())
-        self._noise.set_state(state[border:].cpu().clone())
+    def noise_state(self) -> Tensor:
+        return self._noise.get_state()
+
+    def load(self, *, draws: Tensor, noise: Tensor) -> None:
+        _check_state("draws", draws, self.draws_state())
+        _check_state("noise", noise, self.noise_state())
+        self._draws.set_state(draws)
+        self._noise.set_state(noise)
 
 
 class _SecureSource(NoiseSource):
@@ -148,10 +152,6 @@ class _SecureSource(NoiseSource):
 
     mode = NoiseMode.SECURE
 
-    def __init__(self) -> None:
-        self.generator = torch.Generator()
-        _seed_by_system(self.generator)
-
     def fill_(self, flat: Tensor, std: float) -> None:
         # Metal has no float64.
         device = torch.device("cpu") if flat.device.type == "mps" else flat.device
@@ -162,18 +162,21 @@ class _SecureSource(NoiseSource):
     def uniform(self, n: int) -> Tensor:
         return _uniform(n, torch.device("cpu"))
 
-    def state(self) -> Tensor:
+    def draws_state(self) -> Tensor:
         return torch.empty(0, dtype=torch.uint8)
 
-    def load_state(self, state: Tensor) -> None:
-        _check_state(state, 0)
+    noise_state = draws_state
+
+    def load(self, *, draws: Tensor, noise: Tensor) -> None:
+        _check_state("draws", draws, self.draws_state())
+        _check_state("noise", noise, self.noise_state())
 
 
-def _check_state(state: Tensor, size: int) -> None:
-    if state.shape != (size,) or state.dtype != torch.uint8:
+def _check_state(name: str, state: Tensor, own: Tensor) -> None:
+    if state.shape != own.shape or state.dtype != torch.uint8:
         raise ValueError(
-            f"state is {tuple(state.shape)} {state.dtype}, but this source has ({size},) torch.uint8; go on with the "
-            "secure_mode and the kind of device that the state was saved with"
+            f"{name} is a state of shape {tuple(state.shape)}, {state.dtype}, but this source has {tuple(own.shape)}, "
+            "torch.uint8; go on with the secure_mode and the kind of device that it was saved with"
         )
 
 

@@ -14,7 +14,7 @@ from .gradients.bucket_gradients import BucketGradients, Rows
 from .gradients.norms import ROUNDING
 from .gradients.running_sum import RunningSum
 from .noise import NoiseSource
-from .plan import PhysicalBatch, Plan
+from .plan import PhysicalBatch, Plan, Position
 from .rehearsal import Rehearsal
 
 
@@ -55,6 +55,8 @@ class BucketOptimizer(DPOptimizer):
         module.train_only(self._trained)
         self._sum = RunningSum(self._trained)
         self._step_is_open = False
+        self.position: Position | None = None
+        """Of the training, after the last released step; None before the first, and after the end of a pass."""
         self._parts: Rows | None = None
         self.released = False
         """True when the last call of ``step()`` ended a logical step and changed the parameters."""
@@ -88,9 +90,14 @@ class BucketOptimizer(DPOptimizer):
         """True from the moment the loader yields a physical batch until ``step()`` has used it."""
         return self._batch is not None
 
+    @property
+    def is_between_steps(self) -> bool:
+        """True while no logical step is under way, of which something was drawn or summed but not released."""
+        return not (self.batch_is_pending or self._step_is_open or self._parts is not None)
+
     def abandon(self) -> None:
         """Drop an unfinished logical step: nothing of it was released, so nothing is billed."""
-        self._batch = self._parts = self._rehearsal = None
+        self._batch = self._parts = self._rehearsal = self.position = None
         self._step_is_open = False
         self._module.begin(None)
 
@@ -117,13 +124,17 @@ class BucketOptimizer(DPOptimizer):
         try:
             self._take(batch)
             if batch.completes_step:
-                self.release()
+                self.release(batch)
         except BaseException:
             self.abandon()
             raise
 
-    def release(self) -> None:
-        """Bill the step, then update with noise and what has been summed (nothing, after an empty draw)."""
+    def release(self, batch: PhysicalBatch) -> None:
+        """Bill the step, then update with noise and what has been summed (nothing, after an empty draw).
+
+        Args:
+            batch: the last of the step.
+        """
         self._open_step()
         self._check_trainable()
         if self.step_hook is not None:
@@ -138,6 +149,7 @@ class BucketOptimizer(DPOptimizer):
                 p.grad = None
         self.released = True
         self.released_steps += 1
+        self.position = batch.position
 
     def _open_step(self) -> None:
         """Begin the sum of a logical step with Gaussian noise of standard deviation sigma * S / (q K)."""

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+from torch import Tensor
+
 from accountants import BucketMechanism
 
 from .partition import Partition
@@ -45,8 +47,21 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where a training is between two logical steps.
+
+    Args:
+        steps: logical steps of the pass that are done; 0 where a new one begins.
+        draws: where the stream of the draws is, see :class:`~dpmi.privacy.noise.NoiseSource`.
+    """
+
+    steps: int
+    draws: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
 class PhysicalBatch:
-    """What the loader says about the records it yields: several whole buckets, or a part of one.
+    """What the loader says about the records it yields: several whole buckets, or a part of one, or none at all.
 
     The records of a bucket follow each other, in the order of ``buckets``.
 
@@ -57,14 +72,16 @@ class PhysicalBatch:
         first: where a part starts in its bucket.
         completes_bucket: no further part of the last bucket follows.
         completes_step: no further bucket follows in this logical step.
+        position: of the training after this logical step.
     """
 
     buckets: tuple[int, ...]
     sizes: tuple[int, ...]
     bucket_records: tuple[int, ...]
     first: int = 0
-    completes_bucket: bool
-    completes_step: bool
+    completes_bucket: bool = True
+    completes_step: bool = False
+    position: Position | None = None
 
     @cached_property
     def records(self) -> int:

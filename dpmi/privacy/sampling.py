@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Iterator
 
@@ -10,14 +11,16 @@ from torch.utils.data import Sampler
 
 from .noise import NoiseSource
 from .partition import IntArray
-from .plan import PhysicalBatch, Plan
+from .plan import PhysicalBatch, Plan, Position
+
+_EMPTY = PhysicalBatch(buckets=(), sizes=(), bucket_records=())
 
 
 class BucketSampler(Sampler[IntArray]):
     """Draws every bucket independently with probability q, for a number of logical steps.
 
     As a ``Sampler`` it yields the record indices of one physical batch after another, and appends what they are to
-    ``plans``, in the same order; an empty draw yields nothing and appends None.
+    ``plans``, in the same order; an empty draw yields nothing and appends a batch without buckets.
 
     Args:
         plan: the run's plan.
@@ -35,23 +38,29 @@ class BucketSampler(Sampler[IntArray]):
         self._max_records = max_physical_batch_size
         self.source = source
         self.max_buckets = 1
-        self.plans: deque[PhysicalBatch | None] = deque()
+        self.plans: deque[PhysicalBatch] = deque()
+        self._done = 0
 
-    def batches(self) -> Iterator[PhysicalBatch | None]:
-        """One pass: the physical batches of ``steps`` logical steps; None is an empty draw."""
-        for _ in range(self.steps):
+    def batches(self) -> Iterator[PhysicalBatch]:
+        """One pass, or what is left of it: the physical batches of its logical steps; an empty draw has no buckets."""
+        first, self._done = self._done, 0
+        for step in range(first, self.steps):
             uniform = self.source.uniform(self.plan.partition.num_buckets).numpy()
             drawn = np.flatnonzero(uniform < self.plan.sampling_rate)
-            if len(drawn):
-                yield from self._packed(drawn)
-            else:
-                yield None
+            after = Position(steps=(step + 1) % self.steps, draws=self.source.draws_state())
+            packed = list(self._packed(drawn)) if len(drawn) else [_EMPTY]
+            yield from packed[:-1]
+            yield dataclasses.replace(packed[-1], completes_step=True, position=after)
+
+    def go_on(self, done: int) -> None:
+        """Let the next pass begin after ``done`` of its logical steps."""
+        self._done = done
 
     def __iter__(self) -> Iterator[IntArray]:
         """One pass: the record indices of every physical batch."""
         for batch in self.batches():
             self.plans.append(batch)
-            if batch is not None:
+            if batch.buckets:
                 yield self.records(batch)
 
     def records(self, batch: PhysicalBatch) -> IntArray:
@@ -81,28 +90,24 @@ class BucketSampler(Sampler[IntArray]):
             last = max(first + 1, int(np.searchsorted(end, before + self._max_records, side="right")))
             last = min(last, first + self.max_buckets)
             if last == first + 1:
-                yield from self._parts(int(drawn[first]), int(sizes[first]), ends_step=last == len(drawn))
+                yield from self._parts(int(drawn[first]), int(sizes[first]))
             else:
                 several = tuple(sizes[first:last].tolist())
                 yield PhysicalBatch(
                     buckets=tuple(drawn[first:last].tolist()),
                     sizes=several,
                     bucket_records=several,
-                    completes_bucket=True,
-                    completes_step=last == len(drawn),
                 )
             first = last
 
-    def _parts(self, bucket: int, size: int, *, ends_step: bool) -> Iterator[PhysicalBatch]:
+    def _parts(self, bucket: int, size: int) -> Iterator[PhysicalBatch]:
         parts = -(-size // self._max_records)
         bounds = [size * i // parts for i in range(parts + 1)]
         for i in range(parts):
-            completes = i == parts - 1
             yield PhysicalBatch(
                 buckets=(bucket,),
                 sizes=(bounds[i + 1] - bounds[i],),
                 bucket_records=(size,),
                 first=bounds[i],
-                completes_bucket=completes,
-                completes_step=completes and ends_step,
+                completes_bucket=i == parts - 1,
             )

@@ -81,7 +81,7 @@ def test_every_bucket_is_drawn_as_a_whole_at_the_billed_rate(max_buckets: int) -
     pending: list[int] = []
     step: set[int] = set()
     for records in sampler:
-        while (batch := sampler.plans.popleft()) is None:
+        while not (batch := sampler.plans.popleft()).buckets:
             count += 1
         assert len(records) == batch.records <= 8
         assert len(batch.buckets) <= max_buckets

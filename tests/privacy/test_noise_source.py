@@ -217,13 +217,6 @@ class TestSecure:
         with pytest.raises(ValueError, match=r"^seed is 3 and secure_mode is True, .*leave out the seed for"):
             NoiseSource.of(3, secure=True, device=CPU)
 
-    def test_seeds_of_the_workers_are_not_the_draws(self) -> None:
-        source, other = source_of(NoiseMode.SECURE), source_of(NoiseMode.SECURE)
-        assert source.generator.device == CPU
-        assert not torch.equal(
-            torch.rand(10, generator=source.generator), torch.rand(10, generator=other.generator)
-        )
-
 
 class TestGenerators:
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -236,9 +229,6 @@ class TestGenerators:
             expected = torch.empty(n, dtype=dtype).normal_(0.0, 1.5, generator=values)
             assert torch.equal(filled(source, n, std=1.5, dtype=dtype), expected)
             assert torch.equal(source.uniform(n), torch.rand(n, dtype=torch.float64, generator=draws))
-        assert torch.equal(
-            torch.rand(3, generator=source.generator), torch.rand(3, generator=draws)
-        )  # workers are seeded from the draws, never from the noise
 
     def test_neither_stream_moves_the_other(self) -> None:
         one, other = source_of(NoiseMode.SEEDED), source_of(NoiseMode.SEEDED)
@@ -270,7 +260,9 @@ class TestGenerators:
         twister = np.random.RandomState()
         twister.set_state(("MT19937", np.frombuffer(given[1], dtype=np.uint32), 624))
         expected = twister.randint(0, 2**32, 3000, dtype=np.uint32) % 2**20
-        assert torch.randint(2**20, (3000,), generator=source.generator).tolist() == expected.tolist()
+        draws = torch.Generator()
+        draws.set_state(source.draws_state())
+        assert torch.randint(2**20, (3000,), generator=draws).tolist() == expected.tolist()
 
         # The first two numbers of a small normal draw: Box and Muller on 53 bits of two words each.
         twister.set_state(("MT19937", np.frombuffer(given[3], dtype=np.uint32), 624))
@@ -292,37 +284,40 @@ class TestState:
         source = source_of(mode, device=on)
         source.fill_(torch.empty(before, device=on), 1.0)
         source.uniform(before)
-        state = source.state()
-        assert (state.dtype, state.device, state.ndim) == (torch.uint8, CPU, 1)
-        saved = state.clone()
+        draws, noise = source.draws_state(), source.noise_state()
+        for state in (draws, noise):
+            assert (state.dtype, state.device, state.ndim) == (torch.uint8, CPU, 1)
+        saved = [draws.clone(), noise.clone()]
 
         def rest(source: NoiseSource) -> list[Tensor]:
             noises = [torch.empty(n, dtype=dtype, device=on) for n in (3, 1000) for dtype in DTYPES]
             for flat in noises:
                 source.fill_(flat, 1.5)
-            return [*noises, source.uniform(20), torch.rand(4, generator=source.generator)]
+            return [*noises, source.uniform(20)]
 
         expected = rest(source)
-        assert torch.equal(state, saved)
+        assert all(torch.equal(a, b) for a, b in zip([draws, noise], saved, strict=True))
         again = source_of(mode, seed=6, device=on)
-        again.load_state(state)
+        again.load(draws=draws, noise=noise)
         assert all(torch.equal(a, b) for a, b in zip(rest(again), expected, strict=True))
 
     def test_of_a_secure_source_is_empty(self, counter: Callable[[], Counter]) -> None:
         source = source_of(NoiseMode.SECURE)
-        state = source.state()
-        assert (state.shape, state.dtype) == ((0,), torch.uint8)
+        for state in (source.draws_state(), source.noise_state()):
+            assert (state.shape, state.dtype) == ((0,), torch.uint8)
         one = filled(source, 10)
-        source.load_state(state)
+        source.load(draws=source.draws_state(), noise=source.noise_state())
         assert not torch.equal(filled(source, 10), one)
 
     @pytest.mark.parametrize("mode", MODES, ids=ids)
     def test_of_another_source_is_refused(self, mode: NoiseMode) -> None:
         source = source_of(mode)
-        size = len(source.state())
-        for state in (torch.zeros(size + 1, dtype=torch.uint8), torch.zeros(size), source.state()[None]):
-            with pytest.raises(ValueError, match=rf"^state is .*but this source has \({size},\) torch.uint8"):
-                source.load_state(state)
-        other = source_of(NoiseMode.SECURE if mode in GENERATED else NoiseMode.SEEDED)
-        with pytest.raises(ValueError, match="with the secure_mode and the kind of device"):
-            source.load_state(other.state())
+        draws, noise = source.draws_state(), source.noise_state()
+        size = len(noise)
+        for state in (torch.zeros(size + 1, dtype=torch.uint8), torch.zeros(size), noise[None]):
+            with pytest.raises(
+                ValueError, match=rf"^noise is .*but this source has \({size},\), torch.uint8"
+            ):
+                source.load(draws=draws, noise=state)
+        with pytest.raises(ValueError, match=r"^draws is .*with the secure_mode and the kind of device"):
+            source.load(draws=torch.zeros(len(draws) + 1, dtype=torch.uint8), noise=noise)
