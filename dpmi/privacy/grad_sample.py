@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from opacus.grad_sample import GradSampleModule
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from .gradients.bucket_gradients import BucketGradients, Ghost, Rows
 from .gradients.capture import Capture
+from .gradients.choice import Strategy
+from .gradients.leaf import other_leaves
 from .gradients.segments import Segments
 from .plan import PhysicalBatch
-
-Strategy = Literal["stream", "hooks", "ghost"]
 
 
 class BucketGradSampleModule(GradSampleModule):
@@ -49,7 +49,9 @@ class BucketGradSampleModule(GradSampleModule):
     def add_hooks(self, **_: object) -> None:
         """None: Opacus has two for every layer; what is captured here is captured in :meth:`forward`."""
         self._trained = [(name, p) for name, p in self._module.named_parameters() if p.requires_grad]
-        self._half = any(p.dtype.itemsize < 4 for p in self._module.parameters())
+        self._all = list(self._module.parameters())
+        self._half = any(p.dtype.itemsize < 4 for p in self._all)
+        self._leaves = other_leaves(self._module, self._trained)
         self._has_buffers = next(self._module.buffers(), None) is not None
         self.autograd_grad_sample_hooks: list[Any] = []
         self.enable_hooks()
@@ -63,12 +65,17 @@ class BucketGradSampleModule(GradSampleModule):
         """
         self._batch = batch
         self._rehearsing = rehearsal
-        for p in self._module.parameters():
+        for p in self._all:
             p.grad = None
         self._capture = None
         self._problem = None
         if batch is not None and len(batch.buckets) > 1:
-            self._capture = Capture(self._trained, Segments(batch.sizes), ghost=self.strategy == "ghost")
+            self._capture = Capture(
+                self._trained,
+                Segments(batch.sizes),
+                leaves=self._leaves,
+                ghost=self.strategy == "ghost",
+            )
         if self._has_buffers:
             self._buffer_versions = [(b.data_ptr(), b._version) for b in self._module.buffers()]
 
@@ -76,10 +83,11 @@ class BucketGradSampleModule(GradSampleModule):
         """Choose whose gradients :meth:`collect` returns, and in which order."""
         names = {p: name for name, p in self._module.named_parameters()}
         self._trained = [(names[p], p) for p in parameters]
+        self._leaves = other_leaves(self._module, self._trained)
 
     def clear(self) -> None:
         """Forget the gradients of this physical batch, which stays the one that is under way."""
-        for p in self._module.parameters():
+        for p in self._all:
             p.grad = None
         if self._capture is not None:
             self._capture.clear()
