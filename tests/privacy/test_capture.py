@@ -145,6 +145,16 @@ def test_other_uses_are_left_to_autograd() -> None:
     assert {name for name, p in module.named_parameters() if p.grad is not None} == {"scale", "layer.weight"}
 
 
+def test_attention_of_torch_is_left_to_autograd() -> None:
+    module, x = nn.MultiheadAttention(4, 2, batch_first=True), torch.randn(4, 3, 4)
+    capture = capture_of(module, [2, 2])
+    with capture:
+        out, _ = module(x, x, x)
+    out.sum().backward()
+    assert capture.is_empty
+    assert all(p.grad is not None for p in module.parameters())
+
+
 def test_the_input_gradient_is_unchanged() -> None:
     module = nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
     x = torch.randn(4, 2, 5, 5, requires_grad=True)

@@ -50,8 +50,8 @@ class Factors:
     (g_i . g_j) (x_i . x_j) ([Goodfellow 2015], here for buckets), or that of a row which is dropped at once,
     whichever takes fewer operations. Terms of the double sum may cancel, so it is computed in float64. What
     cancels leaves its mark in the weighted sum too, which is computed in float32: its rounding, at most
-    proportional to sum_i |g_i| |x_i|, is added to the norm. That is a relative 1e-6 unless almost everything
-    cancels, and then the norm is what bounds the gradient that is in fact released.
+    proportional to sum_i |g_i| |x_i|, is added to the norm. That is a relative 1e-6 to 1e-5 unless almost
+    everything cancels, and then the norm is what bounds the gradient that is in fact released.
 
     Args:
         layer: whose gradients these are.
@@ -90,7 +90,8 @@ class Factors:
         whole = Segments([len(scaled)])
         with full_precision():
             parts.append(self._layer.weight_rows(self._x[kept].to(self._dtype), scaled, whole)[0])
-        return torch.stack(parts).sum(0)
+        total: Tensor = sum(parts[1:], start=parts[0])
+        return total
 
     def _norms(self, run: Run) -> Tensor:
         if rows_are_smaller(self._layer, self._x, self._g, run):

@@ -104,9 +104,14 @@ class Segments:
             (k, ...) without ``dims``, in float32 or better whatever the type of ``values``.
         """
         dtype = torch.promote_types(values.dtype, torch.float32)
-        over = [1, *(d + 1 for d in dims)]
-        parts = [
-            values[run.records].view(run.count, run.size, *values.shape[1:]).sum(over, dtype=dtype)
-            for run in self._runs
-        ]
+        parts = [self._sum_of_run(values[run.records], run, dims, dtype) for run in self._runs]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    @staticmethod
+    def _sum_of_run(values: Tensor, run: Run, dims: Sequence[int], dtype: torch.dtype) -> Tensor:
+        if (
+            run.size == 1
+        ):  # a sum over one value costs as much as one over many; the caller gets a tensor of its own
+            return values.sum(tuple(dims), dtype=dtype) if dims else values.to(dtype, copy=True)
+        by_bucket = values.view(run.count, run.size, *values.shape[1:])
+        return by_bucket.sum([1, *(d + 1 for d in dims)], dtype=dtype)
