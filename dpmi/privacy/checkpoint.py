@@ -198,7 +198,8 @@ def _check_same_tensors(path: str | Path, theirs: dict[str, Tensor], mine: dict[
         shapes = [tuple(side[name].shape) if name in side else None for side in (theirs, mine)]
         if shapes[0] != shapes[1]:
             raise ValueError(
-                f"checkpoint {path} is of another model or device: {name!r} has shape {shapes[0]} there and {shapes[1]} here"
+                f"checkpoint {path} is of another model or device: {name!r} has shape {shapes[0]} there and "
+                f"{shapes[1]} here"
             )
 
 

@@ -50,11 +50,17 @@ def choose(
         max_physical_batch_size: most records in one physical batch.
 
     Raises:
-        ValueError: unknown mode.
+        ValueError: unknown mode, or one that the module cannot be used with.
     """
     if mode not in get_args(GradSampleMode):
         raise ValueError(
             f"grad_sample_mode is {mode!r}; it must be one of {', '.join(get_args(GradSampleMode))}"
+        )
+    compiled = any(hasattr(m, "_orig_mod") for m in module.modules())
+    if compiled and mode in ("hooks", "ghost"):
+        raise ValueError(
+            f"grad_sample_mode is {mode!r}, but module is compiled, and what happens inside cannot be captured; use "
+            "'stream' or 'auto', or compile nothing"
         )
     rows = max(1, ROWS_BYTES // (4 * row_elements))
     together = min(max_physical_batch_size / float(np.median(plan.partition.sizes)), plan.expected_buckets)
@@ -63,6 +69,6 @@ def choose(
         return Choice("hooks", rows, insist=True)
     if mode == "ghost":
         return Choice("ghost", max_physical_batch_size, insist=True)
-    if mode == "stream" or together < 2 or hasattr(module, "_orig_mod"):
+    if mode == "stream" or together < 2 or compiled:
         return stream
     return Choice("hooks", rows, insist=False)

@@ -28,9 +28,13 @@ class RunningSum:
         self._flat = {
             kind: torch.empty(count, device=kind[0], dtype=kind[1]) for kind, count in kinds.items()
         }
-        self._views = [
-            self._flat[kind][start : start + p.numel()].as_strided(p.shape, _dense_strides(p), start)
+        self._parts = [
+            self._flat[kind][start : start + p.numel()]
             for p, (kind, start) in zip(trained, places, strict=True)
+        ]
+        self._views = [
+            part.as_strided(p.shape, _dense_strides(p), part.storage_offset())
+            for p, part in zip(trained, self._parts, strict=True)
         ]
 
     def start(self, fill: Callable[[Tensor], None]) -> None:
@@ -47,10 +51,14 @@ class RunningSum:
 
     def add_rows(self, rows: list[Tensor | None], factors: Tensor) -> None:
         """Add rows (k, *shape), each times its factor, (k,) float64."""
-        for view, row in zip(self._views, rows, strict=True):
-            if row is not None:
-                weights = factors.to(device=row.device, dtype=row.dtype)
-                view.add_((weights @ row.reshape(len(row), -1)).view(row.shape[1:]))
+        for part, view, row in zip(self._parts, self._views, rows, strict=True):
+            if row is None:
+                continue
+            weights, flat = factors.to(part), row.reshape(len(row), -1).to(part)
+            if view.is_contiguous():
+                part.addmv_(flat.T, weights)
+            else:
+                view.add_((weights @ flat).view(view.shape))
 
     def gradients(self) -> list[Tensor]:
         """The sum, one tensor (*shape) for every parameter; valid until the next :meth:`start`."""
