@@ -18,7 +18,11 @@ class Linear(Layer):
 
     def weight_rows(self, x: Tensor, g: Tensor, segments: Segments) -> Tensor:
         """See :class:`Layer`."""
-        return outer_sums(x.to(g.dtype), g, segments)
+        x = x.to(g.dtype)
+        rows = g.new_empty((segments.num_buckets, g.shape[-1], x.shape[-1]), dtype=at_least_float32(g.dtype))
+        for run in segments.runs():
+            write_outer_sums(x[run.records], g[run.records], rows[run.buckets])
+        return rows
 
     def implicit(self, x: Tensor, g: Tensor, segments: Segments) -> Implicit | None:
         """See :class:`Layer`."""
@@ -33,29 +37,23 @@ class Linear(Layer):
         return segments.sum(g, range(1, g.dim() - 1))
 
 
-def outer_sums(x: Tensor, g: Tensor, segments: Segments) -> Tensor:
-    """Sum over each bucket's positions of the outer product of g and x.
+def write_outer_sums(x: Tensor, g: Tensor, rows: Tensor) -> None:
+    """Write the sums over each bucket's positions of the outer product of g and x.
 
     One batched product for all buckets of a size was as fast as one product per bucket for 120 records of 784
     features each, and 2 to 8 times faster for 4.
 
     Args:
-        x: (records, ..., d).
+        x: (records, ..., d), of k buckets of one size.
         g: (records, ..., o), of the same type.
-        segments: the buckets.
-
-    Returns:
-        (k, o, d), float32 or better.
+        rows: where to, (k, o, d), contiguous.
     """
-    rows = g.new_empty((segments.num_buckets, g.shape[-1], x.shape[-1]), dtype=at_least_float32(g.dtype))
-    for run in segments.runs():
-        left = g[run.records].reshape(run.count, -1, g.shape[-1]).transpose(1, 2)
-        right = x[run.records].reshape(run.count, -1, x.shape[-1])
-        if rows.dtype == g.dtype:
-            torch.bmm(left, right, out=rows[run.buckets])
-        else:
-            rows[run.buckets] = torch.bmm(left, right)
-    return rows
+    left = g.reshape(len(rows), -1, g.shape[-1]).transpose(1, 2)
+    right = x.reshape(len(rows), -1, x.shape[-1])
+    if rows.dtype == g.dtype:
+        torch.bmm(left, right, out=rows)
+    else:
+        rows.copy_(torch.bmm(left, right))
 
 
 @intercepts(F.linear)
