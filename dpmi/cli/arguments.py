@@ -42,3 +42,11 @@ Workers = Annotated[
     int | None,
     typer.Option(parser=integer, help="Models to train and attack at a time; default: one per core."),
 ]
+Executor = Annotated[
+    str,
+    typer.Option(
+        help="local: processes of this machine. ray: a Ray cluster, the one that RAY_ADDRESS names or "
+        "that runs here, else one is started. All its machines must see --out and the data root, "
+        "under the same paths."
+    ),
+]

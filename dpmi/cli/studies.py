@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpmi.cli.arguments import DataRoot, Workers
+from dpmi.cli.arguments import DataRoot, Executor, Workers
 from dpmi.cli.output import console
 
 if TYPE_CHECKING:
@@ -27,12 +27,13 @@ def curve(
     ),
     data_root: DataRoot = None,
     workers: Workers = None,
+    executor: Executor = "local",
 ) -> None:
     """Draw epsilon against MIA distance: train, attack, measure, report."""
     if data not in PRESETS:
         raise ValueError(f"--data is {data!r}; it must be one of {', '.join(PRESETS)}")
     text = _PRESETS.joinpath(f"{data}.toml").read_text(encoding="utf-8")
-    _study(text, out, data_root, workers)
+    _study(text, out, data_root, workers, executor)
 
 
 def run(
@@ -42,11 +43,12 @@ def run(
     ] = None,
     data_root: DataRoot = None,
     workers: Workers = None,
+    executor: Executor = "local",
 ) -> None:
     """Run a study, or what is still missing of it, and write its report."""
     from dpmi.study import read
 
-    _study(read(study), out or Path("runs") / study.stem, data_root, workers)
+    _study(read(study), out or Path("runs") / study.stem, data_root, workers, executor)
 
 
 def report(
@@ -79,17 +81,18 @@ def list_() -> None:
     console().print(table)
 
 
-def _study(text: str, out: Path, data_root: Path | None, workers: int | None) -> None:
-    from dpmi.study import Store, gather, parse, pending, run
+def _study(text: str, out: Path, data_root: Path | None, workers: int | None, executor: str) -> None:
+    from dpmi.study import Store, executors, gather, parse, pending, run
     from dpmi.study.progress import StudyProgress
 
     if workers is not None and workers < 1:
         raise ValueError(f"--workers is {workers}; it must be at least 1")
+    executors.check(executor)
     spec = parse(text)
     store = Store.create(out, text)
     root = None if data_root is None else str(data_root)
     with StudyProgress(spec.name, pending(spec, store)) as progress:
-        failures = run(spec, store, root=root, workers=workers, report=progress.report)
+        failures = run(spec, store, root=root, workers=workers, executor=executor, report=progress.report)
     for failure in failures:
         print(f"dpmi: {failure.label}: {' '.join(failure.message.split())}", file=sys.stderr)
     results = gather(spec, store)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from multiprocessing import parent_process
-from multiprocessing.managers import SyncManager
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -21,11 +20,13 @@ import torch
 from joblib import Parallel, delayed
 
 from dpmi import metrics, models
+from dpmi.data.registry import DATA_ROOT_VARIABLE
 from dpmi.metrics import Baselines
 
+from . import executors
 from .results import Results
 from .spec import Job, StudySpec
-from .store import Store
+from .store import Store, StoreError
 from .trial import is_complete, load, run_job
 
 _UPDATES_PER_SECOND = 4
@@ -52,17 +53,28 @@ def run(
     *,
     root: str | None = None,
     workers: int | None = None,
+    executor: str = "local",
+    address: str | None = None,
     report: Report | None = None,
 ) -> list[Failure]:
     """Run every trial that is not in the store.
 
     Every job computes in one thread, so that a result does not depend on how many of them run beside it.
 
+    Executor "ray" computes on a Ray cluster: the one that this process is connected to; else the one at
+    ``address``; else at the environment variable RAY_ADDRESS; else one that runs on this machine; else one that
+    is started, with a warning, and stopped again. Every machine of a cluster needs the same dpmi, and must see
+    the store's folder and the data root under the same paths. A single job, or one worker, computes in this
+    process.
+
     Args:
         spec: the study.
         store: its folder; complete trials in it are not run again.
         root: the data root.
-        workers: jobs at a time; by default one per core.
+        workers: jobs at a time; by default one per core, with Ray one per CPU of the cluster and never more; it
+            waits until that many are free.
+        executor: "local", processes of this machine, or "ray".
+        address: of a running Ray cluster, such as "10.0.0.1:6379"; "local" starts one in any case.
         report: told of progress.
 
     Returns:
@@ -70,11 +82,19 @@ def run(
 
     Raises:
         ValueError, FileNotFoundError: the data cannot be loaded, or the model does not take such images.
+        ValueError: there is no such executor.
+        RuntimeError: Ray is not installed, or one of its workers died; what is complete is kept.
+        ConnectionError: there is no Ray cluster at the address.
+        StoreError: a worker's machine does not see the store's folder.
     """
+    executors.check(executor)
     store.sweep()
     jobs = pending(spec, store)
     if not jobs:
         return []
+    root = os.environ.get(DATA_ROOT_VARIABLE) if root is None else root
+    if root is not None:  # a worker on another machine has its own environment, and its own working folder
+        root = str(Path(root).absolute())
     split = load(spec.data, root)
     models.build(spec.model, image_shape=split.image_shape, num_classes=split.num_classes, seed=0)
     baselines = metrics.baselines(
@@ -86,12 +106,15 @@ def run(
     )
     first = [int((split.train.labels == k).nonzero()[0]) for k in range(split.num_classes)]
     store.save_classes(split.class_names, split.train.images[first].numpy())
-    workers = min(workers or os.cpu_count() or 1, len(jobs))
-    with _relay(report) as queue:
-        outcomes = Parallel(n_jobs=workers, return_as="generator_unordered")(
-            delayed(_guarded)(job, store.root, baselines, root, queue) for job in jobs
+    with (
+        executors.EXECUTORS[executor](workers, address, len(jobs)) as opened,
+        _relay(report, opened.queue) as queue,
+        store.marked() as mark,
+    ):
+        outcomes = Parallel(n_jobs=opened.workers)(
+            delayed(_guarded)(job, mark, baselines, root, queue) for job in jobs
         )
-        return [outcome for outcome in outcomes if outcome is not None]
+    return [outcome for outcome in outcomes if outcome is not None]
 
 
 def gather(spec: StudySpec, store: Store) -> Results:
@@ -132,9 +155,18 @@ def gather(spec: StudySpec, store: Store) -> Results:
 
 
 def _guarded(
-    job: Job, root: Path, baselines: Baselines, data_root: str | None, queue: Queue[Any] | None
+    job: Job, mark: Path, baselines: Baselines, data_root: str | None, queue: Queue[Any] | None
 ) -> Failure | None:
-    """Run one job in a worker; what goes wrong in it is told, and does not stop the others."""
+    """Run one job in a worker; what goes wrong in it is told, and does not stop the others.
+
+    Raises:
+        StoreError: this machine has no such mark, so what it computed would be lost.
+    """
+    if not mark.exists():
+        raise StoreError(
+            f"the study's folder {mark.parent} is not the same on {platform.node()}; "
+            "put it on a file system that every machine of the cluster sees under this path"
+        )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     last = 0.0
@@ -147,7 +179,7 @@ def _guarded(
             queue.put((job.label, what, done, total))
 
     try:
-        run_job(job, Store(root), baselines, root=data_root, progress=progress)
+        run_job(job, Store(mark.parent), baselines, root=data_root, progress=progress)
     except Exception as error:
         return Failure(job.label, f"{type(error).__name__}: {error}")
     finally:
@@ -156,15 +188,14 @@ def _guarded(
 
 
 @contextmanager
-def _relay(report: Report | None) -> Iterator[Queue[Any] | None]:
+def _relay(
+    report: Report | None, new_queue: Callable[[], AbstractContextManager[Queue[Any]]]
+) -> Iterator[Queue[Any] | None]:
     """A queue that workers of any process write to, read by a thread here."""
     if report is None:
         yield None
         return
-    manager = SyncManager()
-    manager.start(_end_with_parent)
-    with manager:
-        queue: Queue[Any] = manager.Queue()
+    with new_queue() as queue:
 
         def forward() -> None:
             while (message := queue.get()) is not None:
@@ -177,15 +208,3 @@ def _relay(report: Report | None) -> Iterator[Queue[Any] | None]:
         finally:
             queue.put(None)
             reader.join()
-
-
-def _end_with_parent() -> None:
-    """Let the queue's process end when the study is killed: nobody would ever tell it to."""
-    parent = parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(0)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -97,6 +97,16 @@ class Store:
             for partial in folder.glob(f"{_PARTIAL}*"):
                 shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
 
+    @contextmanager
+    def marked(self) -> Iterator[Path]:
+        """A file in the folder by which a process on another machine can tell that it sees the same one."""
+        mark = (self.root / f"{_PARTIAL}{uuid.uuid4().hex}").absolute()
+        mark.touch()
+        try:
+            yield mark
+        finally:
+            mark.unlink(missing_ok=True)
+
     def save_classes(self, names: Sequence[str], examples: np.ndarray) -> None:
         """Keep what a report shows of the data, so that it can be drawn where the data are not.
 

@@ -1,0 +1,142 @@
+"""Where the jobs of a study are computed: by processes of this machine, or by those of a Ray cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from multiprocessing import parent_process
+from multiprocessing.managers import SyncManager
+from queue import Queue
+from typing import Any
+from urllib.parse import urlsplit
+
+from joblib import parallel_config
+
+
+@dataclass(frozen=True)
+class Executor:
+    """An open executor: joblib's ``Parallel`` uses it while its context lasts."""
+
+    workers: int
+    """Jobs at a time."""
+    queue: Callable[[], AbstractContextManager[Queue[Any]]]
+    """Makes a queue that this process and every worker can reach."""
+
+
+def check(name: str) -> None:
+    """Refuse an executor that cannot be opened here.
+
+    Raises:
+        ValueError: there is none of that name.
+        RuntimeError: its package is not installed.
+    """
+    if name not in EXECUTORS:
+        raise ValueError(f"executor is {name!r}; it must be one of {', '.join(EXECUTORS)}")
+    if name == "ray" and find_spec("ray") is None:
+        raise RuntimeError("executor 'ray' needs a package that is not installed: pip install 'dpmi[ray]'")
+
+
+@contextmanager
+def _local(workers: int | None, address: str | None, jobs: int) -> Iterator[Executor]:
+    yield Executor(min(workers or os.cpu_count() or 1, jobs), _managed_queue)
+
+
+@contextmanager
+def _ray(workers: int | None, address: str | None, jobs: int) -> Iterator[Executor]:
+    """Use the caller's connection to Ray, or make one and end it."""
+    import ray  # noqa: PLC0415 - an optional package
+    from ray.util.joblib import register_ray  # noqa: PLC0415
+
+    register_ray()
+    mine = not ray.is_initialized()
+    if mine:
+        _connect(address, min(workers or os.cpu_count() or 1, jobs))
+    try:
+        cpus = int(ray.cluster_resources().get("CPU", 1))
+        # Ray's default, a worker that reserves no CPU, may be put on the machine where all the others are already.
+        with parallel_config("ray", ray_remote_args={"num_cpus": 1}):
+            yield Executor(min(workers or cpus, cpus, jobs), _ray_queue)
+    except ray.exceptions.RayError as error:
+        raise RuntimeError(
+            "Ray could not finish a job; what is complete is kept, and the same study goes on from there. "
+            f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
+        ) from error
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+EXECUTORS: dict[str, Callable[[int | None, str | None, int], AbstractContextManager[Executor]]] = {
+    "local": _local,
+    "ray": _ray,
+}
+"""By name; each is called with the workers and the address that were asked for, and the number of jobs."""
+
+
+def _connect(address: str | None, cpus: int) -> None:
+    """Connect to the cluster at this address, or to one that runs here, or to a new one."""
+    import ray  # noqa: PLC0415
+
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = address or os.environ.get("RAY_ADDRESS") or "auto"
+    if address not in ("auto", "local"):
+        _knock(address)
+    if address != "local":
+        try:
+            ray.init(address, **quiet)
+            return
+        except ConnectionError as error:
+            if address != "auto":
+                raise
+            reason = str(error).partition(". ")[0]
+            warnings.warn(
+                f"no Ray cluster is used ({reason}); one is started here (CPUs: {cpus})", stacklevel=2
+            )
+    ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
+
+
+def _knock(address: str) -> None:
+    """Say at once that nobody is there: Ray itself tries for a quarter of an hour."""
+    try:
+        url = urlsplit(address if "//" in address else f"//{address}")
+        socket.create_connection((url.hostname, url.port), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise ConnectionError(f"no Ray cluster answers at {address!r} ({error}); name host:port") from error
+
+
+@contextmanager
+def _ray_queue() -> Iterator[Queue[Any]]:
+    from ray.util.queue import Queue as RayQueue  # noqa: PLC0415
+
+    queue = RayQueue(actor_options={"num_cpus": 0})
+    try:
+        yield queue
+    finally:
+        queue.shutdown()
+
+
+@contextmanager
+def _managed_queue() -> Iterator[Queue[Any]]:
+    manager = SyncManager()
+    manager.start(_end_with_parent)
+    with manager:
+        yield manager.Queue()
+
+
+def _end_with_parent() -> None:
+    """Let the queue's process end when the study is killed: nobody would ever tell it to."""
+    parent = parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()

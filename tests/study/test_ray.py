@@ -1,0 +1,186 @@
+"""Studies on a Ray cluster: a real one, of two nodes with one worker each."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest import mock
+
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from dpmi.cli import app
+from dpmi.study import Failure, Job, Store, StoreError, gather, parse, pending, run
+
+from .conftest import TINY, comparable, run_study
+
+RUN = importlib.import_module("dpmi.study.run")  # the package has a function of that name
+SHORT = TINY.replace("[0.5, 1.0]", "0.5")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Its address."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    # Sockets need a short path. No other cluster on this machine is seen from there, or sees this one.
+    with TemporaryDirectory(prefix="ray", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("OMP_NUM_THREADS", "2")  # it is the study that must see to one thread
+        node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
+        nodes = Cluster(initialize_head=True, head_node_args=node)
+        nodes.add_node(**node)
+        yield nodes.address
+        nodes.shutdown()
+
+
+@pytest.fixture
+def in_worker(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Failure | None]], None]:
+    """Replace what runs a job in a worker. Only a function within a function travels to the workers by value."""
+
+    def replace(function: Callable[..., Failure | None]) -> None:
+        monkeypatch.setattr(RUN, "_guarded", function)
+
+    return replace
+
+
+def test_same_numbers_from_two_nodes(cluster: str, tmp_path: Path, in_worker: Any) -> None:
+    import ray
+
+    _, local = run_study(SHORT, tmp_path / "local")
+
+    def noted(job: Job, *rest: Any) -> Failure | None:
+        there = importlib.import_module("dpmi.study.run")
+        run_job = there.run_job
+
+        def note(*args: Any, **kwargs: Any) -> None:
+            node = ray.get_runtime_context().get_node_id()
+            Path(tmp_path, job.key).write_text(f"{node} {os.getpid()} {torch.get_num_threads()}")
+            run_job(*args, **kwargs)
+
+        with mock.patch.object(there, "run_job", note):
+            return there._guarded(job, *rest)
+
+    in_worker(noted)
+    told: dict[str, set[str]] = {}
+
+    def report(label: str, what: str, done: int, total: int) -> None:
+        if done == total:
+            told.setdefault(label, set()).add(what)
+
+    spec, store = parse(SHORT), Store.create(tmp_path / "study", SHORT)
+    assert run(spec, store, executor="ray", address=cluster, report=report) == []
+    assert told == {job.label: {"training", "enhanced"} for job in spec.jobs}
+    assert not list(store.root.rglob(".partial-*"))
+    assert not ray.is_initialized(), "what it connected it disconnects"
+
+    found = gather(spec, store)
+    pd.testing.assert_frame_equal(comparable(found.trials), comparable(local.trials), check_exact=True)
+    pd.testing.assert_frame_equal(found.per_class, local.per_class, check_exact=True)
+
+    nodes, processes, threads = zip(
+        *(Path(tmp_path, job.key).read_text().split() for job in spec.jobs), strict=True
+    )
+    assert len(set(nodes)) == len(set(processes)) == 2
+    assert str(os.getpid()) not in processes
+    assert set(threads) == {"1"}
+
+
+def test_a_worker_that_dies_ends_the_study_with_one_error(
+    cluster: str, tmp_path: Path, in_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deadly(job: Job, mark: Path, *rest: Any) -> Failure | None:
+        if job.seed == 1:
+            while not list(mark.parent.glob("trials/[!.]*/record.json")):
+                time.sleep(0.02)
+            os._exit(1)
+        return importlib.import_module("dpmi.study.run")._guarded(job, mark, *rest)  # type: ignore[no-any-return]
+
+    in_worker(deadly)
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
+    spec, store = parse(SHORT), Store.create(tmp_path, SHORT)
+    with pytest.raises(
+        RuntimeError, match=r"what is complete is kept.* ActorDiedError: .* worker process has died"
+    ):
+        run(spec, store, executor="ray", report=lambda *_: None)
+    assert 1 <= len(gather(spec, store).trials) < len(spec.trials)
+    monkeypatch.undo()
+    assert run(spec, store, workers=1) == []
+    assert pending(spec, store) == []
+
+
+def test_a_node_that_does_not_see_the_folder_is_named(cluster: str, tmp_path: Path, in_worker: Any) -> None:
+    """Also: a connection that the caller made is used, and left open."""
+    import ray
+
+    def elsewhere(job: Job, mark: Path, *rest: Any) -> Failure | None:
+        there = importlib.import_module("dpmi.study.run")
+        return there._guarded(job, mark.with_name("not there"), *rest)  # type: ignore[no-any-return]
+
+    in_worker(elsewhere)
+    with ray.init(cluster, log_to_driver=False), pytest.raises(StoreError) as error:
+        try:
+            run(parse(SHORT), Store.create(tmp_path, SHORT), executor="ray", address="never used")
+        finally:
+            assert ray.is_initialized()
+    assert f"folder {tmp_path} is not the same on {platform.node()}" in str(error.value)
+
+
+def test_without_a_cluster_one_is_started(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    init, opened = ray.init, []
+
+    def no_cluster(address: str, num_cpus: int | None = None, **options: Any) -> None:
+        opened.append((address, num_cpus))
+        if address == "auto":
+            raise ConnectionError("Could not find any. Look again.")
+        init(cluster)  # it takes seconds to start another
+
+    monkeypatch.setattr(ray, "init", no_cluster)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    spec, store = parse(SHORT), Store.create(tmp_path, SHORT)
+    with pytest.warns(UserWarning, match=r"is used \(Could not find any\); one is started here \(CPUs: 1\)"):
+        assert run(spec, store, executor="ray", workers=1) == []
+    assert opened == [("auto", None), ("local", 1)]
+    assert pending(spec, store) == []
+    assert not ray.is_initialized()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "127.0.0.1:port"])
+def test_an_address_where_nobody_answers(tmp_path: Path, address: str) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(
+        ConnectionError, match=rf"no Ray cluster answers at '{address}' \(.*\); name host:port"
+    ):
+        run(parse(SHORT), Store.create(tmp_path, SHORT), executor="ray", address=address)
+
+
+def test_ray_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RuntimeError, match=r"not installed: pip install 'dpmi\[ray\]'"):
+        run(parse(SHORT), Store.create(tmp_path, SHORT), executor="ray")
+
+
+def test_unknown_executor(tmp_path: Path) -> None:
+    message = "executor is 'dask'; it must be one of local, ray"
+    with pytest.raises(ValueError, match=message):
+        run(parse(SHORT), Store.create(tmp_path / "store", SHORT), executor="dask")
+    for command in (["curve"], ["run", str(tmp_path / "store" / "study.toml")]):
+        out = tmp_path / "out"
+        result = CliRunner().invoke(app, [*command, "--out", str(out), "--executor", "dask"])
+        assert str(result.exception) == message
+        assert not out.exists()
