@@ -1,89 +1,84 @@
-"""One logical step of bucket-level DP against non-private training on the same images, at its own best settings.
+"""One logical step of bucket-level DP against non-private training, and against grouping per-record gradients.
 
-``python -m benchmarks.bucket_step`` prints a table; the ratios are of interleaved runs in one process.
+``python -m benchmarks.bucket_step [FILE.json]`` prints the table of `benchmarks.problems`, and writes it. Ratios are of
+interleaved runs in one process. Non-private is an epoch of SGD over the same images at ITS best batch size;
+"per record" is what Opacus offers for the same question: its per-record gradients, added up by bucket, then clipped.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import subprocess
+import platform
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from dpmi.models import build
-from dpmi.privacy import Partition, PrivacyEngine
+from dpmi.privacy import PrivacyEngine
+from dpmi.privacy.gradients.norms import row_norms
 
-LIMIT_TIME, LIMIT_MEMORY = 1.35, 1.2
+from .memory import in_child, peak_of
+from .problems import PROBLEMS, Problem
+
+REPEATS = 5
+STEPS = 2
+"""Logical steps in one pass."""
+OURS, PER_RECORD = "bucket-DP", "per record, then grouped"
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A model, and the buckets of one logical step.
+class Measured:
+    """One line of the table.
 
     Args:
-        name: for the table.
-        model: name of the classifier.
-        image_shape: (C, H, W).
-        classes: number of classes.
-        buckets: drawn in one logical step.
-        mean_size: records per bucket; sizes vary from half to one and a half of it.
-        batch_sizes: tried for non-private training.
+        problem: its name.
+        seconds: of one logical step of ours.
+        batch_size: the best one of non-private training.
+        time: ours / non-private.
+        speed: per record / ours.
+        memory: our peak, less one gradient / the non-private peak, at the same physical batch size.
+        peak_mib: our peak beyond data and model.
+        per_record_mib: that of the per-record way.
+        fetching: part of a step that goes into drawing and fetching.
     """
 
-    name: str
-    model: str
-    image_shape: tuple[int, int, int]
-    classes: int
-    buckets: int
-    mean_size: int
-    batch_sizes: tuple[int, ...]
-
-    def data(self) -> tuple[Tensor, Tensor, Partition]:
-        """Random images; speed does not depend on what they show."""
-        draw = np.random.default_rng(0)
-        sizes = draw.integers(self.mean_size // 2, self.mean_size * 3 // 2 + 1, self.buckets)
-        if self.mean_size == 190:  # the face set: every person has exactly 190 images
-            sizes = np.full(self.buckets, 190)
-        partition = Partition.by_column(draw.permutation(np.repeat(np.arange(self.buckets), sizes)))
-        generator = torch.Generator().manual_seed(0)
-        images = torch.rand(len(partition), *self.image_shape, generator=generator)
-        return images, torch.as_tensor(partition.bucket_of % self.classes), partition
-
-    def classifier(self) -> nn.Module:
-        """In channels_last, as every model here is built: the faster layout for both sides."""
-        return build(self.model, image_shape=self.image_shape, num_classes=self.classes, seed=0)
+    problem: str
+    seconds: float
+    batch_size: int
+    time: float
+    speed: float
+    memory: float
+    peak_mib: float
+    per_record_mib: float
+    fetching: float
 
 
-PROBLEMS = (
-    Problem("MNIST CNN 26 k, 100 x 120", "cnn", (1, 28, 28), 10, 100, 120, (64, 128, 256, 512, 1024)),
-    Problem(
-        "Faces94 softmax 639 k, 50 x 190", "softmax", (1, 70, 60), 152, 50, 190, (95, 190, 380, 760, 1520)
-    ),
-)
-
-
-def private_step(problem: Problem) -> Callable[[], None]:
-    """One logical step through the public API: loader, forward, backward, clipping, noise, update."""
+def private_step(
+    problem: Problem, *, max_physical_batch_size: int = 512, device: str = "cpu", **options: object
+) -> Callable[[], None]:
+    """``STEPS`` logical steps through the public API: loader, forward, backward, clipping, noise, update."""
     images, labels, partition = problem.data()
-    model = problem.classifier()
+    model = problem.classifier().to(device)
     module, optimizer, loader = PrivacyEngine().make_private(
         module=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9),
-        data_loader=DataLoader(TensorDataset(images, labels)),
+        data_loader=DataLoader(TensorDataset(images.to(device), labels.to(device))),
         partition=partition,
         sampling_rate=1.0 - 1e-12,  # every bucket is drawn, as the table says
         noise_multiplier=1.0,
         max_grad_norm=1.0,
-        steps_per_epoch=1,
+        max_physical_batch_size=max_physical_batch_size,
+        steps_per_epoch=STEPS,
+        **options,  # type: ignore[arg-type]
     )
 
     def step() -> None:
@@ -92,87 +87,208 @@ def private_step(problem: Problem) -> Callable[[], None]:
             F.cross_entropy(module(x), y).backward()
             optimizer.step()
 
+    step()  # the first pass rehearses
     return step
 
 
-def ordinary_epoch(problem: Problem, batch_size: int) -> Callable[[], None]:
-    """The same images once, in shuffled batches, through the fastest way of fetching them."""
+def fetching(problem: Problem) -> Callable[[], None]:
+    """Only what the loader does for ``STEPS`` logical steps: draw the buckets and fetch their records."""
+    images, labels, partition = problem.data()
+    model = nn.Linear(1, 1)
+    _, _, loader = PrivacyEngine().make_private(
+        module=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=1e-3),
+        data_loader=DataLoader(TensorDataset(images, labels)),
+        partition=partition,
+        sampling_rate=1.0 - 1e-12,
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
+        steps_per_epoch=STEPS,
+    )
+
+    def fetch() -> None:
+        for _ in loader.batches():
+            pass
+
+    return fetch
+
+
+def ordinary_epoch(problem: Problem, batch_size: int, device: str = "cpu") -> Callable[[], None]:
+    """The same images ``STEPS`` times, in shuffled batches, through the fastest way of fetching them."""
     images, labels, _ = problem.data()
-    model = problem.classifier()
+    images, labels = images.to(device), labels.to(device)
+    model = problem.classifier().to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
 
     def epoch() -> None:
-        order = torch.randperm(len(images))
-        for index in order.split(batch_size):
-            optimizer.zero_grad()
-            F.cross_entropy(model(images[index]), labels[index]).backward()
-            optimizer.step()
+        for _ in range(STEPS):
+            order = torch.randperm(len(images), device=device)
+            for index in order.split(batch_size):
+                optimizer.zero_grad()
+                x, y = images.index_select(0, index), labels.index_select(0, index)
+                F.cross_entropy(model(x), y).backward()
+                optimizer.step()
 
     return epoch
 
 
-def time_ratio(problem: Problem, repeats: int = 7) -> tuple[float, float, int]:
-    """(private / non-private, seconds of the private step, best batch size), from medians of interleaved runs."""
-    runs: dict[int, Callable[[], None]] = {b: ordinary_epoch(problem, b) for b in problem.batch_sizes}
-    runs[0] = private_step(problem)
-    seconds: dict[int, list[float]] = {b: [] for b in runs}
-    for turn in range(repeats + 1):
+def per_record_step(problem: Problem, device: str = "cpu") -> Callable[[], None]:
+    """Opacus's gradient of every record, added up by bucket; its convolutions need the contiguous layout."""
+    images, labels, partition = problem.data()
+    order, start = partition.by_bucket
+    images, labels = images[order].to(device), labels[order].to(device)
+    module = GradSampleModule(problem.classifier().to(device, memory_format=torch.contiguous_format))
+    parameters = list(module.parameters())
+    optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9)
+
+    def step() -> None:
+        total: list[Tensor] | None = None
+        first = 0
+        while first < partition.num_buckets:
+            most = start[first] + problem.record_batch
+            last = max(first + 1, int(np.searchsorted(start, most, side="right")) - 1)
+            rows: list[Tensor] | None = None
+            for begin in range(int(start[first]), int(start[last]), problem.record_batch):
+                end = min(begin + problem.record_batch, int(start[last]))
+                loss = F.cross_entropy(module(images[begin:end]), labels[begin:end], reduction="sum")
+                loss.backward()
+                bucket = torch.as_tensor(partition.bucket_of[order[begin:end]] - first, device=device)
+                if rows is None:
+                    rows = [p.new_zeros(last - first, *p.shape) for p in parameters]
+                for row, p in zip(rows, parameters, strict=True):
+                    row.index_add_(0, bucket, p.grad_sample)  # type: ignore[attr-defined]
+                    p.grad_sample = p.grad = None  # type: ignore[attr-defined]
+            assert rows is not None
+            factors = (1.0 / row_norms(rows)).float()
+            sums = [(factors @ row.flatten(1)).view(row.shape[1:]) for row in rows]
+            total = sums if total is None else [t.add_(s) for t, s in zip(total, sums, strict=True)]
+            first = last
+        assert total is not None
+        for p, gradient in zip(parameters, total, strict=True):
+            p.grad = gradient.add_(torch.randn_like(gradient)).div_(partition.num_buckets)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def measure(problem: Problem, repeats: int = REPEATS, device: str = "cpu") -> Measured:
+    """Time everything in turns, and every peak in a process of its own."""
+    runs: dict[object, Callable[[], None]] = {
+        size: ordinary_epoch(problem, size, device) for size in problem.batch_sizes
+    }
+    runs[OURS] = private_step(problem, device=device)
+    seconds = {key: _median(times) for key, times in _in_turns(runs, repeats, device).items()}
+    best = min(problem.batch_sizes, key=seconds.__getitem__)
+    # The per-record way takes minutes on some: once, after a turn of ours for comparison.
+    slow = _in_turns({PER_RECORD: per_record_step(problem, device), OURS: runs[OURS]}, 1, device, warm=False)
+    fetch = _median(_in_turns({"fetch": fetching(problem)}, repeats, device)["fetch"])
+    if device == "cpu":
+        ours, ordinary, per_record = (
+            in_child(__name__, "peak_bytes", problem.name, way) for way in (OURS, "ordinary", PER_RECORD)
+        )
+    else:
+        ours, ordinary, per_record = (
+            cuda_peak_bytes(problem, way, device) for way in (OURS, "ordinary", PER_RECORD)
+        )
+    gradient = 4 * sum(p.numel() for p in problem.classifier().parameters())
+    return Measured(
+        problem=problem.name,
+        seconds=seconds[OURS] / STEPS,
+        batch_size=best,
+        time=seconds[OURS] / seconds[best],
+        speed=slow[PER_RECORD][0] * STEPS / slow[OURS][0],
+        memory=(ours - gradient) / ordinary,
+        peak_mib=ours / 2**20,
+        per_record_mib=per_record / 2**20,
+        fetching=fetch / seconds[OURS],
+    )
+
+
+def peak_bytes(name: str, way: str) -> int:
+    """Peak memory of one step or epoch beyond data and model."""
+    run = _way(next(p for p in PROBLEMS if p.name == name), way)
+    run()  # compiles the kernels of every batch size, once and for all
+    return peak_of(run)
+
+
+def cuda_peak_bytes(problem: Problem, way: str, device: str) -> int:
+    """The same on a GPU, from its allocator."""
+    run = _way(problem, way, device)
+    run()
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _way(problem: Problem, way: str, device: str = "cpu") -> Callable[[], None]:
+    if way == OURS:
+        return private_step(problem, max_physical_batch_size=problem.physical, device=device)
+    if way == PER_RECORD:
+        return per_record_step(problem, device)
+    return ordinary_epoch(problem, problem.physical, device)
+
+
+def _in_turns(
+    runs: dict[object, Callable[[], None]], repeats: int, device: str, *, warm: bool = True
+) -> dict[object, list[float]]:
+    seconds: dict[object, list[float]] = {key: [] for key in runs}
+    for turn in range(repeats + warm):
         for key, run in runs.items():
+            _wait(device)
             started = time.perf_counter()
             run()
-            if turn:  # the first turn warms up
+            _wait(device)
+            if turn or not warm:
                 seconds[key].append(time.perf_counter() - started)
-    medians = {key: float(np.median(values)) for key, values in seconds.items()}
-    best = min(problem.batch_sizes, key=medians.__getitem__)
-    return medians[0] / medians[best], medians[0], best
+    return seconds
 
 
-def peak_bytes(problem: Problem, batch_size: int) -> int:
-    """Peak memory of one epoch beyond data and model, in a process of its own; batch size 0 is the private step."""
-    code = f"from benchmarks.bucket_step import _child; _child({problem.name!r}, {batch_size})"
-    # Freed tensors go back to the system at once, so that what is resident is what is in use.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    output = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment
-    )
-    return int(output.stdout)
+def _wait(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
 
 
-def _child(name: str, batch_size: int) -> None:
-    problem = next(p for p in PROBLEMS if p.name == name)
-    run = private_step(problem) if batch_size == 0 else ordinary_epoch(problem, batch_size)
-    run()  # compiles the kernels of every batch size, once and for all
-    before = _resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM
-    run()
-    print(_resident("VmHWM") - before)
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values))
 
 
-def _resident(field: str) -> int:
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
-    return int(line.split()[1]) * 1024
+def machine(device: str = "cpu") -> str:
+    """What the figures were measured on."""
+    name = torch.cuda.get_device_name() if device != "cpu" else platform.machine()
+    return f"{name}, {os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads"
 
 
-def run() -> dict[str, float]:
-    """Print the table; return every ratio by name."""
-    ratios: dict[str, float] = {}
+def run(path: Path | None = None, device: str = "cpu") -> list[Measured]:
+    """Print the table, and write it to ``path``."""
+    print(f"one logical step on {machine(device)}; (limit)")
     print(
-        f"{'model, buckets':34} {'time / non-private':>20} {'(limit)':>8} {'memory ratio':>13} {'(limit)':>8}"
+        f"{'model, buckets':36}{'time / non-private':>20}{'x per record':>20}{'memory ratio':>18}{'fetching':>10}"
     )
+    table = []
     for problem in PROBLEMS:
-        ratio, seconds, best = time_ratio(problem)
-        gradients = 4 * sum(p.numel() for p in problem.classifier().parameters())
-        private, ordinary = peak_bytes(problem, 0), peak_bytes(problem, best)
-        memory = (private - gradients) / ordinary
+        m = measure(problem, device=device)
+        table.append(m)
         print(
-            f"{problem.name:34} {ratio:20.2f} {LIMIT_TIME:8.2f} {memory:13.2f} {LIMIT_MEMORY:8.2f}   "
-            f"(step {seconds:.3f} s; non-private best at batch {best}; peak {private / 2**20:.0f} and "
-            f"{ordinary / 2**20:.0f} MiB beyond data and model)"
+            f"{m.problem:36}"
+            f"{m.time:12.2f} ({problem.most_time:.2f}){m.speed:13.1f} ({problem.least_speed:.1f})"
+            f"{m.memory:11.2f} ({problem.most_memory:.1f}){m.fetching:9.1%}   "
+            f"step {m.seconds:.3f} s; non-private best at batch {m.batch_size}; peak {m.peak_mib:.0f} MiB, "
+            f"per record {m.per_record_mib:.0f} MiB",
+            flush=True,
         )
-        ratios[f"{problem.name}: time"] = ratio
-        ratios[f"{problem.name}: memory"] = memory
-    return ratios
+    if path is not None:
+        path.write_text(
+            json.dumps({"machine": machine(device), "rows": [asdict(m) for m in table]}, indent=2)
+        )
+    return table
 
 
 if __name__ == "__main__":
-    run()
+    run(
+        Path(sys.argv[1]) if len(sys.argv) > 1 else None,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )

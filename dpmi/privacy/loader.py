@@ -15,7 +15,6 @@ from .optimizer import BucketOptimizer
 from .plan import PhysicalBatch, Position
 from .rehearsal import Rehearsal
 from .sampling import BucketSampler
-from .storage import fetcher
 
 _REHEARSED = (5, 3)
 """Records of the two buckets of a rehearsal, or fewer. Not equal, and few: layers that put the records in another
@@ -117,11 +116,14 @@ class BucketDataLoader(DataLoader[Any]):
         """Every physical batch of a pass and its records; an empty draw has none."""
         if self._whole is not None and self.num_workers == 0 and not self.pin_memory:
             # Tensors in memory need none of a DataLoader's machinery.
-            plan = self.draws.plan
-            passes = plan.sampling_rate * self.draws.steps
-            fetch = fetcher(self._whole, plan.partition, passes=passes)
+            tensors = self._whole.tensors
             for batch in self.draws.batches():
-                yield batch, fetch(batch) if batch.buckets else None
+                if not batch.buckets:
+                    yield batch, None
+                    continue
+                # As fast as slices of a copy that is sorted by bucket: 120 images of 28 x 28 in 9 us, either way.
+                index = torch.from_numpy(self.draws.records(batch))
+                yield batch, tuple(t.index_select(0, index.to(t.device)) for t in tensors)
             return
         plans = self.draws.plans
         for records in super().__iter__():

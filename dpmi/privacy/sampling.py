@@ -65,8 +65,15 @@ class BucketSampler(Sampler[IntArray]):
 
     def records(self, batch: PhysicalBatch) -> IntArray:
         """The indices of the records of one physical batch."""
-        whole = [self.plan.partition.records(bucket) for bucket in batch.buckets]
-        return np.concatenate(whole)[batch.first : batch.first + batch.records]
+        order, start = self.plan.partition.by_bucket
+        first = start[list(batch.buckets)]
+        if len(first) == 1:
+            begin = int(first[0]) + batch.first
+            return order[begin : begin + batch.records]
+        # Counts up within each bucket, without a loop over buckets.
+        sizes = np.asarray(batch.sizes)
+        before = np.cumsum(sizes) - sizes
+        return order[np.repeat(first - before, sizes) + np.arange(batch.records)]
 
     def expected_batches(self) -> float:
         """Expected number of physical batches in one pass, up to how full the last ones of a step are."""

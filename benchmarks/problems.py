@@ -1,0 +1,165 @@
+"""The five models and bucket sizes that the engine is measured on, with random images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet18
+
+from dpmi.models import build
+from dpmi.privacy import Partition
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A model, the buckets of one logical step, and what is asked of it.
+
+    Args:
+        name: for the table.
+        classifier: makes the model, in the faster layout for both sides: channels_last.
+        image_shape: (C, H, W).
+        classes: number of classes.
+        buckets: drawn in one logical step.
+        mean_size: records per bucket; sizes vary from half to one and a half of it, unless ``equal``.
+        equal: every bucket has exactly ``mean_size`` records.
+        batch_sizes: tried for non-private training.
+        record_batch: records at a time in the per-record way, which holds a gradient for each.
+        physical: physical batch size at which the memory of both is compared.
+        most_time: the most that our time / the non-private time may be.
+        least_speed: the least that the time of the per-record way / our time may be.
+        most_memory: the most that our peak / the non-private peak may be, one gradient aside.
+    """
+
+    name: str
+    classifier: Callable[[], nn.Module]
+    image_shape: tuple[int, int, int]
+    classes: int
+    buckets: int
+    mean_size: int
+    batch_sizes: tuple[int, ...]
+    record_batch: int
+    physical: int
+    most_time: float
+    least_speed: float
+    most_memory: float
+    equal: bool = False
+
+    def data(self) -> tuple[Tensor, Tensor, Partition]:
+        """Random images in random order; speed does not depend on what they show."""
+        draw = np.random.default_rng(0)
+        low, high = self.mean_size // 2, self.mean_size * 3 // 2
+        sizes = np.full(self.buckets, self.mean_size)
+        if not self.equal:
+            sizes = draw.integers(low, high + 1, self.buckets)
+        partition = Partition.by_column(draw.permutation(np.repeat(np.arange(self.buckets), sizes)))
+        generator = torch.Generator().manual_seed(0)
+        images = torch.rand(len(partition), *self.image_shape, generator=generator)
+        return images, torch.as_tensor(partition.bucket_of % self.classes), partition
+
+
+def _papers(name: str, shape: tuple[int, int, int], classes: int) -> Callable[[], nn.Module]:
+    return lambda: build(name, image_shape=shape, num_classes=classes, seed=0)
+
+
+def pytorch_example() -> nn.Module:
+    """The network of PyTorch's MNIST example, with its dropout."""
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Dropout(0.25),
+        nn.Flatten(),
+        nn.Linear(9216, 128),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(128, 10),
+    ).to(memory_format=torch.channels_last)
+
+
+def group_norm_resnet() -> nn.Module:
+    """ResNet-18 with GroupNorm in place of BatchNorm, ten classes."""
+    model = resnet18(norm_layer=lambda channels: nn.GroupNorm(32, channels), num_classes=10)
+    return model.to(memory_format=torch.channels_last)
+
+
+MNIST, FACES = (1, 28, 28), (1, 70, 60)
+PROBLEMS = (
+    Problem(
+        name="MNIST CNN 26 k, 100 x 120",
+        classifier=_papers("cnn", MNIST, 10),
+        image_shape=MNIST,
+        classes=10,
+        buckets=100,
+        mean_size=120,
+        batch_sizes=(64, 128, 256, 512, 1024),
+        record_batch=512,
+        physical=512,
+        most_time=1.10,
+        least_speed=4.5,
+        most_memory=1.1,
+    ),
+    Problem(
+        name="CNN 1.2 M, 100 x 120",
+        classifier=pytorch_example,
+        image_shape=MNIST,
+        classes=10,
+        buckets=100,
+        mean_size=120,
+        batch_sizes=(64, 128, 256),
+        record_batch=128,
+        physical=128,
+        most_time=1.05,
+        least_speed=9.0,
+        most_memory=1.1,
+    ),
+    Problem(
+        name="Faces94 softmax 639 k, 50 x 190",
+        classifier=_papers("softmax", FACES, 152),
+        image_shape=FACES,
+        classes=152,
+        buckets=50,
+        mean_size=190,
+        equal=True,
+        batch_sizes=(95, 190, 380, 760, 1520),
+        record_batch=190,
+        physical=380,
+        most_time=1.15,
+        least_speed=120.0,
+        most_memory=1.1,
+    ),
+    Problem(
+        name="ResNet-18 GroupNorm 32x32, 20 x 32",
+        classifier=group_norm_resnet,
+        image_shape=(3, 32, 32),
+        classes=10,
+        buckets=20,
+        mean_size=32,
+        batch_sizes=(16, 32, 64),
+        record_batch=32,
+        physical=32,
+        most_time=1.05,
+        least_speed=4.5,
+        most_memory=1.1,
+    ),
+    Problem(
+        name="MNIST CNN 26 k, 3000 x 4",
+        classifier=_papers("cnn", MNIST, 10),
+        image_shape=MNIST,
+        classes=10,
+        buckets=3000,
+        mean_size=4,
+        equal=True,
+        batch_sizes=(64, 128, 256, 512, 1024),
+        record_batch=512,
+        physical=512,
+        most_time=1.5,
+        least_speed=2.0,
+        most_memory=1.5,
+    ),
+)
