@@ -71,6 +71,7 @@ class Conv(Layer):
         rows = g.new_empty((segments.num_buckets, *self.weight.shape), dtype=at_least_float32(g.dtype))
         positions = math.prod(g.shape[2:])
         per_position = self.weight[0].numel()
+        by_kernel: list[int] = []
         for run in segments.runs():
             windows = run.size * positions * per_position
             if self._groups == 1 and windows <= self.weight.numel():
@@ -82,7 +83,10 @@ class Conv(Layer):
             elif self._groups == 1 and windows <= _WINDOWS:
                 self._batched(x, g, run, rows, max(1, _AT_A_TIME // windows))
             else:
-                self._bucket_by_bucket(x, g, run, rows)
+                by_kernel += range(run.first_bucket, run.first_bucket + run.count)
+        if by_kernel:
+            sizes = list(segments.sizes)
+            self._bucket_by_bucket(torch.split(x, sizes), torch.split(g, sizes), by_kernel, rows)
         return rows
 
     def implicit(self, x: Tensor, g: Tensor, segments: Segments) -> Implicit | None:
@@ -150,20 +154,20 @@ class Conv(Layer):
             place = rows[run.first_bucket + first : run.first_bucket + first + count]
             place.copy_(found.view(*found.shape[:2], *self._kernel, x.shape[1]).movedim(-1, 2))
 
-    def _bucket_by_bucket(self, x: Tensor, g: Tensor, run: Run, rows: Tensor) -> None:
+    def _bucket_by_bucket(
+        self, xs: Sequence[Tensor], gs: Sequence[Tensor], buckets: list[int], rows: Tensor
+    ) -> None:
         assert self.weight is not None
         # Of the weight the kernel needs only type and layout.
         weight = (
             self.weight.detach()
-            if self.weight.dtype == g.dtype
-            else torch.empty_like(self.weight, dtype=g.dtype)
+            if self.weight.dtype == gs[0].dtype
+            else torch.empty_like(self.weight, dtype=gs[0].dtype)
         )
         transposed, output_padding, wanted = False, [0] * len(self._kernel), [False, True, False]
-        for i in range(run.count):
-            start = run.first_record + i * run.size
-            records = slice(start, start + run.size)
-            rows[run.first_bucket + i] = torch.ops.aten.convolution_backward(
-                g[records], x[records], weight, None, self._stride, self._padding, self._dilation, transposed,
+        for i in buckets:
+            rows[i] = torch.ops.aten.convolution_backward(
+                gs[i], xs[i], weight, None, self._stride, self._padding, self._dilation, transposed,
                 output_padding, self._groups, wanted,
             )[1]  # fmt: skip
 

@@ -20,7 +20,15 @@ class Linear(Layer):
         """See :class:`Layer`."""
         x = x.to(g.dtype)
         rows = g.new_empty((segments.num_buckets, g.shape[-1], x.shape[-1]), dtype=at_least_float32(g.dtype))
-        for run in segments.runs():
+        runs = segments.runs()
+        if len(runs) == segments.num_buckets and g.dim() == 2 and rows.dtype == g.dtype:
+            sizes = list(segments.sizes)
+            for bucket, left, right in zip(
+                rows, torch.split(g.T, sizes, 1), torch.split(x, sizes), strict=True
+            ):
+                torch.mm(left, right, out=bucket)
+            return rows
+        for run in runs:
             write_outer_sums(x[run.records], g[run.records], rows[run.buckets])
         return rows
 

@@ -104,14 +104,14 @@ class Segments:
             (k, ...) without ``dims``, in float32 or better whatever the type of ``values``.
         """
         dtype = torch.promote_types(values.dtype, torch.float32)
-        parts = [self._sum_of_run(values[run.records], run, dims, dtype) for run in self._runs]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    @staticmethod
-    def _sum_of_run(values: Tensor, run: Run, dims: Sequence[int], dtype: torch.dtype) -> Tensor:
-        if (
-            run.size == 1
-        ):  # a sum over one value costs as much as one over many; the caller gets a tensor of its own
-            return values.sum(tuple(dims), dtype=dtype) if dims else values.to(dtype, copy=True)
-        by_bucket = values.view(run.count, run.size, *values.shape[1:])
-        return by_bucket.sum([1, *(d + 1 for d in dims)], dtype=dtype)
+        if len(self._runs) == 1 and self.sizes[0] > 1:
+            by_bucket = values.view(self.num_buckets, self.sizes[0], *values.shape[1:])
+            return by_bucket.sum([1, *(d + 1 for d in dims)], dtype=dtype)
+        # A sum over no dimension is over all; the caller gets a tensor of its own.
+        of_record = values.sum(tuple(dims), dtype=dtype) if dims else values.to(dtype, copy=True)
+        if self.num_buckets == self.records:
+            return of_record
+        bucket = torch.arange(self.num_buckets, device=values.device)[:, None]
+        member = (self.bucket_of_record(values.device) == bucket).to(dtype)
+        # Buckets are few: a product with zeros and ones is faster than adding record by record.
+        return (member @ of_record.reshape(self.records, -1)).view(-1, *of_record.shape[1:])
