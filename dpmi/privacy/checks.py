@@ -8,6 +8,7 @@ from typing import Any
 from opacus.grad_sample import AbstractGradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import nn
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.optim import Optimizer
@@ -28,6 +29,13 @@ def check_module(module: nn.Module) -> None:
         )
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise ValueError(f"module is {type(module).__name__}; pass the module inside it (module.module)")
+    for layer in module.modules():
+        if isinstance(layer, FullyShardedDataParallel | FSDPModule):
+            raise ValueError(
+                "module is sharded (FSDP): no process has the whole gradient of a bucket, which is what is clipped. "
+                "Pass the plain module on every rank; under torchrun each trains a whole copy, and the engine adds "
+                "up their sums"
+            )
     for name, layer in module.named_modules():
         running = isinstance(layer, _InstanceNorm) and layer.track_running_stats
         if isinstance(layer, _BatchNorm) or running:

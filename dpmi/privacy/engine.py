@@ -14,6 +14,7 @@ from accountants import Adjacency, Guarantee, Ledger, calibrate
 from . import checkpoint, checks
 from .account import Account
 from .checkpoint import Stateful, Training
+from .distributed import Ranks
 from .grad_sample import BucketGradSampleModule
 from .gradients.choice import GradSampleMode, choose
 from .loader import BucketDataLoader
@@ -104,6 +105,11 @@ class PrivacyEngine:
 
         Several calls on one engine bill to one ledger, as a hyper-parameter search on the same partition must.
 
+        In a process group of torch.distributed (initialised before, by a script that ``torchrun`` starts, say), all
+        ranks call this alike, each with the whole data set, and train one model: they start from rank 0's, draw
+        the same buckets, take a share of them each, and sum them up with one noise. Pass the plain module, not
+        DistributedDataParallel. See docs/distributed.md.
+
         Args:
             module: any module without statistics of the data (no BatchNorm).
             optimizer: over parameters of ``module``; momentum and weight decay are post-processing.
@@ -114,7 +120,8 @@ class PrivacyEngine:
             noise_multiplier: sigma >= 0, noise standard deviation / max_grad_norm; 0 gives epsilon = inf.
             max_grad_norm: S > 0, the norm that a bucket's mean gradient is clipped to.
             loss_reduction: "mean" or "sum", how the loss combines the records of a batch.
-            max_physical_batch_size: most records in one physical batch; it changes memory, not the result.
+            max_physical_batch_size: most records in one physical batch of this process; it changes memory, not the
+                result.
             steps_per_epoch: logical steps in one pass over the loader; by default 1 / q, rounded, in which every
                 bucket is expected once.
             grad_sample_mode: how bucket gradients are computed; they are the same but for rounding. "stream" takes one
@@ -133,7 +140,8 @@ class PrivacyEngine:
 
         Raises:
             ValueError, TypeError: an argument out of range, or a module, optimizer or loader for which no
-                guarantee would hold; the message says why and what to do instead.
+                guarantee would hold; the message says why and what to do instead. Also if ranks disagree.
+            RuntimeError: another rank is gone.
         """
         plan = Plan(
             partition=partition,
@@ -159,7 +167,9 @@ class PrivacyEngine:
         checks.check_optimizer(optimizer, module)
         checks.check_loader(data_loader, partition)
 
-        source = NoiseSource.of(seed, secure=secure_mode, device=next(module.parameters()).device)
+        device = next(module.parameters()).device
+        source = NoiseSource.of(seed, secure=secure_mode, device=device)
+        ranks = Ranks.current(device)
         choice = choose(
             grad_sample_mode,
             module,
@@ -172,13 +182,16 @@ class PrivacyEngine:
         private_module = BucketGradSampleModule(
             module, strategy=choice.strategy, loss_reduction=loss_reduction
         )
-        private_optimizer = BucketOptimizer(optimizer, module=private_module, plan=plan, source=source)
+        private_optimizer = BucketOptimizer(
+            optimizer, module=private_module, plan=plan, source=source, ranks=ranks
+        )
         private_optimizer.attach_step_hook(lambda _: self._bill(plan))
         sampler = BucketSampler(
             plan,
             steps=steps_per_epoch or max(1, round(1 / plan.sampling_rate)),
             max_physical_batch_size=max_physical_batch_size,
             source=source,
+            ranks=ranks,
         )
         loader = BucketDataLoader(
             data_loader,
@@ -186,6 +199,21 @@ class PrivacyEngine:
             optimizer=private_optimizer,
             max_buckets=min(choice.max_buckets, partition.num_buckets),
             insist=choice.insist,
+            ranks=ranks,
+        )
+        ranks.agree(
+            module,
+            private_optimizer.params,
+            partition=partition.hash,
+            sampling_rate=plan.sampling_rate,
+            noise_multiplier=plan.noise_multiplier,
+            max_grad_norm=plan.max_grad_norm,
+            loss_reduction=loss_reduction,
+            steps_per_epoch=sampler.steps,
+            grad_sample_mode=choice.strategy if choice.max_buckets > 1 else "stream",
+            noise=source.mode.name,
+            seed=seed,
+            billed_steps=self._ledger.steps,
         )
         self._training = Training(
             plan=plan, module=private_module, optimizer=private_optimizer, loader=loader

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Sampler, TensorDataset, default_collate
 
+from .distributed import ALONE, Ranks
 from .noise import NoiseSource
 from .optimizer import BucketOptimizer
 from .plan import PhysicalBatch, Position
@@ -47,6 +48,7 @@ class BucketDataLoader(DataLoader[Any]):
         optimizer: is told of every physical batch before it is yielded.
         max_buckets: most buckets in one physical batch.
         insist: raise if the rehearsal fails, instead of going on with one bucket at a time.
+        ranks: with which every pass is begun and rehearsed together.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class BucketDataLoader(DataLoader[Any]):
         optimizer: BucketOptimizer,
         max_buckets: int,
         insist: bool,
+        ranks: Ranks = ALONE,
     ) -> None:
         # A TensorDataset can be indexed by a whole batch at once, many times as fast as record by record.
         dataset = source.dataset
@@ -82,6 +85,7 @@ class BucketDataLoader(DataLoader[Any]):
         self._whole = tensors if plain else None
         self._max_buckets = max_buckets
         self._insist = insist
+        self._ranks = ranks
 
     def __len__(self) -> int:
         """Not defined: the number of physical batches in a pass is random."""
@@ -91,7 +95,7 @@ class BucketDataLoader(DataLoader[Any]):
         )
 
     def __length_hint__(self) -> int:
-        """Expected number of physical batches in one pass."""
+        """Expected number of physical batches in one pass, on this rank."""
         return round(self.draws.expected_batches())
 
     def __iter__(self) -> Any:
@@ -100,6 +104,7 @@ class BucketDataLoader(DataLoader[Any]):
         optimizer.abandon()
         self.draws.plans.clear()
         try:
+            self._ranks.begin_pass(self.draws.source, released=optimizer.released_steps)
             if self.draws.max_buckets < self._max_buckets:
                 yield from self._rehearse()
             for batch, records in self.batches():
@@ -158,10 +163,12 @@ class BucketDataLoader(DataLoader[Any]):
                 self._optimizer.begin(batch, rehearsal=rehearsal)
                 yield records
                 self._check_stepped(batch)
-        if rehearsal.problem is None:
+        # The same records everywhere, but rounding may differ, and so may user code.
+        if not self._ranks.any(rehearsal.problem is not None):
             self.draws.max_buckets = self._max_buckets
         elif self._insist:
-            raise RuntimeError(f"{rehearsal.problem}; nothing was released. Use grad_sample_mode='stream'")
+            problem = rehearsal.problem or "another rank found that buckets do not keep apart"
+            raise RuntimeError(f"{problem}; nothing was released. Use grad_sample_mode='stream'")
         else:
             self._max_buckets = 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import ssl
@@ -19,6 +20,9 @@ SAMPLES = 4
 
 TWISTER_WORDS = 624
 """Of 32 bits, in the state of the Mersenne twister."""
+
+KEY_BYTES = 32
+"""Of the draws that several secure sources have in common."""
 
 # Tens of bytes of randomness go into every secure noise value. OpenSSL's generator (AES in counter mode, keyed and
 # rekeyed by the operating system, safe after a fork) makes them many times as fast as a system call does.
@@ -87,6 +91,14 @@ class NoiseSource(ABC):
         """Independent draws from [0, 1), (n,) float64 on the CPU, with a resolution of 2^-53."""
 
     @abstractmethod
+    def key(self) -> Tensor:
+        """What makes others draw as this source does, (bytes,) uint8 on the CPU; as secret as the draws."""
+
+    @abstractmethod
+    def follow(self, key: Tensor) -> None:
+        """Draw from here on what every source of this mode draws that follows the same key. Noise stays its own."""
+
+    @abstractmethod
     def draws_state(self) -> Tensor:
         """Where the stream of the draws is, (bytes,) uint8 on the CPU; empty if it cannot be repeated."""
 
@@ -130,6 +142,12 @@ class _TorchSource(NoiseSource):
     def uniform(self, n: int) -> Tensor:
         return torch.rand(n, dtype=torch.float64, generator=self._draws)
 
+    def key(self) -> Tensor:
+        return self._draws.get_state()
+
+    def follow(self, key: Tensor) -> None:
+        self._draws.set_state(key)
+
     def draws_state(self) -> Tensor:
         return self._draws.get_state()
 
@@ -148,9 +166,16 @@ class _SecureSource(NoiseSource):
 
     Opacus throws its first sample away, because torch may keep half of a Box-Muller pair for the next call, which is
     then known to be related to an earlier one. Nothing is kept between calls here.
+
+    Draws that several sources are to have in common come from SHAKE-256 instead, a secure generator too, with 32
+    such bytes as its key.
     """
 
     mode = NoiseMode.SECURE
+
+    def __init__(self) -> None:
+        self._key: bytes | None = None
+        self._draws = 0
 
     def fill_(self, flat: Tensor, std: float) -> None:
         # Metal has no float64.
@@ -160,7 +185,16 @@ class _SecureSource(NoiseSource):
             chunk.copy_(_gaussian(len(chunk), device).mul_(std))
 
     def uniform(self, n: int) -> Tensor:
-        return _uniform(n, torch.device("cpu"))
+        if self._key is None:
+            return _uniform(n, torch.device("cpu"))
+        self._draws += 1
+        return _fractions(hashlib.shake_256(self._key + self._draws.to_bytes(8, "little")).digest(8 * n))
+
+    def key(self) -> Tensor:
+        return torch.frombuffer(bytearray(_random_bytes(KEY_BYTES)), dtype=torch.uint8)
+
+    def follow(self, key: Tensor) -> None:
+        self._key, self._draws = bytes(key.tolist()), 0
 
     def draws_state(self) -> Tensor:
         return torch.empty(0, dtype=torch.uint8)
@@ -182,7 +216,11 @@ def _check_state(name: str, state: Tensor, own: Tensor) -> None:
 
 def _uniform(n: int, device: torch.device) -> Tensor:
     """Multiples of 2^-53 in [0, 1), (n,) float64."""
-    bits = torch.frombuffer(bytearray(_random_bytes(8 * n)), dtype=torch.int64)
+    return _fractions(_random_bytes(8 * n), device)
+
+
+def _fractions(content: bytes, device: torch.device | None = None) -> Tensor:
+    bits = torch.frombuffer(bytearray(content), dtype=torch.int64)
     return bits.to(device).bitwise_and_(2**53 - 1).to(torch.float64).mul_(2.0**-53)
 
 

@@ -9,6 +9,7 @@ from opacus.optimizers import DPOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .distributed import ALONE, Ranks
 from .grad_sample import BucketGradSampleModule
 from .gradients.bucket_gradients import BucketGradients, Rows
 from .gradients.norms import ROUNDING
@@ -35,10 +36,17 @@ class BucketOptimizer(DPOptimizer):
         module: the wrapped module, which computes the gradients that are clipped here.
         plan: the run's plan.
         source: of the noise.
+        ranks: with which the noisy sum is added up.
     """
 
     def __init__(
-        self, optimizer: Optimizer, *, module: BucketGradSampleModule, plan: Plan, source: NoiseSource
+        self,
+        optimizer: Optimizer,
+        *,
+        module: BucketGradSampleModule,
+        plan: Plan,
+        source: NoiseSource,
+        ranks: Ranks = ALONE,
     ) -> None:
         super().__init__(
             optimizer,
@@ -49,6 +57,7 @@ class BucketOptimizer(DPOptimizer):
         self._module = module
         self._plan = plan
         self._source = source
+        self._ranks = ranks
         self._batch: PhysicalBatch | None = None
         self._rehearsal: Rehearsal | None = None
         self._trained = self.params
@@ -109,7 +118,8 @@ class BucketOptimizer(DPOptimizer):
         """Take in one physical batch and, if it ends the logical step, release the noisy update.
 
         Raises:
-            RuntimeError: no batch of the private loader is pending, or no gradient was computed for it.
+            RuntimeError: no batch of the private loader is pending, or no gradient was computed for it; or another
+                rank failed, or is gone.
             NonFiniteGradientError: a bucket's gradient is not finite.
         """
         if closure is not None:
@@ -122,7 +132,8 @@ class BucketOptimizer(DPOptimizer):
             )
         self._batch = None
         try:
-            self._take(batch)
+            with self._ranks.telling():
+                self._take(batch)
             if batch.completes_step:
                 self.release(batch)
         except BaseException:
@@ -135,10 +146,13 @@ class BucketOptimizer(DPOptimizer):
         Args:
             batch: the last of the step.
         """
-        self._open_step()
-        self._check_trainable()
+        with self._ranks.telling():
+            self._open_step()
+            self._check_trainable()
+        self._ranks.begin_sum(self.released_steps + 1, draw=batch.draw, settings=self.param_groups)
         if self.step_hook is not None:
             self.step_hook(self)
+        self._ranks.sum_(self._sum.flat)
         for p, gradient in zip(self._trained, self._sum.gradients(), strict=True):
             p.grad = gradient.to(p.dtype)
         self._step_is_open = False
@@ -155,7 +169,10 @@ class BucketOptimizer(DPOptimizer):
         """Begin the sum of a logical step with Gaussian noise of standard deviation sigma * S / (q K)."""
         if not self._step_is_open:
             std = self.noise_multiplier * self.max_grad_norm / self.expected_batch_size
-            self._sum.start(lambda flat: self._source.fill_(flat, std))
+            # Noise is in the sum once, whatever the number of ranks.
+            self._sum.start(
+                (lambda flat: self._source.fill_(flat, std)) if self._ranks.adds_noise else _clear
+            )
             self._step_is_open = True
 
     def _take(self, batch: PhysicalBatch) -> None:
@@ -212,3 +229,7 @@ class BucketOptimizer(DPOptimizer):
                 "the set of trainable parameters changed after make_private; choose what trains first, then call "
                 "make_private"
             )
+
+
+def _clear(flat: Tensor) -> None:
+    flat.zero_()

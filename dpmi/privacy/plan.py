@@ -72,6 +72,7 @@ class PhysicalBatch:
         first: where a part starts in its bucket.
         completes_bucket: no further part of the last bucket follows.
         completes_step: no further bucket follows in this logical step.
+        draw: digest of what the logical step drew, on all ranks together.
         position: of the training after this logical step.
     """
 
@@ -81,6 +82,7 @@ class PhysicalBatch:
     first: int = 0
     completes_bucket: bool = True
     completes_step: bool = False
+    draw: int = 0
     position: Position | None = None
 
     @cached_property

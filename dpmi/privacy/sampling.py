@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
+from .distributed import ALONE, Ranks
 from .noise import NoiseSource
 from .partition import IntArray
 from .plan import PhysicalBatch, Plan, Position
@@ -27,16 +28,26 @@ class BucketSampler(Sampler[IntArray]):
         steps: logical steps in one pass.
         max_physical_batch_size: most records in one physical batch; a larger bucket is cut into equal parts.
         source: of the draws.
+        ranks: among which the drawn buckets are shared; an empty share counts as an empty draw here.
 
     Attributes:
         max_buckets: most buckets in one physical batch; one, until the engine knows that there may be more.
     """
 
-    def __init__(self, plan: Plan, *, steps: int, max_physical_batch_size: int, source: NoiseSource) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        steps: int,
+        max_physical_batch_size: int,
+        source: NoiseSource,
+        ranks: Ranks = ALONE,
+    ) -> None:
         self.plan = plan
         self.steps = steps
         self._max_records = max_physical_batch_size
         self.source = source
+        self._ranks = ranks
         self.max_buckets = 1
         self.plans: deque[PhysicalBatch] = deque()
         self._done = 0
@@ -48,9 +59,12 @@ class BucketSampler(Sampler[IntArray]):
             uniform = self.source.uniform(self.plan.partition.num_buckets).numpy()
             drawn = np.flatnonzero(uniform < self.plan.sampling_rate)
             after = Position(steps=(step + 1) % self.steps, draws=self.source.draws_state())
-            packed = list(self._packed(drawn)) if len(drawn) else [_EMPTY]
+            mine = self._ranks.share(drawn, self.plan.partition.sizes[drawn])
+            packed = list(self._packed(mine)) if len(mine) else [_EMPTY]
             yield from packed[:-1]
-            yield dataclasses.replace(packed[-1], completes_step=True, position=after)
+            yield dataclasses.replace(
+                packed[-1], completes_step=True, draw=self._ranks.digest(drawn), position=after
+            )
 
     def go_on(self, done: int) -> None:
         """Let the next pass begin after ``done`` of its logical steps."""
@@ -82,7 +96,7 @@ class BucketSampler(Sampler[IntArray]):
         parts = q * float((-(-sizes[~whole] // self._max_records)).sum())
         by_count = q * float(whole.sum()) / self.max_buckets
         by_records = q * float(sizes[whole].sum()) / self._max_records
-        return self.steps * (parts + max(by_count, by_records))
+        return self.steps * (parts + max(by_count, by_records)) / self._ranks.size
 
     def _packed(self, drawn: IntArray) -> Iterator[PhysicalBatch]:
         """Buckets of one logical step: those that fit side by side, the smallest first; larger ones in parts."""

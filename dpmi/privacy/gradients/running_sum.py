@@ -37,6 +37,11 @@ class RunningSum:
             for p, part in zip(trained, self._parts, strict=True)
         ]
 
+    @property
+    def flat(self) -> list[Tensor]:
+        """The sum again, in the buffers (n,) that hold it."""
+        return list(self._flat.values())
+
     def start(self, fill: Callable[[Tensor], None]) -> None:
         """Begin a logical step with what ``fill`` writes into a flat tensor: noise."""
         for flat in self._flat.values():
