@@ -7,7 +7,7 @@ import platform
 
 import torch
 
-from . import accounting, attack_batching, bucket_step, demo
+from . import accounting, attack_batching, bucket_step, demo, distributed
 
 
 def main() -> None:
@@ -20,6 +20,8 @@ def main() -> None:
     bucket_step.run()
     print()
     attack_batching.main()
+    print()
+    distributed.main()
     print()
     demo.run()
 

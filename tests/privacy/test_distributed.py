@@ -46,9 +46,9 @@ N = 24
 X = torch.randn(N, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(N) % 6
 
-# One server imports torch once; every rank of every test is a fork of it.
+# One server imports once what an optimizer needs; every rank of every test is a fork of it.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["hypothesis", "pytest", "dpmi.privacy"])
+PROCESSES.set_forkserver_preload(["hypothesis", "pytest", "torch._dynamo", "dpmi.privacy"])
 
 
 def on_ranks(

@@ -1,0 +1,103 @@
+"""One logical step on two processes against the same step on one, every process with one thread.
+
+``python -m benchmarks.distributed`` prints the table. The runs are interleaved: rank 0 also holds the run of one
+process, and rank 1 sleeps meanwhile.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from dpmi.models import build
+from dpmi.privacy import Partition, PrivacyEngine
+
+RANKS, BUCKETS, RECORDS = 2, 100, 120
+STEPS, REPEATS = 3, 7
+LIMIT = 1.6
+
+
+def private_pass() -> Callable[[], None]:
+    """``STEPS`` logical steps of all buckets, by all processes of the group if there is one."""
+    partition = Partition.by_column(torch.arange(BUCKETS).repeat_interleave(RECORDS).numpy())
+    images = torch.rand(len(partition), 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    model = build("cnn", image_shape=(1, 28, 28), num_classes=10, seed=0)
+    module, optimizer, loader = PrivacyEngine().make_private(
+        module=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9),
+        data_loader=DataLoader(TensorDataset(images, torch.as_tensor(partition.bucket_of % 10))),
+        partition=partition,
+        sampling_rate=1.0 - 1e-12,  # every bucket is drawn
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
+        steps_per_epoch=STEPS,
+    )
+
+    def one_pass() -> None:
+        for x, y in loader:
+            optimizer.zero_grad()
+            F.cross_entropy(module(x), y).backward()
+            optimizer.step()
+
+    one_pass()  # the first pass rehearses
+    return one_pass
+
+
+def _rank(rank: int, store: str, found: Any) -> None:
+    torch.set_num_threads(1)
+    # Made before the group, an engine is one of a single process.
+    alone = private_pass() if rank == 0 else None
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=RANKS)
+    together = private_pass()
+    seconds: list[tuple[float, float]] = []
+    for _ in range(REPEATS):
+        single = _seconds(alone) if alone else 0.0
+        dist.barrier()
+        seconds.append((single, _seconds(together)))
+    if rank == 0:
+        found.put(seconds)
+    dist.barrier()
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    work()
+    return (time.perf_counter() - start) / STEPS
+
+
+def run() -> dict[str, float]:
+    """Medians: the ratio, and the seconds of one logical step."""
+    found = mp.get_context("spawn").SimpleQueue()
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(_rank, args=(str(Path(folder, "store")), found), nprocs=RANKS)
+    seconds = found.get()
+    return {
+        "one process / two": statistics.median(one / two for one, two in seconds),
+        "one process, s": statistics.median(one for one, _ in seconds),
+        "two processes, s": statistics.median(two for _, two in seconds),
+    }
+
+
+def main() -> dict[str, float]:
+    """Print the table."""
+    found = run()
+    print(f"a private step, MNIST CNN 26 k, {BUCKETS} buckets of {RECORDS}, gloo on one machine, one thread each")
+    for name, value in found.items():
+        print(f"  {name:28} {value:7.2f}")
+    met = "met" if found["one process / two"] >= LIMIT else "MISSED"
+    print(f"  limit: at least {LIMIT} times as fast: {met}")
+    return found
+
+
+if __name__ == "__main__":
+    main()
