@@ -91,7 +91,9 @@ def run() -> dict[str, float]:
 def main() -> dict[str, float]:
     """Print the table."""
     found = run()
-    print(f"a private step, MNIST CNN 26 k, {BUCKETS} buckets of {RECORDS}, gloo on one machine, one thread each")
+    print(
+        f"a private step, MNIST CNN 26 k, {BUCKETS} buckets of {RECORDS}, gloo on one machine, one thread each"
+    )
     for name, value in found.items():
         print(f"  {name:28} {value:7.2f}")
     met = "met" if found["one process / two"] >= LIMIT else "MISSED"

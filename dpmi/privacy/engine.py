@@ -326,6 +326,8 @@ class PrivacyEngine:
         the records: it has the state that the noise comes from. Of two trainings that go on from one checkpoint,
         publish one: their noise is the same, and cancels in the difference.
 
+        Of several ranks, the one whose noise it is writes, and the others return at once; all of them load it.
+
         Args:
             path: replaced only when the whole checkpoint is on the disk.
             others: further objects with ``state_dict`` and ``load_state_dict``, such as a scheduler, by name.
@@ -333,9 +335,9 @@ class PrivacyEngine:
         Raises:
             RuntimeError: a logical step is under way; save where ``optimizer.released`` is True.
         """
-        checkpoint.save(
-            path, self._trained(), account=self.account, most_steps=self._most_steps, others=others
-        )
+        training = self._trained()
+        if training.optimizer.ranks.adds_noise:
+            checkpoint.save(path, training, account=self.account, most_steps=self._most_steps, others=others)
 
     def load_checkpoint(self, path: str | Path, **others: Stateful) -> None:
         """Go on where :meth:`save_checkpoint` was called, after ``make_private`` with the same arguments.

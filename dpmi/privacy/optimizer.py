@@ -57,7 +57,7 @@ class BucketOptimizer(DPOptimizer):
         self._module = module
         self._plan = plan
         self._source = source
-        self._ranks = ranks
+        self.ranks = ranks
         self._batch: PhysicalBatch | None = None
         self._rehearsal: Rehearsal | None = None
         self._trained = self.params
@@ -132,7 +132,7 @@ class BucketOptimizer(DPOptimizer):
             )
         self._batch = None
         try:
-            with self._ranks.telling():
+            with self.ranks.telling():
                 self._take(batch)
             if batch.completes_step:
                 self.release(batch)
@@ -146,13 +146,13 @@ class BucketOptimizer(DPOptimizer):
         Args:
             batch: the last of the step.
         """
-        with self._ranks.telling():
+        with self.ranks.telling():
             self._open_step()
             self._check_trainable()
-        self._ranks.begin_sum(self.released_steps + 1, draw=batch.draw, settings=self.param_groups)
+        self.ranks.begin_sum(self.released_steps + 1, draw=batch.draw, settings=self.param_groups)
         if self.step_hook is not None:
             self.step_hook(self)
-        self._ranks.sum_(self._sum.flat)
+        self.ranks.sum_(self._sum.flat)
         for p, gradient in zip(self._trained, self._sum.gradients(), strict=True):
             p.grad = gradient.to(p.dtype)
         self._step_is_open = False
@@ -170,9 +170,7 @@ class BucketOptimizer(DPOptimizer):
         if not self._step_is_open:
             std = self.noise_multiplier * self.max_grad_norm / self.expected_batch_size
             # Noise is in the sum once, whatever the number of ranks.
-            self._sum.start(
-                (lambda flat: self._source.fill_(flat, std)) if self._ranks.adds_noise else _clear
-            )
+            self._sum.start((lambda flat: self._source.fill_(flat, std)) if self.ranks.adds_noise else _clear)
             self._step_is_open = True
 
     def _take(self, batch: PhysicalBatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import operator
 import os
 import queue
 import re
@@ -259,6 +260,28 @@ def test_loops_that_are_left_alike_go_on_with_the_same_draws() -> None:
         assert not mine & others
 
 
+def resumed(rank: int, folder: str, how: str) -> Any:
+    """Four steps, which are saved after the first; or the three that are left, by ranks that load it."""
+    path = Path(folder, "checkpoint")
+    engine, module, optimizer, loader = wrap(steps_per_epoch=4, sampling_rate=0.9, seed=0)
+    if how != "from the start" and (how == "resumed" or rank == 0):
+        engine.load_checkpoint(path)
+    for x, y in loader:
+        step(module, optimizer, x, y)
+        if how == "from the start" and optimizer.released_steps == 1 and optimizer.released:
+            engine.save_checkpoint(path)
+    return weights(module), engine.ledger.steps
+
+
+def test_ranks_go_on_together_from_the_checkpoint_that_the_first_one_saved(tmp_path: Path) -> None:
+    whole = on_ranks(resumed, str(tmp_path), "from the start")
+    for found in on_ranks(resumed, str(tmp_path), "resumed"):
+        assert np.array_equal(found[0], whole[0][0])
+        assert found[1] == whole[0][1] == 4
+    for error in on_ranks(resumed, str(tmp_path), "one alone"):
+        assert "only some went on from a checkpoint" in str(error)
+
+
 def several(rank: int, problem_on: int, mode: str) -> tuple[np.ndarray, int]:
     class Troubled(Rehearsal):
         def take(self, *args: Any) -> None:
@@ -312,6 +335,15 @@ def test_one_process_takes_everything_and_waits_for_nobody() -> None:
     for x, y in loader:
         step(module, optimizer, x, y)
     assert engine.ledger.steps == 3
+
+
+def expected(rank: int) -> int:
+    return operator.length_hint(wrap(steps_per_epoch=10)[3])
+
+
+def test_the_expected_length_is_that_of_one_rank() -> None:
+    assert expected(0) == 60
+    assert on_ranks(expected) == [30, 30]
 
 
 def test_sources_that_follow_one_key_draw_alike_and_keep_their_own_noise() -> None:
