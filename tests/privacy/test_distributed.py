@@ -494,7 +494,7 @@ def lost(rank: int, how: str) -> tuple[str, int, int, float]:
             began = time.perf_counter()
     except RuntimeError as error:
         took = time.perf_counter() - began
-        with pytest.raises(RuntimeError, match="start all of them again"):
+        with pytest.raises(RuntimeError, match="lost one another earlier"):
             next(iter(loader))
         return str(error), engine.ledger.steps, optimizer.released_steps, took
     return "", engine.ledger.steps, optimizer.released_steps, 0.0
@@ -528,6 +528,31 @@ def test_a_step_whose_sum_was_begun_is_billed() -> None:
     (message, billed, released), _ = on_ranks(lost_in_the_sum, answers=1, timeout=TIMEOUT)
     assert "The step was billed, and nothing of it was released by this rank" in message
     assert (billed, released) == (1, 0)
+
+
+def absent_from_the_sum(rank: int) -> str:
+    """Rank 1 fails when all have agreed to sum, and begins the next pass while rank 0 waits in the sum."""
+    _, module, optimizer, loader = wrap()
+
+    def fail(_: Any) -> None:
+        raise OSError("disk full")
+
+    if rank == 1:
+        optimizer.attach_step_hook(fail)
+    with pytest.raises(OSError if rank else RuntimeError) as error:
+        for x, y in loader:
+            step(module, optimizer, x, y)
+    if rank == 0:
+        return str(error.value)
+    with pytest.raises(RuntimeError) as later:
+        next(iter(loader))
+    return str(later.value)
+
+
+def test_nothing_else_is_sent_to_a_rank_that_waits_in_the_sum() -> None:
+    one, two = on_ranks(absent_from_the_sum, timeout=TIMEOUT)
+    assert "The step was billed, and nothing of it was released by this rank" in one
+    assert "lost one another earlier" in two
 
 
 def elsewhere(rank: int) -> str:
