@@ -93,12 +93,13 @@ class Ranks:
             raise ValueError(
                 f"the ranks disagree on {'; '.join(different)}. Call make_private with the same arguments on every rank"
             )
-        with self._waiting("Nothing was released"), torch.no_grad():
-            for tensor in tensors.values():
-                # Bytes, because the backends do not know every type and layout.
-                sent = tensor.detach().to(self._device).contiguous().reshape(-1)
-                dist.broadcast(sent.view(torch.uint8), src=0)
-                tensor.copy_(sent.view(tensor.shape))
+        for tensor in (t for t in tensors.values() if t.numel()):
+            # Bytes, because the backends do not know every type and layout.
+            sent = tensor.detach().to(self._device).clone(memory_format=torch.contiguous_format)
+            with self._waiting("Nothing was released"):
+                dist.broadcast(sent.view(-1).view(torch.uint8), src=0)
+            with torch.no_grad():
+                tensor.copy_(sent)
 
     def share(self, drawn: IntArray, sizes: IntArray) -> IntArray:
         """The drawn buckets that this rank takes: the longest first, each to the rank with the fewest records.

@@ -208,14 +208,14 @@ def test_without_a_seed_the_ranks_share_their_draws_and_not_their_noise(secure: 
 def unlike(rank: int) -> tuple[list[np.ndarray], np.ndarray]:
     torch.default_generator.manual_seed(rank)
     model = nn.Sequential(
-        nn.Conv2d(2, 4, 3).to(memory_format=torch.channels_last), nn.Flatten(), nn.Linear(16, 6)
+        nn.Conv2d(1, 4, 3).to(memory_format=torch.channels_last), nn.Flatten(), nn.Linear(16, 6)
     )
     model[2].requires_grad_(False)
     model.register_buffer("scale", torch.tensor(float(rank)))
     model.register_buffer("mask", torch.tensor([rank > 0, True]))
-    wrap(model, data_loader=DataLoader(TensorDataset(torch.zeros(N, 2, 4, 4), Y)))
+    wrap(model, data_loader=DataLoader(TensorDataset(torch.zeros(N, 1, 4, 4), Y)))
     torch.default_generator.manual_seed(0)
-    first = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Flatten(), nn.Linear(16, 6))
+    first = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 6))
     return [p.detach().numpy() for p in model.parameters()] + [b.numpy() for b in model.buffers()], weights(
         first
     )
