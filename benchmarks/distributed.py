@@ -19,23 +19,24 @@ import torch.multiprocessing as mp
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from dpmi.models import build
-from dpmi.privacy import Partition, PrivacyEngine
+from dpmi.privacy import PrivacyEngine
 
-RANKS, BUCKETS, RECORDS = 2, 100, 120
+from .problems import PROBLEMS
+
+PROBLEM = PROBLEMS[0]
+RANKS = 2
 STEPS, REPEATS = 3, 7
 LIMIT = 1.6
 
 
 def private_pass() -> Callable[[], None]:
     """``STEPS`` logical steps of all buckets, by all processes of the group if there is one."""
-    partition = Partition.by_column(torch.arange(BUCKETS).repeat_interleave(RECORDS).numpy())
-    images = torch.rand(len(partition), 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    model = build("cnn", image_shape=(1, 28, 28), num_classes=10, seed=0)
+    images, labels, partition = PROBLEM.data()
+    model = PROBLEM.classifier()
     module, optimizer, loader = PrivacyEngine().make_private(
         module=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9),
-        data_loader=DataLoader(TensorDataset(images, torch.as_tensor(partition.bucket_of % 10))),
+        data_loader=DataLoader(TensorDataset(images, labels)),
         partition=partition,
         sampling_rate=1.0 - 1e-12,  # every bucket is drawn
         noise_multiplier=1.0,
@@ -91,9 +92,7 @@ def run() -> dict[str, float]:
 def main() -> dict[str, float]:
     """Print the table."""
     found = run()
-    print(
-        f"a private step, MNIST CNN 26 k, {BUCKETS} buckets of {RECORDS}, gloo on one machine, one thread each"
-    )
+    print(f"a private step, {PROBLEM.name}, gloo on one machine, one thread each")
     for name, value in found.items():
         print(f"  {name:28} {value:7.2f}")
     met = "met" if found["one process / two"] >= LIMIT else "MISSED"
