@@ -27,6 +27,7 @@ class Problem:
         mean_size: records per bucket; sizes vary from half to one and a half of it, unless ``equal``.
         equal: every bucket has exactly ``mean_size`` records.
         batch_sizes: tried for non-private training.
+        private_batch: our largest physical batch, where time is compared.
         record_batch: records at a time in the per-record way, which holds a gradient for each.
         physical: physical batch size at which the memory of both is compared.
         most_time: the most that our time / the non-private time may be.
@@ -41,6 +42,7 @@ class Problem:
     buckets: int
     mean_size: int
     batch_sizes: tuple[int, ...]
+    private_batch: int
     record_batch: int
     physical: int
     most_time: float
@@ -97,7 +99,8 @@ PROBLEMS = (
         classes=10,
         buckets=100,
         mean_size=120,
-        batch_sizes=(64, 128, 256, 512, 1024),
+        batch_sizes=(128, 256, 512, 1024),
+        private_batch=1024,
         record_batch=512,
         physical=512,
         most_time=1.10,
@@ -111,7 +114,8 @@ PROBLEMS = (
         classes=10,
         buckets=100,
         mean_size=120,
-        batch_sizes=(64, 128, 256),
+        batch_sizes=(64, 128),
+        private_batch=512,
         record_batch=128,
         physical=128,
         most_time=1.05,
@@ -126,7 +130,8 @@ PROBLEMS = (
         buckets=50,
         mean_size=190,
         equal=True,
-        batch_sizes=(95, 190, 380, 760, 1520),
+        batch_sizes=(190, 380, 760, 1520),
+        private_batch=512,
         record_batch=190,
         physical=380,
         most_time=1.15,
@@ -140,7 +145,8 @@ PROBLEMS = (
         classes=10,
         buckets=20,
         mean_size=32,
-        batch_sizes=(16, 32, 64),
+        batch_sizes=(32, 64),
+        private_batch=512,
         record_batch=32,
         physical=32,
         most_time=1.05,
@@ -155,7 +161,8 @@ PROBLEMS = (
         buckets=3000,
         mean_size=4,
         equal=True,
-        batch_sizes=(64, 128, 256, 512, 1024),
+        batch_sizes=(128, 256, 512, 1024),
+        private_batch=512,
         record_batch=512,
         physical=512,
         most_time=1.5,

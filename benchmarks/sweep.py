@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
@@ -142,4 +143,5 @@ def draw(points: list[Point], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    # What a child process imports too, unlike __main__.
+    importlib.import_module("benchmarks.sweep").run(Path(sys.argv[1]) if len(sys.argv) > 1 else None)

@@ -128,7 +128,7 @@ class PrivacyEngine:
                 bucket after another, with any module and any loss. "hooks" and "ghost" take several buckets at a
                 time, which suits small buckets: "hooks" with a row of gradients for each, "ghost" with their norms
                 only. "auto" chooses by bucket sizes and parameters. Other than in "stream", the loop first rehearses
-                on two small batches, of which nothing is released, to see that the loss and the module keep the
+                on three small batches, of which nothing is released, to see that the loss and the module keep the
                 records of different buckets apart; if they do not, "auto" streams, and the others raise.
             secure_mode: noise and draws from the operating system's generator, safe against floating-point attacks;
                 slower.

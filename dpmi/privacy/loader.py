@@ -39,7 +39,7 @@ class BucketDataLoader(DataLoader[Any]):
     loop never sees an empty batch. Leaving a loop early drops the unfinished logical step. ``len()`` is not
     defined, because the number of physical batches is random: ``operator.length_hint`` gives its expectation.
 
-    Where physical batches are to hold several buckets, the first pass begins with a rehearsal of two small batches,
+    Where physical batches are to hold several buckets, the first pass begins with a rehearsal of three small batches,
     of which nothing is released: see :class:`Rehearsal`.
 
     Args:
@@ -147,21 +147,16 @@ class BucketDataLoader(DataLoader[Any]):
         """Let the user's loop rehearse, then allow several buckets in one physical batch, or do not."""
         partition = self.draws.plan.partition
         sizes = tuple(min(most, int(size)) for most, size in zip(_REHEARSED, partition.sizes, strict=False))
-        several, alone = (
-            PhysicalBatch(
-                buckets=tuple(range(k)),
-                sizes=sizes[:k],
-                bucket_records=sizes[:k],
-            )
-            for k in (2, 1)
-        )
         both = self._collated([int(i) for k, size in enumerate(sizes) for i in partition.records(k)[:size]])
         rehearsal = Rehearsal()
         # It leaves no trace in torch's global generators either.
         with torch.random.fork_rng(_devices(self._optimizer.params)):
-            for batch, records in ((several, both), (alone, _first(both, several.records, alone.records))):
+            for buckets in ((0, 1), (0,), (1,)):
+                own = tuple(sizes[bucket] for bucket in buckets)
+                batch = PhysicalBatch(buckets=buckets, sizes=own, bucket_records=own)
+                first = sum(sizes[: buckets[0]])
                 self._optimizer.begin(batch, rehearsal=rehearsal)
-                yield records
+                yield _part(both, sum(sizes), first, batch.records)
                 self._check_stepped(batch)
         # The same records everywhere, but rounding may differ, and so may user code.
         if not self._ranks.any(rehearsal.problem is not None):
@@ -194,8 +189,9 @@ def _generator(source: NoiseSource) -> torch.Generator:
     return torch.Generator().manual_seed(int(float(source.uniform(1)) * 2**53))
 
 
-def _first(batch: Any, records: int, count: int) -> Any:
-    """The first ``count`` of the records of a collated batch."""
+def _part(batch: Any, records: int, first: int, count: int) -> Any:
+    """Some of the records of a collated batch."""
     return tree_map(
-        lambda x: x[:count] if isinstance(x, Tensor) and x.dim() and len(x) == records else x, batch
+        lambda x: x[first : first + count] if isinstance(x, Tensor) and x.dim() and len(x) == records else x,
+        batch,
     )

@@ -21,30 +21,30 @@ class Rehearsal:
 
     The guarantee rests on every bucket's gradient depending on its own records only. With several buckets in one
     physical batch that takes a loss that is the sum or mean of one term per record, and layers that keep records
-    apart. Both belong to the user, so the loader lets the user's loop do it twice: once with two buckets side by
-    side, once with the first alone by an ordinary backward pass. Neither is released.
+    apart. Both belong to the user, so the loader lets the user's loop do it: once with two buckets side by
+    side, then with each of them alone, by an ordinary backward pass. Nothing of it is released.
     """
 
     def __init__(self) -> None:
         self.problem: str | None = None
         """What is wrong; None if nothing was found."""
-        self._beside: list[Tensor | None] | None = None
+        self._beside: dict[int, list[Tensor | None]] = {}
 
     def take(self, module: BucketGradSampleModule, batch: PhysicalBatch) -> None:
-        """Take the gradients of the pair first, then those of the first bucket alone."""
+        """Take the gradients of the pair first, then those of each bucket alone."""
         scale = module.scale
         try:
             gradients = module.collect(batch)
         except RuntimeError as error:
             self.problem = self.problem or str(error)
             return
-        own = None if gradients is None else _scaled(gradients.of(0), scale)
-        if len(batch.buckets) > 1:
-            self._beside = own
-        elif self.problem is None:
-            self.problem = _difference(
-                self._beside, own, LOW_PRECISION_TOLERANCE if module.low_precision else TOLERANCE
-            )
+        tolerance = LOW_PRECISION_TOLERANCE if module.low_precision else TOLERANCE
+        for i, bucket in enumerate(batch.buckets):
+            own = None if gradients is None else _scaled(gradients.of(i), scale)
+            if len(batch.buckets) == 1:
+                self.problem = self.problem or _difference(self._beside.get(bucket), own, tolerance)
+            elif own is not None:
+                self._beside[bucket] = own
 
 
 def _scaled(gradients: list[Tensor | None], scale: float) -> list[Tensor | None]:

@@ -111,7 +111,19 @@ class Segments:
         of_record = values.sum(tuple(dims), dtype=dtype) if dims else values.to(dtype, copy=True)
         if self.num_buckets == self.records:
             return of_record
-        bucket = torch.arange(self.num_buckets, device=values.device)[:, None]
-        member = (self.bucket_of_record(values.device) == bucket).to(dtype)
         # Buckets are few: a product with zeros and ones is faster than adding record by record.
+        member = self._member(values.device, dtype)
         return (member @ of_record.reshape(self.records, -1)).view(-1, *of_record.shape[1:])
+
+    def _member(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Whether a bucket has a record, (k, records) of zeros and ones."""
+        found = self._members.get((device, dtype))
+        if found is None:
+            bucket = torch.arange(self.num_buckets, device=device)[:, None]
+            found = (self.bucket_of_record(device) == bucket).to(dtype)
+            self._members[device, dtype] = found
+        return found
+
+    @cached_property
+    def _members(self) -> dict[tuple[torch.device, torch.dtype], Tensor]:
+        return {}
