@@ -139,6 +139,9 @@ def per_record_step(problem: Problem, device: str = "cpu") -> Callable[[], None]
     # Torch remarks that the first layer's input needs no gradient.
     warnings.filterwarnings("ignore", message="Full backward hook is firing")
     module = GradSampleModule(problem.classifier().to(device, memory_format=torch.contiguous_format))
+    for layer in module.modules():  # Opacus's hooks refuse what is modified in place after them
+        if hasattr(layer, "inplace"):
+            layer.inplace = False
     parameters = list(module.parameters())
     optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9)
 
