@@ -130,8 +130,8 @@ class PrivacyEngine:
                 only. "auto" chooses by bucket sizes and parameters. Other than in "stream", the loop first rehearses
                 on three small batches, of which nothing is released, to see that the loss and the module keep the
                 records of different buckets apart; if they do not, "auto" streams, and the others raise.
-            secure_mode: noise and draws from the operating system's generator, safe against floating-point attacks;
-                slower.
+            secure_mode: noise and draws from a cryptographic generator, keyed by the operating system, and noise made
+                against floating-point attacks as Opacus makes it; the noise takes five times as long.
             seed: of noise and sampling. None takes both from the operating system. A seeded run can be repeated,
                 and for that reason guarantees nothing.
 
@@ -263,7 +263,7 @@ class PrivacyEngine:
             max_physical_batch_size: most records in one physical batch.
             steps_per_epoch: logical steps in one pass over the loader.
             grad_sample_mode: how bucket gradients are computed.
-            secure_mode: noise and draws from the operating system's generator.
+            secure_mode: noise and draws from a cryptographic generator.
             seed: of noise and sampling.
 
         Returns:
