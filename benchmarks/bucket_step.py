@@ -277,6 +277,9 @@ def run(path: Path | None = None, device: str = "cpu") -> list[Measured]:
     for problem in PROBLEMS:
         m = measure(problem, device=device)
         table.append(m)
+        if path is not None:  # after each line: the table takes ten minutes
+            rows = [asdict(line) for line in table]
+            path.write_text(json.dumps({"machine": machine(device), "rows": rows}, indent=2))
         print(
             f"{m.problem:36}"
             f"{m.time:12.2f} ({problem.most_time:.2f}){m.speed:13.1f} ({problem.least_speed:.1f})"

@@ -250,6 +250,16 @@ def test_list_names_everything(dpmi: Dpmi) -> None:
     assert found == everything
 
 
+def test_an_interrupted_command_says_so(dpmi: Dpmi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(studies, "_study", interrupted)
+    outcome = dpmi("curve", "--out", str(tmp_path / "study"))
+    assert outcome.code == 130
+    assert outcome.err.startswith("dpmi: interrupted; what is complete is kept")
+
+
 def test_help_and_no_command(dpmi: Dpmi) -> None:
     outcome = dpmi("--help")
     assert outcome.code == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import NoReturn
 
 import typer
 
@@ -35,23 +36,27 @@ for command in (
 app.command(name="list")(studies.list_)
 
 
+# What typer makes of Ctrl-C, and returns.
+_INTERRUPTED = 130
+
+
 def main() -> None:
     """Run the command line; a mistake is one line, never a traceback."""
     warnings.showwarning = lambda message, *_: print(f"dpmi: warning: {message}", file=sys.stderr)
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except typer.Abort:
         _fail("aborted", 130)
-    except KeyboardInterrupt:
-        _fail("interrupted; what is complete is kept, and the same command goes on from there", 130)
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         _fail(str(error), 2)
     except Exception as error:
         if not hasattr(error, "format_message"):  # not one of click's own
             raise
         _fail(error.format_message() or "name a command", 2)
+    if code == _INTERRUPTED:
+        _fail("interrupted; what is complete is kept, and the same command goes on from there", code)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     print("dpmi: " + " ".join(message.split()), file=sys.stderr)
     raise SystemExit(code)
