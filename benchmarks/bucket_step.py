@@ -63,9 +63,14 @@ class Measured:
 
 
 def private_step(
-    problem: Problem, *, max_physical_batch_size: int = 512, device: str = "cpu", **options: object
+    problem: Problem,
+    *,
+    max_physical_batch_size: int = 512,
+    steps: int = 1,
+    device: str = "cpu",
+    **options: object,
 ) -> Callable[[], None]:
-    """One logical step through the public API: loader, forward, backward, clipping, noise, update."""
+    """A pass of logical steps through the public API: loader, forward, backward, clipping, noise, update."""
     images, labels, partition = problem.data()
     model = problem.classifier().to(device)
     module, optimizer, loader = PrivacyEngine().make_private(
@@ -77,7 +82,7 @@ def private_step(
         noise_multiplier=1.0,
         max_grad_norm=1.0,
         max_physical_batch_size=max_physical_batch_size,
-        steps_per_epoch=1,
+        steps_per_epoch=steps,
         **options,  # type: ignore[arg-type]
     )
 
@@ -287,10 +292,6 @@ def run(path: Path | None = None, device: str = "cpu") -> list[Measured]:
             f"step {m.seconds:.3f} s; non-private best at batch {m.batch_size}; peak {m.peak_mib:.0f} MiB, "
             f"per record {m.per_record_mib:.0f} MiB",
             flush=True,
-        )
-    if path is not None:
-        path.write_text(
-            json.dumps({"machine": machine(device), "rows": [asdict(m) for m in table]}, indent=2)
         )
     return table
 

@@ -16,11 +16,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
 
-from dpmi.privacy import PrivacyEngine
-
+from .bucket_step import private_step
 from .problems import PROBLEMS
 
 PROBLEM = PROBLEMS[0]
@@ -29,37 +26,12 @@ STEPS, REPEATS = 3, 7
 LIMIT = 1.6
 
 
-def private_pass() -> Callable[[], None]:
-    """``STEPS`` logical steps of all buckets, by all processes of the group if there is one."""
-    images, labels, partition = PROBLEM.data()
-    model = PROBLEM.classifier()
-    module, optimizer, loader = PrivacyEngine().make_private(
-        module=model,
-        optimizer=torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9),
-        data_loader=DataLoader(TensorDataset(images, labels)),
-        partition=partition,
-        sampling_rate=1.0 - 1e-12,  # every bucket is drawn
-        noise_multiplier=1.0,
-        max_grad_norm=1.0,
-        steps_per_epoch=STEPS,
-    )
-
-    def one_pass() -> None:
-        for x, y in loader:
-            optimizer.zero_grad()
-            F.cross_entropy(module(x), y).backward()
-            optimizer.step()
-
-    one_pass()  # the first pass rehearses
-    return one_pass
-
-
 def _rank(rank: int, store: str, found: Any) -> None:
     torch.set_num_threads(1)
     # Made before the group, an engine is one of a single process.
-    alone = private_pass() if rank == 0 else None
+    alone = private_step(PROBLEM, steps=STEPS) if rank == 0 else None
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=RANKS)
-    together = private_pass()
+    together = private_step(PROBLEM, steps=STEPS)
     seconds: list[tuple[float, float]] = []
     for _ in range(REPEATS):
         single = _seconds(alone) if alone else 0.0

@@ -25,7 +25,7 @@ class BucketGradSampleModule(GradSampleModule):
     leaves in ``p.grad`` is that bucket's gradient. That is strategy "stream", and any module will do. Where a
     physical batch holds several buckets, every use of a trained parameter by a layer is captured:
 
-    - "hooks" builds one row per bucket in ``p.grad_sample``, shape (k, *p.shape);
+    - "hooks" builds one row per bucket, shape (k, *p.shape), which :meth:`collect` returns;
     - "ghost" keeps what the rows would be built from, and finds their norms without building them.
 
     Args:
