@@ -66,11 +66,16 @@ class Point:
 
 
 SETTINGS = (
-    *(Setting("K, the same records drawn", k, RECORDS // k, 1.0) for k in (10, 100, 1000, 3000, 12_000)),
-    *(Setting("K, buckets of 12", k, 12, 1.0) for k in (10, 100, 1000, 10_000)),
-    *(Setting("q, K = 1,000 buckets of 12", 1000, 12, q) for q in (0.1, 0.25, 0.5, 1.0)),
-    *(Setting("size of 100 buckets", 100, size, 1.0) for size in (4, 12, 40, 120, 400)),
+    *(Setting("K, 12,000 records, all drawn", k, RECORDS // k, 1.0) for k in (10, 100, 1000, 3000, 12_000)),
+    *(Setting("K, all drawn, of 12", k, 12, 1.0) for k in (10, 100, 1000, 10_000)),
+    *(Setting("K, 100 drawn, of 12", k, 12, 100 / k) for k in (100, 1000, 10_000)),
+    *(Setting("q, of 1,000 buckets of 12", 1000, 12, q) for q in (0.1, 0.25, 0.5, 1.0)),
+    *(Setting("size of 100 buckets, all drawn", 100, size, 1.0) for size in (4, 12, 40, 120, 400)),
 )
+
+
+_FIELD = {"K": "buckets", "q": "sampling_rate", "s": "size"}
+_LABEL = {"K": "buckets K", "q": "sampling rate q", "s": "records per bucket"}
 
 
 def steps(setting: Setting) -> tuple[float, int]:
@@ -110,7 +115,7 @@ def run(folder: Path | None = None) -> list[Point]:
         seconds, peak = in_child(__name__, "steps", s)
         points.append(Point(s, seconds, peak / 2**20))
         print(
-            f"{s.series:28} K = {s.buckets:6,} of {s.size:5,} records, q = {s.sampling_rate:4g}: "
+            f"{s.series:32} K = {s.buckets:6,} of {s.size:5,} records, q = {s.sampling_rate:4g}: "
             f"{1e6 * seconds / s.drawn:7.1f} us per record drawn, peak {peak / 2**20:6.1f} MiB",
             flush=True,
         )
@@ -122,22 +127,23 @@ def run(folder: Path | None = None) -> list[Point]:
 
 
 def draw(points: list[Point], path: Path) -> None:
-    """Time against the records drawn, and peak memory, one line for each series."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    for series in dict.fromkeys(p.setting.series for p in points):
-        line = [p for p in points if p.setting.series == series]
-        drawn = [p.setting.drawn for p in line]
-        left.plot(drawn, [p.seconds for p in line], "o-", label=series, alpha=0.8)
-        right.plot(drawn, [p.peak_mib for p in line], "o-", label=series, alpha=0.8)
-    span = np.array([min(p.setting.drawn for p in points), max(p.setting.drawn for p in points)])
-    reference = next(p for p in points if p.setting.drawn == RECORDS)
-    left.plot(span, span * reference.seconds / RECORDS, "k:", label="in proportion to the records")
-    left.set(xscale="log", yscale="log", ylabel="seconds of one logical step")
-    right.set(xscale="log", ylabel="peak memory beyond data and model, MiB", ylim=(0, None))
-    for axis in (left, right):
-        axis.set_xlabel("records drawn in a logical step")
-        axis.spines[["top", "right"]].set_visible(False)
-    left.legend(fontsize=8, frameon=False)
+    """Time per record and peak memory, one column for each quantity that varies."""
+    names = list(dict.fromkeys(p.setting.series for p in points))
+    figure, axes = plt.subplots(
+        2, len(names), figsize=(13, 5), sharex="col", sharey="row", layout="constrained", squeeze=False
+    )
+    for (top, bottom), name in zip(axes.T, names, strict=True):
+        line = [p for p in points if p.setting.series == name]
+        varied = [getattr(p.setting, _FIELD[name[0]]) for p in line]
+        top.plot(varied, [1e6 * p.seconds / p.setting.drawn for p in line], "o-")
+        bottom.plot(varied, [p.peak_mib for p in line], "o-")
+        top.set(title=name, xscale="log", ylim=(0, None))
+        top.title.set_fontsize(9)
+        bottom.set(xlabel=_LABEL[name[0]], ylim=(0, None))
+        for axis in (top, bottom):
+            axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].set_ylabel("us per record drawn")
+    axes[1, 0].set_ylabel("peak memory beyond\ndata and model, MiB")
     figure.savefig(path, dpi=130)
     plt.close(figure)
 

@@ -127,9 +127,10 @@ class PrivacyEngine:
             grad_sample_mode: how bucket gradients are computed; they are the same but for rounding. "stream" takes one
                 bucket after another, with any module and any loss. "hooks" and "ghost" take several buckets at a
                 time, which suits small buckets: "hooks" with a row of gradients for each, "ghost" with their norms
-                only. "auto" chooses by bucket sizes and parameters. Other than in "stream", the loop first rehearses
-                on three small batches, of which nothing is released, to see that the loss and the module keep the
-                records of different buckets apart; if they do not, "auto" streams, and the others raise.
+                only. "auto" chooses by bucket sizes, parameters and the work that a record makes.
+                Other than in "stream", the loop first rehearses on three small batches, of which nothing is released,
+                to see that the loss and the module keep the records of different buckets apart; if they do not,
+                "auto" streams, and the others raise.
             secure_mode: noise and draws from a cryptographic generator, keyed by the operating system, and noise made
                 against floating-point attacks as Opacus makes it; the noise takes five times as long.
             seed: of noise and sampling. None takes both from the operating system. A seeded run can be repeated,
@@ -197,8 +198,7 @@ class PrivacyEngine:
             data_loader,
             sampler=sampler,
             optimizer=private_optimizer,
-            max_buckets=min(choice.max_buckets, partition.num_buckets),
-            insist=choice.insist,
+            choice=choice,
             ranks=ranks,
         )
         ranks.agree(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from .gradients.bucket_gradients import BucketGradients, Ghost, Rows
 from .gradients.capture import Capture
@@ -43,6 +44,8 @@ class BucketGradSampleModule(GradSampleModule):
         self._rehearsing = False
         self.low_precision = False
         """Whether the last forward pass computed in 16 bits."""
+        self.work = 0.0
+        """Multiply-adds per record of the forward pass that was rehearsed last."""
         self.strategy = strategy
         super().__init__(m, batch_first=True, loss_reduction=loss_reduction, strict=False)
 
@@ -105,16 +108,11 @@ class BucketGradSampleModule(GradSampleModule):
         if not self._rehearsing:
             with self._capture or nullcontext():
                 return self._module(*args, **kwargs)
-        with _evaluating(self._module):
-            try:
-                with self._capture or nullcontext():
-                    return self._module(*args, **kwargs)
-            except RuntimeError as error:
-                if self._capture is None:
-                    raise
-                # The rehearsal goes on, so that it can be told what is wrong.
-                self._problem, self._capture = str(error), None
-                return self._module(*args, **kwargs)
+        with _evaluating(self._module), FlopCounterMode(display=False) as counter:
+            out = self._rehearse(args, kwargs)
+        assert self._batch is not None
+        self.work = counter.get_total_flops() / 2 / self._batch.records
+        return out
 
     def collect(self, batch: PhysicalBatch) -> BucketGradients | None:
         """The gradients of the buckets of this physical batch, and clear them; None if there are none.
@@ -147,6 +145,17 @@ class BucketGradSampleModule(GradSampleModule):
         if self.loss_reduction == "sum" or self._batch is None:
             return 1.0
         return float(self._batch.records)
+
+    def _rehearse(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            with self._capture or nullcontext():
+                return self._module(*args, **kwargs)
+        except RuntimeError as error:
+            if self._capture is None:
+                raise
+            # The rehearsal goes on, so that it can be told what is wrong.
+            self._problem, self._capture = str(error), None
+            return self._module(*args, **kwargs)
 
     def _ordinary(self) -> Rows | None:
         rows: list[Tensor | None] = []

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Sampler, TensorDataset, default_collate
 
 from .distributed import ALONE, Ranks
+from .gradients.choice import Choice
 from .noise import NoiseSource
 from .optimizer import BucketOptimizer
 from .plan import PhysicalBatch, Position
@@ -46,8 +47,7 @@ class BucketDataLoader(DataLoader[Any]):
         source: the user's loader; its data set, collate function and workers are kept.
         sampler: the draws.
         optimizer: is told of every physical batch before it is yielded.
-        max_buckets: most buckets in one physical batch.
-        insist: raise if the rehearsal fails, instead of going on with one bucket at a time.
+        choice: how many buckets share a physical batch, if the rehearsal finds nothing against it.
         ranks: with which every pass is begun and rehearsed together.
     """
 
@@ -57,8 +57,7 @@ class BucketDataLoader(DataLoader[Any]):
         *,
         sampler: BucketSampler,
         optimizer: BucketOptimizer,
-        max_buckets: int,
-        insist: bool,
+        choice: Choice,
         ranks: Ranks = ALONE,
     ) -> None:
         # A TensorDataset can be indexed by a whole batch at once, many times as fast as record by record.
@@ -83,8 +82,8 @@ class BucketDataLoader(DataLoader[Any]):
         """Which buckets a pass draws."""
         self._optimizer = optimizer
         self._whole = tensors if plain else None
-        self._max_buckets = max_buckets
-        self._insist = insist
+        self._choice = choice
+        self._max_buckets = min(choice.max_buckets, sampler.plan.partition.num_buckets)
         self._ranks = ranks
 
     def __len__(self) -> int:
@@ -160,8 +159,10 @@ class BucketDataLoader(DataLoader[Any]):
                 self._check_stepped(batch)
         # The same records everywhere, but rounding may differ, and so may user code.
         if not self._ranks.any(rehearsal.problem is not None):
+            if rehearsal.work > self._choice.most_work:
+                self._max_buckets = 1
             self.draws.max_buckets = self._max_buckets
-        elif self._insist:
+        elif self._choice.insist:
             problem = rehearsal.problem or "another rank found that buckets do not keep apart"
             raise RuntimeError(f"{problem}; nothing was released. Use grad_sample_mode='stream'")
         else:

@@ -28,11 +28,14 @@ class Rehearsal:
     def __init__(self) -> None:
         self.problem: str | None = None
         """What is wrong; None if nothing was found."""
+        self.work = 0.0
+        """Multiply-adds per record of a forward pass."""
         self._beside: dict[int, list[Tensor | None]] = {}
 
     def take(self, module: BucketGradSampleModule, batch: PhysicalBatch) -> None:
         """Take the gradients of the pair first, then those of each bucket alone."""
         scale = module.scale
+        self.work = module.work
         try:
             gradients = module.collect(batch)
         except RuntimeError as error:

@@ -132,6 +132,32 @@ def test_only_the_first_pass_rehearses() -> None:
     assert len(next(iter(run.loader))[1]) > 4
 
 
+def convolutions() -> nn.Module:
+    return nn.Sequential(
+        nn.Unflatten(1, (6, 1, 1)),
+        nn.Upsample(scale_factor=12),
+        nn.Conv2d(6, 160, 3),
+        nn.ReLU(),
+        nn.Conv2d(160, 100, 3),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(100, 4),
+    )
+
+
+def wide() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 400), nn.ReLU(), nn.Linear(400, 400), nn.ReLU(), nn.Linear(400, 4))
+
+
+@pytest.mark.parametrize(("model", "alone"), [(convolutions, True), (wide, False)])
+def test_auto_streams_what_keeps_the_machine_busy_alone(model: Callable[[], nn.Module], alone: bool) -> None:
+    """150,000 parameters of convolutions, each used at 64 positions or more, or as many of linear layers."""
+    run = Trained(model())
+    assert len(run.rehearsed) == 3
+    assert (set(run.sizes) == {4}) == alone
+    assert max(Trained(model(), grad_sample_mode="ghost").sizes) > 4
+
+
 PROBLEMS: list[tuple[Callable[[], nn.Module], Loss, dict[str, Any], str]] = [
     (linear, coupled, {}, "couples"),
     (linear, F.cross_entropy, {"loss_reduction": "sum"}, "loss_reduction"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -20,9 +21,11 @@ SMALL_ROW = 2**17
 """Parameters up to which rows cost next to nothing, and several buckets at a time always pay. Time of a step against
 the non-private one, 26 k parameters: hooks 1.2 and stream 1.3 for buckets of 120, 1.6 and 4.6 for 4."""
 
-LARGE_BUCKET = 64
-"""Records from which on a bucket alone keeps the machine busy. ResNet-18, buckets of 32: ghost 1.1, hooks 1.6, stream
-2.1; linear softmax of 639 k parameters, 190: stream 1.2, hooks 1.2."""
+BUSY = 128
+"""Times that a bucket must use a parameter, records times positions on average, to keep the machine busy alone. Time
+of a step against the non-private one: 107 times (ResNet-18 for large images, 32 records of 32 x 32), ghost 1.1 to 1.4
+and stream 2.1; 190 (linear softmax of 639 k parameters), stream 1.2 and hooks 1.2; 1,600 (ResNet-18 for small images,
+32 records), stream 1.03, hooks 1.05 and ghost 1.08."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,13 @@ class Choice:
         strategy: "stream", "hooks" or "ghost".
         max_buckets: most buckets in one physical batch.
         insist: the user named the strategy, so that nothing else may be done instead.
+        most_work: multiply-adds per record from which on one bucket at a time is as fast, and takes less memory.
     """
 
     strategy: Strategy
     max_buckets: int
     insist: bool
+    most_work: float = math.inf
 
 
 def choose(
@@ -48,7 +53,7 @@ def choose(
     row_elements: int,
     max_physical_batch_size: int,
 ) -> Choice:
-    """Choose by bucket sizes, parameters and memory.
+    """Choose by bucket sizes, parameters and memory; by the work that a record makes, the rehearsal decides.
 
     Args:
         mode: "auto", or the strategy.
@@ -71,7 +76,8 @@ def choose(
             "'stream' or 'auto', or compile nothing"
         )
     rows = max(1, ROWS_BYTES // (4 * row_elements))
-    together = min(max_physical_batch_size / float(np.median(plan.partition.sizes)), plan.expected_buckets)
+    size = float(np.median(plan.partition.sizes))
+    together = min(max_physical_batch_size / size, plan.expected_buckets)
     stream = Choice("stream", 1, insist=False)
     if mode == "hooks":
         return Choice("hooks", rows, insist=True)
@@ -81,6 +87,6 @@ def choose(
         return stream
     if row_elements <= SMALL_ROW:
         return Choice("hooks", rows, insist=False)
-    if np.median(plan.partition.sizes) < LARGE_BUCKET:
-        return Choice("ghost", max_physical_batch_size, insist=False)
-    return stream
+    if size >= BUSY:
+        return stream
+    return Choice("ghost", max_physical_batch_size, insist=False, most_work=BUSY * row_elements / size)
