@@ -18,7 +18,13 @@ def in_child(module: str, function: str, *arguments: object) -> Any:
         "found = getattr(importlib.import_module(call[0]), call[1])(*call[2]); "
         "sys.stdout.buffer.write(pickle.dumps(found))"
     )
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    environment = {
+        # oneDNN would build its kernels again for every number of records that it has forgotten.
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16384",
+        **os.environ,
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+    }
     answer = subprocess.run(
         [sys.executable, "-c", code],
         input=pickle.dumps((module, function, arguments)),

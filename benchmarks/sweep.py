@@ -25,7 +25,7 @@ from .bucket_step import machine
 from .memory import in_child, peak_of
 
 RECORDS = 12_000
-STEPS = 3
+STEPS = 6
 
 
 @dataclass(frozen=True)
