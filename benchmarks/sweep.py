@@ -33,13 +33,15 @@ class Setting:
     """What one logical step draws.
 
     Args:
-        series: what varies.
+        series: what is drawn.
+        varied: the field that differs within the series.
         buckets: K.
         size: records per bucket.
         sampling_rate: q.
     """
 
     series: str
+    varied: str
     buckets: int
     size: int
     sampling_rate: float
@@ -66,16 +68,21 @@ class Point:
 
 
 SETTINGS = (
-    *(Setting("K, 12,000 records, all drawn", k, RECORDS // k, 1.0) for k in (10, 100, 1000, 3000, 12_000)),
-    *(Setting("K, all drawn, of 12", k, 12, 1.0) for k in (10, 100, 1000, 10_000)),
-    *(Setting("K, 100 drawn, of 12", k, 12, 100 / k) for k in (100, 1000, 10_000)),
-    *(Setting("q, of 1,000 buckets of 12", 1000, 12, q) for q in (0.1, 0.25, 0.5, 1.0)),
-    *(Setting("size of 100 buckets, all drawn", 100, size, 1.0) for size in (4, 12, 40, 120, 400)),
+    *(
+        Setting("12,000 records in K buckets", "buckets", k, RECORDS // k, 1.0)
+        for k in (10, 100, 1000, 3000, 12_000)
+    ),
+    *(Setting("K buckets of 12", "buckets", k, 12, 1.0) for k in (10, 100, 1000, 10_000)),
+    *(Setting("100 of K buckets of 12", "buckets", k, 12, 100 / k) for k in (100, 1000, 10_000)),
+    *(
+        Setting("a share q of 1,000 buckets of 12", "sampling_rate", 1000, 12, q)
+        for q in (0.1, 0.25, 0.5, 1.0)
+    ),
+    *(Setting("100 buckets", "size", 100, size, 1.0) for size in (4, 12, 40, 120, 400)),
 )
 
 
-_FIELD = {"K": "buckets", "q": "sampling_rate", "s": "size"}
-_LABEL = {"K": "buckets K", "q": "sampling rate q", "s": "records per bucket"}
+_LABELS = {"buckets": "buckets K", "sampling_rate": "sampling rate q", "size": "records per bucket"}
 
 
 def steps(setting: Setting) -> tuple[float, int]:
@@ -134,14 +141,16 @@ def draw(points: list[Point], path: Path) -> None:
     )
     for (top, bottom), name in zip(axes.T, names, strict=True):
         line = [p for p in points if p.setting.series == name]
-        varied = [getattr(p.setting, _FIELD[name[0]]) for p in line]
+        varied = [getattr(p.setting, p.setting.varied) for p in line]
         top.plot(varied, [1e6 * p.seconds / p.setting.drawn for p in line], "o-")
         bottom.plot(varied, [p.peak_mib for p in line], "o-")
-        top.set(title=name, xscale="log", ylim=(0, None))
+        top.set(title=name, xscale="log")
         top.title.set_fontsize(9)
-        bottom.set(xlabel=_LABEL[name[0]], ylim=(0, None))
+        bottom.set_xlabel(_LABELS[line[0].setting.varied])
         for axis in (top, bottom):
             axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[:, 0]:  # shared by the row
+        axis.set_ylim(0, None)
     axes[0, 0].set_ylabel("us per record drawn")
     axes[1, 0].set_ylabel("peak memory beyond\ndata and model, MiB")
     figure.savefig(path, dpi=130)
