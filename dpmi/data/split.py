@@ -1,7 +1,7 @@
 """What every data set is once it is loaded: private train and test images, and the attacker's public ones."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -34,13 +34,7 @@ class ImageSet:
         _check_images("images", self.images)
         if len(self.images) == 0:
             raise ValueError("images is empty: an ImageSet holds at least one image")
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
-            raise ValueError(
-                f"labels must be int64 of shape ({len(self.images)},), one for each image; "
-                f"got {self.labels.dtype} of shape {tuple(self.labels.shape)}"
-            )
-        if int(self.labels.min()) < 0:
-            raise ValueError(f"labels must be 0 or more; the smallest is {int(self.labels.min())}")
+        _check_labels("labels", self.labels, self.images)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -55,18 +49,27 @@ class ImageSet:
 class Split:
     """A data set as the study of an attack needs it.
 
+    The three parts are disjoint by content: no image, compared pixel by pixel, is in two of them. Where the
+    public images have classes, the private and the public classes are disjoint by identity as well: a person
+    or a digit goes by one name, such as ``att-faces/s1`` or ``mnist/3``, in every data set that shows it.
+
     Args:
         name: the name it is loaded by.
         train: the private images that train the target.
         test: held-out images of the same classes, for accuracy.
-        public: the attacker's own images, float32 ``(M, C, H, W)`` in [0, 1], unlabelled; M may be 0.
+        public: the attacker's own images, float32 ``(M, C, H, W)`` in [0, 1]; M may be 0.
         class_names: one name per class; label k is ``class_names[k]``.
         distance: the MIA distance this set is judged by: ``euclidean`` (digits, objects) or ``ssim`` (faces).
         citation: who collected the images and where they are published.
+        public_labels: int64 ``(M,)``, the classes of the public images, which are none of the private ones and
+            numbered from 0 on their own; None where they are not known.
+        public_class_names: one identity per public class, such as ``mnist/7``; given if public_labels is.
+        collection: what the private classes are part of, where that is not ``name``: ``mnist`` for a data set
+            that holds some of MNIST's digits.
 
     Raises:
-        ValueError: images of different shapes, a label without a name, an unknown distance, or a public image
-            that is also in train or test (compared by content): an attack must not see what it is to find.
+        ValueError: images of different shapes, a label without a name, an unknown distance, an image that is
+            in two parts, or a class that is both private and public: an attack must not see what it is to find.
     """
 
     name: str
@@ -76,6 +79,9 @@ class Split:
     class_names: tuple[str, ...]
     distance: Distance
     citation: str
+    public_labels: Tensor | None = None
+    public_class_names: tuple[str, ...] | None = None
+    collection: str | None = None
 
     def __post_init__(self) -> None:
         """Check what the three parts must agree on."""
@@ -91,14 +97,45 @@ class Split:
             raise ValueError(f"label {largest} of {self.name!r} has no name: {self.num_classes} class names")
         if self.distance not in get_args(Distance):
             raise ValueError(f"distance must be one of {get_args(Distance)}; got {self.distance!r}")
-        public = set(_digests(self.public))
-        for part, private in (("train", self.train), ("test", self.test)):
-            shared = sum(digest in public for digest in _digests(private.images))
-            if shared:
-                raise ValueError(
-                    f"{shared} {part} images of {self.name!r} are also among the attacker's public images: "
-                    "remove them from one side"
-                )
+        self._check_public_classes()
+        train, public = set(digests(self.train.images)), set(digests(self.public))
+        test = list(digests(self.test.images))
+        _check_disjoint(self.name, "train", train, "the attacker's public images", public)
+        _check_disjoint(self.name, "test", test, "the attacker's public images", public)
+        _check_disjoint(self.name, "test", test, "the train images", train)
+
+    def _check_public_classes(self) -> None:
+        if (self.public_labels is None) != (self.public_class_names is None):
+            raise ValueError(
+                f"public_labels and public_class_names of {self.name!r} must be given together: "
+                "each public class has a name"
+            )
+        if self.public_labels is None or self.public_class_names is None:
+            return
+        _check_labels("public_labels", self.public_labels, self.public)
+        if len(self.public) and int(self.public_labels.max()) >= len(self.public_class_names):
+            raise ValueError(
+                f"public label {int(self.public_labels.max())} of {self.name!r} has no name: "
+                f"{len(self.public_class_names)} public class names"
+            )
+        shared = sorted(set(self.identities) & set(self.public_class_names))
+        if shared:
+            raise ValueError(
+                f"{', '.join(shared)} of {self.name!r}: private and public at once; "
+                "remove the class from one side"
+            )
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """What each private class is called in every data set that shows it: ``collection/class name``."""
+        return tuple(f"{self.collection or self.name}/{name}" for name in self.class_names)
+
+    @property
+    def labelled_public(self) -> ImageSet | None:
+        """The public images with their classes; None where there are none or these are not known."""
+        if self.public_labels is None or len(self.public) == 0:
+            return None
+        return ImageSet(self.public, self.public_labels)
 
     @property
     def num_classes(self) -> int:
@@ -133,7 +170,25 @@ def _check_images(argument: str, images: Tensor) -> None:
         raise ValueError(f"{argument} must be finite and in [0, 1]; values run from {low:g} to {high:g}")
 
 
-def _digests(images: Tensor) -> Iterator[bytes]:
+def _check_labels(argument: str, labels: Tensor, images: Tensor) -> None:
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"{argument} must be int64 of shape ({len(images)},), one for each image; "
+            f"got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+    if len(labels) and int(labels.min()) < 0:
+        raise ValueError(f"{argument} must be 0 or more; the smallest is {int(labels.min())}")
+
+
+def _check_disjoint(name: str, part: str, own: Iterable[bytes], others: str, theirs: set[bytes]) -> None:
+    shared = sum(digest in theirs for digest in own)
+    if shared:
+        raise ValueError(
+            f"{shared} {part} images of {name!r} are also among {others}: remove them from one side"
+        )
+
+
+def digests(images: Tensor) -> Iterator[bytes]:
     """Return a digest of each image's pixels: equal exactly when the images are equal."""
     for pixels in images.detach().cpu().contiguous().flatten(1).numpy():
         yield hashlib.blake2b(pixels, digest_size=16).digest()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,39 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorData
 
 from dpmi.data import ImageSet
 from dpmi.privacy import Account
+
+from .objective import Batch, Objective
+
+if TYPE_CHECKING:
+    from .private import PrivateDefense
+    from .training import Recipe
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a stage of training starts from.
+
+    Args:
+        module: what :meth:`Defense.build` returned.
+        optimizer: over the parameters that train.
+        data: the private training set.
+        batch_size: records per step where the defence does not draw them itself.
+        steps: updates that the stage will take.
+        seed: of everything that stays the same from stage to stage, such as a partition.
+        stage_seed: of everything that is drawn anew in every stage.
+        batch_coupled: the loss couples the records of a batch.
+    """
+
+    module: nn.Module
+    optimizer: Optimizer
+    data: ImageSet
+    batch_size: int
+    steps: int
+    seed: int
+    stage_seed: int
+    batch_coupled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +59,7 @@ class Session:
         optimizer: ``step()`` is called once per batch of ``loader``.
         loader: yields (images, labels); iterated over until enough steps have been taken.
         account: asked for after training; None where nothing is promised.
+        criterion: takes logits and labels, in the place of the defence's own loss; None where that is computed.
         ignored_warnings: starts of warnings by the libraries of this session that nobody can act on.
     """
 
@@ -33,6 +67,7 @@ class Session:
     optimizer: Optimizer
     loader: DataLoader[Any]
     account: Callable[[], Account] | None = None
+    criterion: Callable[[Tensor, Tensor], Any] | None = None
     ignored_warnings: tuple[str, ...] = ()
 
 
@@ -40,9 +75,9 @@ class Session:
 class Defense:
     """A way of training a classifier; its fields are its hyper-parameters.
 
-    A subclass overrides the hooks for what it changes and leaves the others alone. The flags say with what it
-    can be combined: a batch-coupled loss is computed inside one bucket under differential privacy, or
-    refused.
+    A subclass overrides the hooks for what it changes and leaves the others alone. Hooks are asked in the order in
+    which they stand here. The flags say with what it can be combined: see
+    :mod:`dpmi.defenses.composition`.
     """
 
     name: ClassVar[str]
@@ -50,9 +85,20 @@ class Defense:
     """What one bucket of its guarantee is; "none" where there is no guarantee."""
     strength_field: ClassVar[str | None] = None
     """The hyper-parameter that a study varies; None where there is none."""
+    stronger: ClassVar[Literal["larger", "smaller"]] = "larger"
+    """Whether larger or smaller values of the strength field protect more, and cost more accuracy."""
+    strength_range: ClassVar[tuple[float, float] | None] = None
+    """Where a strength is searched that no study names: from and to; whole numbers where the field is one."""
     loss_scope: ClassVar[Literal["per_sample", "batch_coupled"]] = "per_sample"
+    """Whether the loss is a mean of one term per record, or couples the records of a batch."""
     stochastic_forward: ClassVar[bool] = False
+    """Whether the released model draws noise when it is asked."""
     needs_pretrained: ClassVar[bool] = False
+    """Whether it trains on labelled public images first."""
+    changes_head: ClassVar[bool] = False
+    """Whether :meth:`build` replaces the classification head."""
+    objective: ClassVar[type[Objective]] = Objective
+    """Computes the loss; one of its own is for defences that keep state while they train."""
 
     @property
     def strength(self) -> float:
@@ -71,49 +117,98 @@ class Defense:
         """Names of the hyper-parameters."""
         return tuple(f.name for f in dataclasses.fields(cls))
 
-    def build(self, model: nn.Module) -> nn.Module:
-        """Change the architecture, before the optimizer is made."""
+    @property
+    def private(self) -> PrivateDefense | None:
+        """The differentially private part, if there is one."""
+        return None
+
+    @property
+    def stages(self) -> tuple[tuple[Defense, float], ...]:
+        """How the private training is divided: with which defence each stage is trained, and its share of the updates.
+
+        The last is the defence itself. Most have one stage only.
+        """
+        return ((self, 1.0),)
+
+    def check(self, model: nn.Module, data: ImageSet, public: ImageSet | None) -> None:
+        """Refuse, before anything is trained, a model or data that the defence cannot be used with.
+
+        Args:
+            model: freshly built, and not changed by this.
+            data: the private training set.
+            public: labelled public images; None if there are none.
+
+        Raises:
+            ValueError: names what does not fit, and what would.
+        """
+
+    def pretrain(
+        self,
+        model: nn.Module,
+        public: ImageSet | None,
+        recipe: Recipe,
+        *,
+        seed: int,
+        progress: Progress | None,
+    ) -> nn.Module:
+        """Train on public images, which costs no privacy.
+
+        Args:
+            model: freshly built.
+            public: labelled public images, which are there if ``needs_pretrained``.
+            recipe: of the training that follows.
+            seed: of everything random.
+            progress: called with (updates done, all updates).
+
+        Returns:
+            The model from which the private training starts.
+        """
         return model
 
-    def trainable(self, model: nn.Module) -> Iterable[nn.Parameter]:
-        """The parameters that train."""
-        return model.parameters()
+    def build(self, model: nn.Module) -> nn.Module:
+        """Change the architecture; of a model that has been changed already, leave it as it is."""
+        return model
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, done: float) -> Tensor:
-        """The mean loss over one batch.
+    def frozen(self, model: nn.Module) -> tuple[str, ...]:
+        """Names of the layers, or single parameters, that do not train; the buffers of such layers do not change."""
+        return ()
 
-        Args:
-            model: the module of the session.
-            images: (n, C, H, W).
-            labels: (n,).
-            done: fraction of the training that is done, in [0, 1]: schedules depend on nothing else.
-        """
-        return F.cross_entropy(model(images), labels)
+    def observed(self, model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
+        """Names of the layers whose outputs :meth:`penalty` needs; see :func:`dpmi.models.observe`."""
+        return ()
 
-    def privatize(
-        self,
-        *,
-        module: nn.Module,
-        optimizer: Optimizer,
-        data: ImageSet,
-        batch_size: int,
-        steps: int,
-        seed: int,
-    ) -> Session:
-        """Make the loader, and wrap all three if the defence is a differentially private one.
+    def augment(self, images: Tensor) -> Tensor:
+        """Change what the model is trained on, each image (n, C, H, W) by itself."""
+        return images
 
-        Args:
-            module: what :meth:`build` returned.
-            optimizer: over :meth:`trainable`.
-            data: the private training set.
-            batch_size: records per step where the defence does not draw them itself.
-            steps: updates that the training will take.
-            seed: of everything random.
-        """
-        records = TensorDataset(data.images, data.labels)
-        shuffled = RandomSampler(records, generator=torch.Generator().manual_seed(seed))
+    def criterion(self, batch: Batch) -> Tensor:
+        """One loss per record, (n,)."""
+        return F.cross_entropy(batch.logits, batch.labels, reduction="none")
+
+    def penalty(self, batch: Batch) -> Tensor | float:
+        """What is added to the mean of :meth:`criterion`, a scalar; a mean over records unless ``batch_coupled``."""
+        return 0.0
+
+    def privatize(self, setup: Setup) -> Session:
+        """Make the loader, and wrap everything if the defence is a differentially private one."""
+        records = TensorDataset(setup.data.images, setup.data.labels)
+        shuffled = RandomSampler(records, generator=torch.Generator().manual_seed(setup.stage_seed))
         # Indexing a whole batch at once is five times as fast as collating it record by record.
         loader = DataLoader(
-            records, sampler=BatchSampler(shuffled, batch_size, drop_last=False), batch_size=None
+            records, sampler=BatchSampler(shuffled, setup.batch_size, drop_last=False), batch_size=None
         )
-        return Session(module=module, optimizer=optimizer, loader=loader)
+        return Session(module=setup.module, optimizer=setup.optimizer, loader=loader)
+
+    def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:
+        """Numbers that show whether the defence took hold, for the record of a trained model.
+
+        Args:
+            model: trained, in evaluation mode.
+            data: the private training set.
+            seed: of a choice among the records.
+        """
+        return {}
+
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know about these settings: a part that does nothing, a promise that is weaker."""
+        return ()

@@ -6,15 +6,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
-from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
 from accountants import checks
 from dpmi.data import ImageSet
 from dpmi.privacy import Partition, PrivacyEngine
 
-from .base import Session
+from .base import Session, Setup
 from .private import PrivateDefense
 
 
@@ -22,35 +20,35 @@ from .private import PrivateDefense
 class BucketDP(PrivateDefense, ABC):
     """Trains through :class:`dpmi.privacy.PrivacyEngine` on some partition of the records."""
 
+    couples_inside_buckets: ClassVar[bool] = True
+
     @abstractmethod
     def partition(self, data: ImageSet, seed: int) -> Partition:
         """The buckets."""
 
-    def privatize(
-        self,
-        *,
-        module: nn.Module,
-        optimizer: Optimizer,
-        data: ImageSet,
-        batch_size: int,
-        steps: int,
-        seed: int,
-    ) -> Session:
-        """Wrap all three; one pass over the loader is the whole training."""
+    def privatize(self, setup: Setup) -> Session:
+        """Wrap all three; one pass over the loader is the whole stage."""
         engine = PrivacyEngine()
-        private_module, private_optimizer, loader = engine.make_private(
-            module=module,
-            optimizer=optimizer,
-            data_loader=DataLoader(TensorDataset(data.images, data.labels)),
-            partition=self.partition(data, seed),
+        module, optimizer, loader = engine.make_private(
+            module=setup.module,
+            optimizer=setup.optimizer,
+            data_loader=DataLoader(TensorDataset(setup.data.images, setup.data.labels)),
+            partition=self.partition(setup.data, setup.seed),
             sampling_rate=self.sampling_rate,
             noise_multiplier=self.noise_multiplier,
             max_grad_norm=self.max_grad_norm,
-            steps_per_epoch=steps,
-            seed=seed,
+            steps_per_epoch=setup.steps,
+            grad_sample_mode="stream" if setup.batch_coupled else "auto",
+            seed=setup.stage_seed,
         )
-        return Session(
-            module=private_module, optimizer=private_optimizer, loader=loader, account=lambda: engine.account
+        return Session(module=module, optimizer=optimizer, loader=loader, account=lambda: engine.account)
+
+    def remarks_on_coupling(self) -> tuple[str, ...]:
+        """Every bucket of these partitions lies inside one class."""
+        return (
+            f"every bucket of {self.name} holds records of one class, so a term that compares labels within a batch, "
+            "such as the dependence of a layer on the labels, is identically zero here; only terms that compare images "
+            "have an effect",
         )
 
 

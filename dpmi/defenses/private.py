@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import nn
+
 from accountants import BucketMechanism, checks
+from dpmi.data import ImageSet
 
 from .base import Defense
 
@@ -22,6 +25,9 @@ class PrivateDefense(Defense):
     """
 
     strength_field: ClassVar[str | None] = "noise_multiplier"
+    strength_range: ClassVar[tuple[float, float] | None] = (0.05, 20.0)
+    couples_inside_buckets: ClassVar[bool] = False
+    """Whether a loss that couples the records of a batch stays inside one unit."""
 
     noise_multiplier: float
     sampling_rate: float
@@ -34,3 +40,25 @@ class PrivateDefense(Defense):
         if checks.real("max_grad_norm", self.max_grad_norm) <= 0:
             raise ValueError(f"max_grad_norm must be above 0, got {self.max_grad_norm}")
         checks.delta(self.delta)
+
+    @property
+    def private(self) -> PrivateDefense | None:
+        """This defence."""
+        return self
+
+    def check(self, model: nn.Module, data: ImageSet, public: ImageSet | None) -> None:
+        """Refuse BatchNorm, by which one record changes the gradients of others."""
+        found = [name for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        if found:
+            raise ValueError(
+                f"layer {found[0]!r} of the model normalizes over the batch, so that no gradient belongs to one "
+                f"{self.unit}, and {self.name} can promise nothing; build the model with GroupNorm in its place, by "
+                'adding "+groupnorm" to its name'
+            )
+
+    def check_beside(self, *others: Defense) -> None:
+        """Refuse parts that these settings cannot be combined with."""
+
+    def remarks_on_coupling(self) -> tuple[str, ...]:
+        """What to know about a loss that couples the records of one unit."""
+        return ()

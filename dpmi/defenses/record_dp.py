@@ -9,17 +9,15 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 from opacus import PrivacyEngine as OpacusEngine
-from opacus.grad_sample import GradSampleModuleFastGradientClipping
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
 from accountants import BucketMechanism, Ledger
-from dpmi.data import ImageSet
 from dpmi.privacy import Account, Partition
 from dpmi.privacy.noise import NoiseMode
 
-from .base import Session
+from .base import Defense, Session, Setup
 from .private import PrivateDefense
 
 GradSampleMode = Literal["hooks", "ghost"]
@@ -56,31 +54,28 @@ class RecordDP(PrivateDefense):
                 f"grad_sample_mode must be {' or '.join(map(repr, modes))}, got {self.grad_sample_mode!r}"
             )
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, done: float) -> Tensor:
-        """The mean loss; of a model in ghost mode, Opacus's stand-in for it.
+    def check_beside(self, *others: Defense) -> None:
+        """Ghost clipping computes the plain loss only."""
+        if self.grad_sample_mode != "ghost":
+            return
+        for other in others:
+            changed = [
+                h
+                for h in ("criterion", "penalty", "augment")
+                if getattr(type(other), h) is not getattr(Defense, h)
+            ]
+            if changed:
+                raise ValueError(
+                    f"grad_sample_mode is 'ghost', in which Opacus takes plain cross-entropy, and {other.name} changes "
+                    "the loss; use 'hooks'"
+                )
 
-        The stand-in has ``item()``, and its ``backward()`` makes both passes.
-        """
-        if isinstance(model, GradSampleModuleFastGradientClipping):
-            ghost: Tensor = model.criterion(model(images), labels)
-            return ghost
-        return super().loss(model, images, labels, done)
-
-    def privatize(
-        self,
-        *,
-        module: nn.Module,
-        optimizer: Optimizer,
-        data: ImageSet,
-        batch_size: int,
-        steps: int,
-        seed: int,
-    ) -> Session:
+    def privatize(self, setup: Setup) -> Session:
         """Wrap all three by Opacus, and keep a ledger of the steps that it releases."""
         # Opacus 1.6 computes wrong gradients of convolutions in channels_last: its unfold assumes the other layout.
-        module = module.to(memory_format=torch.contiguous_format)
-        records = TensorDataset(data.images, data.labels)
-        generator = torch.Generator().manual_seed(seed)
+        module = setup.module.to(memory_format=torch.contiguous_format)
+        records = TensorDataset(setup.data.images, setup.data.labels)
+        generator = torch.Generator().manual_seed(setup.stage_seed)
         with warnings.catch_warnings():
             # Opacus recommends secure_mode at every start; the account says that the run is seeded.
             warnings.filterwarnings("ignore", message="Secure RNG turned off")
@@ -88,20 +83,17 @@ class RecordDP(PrivateDefense):
                 accountant="prv"
             ).make_private(
                 module=module,
-                optimizer=optimizer,
+                optimizer=setup.optimizer,
                 data_loader=DataLoader(
-                    records, batch_size=math.ceil(self.sampling_rate * len(data)), generator=generator
+                    records, batch_size=math.ceil(self.sampling_rate * len(setup.data)), generator=generator
                 ),
                 noise_multiplier=self.noise_multiplier,
                 max_grad_norm=self.max_grad_norm,
-                noise_generator=torch.Generator().manual_seed(seed + 1),
+                noise_generator=torch.Generator().manual_seed(setup.stage_seed + 1),
                 grad_sample_mode=self.grad_sample_mode,
                 criterion=nn.CrossEntropyLoss(),
             )
-        if criterion:
-            # Opacus's ghost clipping is in the criterion, and the module is what the loss gets to see.
-            (private_module.criterion,) = criterion
-        partition = Partition.by_record(len(data))
+        partition = Partition.by_record(len(setup.data))
         mechanism = BucketMechanism(
             sampling_rate=loader.batch_sampler.sample_rate, noise_multiplier=self.noise_multiplier
         )
@@ -129,5 +121,6 @@ class RecordDP(PrivateDefense):
             optimizer=private_optimizer,
             loader=loader,
             account=account,
+            criterion=criterion[0] if criterion else None,
             ignored_warnings=_REMARKS,
         )

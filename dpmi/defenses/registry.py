@@ -1,4 +1,4 @@
-"""The defences by name: the built-in ones, and those of installed packages."""
+"""The defences by name: the built-in ones, those of installed packages, and compositions of any of them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,24 @@ from dpmi.plugins import Registry
 
 from .base import Defense
 from .bucket_dp import ClassDP, SubclassDP
+from .composition import SEPARATOR, composition
 from .none import NoDefense
 from .record_dp import RecordDP
 
 REGISTRY: Registry[Defense] = Registry("dpmi.defenses", "defence", (NoDefense, RecordDP, ClassDP, SubclassDP))
 
-get = REGISTRY.get
 names = REGISTRY.names
+
+
+def get(name: str) -> type[Defense]:
+    """The defence of that name; names joined by "+" are those of the parts of one defence.
+
+    Raises:
+        PluginError: (a ValueError) there is none, or its parts cannot be combined; the message says why.
+
+    >>> [f for f in get("class-dp+none").fields()]
+    Traceback (most recent call last):
+    dpmi.plugins.PluginError: defence 'class-dp+none' cannot be combined: none changes nothing; leave it out
+    """
+    kinds = tuple(REGISTRY.get(part) for part in name.split(SEPARATOR))
+    return kinds[0] if len(kinds) == 1 else composition(kinds)

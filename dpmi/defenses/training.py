@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from opacus.grad_sample import AbstractGradSampleModule
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from accountants import checks
 from dpmi.data import ImageSet
-from dpmi.privacy import Account
+from dpmi.models import FEATURES, layer
+from dpmi.privacy import Account, combine
 
-from .base import Defense
-
-Progress = Callable[[int, int], None]
+from .base import Defense, Progress, Setup
+from .objective import Objective
 
 #: What the optimizer leaves on parameters and the wrapper on layers, and cleanup() does not take away.
 _LEFTOVERS = ("summed_grad", "activations", "max_batch_len", "_norm_sample")
@@ -29,14 +33,15 @@ _LEFTOVERS = ("summed_grad", "activations", "max_batch_len", "_norm_sample")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How long and how fast to train; SGD, the optimizer of [Z20].
+    """How long and how fast to train.
 
     Args:
         steps: parameter updates T, at least 1; for a private defence, the steps that are billed.
         learning_rate: above 0, at the start.
         batch_size: records per step, where the defence does not draw them itself.
-        momentum: in [0, 1).
-        schedule: "constant", or "cosine" down to 0 at the last step.
+        momentum: in [0, 1), of SGD.
+        schedule: "constant", or "cosine" down to 0 at the last step of every stage.
+        optimizer: "sgd", as in [Z20], or "adam".
     """
 
     steps: int
@@ -44,6 +49,7 @@ class Recipe:
     batch_size: int = 128
     momentum: float = 0.9
     schedule: Literal["constant", "cosine"] = "constant"
+    optimizer: Literal["sgd", "adam"] = "sgd"
 
     def __post_init__(self) -> None:
         """Check every field once."""
@@ -55,6 +61,14 @@ class Recipe:
             raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(f"schedule must be 'constant' or 'cosine', got {self.schedule!r}")
+        if self.optimizer not in ("sgd", "adam"):
+            raise ValueError(f"optimizer must be 'sgd' or 'adam', got {self.optimizer!r}")
+
+    def optimizer_of(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """The optimizer, at the start."""
+        if self.optimizer == "adam":
+            return torch.optim.Adam(parameters, lr=self.learning_rate)
+        return torch.optim.SGD(parameters, lr=self.learning_rate, momentum=self.momentum)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +79,13 @@ class Trained:
         model: the classifier, unwrapped, in evaluation mode.
         account: what it owes; None where nothing is promised.
         seconds: wall clock of the training.
+        diagnostics: what :meth:`Defense.diagnose` and :meth:`Objective.summary` found.
     """
 
     model: nn.Module
     account: Account | None
     seconds: float
+    diagnostics: dict[str, float]
 
 
 def train(
@@ -79,6 +95,7 @@ def train(
     recipe: Recipe,
     *,
     seed: int,
+    public: ImageSet | None = None,
     progress: Progress | None = None,
 ) -> Trained:
     """Train ``model`` under ``defense`` for ``recipe.steps`` released updates.
@@ -92,49 +109,136 @@ def train(
         data: the private records.
         recipe: length and learning rate.
         seed: of batches, draws and noise.
+        public: labelled public images, for defences that train on such first.
         progress: called with (released updates, all updates).
 
     Raises:
+        ValueError: the defence cannot be used with this model or these data; nothing was trained.
         FloatingPointError: the loss is not finite; lower the learning rate.
     """
     started = time.perf_counter()
-    model = defense.build(model).train()
-    optimizer = torch.optim.SGD(
-        [p for p in defense.trainable(model) if p.requires_grad],
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-    )
+    check(defense, model, data, public)
+    model = defense.pretrain(model, public, recipe, seed=seed, progress=progress)
+    accounts = []
+    first = 0
+    for stage, (part, steps) in enumerate(_stages(defense, recipe.steps)):
+
+        def update(done: int, first: int = first) -> None:
+            if progress is not None:
+                progress(first + done, recipe.steps)
+
+        own = dataclasses.replace(recipe, steps=steps)
+        model, account, objective = _train_stage(
+            part, model, data, own, seed=seed, stage=stage, released=update
+        )
+        accounts += [] if account is None else [account]
+        first += steps
+    model.requires_grad_(True).eval().zero_grad()
+    # Stages are on one partition, so that their ledgers add up to one.
+    (total,) = combine(accounts) or (None,)
+    with _own_randomness(model, seed):
+        diagnostics = objective.summary(model, data)
+        diagnostics |= defense.diagnose(model, data, seed=seed)
+    return Trained(model=model, account=total, seconds=time.perf_counter() - started, diagnostics=diagnostics)
+
+
+def check(defense: Defense, model: nn.Module, data: ImageSet, public: ImageSet | None) -> None:
+    """Refuse, before anything is trained, what cannot be trained this way.
+
+    Args:
+        defense: its hooks are tried on a copy of the model.
+        model: freshly built.
+        data: the private records.
+        public: labelled public images; None if there are none.
+
+    Raises:
+        ValueError: names what does not fit, and what would.
+    """
+    if defense.needs_pretrained and public is None:
+        raise ValueError(
+            f"{defense.name} trains on labelled public images first, and this data set has none; take one whose public "
+            "images have labels"
+        )
+    image_shape = data.images.shape[1], data.images.shape[2], data.images.shape[3]
+    for part, _ in defense.stages:
+        part.check(model, data, public)
+        built = part.build(deepcopy(model))
+        _set_mode(built, part.frozen(built))
+        for name in part.observed(built, image_shape):
+            if name != FEATURES:
+                layer(built, name)
+
+
+def _stages(defense: Defense, steps: int) -> Iterator[tuple[Defense, int]]:
+    """Each stage and its updates; they add up to ``steps``."""
+    before, share = 0, 0.0
+    for part, own in defense.stages:
+        share += own
+        end = round(share * steps)
+        if end > before:
+            yield part, end - before
+        before = end
+
+
+def _train_stage(
+    defense: Defense,
+    model: nn.Module,
+    data: ImageSet,
+    recipe: Recipe,
+    *,
+    seed: int,
+    stage: int,
+    released: Callable[[int], None],
+) -> tuple[nn.Module, Account | None, Objective]:
+    model = defense.build(model)
+    trained = _set_mode(model, defense.frozen(model))
+    optimizer = recipe.optimizer_of(trained)
     scheduler: LRScheduler | None = None
     if recipe.schedule == "cosine":
         scheduler = CosineAnnealingLR(optimizer, T_max=recipe.steps)
     done = 0
 
-    def released(*_: object) -> None:
+    def update(*_: object) -> None:
         # Runs once per update, also for those that the engine takes itself after an empty draw.
         nonlocal done
         done += 1
         if scheduler is not None:
             scheduler.step()
-        if progress is not None:
-            progress(done, recipe.steps)
+        released(done)
 
-    handle = optimizer.register_step_post_hook(released)
-    session = defense.privatize(
-        module=model,
-        optimizer=optimizer,
-        data=data,
-        batch_size=recipe.batch_size,
-        steps=recipe.steps,
-        seed=seed,
+    handle = optimizer.register_step_post_hook(update)
+    # The same noise twice would cancel in the difference of two models.
+    stage_seed = seed if stage == 0 else int(np.random.SeedSequence([seed, stage]).generate_state(1)[0])
+    objective = defense.objective(
+        defense,
+        model,
+        (data.images.shape[1], data.images.shape[2], data.images.shape[3]),
+        int(data.labels.max()) + 1,
+        stage_seed,
     )
-    with _own_randomness(model, seed), warnings.catch_warnings():
+    session = defense.privatize(
+        Setup(
+            module=model,
+            optimizer=optimizer,
+            data=data,
+            batch_size=recipe.batch_size,
+            steps=recipe.steps,
+            seed=seed,
+            stage_seed=stage_seed,
+            batch_coupled=defense.loss_scope == "batch_coupled",
+        )
+    )
+    with _own_randomness(model, stage_seed), warnings.catch_warnings():
         for message in session.ignored_warnings:
             warnings.filterwarnings("ignore", message=message)
         while done < recipe.steps:
             for images, labels in session.loader:
                 session.optimizer.zero_grad()
-                loss = defense.loss(session.module, images, labels, done / recipe.steps)
-                loss.backward()  # type: ignore[no-untyped-call]
+                if session.criterion is not None:
+                    loss = session.criterion(session.module(images), labels)
+                else:
+                    loss = objective(session.module, images, labels, done / recipe.steps)
+                loss.backward()
                 session.optimizer.step()
                 # The mean loss of an empty draw of records is NaN; its update is noise alone, and counts.
                 if len(images) > 0 and not math.isfinite(loss.item()):
@@ -146,9 +250,20 @@ def train(
                     break
     handle.remove()
     account = None if session.account is None else session.account()
-    trained = unwrap(session.module).eval()
-    trained.zero_grad()
-    return Trained(model=trained, account=account, seconds=time.perf_counter() - started)
+    return unwrap(session.module), account, objective
+
+
+def _set_mode(model: nn.Module, frozen: Iterable[str]) -> list[nn.Parameter]:
+    """Training mode, but for what is frozen; returns the parameters that train."""
+    model.train().requires_grad_(True)
+    single = dict(model.named_parameters())
+    for name in frozen:
+        if name in single:
+            single[name].requires_grad_(False)
+        else:
+            # In evaluation mode BatchNorm's running statistics, which are buffers, stay as they are too.
+            layer(model, name).requires_grad_(False).eval()
+    return [p for p in model.parameters() if p.requires_grad]
 
 
 def unwrap(module: nn.Module) -> nn.Module:

@@ -57,6 +57,7 @@ class TrainingSpec(_Strict):
     batch_size: Annotated[int, Field(ge=1)] = 128
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     schedule: Literal["constant", "cosine"] = "constant"
+    optimizer: Literal["sgd", "adam"] = "sgd"
 
 
 class StudySpec(_Strict):

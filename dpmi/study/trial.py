@@ -14,7 +14,7 @@ from torch import nn
 from dpmi import data, metrics, models
 from dpmi.attacks import Reconstructions
 from dpmi.data import Split
-from dpmi.defenses import PrivateDefense, Trained, train
+from dpmi.defenses import Trained, train
 from dpmi.metrics import Baselines
 from dpmi.privacy import Account
 
@@ -60,7 +60,13 @@ def run_job(job: Job, store: Store, baselines: Baselines, *, root: str | None, p
     )
     if store.model_record(job.key) is None:
         trained = train(
-            job.defense, model, split.train, job.recipe, seed=job.seed, progress=partial(progress, "training")
+            job.defense,
+            model,
+            split.train,
+            job.recipe,
+            seed=job.seed,
+            public=split.labelled_public,
+            progress=partial(progress, "training"),
         )
         store.save_model(job.key, trained.model, _model_record(job, trained, split))
     progress("training", 1, 1)
@@ -112,7 +118,8 @@ def _model_record(job: Job, trained: Trained, split: Split) -> dict[str, Any]:
 
 
 def _privacy_columns(job: Job, account: Account | None) -> dict[str, Any]:
-    if account is None or not isinstance(job.defense, PrivateDefense):
+    private = job.defense.private
+    if account is None or private is None:
         nothing = dict.fromkeys(
             ("delta", "sampling_rate", "noise_multiplier", "max_grad_norm", "buckets", "epsilon_theorem1"),
             math.nan,
@@ -126,7 +133,7 @@ def _privacy_columns(job: Job, account: Account | None) -> dict[str, Any]:
             "steps": job.recipe.steps,
             "statement": NO_PROMISE,
         }
-    delta = job.defense.delta
+    delta = private.delta
     mechanism, _ = account.ledger.runs[-1]
     headline = account.guarantee(delta)
     return {
@@ -140,7 +147,7 @@ def _privacy_columns(job: Job, account: Account | None) -> dict[str, Any]:
         "steps": account.ledger.steps,
         "sampling_rate": mechanism.sampling_rate,
         "noise_multiplier": mechanism.noise_multiplier,
-        "max_grad_norm": job.defense.max_grad_norm,
+        "max_grad_norm": private.max_grad_norm,
         "buckets": account.buckets,
         "statement": account.statement(delta).markdown(),
     }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +15,23 @@ import torch
 from opacus.accountants import PRVAccountant
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from accountants import epsilon
 from dpmi import models
 from dpmi.data import ImageSet, Split
-from dpmi.defenses import BucketDP, ClassDP, NoDefense, Recipe, RecordDP, SubclassDP, train
+from dpmi.defenses import (
+    Batch,
+    BucketDP,
+    ClassDP,
+    NoDefense,
+    Recipe,
+    RecordDP,
+    Session,
+    Setup,
+    SubclassDP,
+    train,
+)
 from dpmi.defenses.record_dp import GradSampleMode
 
 from .conftest import fit, softmax, weights
@@ -51,9 +66,9 @@ def test_record_bills_the_rate_that_opacus_draws_at(split: Split, asked: float, 
     sizes: list[int] = []
 
     class Counting(RecordDP):
-        def loss(self, model: object, images: torch.Tensor, *rest: object) -> torch.Tensor:
-            sizes.append(len(images))
-            return super().loss(model, images, *rest)  # type: ignore[arg-type]
+        def criterion(self, batch: Batch) -> torch.Tensor:
+            sizes.append(len(batch.images))
+            return super().criterion(batch)
 
     counting = Counting(**{f: getattr(defense, f) for f in defense.fields()})
     account = fit(counting, split.train, recipe=Recipe(steps=12, learning_rate=0.1)).account
@@ -196,12 +211,15 @@ def test_record_level_gradients_are_right_whatever_the_memory_layout_of_the_mode
         for i in range(5)
     ]
     session = RecordDP(noise_multiplier=1.0, sampling_rate=0.1, max_grad_norm=1.0).privatize(
-        module=model,
-        optimizer=torch.optim.SGD(parameters, lr=0.1),
-        data=split.train,
-        batch_size=1,
-        steps=1,
-        seed=0,
+        Setup(
+            module=model,
+            optimizer=torch.optim.SGD(parameters, lr=0.1),
+            data=split.train,
+            batch_size=1,
+            steps=1,
+            seed=0,
+            stage_seed=0,
+        )
     )
     F.cross_entropy(session.module(images), labels).backward()
     for k, p in enumerate(parameters):
@@ -231,12 +249,19 @@ def test_record_updates_are_dp_sgd_by_definition(
     settings = {"noise_multiplier": 0.0, "sampling_rate": 0.05, "max_grad_norm": max_grad_norm}
     draws: list[tuple[torch.Tensor, torch.Tensor]] = []
 
+    class Recorded:
+        def __init__(self, loader: DataLoader[Any]) -> None:
+            self.loader = loader
+
+        def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            for images, labels in self.loader:
+                draws.append((images.double(), labels))
+                yield images, labels
+
     class Recording(RecordDP):
-        def loss(
-            self, model: object, images: torch.Tensor, labels: torch.Tensor, done: float
-        ) -> torch.Tensor:
-            draws.append((images.double(), labels))
-            return super().loss(model, images, labels, done)  # type: ignore[arg-type]
+        def privatize(self, setup: Setup) -> Session:
+            session = super().privatize(setup)
+            return dataclasses.replace(session, loader=Recorded(session.loader))  # type: ignore[arg-type]
 
     recipe = Recipe(steps=3, learning_rate=0.5, momentum=0.0)
     model = fit(

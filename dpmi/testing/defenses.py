@@ -1,0 +1,453 @@
+"""What every defence promises, one test for each promise."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import FrozenInstanceError, dataclass, field
+from functools import cache, partial
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from dpmi import data, models
+from dpmi.data import ImageSet, Split
+from dpmi.defenses import Batch, Defense, Recipe, Trained, check, get, train
+from dpmi.metrics import accuracy
+from dpmi.models import observe
+
+
+@dataclass(frozen=True)
+class DefenseCase:
+    """Settings with which a defence is tried: the model must learn the 8x8 digits of scikit-learn.
+
+    Args:
+        settings: the hyper-parameters.
+        refused: for every hyper-parameter a value that it refuses, by "<name> must be ..., got <value>".
+        model: name of a classifier for images of 8x8.
+        recipe: of the training; a second or less of it is enough.
+        accuracy: on held-out digits, that the trained model must reach; a tenth is chance.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    refused: Mapping[str, Any] = field(default_factory=dict)
+    model: str = "softmax"
+    recipe: Recipe = field(default_factory=partial(Recipe, steps=40, learning_rate=0.5))
+    accuracy: float = 0.7
+
+    def fresh_model(self) -> nn.Module:
+        """The untrained classifier, always the same."""
+        return models.build(self.model, image_shape=(1, 8, 8), num_classes=10, seed=3)
+
+
+@cache
+def digits() -> Split:
+    """The private images."""
+    return data.load("digits")
+
+
+@cache
+def public_digits() -> ImageSet:
+    """Labelled images of other classes: digits that lie on their side."""
+    test = digits().test
+    return ImageSet(test.images.transpose(2, 3).contiguous(), test.labels)
+
+
+class DefenseConformance:
+    """Inherit this, and give ``cases``: pytest then asks every promise of every case.
+
+    ``cases`` maps the name of a defence to its settings. A defence that works in more than one way has a case for
+    each, with something after a slash: "my-defense/second".
+    """
+
+    cases: ClassVar[Mapping[str, DefenseCase]] = {}
+
+    @classmethod
+    def pytest_generate_tests(cls, metafunc: pytest.Metafunc) -> None:
+        """Run the class once for every case."""
+        if "name" in metafunc.fixturenames:
+            metafunc.parametrize("name", list(cls.cases), scope="class")
+
+    @pytest.fixture
+    def case(self, name: str) -> DefenseCase:
+        """The settings."""
+        return self.cases[name]
+
+    @pytest.fixture
+    def kind(self, name: str) -> type[Defense]:
+        """The class, found by its name."""
+        return get(name.split("/", maxsplit=1)[0])
+
+    @pytest.fixture
+    def defense(self, kind: type[Defense], case: DefenseCase) -> Defense:
+        """The defence."""
+        return kind(**case.settings)
+
+    @pytest.fixture
+    def trained(self, defense: Defense, case: DefenseCase) -> Trained:
+        """What it makes of the digits."""
+        return _trained_once(defense, case.model, case.recipe)
+
+    def test_is_a_frozen_dataclass_that_shows_its_parameters(
+        self, name: str, kind: type[Defense], defense: Defense
+    ) -> None:
+        """It has the name it is registered by, and its hyper-parameters cannot be changed."""
+        assert type(defense) is kind
+        assert defense.name == name.split("/", maxsplit=1)[0]
+        for own in defense.fields():
+            assert f"{own}={getattr(defense, own)!r}" in repr(defense)
+            with pytest.raises(FrozenInstanceError):
+                setattr(defense, own, None)
+        by_position: Callable[..., Defense] = kind
+        with pytest.raises(TypeError, match="positional"):
+            by_position(1.0)
+
+    def test_same_settings_are_equal(self, kind: type[Defense], defense: Defense, case: DefenseCase) -> None:
+        """The store finds a finished training by its settings."""
+        assert defense == kind(**case.settings)
+        assert hash(defense) == hash(kind(**case.settings))
+
+    def test_survives_the_way_to_another_process(self, defense: Defense) -> None:
+        """Trials run in worker processes."""
+        there = pickle.loads(pickle.dumps(defense))
+        assert there == defense
+        assert type(there) is type(defense)
+        assert copy.copy(defense) == defense
+
+    def test_declares_its_flags(self, defense: Defense) -> None:
+        """By them it is decided what it can be combined with."""
+        assert defense.loss_scope in ("per_sample", "batch_coupled")
+        assert defense.stronger in ("larger", "smaller")
+        for flag in (defense.stochastic_forward, defense.needs_pretrained, defense.changes_head):
+            assert isinstance(flag, bool)
+        assert (defense.private is None) == (defense.unit == "none")
+        assert all(share > 0 for _, share in defense.stages)
+        assert sum(share for _, share in defense.stages) == pytest.approx(1)
+
+    def test_strength_and_label(self, defense: Defense) -> None:
+        """The label tells two strengths apart."""
+        assert defense.label.startswith(defense.name.split("+")[0])
+        if defense.strength_field is None:
+            assert math.isnan(defense.strength)
+        else:
+            assert defense.strength_field in defense.fields()
+            assert math.isnan(defense.strength) or f"{defense.strength:g}" in defense.label
+
+    def test_refuses_what_is_out_of_range(
+        self, kind: type[Defense], defense: Defense, case: DefenseCase
+    ) -> None:
+        """When it is made, and by a message that names the hyper-parameter and the value."""
+        assert set(case.refused) == set(defense.fields()), "name a refused value of every field"
+        for own, value in case.refused.items():
+            with pytest.raises(ValueError, match=rf"{own} must be .* got {re.escape(repr(value))}"):
+                kind(**{**case.settings, own: value})
+
+    def test_remarks_are_sentences(self, defense: Defense) -> None:
+        """They stand in the report."""
+        assert all(isinstance(remark, str) and remark for remark in defense.remarks())
+
+    def test_checking_changes_nothing(self, defense: Defense, case: DefenseCase) -> None:
+        """The model is as it was, whatever the hooks were tried on."""
+        model = case.fresh_model()
+        before, modes = deepcopy(model.state_dict()), [m.training for m in model.modules()]
+        check(defense, model, digits().train, public_digits())
+        assert _same(model.state_dict(), before)
+        assert [m.training for m in model.modules()] == modes
+        assert all(p.requires_grad for p in model.parameters())
+        assert [type(m) for m in model.modules()] == [type(m) for m in case.fresh_model().modules()]
+
+    def test_asks_for_labelled_public_images_before_it_starts(
+        self, defense: Defense, case: DefenseCase
+    ) -> None:
+        """If it trains on such."""
+        if defense.needs_pretrained:
+            with pytest.raises(ValueError, match="labelled public images"):
+                train(defense, case.fresh_model(), digits().train, case.recipe, seed=0)
+        else:
+            check(defense, case.fresh_model(), digits().train, None)
+
+    def test_building_again_changes_nothing(self, defense: Defense, case: DefenseCase) -> None:
+        """A stage builds what the stage before it has built."""
+        built = defense.build(case.fresh_model())
+        before = deepcopy(built.state_dict())
+        modules = [type(m) for m in built.modules()]
+        again = defense.build(built)
+        assert _same(again.state_dict(), before)
+        assert [type(m) for m in again.modules()] == modules
+
+    def test_building_is_deterministic(self, defense: Defense, case: DefenseCase) -> None:
+        """And leaves the global random generator alone."""
+        before = torch.get_rng_state()
+        first = defense.build(case.fresh_model()).state_dict()
+        assert torch.equal(torch.get_rng_state(), before)
+        torch.rand(7)
+        assert _same(defense.build(case.fresh_model()).state_dict(), first)
+
+    def test_loss_of_a_record_depends_on_that_record_alone(self, defense: Defense, case: DefenseCase) -> None:
+        """A loss for each, in their order, whichever others are in the batch."""
+        for stage, _ in defense.stages:
+            batch = _batch(stage, case)
+            losses = stage.criterion(batch)
+            assert losses.shape == (16,)
+            assert losses.isfinite().all()
+            assert losses.std() > 0
+            rows = torch.tensor([3, 11, 4])
+            torch.testing.assert_close(stage.criterion(_rows(batch, rows)), losses[rows])
+
+    def test_penalty_is_a_mean_over_records(self, defense: Defense, case: DefenseCase) -> None:
+        """Unless the records of a batch are coupled."""
+        for stage, _ in defense.stages:
+            batch = _batch(stage, case)
+            penalty = torch.as_tensor(stage.penalty(batch))
+            assert penalty.shape == ()
+            assert penalty.isfinite()
+            if stage.loss_scope == "per_sample":
+                alone = [torch.as_tensor(stage.penalty(_rows(batch, torch.tensor([i])))) for i in range(16)]
+                torch.testing.assert_close(torch.stack(alone).mean(), penalty, rtol=1e-4, atol=1e-6)
+
+    def test_augments_each_image_by_itself(self, defense: Defense) -> None:
+        """Into images of the same shape, and the images of the data set stay as they are."""
+        images = digits().train.images[:16]
+        before = images.clone()
+        with torch.random.fork_rng(devices=[]):
+            changed = defense.augment(images)
+        assert changed.shape == images.shape
+        assert changed.dtype == images.dtype
+        assert torch.equal(images, before)
+
+    def test_everything_that_is_not_frozen_has_a_gradient(self, defense: Defense, case: DefenseCase) -> None:
+        """In each stage, of the loss as it is trained."""
+        images, labels = digits().train.images[:64], digits().train.labels[:64]
+        for stage, _ in defense.stages:
+            model = stage.build(case.fresh_model())
+            frozen = set(_frozen_keys(stage, model))
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(0)
+                loss = stage.objective(stage, model, (1, 8, 8), 10, 0)(model, images, labels, 0.5)
+                assert loss.shape == ()
+            keys, parameters = zip(*model.named_parameters(), strict=True)
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            for key, gradient in zip(keys, gradients, strict=True):
+                assert key in frozen or (gradient is not None and gradient.abs().sum() > 0), key
+
+    def test_learns(self, trained: Trained, case: DefenseCase) -> None:
+        """Protection is worth nothing without a classifier."""
+        found = accuracy(trained.model, digits().test.images, digits().test.labels)
+        assert found >= case.accuracy
+
+    def test_diagnostics_are_numbers(self, trained: Trained) -> None:
+        """They are stored with the trained model."""
+        for key, value in trained.diagnostics.items():
+            assert isinstance(key, str)
+            assert type(value) is float
+            assert math.isfinite(value)
+
+    def test_frozen_layers_stay_as_public_images_left_them(
+        self, defense: Defense, trained: Trained, case: DefenseCase
+    ) -> None:
+        """Weights and buffers; what does not stay is trained."""
+        model = defense.pretrain(case.fresh_model(), public_digits(), case.recipe, seed=0, progress=None)
+        before = deepcopy(defense.build(model).state_dict())
+        after = trained.model.state_dict()
+        frozen = set(_frozen_keys(defense, model))
+        for stage, _ in defense.stages[:-1]:
+            frozen &= set(_frozen_keys(stage, stage.build(deepcopy(model))))
+        for key, value in after.items():
+            if key in frozen:
+                assert torch.equal(value, before[key]), key
+        assert any(not torch.equal(value, before[key]) for key, value in after.items())
+
+    def test_takes_and_bills_exactly_the_steps_of_the_recipe(
+        self, defense: Defense, case: DefenseCase
+    ) -> None:
+        """Updates on public images come before, and are not billed."""
+        kind_of_optimizer = type(case.recipe.optimizer_of(nn.Linear(1, 1).parameters()))
+        updates = 0
+        reports: list[tuple[int, int]] = []
+        updates_at: list[int] = []
+
+        def count(optimizer: torch.optim.Optimizer, *_: object) -> None:
+            # A wrapping optimizer is counted beside the one that it wraps: count the one that updates.
+            nonlocal updates
+            updates += type(optimizer) is kind_of_optimizer
+
+        def report(done: int, total: int) -> None:
+            reports.append((done, total))
+            updates_at.append(updates)
+
+        handle = register_optimizer_step_post_hook(count)
+        try:
+            trained = _fit(defense, case, progress=report)
+        finally:
+            handle.remove()
+        steps = case.recipe.steps
+        assert reports[-steps:] == [(done, steps) for done in range(1, steps + 1)]
+        # It is reported from inside an update, before that one is counted.
+        first = updates - steps
+        assert updates_at[-steps:] == list(range(first, updates))
+        assert first == 0 or defense.needs_pretrained
+        if trained.account is not None:
+            assert trained.account.ledger.steps == steps
+
+    def test_same_seed_same_parameters(self, defense: Defense, trained: Trained, case: DefenseCase) -> None:
+        """And another seed, others."""
+        state = trained.model.state_dict()
+        assert _same(_fit(defense, case).model.state_dict(), state)
+        assert not _same(_fit(defense, case, seed=1).model.state_dict(), state)
+
+    def test_global_randomness_is_left_alone(self, defense: Defense, case: DefenseCase) -> None:
+        """Also where the forward pass draws numbers: Dropout draws from the seed."""
+
+        def with_dropout() -> nn.Module:
+            model = case.fresh_model()
+            model.register_forward_pre_hook(_drop_some)
+            return model
+
+        before = torch.get_rng_state()
+        first = _fit(defense, case, model=with_dropout()).model.state_dict()
+        assert torch.equal(torch.get_rng_state(), before)
+        torch.rand(7)
+        assert _same(_fit(defense, case, model=with_dropout()).model.state_dict(), first)
+
+    def test_returned_model_is_plain(self, defense: Defense, trained: Trained, case: DefenseCase) -> None:
+        """In evaluation mode, and nothing of the training is left on it."""
+        plain = defense.build(case.fresh_model())
+        assert [type(m) for m in trained.model.modules()] == [type(m) for m in plain.modules()]
+        for module, fresh in zip(trained.model.modules(), plain.modules(), strict=True):
+            assert not module.training
+            assert set(vars(module)) == set(vars(fresh))
+            for hooks in (key for key in vars(fresh) if "hooks" in key):
+                assert len(getattr(module, hooks)) == len(getattr(fresh, hooks)), hooks
+        for p in trained.model.parameters():
+            assert vars(p) == {}
+            assert p.grad is None
+            assert not p._backward_hooks
+            assert not p._post_accumulate_grad_hooks
+            assert p.requires_grad
+
+    def test_returned_model_can_be_trained_again(
+        self, defense: Defense, trained: Trained, case: DefenseCase
+    ) -> None:
+        """As if it were fresh."""
+        again = _fit(defense, case, model=deepcopy(trained.model))
+        assert accuracy(again.model, digits().test.images, digits().test.labels) >= case.accuracy
+
+    def test_state_loads_into_a_fresh_model(
+        self, defense: Defense, trained: Trained, case: DefenseCase
+    ) -> None:
+        """The store keeps the state only."""
+        fresh = defense.build(case.fresh_model()).eval()
+        fresh.load_state_dict(trained.model.state_dict())
+        assert torch.equal(_logits(fresh), _logits(trained.model))
+
+    def test_released_model_is_stochastic_only_if_it_says_so(
+        self, defense: Defense, trained: Trained
+    ) -> None:
+        """Accuracy and attacks average over draws where there are any."""
+        assert torch.equal(_logits(trained.model, 0), _logits(trained.model, 0))
+        if not defense.stochastic_forward:
+            assert torch.equal(_logits(trained.model, 0), _logits(trained.model, 1))
+
+    def test_data_are_left_alone(self, defense: Defense, case: DefenseCase) -> None:
+        """Private and public."""
+        sets = (digits().train, public_digits())
+        before = [(s.images.clone(), s.labels.clone()) for s in sets]
+        _fit(defense, case)
+        for records, (images, labels) in zip(sets, before, strict=True):
+            assert torch.equal(records.images, images)
+            assert torch.equal(records.labels, labels)
+            assert not records.images.requires_grad
+            assert records.images.grad is None
+
+    def test_training_is_silent(
+        self,
+        defense: Defense,
+        case: DefenseCase,
+        recwarn: pytest.WarningsRecorder,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        """What there is to say is said by remarks and by the statement."""
+        _fit(defense, case)
+        assert [str(w.message) for w in recwarn] == []
+        assert capfd.readouterr() == ("", "")
+
+    def test_guarantee_carries_the_unit(self, defense: Defense, trained: Trained, case: DefenseCase) -> None:
+        """An epsilon says what of."""
+        if defense.unit == "none":
+            assert trained.account is None
+            return
+        assert trained.account is not None
+        guarantee = trained.account.guarantee(1e-6)
+        assert guarantee.unit == defense.unit
+        assert 0 < guarantee.epsilon < math.inf
+        assert guarantee.steps == case.recipe.steps
+
+    def test_seeded_run_guarantees_nothing_and_says_why(self, trained: Trained) -> None:
+        """Who knows the seed knows the noise."""
+        if trained.account is None:
+            return
+        guarantee = trained.account.guarantee(1e-6)
+        assert not guarantee.is_guarantee
+        assert any("came from a user's seed" in caveat for caveat in guarantee.caveats)
+        assert "came from a user's seed" in trained.account.statement(1e-6).markdown()
+
+
+@cache
+def _trained_once(defense: Defense, model: str, recipe: Recipe) -> Trained:
+    return _fit(defense, DefenseCase(model=model, recipe=recipe))
+
+
+def _fit(
+    defense: Defense,
+    case: DefenseCase,
+    *,
+    seed: int = 0,
+    model: nn.Module | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Trained:
+    model = case.fresh_model() if model is None else model
+    public = public_digits()
+    return train(defense, model, digits().train, case.recipe, seed=seed, public=public, progress=progress)
+
+
+def _drop_some(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (F.dropout(inputs[0], 0.2, module.training),)
+
+
+def _same(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return state.keys() == other.keys() and all(torch.equal(state[key], other[key]) for key in state)
+
+
+def _frozen_keys(defense: Defense, model: nn.Module) -> list[str]:
+    frozen = defense.frozen(model)
+    return [key for key in model.state_dict() if any(f"{key}.".startswith(f"{name}.") for name in frozen)]
+
+
+def _batch(defense: Defense, case: DefenseCase) -> Batch:
+    """What the loss gets of 16 digits, in the middle of the training."""
+    model = defense.build(case.fresh_model())
+    images, labels = digits().train.images[:16], digits().train.labels[:16]
+    with torch.random.fork_rng(devices=[]), observe(model, defense.observed(model, (1, 8, 8))) as latents:
+        torch.default_generator.manual_seed(0)
+        logits = model(images)
+    return Batch(images, labels, logits, latents, 0.5)
+
+
+def _rows(batch: Batch, rows: Tensor) -> Batch:
+    latents = {name: latent[rows] for name, latent in batch.latents.items()}
+    return Batch(batch.images[rows], batch.labels[rows], batch.logits[rows], latents, batch.done)
+
+
+def _logits(model: nn.Module, seed: int = 0) -> Tensor:
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(seed)
+        logits: Tensor = model(digits().test.images)
+    return logits
