@@ -72,6 +72,15 @@ print(json.dumps({
     "two": two,
 }))
 """,
+    "04_why_low_rank": """
+import json
+print(json.dumps({
+    "accuracy": accuracy,
+    "confidence": reached,
+    "medians": median.T.to_dict(),
+    "start": float(before.mean()),
+}))
+""",
 }
 
 #: Read a data set that is not part of dpmi.
@@ -284,3 +293,17 @@ def test_what_is_committed_can_be_read_without_running_it(path: Path) -> None:
     ]
     for place in ("/work", "/home", "/root", "/tmp", "/Users", "site-packages"):
         assert not any(place in text for text in texts), f"a path of somebody's machine: {place}"
+
+
+@only("04_why_low_rank")
+def test_values_of_the_fourth_notebook(executed: tuple[str, Any]) -> None:
+    """What its text says: who is kept away by the narrow Tanh, and who is not."""
+    _, notebook = executed
+    found = json.loads(notebook.cells[-1].outputs[0].text)
+    assert all(0.9 < a <= 1 for a in found["accuracy"].values())
+    assert found["confidence"]["low rank, Tanh"] < 0.3 < 0.99 < found["confidence"]["low rank"]
+    descent, adam = found["medians"]["gradient descent"], found["medians"]["Adam"]
+    assert descent["low rank, Tanh"] > 0.8 * found["start"]
+    assert descent["low rank"] < 2 * descent["ReLU"]
+    assert adam["low rank, Tanh"] < 0.3 * found["start"]
+    assert found["medians"]["Adam, Tanh taken out"]["low rank, Tanh"] < 0.3 * found["start"]
