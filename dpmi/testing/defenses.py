@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from dpmi import data, models
-from dpmi.data import ImageSet, Split
+from dpmi import models
 from dpmi.defenses import Batch, Defense, Recipe, Trained, check, get, train
 from dpmi.metrics import accuracy
 from dpmi.models import observe
+
+from .digits import SHAPE, digits, public_digits
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,7 @@ class DefenseCase:
 
     def fresh_model(self) -> nn.Module:
         """The untrained classifier, always the same."""
-        return models.build(self.model, image_shape=(1, 8, 8), num_classes=10, seed=3)
-
-
-@cache
-def digits() -> Split:
-    """The private images."""
-    return data.load("digits")
-
-
-@cache
-def public_digits() -> ImageSet:
-    """Labelled images of other classes: digits that lie on their side."""
-    test = digits().test
-    return ImageSet(test.images.transpose(2, 3).contiguous(), test.labels)
+        return models.build(self.model, image_shape=SHAPE, num_classes=10, seed=3)
 
 
 class DefenseConformance:
@@ -231,7 +219,7 @@ class DefenseConformance:
             frozen = set(_frozen_keys(stage, model))
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(0)
-                loss = stage.objective(stage, model, (1, 8, 8), 10, 0)(model, images, labels, 0.5)
+                loss = stage.objective(stage, model, SHAPE, 10, 0)(model, images, labels, 0.5)
                 assert loss.shape == ()
             keys, parameters = zip(*model.named_parameters(), strict=True)
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -435,7 +423,7 @@ def _batch(defense: Defense, case: DefenseCase) -> Batch:
     """What the loss gets of 16 digits, in the middle of the training."""
     model = defense.build(case.fresh_model())
     images, labels = digits().train.images[:16], digits().train.labels[:16]
-    with torch.random.fork_rng(devices=[]), observe(model, defense.observed(model, (1, 8, 8))) as latents:
+    with torch.random.fork_rng(devices=[]), observe(model, defense.observed(model, SHAPE)) as latents:
         torch.default_generator.manual_seed(0)
         logits = model(images)
     return Batch(images, labels, logits, latents, 0.5)

@@ -1,0 +1,331 @@
+"""What every attack promises, one test for each promise."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import FrozenInstanceError, dataclass, field, fields
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dpmi.attacks import Attack, Reconstructions, get
+from dpmi.attacks.base import REQUIREMENTS
+
+from .digits import SHAPE, classifier
+
+ALL = torch.arange(10)
+
+
+@dataclass(frozen=True)
+class AttackCase:
+    """Settings with which an attack is tried on a classifier of the 8x8 digits of scikit-learn.
+
+    Args:
+        settings: the hyper-parameters; a second or less of an attack is enough.
+        refused: for every hyper-parameter a value that it refuses, by "<name> must be ...; got <value>".
+        random: settings besides, with which what comes out depends on the seed.
+        score: confidence of the target that the reconstruction of every class must reach.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    refused: Mapping[str, Any] = field(default_factory=dict)
+    random: Mapping[str, Any] = field(default_factory=dict)
+    score: float = 0.8
+
+
+class AttackConformance:
+    """Inherit this, and give ``cases``: pytest then asks every promise of every case.
+
+    ``cases`` maps the name of an attack to its settings. An attack that works in more than one way has a case for
+    each, with something after a slash: "my-attack/second".
+    """
+
+    cases: ClassVar[Mapping[str, AttackCase]] = {}
+
+    @classmethod
+    def pytest_generate_tests(cls, metafunc: pytest.Metafunc) -> None:
+        """Run the class once for every case."""
+        if "name" in metafunc.fixturenames:
+            metafunc.parametrize("name", list(cls.cases), scope="class")
+
+    @pytest.fixture
+    def case(self, name: str) -> AttackCase:
+        """The settings."""
+        return self.cases[name]
+
+    @pytest.fixture
+    def kind(self, name: str) -> type[Attack]:
+        """The class, found by its name."""
+        return get(name.split("/", maxsplit=1)[0])
+
+    @pytest.fixture
+    def attack(self, kind: type[Attack], case: AttackCase) -> Attack:
+        """The attack."""
+        return kind(**case.settings)
+
+    @pytest.fixture
+    def random_attack(self, kind: type[Attack], case: AttackCase) -> Attack:
+        """The attack, where it draws numbers."""
+        return kind(**{**case.settings, **case.random})
+
+    @pytest.fixture
+    def target(self) -> nn.Module:
+        """A trained classifier of ten classes, to be changed at will."""
+        return deepcopy(classifier())
+
+    def test_is_a_frozen_dataclass_that_shows_its_parameters(
+        self, name: str, kind: type[Attack], attack: Attack
+    ) -> None:
+        """It has the name it is registered by, and its hyper-parameters cannot be changed."""
+        assert type(attack) is kind
+        assert attack.name == name.split("/", maxsplit=1)[0]
+        for own in fields(attack):
+            assert f"{own.name}={getattr(attack, own.name)!r}" in repr(attack)
+            with pytest.raises(FrozenInstanceError):
+                setattr(attack, own.name, None)
+
+    def test_says_what_it_needs(self, attack: Attack) -> None:
+        """In the words that a study knows."""
+        assert attack.requires
+        assert attack.requires <= REQUIREMENTS
+
+    def test_survives_the_way_to_another_process(self, attack: Attack, case: AttackCase) -> None:
+        """Trials run in worker processes, and the store finds finished ones by their settings."""
+        there = pickle.loads(pickle.dumps(attack))
+        assert there == attack == type(attack)(**case.settings)
+        assert hash(there) == hash(attack)
+
+    def test_refuses_what_is_out_of_range(self, kind: type[Attack], attack: Attack, case: AttackCase) -> None:
+        """When it is made, and by a message that names the hyper-parameter and the value."""
+        assert set(case.refused) == {own.name for own in fields(attack)}, (
+            "name a refused value of every field"
+        )
+        for own, value in case.refused.items():
+            with pytest.raises(ValueError, match=rf"{own} must be .*got {re.escape(repr(value))}"):
+                kind(**{**case.settings, own: value})
+
+    def test_returns_one_image_per_class(self, attack: Attack, target: nn.Module) -> None:
+        """In [0, 1], with what there is to know about each."""
+        recons = _run(attack, target)
+        assert recons.images.shape == (10, *SHAPE)
+        assert recons.images.dtype == torch.float32
+        assert recons.images.min() >= 0
+        assert recons.images.max() <= 1
+        assert not recons.images.requires_grad
+        assert recons.labels.tolist() == ALL.tolist()
+        columns = (("scores", torch.float32), ("iterations", torch.int64), ("diverged", torch.bool))
+        for column, dtype in columns:
+            assert getattr(recons, column).shape == (10,)
+            assert getattr(recons, column).dtype == dtype
+        assert not recons.diverged.any()
+        assert (recons.iterations >= 1).all()
+
+    def test_scores_are_those_of_the_returned_tensors(self, attack: Attack, target: nn.Module) -> None:
+        """No rescaling, no rounding between the image that is scored and the image that is returned."""
+        recons = _run(attack, target)
+        torch.testing.assert_close(recons.scores, _confidence(target, recons.images, recons.labels))
+
+    def test_beats_the_black_and_the_grey_image(
+        self, attack: Attack, case: AttackCase, target: nn.Module
+    ) -> None:
+        """An attack that finds nothing shows nothing."""
+        recons = _run(attack, target)
+        for level in (0.0, 0.5):
+            blank = _confidence(target, torch.full((10, *SHAPE), level), ALL)
+            assert recons.scores.mean() > blank.mean() + 0.5
+            assert (recons.scores > blank).all()
+        assert recons.scores.min() > case.score
+
+    def test_images_are_different_and_not_blank(self, attack: Attack, target: nn.Module) -> None:
+        """One image for all classes would be none."""
+        flat = _run(attack, target).images.flatten(1)
+        assert (flat.sum(1) > 0.5).all()
+        assert (torch.cdist(flat, flat) + 10 * torch.eye(10)).min() > 0.5
+
+    def test_same_seed_same_images(self, random_attack: Attack, target: nn.Module) -> None:
+        """And another seed, others."""
+        first, second = _run(random_attack, target), _run(random_attack, target)
+        assert torch.equal(first.images, second.images)
+        assert torch.equal(first.scores, second.scores)
+        assert not torch.equal(first.images, _run(random_attack, target, seed=1).images)
+
+    def test_global_randomness_is_left_alone(self, random_attack: Attack, target: nn.Module) -> None:
+        """Also where the target draws numbers."""
+        before = torch.get_rng_state()
+        first = _run(random_attack, _Noisy(target))
+        assert torch.equal(torch.get_rng_state(), before)
+        torch.rand(7)
+        assert torch.equal(_run(random_attack, _Noisy(target)).images, first.images)
+
+    def test_target_is_left_as_it_was(self, attack: Attack, target: nn.Module) -> None:
+        """Weights, buffers, gradients, modes, and what is frozen."""
+        convolution, pooling = target.get_submodule("0"), target.get_submodule("3")
+        pooling.eval()  # modes differ between modules, and each has its own back afterwards
+        convolution.get_parameter("weight").requires_grad_(False)
+        bias = convolution.get_parameter("bias")
+        bias.grad = torch.ones_like(bias)
+        state = deepcopy(target.state_dict())
+        modes = [module.training for module in target.modules()]
+        _run(attack, target)
+        assert all(torch.equal(value, state[key]) for key, value in target.state_dict().items())
+        assert [module.training for module in target.modules()] == modes
+        assert [p.requires_grad for p in target.parameters()] == [False, *[True] * 5]
+        assert torch.equal(bias.grad, torch.ones(12))
+        assert all(p.grad is None for key, p in target.named_parameters() if key != "0.bias")
+
+    def test_target_is_restored_after_an_error(self, attack: Attack, target: nn.Module) -> None:
+        """An attack that failed must not leave a frozen model."""
+        with pytest.raises(ValueError, match="largest is 10"):
+            _run(attack, target, torch.tensor([10]))
+        assert all(module.training for module in target.modules())
+        assert all(p.requires_grad for p in target.parameters())
+
+    def test_counts_are_true(self, attack: Attack, target: nn.Module) -> None:
+        """They are what the attack costs, and what a defender would see."""
+        queries: list[int] = []
+        gradients: list[int] = []
+        target.register_forward_hook(lambda module, inputs, output: queries.append(len(inputs[0])))
+
+        def count(_: nn.Module, into: Any, out: Any) -> None:
+            gradients.append(len(out[0]))
+
+        target.register_full_backward_hook(count)
+        recons = _run(attack, target, torch.arange(3))
+        assert recons.queries == sum(queries)
+        assert recons.grad_calls == sum(gradients)
+        assert (recons.grad_calls > 0) == ("white_grad" in attack.requires)
+
+    def test_parameters_need_no_gradient_while_it_runs(self, attack: Attack, target: nn.Module) -> None:
+        """They would cost a fifth more, and be thrown away."""
+        seen = set()
+        target.register_forward_hook(lambda *_: seen.add(any(p.requires_grad for p in target.parameters())))
+        _run(attack, target, torch.arange(2))
+        assert seen == {False}
+
+    def test_single_and_repeated_classes(self, attack: Attack, target: nn.Module) -> None:
+        """A class that is asked for twice comes back twice."""
+        assert _run(attack, target, torch.tensor([7])).images.shape == (1, *SHAPE)
+        twice = _run(attack, target, torch.tensor([7, 2, 7]))
+        assert twice.labels.tolist() == [7, 2, 7]
+        assert torch.equal(twice.images[0], twice.images[2])
+
+    def test_class_does_not_depend_on_the_others(self, random_attack: Attack, target: nn.Module) -> None:
+        """Up to rounding."""
+        together, alone = _run(random_attack, target), _run(random_attack, target, torch.tensor([4]))
+        torch.testing.assert_close(together.scores[4], alone.scores[0], atol=0.01, rtol=0)
+        torch.testing.assert_close(together.images[4], alone.images[0], atol=1e-3, rtol=0)
+
+    def test_works_inside_no_grad(self, attack: Attack, target: nn.Module) -> None:
+        """A caller who evaluates a model often is."""
+        outside = _run(attack, target)
+        with torch.no_grad():
+            assert torch.equal(_run(attack, target).images, outside.images)
+
+    def test_two_classes(self, attack: Attack, case: AttackCase) -> None:
+        """The fewest."""
+        recons = _run(attack, deepcopy(classifier(2, steps=60)), torch.arange(2))
+        assert recons.scores.min() > case.score
+
+    def test_progress_ends_at_the_total(self, attack: Attack, target: nn.Module) -> None:
+        """It never goes back."""
+        calls: list[tuple[int, int]] = []
+        attack.run(
+            target,
+            torch.arange(2),
+            image_shape=SHAPE,
+            generator=torch.Generator(),
+            progress=lambda done, total: calls.append((done, total)),
+        )
+        assert calls == sorted(calls)
+        assert calls[-1][0] == calls[-1][1]
+
+    def test_target_that_needs_contiguous_images(self, attack: Attack, target: nn.Module) -> None:
+        """``view`` refuses what a convolution returns for images in channels_last."""
+        recons, same = _run(attack, _Views(target)), _run(attack, target)
+        assert recons.queries == same.queries + 2
+        torch.testing.assert_close(recons.scores, same.scores, atol=0.01, rtol=0)
+
+    @pytest.mark.parametrize(
+        ("classes", "message"),
+        [
+            (torch.tensor([0, 10]), r"classes must be in \[0, 10\).*largest is 10"),
+            (torch.tensor([-1]), "smallest is -1"),
+            (torch.tensor([], dtype=torch.int64), "R at least 1"),
+            (torch.tensor([[1]]), r"shape \(1, 1\)"),
+            (torch.tensor([1.0]), "float32"),
+        ],
+    )
+    def test_refuses_bad_classes(
+        self, attack: Attack, target: nn.Module, classes: Tensor, message: str
+    ) -> None:
+        """The message says what is wrong with them."""
+        with pytest.raises(ValueError, match=message):
+            _run(attack, target, classes)
+
+    @pytest.mark.parametrize("shape", [(1, 8), (1, 0, 8), (3, 8, 8), (1, 16, 16), (1, 8.0, 8)])
+    def test_refuses_a_bad_image_shape(
+        self, attack: Attack, target: nn.Module, shape: tuple[int, int, int]
+    ) -> None:
+        """Also one that the target does not take."""
+        with pytest.raises(ValueError, match="image_shape"):
+            attack.run(target, ALL, image_shape=shape, generator=torch.Generator())
+
+    @pytest.mark.parametrize("wrong", ["target", "classes", "generator"])
+    def test_refuses_wrong_types(self, attack: Attack, target: nn.Module, wrong: str) -> None:
+        """By name."""
+        right = {"target": target, "classes": ALL, "generator": torch.Generator()}
+        arguments: dict[str, Any] = {**right, wrong: 3}
+        with pytest.raises(TypeError, match=f"{wrong} must be .* got int"):
+            attack.run(arguments.pop("target"), arguments.pop("classes"), image_shape=SHAPE, **arguments)
+
+    def test_refuses_a_target_whose_logits_are_not_finite(self, attack: Attack, target: nn.Module) -> None:
+        """Its training was not finite, and nothing can be said about it."""
+        with torch.no_grad():
+            target.get_submodule("6").get_parameter("bias")[3] = torch.nan
+        with pytest.raises(ValueError, match="not finite"):
+            _run(attack, target)
+
+    @pytest.mark.parametrize("head", [nn.Flatten(0), nn.Linear(10, 1), nn.Unflatten(1, (5, 2))])
+    def test_refuses_a_target_without_logits(
+        self, attack: Attack, target: nn.Module, head: nn.Module
+    ) -> None:
+        """Of at least two classes."""
+        with pytest.raises(ValueError, match=r"logits \(n, K\) with K at least 2"):
+            _run(attack, nn.Sequential(target, head))
+
+
+def _run(attack: Attack, target: nn.Module, classes: Tensor = ALL, seed: int = 0) -> Reconstructions:
+    return attack.run(target, classes, image_shape=SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+def _confidence(target: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    target = deepcopy(target).eval()
+    with torch.no_grad():
+        probabilities: Tensor = target(images).softmax(1)
+    return probabilities[torch.arange(len(labels)), labels]
+
+
+class _Noisy(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.inner(images)
+        return logits + 0.01 * torch.randn_like(logits)
+
+
+class _Views(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(inner.children())
+
+    def forward(self, images: Tensor) -> Tensor:
+        for layer in self.layers:
+            images = images.view(len(images), -1) if isinstance(layer, nn.Flatten) else layer(images)
+        return images

@@ -1,0 +1,56 @@
+"""What plug-ins are tried on: the 8x8 digits of scikit-learn, and a classifier that has learnt them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from dpmi import data
+from dpmi.data import ImageSet, Split
+
+SHAPE = (1, 8, 8)
+
+
+@cache
+def digits() -> Split:
+    """The private images."""
+    return data.load("digits")
+
+
+@cache
+def public_digits() -> ImageSet:
+    """Labelled images of other classes: digits that lie on their side."""
+    test = digits().test
+    return ImageSet(test.images.transpose(2, 3).contiguous(), test.labels)
+
+
+@cache
+def classifier(num_classes: int = 10, steps: int = 300) -> nn.Module:
+    """A convolutional classifier of the first digits, nearly always right on them, left in training mode.
+
+    With Dropout, so that evaluation mode matters, and BatchNorm, whose buffers must not move.
+    """
+    few = digits().train.labels < num_classes
+    images, labels = digits().train.images[few], digits().train.labels[few]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(1, 12, 3, padding=1),
+            nn.BatchNorm2d(12),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(0.1),
+            nn.Linear(192, num_classes),
+        )
+        optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+        for _ in range(steps):
+            rows = torch.randint(len(images), (128,))
+            optimizer.zero_grad()
+            torch.autograd.backward(F.cross_entropy(model(images[rows]), labels[rows]))
+            optimizer.step()
+        optimizer.zero_grad()
+    return model
