@@ -37,3 +37,5 @@ class Results:
     """The spec, as text, to be shown."""
     command: str
     """The command that reruns the study."""
+    matched_on: str | None = None
+    """By what the strengths of the defences were chosen, such as "accuracy 0.97"; None if by the user."""

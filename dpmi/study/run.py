@@ -7,9 +7,10 @@ import platform
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -21,13 +22,12 @@ from joblib import Parallel, delayed
 
 from dpmi import metrics, models
 from dpmi.data.registry import DATA_ROOT_VARIABLE
-from dpmi.metrics import Baselines
 
 from . import executors
 from .results import Results
 from .spec import Job, StudySpec
 from .store import Store, StoreError
-from .trial import is_complete, load, run_job
+from .trial import is_complete, load, run_job, statement, train_model
 
 _UPDATES_PER_SECOND = 4
 Report = Callable[[str, str, int, int], None]
@@ -92,11 +92,8 @@ def run(
     jobs = pending(spec, store)
     if not jobs:
         return []
-    root = os.environ.get(DATA_ROOT_VARIABLE) if root is None else root
-    if root is not None:  # a worker on another machine has its own environment, and its own working folder
-        root = str(Path(root).absolute())
+    root = _absolute(root)
     split = load(spec.data, root)
-    models.build(spec.model, image_shape=split.image_shape, num_classes=split.num_classes, seed=0)
     baselines = metrics.baselines(
         torch.arange(split.num_classes),
         split.train.images,
@@ -104,17 +101,45 @@ def run(
         split.public,
         kind=split.distance,
     )
-    first = [int((split.train.labels == k).nonzero()[0]) for k in range(split.num_classes)]
-    store.save_classes(split.class_names, split.train.images[first].numpy())
-    with (
-        executors.EXECUTORS[executor](workers, address, len(jobs)) as opened,
-        _relay(report, opened.queue) as queue,
-        store.marked() as mark,
-    ):
-        outcomes = Parallel(n_jobs=opened.workers)(
-            delayed(_guarded)(job, mark, baselines, root, queue) for job in jobs
-        )
-    return [outcome for outcome in outcomes if outcome is not None]
+    work = partial(run_job, baselines=baselines, root=root)
+    return _compute(
+        work, jobs, store, root=root, workers=workers, executor=executor, address=address, report=report
+    )
+
+
+def train_models(
+    jobs: Sequence[Job],
+    store: Store,
+    *,
+    root: str | None = None,
+    workers: int | None = None,
+    executor: str = "local",
+    address: str | None = None,
+    report: Report | None = None,
+) -> list[Failure]:
+    """Train the models of these jobs that are not in the store, and attack none.
+
+    Args:
+        jobs: of one data set and one model; their attacks are ignored.
+        store: its folder.
+        root, workers, executor, address, report: as for :func:`run`.
+
+    Returns:
+        The jobs that failed, with the reason.
+
+    Raises:
+        As :func:`run`.
+    """
+    executors.check(executor)
+    store.sweep()
+    missing = [job for job in jobs if store.model_record(job.key) is None]
+    if not missing:
+        return []
+    root = _absolute(root)
+    work = partial(train_model, root=root)
+    return _compute(
+        work, missing, store, root=root, workers=workers, executor=executor, address=address, report=report
+    )
 
 
 def gather(spec: StudySpec, store: Store) -> Results:
@@ -132,10 +157,12 @@ def gather(spec: StudySpec, store: Store) -> Results:
         table.insert(0, "trial", trial.key)
         classes.append(table)
         recons[trial.key] = store.recons(trial.key)
-        statements[trial.key] = model.pop("statement")
+        statements[trial.key] = statement(model.pop("account"), model["delta"], spec.not_accounted)
+        found = {f"diagnostic_{name}": value for name, value in model.pop("diagnostics").items()}
+        model["remarks"] = "; ".join(model["remarks"])
         means = table[[c for c in table if str(c).startswith(("distance", "advantage", "score"))]].mean()
         names = {"label": trial.job.setting, "attack": trial.attack_label}
-        rows.append({"trial": trial.key, **model, **record, **names, **means})
+        rows.append({"trial": trial.key, **model, **found, **record, **names, **means})
     per_class = pd.concat(classes, ignore_index=True) if classes else pd.DataFrame()
     results = Results(
         name=spec.name,
@@ -148,16 +175,47 @@ def gather(spec: StudySpec, store: Store) -> Results:
         planned=len(spec.trials),
         spec_toml=store.spec_text,
         command=shlex.join(["dpmi", "run", f"{store.root}/study.toml", "--out", str(store.root)]),
+        matched_on=spec.matched_on,
     )
     if rows:
         store.save_tables(results.trials, results.per_class)
     return results
 
 
-def _guarded(
-    job: Job, mark: Path, baselines: Baselines, data_root: str | None, queue: Queue[Any] | None
-) -> Failure | None:
-    """Run one job in a worker; what goes wrong in it is told, and does not stop the others.
+def _absolute(root: str | None) -> str | None:
+    """The data root as a worker on another machine finds it, with its own environment and working folder."""
+    root = os.environ.get(DATA_ROOT_VARIABLE) if root is None else root
+    return None if root is None else str(Path(root).absolute())
+
+
+def _compute(
+    work: Callable[..., None],
+    jobs: Sequence[Job],
+    store: Store,
+    *,
+    root: str | None,
+    workers: int | None,
+    executor: str,
+    address: str | None,
+    report: Report | None,
+) -> list[Failure]:
+    """Do the same work for every job, in parallel; ``work`` takes a job, the store, and where to tell progress."""
+    first = jobs[0]
+    split = load(first.data, root)
+    models.build(first.model, image_shape=split.image_shape, num_classes=split.num_classes, seed=0)
+    examples = [int((split.train.labels == k).nonzero()[0]) for k in range(split.num_classes)]
+    store.save_classes(split.class_names, split.train.images[examples].numpy())
+    with (
+        executors.EXECUTORS[executor](workers, address, len(jobs)) as opened,
+        _relay(report, opened.queue) as queue,
+        store.marked() as mark,
+    ):
+        outcomes = Parallel(n_jobs=opened.workers)(delayed(_guarded)(job, mark, work, queue) for job in jobs)
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _guarded(job: Job, mark: Path, work: Callable[..., None], queue: Queue[Any] | None) -> Failure | None:
+    """Work on one job in a worker; what goes wrong in it is told, and does not stop the others.
 
     Raises:
         StoreError: this machine has no such mark, so what it computed would be lost.
@@ -179,7 +237,7 @@ def _guarded(
             queue.put((job.label, what, done, total))
 
     try:
-        run_job(job, Store(mark.parent), baselines, root=data_root, progress=progress)
+        work(job, Store(mark.parent), progress=progress)
     except Exception as error:
         return Failure(job.label, f"{type(error).__name__}: {error}")
     finally:

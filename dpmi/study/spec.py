@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,7 +64,8 @@ class StudySpec(_Strict):
     """A grid of trials: every defence and strength x every attack x every seed.
 
     In the table of a defence or an attack, a list of values is a sweep: one trial for each. ``training``
-    inside a defence's table overrides the study's.
+    inside a defence's table overrides the study's. ``matched_on`` says by what the strengths were chosen, if
+    :mod:`dpmi.study.match` chose them; it is shown, and changes nothing that is computed.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -74,14 +75,15 @@ class StudySpec(_Strict):
     training: TrainingSpec
     defenses: Annotated[tuple[dict[str, Any], ...], _AtLeastOne]
     attacks: Annotated[tuple[dict[str, Any], ...], _AtLeastOne]
+    matched_on: Annotated[str, Field(pattern=r"^(accuracy|epsilon) [0-9][0-9.e+-]*$")] | None = None
 
     @cached_property
     def jobs(self) -> tuple[Job, ...]:
         """One per model to train, in the order of the file, seeds innermost."""
         plugins = [(d, r) for table in self.defenses for d, r in self._defenses(table)]
         found = tuple(a for table in self.attacks for a in _instances(attacks.get, "attacks", table))
-        settings = _told_apart([(d.label, {**_settings(d), **dataclasses.asdict(r)}) for d, r in plugins])
-        attack_labels = _told_apart([(a.name, _settings(a)) for a in found])
+        settings = told_apart([(d.label, {**settings_of(d), **dataclasses.asdict(r)}) for d, r in plugins])
+        attack_labels = told_apart([(a.name, settings_of(a)) for a in found])
         jobs = tuple(
             Job(
                 data=self.data,
@@ -108,12 +110,22 @@ class StudySpec(_Strict):
         """Every trial of every job."""
         return tuple(trial for job in self.jobs for trial in job.trials)
 
+    @property
+    def not_accounted(self) -> tuple[str, ...]:
+        """What this study looked at that is in no epsilon, for the privacy statements of its models."""
+        if self.matched_on is None or not self.matched_on.startswith("accuracy "):
+            return ()
+        return (
+            f"the noise multiplier was chosen so that the model reaches {self.matched_on} on the test set; the models "
+            "that were trained to find it saw the private records too, and are not billed",
+        )
+
     def _defenses(self, table: Mapping[str, Any]) -> Iterator[tuple[Defense, Recipe]]:
         own = dict(table)
         override = own.pop("training", {})
         if not isinstance(override, dict):
             raise SpecError(f"defenses.training is {override!r}: it must be a table of [training]'s keys")
-        training = _validated(TrainingSpec, {**self.training.model_dump(), **override}, "defenses.training")
+        training = validated(TrainingSpec, {**self.training.model_dump(), **override}, "defenses.training")
         for defense in _instances(defenses.get, "defenses", own):
             yield defense, Recipe(**training.model_dump())
 
@@ -141,7 +153,7 @@ class Job:
         return _hash(
             data=self.data.model_dump(),
             model=self.model,
-            defense=_settings(self.defense),
+            defense=settings_of(self.defense),
             recipe=dataclasses.asdict(self.recipe),
             seed=self.seed,
         )
@@ -171,7 +183,7 @@ class Trial:
     @cached_property
     def key(self) -> str:
         """Content hash of everything that the trial depends on: the name of its folder."""
-        return _hash(job=self.job.key, attack=_settings(self.attack))
+        return _hash(job=self.job.key, attack=settings_of(self.attack))
 
     @property
     def label(self) -> str:
@@ -179,8 +191,12 @@ class Trial:
         return f"{self.attack_label} on {self.job.label}"
 
 
-def read(path: Path) -> str:
+def read(path: Path, check: Callable[[str], object] | None = None) -> str:
     """The text of a study file, checked.
+
+    Args:
+        path: of the file.
+        check: called with the text; by default :func:`parse`.
 
     Raises:
         SpecError: the file is missing, is no TOML, or asks for something that does not exist.
@@ -192,7 +208,7 @@ def read(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise SpecError(f"study {path} is not a TOML file: {error}") from error
     try:
-        parse(text)
+        (check or parse)(text)
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
     return text
@@ -204,11 +220,28 @@ def parse(text: str) -> StudySpec:
     Raises:
         SpecError: as for :func:`read`.
     """
+    return checked(load_toml(text))
+
+
+def load_toml(text: str) -> dict[str, Any]:
+    """The document that a text holds, whatever it asks for.
+
+    Raises:
+        SpecError: it is no TOML.
+    """
     try:
-        document = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SpecError(f"not a TOML file: {error}") from error
-    spec = _validated(StudySpec, document)
+
+
+def checked(document: Mapping[str, Any]) -> StudySpec:
+    """The study that a document asks for.
+
+    Raises:
+        SpecError: it asks for something that does not exist.
+    """
+    spec = validated(StudySpec, document)
     if spec.data.name not in data.names():
         raise SpecError(_unknown("data.name", spec.data.name, data.names()))
     if spec.model not in models.names():
@@ -255,7 +288,8 @@ def _typed(where: str, expected: Any, value: Any) -> Any:
         raise SpecError(f"{where} is {value!r}: {_in_toml(error.errors()[0]['msg'])}") from None
 
 
-def _validated(model: type[Model], document: Mapping[str, Any], where: str = "") -> Model:
+def validated(model: type[Model], document: Mapping[str, Any], where: str = "") -> Model:
+    """The document as the model holds it; a SpecError says where it does not fit."""
     try:
         return model.model_validate(document)
     except ValidationError as error:
@@ -293,7 +327,7 @@ def _unknown(where: str, value: object, known: Iterable[str], *, what: str = "na
     return f"{where}: unknown {what} {value!r}{hint} (known: {', '.join(known)})"
 
 
-def _told_apart(plugins: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[str, ...]:
+def told_apart(plugins: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[str, ...]:
     """The label of each, followed by the settings that differ among those with the same label."""
 
     def differing(label: str, settings: Mapping[str, Any]) -> Iterator[str]:
@@ -304,7 +338,8 @@ def _told_apart(plugins: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[str, 
     return tuple(", ".join([label, *differing(label, settings)]) for label, settings in plugins)
 
 
-def _settings(plugin: Defense | Attack) -> dict[str, Any]:
+def settings_of(plugin: Defense | Attack) -> dict[str, Any]:
+    """Name and hyper-parameters."""
     return {"name": plugin.name, **{f.name: getattr(plugin, f.name) for f in dataclasses.fields(plugin)}}
 
 

@@ -3,9 +3,11 @@
 Layout::
 
     study.toml                the spec, as it was given
+    matched.toml              the spec with matched strengths, if :mod:`dpmi.study.match` wrote one
     classes.npz               names of the classes, and a training image of each
     models/<key>/             model.pt, record.json
     trials/<key>/             recons.npy, record.json
+    side-effects/<key>-*.json what :mod:`dpmi.study.side_effects` measured of a model, one file per attack
     trials.csv, trials.parquet, per_class.csv, per_class.parquet
 
 A key is the content hash of everything that the folder's content depends on, so an interrupted study goes on
@@ -30,8 +32,10 @@ import torch
 from torch import nn
 
 _SPEC = "study.toml"
+_MATCHED = "matched.toml"
 _CLASSES = "classes.npz"
 _RECORD = "record.json"
+_SIDE_EFFECTS = "side-effects"
 _PARTIAL = ".partial-"
 
 
@@ -91,9 +95,16 @@ class Store:
         """The text of the spec."""
         return (self.root / _SPEC).read_text(encoding="utf-8")
 
+    def save_matched(self, spec_text: str) -> Path:
+        """Write the spec whose strengths were matched; it is the folder's study from now on."""
+        for name in (_SPEC, _MATCHED):
+            with self._replacing(self.root / name) as temporary:
+                temporary.write_text(spec_text, encoding="utf-8")
+        return self.root / _MATCHED
+
     def sweep(self) -> None:
         """Remove what a killed run left half-written; call it before any run that writes starts."""
-        for folder in (self.root, self.root / "models", self.root / "trials"):
+        for folder in (self.root, *(self.root / kind for kind in ("models", "trials", _SIDE_EFFECTS))):
             for partial in folder.glob(f"{_PARTIAL}*"):
                 shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
 
@@ -164,6 +175,22 @@ class Store:
         except (OSError, ValueError, EOFError) as error:
             raise StoreError(f"{path} is damaged ({error}); delete {path.parent} and run again") from error
         return recons
+
+    def save_side_effect(self, key: str, name: str, record: dict[str, Any]) -> None:
+        """Write one measurement of a trained model, whole or not at all.
+
+        Args:
+            key: of the model.
+            name: of the attack.
+            record: what was measured.
+        """
+        (self.root / _SIDE_EFFECTS).mkdir(exist_ok=True)
+        with self._replacing(self.root / _SIDE_EFFECTS / f"{key}-{name}.json") as temporary:
+            _write_json(temporary, record)
+
+    def side_effect(self, key: str, name: str) -> dict[str, Any] | None:
+        """One measurement of a trained model; None if it is not there."""
+        return _read_json(self.root / _SIDE_EFFECTS / f"{key}-{name}.json")
 
     def save_tables(self, trials: pd.DataFrame, per_class: pd.DataFrame) -> None:
         """Write both tables, as Parquet and as CSV."""

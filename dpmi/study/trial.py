@@ -42,8 +42,34 @@ def is_complete(job: Job, store: Store) -> bool:
     )
 
 
-def run_job(job: Job, store: Store, baselines: Baselines, *, root: str | None, progress: Progress) -> None:
-    """Do what is not yet in the store.
+def train_model(job: Job, store: Store, *, root: str | None, progress: Progress) -> None:
+    """Train the model of a job, unless it is in the store.
+
+    Args:
+        job: the model.
+        store: is written to.
+        root: the data root.
+        progress: called with what is being done, and how much of how much of it is done.
+    """
+    if store.model_record(job.key) is None:
+        split = load(job.data, root)
+        trained = train(
+            job.defense,
+            models.build(
+                job.model, image_shape=split.image_shape, num_classes=split.num_classes, seed=job.seed
+            ),
+            split.train,
+            job.recipe,
+            seed=job.seed,
+            public=split.labelled_public,
+            progress=partial(progress, "training"),
+        )
+        store.save_model(job.key, trained.model, _model_record(job, trained, split))
+    progress("training", 1, 1)
+
+
+def run_job(job: Job, store: Store, *, baselines: Baselines, root: str | None, progress: Progress) -> None:
+    """Train a model and attack it, as far as that is not in the store.
 
     Args:
         job: the model and its attacks.
@@ -54,33 +80,39 @@ def run_job(job: Job, store: Store, baselines: Baselines, *, root: str | None, p
     """
     if is_complete(job, store):
         return
+    train_model(job, store, root=root, progress=progress)
     split = load(job.data, root)
-    model = models.build(
-        job.model, image_shape=split.image_shape, num_classes=split.num_classes, seed=job.seed
-    )
-    if store.model_record(job.key) is None:
-        trained = train(
-            job.defense,
-            model,
-            split.train,
-            job.recipe,
-            seed=job.seed,
-            public=split.labelled_public,
-            progress=partial(progress, "training"),
-        )
-        store.save_model(job.key, trained.model, _model_record(job, trained, split))
-    progress("training", 1, 1)
     # Attack what was stored, not what is at hand: a resumed study attacks the very same model.
-    target = job.defense.build(
-        models.build(job.model, image_shape=split.image_shape, num_classes=split.num_classes, seed=job.seed)
-    ).eval()
-    store.load_weights(job.key, target)
+    target = stored_model(job, store, split)
     for trial in job.trials:
         if store.trial_record(trial.key) is None:
             recons, seconds = _attack(trial, target, split, partial(progress, trial.attack_label))
             record = _trial_record(trial, recons, split, baselines, seconds)
             store.save_trial(trial.key, recons.images.numpy(), record)
         progress(trial.attack_label, 1, 1)
+
+
+def stored_model(job: Job, store: Store, split: Split) -> nn.Module:
+    """The trained model of a job that is in the store, in evaluation mode."""
+    model = job.defense.build(
+        models.build(job.model, image_shape=split.image_shape, num_classes=split.num_classes, seed=job.seed)
+    ).eval()
+    store.load_weights(job.key, model)
+    return model
+
+
+@lru_cache(maxsize=256)  # the trials of one model share their account
+def statement(account: str, delta: float, not_accounted: tuple[str, ...]) -> str:
+    """The privacy statement of a stored model, with what its study says is not accounted, in Markdown.
+
+    Args:
+        account: as :meth:`dpmi.privacy.Account.to_json` wrote it; empty where nothing is promised.
+        delta: of the guarantee.
+        not_accounted: one text each.
+    """
+    if not account:
+        return NO_PROMISE
+    return Account.from_json(account).statement(delta, not_accounted=not_accounted).markdown()
 
 
 def _attack(
@@ -113,6 +145,8 @@ def _model_record(job: Job, trained: Trained, split: Split) -> dict[str, Any]:
         "train_accuracy": accuracy(split.train.images, split.train.labels),
         "test_accuracy": accuracy(split.test.images, split.test.labels),
         "train_seconds": trained.seconds,
+        "diagnostics": trained.diagnostics,
+        "remarks": list(job.defense.remarks()),
         **_privacy_columns(job, trained.account),
     }
 
@@ -131,7 +165,7 @@ def _privacy_columns(job: Job, account: Account | None) -> dict[str, Any]:
             "adjacency": "",
             "accountant": "",
             "steps": job.recipe.steps,
-            "statement": NO_PROMISE,
+            "account": "",
         }
     delta = private.delta
     mechanism, _ = account.ledger.runs[-1]
@@ -149,7 +183,7 @@ def _privacy_columns(job: Job, account: Account | None) -> dict[str, Any]:
         "noise_multiplier": mechanism.noise_multiplier,
         "max_grad_norm": private.max_grad_norm,
         "buckets": account.buckets,
-        "statement": account.statement(delta).markdown(),
+        "account": account.to_json(),
     }
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from unittest import mock
 
 import pandas as pd
 import pytest
@@ -60,17 +59,14 @@ def test_same_numbers_from_two_nodes(cluster: str, tmp_path: Path, in_worker: An
 
     _, local = run_study(SHORT, tmp_path / "local")
 
-    def noted(job: Job, *rest: Any) -> Failure | None:
-        there = importlib.import_module("dpmi.study.run")
-        run_job = there.run_job
-
+    def noted(job: Job, mark: Path, work: Callable[..., None], *rest: Any) -> Failure | None:
         def note(*args: Any, **kwargs: Any) -> None:
             node = ray.get_runtime_context().get_node_id()
             Path(tmp_path, job.key).write_text(f"{node} {os.getpid()} {torch.get_num_threads()}")
-            run_job(*args, **kwargs)
+            work(*args, **kwargs)
 
-        with mock.patch.object(there, "run_job", note):
-            return there._guarded(job, *rest)
+        there = importlib.import_module("dpmi.study.run")
+        return there._guarded(job, mark, note, *rest)  # type: ignore[no-any-return]
 
     in_worker(noted)
     told: dict[str, set[str]] = {}
