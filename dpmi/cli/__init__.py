@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from dpmi.cli import accounting, explain, plan, statement, studies
+from dpmi.cli import accounting, explain, match, plan, statement, studies
 
 app = typer.Typer(
     name="dpmi",
@@ -30,6 +30,7 @@ for command in (
     statement.statement,
     studies.curve,
     studies.run,
+    match.match,
     studies.report,
 ):
     app.command()(command)

@@ -4,6 +4,7 @@ from .accuracy import accuracy, confidence
 from .advantage import Interval, advantage, advantage_over_nearest, confidence_interval, success_rate
 from .baselines import Baselines, baselines
 from .distance import Distances, mia_distance
+from .paired import paired_difference
 
 #: One line per metric, for listings.
 METRICS: dict[str, str] = {
@@ -12,6 +13,7 @@ METRICS: dict[str, str] = {
     "baselines": "MIA distance without a model: blank image, public mean, nearest public image (an oracle)",
     "advantage": "share of the distance without the model that the attack saved, with a bootstrap interval",
     "success_rate": "share of classes with an advantage above 0, with a Clopper-Pearson interval",
+    "paired_difference": "mean difference of two defences over the same seeds, with a paired Student interval",
     "accuracy": "fraction of images that the classifier labels correctly",
     "confidence": "the classifier's probability of an image's label",
 }
@@ -28,5 +30,6 @@ __all__ = [
     "confidence",
     "confidence_interval",
     "mia_distance",
+    "paired_difference",
     "success_rate",
 ]

@@ -1,0 +1,152 @@
+"""``dpmi match``: defences at equal accuracy, or at equal epsilon."""
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dpmi.cli.arguments import DataRoot, Executor, Workers, integer, number
+from dpmi.cli.output import console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from dpmi.study import Failure, Found, Job, Match
+    from dpmi.study.match import Train
+
+
+def match(
+    study: Annotated[
+        Path,
+        typer.Argument(
+            help="A study file. A strength that it leaves out, or gives as a list, is searched; a number is kept."
+        ),
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder of the study; an interrupted match goes on.")],
+    accuracy: Annotated[
+        float | None, typer.Option(parser=number, help="Mean test accuracy in (0, 1), such as 0.97.")
+    ] = None,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(
+            parser=number,
+            help="Instead: epsilon > 0 of one unit, replaced. It takes no training and looks at no data.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(parser=number, help="By how much the accuracy may miss.")
+    ] = 0.005,
+    trials: Annotated[
+        int, typer.Option(parser=integer, help="The most strengths to try, for one defence.")
+    ] = 8,
+    data_root: DataRoot = None,
+    workers: Workers = None,
+    executor: Executor = "local",
+) -> None:
+    """Find the strength at which every defence of a study has the same accuracy, or the same epsilon."""
+    if (accuracy is None) == (epsilon is None):
+        raise ValueError("exactly one of --accuracy and --epsilon is needed")
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers is {workers}; it must be at least 1")
+
+    from dpmi.study import (
+        Found,
+        Store,
+        Target,
+        executors,
+        match_accuracy,
+        match_epsilon,
+        parse_match,
+        read,
+        train_models,
+    )
+
+    target = None if accuracy is None else Target(accuracy, tolerance, trials)
+    executors.check(executor)
+    text = read(study, parse_match)
+    opened = parse_match(text)
+    failures: list[Failure] = []
+    if target is not None:
+        store = Store.create(out, text)
+        root = None if data_root is None else str(data_root)
+        train = partial(train_models, store=store, root=root, workers=workers, executor=executor)
+        outcomes = match_accuracy(opened, store, target, train=_with_progress(opened.name, train))
+        found = {label: outcome for label, outcome in outcomes.items() if isinstance(outcome, Found)}
+        failures = [outcome for outcome in outcomes.values() if not isinstance(outcome, Found)]
+        strengths = {label: outcome.strength for label, outcome in found.items()}
+        console().print(_accuracies(opened, found))
+    else:
+        strengths = match_epsilon(opened, epsilon or 0.0)
+        store = Store.create(out, text)
+        console().print(_epsilons(opened, strengths))
+    for failure in failures:
+        print(f"dpmi: {failure.label}: {' '.join(failure.message.split())}", file=sys.stderr)
+    if strengths:
+        matched_on = f"epsilon {epsilon:g}" if target is None else f"accuracy {target.accuracy:g}"
+        path = store.save_matched(opened.study(matched_on, strengths))
+        print(
+            "run it, which trains none of these again: "
+            + shlex.join(["dpmi", "run", str(path), "--out", str(out)])
+        )
+    if failures:
+        raise SystemExit(1)
+
+
+def _with_progress(name: str, train: Callable[..., list[Failure]]) -> Train:
+    """Shows a bar for every round."""
+    from dpmi.study.progress import StudyProgress
+
+    def with_progress(round_: int, jobs: Sequence[Job]) -> list[Failure]:
+        with StudyProgress(f"{name}, round {round_}", jobs) as progress:
+            return train(jobs, report=progress.report)
+
+    return with_progress
+
+
+def _accuracies(opened: Match, found: Mapping[str, Found]) -> Table:
+    from dpmi.report import words
+    from dpmi.report.tables import t_interval
+
+    table = _table("test accuracy", "trials", "")
+    for candidate in opened.candidates:
+        if candidate.label in found:
+            end = found[candidate.label]
+            accuracy = words.percent_interval(*t_interval(end.accuracies, (0.0, 1.0)))
+            table.add_row(
+                candidate.label,
+                candidate.field,
+                words.setting(end.strength),
+                accuracy,
+                f"{end.trials}",
+                end.note,
+            )
+    return table
+
+
+def _epsilons(opened: Match, strengths: Mapping[str, float]) -> Table:
+    from dpmi.report import words
+
+    table = _table("its epsilon is for")
+    for candidate in opened.candidates:
+        private = candidate.jobs[0].defense.private
+        claim = (
+            "nothing is promised"
+            if private is None
+            else str(words.Claim(private.unit, "replace", private.delta, "tight"))
+        )
+        table.add_row(candidate.label, candidate.field, words.setting(strengths[candidate.label]), claim)
+    return table
+
+
+def _table(*columns: str) -> Table:
+    from rich.table import Table
+
+    return Table("defence", "strength", "", *columns, box=None, header_style="bold", pad_edge=False)
