@@ -110,11 +110,11 @@ class Composition(Defense):
         """Let the parts check their own fields."""
         private = self.private
         if private is not None:
-            others = [part.name for part in self.parts if part is not private]
             private.check_beside(*(part for part in self.parts if part is not private))
-            if self.loss_scope == "batch_coupled" and not private.couples_inside_buckets:
+            coupled = [part.name for part in self.parts if part.loss_scope == "batch_coupled"]
+            if coupled and not private.couples_inside_buckets:
                 raise ValueError(
-                    f"{' and '.join(others)} couples the records of a batch, and the unit of {private.name} is one "
+                    f"{coupled[0]} couples the records of a batch, and the unit of {private.name} is one "
                     f"{private.unit}: no epsilon would hold. Combine it with class-dp or subclass-dp"
                 )
 
