@@ -1,6 +1,7 @@
 """Ways of training a classifier so that it is harder to invert: one file per defence."""
 
 from .base import Defense, Session, Setup
+from .bido import BiDO, BiDOCOCO, BiDOHSIC
 from .bucket_dp import BucketDP, ClassDP, SubclassDP
 from .composition import compose
 from .none import NoDefense
@@ -13,6 +14,9 @@ from .training import Recipe, Trained, check, train
 __all__ = [
     "REGISTRY",
     "Batch",
+    "BiDO",
+    "BiDOCOCO",
+    "BiDOHSIC",
     "BucketDP",
     "ClassDP",
     "Defense",

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dpmi.plugins import Registry
 
 from .base import Defense
+from .bido import BiDOCOCO, BiDOHSIC
 from .bucket_dp import ClassDP, SubclassDP
 from .composition import SEPARATOR, composition
 from .none import NoDefense
 from .record_dp import RecordDP
 
-REGISTRY: Registry[Defense] = Registry("dpmi.defenses", "defence", (NoDefense, RecordDP, ClassDP, SubclassDP))
+REGISTRY: Registry[Defense] = Registry(
+    "dpmi.defenses", "defence", (NoDefense, RecordDP, ClassDP, SubclassDP, BiDOHSIC, BiDOCOCO)
+)
 
 names = REGISTRY.names
 

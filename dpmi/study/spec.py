@@ -283,7 +283,10 @@ def _instances(get: Any, where: str, table: Mapping[str, Any]) -> Iterator[Any]:
 def _typed(where: str, expected: Any, value: Any) -> Any:
     """The value as a field of a plug-in holds it: 1 and 1.0 are one setting, and have one key."""
     try:
-        return TypeAdapter(expected).validate_python(value, strict=True)
+        # A list inside the list of a sweep: TOML has no tuples.
+        return TypeAdapter(expected).validate_python(
+            tuple(value) if isinstance(value, list) else value, strict=True
+        )
     except ValidationError as error:
         raise SpecError(f"{where} is {value!r}: {_in_toml(error.errors()[0]['msg'])}") from None
 
