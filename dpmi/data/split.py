@@ -1,12 +1,13 @@
 """What every data set is once it is loaded: private train and test images, and the attacker's public ones."""
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+
+from dpmi.data.duplicates import digests
 
 Distance = Literal["euclidean", "ssim"]
 
@@ -98,11 +99,11 @@ class Split:
         if self.distance not in get_args(Distance):
             raise ValueError(f"distance must be one of {get_args(Distance)}; got {self.distance!r}")
         self._check_public_classes()
-        train, public = set(digests(self.train.images)), set(digests(self.public))
-        test = list(digests(self.test.images))
+        train, test = list(digests(self.train.images)), list(digests(self.test.images))
+        public = set(digests(self.public))
         _check_disjoint(self.name, "train", train, "the attacker's public images", public)
         _check_disjoint(self.name, "test", test, "the attacker's public images", public)
-        _check_disjoint(self.name, "test", test, "the train images", train)
+        _check_disjoint(self.name, "test", test, "the train images", set(train))
 
     def _check_public_classes(self) -> None:
         if (self.public_labels is None) != (self.public_class_names is None):
@@ -186,9 +187,3 @@ def _check_disjoint(name: str, part: str, own: Iterable[bytes], others: str, the
         raise ValueError(
             f"{shared} {part} images of {name!r} are also among {others}: remove them from one side"
         )
-
-
-def digests(images: Tensor) -> Iterator[bytes]:
-    """Return a digest of each image's pixels: equal exactly when the images are equal."""
-    for pixels in images.detach().cpu().contiguous().flatten(1).numpy():
-        yield hashlib.blake2b(pixels, digest_size=16).digest()

@@ -59,12 +59,34 @@ def test_the_attacker_may_have_no_public_images():
     assert len(a_split(public=torch.empty(0, 1, 4, 4)).public) == 0
 
 
+def test_a_split_names_its_private_classes_for_every_data_set():
+    assert a_split().identities == ("squares/left", "squares/right")
+    assert a_split(collection="shapes").identities == ("shapes/left", "shapes/right")
+
+
+def test_public_images_may_have_classes():
+    assert a_split().labelled_public is None
+    split = a_split(public_labels=LABELS[4:], public_class_names=("shapes/top", "shapes/bottom"))
+    assert torch.equal(split.labelled_public.images, IMAGES[4:])
+    assert split.labelled_public.labels.tolist() == [0, 1]
+
+
+def test_a_test_image_cannot_be_a_train_image():
+    again = torch.cat([IMAGES[2:4], IMAGES[:1]])
+    with pytest.raises(ValueError, match="1 test images of 'squares' are also among the train images"):
+        a_split(test=ImageSet(again, LABELS[:3]))
+
+
 @pytest.mark.parametrize(("part", "image"), [("train", IMAGES[1:2]), ("test", IMAGES[3:4])])
 def test_a_private_image_cannot_be_public(part, image):
     with pytest.raises(
         ValueError, match=f"1 {part} images of 'squares' are also among the attacker's public"
     ):
         a_split(public=torch.cat([IMAGES[4:], image]))
+
+
+def public_classes(labels: torch.Tensor, *names: str) -> dict[str, object]:
+    return {"public_labels": labels, "public_class_names": names or ("shapes/top", "shapes/bottom")}
 
 
 @pytest.mark.parametrize(
@@ -75,6 +97,20 @@ def test_a_private_image_cannot_be_public(part, image):
         ({"public": IMAGES[4:] + 1}, "public must be finite"),
         ({"class_names": ("left",)}, "label 1 of 'squares' has no name: 1 class names"),
         ({"distance": "cosine"}, "got 'cosine'"),
+        ({"public_labels": LABELS[:2]}, "public_class_names of 'squares' must be given together"),
+        ({"public_class_names": ("shapes/top",)}, "must be given together"),
+        (public_classes(LABELS[:3]), r"public_labels must be int64 of shape \(2,\)"),
+        (public_classes(LABELS[:2].int()), "public_labels .* torch.int32"),
+        (public_classes(LABELS[:2] - 1), "public_labels must be 0 or more; the smallest is -1"),
+        (public_classes(LABELS[:2], "shapes/top"), "public label 1 of 'squares' has no name: 1 public class"),
+        (
+            public_classes(LABELS[:2], "shapes/top", "squares/right"),
+            "squares/right of 'squares': private and public at once",
+        ),
+        (
+            public_classes(LABELS[:2], "shapes/top", "shapes/left") | {"collection": "shapes"},
+            "shapes/left of 'squares': private and public at once",
+        ),
     ],
 )
 def test_a_split_refuses_parts_that_disagree(changes, message):
