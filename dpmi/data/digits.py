@@ -21,7 +21,8 @@ def load_digits(*, seed: int = 0) -> Split:
     """Load digits: images (1, 8, 8), 10 classes, 1,197 train, 300 test and 300 public.
 
     The parts are stratified by digit. The public part is held-out images *of the same distribution*, which is
-    the strongest public data an attacker could hope for; ``mnist`` gives the attacker other handwriting.
+    the strongest public data an attacker could hope for; ``mnist`` gives the attacker other handwriting. It
+    has no public labels: its classes are the private ones.
 
     Args:
         seed: which images fall into which part.

@@ -1,5 +1,6 @@
 """Three sets of faces, each person a class, each set's attacker holding faces of other people."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -57,9 +58,11 @@ def load_faces94(
         raise ValueError(f"split must be one of {get_args(Faces94Split)}; got {split!r}")
     shape = {"height": FACES94_HEIGHT, "width": FACES94_WIDTH}
     photos = read_faces94(root, **shape, people=people, dataset="faces94")
-    public = [
-        to_images(read(root, **shape, dataset="faces94").pixels) for read in (read_att_faces, read_gt_faces)
-    ]
+    others = {
+        "att-faces": read_att_faces(root, **shape, dataset="faces94"),
+        "gt-faces": read_gt_faces(root, **shape, dataset="faces94"),
+    }
+    public, public_names = _join(others)
     divide = _by_image if split == "by-image" else _by_photo
     generator = torch.Generator().manual_seed(seed)
     persons = len(photos.names)
@@ -73,10 +76,12 @@ def load_faces94(
         name="faces94",
         train=ImageSet(train.flatten(0, 1), torch.arange(persons).repeat_interleave(FACES94_TRAIN)),
         test=ImageSet(test.flatten(0, 1), torch.arange(persons).repeat_interleave(FACES94_TEST)),
-        public=torch.cat(public),
+        public=public.images,
         class_names=photos.names,
         distance="ssim",
         citation=FACES94_CITATION,
+        public_labels=public.labels,
+        public_class_names=public_names,
     )
 
 
@@ -90,8 +95,8 @@ def load_att_faces(root: Path | None, *, seed: int = 0) -> Split:
         seed: which photographs of a person are held out.
     """
     photos = read_att_faces(root, height=56, width=46, dataset="att-faces")
-    public = read_gt_faces(root, height=56, width=46, dataset="att-faces")
-    return _by_person("att-faces", photos, public, citation=ATT_CITATION, seed=seed)
+    others = {"gt-faces": read_gt_faces(root, height=56, width=46, dataset="att-faces")}
+    return _by_person("att-faces", photos, others, citation=ATT_CITATION, seed=seed)
 
 
 def load_gt_faces(root: Path | None, *, seed: int = 0) -> Split:
@@ -104,8 +109,8 @@ def load_gt_faces(root: Path | None, *, seed: int = 0) -> Split:
         seed: which photographs of a person are held out.
     """
     photos = read_gt_faces(root, height=40, width=30, dataset="gt-faces")
-    public = read_att_faces(root, height=40, width=30, dataset="gt-faces")
-    return _by_person("gt-faces", photos, public, citation=GT_CITATION, seed=seed)
+    others = {"att-faces": read_att_faces(root, height=40, width=30, dataset="gt-faces")}
+    return _by_person("gt-faces", photos, others, citation=GT_CITATION, seed=seed)
 
 
 def _by_image(photos: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -122,18 +127,31 @@ def _by_photo(photos: Tensor, generator: torch.Generator) -> tuple[Tensor, Tenso
     return augment(train, FACES94_TRAIN, generator), augment(test, FACES94_TEST, generator)
 
 
-def _by_person(name: str, photos: Photos, public: Photos, *, citation: str, seed: int) -> Split:
+def _join(others: Mapping[str, Photos]) -> tuple[ImageSet, tuple[str, ...]]:
+    """Join the photographs of several collections: the people numbered on from each to the next, and named."""
+    images, labels, names = [], [], list[str]()
+    for collection, photos in others.items():
+        images.append(to_images(photos.pixels))
+        labels.append(to_labels(photos.people) + len(names))
+        names += [f"{collection}/{name}" for name in photos.names]
+    return ImageSet(torch.cat(images), torch.cat(labels)), tuple(names)
+
+
+def _by_person(name: str, photos: Photos, others: Mapping[str, Photos], *, citation: str, seed: int) -> Split:
     """Hold out the same share of everybody's photographs."""
     images, labels = to_images(photos.pixels), to_labels(photos.people)
     train, test = train_test_split(
         np.arange(len(labels)), test_size=TEST_SHARE, stratify=photos.people, random_state=seed
     )
+    public, public_names = _join(others)
     return Split(
         name=name,
         train=ImageSet(images[train], labels[train]),
         test=ImageSet(images[test], labels[test]),
-        public=to_images(public.pixels),
+        public=public.images,
         class_names=photos.names,
         distance="ssim",
         citation=citation,
+        public_labels=public.labels,
+        public_class_names=public_names,
     )

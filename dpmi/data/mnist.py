@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
 from dpmi.data.characters import read_characters
 from dpmi.data.download import download as fetch
@@ -32,6 +35,13 @@ ARTICLES = (
     "bag",
     "ankle boot",
 )
+DIGITS = tuple(str(digit) for digit in range(10))
+#: MNIST's classes by the names that hold in every data set.
+MNIST_IDENTITIES = tuple(f"mnist/{digit}" for digit in DIGITS)
+#: Digits 0-4 are private, 5-9 public, as the code published with KED-MI and BiDO divides them.
+PRIVATE_DIGITS = 5
+#: MNIST's own side, and the side that the classifiers of KED-MI and BiDO take.
+MNIST_SIDE, PAPERS_SIDE = 28, 32
 
 
 def load_mnist(root: Path | None, *, download: bool = False) -> Split:
@@ -48,14 +58,51 @@ def load_mnist(root: Path | None, *, download: bool = False) -> Split:
     if download:
         fetch(root, "MNIST", "Omniglot")
     train, test = _read(root, "MNIST/raw", dataset="mnist")
+    characters = read_characters(root, dataset="mnist")
+    public_names, public_classes = np.unique(characters.names, return_inverse=True)
     return Split(
         name="mnist",
         train=train,
         test=test,
-        public=to_images(read_characters(root, dataset="mnist").pixels),
-        class_names=tuple(str(digit) for digit in range(10)),
+        public=to_images(characters.pixels),
+        class_names=DIGITS,
         distance="euclidean",
         citation=MNIST_CITATION,
+        public_labels=to_labels(public_classes),
+        public_class_names=tuple(f"omniglot/{name}" for name in public_names),
+    )
+
+
+def load_mnist_half(root: Path | None, *, size: int = PAPERS_SIDE, download: bool = False) -> Split:
+    """Load the two halves of MNIST as KED-MI and BiDO do: digits 0-4 are private, 5-9 the attacker's.
+
+    Images (1, 32, 32), 5 digits, 30,596 train and 5,139 test; judged by Euclidean distance. The 34,265 public
+    images are *all* of digits 5-9, MNIST's test images among them; public label j is digit 5 + j. The papers
+    resize to 32x32; here that is torch's bilinear interpolation, without padding.
+
+    Args:
+        root: holds ``MNIST/raw``.
+        size: 32, or 28 for the images as they are.
+        download: let torchvision fetch MNIST into ``root`` first.
+    """
+    if size not in {MNIST_SIDE, PAPERS_SIDE}:
+        raise ValueError(f"size must be {MNIST_SIDE} or {PAPERS_SIDE}; got {size!r}")
+    if download:
+        fetch(root, "MNIST")
+    parts = _read(root, "MNIST/raw", dataset="mnist-half")
+    train, test = (_where(part, part.labels < PRIVATE_DIGITS, size) for part in parts)
+    public = [_where(part, part.labels >= PRIVATE_DIGITS, size) for part in parts]
+    return Split(
+        name="mnist-half",
+        train=train,
+        test=test,
+        public=torch.cat([part.images for part in public]),
+        class_names=DIGITS[:PRIVATE_DIGITS],
+        distance="euclidean",
+        citation=MNIST_CITATION,
+        public_labels=torch.cat([part.labels for part in public]) - PRIVATE_DIGITS,
+        public_class_names=MNIST_IDENTITIES[PRIVATE_DIGITS:],
+        collection="mnist",
     )
 
 
@@ -71,31 +118,45 @@ def load_fashion_mnist(root: Path | None, *, download: bool = False) -> Split:
     if download:
         fetch(root, "FashionMNIST", "MNIST")
     train, test = _read(root, "FashionMNIST/raw", dataset="fashion-mnist")
+    public = read_mnist_train(root, dataset="fashion-mnist")
     return Split(
         name="fashion-mnist",
         train=train,
         test=test,
-        public=to_images(read_mnist_pixels(root, dataset="fashion-mnist")),
+        public=public.images,
         class_names=ARTICLES,
         distance="euclidean",
         citation=FASHION_CITATION,
+        public_labels=public.labels,
+        public_class_names=MNIST_IDENTITIES,
     )
 
 
-def read_mnist_pixels(root: Path | None, *, dataset: str) -> NDArray[np.uint8]:
-    """Read MNIST's training images, bytes ``(60000, 28, 28)``, as the public part of ``dataset``."""
-    return _read_file(root, "MNIST/raw", "train-images-idx3-ubyte", axes=3, dataset=dataset)
+def read_mnist_train(root: Path | None, *, dataset: str) -> ImageSet:
+    """Read MNIST's 60,000 training images as the public part of ``dataset``."""
+    return _read_part(root, "MNIST/raw", "train", dataset=dataset)
+
+
+def _where(part: ImageSet, rows: Tensor, size: int) -> ImageSet:
+    """Keep some images, resized to ``size`` x ``size``."""
+    images = part.images[rows]
+    if size != MNIST_SIDE:
+        images = functional.interpolate(images, size=(size, size), mode="bilinear")
+    # The weights of a pixel add up to 1 only up to rounding.
+    return ImageSet(images.clamp_(0, 1), part.labels[rows])
 
 
 def _read(root: Path | None, folder: str, *, dataset: str) -> tuple[ImageSet, ImageSet]:
-    train, test = (
-        ImageSet(
-            to_images(_read_file(root, folder, f"{part}-images-idx3-ubyte", axes=3, dataset=dataset)),
-            to_labels(_read_file(root, folder, f"{part}-labels-idx1-ubyte", axes=1, dataset=dataset)),
-        )
-        for part in ("train", "t10k")
+    return _read_part(root, folder, "train", dataset=dataset), _read_part(
+        root, folder, "t10k", dataset=dataset
     )
-    return train, test
+
+
+def _read_part(root: Path | None, folder: str, part: str, *, dataset: str) -> ImageSet:
+    return ImageSet(
+        to_images(_read_file(root, folder, f"{part}-images-idx3-ubyte", axes=3, dataset=dataset)),
+        to_labels(_read_file(root, folder, f"{part}-labels-idx1-ubyte", axes=1, dataset=dataset)),
+    )
 
 
 def _read_file(root: Path | None, folder: str, stem: str, *, axes: int, dataset: str) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ import torch
 
 from dpmi.data.characters import WRITERS, read_characters
 from dpmi.data.download import download as fetch
-from dpmi.data.mnist import read_mnist_pixels
+from dpmi.data.mnist import MNIST_IDENTITIES, read_mnist_train
 from dpmi.data.pixels import to_images, to_labels
 from dpmi.data.split import ImageSet, Split
 
@@ -37,12 +37,15 @@ def load_omniglot(root: Path | None, *, seed: int = 0, download: bool = False) -
     images, labels = to_images(characters.pixels), to_labels(classes)
     held_out = np.random.default_rng(seed).choice(WRITERS, TEST_WRITERS, replace=False) + 1
     test = torch.from_numpy(np.isin(characters.writers, held_out))
+    public = read_mnist_train(root, dataset="omniglot")
     return Split(
         name="omniglot",
         train=ImageSet(images[~test], labels[~test]),
         test=ImageSet(images[test], labels[test]),
-        public=to_images(read_mnist_pixels(root, dataset="omniglot")),
+        public=public.images,
         class_names=tuple(class_names.tolist()),
         distance="euclidean",
         citation=CITATION,
+        public_labels=public.labels,
+        public_class_names=MNIST_IDENTITIES,
     )

@@ -31,6 +31,24 @@ def test_faces94_counts_and_shape(few):
     assert few.public.shape == (400 + 750, 1, 70, 60)
 
 
+def test_the_people_of_two_public_sets_are_numbered_on(data_root, few):
+    assert few.public_labels.bincount().tolist() == [10] * 40 + [15] * 50
+    assert few.public_class_names[:2] == ("att-faces/s1", "att-faces/s2")
+    assert few.public_class_names[40:42] == ("gt-faces/1", "gt-faces/2")
+    photos = read_gt_faces(data_root, height=70, width=60, dataset="faces94").pixels
+    last = few.public[few.public_labels == 89]
+    np.testing.assert_array_equal((last[:, 0] * 255).round().byte().numpy(), photos[-15:])
+
+
+def test_faces94_by_image_shows_the_same_photographs_in_train_and_test(data_root, few):
+    # No image is in both, but nearly every test image is a variant of a photograph that train holds too.
+    nearest = torch.cdist(few.test.images.flatten(1), few.train.images.flatten(1)).amin(1)
+    by_photo = load("faces94", root=data_root, people=4, split="by-photo")
+    unseen = torch.cdist(by_photo.test.images.flatten(1), by_photo.train.images.flatten(1)).amin(1)
+    assert nearest.min() > 0
+    assert nearest.median() < unseen.median()
+
+
 def test_faces94_photographs_are_grey_and_whole(data_root):
     photos = read_faces94(data_root, height=70, width=60, people=2, dataset="faces94")
     ours = torch.from_numpy(photos.pixels[20:] / 255).unsqueeze(1)
@@ -142,5 +160,8 @@ def test_the_small_face_sets_are_split_alike_for_everybody(data_root, name, shap
     assert split.train.labels.bincount().tolist() == [train] * people
     assert split.test.labels.bincount().tolist() == [test] * people
     assert len(split.public) == public
+    (collection,) = {name.split("/")[0] for name in split.public_class_names}
+    assert {name, collection} == {"att-faces", "gt-faces"}
+    assert len(split.public_labels.bincount()) == len(split.public_class_names) == 90 - people
     assert split.distance == "ssim"
     assert not torch.equal(load(name, root=data_root, seed=1).test.images, split.test.images)

@@ -1,8 +1,10 @@
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 
 from dpmi.data import load
 
@@ -33,6 +35,48 @@ def test_mnist_public_images_are_characters_light_on_black(mnist):
     assert mnist.public.flatten(1).amax(1).min() > 0.5
 
 
+def test_mnist_public_classes_are_the_characters(mnist):
+    assert mnist.public_labels.bincount().tolist() == [20] * 242
+    assert mnist.public_class_names[0] == "omniglot/Balinese/character01"
+    assert mnist.identities[3] == "mnist/3"
+
+
+@pytest.fixture(scope="module")
+def half(data_root):
+    return load("mnist-half", root=data_root)
+
+
+def test_mnist_half_counts_are_the_published_ones(half):
+    assert half.train.labels.bincount().tolist() == [5923, 6742, 5958, 6131, 5842]
+    assert len(half.test) == 5139
+    assert half.public_labels.bincount().tolist() == [6313, 6876, 7293, 6825, 6958]
+    assert half.class_names == tuple("01234")
+    assert half.identities == tuple(f"mnist/{digit}" for digit in range(5))
+    assert half.public_class_names == tuple(f"mnist/{digit}" for digit in range(5, 10))
+
+
+def test_mnist_half_is_mnist_resized(mnist, half):
+    assert half.image_shape == (1, 32, 32)
+    ours = half.train.images[:50]
+    own = mnist.train.images[mnist.train.labels < 5][:50]
+    pictures = [Image.fromarray((image[0] * 255).byte().numpy()).convert("F") for image in own]
+    theirs = [np.asarray(picture.resize((32, 32), Image.Resampling.BILINEAR)) / 255 for picture in pictures]
+    np.testing.assert_allclose(ours[:, 0], np.stack(theirs), atol=1e-5)
+
+
+def test_mnist_half_at_28_pixels_holds_every_image_of_mnist_once(mnist, data_root):
+    half = load("mnist-half", root=data_root, size=28)
+    ours = [half.train.images, half.test.images, half.public]
+    theirs = {image.tobytes() for part in (mnist.train, mnist.test) for image in part.images.numpy()}
+    assert {image.tobytes() for part in ours for image in part.numpy()} == theirs
+    assert sum(map(len, ours)) == 70_000 == len(theirs)
+
+
+def test_mnist_half_has_two_sizes(data_root):
+    with pytest.raises(ValueError, match="size must be 28 or 32; got 30"):
+        load("mnist-half", root=data_root, size=30)
+
+
 def test_fashion_mnist(data_root):
     split = load("fashion-mnist", root=data_root)
     assert split.train.labels.bincount().tolist() == [6000] * 10
@@ -42,6 +86,8 @@ def test_fashion_mnist(data_root):
     assert split.train.images.mean().item() == pytest.approx(0.2860, abs=5e-5)
     assert split.train.images.double().std().item() == pytest.approx(0.3530, abs=5e-5)
     assert split.public.mean().item() == pytest.approx(0.1307, abs=5e-5)
+    assert split.public_labels.bincount()[[0, 9]].tolist() == [5923, 5949]
+    assert split.public_class_names[9] == "mnist/9"
 
 
 def test_reading_writes_nothing_into_the_data_root(data_root, mnist):

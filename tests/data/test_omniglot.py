@@ -86,5 +86,8 @@ def test_the_split_is_by_writer(data_root, characters):
     )
     assert (len(train), len(test), train & test) == (15, 5, set())
     assert split.class_names[split.train.labels[0]] == "Balinese/character01"
+    assert split.identities[0] == "omniglot/Balinese/character01"
+    assert split.public_labels.bincount()[[0, 9]].tolist() == [5923, 5949]
+    assert split.public_class_names == tuple(f"mnist/{digit}" for digit in range(10))
     other = load("omniglot", root=data_root, seed=1)
     assert not torch.equal(other.test.images, split.test.images)
