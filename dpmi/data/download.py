@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
+Downloadable = Literal["MNIST", "FashionMNIST", "Omniglot", "CIFAR10", "CelebA"]
 
-def download(root: Path | None, *datasets: Literal["MNIST", "FashionMNIST", "Omniglot"]) -> None:
+
+def download(root: Path | None, *datasets: Downloadable) -> None:
     """Let torchvision fetch and unpack data sets into ``root``; files that are there already are kept.
 
     Without a root nothing is fetched, and the reader that follows says how to name one.

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dpmi.data.celeba import load_celeba
+from dpmi.data.cifar10 import load_cifar10
 from dpmi.data.digits import load_digits
 from dpmi.data.faces import load_att_faces, load_faces94, load_gt_faces
-from dpmi.data.mnist import load_fashion_mnist, load_mnist
+from dpmi.data.folders import FACESCRUB, STANFORD_DOGS, VGGFACE2
+from dpmi.data.mnist import load_fashion_mnist, load_mnist, load_mnist_half
 from dpmi.data.omniglot import load_omniglot
 from dpmi.data.split import Split
 
@@ -23,11 +26,17 @@ class _Dataset(NamedTuple):
 _DATASETS = {
     "digits": _Dataset("8x8 handwritten digits inside scikit-learn; needs no files", load_digits),
     "mnist": _Dataset("28x28 handwritten digits; public: Omniglot", load_mnist),
+    "mnist-half": _Dataset("32x32 handwritten digits 0-4; public: digits 5-9", load_mnist_half),
     "fashion-mnist": _Dataset("28x28 clothing articles; public: MNIST", load_fashion_mnist),
     "omniglot": _Dataset("28x28 characters of 8 alphabets; public: MNIST", load_omniglot),
     "faces94": _Dataset("70x60 grey faces of 152 people, augmented; public: AT&T and GT faces", load_faces94),
     "att-faces": _Dataset("56x46 grey faces of 40 people; public: GT faces", load_att_faces),
     "gt-faces": _Dataset("40x30 grey faces of 50 people; public: AT&T faces", load_gt_faces),
+    "cifar10": _Dataset("32x32 colour photographs of 5 classes; public: the other 5", load_cifar10),
+    "celeba": _Dataset("64x64 colour faces of 1,000 people; public: other people", load_celeba),
+    "facescrub": _Dataset("64x64 colour faces of 100 people; public: other people", FACESCRUB.load),
+    "vggface2": _Dataset("64x64 colour faces of 100 people; public: other people", VGGFACE2.load),
+    "stanford-dogs": _Dataset("64x64 colour dogs of 100 breeds; public: other breeds", STANFORD_DOGS.load),
 }
 
 #: One line per data set, for listings.

@@ -8,9 +8,7 @@ from dpmi.data import DATASETS, load, names
 
 def test_every_name_has_one_line():
     assert names() == list(DATASETS)
-    assert {"digits", "mnist", "fashion-mnist", "omniglot", "faces94", "att-faces", "gt-faces"} <= set(
-        names()
-    )
+    assert set(names()) == {"digits", *FOLDERS}
     assert all(line and "\n" not in line for line in DATASETS.values())
 
 
@@ -26,15 +24,21 @@ def test_an_unknown_option_is_named():
 
 FOLDERS = {
     "mnist": "MNIST/raw",
+    "mnist-half": "MNIST/raw",
     "fashion-mnist": "FashionMNIST/raw",
     "omniglot": "omniglot",
     "faces94": "faces94",
     "att-faces": "att_faces",
     "gt-faces": "gt_faces",
+    "cifar10": "cifar-10-batches-py",
+    "celeba": "celeba",
+    "facescrub": "facescrub",
+    "vggface2": "vggface2/train",
+    "stanford-dogs": "stanford-dogs/Images",
 }
 
 
-@pytest.mark.parametrize("name", sorted(set(names()) - {"digits"}))
+@pytest.mark.parametrize("name", sorted(FOLDERS))
 def test_without_a_root_the_error_says_how_to_name_one(name, monkeypatch):
     monkeypatch.delenv("DPMI_DATA", raising=False)
     with pytest.raises(

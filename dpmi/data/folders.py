@@ -1,0 +1,117 @@
+"""Collections that lie as one folder of image files for each class: FaceScrub, VGGFace2, Stanford Dogs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dpmi.data.files import data_folder, missing
+from dpmi.data.image_files import split_files
+from dpmi.data.split import Distance, Split
+
+SUFFIXES = {".jpg", ".jpeg", ".png"}
+
+
+@dataclass(frozen=True)
+class FolderCollection:
+    """A collection of colour images, of which some classes are private and the others the attacker's.
+
+    Args:
+        name: of the data set.
+        folder: below the data root; holds one folder of jpg and png files for each class, named by it.
+        distance: the MIA distance.
+        citation: who collected the images and where they are published.
+    """
+
+    name: str
+    folder: str
+    distance: Distance
+    citation: str
+
+    def load(
+        self,
+        root: Path | None,
+        *,
+        size: int = 64,
+        private: float = 100,
+        test_share: float = 0.1,
+        public_images: int = 30_000,
+        seed: int = 0,
+    ) -> Split:
+        """Load the collection: images (3, size, size), the private classes in the order of their folders.
+
+        The papers make every class private and give the attacker another collection; images of the same
+        collection, of other classes, are the stronger public data.
+
+        Args:
+            root: the data root.
+            size: the height and width images are fitted to.
+            private: how many classes are private (2 or more), or which share of them (below 1).
+            test_share: of each private class's images, rounded up.
+            public_images: draw so many images of the other classes, or take all if there are fewer.
+            seed: draws the private classes, the test and the public images.
+
+        Raises:
+            ValueError: an option out of range, an empty class folder, a private class of one image, or a file
+                that is not an image.
+            FileNotFoundError: no folder of classes.
+        """
+        holds = "a folder of jpg or png files for each class"
+        folder = data_folder(root, self.folder, dataset=self.name, holds=holds)
+        files = {path.name: _images(path) for path in sorted(folder.iterdir()) if path.is_dir()}
+        if not files:
+            raise missing(folder, dataset=self.name, holds=holds)
+        generator = np.random.default_rng(seed)
+        count = _private_classes(private, len(files))
+        drawn = set(generator.permutation(len(files))[:count].tolist())
+        return split_files(
+            self.name,
+            {name: own for index, (name, own) in enumerate(files.items()) if index in drawn},
+            {name: own for index, (name, own) in enumerate(files.items()) if index not in drawn},
+            size=size,
+            test_share=test_share,
+            public_images=public_images,
+            generator=generator,
+            distance=self.distance,
+            citation=self.citation,
+        )
+
+
+FACESCRUB = FolderCollection(
+    "facescrub",
+    "facescrub",
+    "ssim",
+    "H.-W. Ng, S. Winkler, A data-driven approach to cleaning large face datasets, IEEE International "
+    "Conference on Image Processing, 2014",
+)
+VGGFACE2 = FolderCollection(
+    "vggface2",
+    "vggface2/train",
+    "ssim",
+    "Q. Cao, L. Shen, W. Xie, O. M. Parkhi, A. Zisserman, VGGFace2: a dataset for recognising faces across pose "
+    "and age, IEEE International Conference on Automatic Face & Gesture Recognition, 2018",
+)
+STANFORD_DOGS = FolderCollection(
+    "stanford-dogs",
+    "stanford-dogs/Images",
+    "euclidean",
+    "A. Khosla, N. Jayadevaprakash, B. Yao, L. Fei-Fei, Novel dataset for fine-grained image categorization, "
+    "First Workshop on Fine-Grained Visual Categorization, CVPR, 2011",
+)
+
+
+def _images(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise ValueError(f"{folder} must hold the jpg or png files of a class; it holds none. Remove it.")
+    return files
+
+
+def _private_classes(private: float, classes: int) -> int:
+    count = round(private * classes) if private < 1 else private
+    if not (count == int(count) and 2 <= count <= classes):
+        raise ValueError(
+            f"private must be from 2 to the {classes} classes, or a share below 1 of at least 2 of them; "
+            f"got {private}"
+        )
+    return int(count)

@@ -1,0 +1,157 @@
+"""Splits of image files: some classes are private, images of the others are the attacker's."""
+
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from dpmi.data.duplicates import without
+from dpmi.data.files import missing
+from dpmi.data.pixels import to_labels
+from dpmi.data.split import Distance, ImageSet, Split
+
+Files = Mapping[str, Sequence[Path]]
+"""The image files of each class, by the class's name."""
+
+_Labelled = tuple[int, Path]
+
+
+def split_files(
+    name: str,
+    private: Files,
+    public: Files,
+    *,
+    size: int,
+    test_share: float,
+    public_images: int,
+    generator: np.random.Generator,
+    distance: Distance,
+    citation: str,
+    crop: int | None = None,
+) -> Split:
+    """Divide files into private train, private test and public, and read each part once, in colour.
+
+    Test holds ``ceil(test_share * n)`` of a private class's n images. An image that equals one in train leaves
+    test, and one that equals a private image leaves public: collections from the web hold some twice.
+
+    Args:
+        name: of the data set.
+        private: two files or more for each class.
+        public: any number of files for each class.
+        size: the height and width that images are fitted to.
+        test_share: between 0 and 1.
+        public_images: draw this many of the public images, or take all if there are fewer; 0 or more.
+        generator: draws the test and the public images.
+        distance: the MIA distance.
+        citation: of the data set.
+        crop: cut this many pixels squared from the centre before fitting.
+
+    Raises:
+        ValueError: an option out of range, a private class of one image, or a file that is not an image.
+        FileNotFoundError: a file is not there.
+    """
+    if size < 1:
+        raise ValueError(f"size must be at least 1; got {size}")
+    if not 0 < test_share < 1:
+        raise ValueError(f"test_share must be between 0 and 1; got {test_share}")
+    if public_images < 0:
+        raise ValueError(f"public_images must be 0 or more; got {public_images}")
+    train_files, test_files = hold_out(name, private, test_share, generator)
+    public_files = _draw(public, public_images, generator)
+
+    def read(files: Sequence[_Labelled]) -> tuple[Tensor, Tensor]:
+        labels = torch.tensor([label for label, _ in files], dtype=torch.int64)
+        return read_files([file for _, file in files], size=size, crop=crop, dataset=name), labels
+
+    train, train_labels = read(train_files)
+    test, test_labels = without(*read(test_files), train)
+    images, classes = without(*read(public_files), train, test)
+    # A class of which nothing was drawn must not leave a gap in the labels.
+    kept, public_labels = np.unique(classes.numpy(), return_inverse=True)
+    public_names = list(public)
+    return Split(
+        name=name,
+        train=ImageSet(train, train_labels),
+        test=ImageSet(test, test_labels),
+        public=images,
+        class_names=tuple(private),
+        distance=distance,
+        citation=citation,
+        public_labels=to_labels(public_labels),
+        public_class_names=tuple(f"{name}/{public_names[label]}" for label in kept.tolist()),
+    )
+
+
+def read_files(files: Sequence[Path], *, size: int, crop: int | None, dataset: str) -> Tensor:
+    """Read images, float32 ``(N, 3, size, size)`` in [0, 1], each straight to its place in one tensor.
+
+    An image keeps its proportions: the centre is cut to a square, then resized by Lanczos' filter.
+
+    Raises:
+        ValueError: a file is damaged or not an image.
+        FileNotFoundError: a file is not there.
+    """
+    images = torch.empty(len(files), 3, size, size)
+
+    def fill(row: int) -> None:
+        pixels = np.array(_read_file(files[row], size=size, crop=crop, dataset=dataset))
+        images[row] = torch.from_numpy(pixels).permute(2, 0, 1)
+
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(fill, range(len(files))):
+            pass
+    return images.div_(255)
+
+
+def hold_out(
+    name: str, private: Files, share: float, generator: np.random.Generator
+) -> tuple[list[_Labelled], list[_Labelled]]:
+    """Divide each class's files into train and test, labelled by the place of their class in ``private``."""
+    train, test = list[_Labelled](), list[_Labelled]()
+    for label, (class_name, files) in enumerate(private.items()):
+        if len(files) < 2:
+            raise ValueError(
+                f"private class {class_name!r} of {name!r} must have 2 images or more, for train and for test; "
+                f"it has only {files[0]}"
+            )
+        # Rounded first: 0.1 * 70 is a little more than 7, and its ceiling 8.
+        held_out = min(math.ceil(round(share * len(files), 6)), len(files) - 1)
+        order = generator.permutation(len(files))
+        test += [(label, files[index]) for index in sorted(order[:held_out])]
+        train += [(label, files[index]) for index in sorted(order[held_out:])]
+    return train, test
+
+
+def _draw(public: Files, count: int, generator: np.random.Generator) -> list[_Labelled]:
+    """Draw so many files, kept in the order of classes."""
+    files = [(label, file) for label, own in enumerate(public.values()) for file in own]
+    if len(files) <= count:
+        return files
+    drawn = generator.choice(len(files), count, replace=False)
+    return [files[index] for index in sorted(drawn)]
+
+
+def _read_file(file: Path, *, size: int, crop: int | None, dataset: str) -> Image.Image:
+    try:
+        with Image.open(file) as image:
+            square = image.convert("RGB")
+    except FileNotFoundError:
+        raise missing(file.parent, dataset=dataset, holds=file.name) from None
+    # Pillow reports a broken PNG as a SyntaxError.
+    except (OSError, SyntaxError) as error:
+        raise ValueError(
+            f"{file} is damaged or not an image: {error}. Fetch it again or remove it."
+        ) from error
+    if crop is not None:
+        if min(square.size) < crop:
+            raise ValueError(
+                f"{file} must be at least {crop}x{crop}, which is cut from it; it is {square.size}"
+            )
+        left, top = (square.width - crop) // 2, (square.height - crop) // 2
+        square = square.crop((left, top, left + crop, top + crop))
+    return ImageOps.fit(square, (size, size), method=Image.Resampling.LANCZOS)
