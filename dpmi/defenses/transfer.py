@@ -1,0 +1,168 @@
+"""Transfer learning ([TL-DMI]): the first layers learn from public images only, and private images train the rest.
+
+[TL-DMI] S.-T. Ho, K. J. Hao, K. Chandrasegaran, N.-B. Nguyen, N.-M. Cheung, "Model Inversion Robustness: Can
+Transfer Learning Help?", CVPR 2024.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from bisect import bisect_left
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import accumulate, takewhile
+from typing import ClassVar
+
+from torch import nn
+
+from accountants import checks
+from dpmi.data import ImageSet
+from dpmi.models import head, layer, replace
+
+from .base import Defense, Progress
+from .new_head import replace_head, whole_head
+from .none import NoDefense
+from .training import Recipe, train
+
+_AMOUNTS = ("frozen_fraction", "frozen_parameters", "frozen_through")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer(Defense):
+    """Trains on labelled public images, then freezes the first layers and trains the others on the private ones.
+
+    Layers are frozen whole, in the order in which the model registers them, and never the classification head.
+    Exactly one of the first three fields says how many.
+
+    Args:
+        frozen_fraction: in [0, 1], of the parameters in front of the head: the fewest layers that hold it are
+            frozen. At 1, the head alone is trained on private images.
+        frozen_parameters: at least 0; the fewest layers that hold so many parameters are frozen.
+        frozen_through: this layer and all before it are frozen.
+        pretrain_steps: updates on public images, at least 1; as many as on private ones if None.
+        pretrain_learning_rate: above 0, of these updates; that of the recipe if None.
+    """
+
+    name: ClassVar[str] = "transfer"
+    strength_field: ClassVar[str | None] = "frozen_fraction"
+    strength_range: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
+    needs_pretrained: ClassVar[bool] = True
+
+    frozen_fraction: float | None = None
+    frozen_parameters: int | None = None
+    frozen_through: str | None = None
+    pretrain_steps: int | None = None
+    pretrain_learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field, and that one of three decides."""
+        fraction, rate = self.frozen_fraction, self.pretrain_learning_rate
+        if fraction is not None and not 0 <= checks.real("frozen_fraction", fraction) <= 1:
+            raise ValueError(f"frozen_fraction must be in [0, 1], got {fraction}")
+        if self.frozen_parameters is not None:
+            checks.integer("frozen_parameters", self.frozen_parameters, minimum=0)
+        if self.frozen_through == "":
+            raise ValueError("frozen_through must be the name of a layer, got ''")
+        if self.pretrain_steps is not None:
+            checks.integer("pretrain_steps", self.pretrain_steps, minimum=1)
+        if rate is not None and checks.real("pretrain_learning_rate", rate) <= 0:
+            raise ValueError(f"pretrain_learning_rate must be above 0, got {rate}")
+        given = [field for field in _AMOUNTS if getattr(self, field) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of {', '.join(_AMOUNTS)}; got {' and '.join(given) or 'none'}"
+            )
+
+    @property
+    def strength(self) -> float:
+        """The fraction; NaN where it is not what decides."""
+        return math.nan if self.frozen_fraction is None else self.frozen_fraction
+
+    @property
+    def label(self) -> str:
+        """Name, and what is frozen."""
+        field = next(field for field in _AMOUNTS if getattr(self, field) is not None)
+        amount = getattr(self, field)
+        return (
+            f"{self.name}, {field.replace('_', ' ')} {f'{amount:g}' if isinstance(amount, float) else amount}"
+        )
+
+    def check(self, model: nn.Module, data: ImageSet, public: ImageSet | None) -> None:
+        """Refuse public images that the model of the private ones does not take."""
+        if public is not None and public.images.shape[1:] != data.images.shape[1:]:
+            raise ValueError(
+                f"the public images must have the shape of the private ones, {tuple(data.images.shape[1:])}, "
+                f"got {tuple(public.images.shape[1:])}"
+            )
+
+    def pretrain(
+        self,
+        model: nn.Module,
+        public: ImageSet | None,
+        recipe: Recipe,
+        *,
+        seed: int,
+        progress: Progress | None,
+    ) -> nn.Module:
+        """Train everything but the head on the public classes, under a head for these that is thrown away."""
+        assert public is not None
+        classes = int(public.labels.max()) + 1
+        name = head(model)
+        own = layer(model, name)
+        classifier = deepcopy(model)
+        replace_head(classifier, lambda old: nn.Linear(old.in_features, classes, bias=old.bias is not None))
+        public_recipe = dataclasses.replace(
+            recipe,
+            steps=self.pretrain_steps or recipe.steps,
+            learning_rate=self.pretrain_learning_rate or recipe.learning_rate,
+        )
+        pretrained = train(NoDefense(), classifier, public, public_recipe, seed=seed, progress=progress).model
+        replace(pretrained, name, own)
+        model.load_state_dict(pretrained.state_dict())
+        return model
+
+    def frozen(self, model: nn.Module) -> tuple[str, ...]:
+        """The prefix, as leaf layers, and as parameters of what holds such layers, like a position embedding.
+
+        Raises:
+            ValueError: there is no such layer, or the prefix would reach into the head.
+        """
+        sizes = _sizes(model)
+        names = list(sizes)
+        last = whole_head(model)
+        trunk = list(takewhile(lambda name: not f"{name}.".startswith(f"{last}."), names))
+        held = list(accumulate((sizes[name] for name in trunk), initial=0))
+        if self.frozen_through is not None:
+            layer(model, self.frozen_through)
+            inside = [name for name in names if f"{name}.".startswith(f"{self.frozen_through}.")]
+            end = names.index(inside[-1]) + 1
+        elif self.frozen_parameters is not None:
+            end = bisect_left(held, self.frozen_parameters)
+        else:
+            assert self.frozen_fraction is not None
+            end = bisect_left([count / max(held[-1], 1) for count in held], self.frozen_fraction)
+        if end > len(trunk):
+            raise ValueError(
+                f"{self.label}: the head {last!r} is never frozen, and in front of it the model has "
+                f"{held[-1]} parameters in {len(trunk)} layers; freeze fewer, or take a deeper model"
+            )
+        return tuple(trunk[:end])
+
+    def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:
+        """The number of parameters that private images have trained, |theta_C| of [TL-DMI]."""
+        sizes = _sizes(model)
+        return {
+            "trained_parameters": float(sum(sizes.values()) - sum(sizes[name] for name in self.frozen(model)))
+        }
+
+
+def _sizes(model: nn.Module) -> dict[str, int]:
+    """Numbers of parameters of leaf layers, and of what modules around such hold themselves, in order."""
+    sizes: dict[str, int] = {}
+    for name, module in model.named_modules():
+        if next(module.children(), None) is None:
+            sizes[name] = sum(p.numel() for p in module.parameters())
+        else:
+            sizes.update((own, p.numel()) for own, p in module.named_parameters(prefix=name, recurse=False))
+    return sizes
