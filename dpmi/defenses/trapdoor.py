@@ -1,0 +1,154 @@
+"""Trap-MID ([LC24]): a shortcut to every class, which an inversion finds before it finds the private images.
+
+[LC24] Z.-T. Liu, S.-T. Chen, "Trap-MID: Trapdoor-based Defense against Model Inversion Attacks", NeurIPS 2024.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from accountants import checks
+from dpmi.data import ImageSet
+from dpmi.models import evaluating
+
+from .base import Defense
+from .objective import Batch, Objective
+
+#: Ours: [LC24] takes a second network of the model's architecture, and the model's own optimizer.
+_DISCRIMINATOR_LEARNING_RATE = 1e-3
+
+
+class TrapdoorObjective(Objective):
+    """Learns the triggers and their discriminator beside the model; neither is part of it.
+
+    Args:
+        defense: a :class:`Trapdoor`, or a composition with one.
+        model: as built, not yet wrapped.
+        image_shape: (C, H, W).
+        num_classes: K.
+        seed: of the first triggers, the discriminator, and the classes that images are trapped into.
+    """
+
+    def __init__(
+        self,
+        defense: Defense,
+        model: nn.Module,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        seed: int,
+    ) -> None:
+        super().__init__(defense, model, image_shape, num_classes, seed)
+        self.settings = cast("Trapdoor", defense)
+        self.generator = torch.Generator().manual_seed(seed)
+        device = next(model.parameters()).device
+        self.triggers = torch.rand(num_classes, *image_shape, generator=self.generator).to(device)
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.default_generator.manual_seed(seed)
+            self.discriminator = _discriminator(image_shape[0]).to(device)
+        self.optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=_DISCRIMINATOR_LEARNING_RATE)
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, done: float) -> Tensor:
+        """Update discriminator and triggers by one step each, then take the loss of the model under the new ones."""
+        targets = torch.randint(len(self.triggers), labels.shape, generator=self.generator).to(labels.device)
+        self._update(model, images, targets, done)
+        # One forward pass, so that a BatchNorm sees both kinds of images together, as in [LC24]'s code.
+        both = torch.cat([images, self.trapped(images, targets)])
+        batch = self.run(model, both, torch.cat([labels, targets]), done)
+        n = len(images)
+        clean = Batch(
+            batch.images[:n],
+            labels,
+            batch.logits[:n],
+            {layer: latent[:n] for layer, latent in batch.latents.items()},
+            done,
+        )
+        losses = self.defense.criterion(batch)
+        weight = self.settings.trapdoor_weight
+        return (1 - weight) * losses[:n].mean() + weight * losses[n:].mean() + self.defense.penalty(clean)
+
+    def trapped(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Images (n, C, H, W) with the triggers of the classes ``targets`` (n,) blended in."""
+        ratio = self.settings.blend_ratio
+        return (1 - ratio) * images + ratio * self.triggers[targets]
+
+    def _update(self, model: nn.Module, images: Tensor, targets: Tensor, done: float) -> None:
+        self.triggers.requires_grad_()
+        trapped = self.trapped(images, targets)
+        natural, found = self.discriminator(torch.cat([images, trapped.detach()])).chunk(2)
+        self.optimizer.zero_grad()
+        torch.autograd.backward((_log_loss(natural, 1.0) + _log_loss(found, 0.0)) / 2)
+        self.optimizer.step()
+        with evaluating(model):
+            effect = self.defense.criterion(self.run(model, trapped, targets, done)).mean()
+        loss = effect + _log_loss(self.discriminator(trapped), 1.0)
+        (gradient,) = torch.autograd.grad(loss, self.triggers)
+        # The sign of 0 is 0: triggers of classes that were not drawn stay as they are.
+        stepped = self.triggers.detach() - self.settings.trigger_step * gradient.sign()
+        self.triggers = stepped.clamp(0, 1)
+
+    @torch.no_grad()
+    def summary(self, model: nn.Module, data: ImageSet) -> dict[str, float]:
+        """How often an image with the trigger of another class is taken for that class."""
+        others = torch.randint(1, len(self.triggers), data.labels.shape, generator=self.generator)
+        targets = (data.labels + others.to(data.labels.device)) % len(self.triggers)
+        caught = [
+            model(self.trapped(images, aims)).argmax(1) == aims
+            for images, aims in zip(torch.split(data.images, 256), torch.split(targets, 256), strict=True)
+        ]
+        return {"trapdoor_success": float(torch.cat(caught).double().mean())}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trapdoor(Defense):
+    """Learns a trigger for every class, and teaches the model to answer with that class wherever it is blended in.
+
+    In every update, in the order of [LC24]'s code: images are trapped into classes drawn at random; the discriminator
+    takes a step towards telling them from untouched ones; the triggers take one towards their classes and towards
+    being taken for untouched; the model takes one on the weighted loss of both kinds. [LC24] augments the
+    images too; combine this with a defence that does, if you want it.
+
+    Args:
+        trapdoor_weight: beta in [0, 1), of the loss of trapped images; that of the others is 1 - beta.
+        blend_ratio: alpha in (0, 1], of the trigger in a trapped image.
+        trigger_step: above 0, how far every pixel of a trigger, in [0, 1], moves in one update.
+    """
+
+    name: ClassVar[str] = "trapdoor"
+    strength_field: ClassVar[str | None] = "trapdoor_weight"
+    strength_range: ClassVar[tuple[float, float] | None] = (0.01, 0.9)
+    objective: ClassVar[type[Objective]] = TrapdoorObjective
+
+    trapdoor_weight: float = 0.2  # this and the next two as [LC24]
+    blend_ratio: float = 0.02
+    trigger_step: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        if not 0 <= checks.real("trapdoor_weight", self.trapdoor_weight) < 1:
+            raise ValueError(f"trapdoor_weight must be in [0, 1), got {self.trapdoor_weight}")
+        if not 0 < checks.real("blend_ratio", self.blend_ratio) <= 1:
+            raise ValueError(f"blend_ratio must be in (0, 1], got {self.blend_ratio}")
+        if checks.real("trigger_step", self.trigger_step) <= 0:
+            raise ValueError(f"trigger_step must be above 0, got {self.trigger_step}")
+
+
+def _discriminator(channels: int) -> nn.Sequential:
+    """Logits (n, 1) of images (n, C, H, W) of any size being untouched."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, kernel_size=3, stride=2, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(16, 32, kernel_size=3, stride=2, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, 1),
+    )
+
+
+def _log_loss(logits: Tensor, target: float) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
