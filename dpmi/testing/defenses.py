@@ -33,20 +33,22 @@ class DefenseCase:
     Args:
         settings: the hyper-parameters.
         refused: for every hyper-parameter a value that it refuses, by "<name> must be ..., got <value>".
-        model: name of a classifier for images of 8x8.
+        model: name of a classifier for images of 8x8, or what builds one, always the same.
         recipe: of the training; a second or less of it is enough.
         accuracy: on held-out digits, that the trained model must reach; a tenth is chance.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     refused: Mapping[str, Any] = field(default_factory=dict)
-    model: str = "softmax"
+    model: str | Callable[[], nn.Module] = "softmax"
     recipe: Recipe = field(default_factory=partial(Recipe, steps=40, learning_rate=0.5))
     accuracy: float = 0.7
 
     def fresh_model(self) -> nn.Module:
         """The untrained classifier, always the same."""
-        return models.build(self.model, image_shape=SHAPE, num_classes=10, seed=3)
+        if isinstance(self.model, str):
+            return models.build(self.model, image_shape=SHAPE, num_classes=10, seed=3)
+        return self.model()
 
 
 class DefenseConformance:
@@ -389,7 +391,7 @@ class DefenseConformance:
 
 
 @cache
-def _trained_once(defense: Defense, model: str, recipe: Recipe) -> Trained:
+def _trained_once(defense: Defense, model: str | Callable[[], nn.Module], recipe: Recipe) -> Trained:
     return _fit(defense, DefenseCase(model=model, recipe=recipe))
 
 
