@@ -2,7 +2,7 @@
 
 :func:`write` makes all of them. :mod:`~dpmi.report.tables` and :mod:`~dpmi.report.bounds` have the numbers,
 :mod:`~dpmi.report.words` how each is written, :mod:`~dpmi.report.answer` the conclusion;
-:mod:`~dpmi.report.curve` and :mod:`~dpmi.report.reconstructions` draw.
+:mod:`~dpmi.report.curve`, :mod:`~dpmi.report.tradeoff` and :mod:`~dpmi.report.reconstructions` draw.
 """
 
 from __future__ import annotations
@@ -14,7 +14,18 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from dpmi.report import answer, bounds, cells, curve, html, markdown, reconstructions, tables
+from dpmi.report import (
+    answer,
+    bounds,
+    cells,
+    curve,
+    html,
+    markdown,
+    pairs,
+    reconstructions,
+    tables,
+    tradeoff,
+)
 from dpmi.study.results import Results
 
 __all__ = ["write"]
@@ -23,9 +34,9 @@ __all__ = ["write"]
 def write(results: Results, directory: Path) -> Path:
     """Write ``curve.png``, ``reconstructions.png``, ``summary.md`` and ``report.html`` into ``directory``.
 
-    Returns the path of ``report.html``. Each file appears whole or not at all, so a page that is being looked
-    at survives a rerun. Raises ValueError for a study without a finished trial, and for one that mixes data
-    sets, models or kinds of distance, whose numbers have no common axis.
+    With two defences or more also ``tradeoff.png``. Returns the path of ``report.html``. Each file appears whole or
+    not at all, so a page that is being looked at survives a rerun. Raises ValueError for a study without a finished
+    trial, and for one that mixes data sets, models or kinds of distance, whose numbers have no common axis.
     """
     _check(results)
     summary = tables.summary(results)
@@ -43,6 +54,10 @@ def write(results: Results, directory: Path) -> Path:
         "curve": _png(curve.draw(results)),
         "reconstructions": _png(reconstructions.draw(results)),
     }
+    if pairs.compares(summary):
+        shown["tradeoff"] = cells.tradeoff(summary)
+        shown["differences"] = cells.differences(pairs.differences(results, summary), results.matched_on)
+        pictures["tradeoff"] = _png(tradeoff.draw(results))
     directory.mkdir(parents=True, exist_ok=True)
     for name, png in pictures.items():
         _replace(directory / f"{name}.png", png)

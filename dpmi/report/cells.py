@@ -10,6 +10,7 @@ import pandas as pd
 
 from dpmi.report import words
 from dpmi.report.bounds import PRIORS
+from dpmi.report.pairs import on_front
 from dpmi.report.tables import claim_of, rows_of
 
 
@@ -134,6 +135,71 @@ def _protected(unit: str) -> str:
     if unit == "none":
         return words.MISSING
     return "one class" if unit == "class" else f"one {unit}, not a whole class"
+
+
+def tradeoff(summary: pd.DataFrame) -> Table:
+    """Which models no other one beats in accuracy and distance both."""
+    rows = []
+    for _, settings in summary.groupby("attack", sort=False):
+        front = on_front(settings["test_accuracy"], settings["distance"])
+        rows += [
+            (
+                row.defense,
+                words.setting(row.strength),
+                row.attack,
+                measured(row, "test_accuracy", share=True),
+                measured(row, "distance"),
+                "yes" if best else "no",
+            )
+            for row, best in zip(rows_of(settings), front, strict=True)
+        ]
+    return Table(
+        "Robustness against accuracy. On the Pareto front: no other model is as good in both and better in one, by "
+        "their means alone.",
+        ("Defence", "Strength", "Attack", "Test accuracy", "MIA distance", "On the front"),
+        rows,
+    )
+
+
+def differences(table: pd.DataFrame, matched_on: str | None) -> Table:
+    """How much one model differs from another.
+
+    Args:
+        table: of :func:`dpmi.report.pairs.differences`.
+        matched_on: by what the strengths were chosen; None if by the user.
+    """
+    rows = [
+        (
+            f"{row.label} − {row.reference}",
+            row.attack,
+            f"{row.seeds}",
+            measured(row, "distance"),
+            _clear(row),
+            measured(row, "test_accuracy", share=True).replace("-", "−"),
+        )
+        for row in rows_of(table)
+    ]
+    return Table(
+        "Paired differences, the first model minus the second, trained and attacked with the same seeds"
+        + ("" if matched_on is None else f"; strengths matched on {matched_on}")
+        + ". Mean over classes, then seeds, with the 95 % interval of a paired t-test over seeds.",
+        ("Difference", "Attack", "Seeds", "in MIA distance", "The first is", "in test accuracy"),
+        rows,
+        (
+            "Seeds are what is independent: all classes of a model share its training. The classes are those of the "
+            "data set, and no claim is made about others. Two models of unlike accuracy differ in distance for that "
+            f"reason alone. Each interval stands for itself: of {len(rows)} true differences of 0, about "
+            f"{words.number(len(rows) / 20)} would seem clear by chance.",
+        ),
+    )
+
+
+def _clear(row: Any) -> str:
+    if math.isnan(row.distance_low):
+        return "unknown: one seed"
+    if row.distance_low > 0:
+        return "harder to invert"
+    return "easier to invert" if row.distance_high < 0 else "not clearly different"
 
 
 def accounts(summary: pd.DataFrame) -> Table:

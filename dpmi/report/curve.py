@@ -109,7 +109,7 @@ def _block(
             panel = table
         axis = EpsilonAxis(panel["epsilon"]) if claim.is_guarantee else NameAxis(panel["label"])
         for measure, axes in zip(MEASURES, grid[:, column], strict=True):
-            _frame(axes)
+            frame(axes)
             _reference_lines(axes, table, measure)
             _lines(axes, axis, panel, trials=trials, measure=measure, styles=styles)
             axis.dress(axes)
@@ -140,7 +140,8 @@ def _under(table: pd.DataFrame, claim: Claim) -> pd.Series[bool]:
     return (table[CLAIM] == list(claim)).all(axis=1)
 
 
-def _frame(axes: Axes) -> None:
+def frame(axes: Axes) -> None:
+    """Spines, ticks and grid of a panel."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(RULE)
     axes.tick_params(colors=INK, labelsize=8.5, length=3, color=RULE)

@@ -29,6 +29,7 @@ def render(
         results=results,
         first=results.trials.iloc[0],
         distance=words.DISTANCES[results.trials["distance_kind"].iloc[0]],
+        matched=words.matched(results.matched_on),
         findings=findings,
         tables=tables,
         pictures={name: base64.b64encode(png).decode("ascii") for name, png in pictures.items()},

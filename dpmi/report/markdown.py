@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dpmi.report import words
 from dpmi.report.answer import Finding
 from dpmi.report.cells import Table
 from dpmi.study.results import Results
@@ -10,6 +11,8 @@ from dpmi.study.results import Results
 def render(results: Results, findings: list[Finding], tables: dict[str, Table]) -> str:
     """Return the document; the pictures are linked as its neighbours."""
     parts = [f"# {escape(results.name)}"]
+    if results.matched_on is not None:
+        parts.append(words.matched(results.matched_on))
     finished = len(results.trials)
     if finished < results.planned:
         parts.append(f"**Interrupted: {finished} of {results.planned} trials.**")
@@ -17,6 +20,10 @@ def render(results: Results, findings: list[Finding], tables: dict[str, Table]) 
         parts.append(f"**{escape(finding.verdict)}** {escape(finding.undefended)}".rstrip())
         parts.append("\n".join(f"- {escape(point)}" for point in finding.points))
     parts.append("![Epsilon against MIA distance, advantage and accuracy](curve.png)")
+    if "tradeoff" in tables:
+        parts.append(
+            "![MIA distance and advantage against test accuracy, with the Pareto front](tradeoff.png)"
+        )
     parts.append("![A training image of each class, and what was reconstructed](reconstructions.png)")
     parts += [pipe_table(table) for table in tables.values() if table.rows]
     parts.append(f"```sh\n{results.command}\n```")

@@ -130,3 +130,17 @@ def p_value(value: float) -> str:
     ('0.031', '< 0.001')
     """
     return "< 0.001" if value < 1e-3 else f"{value:.2g}"
+
+
+def matched(matched_on: str | None) -> str:
+    """How the strengths of a study were chosen, as a sentence; empty where the user chose them.
+
+    >>> matched("epsilon 8")
+    'Strengths matched on epsilon 8.'
+    >>> matched("accuracy 0.97")
+    'Strengths matched on accuracy 0.97, measured on the same test set.'
+    """
+    if matched_on is None:
+        return ""
+    tail = ", measured on the same test set" if matched_on.startswith("accuracy") else ""
+    return f"Strengths matched on {matched_on}{tail}."

@@ -17,7 +17,7 @@ from dpmi.study.results import Results
 
 from .conftest import HOSTILE_NAME, SETTINGS, make_results
 
-FILES = {"curve.png", "reconstructions.png", "summary.md", "report.html"}
+FILES = {"curve.png", "tradeoff.png", "reconstructions.png", "summary.md", "report.html"}
 VOID = {"meta", "link", "img", "br"}
 
 
@@ -57,7 +57,7 @@ def parsed(page: str) -> Structure:
     return structure
 
 
-def test_exactly_four_files_and_no_leftovers(directory: Path):
+def test_exactly_these_files_and_no_leftovers(directory: Path):
     assert {path.name for path in directory.iterdir()} == FILES
     assert (directory / "report.html").stat().st_mode & 0o777 == 0o644
 
@@ -99,10 +99,12 @@ def test_the_pictures_in_the_page_are_the_files_beside_it(page: str, directory: 
         for tag, name, value in parsed(page).attributes
         if (tag, name) == ("img", "src")
     ]
-    assert embedded == [(directory / f"{name}.png").read_bytes() for name in ("curve", "reconstructions")]
+    assert embedded == [
+        (directory / f"{name}.png").read_bytes() for name in ("curve", "tradeoff", "reconstructions")
+    ]
     texts = [value for tag, name, value in parsed(page).attributes if (tag, name) == ("img", "alt")]
     assert all(len(text) > 40 for text in texts)
-    assert len(texts) == 2
+    assert len(texts) == 3
 
 
 def test_what_the_user_named_is_escaped(results: Results, tmp_path: Path):
