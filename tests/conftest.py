@@ -7,6 +7,9 @@ import pytest
 
 from accountants import planner
 
+#: A package of its own, whose tests run where it is installed: see test_plugin_package.py.
+collect_ignore = ["plugin_package"]
+
 
 @pytest.fixture(scope="session")
 def calibrated_once() -> Iterator[None]:

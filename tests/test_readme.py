@@ -118,6 +118,7 @@ def test_every_name_of_python_exists() -> None:
     import dpmi.attacks
     import dpmi.data
     import dpmi.defenses
+    import dpmi.testing
     from dpmi.privacy import Partition, PrivacyEngine
 
     known = {"Partition": Partition, "engine": PrivacyEngine, "dpmi": dpmi}

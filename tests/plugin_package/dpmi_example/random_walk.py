@@ -1,0 +1,51 @@
+"""A random walk uphill: an attack that sees nothing but the target's answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from dpmi.attacks import Attack, Found, Progress, Target
+from dpmi.attacks.base import ImageShape, require
+from dpmi.attacks.starts import child_generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomWalk(Attack):
+    """Adds noise to the image of a class, and keeps what the target is surer of.
+
+    Args:
+        iterations: queries per class, at least 1.
+        step_size: standard deviation of the noise in a pixel, above 0.
+    """
+
+    name: ClassVar[str] = "random-walk"
+    requires: ClassVar[frozenset[str]] = frozenset({"probs"})
+
+    iterations: int = 1000
+    step_size: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Check both ranges."""
+        require("iterations", self.iterations, self.iterations >= 1, "at least 1")
+        require("step_size", self.step_size, self.step_size > 0, "above 0")
+
+    def _run(
+        self, target: Target, labels: Tensor, *, image_shape: ImageShape, seed: int, progress: Progress
+    ) -> Found:
+        # One generator for each class: what it draws does not depend on the classes beside it.
+        generators = [child_generator(seed, label, 0) for label in labels.tolist()]
+        best = torch.full((len(labels), *image_shape), 0.5, device=labels.device)
+        confidence = target.confidence(best, labels)
+        used = torch.zeros_like(labels)
+        for done in range(1, self.iterations + 1):
+            noise = torch.stack([torch.randn(image_shape, generator=own) for own in generators])
+            tried = (best + self.step_size * noise.to(best)).clamp(0, 1)
+            found = target.confidence(tried, labels)
+            better = found > confidence
+            best[better], confidence[better], used[better] = tried[better], found[better], done
+            progress(done, self.iterations)
+        return Found(images=best, iterations=used, diverged=torch.zeros_like(labels, dtype=torch.bool))
