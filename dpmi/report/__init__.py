@@ -42,7 +42,8 @@ def write(results: Results, directory: Path) -> Path:
     summary = tables.summary(results)
     correlations = tables.correlations(results.trials)
     kind = results.trials["distance_kind"].iloc[0]
-    findings = answer.findings(summary, correlations, kind)
+    differences = pairs.differences(results, summary)
+    findings = answer.findings(summary, correlations, differences, kind)
     shown = {
         "outcomes": cells.outcomes(summary, kind),
         "baselines": cells.baselines(summary, kind),
@@ -56,7 +57,7 @@ def write(results: Results, directory: Path) -> Path:
     }
     if pairs.compares(summary):
         shown["tradeoff"] = cells.tradeoff(summary)
-        shown["differences"] = cells.differences(pairs.differences(results, summary), results.matched_on)
+        shown["differences"] = cells.differences(differences, results.matched_on)
         pictures["tradeoff"] = _png(tradeoff.draw(results))
     directory.mkdir(parents=True, exist_ok=True)
     for name, png in pictures.items():

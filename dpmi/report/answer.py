@@ -27,8 +27,17 @@ class Finding(NamedTuple):
     points: list[str]
 
 
-def findings(summary: pd.DataFrame, correlations: pd.DataFrame, distance_kind: str) -> list[Finding]:
-    """One finding per attack: each defence against the undefended model, and epsilon's trend."""
+def findings(
+    summary: pd.DataFrame, correlations: pd.DataFrame, differences: pd.DataFrame, distance_kind: str
+) -> list[Finding]:
+    """One finding per attack: each defence against the undefended model, and epsilon's trend.
+
+    Args:
+        summary: of :func:`dpmi.report.tables.summary`.
+        correlations: of :func:`dpmi.report.tables.correlations`.
+        differences: of :func:`dpmi.report.pairs.differences`.
+        distance_kind: a key of ``words.DISTANCES``.
+    """
     found = []
     for attack, rows in summary.groupby("attack", sort=False):
         trends = rows_of(correlations[correlations["attack"] == attack])
@@ -39,7 +48,10 @@ def findings(summary: pd.DataFrame, correlations: pd.DataFrame, distance_kind: s
             found.append(Finding(verdict, "", points))
             continue
         defenses = dict(list(rows[rows["defense"] != "none"].groupby("defense", sort=False)))
-        points = [_defence(str(name), mine, undefended) for name, mine in defenses.items()] + points
+        paired = differences[
+            (differences["attack"] == attack) & (differences["reference"] == undefended.label)
+        ]
+        points = [_defence(str(name), mine, undefended, paired) for name, mine in defenses.items()] + points
         verdict = _verdict(str(attack), {str(name): mine for name, mine in defenses.items()}, undefended)
         found.append(Finding(verdict, _undefended(undefended, distance_kind), points))
     return found
@@ -106,17 +118,18 @@ def _undefended(row: Any, distance_kind: str) -> str:
     return text
 
 
-def _defence(defense: str, rows: pd.DataFrame, undefended: Any) -> str:
+def _defence(defense: str, rows: pd.DataFrame, undefended: Any, paired: pd.DataFrame) -> str:
     """The most accurate strength among those that clearly raise the distance, or that none does."""
     settings = list(rows_of(rows))
     verdicts = [difference(row, undefended, "distance") for row in settings]
     raising = [row for row, verdict in zip(settings, verdicts, strict=True) if verdict == 1]
     if raising:
         row = max(raising, key=lambda row: row.test_accuracy)
+        change = next(rows_of(paired[paired["label"] == row.label]))
         return (
             f"Of {_strengths(len(settings))} of {defense}, {len(raising)} clearly raised the distance; "
             f"the most accurate of these is {row.label}{_epsilon(row)}: "
-            f"distance {_against(row, undefended, 'distance')}; "
+            f"distance {_against(row, undefended, 'distance')}, paired difference {measured(change, 'distance')}; "
             # The bootstrap is too narrow for few seeds, so the advantage is stated and not judged.
             f"advantage {measured(row, 'advantage')} against {measured(undefended, 'advantage')}; "
             f"test accuracy {_against(row, undefended, 'test_accuracy')}."

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dpmi.report import answer, tables
+from dpmi.report import answer, pairs, tables
+from dpmi.report.cells import measured
 from dpmi.study.results import Results
 
 from .conftest import SETTINGS, make_results
 
 
 def findings(results: Results) -> list[answer.Finding]:
-    return answer.findings(tables.summary(results), tables.correlations(results.trials), "euclidean")
+    summary = tables.summary(results)
+    correlations = tables.correlations(results.trials)
+    return answer.findings(summary, correlations, pairs.differences(results, summary), "euclidean")
 
 
 def text(finding: answer.Finding) -> str:
@@ -26,6 +29,15 @@ def test_a_defence_is_credited_only_where_intervals_are_apart(results: Results):
     assert "epsilon 1.02 to 9.84 for one record (replace-one, delta = 1e-5, tight)" in record
     assert "Of 3 strengths of subclass-dp, 3 clearly raised the distance" in subclass
     assert "epsilon 15.93 for one subclass (replace-one, delta = 1e-3, tight)" in subclass
+
+
+def test_what_is_claimed_has_its_paired_interval_beside_it(results: Results):
+    subclass = findings(results)[0].points[1]
+    table = pairs.differences(results, tables.summary(results))
+    (row,) = tables.rows_of(table[table["label"] == "subclass-dp, noise 1.6"])
+    assert row.distance_low > 0
+    assert f"the most accurate of these is {row.label} " in subclass
+    assert f"clearly higher, paired difference {measured(row, 'distance')}; advantage" in subclass
 
 
 def test_a_trend_is_claimed_only_where_it_is_significant(results: Results):
