@@ -5,6 +5,7 @@ another's records.
 """
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,9 @@ def cnn(image_shape: ImageShape, num_classes: int, activation: type[nn.Module]) 
         nn.MaxPool2d(kernel_size=2, stride=1),
         nn.Flatten(),
     ]
-    width = _width(body, image_shape)
-    return nn.Sequential(*body, nn.Linear(width, 32), activation(), nn.Linear(32, num_classes))
+    return nn.Sequential(
+        *body, nn.Linear(width(body, image_shape), 32), activation(), nn.Linear(32, num_classes)
+    )
 
 
 def cnn_small(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
@@ -45,8 +47,9 @@ def cnn_small(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
         nn.MaxPool2d(2),
         nn.Flatten(),
     ]
-    width = _width(body, image_shape)
-    return nn.Sequential(*body, nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, num_classes))
+    return nn.Sequential(
+        *body, nn.Linear(width(body, image_shape), 64), nn.ReLU(), nn.Linear(64, num_classes)
+    )
 
 
 class Affine(nn.Module):
@@ -84,9 +87,12 @@ def cnn_compact(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
         nn.MaxPool2d(2),
         nn.Flatten(),
     ]
-    width = _width(body, image_shape)
     return nn.Sequential(
-        *body, nn.Linear(width, 32), nn.Tanh(), nn.Linear(32, num_classes), Affine(scale=4.0)
+        *body,
+        nn.Linear(width(body, image_shape), 32),
+        nn.Tanh(),
+        nn.Linear(32, num_classes),
+        Affine(scale=4.0),
     )
 
 
@@ -115,7 +121,11 @@ def mlp(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
     )
 
 
-def _width(body: list[nn.Module], image_shape: ImageShape) -> int:
-    """How many features per image leave ``body``, which ends in Flatten."""
+def width(body: Iterable[nn.Module], image_shape: ImageShape) -> int:
+    """How many features per image leave ``body``."""
+    # BatchNorm has no variance of one value per channel, which is what some leave of one image, and takes statistics.
+    layers = nn.Sequential(*body).eval()
     with torch.no_grad():
-        return int(nn.Sequential(*body)(torch.zeros(1, *image_shape)).shape[1])
+        features = layers(torch.zeros(1, *image_shape)).numel()
+    layers.train()
+    return int(features)

@@ -1,22 +1,32 @@
 """Building a classifier by name, its weights drawn from a seed of their own."""
 
+from __future__ import annotations
+
+import difflib
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import torch
+from opacus.validators import ModuleValidator
 from torch import nn
 
-from dpmi.models.layers import ImageShape, cnn, cnn_compact, cnn_small, mlp, softmax, softmax_normalized
+from .faces import cnn_faces, improved_residual
+from .layers import ImageShape, cnn, cnn_compact, cnn_small, mlp, softmax, softmax_normalized
+from .papers import lenet3, mcnn, resnet34, scnn, vgg16
+from .vision import PREFIX, check_torchvision, torchvision_classifier
+
+GROUPNORM = "+groupnorm"
+"""Behind the name of a model, it makes its BatchNorm GroupNorm, which couples no records."""
 
 
 class _Model(NamedTuple):
     description: str
     smallest_side: int
-    layers: Callable[[ImageShape, int], nn.Sequential]
+    layers: Callable[[ImageShape, int], nn.Module]
 
     def fits(self, image_shape: tuple[int, ...]) -> bool:
-        return len(image_shape) == 3 and image_shape[0] >= 1 and min(image_shape[1:]) >= self.smallest_side
+        return _is_image_shape(image_shape) and min(image_shape[1:]) >= self.smallest_side
 
 
 _MODELS = {
@@ -37,6 +47,27 @@ _MODELS = {
         "softmax regression on images of mean 0 and variance 1", 1, softmax_normalized
     ),
     "mlp": _Model("one hidden layer of 3,000 sigmoid units (Fredrikson et al.)", 1, mlp),
+    "cnn-faces": _Model("four convolutions with GroupNorm (56x46, 70x60: grey faces)", 16, cnn_faces),
+    "lenet3": _Model("two convolutions, two fully connected layers (28x28: GMI)", 4, lenet3),
+    "mcnn": _Model("three convolutions, BatchNorm (32x32: target of KED-MI and BiDO)", 32, mcnn),
+    "scnn": _Model("five convolutions, BatchNorm (32x32: evaluator of KED-MI and BiDO)", 32, scnn),
+    "vgg16": _Model("VGG16 with BatchNorm and one head (64x64: faces)", 32, vgg16),
+    "resnet34": _Model("ResNet-34 with an embedding (64x64: faces, VMI)", 16, resnet34),
+    "ir152": _Model(
+        "improved residual network, 152 layers (64x64: faces)",
+        16,
+        partial(improved_residual, blocks=(3, 8, 36, 3)),
+    ),
+    "facenet64": _Model(
+        "improved residual network, 50 layers (64x64: faces)",
+        16,
+        partial(improved_residual, blocks=(3, 4, 14, 3)),
+    ),
+    "facenet112": _Model(
+        "the same at the size of evaluators (112x112: faces)",
+        112,
+        partial(improved_residual, blocks=(3, 4, 14, 3)),
+    ),
 }
 
 #: One line per model, for listings.
@@ -44,33 +75,70 @@ MODELS: dict[str, str] = {name: model.description for name, model in _MODELS.ite
 
 
 def names() -> list[str]:
-    """Return the names that :func:`build` takes."""
+    """Return the names of dpmi's own models; :func:`build` takes torchvision's too."""
     return list(MODELS)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that :func:`build` does not take.
+
+    Raises:
+        ValueError: names the nearest ones.
+    """
+    own = name.removesuffix(GROUPNORM)
+    if own.startswith(PREFIX):
+        check_torchvision(own)
+    elif own not in MODELS:
+        near = difflib.get_close_matches(own, MODELS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"unknown model {name!r}{hint} (known: {', '.join(names())}; torchvision's as {PREFIX}resnet18; any with "
+            f"{GROUPNORM})"
+        )
 
 
 def build(name: str, *, image_shape: tuple[int, int, int], num_classes: int, seed: int) -> nn.Module:
     """Build a classifier that maps images ``(n, C, H, W)`` in [0, 1] to logits ``(n, num_classes)``.
 
     Args:
-        name: one of :func:`names`.
+        name: one of :func:`names`, or ``torchvision/`` and a classifier of torchvision's, such as
+            ``torchvision/vit_b_16``; ``+groupnorm`` behind it replaces every BatchNorm by GroupNorm.
         image_shape: (C, H, W).
         num_classes: K, at least 2.
         seed: decides the initial weights; the global generators are neither read nor moved.
 
     Returns:
-        An ``nn.Sequential`` on the CPU, in training mode.
+        A module on the CPU, in training mode; its last linear layer is the classification head.
 
     Raises:
-        ValueError: an unknown name, fewer than two classes, or images too small for the model.
+        ValueError: an unknown name, fewer than two classes, or images of a size that the model does not take.
 
     >>> model = build("softmax", image_shape=(1, 8, 8), num_classes=10, seed=0)
     >>> sum(p.numel() for p in model.parameters())
     650
     """
-    if name not in _MODELS:
-        raise ValueError(f"unknown model {name!r}; the models are {', '.join(names())}")
+    check_name(name)
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2; got {num_classes}")
+    own = name.removesuffix(GROUPNORM)
+    if own.startswith(PREFIX):
+        if not _is_image_shape(image_shape):
+            raise ValueError(f"model {name!r} takes images (C, H, W); got image_shape={tuple(image_shape)}")
+        layers: Callable[[ImageShape, int], nn.Module] = partial(torchvision_classifier, own)
+    else:
+        layers = _fitting(own, image_shape).layers
+    # torch.manual_seed would seed the GPUs too, which this fork does not restore.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        model = layers(image_shape, num_classes)
+        if name.endswith(GROUPNORM):
+            model = ModuleValidator.fix(model)
+        # In channels_last, convolutions of few channels train 1.6 to 2.6 times as fast on a CPU.
+        return model.to(memory_format=torch.channels_last)
+
+
+def _fitting(name: str, image_shape: ImageShape) -> _Model:
+    """The model, if it takes such images."""
     model = _MODELS[name]
     if not model.fits(image_shape):
         fitting = [other for other, entry in _MODELS.items() if entry.fits(image_shape)]
@@ -78,8 +146,8 @@ def build(name: str, *, image_shape: tuple[int, int, int], num_classes: int, see
             f"model {name!r} takes images (C, H, W) with H and W at least {model.smallest_side}; "
             f"got image_shape={tuple(image_shape)}, which fits {', '.join(fitting) or 'no model'}"
         )
-    # torch.manual_seed would seed the GPUs too, which this fork does not restore.
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)
-        # In channels_last, convolutions of few channels train 1.6 to 2.6 times as fast on a CPU.
-        return model.layers(image_shape, num_classes).to(memory_format=torch.channels_last)
+    return model
+
+
+def _is_image_shape(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and min(shape) >= 1

@@ -1,0 +1,90 @@
+"""Torchvision's classifiers by name, for any number of channels and classes."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, TypeVar
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models import get_model, list_models
+
+from .layers import ImageShape
+from .observe import evaluating
+
+PREFIX = "torchvision/"
+"""In front of torchvision's own name, as in ``torchvision/resnet18``."""
+
+#: Not built: their second heads return a second result.
+_AUXILIARY = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def check_torchvision(name: str) -> None:
+    """Refuse a name that torchvision has no classifier for.
+
+    Raises:
+        ValueError: names the nearest ones.
+    """
+    known = [PREFIX + own for own in _classifiers()]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3) or [f"{PREFIX}resnet18", f"{PREFIX}vit_b_16"]
+        raise ValueError(f"unknown model {name!r}; the nearest of torchvision's are {', '.join(near)}")
+
+
+def torchvision_classifier(name: str, image_shape: ImageShape, num_classes: int) -> nn.Module:
+    """Build a classifier of torchvision's with initial weights.
+
+    Args:
+        name: with the prefix.
+        image_shape: (C, H, W). Networks that are made for one size are made for this one.
+        num_classes: K.
+
+    Raises:
+        ValueError: an unknown name, or images of a size that the network does not take.
+    """
+    check_torchvision(name)
+    own = name.removeprefix(PREFIX)
+    channels, height, side = image_shape
+    options: dict[str, Any] = dict(_AUXILIARY.get(own, {}))
+    if own.startswith("vit_"):
+        options["image_size"] = height
+    elif own.startswith("maxvit_"):
+        options["input_size"] = (height, side)
+    try:
+        model: nn.Module = get_model(own, weights=None, num_classes=num_classes, **options)
+        take_channels(model, channels)
+        with evaluating(model), torch.no_grad():
+            model(torch.zeros(1, *image_shape))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"model {name!r} does not take images (C, H, W) = {tuple(image_shape)}: {reason}"
+        ) from error
+    return model
+
+
+def take_channels(model: Model, channels: int) -> Model:
+    """Give the first convolution of ``model`` so many input channels; see :func:`for_channels`."""
+    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+    first.weight = nn.Parameter(for_channels(first.weight.detach(), channels))
+    first.in_channels = channels
+    return model
+
+
+def for_channels(weight: Tensor, channels: int) -> Tensor:
+    """The kernels (out, 3, ...) of a colour image's convolution as kernels (out, ``channels``, ...).
+
+    What the convolution gives for a grey image stays the same, however many channels hold copies of it.
+    """
+    colours = weight.shape[1]
+    if channels == colours:
+        return weight
+    return weight.mean(1, keepdim=True).expand(-1, channels, -1, -1) * (colours / channels)
+
+
+def _classifiers() -> list[str]:
+    found: list[str] = list_models(module=torchvision.models)
+    return found
