@@ -20,14 +20,14 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
-from dpmi import metrics, models
+from dpmi import metrics
 from dpmi.data.registry import DATA_ROOT_VARIABLE
 
 from . import executors
 from .results import Results
 from .spec import Job, StudySpec
 from .store import Store, StoreError
-from .trial import is_complete, load, run_job, statement, train_model
+from .trial import is_complete, load, run_job, statement, train_model, untrained_model
 
 _UPDATES_PER_SECOND = 4
 Report = Callable[[str, str, int, int], None]
@@ -81,7 +81,7 @@ def run(
         The jobs that failed, with the reason; empty if the study is complete.
 
     Raises:
-        ValueError, FileNotFoundError: the data cannot be loaded, or the model does not take such images.
+        ValueError, FileNotFoundError: the data cannot be loaded, or the model does not take such images or weights.
         ValueError: there is no such executor.
         RuntimeError: Ray is not installed, or one of its workers died; what is complete is kept.
         ConnectionError: there is no Ray cluster at the address.
@@ -92,7 +92,7 @@ def run(
     jobs = pending(spec, store)
     if not jobs:
         return []
-    root = _absolute(root)
+    root = absolute(root)
     split = load(spec.data, root)
     baselines = metrics.baselines(
         torch.arange(split.num_classes),
@@ -102,7 +102,7 @@ def run(
         kind=split.distance,
     )
     work = partial(run_job, baselines=baselines, root=root)
-    return _compute(
+    return compute(
         work, jobs, store, root=root, workers=workers, executor=executor, address=address, report=report
     )
 
@@ -135,9 +135,9 @@ def train_models(
     missing = [job for job in jobs if store.model_record(job.key) is None]
     if not missing:
         return []
-    root = _absolute(root)
+    root = absolute(root)
     work = partial(train_model, root=root)
-    return _compute(
+    return compute(
         work, missing, store, root=root, workers=workers, executor=executor, address=address, report=report
     )
 
@@ -182,13 +182,13 @@ def gather(spec: StudySpec, store: Store) -> Results:
     return results
 
 
-def _absolute(root: str | None) -> str | None:
+def absolute(root: str | None) -> str | None:
     """The data root as a worker on another machine finds it, with its own environment and working folder."""
     root = os.environ.get(DATA_ROOT_VARIABLE) if root is None else root
     return None if root is None else str(Path(root).absolute())
 
 
-def _compute(
+def compute(
     work: Callable[..., None],
     jobs: Sequence[Job],
     store: Store,
@@ -202,7 +202,9 @@ def _compute(
     """Do the same work for every job, in parallel; ``work`` takes a job, the store, and where to tell progress."""
     first = jobs[0]
     split = load(first.data, root)
-    models.build(first.model, image_shape=split.image_shape, num_classes=split.num_classes, seed=0)
+    to_train = next((job for job in jobs if store.model_record(job.key) is None), None)
+    if to_train is not None:
+        untrained_model(to_train, split)
     examples = [int((split.train.labels == k).nonzero()[0]) for k in range(split.num_classes)]
     store.save_classes(split.class_names, split.train.images[examples].numpy())
     with (

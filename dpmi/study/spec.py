@@ -64,7 +64,9 @@ class StudySpec(_Strict):
     """A grid of trials: every defence and strength x every attack x every seed.
 
     In the table of a defence or an attack, a list of values is a sweep: one trial for each. ``training``
-    inside a defence's table overrides the study's. ``matched_on`` says by what the strengths were chosen, if
+    inside a defence's table overrides the study's. ``weights`` is what training starts from, as in
+    :func:`dpmi.models.load_weights`: "torchvision", or a file, by its absolute path if other machines compute too;
+    who puts other weights into the file starts a new study. ``matched_on`` says by what the strengths were chosen, if
     :mod:`dpmi.study.match` chose them; it is shown, and changes nothing that is computed.
     """
 
@@ -72,6 +74,7 @@ class StudySpec(_Strict):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], _AtLeastOne]
     data: DataSpec
     model: str
+    weights: Annotated[str, Field(min_length=1)] | None = None
     training: TrainingSpec
     defenses: Annotated[tuple[dict[str, Any], ...], _AtLeastOne]
     attacks: Annotated[tuple[dict[str, Any], ...], _AtLeastOne]
@@ -88,6 +91,7 @@ class StudySpec(_Strict):
             Job(
                 data=self.data,
                 model=self.model,
+                weights=self.weights,
                 defense=defense,
                 recipe=recipe,
                 seed=seed,
@@ -113,12 +117,15 @@ class StudySpec(_Strict):
     @property
     def not_accounted(self) -> tuple[str, ...]:
         """What this study looked at that is in no epsilon, for the privacy statements of its models."""
-        if self.matched_on is None or not self.matched_on.startswith("accuracy "):
-            return ()
-        return (
-            f"the noise multiplier was chosen so that the model reaches {self.matched_on} on the test set; the models "
-            "that were trained to find it saw the private records too, and are not billed",
-        )
+        found = []
+        if self.weights is not None:
+            found.append(f"the records that the weights {self.weights} had seen, from which training started")
+        if self.matched_on is not None and self.matched_on.startswith("accuracy "):
+            found.append(
+                f"the noise multiplier was chosen so that the model reaches {self.matched_on} on the test set; the "
+                "models that were trained to find it saw the private records too, and are not billed"
+            )
+        return tuple(found)
 
     def _defenses(self, table: Mapping[str, Any]) -> Iterator[tuple[Defense, Recipe]]:
         own = dict(table)
@@ -140,6 +147,7 @@ class Job:
 
     data: DataSpec
     model: str
+    weights: str | None = None
     defense: Defense
     recipe: Recipe
     seed: int
@@ -150,9 +158,12 @@ class Job:
     @cached_property
     def key(self) -> str:
         """Content hash of everything that the trained model depends on."""
+        # The models of studies from before there were weights keep their keys.
+        weights = {} if self.weights is None else {"weights": self.weights}
         return _hash(
             data=self.data.model_dump(),
             model=self.model,
+            **weights,
             defense=settings_of(self.defense),
             recipe=dataclasses.asdict(self.recipe),
             seed=self.seed,
@@ -244,8 +255,12 @@ def checked(document: Mapping[str, Any]) -> StudySpec:
     spec = validated(StudySpec, document)
     if spec.data.name not in data.names():
         raise SpecError(_unknown("data.name", spec.data.name, data.names()))
-    if spec.model not in models.names():
-        raise SpecError(_unknown("model", spec.model, models.names()))
+    try:
+        models.check_name(spec.model)
+        if spec.weights is not None:
+            models.check_source(spec.weights, spec.model)
+    except ValueError as error:
+        raise SpecError(f"model: {error}") from error
     _ = spec.jobs  # every plug-in and every hyper-parameter is checked here, before anything runs
     return spec
 

@@ -55,9 +55,7 @@ def train_model(job: Job, store: Store, *, root: str | None, progress: Progress)
         split = load(job.data, root)
         trained = train(
             job.defense,
-            models.build(
-                job.model, image_shape=split.image_shape, num_classes=split.num_classes, seed=job.seed
-            ),
+            untrained_model(job, split),
             split.train,
             job.recipe,
             seed=job.seed,
@@ -92,13 +90,29 @@ def run_job(job: Job, store: Store, *, baselines: Baselines, root: str | None, p
         progress(trial.attack_label, 1, 1)
 
 
+def untrained_model(job: Job, split: Split) -> nn.Module:
+    """The classifier that the training of a job starts from.
+
+    Raises:
+        ValueError: the model does not take such images, or the weights to start from are not those of this model.
+    """
+    model = _fresh_model(job, split)
+    if job.weights is not None:
+        models.load_weights(model, job.weights, name=job.model)
+    return model
+
+
 def stored_model(job: Job, store: Store, split: Split) -> nn.Module:
     """The trained model of a job that is in the store, in evaluation mode."""
-    model = job.defense.build(
-        models.build(job.model, image_shape=split.image_shape, num_classes=split.num_classes, seed=job.seed)
-    ).eval()
+    model = job.defense.build(_fresh_model(job, split)).eval()
     store.load_weights(job.key, model)
     return model
+
+
+def _fresh_model(job: Job, split: Split) -> nn.Module:
+    return models.build(
+        job.model, image_shape=split.image_shape, num_classes=split.num_classes, seed=job.seed
+    )
 
 
 @lru_cache(maxsize=256)  # the trials of one model share their account

@@ -153,7 +153,7 @@ PRIVATE = '[[defenses]]\nname = "class-dp"\n'
         ('"class-dp"', '"clas-dp"', "defenses.name: unknown defence 'clas-dp'; did you mean 'class-dp'? (known: none,"),
         ('"enhanced"', '"enhansed"', "attacks.name: unknown attack 'enhansed'; did you mean 'enhanced'? (known:"),
         ('"digits"', '"digit"', "data.name: unknown name 'digit'; did you mean 'digits'? (known: digits, mnist,"),
-        ('"softmax"', '"sofmax"', "model: unknown name 'sofmax'; did you mean 'softmax'? (known: cnn,"),
+        ('"softmax"', '"sofmax"', "model: unknown model 'sofmax'; did you mean 'softmax'? (known: cnn,"),
         # wrong types
         ("steps = 20", 'steps = "20"', "training.steps is '20': input should be a valid integer"),
         ("steps = 20", "steps = 20.0", "training.steps is 20.0: input should be a valid integer"),
