@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from dpmi.cli import accounting, explain, match, plan, statement, studies
+from dpmi.cli import accounting, explain, layers, match, plan, statement, studies
 
 app = typer.Typer(
     name="dpmi",
@@ -32,6 +32,7 @@ for command in (
     studies.run,
     match.match,
     studies.report,
+    layers.layers,
 ):
     app.command()(command)
 app.command(name="list")(studies.list_)

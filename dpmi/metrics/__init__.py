@@ -4,6 +4,7 @@ from .accuracy import accuracy, confidence
 from .advantage import Interval, advantage, advantage_over_nearest, confidence_interval, success_rate
 from .baselines import Baselines, baselines
 from .distance import Distances, mia_distance
+from .fisher import classification_information, inversion_information
 from .paired import paired_difference
 
 #: One line per metric, for listings.
@@ -16,6 +17,7 @@ METRICS: dict[str, str] = {
     "paired_difference": "mean difference of two defences over the same seeds, with a paired Student interval",
     "accuracy": "fraction of images that the classifier labels correctly",
     "confidence": "the classifier's probability of an image's label",
+    "fisher": "Fisher information of every layer for classification and for inversion; see dpmi layers",
 }
 
 __all__ = [
@@ -27,8 +29,10 @@ __all__ = [
     "advantage",
     "advantage_over_nearest",
     "baselines",
+    "classification_information",
     "confidence",
     "confidence_interval",
+    "inversion_information",
     "mia_distance",
     "paired_difference",
     "success_rate",

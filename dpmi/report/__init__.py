@@ -12,6 +12,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from dpmi.report import (
@@ -20,6 +21,7 @@ from dpmi.report import (
     cells,
     curve,
     html,
+    layers,
     markdown,
     pairs,
     reconstructions,
@@ -28,7 +30,7 @@ from dpmi.report import (
 )
 from dpmi.study.results import Results
 
-__all__ = ["write"]
+__all__ = ["write", "write_layers"]
 
 
 def write(results: Results, directory: Path) -> Path:
@@ -66,6 +68,21 @@ def write(results: Results, directory: Path) -> Path:
     page = directory / "report.html"
     _replace(page, html.render(results, findings, shown, pictures).encode())
     return page
+
+
+def write_layers(table: pd.DataFrame, directory: Path) -> Path:
+    """Write ``layers.csv`` and ``layers.png`` into ``directory``.
+
+    Args:
+        table: of :func:`dpmi.study.layers.layer_information`.
+        directory: the study's folder, or that of the trial that it is about.
+
+    Returns the path of ``layers.png``. Each file appears whole or not at all.
+    """
+    _replace(directory / "layers.csv", table.to_csv(index=False).encode())
+    picture = directory / "layers.png"
+    _replace(picture, _png(layers.draw(layers.mean_shares(table))))
+    return picture
 
 
 def _check(results: Results) -> None:

@@ -61,5 +61,15 @@ def test_bad_input(count: int, labels: Tensor, batch_size: int, message: str) ->
 
 
 def test_listing_is_truthful() -> None:
-    names = {"euclidean", "ssim", "accuracy", "confidence", "advantage", "success_rate", "baselines"}
+    names = {
+        "euclidean",
+        "ssim",
+        "accuracy",
+        "confidence",
+        "advantage",
+        "success_rate",
+        "baselines",
+        "paired_difference",
+        "fisher",
+    }
     assert names == set(METRICS)

@@ -1,0 +1,176 @@
+"""Which layers a task depends on: Fisher information per layer ([TL-DMI] section 4.2).
+
+Equation 2 of [TL-DMI] is the expected second derivative of a loss by the parameters. As the works that it follows do,
+we take the squares of first derivatives in its place, record by record, at the labels that the records have: for a
+log-likelihood both agree in expectation under the model, squares are never below 0, and cost one backward pass. The
+information of a layer is the mean over its parameters, weights and biases alike, and over the records.
+
+[TL-DMI] S.-T. Ho, K. J. Hao, K. Chandrasegaran, N.-B. Nguyen, N.-M. Cheung, "Model Inversion Robustness: Can
+Transfer Learning Help?", CVPR 2024.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
+
+from dpmi.models import FEATURES, evaluating, observe, seeded
+
+#: Numbers that the gradients of the records computed together may have: 256 MiB.
+_CHUNK = 2**26
+
+#: Records of a forward pass without gradients.
+_RECORDS = 1024
+
+Progress = Callable[[int, int], None]
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Of logits (1, K), features (1, ...) and the record's target."""
+
+
+def layers(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """The layers that have parameters of their own, with the names of these; in the order of registration.
+
+    >>> layers(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2, bias=False)))
+    {'0': ('0.weight', '0.bias'), '2': ('2.weight',)}
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for name, _ in model.named_parameters():
+        owner = name.rpartition(".")[0] or name
+        found[owner] = (*found.get(owner, ()), name)
+    return found
+
+
+def classification_information(
+    model: nn.Module, images: Tensor, labels: Tensor, *, seed: int = 0, progress: Progress | None = None
+) -> dict[str, float]:
+    """Fisher information of each layer for classification: the loss is cross-entropy.
+
+    The model is asked in evaluation mode and left in the mode it was in.
+
+    Args:
+        model: maps images (n, C, H, W) to logits (n, K); its last linear layer is its head.
+        images: (N, C, H, W), N at least 1: held-out private images in the paper.
+        labels: int64 (N,).
+        seed: of what the model draws, if it draws.
+        progress: called with (records done, N).
+
+    Returns:
+        Layer -> information, in the order of :func:`layers`.
+
+    Raises:
+        ValueError: labels of another length than images, or no images.
+    """
+
+    def loss(logits: Tensor, _: Tensor, label: Tensor) -> Tensor:
+        return F.cross_entropy(logits[0], label)
+
+    return _information(model, images, labels, loss, seed=seed, progress=progress)
+
+
+def inversion_information(
+    model: nn.Module,
+    recons: Tensor,
+    recon_labels: Tensor,
+    private_images: Tensor,
+    private_labels: Tensor,
+    *,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Fisher information of each layer for inversion: the loss is the distance to the class in feature space.
+
+    Equation 3 of [TL-DMI]: the Euclidean distance from the features of a reconstruction, at the end of an attack, to
+    the mean features of the private images of its class. Features are what the head gets, so that the head has no
+    information. The mean features are taken as they are, not as a function of the parameters: the reconstructions,
+    not the private images, are the data that the information is about.
+
+    Args:
+        model: as for :func:`classification_information`.
+        recons: (R, C, H, W), R at least 1.
+        recon_labels: int64 (R,).
+        private_images: (N, C, H, W); at least one of each class of ``recon_labels``.
+        private_labels: int64 (N,).
+        seed: of what the model draws, if it draws.
+
+    Returns:
+        As :func:`classification_information`.
+
+    Raises:
+        ValueError: a reconstruction of a class without a private image, and as for that.
+    """
+    centroids = _centroids(model, private_images, private_labels, recon_labels, seed)
+
+    def loss(_: Tensor, features: Tensor, centroid: Tensor) -> Tensor:
+        distance: Tensor = torch.linalg.vector_norm(features.flatten() - centroid)
+        return distance
+
+    return _information(model, recons, centroids, loss, seed=seed)
+
+
+def _information(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    loss: Loss,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    if len(images) == 0 or len(targets) != len(images):
+        raise ValueError(
+            f"labels must have one entry for each of at least 1 image; got {len(images)} images and "
+            f"{len(targets)} labels"
+        )
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    buffers = dict(model.named_buffers())
+    owned = layers(model)
+    device = next(iter(parameters.values())).device
+
+    def record_loss(parameters: dict[str, Tensor], image: Tensor, target: Tensor) -> Tensor:
+        with observe(model, (FEATURES,)) as found:
+            logits = functional_call(model, (parameters, buffers), (image[None],))
+        return loss(logits, found[FEATURES], target)
+
+    def mean_squares(image: Tensor, target: Tensor) -> Tensor:
+        gradient = grad(record_loss)(parameters, image, target)
+        return torch.stack(
+            [torch.cat([gradient[p].flatten() for p in names]).square().mean() for names in owned.values()]
+        )
+
+    together = max(1, _CHUNK // sum(p.numel() for p in parameters.values()))
+    total = torch.zeros(len(owned), dtype=torch.float64)
+    done = 0
+    with evaluating(model), seeded(model, seed), warnings.catch_warnings():
+        # Of torch, about layers that it computes record by record: slower, and right.
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        for chunk, aims in zip(torch.split(images, together), torch.split(targets, together), strict=True):
+            squares = vmap(mean_squares, randomness="different")(chunk.to(device), aims.to(device))
+            total += squares.double().sum(dim=0).cpu()
+            done += len(chunk)
+            if progress is not None:
+                progress(done, len(images))
+    return dict(zip(owned, (total / len(images)).tolist(), strict=True))
+
+
+def _centroids(model: nn.Module, images: Tensor, labels: Tensor, wanted: Tensor, seed: int) -> Tensor:
+    """Mean features of each class of ``wanted``, (R, d)."""
+    device = next(model.parameters()).device
+    means = {}
+    with evaluating(model), seeded(model, seed), torch.no_grad():
+        for label in sorted(set(wanted.tolist())):
+            members = images[labels == label]
+            if len(members) == 0:
+                raise ValueError(
+                    f"private_labels must have every class of recon_labels; there is no image of class {label}"
+                )
+            parts = []
+            for chunk in torch.split(members, _RECORDS):
+                with observe(model, (FEATURES,)) as found:
+                    model(chunk.to(device))
+                parts.append(found[FEATURES].flatten(1))
+            means[label] = torch.cat(parts).mean(dim=0)
+    return torch.stack([means[label] for label in wanted.tolist()])

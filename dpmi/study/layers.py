@@ -1,0 +1,117 @@
+"""Which layers of a study's models matter for classification, and which for the attacks on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+import torch
+
+from dpmi.metrics import fisher
+
+from .spec import StudySpec, Trial
+from .store import Store, StoreError
+from .trial import load, stored_model
+
+#: Held-out images on which the information for classification is measured, if there are as many.
+RECORDS = 500
+
+Progress = Callable[[int, int], None]
+
+
+def finished(spec: StudySpec, store: Store, trial: str | None = None) -> list[Trial]:
+    """The trials that are in the store.
+
+    Args:
+        spec: the study.
+        store: its folder.
+        trial: id of the only one that is wanted, as in column ``trial`` of the study's tables.
+
+    Raises:
+        StoreError: there is none, or not that one.
+    """
+    found = [each for each in spec.trials if store.trial_record(each.key) is not None]
+    if not found:
+        raise StoreError(f"{store.root} has no finished trial yet; run the study first")
+    if trial is None:
+        return found
+    for each in found:
+        if each.key == trial:
+            return [each]
+    raise StoreError(
+        f"{store.root} has no finished trial {trial!r}; the ids are in column trial of its trials.csv, "
+        f"such as {found[0].key!r}"
+    )
+
+
+def layer_information(
+    trials: Sequence[Trial], store: Store, *, root: str | None = None, progress: Progress | None = None
+) -> pd.DataFrame:
+    """Fisher information of every layer for classification and for inversion ([TL-DMI] section 4.2).
+
+    The information for classification is measured on held-out images of the private classes, that for inversion on the
+    stored reconstructions, which are those of the end of the attack, as in Fig. 1-II of [TL-DMI]; see
+    :mod:`dpmi.metrics.fisher`.
+
+    Args:
+        trials: finished ones of one study.
+        store: its folder.
+        root: the data root.
+        progress: called with (images done, all images).
+
+    Returns:
+        One row per trial and layer: ``trial``, ``label``, ``attack``, ``seed``, ``layer``, ``kind`` (its class),
+        ``parameters`` (their number), ``classification`` and ``inversion`` (the information of one parameter), and
+        ``classification_share`` and ``inversion_share``, which add up to 1 over the layers of a trial, or are all 0.
+    """
+    rows = []
+    known: dict[str, dict[str, float]] = {}
+    split = load(trials[0].job.data, root)
+    chosen = torch.randperm(len(split.test), generator=torch.Generator().manual_seed(0))[:RECORDS]
+    images, labels = split.test.images[chosen], split.test.labels[chosen]
+    all_images = len({trial.job.key for trial in trials}) * len(images) + len(trials) * split.num_classes
+    before = 0
+
+    def report(done: int, _: int) -> None:
+        if progress is not None:
+            progress(before + done, all_images)
+
+    for trial in trials:
+        job = trial.job
+        model = stored_model(job, store, split)
+        if job.key not in known:  # several attacks may be on one model
+            known[job.key] = fisher.classification_information(
+                model, images, labels, seed=job.seed, progress=report
+            )
+            before += len(images)
+        recons = torch.from_numpy(store.recons(trial.key))
+        inversion = fisher.inversion_information(
+            model,
+            recons,
+            torch.arange(len(recons)),
+            split.train.images,
+            split.train.labels,
+            seed=job.seed,
+        )
+        before += split.num_classes
+        report(0, 0)
+        modules, parameters = dict(model.named_modules()), dict(model.named_parameters())
+        for layer, names in fisher.layers(model).items():
+            rows.append(
+                {
+                    "trial": trial.key,
+                    "label": job.setting,
+                    "attack": trial.attack_label,
+                    "seed": job.seed,
+                    "layer": layer,
+                    "kind": type(modules.get(layer, parameters.get(layer))).__name__,
+                    "parameters": sum(parameters[name].numel() for name in names),
+                    "classification": known[job.key][layer],
+                    "inversion": inversion[layer],
+                }
+            )
+    table = pd.DataFrame(rows)
+    for task in ("classification", "inversion"):
+        total = table.groupby("trial")[task].transform("sum")
+        table[f"{task}_share"] = table[task] / total.where(total > 0, 1)
+    return table
