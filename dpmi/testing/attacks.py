@@ -241,6 +241,7 @@ class AttackConformance:
             generator=torch.Generator(),
             progress=lambda done, total: calls.append((done, total)),
         )
+        assert calls
         assert calls == sorted(calls)
         assert calls[-1][0] == calls[-1][1]
 

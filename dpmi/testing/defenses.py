@@ -205,8 +205,8 @@ class DefenseConformance:
 
     def test_augments_each_image_by_itself(self, defense: Defense) -> None:
         """Into images of the same shape, and the images of the data set stay as they are."""
-        images = digits().train.images[:16]
-        before = images.clone()
+        before = digits().train.images[:16]
+        images = before.clone()
         with torch.random.fork_rng(devices=[]):
             changed = defense.augment(images)
         assert changed.shape == images.shape

@@ -1,0 +1,186 @@
+"""The suite finds what it is for: each of these plug-ins breaks one promise, and that test fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dpmi.attacks import Found, MIFace, Target
+from dpmi.data import ImageSet
+from dpmi.defenses import Batch, Defense, Recipe, Trained, train
+from dpmi.testing import AttackConformance, DefenseCase, DefenseConformance
+from dpmi.testing.digits import classifier, digits
+
+CASE = DefenseCase(recipe=Recipe(steps=3, learning_rate=0.1), accuracy=0.0)
+
+
+class _Grows(Defense):
+    def build(self, model: nn.Module) -> nn.Module:
+        return nn.Sequential(model, nn.Linear(10, 10))
+
+
+class _DrawsGlobally(Defense):
+    def build(self, model: nn.Module) -> nn.Module:
+        model.get_submodule("1").get_parameter("bias").data.uniform_()
+        return model
+
+
+class _ChecksByTraining(Defense):
+    def check(self, model: nn.Module, data: ImageSet, public: ImageSet | None) -> None:
+        model.get_submodule("1").get_parameter("bias").data.add_(1)
+
+
+class _MeanAlready(Defense):
+    def criterion(self, batch: Batch) -> Tensor:
+        return super().criterion(batch).mean()
+
+
+class _Compares(Defense):
+    def criterion(self, batch: Batch) -> Tensor:
+        return super().criterion(batch) + batch.logits.square().mean()
+
+
+class _Couples(Defense):
+    def penalty(self, batch: Batch) -> Tensor:
+        return batch.logits.var(dim=0, correction=0).sum()
+
+
+class _Sums(Defense):
+    def penalty(self, batch: Batch) -> Tensor:
+        return batch.logits.square().sum()
+
+
+class _WritesIntoImages(Defense):
+    def augment(self, images: Tensor) -> Tensor:
+        return images.mul_(1.0).add_(0.01)
+
+
+class _LeavesOut(Defense):
+    def criterion(self, batch: Batch) -> Tensor:
+        return batch.logits.detach().square().sum(dim=1).requires_grad_()
+
+
+class _Tensors(Defense):
+    def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, Any]:
+        return {"entropy": torch.tensor(1.0)}
+
+
+class _Unseeded(Defense):
+    draws: ClassVar[list[int]] = []
+
+    def augment(self, images: Tensor) -> Tensor:
+        self.draws.append(0)
+        return images + 0.01 * len(self.draws)
+
+
+class _LeavesAHook(Defense):
+    def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:
+        model.register_forward_hook(lambda *_: None)
+        return {}
+
+
+class _Sound(Defense):
+    pass
+
+
+@dataclass(frozen=True)
+class _SameForAll(MIFace):
+    """One image, whichever class is asked for."""
+
+    def _run(self, target: Target, labels: Tensor, **arguments: Any) -> Found:
+        return super()._run(target, torch.zeros_like(labels), **arguments)
+
+
+@dataclass(frozen=True)
+class _OneGenerator(MIFace):
+    """Noise that depends on how many classes are attacked."""
+
+    def _run(self, target: Target, labels: Tensor, **arguments: Any) -> Found:
+        found = super()._run(target, labels, **arguments)
+        noise = torch.rand(found.images.shape, generator=torch.Generator().manual_seed(len(labels)))
+        return Found(0.9 * found.images + 0.1 * noise, found.iterations, found.diverged)
+
+
+@dataclass(frozen=True)
+class _Silent(MIFace):
+    """Reports no progress."""
+
+    def _run(self, target: Target, labels: Tensor, **arguments: Any) -> Found:
+        return super()._run(target, labels, **{**arguments, "progress": lambda *_: None})
+
+
+@dataclass(frozen=True)
+class _AsksBehindTheCount(MIFace):
+    """Uses the target's module itself, so that nobody counts."""
+
+    def _run(self, target: Target, labels: Tensor, *, image_shape: Any, **arguments: Any) -> Found:
+        target._module(torch.zeros(1, *image_shape))
+        return super()._run(target, labels, image_shape=image_shape, **arguments)
+
+
+def _named(kind: type[Defense]) -> Defense:
+    kind.name = "broken"
+    return kind()
+
+
+def _trained(kind: type[Defense]) -> Trained:
+    return train(_named(kind), CASE.fresh_model(), digits().train, CASE.recipe, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "promise"),
+    [
+        (_Grows, DefenseConformance.test_building_again_changes_nothing),
+        (_DrawsGlobally, DefenseConformance.test_building_is_deterministic),
+        (_ChecksByTraining, DefenseConformance.test_checking_changes_nothing),
+        (_MeanAlready, DefenseConformance.test_loss_of_a_record_depends_on_that_record_alone),
+        (_Compares, DefenseConformance.test_loss_of_a_record_depends_on_that_record_alone),
+        (_Couples, DefenseConformance.test_penalty_is_a_mean_over_records),
+        (_Sums, DefenseConformance.test_penalty_is_a_mean_over_records),
+        (_LeavesOut, DefenseConformance.test_everything_that_is_not_frozen_has_a_gradient),
+    ],
+)
+def test_hooks_of_a_defence(kind: type[Defense], promise: Callable[..., None]) -> None:
+    promise(DefenseConformance(), _named(_Sound), CASE)
+    with pytest.raises(AssertionError):
+        promise(DefenseConformance(), _named(kind), CASE)
+
+
+def test_defence_that_writes_into_images() -> None:
+    DefenseConformance().test_augments_each_image_by_itself(_named(_Sound))
+    with pytest.raises(AssertionError):
+        DefenseConformance().test_augments_each_image_by_itself(_named(_WritesIntoImages))
+
+
+def test_what_a_defence_leaves_behind() -> None:
+    suite = DefenseConformance()
+    suite.test_returned_model_is_plain(_named(_Sound), _trained(_Sound), CASE)
+    suite.test_diagnostics_are_numbers(_trained(_Sound))
+    suite.test_same_seed_same_parameters(_named(_Sound), _trained(_Sound), CASE)
+    with pytest.raises(AssertionError, match="hooks"):
+        suite.test_returned_model_is_plain(_named(_LeavesAHook), _trained(_LeavesAHook), CASE)
+    with pytest.raises(AssertionError):
+        suite.test_diagnostics_are_numbers(_trained(_Tensors))
+    with pytest.raises(AssertionError):
+        suite.test_same_seed_same_parameters(_named(_Unseeded), _trained(_Unseeded), CASE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "promise"),
+    [
+        (_SameForAll, AttackConformance.test_images_are_different_and_not_blank),
+        (_OneGenerator, AttackConformance.test_class_does_not_depend_on_the_others),
+        (_Silent, AttackConformance.test_progress_ends_at_the_total),
+        (_AsksBehindTheCount, AttackConformance.test_counts_are_true),
+    ],
+)
+def test_attacks(kind: type[MIFace], promise: Callable[..., None]) -> None:
+    promise(AttackConformance(), MIFace(iterations=200), deepcopy(classifier()))
+    with pytest.raises(AssertionError):
+        promise(AttackConformance(), kind(iterations=200), deepcopy(classifier()))
