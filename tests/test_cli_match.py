@@ -32,7 +32,7 @@ def test_match_and_run_what_it_says(dpmi: Dpmi, study: Path, tmp_path: Path) -> 
     assert (outcome.code, outcome.err) == (0, "")
     heading, none, private, last = outcome.out.splitlines()
     assert heading.split() == ["defence", "strength", "test", "accuracy", "trials"]
-    assert none.split()[:3] == ["none", "–", "91.8"] or none.split()[0] == "none"
+    assert none.split()[:2] == ["none", "–"]
     assert private.split()[:2] == ["class-dp", "noise_multiplier"]
     command = last.removeprefix("run it, which trains none of these again: ")
     assert shlex.split(command) == ["dpmi", "run", str(out / "matched.toml"), "--out", str(out)]
