@@ -17,6 +17,8 @@ METRICS: dict[str, str] = {
     "paired_difference": "mean difference of two defences over the same seeds, with a paired Student interval",
     "accuracy": "fraction of images that the classifier labels correctly",
     "confidence": "the classifier's probability of an image's label",
+    "robustness": "accuracy under FGSM, PGD, BIM and one pixel; success if targeted; see dpmi side-effects",
+    "backdoor": "how often a trigger hidden in the training images works: BadNets, Blended; see dpmi side-effects",
     "fisher": "Fisher information of every layer for classification and for inversion; see dpmi layers",
 }
 

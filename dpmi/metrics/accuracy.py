@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
+from dpmi.models import evaluating, seeded
+
 BATCH_SIZE = 1024
+
+_SEED = 0
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = BATCH_SIZE) -> float:
     """Return the fraction of images whose largest logit is their label's, in [0, 1].
 
-    The model is asked in evaluation mode and left in the mode it was in.
+    The model is asked in evaluation mode and left in the mode it was in. One that draws noise draws it once per image,
+    always from the same seed.
 
     Args:
         model: maps images (n, C, H, W) to logits (n, K).
@@ -47,7 +49,7 @@ def _logits(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int) -
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     device = next((p.device for p in model.parameters()), images.device)
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), seeded(model, _SEED), torch.no_grad():
         logits = torch.cat([model(batch.to(device)).cpu() for batch in torch.split(images, batch_size)])
     # argmax answers for NaN too, and a broken model would be given an accuracy.
     if not bool(logits.isfinite().all()):
@@ -58,14 +60,3 @@ def _logits(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int) -
             f"got {int(labels.min())} to {int(labels.max())}"
         )
     return logits
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -71,5 +71,7 @@ def test_listing_is_truthful() -> None:
         "baselines",
         "paired_difference",
         "fisher",
+        "robustness",
+        "backdoor",
     }
     assert names == set(METRICS)
