@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from dpmi.cli import accounting, explain, layers, match, plan, statement, studies
+from dpmi.cli import accounting, explain, layers, match, plan, side_effects, statement, studies
 
 app = typer.Typer(
     name="dpmi",
@@ -35,6 +35,7 @@ for command in (
     layers.layers,
 ):
     app.command()(command)
+app.command(name="side-effects")(side_effects.side_effects)
 app.command(name="list")(studies.list_)
 
 

@@ -25,12 +25,13 @@ from dpmi.report import (
     markdown,
     pairs,
     reconstructions,
+    side_effects,
     tables,
     tradeoff,
 )
 from dpmi.study.results import Results
 
-__all__ = ["write", "write_layers"]
+__all__ = ["write", "write_layers", "write_side_effects"]
 
 
 def write(results: Results, directory: Path) -> Path:
@@ -83,6 +84,27 @@ def write_layers(table: pd.DataFrame, directory: Path) -> Path:
     picture = directory / "layers.png"
     _replace(picture, _png(layers.draw(layers.mean_shares(table))))
     return picture
+
+
+def write_side_effects(table: pd.DataFrame, name: str, directory: Path) -> Path:
+    """Write ``side_effects.csv``, ``side_effects.md`` and ``side_effects.png`` into ``directory``.
+
+    Args:
+        table: of :func:`dpmi.study.side_effects.gather_side_effects`.
+        name: of the study.
+        directory: the study's folder.
+
+    Returns the path of ``side_effects.md``. Each file appears whole or not at all.
+    """
+    summarized = side_effects.summary(table)
+    _replace(directory / "side_effects.csv", table.to_csv(index=False).encode())
+    title = f"Side effects: {name}"
+    _replace(directory / "side_effects.png", _png(side_effects.draw(summarized, title)))
+    shown = [markdown.pipe_table(each) for each in side_effects.tables(summarized)]
+    picture = "![Accuracy under attack, and success of targeted attacks and backdoors](side_effects.png)"
+    page = directory / "side_effects.md"
+    _replace(page, ("\n\n".join([f"# {markdown.escape(title)}", picture, *shown]) + "\n").encode())
+    return page
 
 
 def _check(results: Results) -> None:

@@ -21,9 +21,10 @@ class StudyProgress:
     Args:
         name: of the study.
         jobs: those that are still to run; together they are the whole.
+        stages: parts of each job; by default its training and its attacks.
     """
 
-    def __init__(self, name: str, jobs: Sequence[Job]) -> None:
+    def __init__(self, name: str, jobs: Sequence[Job], *, stages: int | None = None) -> None:
         """Show nothing yet."""
         self._console = Console(stderr=True)
         self._bars = Progress(
@@ -34,7 +35,7 @@ class StudyProgress:
             console=self._console,
             transient=False,
         )
-        self._stages = {job.label: 1 + len(job.attacks) for job in jobs}
+        self._stages = {job.label: stages or 1 + len(job.attacks) for job in jobs}
         self._finished: dict[str, set[str]] = {label: set() for label in self._stages}
         self._running: dict[str, float] = {}
         self._tasks: dict[str, TaskID] = {}

@@ -1,0 +1,53 @@
+"""``dpmi side-effects``: what the defences of a study do to the robustness of its models."""
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpmi.cli.arguments import DataRoot, Workers, integer
+
+
+def side_effects(
+    directory: Annotated[Path, typer.Argument(help="The folder of a finished study.")],
+    backdoor: Annotated[
+        bool,
+        typer.Option("--backdoor", help="Train every model twice more, on poisoned data: BadNets, Blended."),
+    ] = False,
+    images: Annotated[
+        int, typer.Option(parser=integer, help="Test images to attack, the same for every model.")
+    ] = 500,
+    data_root: DataRoot = None,
+    workers: Workers = None,
+) -> None:
+    """Attack every model of a study by FGSM, PGD, BIM and one pixel, and write a table and a plot."""
+    from dpmi.report import write_side_effects
+    from dpmi.study import Store, parse, side_effects
+    from dpmi.study.progress import StudyProgress
+
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers is {workers}; it must be at least 1")
+    store = Store.open(directory)
+    spec = parse(store.spec_text)
+    jobs = side_effects.unmeasured(spec, store, backdoor=backdoor, images=images)
+    stages = len(list(side_effects.questions(images, backdoor=backdoor)))
+    with StudyProgress(f"{spec.name}, side effects", jobs, stages=stages) as progress:
+        failures = side_effects.measure(
+            spec,
+            store,
+            backdoor=backdoor,
+            images=images,
+            root=None if data_root is None else str(data_root),
+            workers=workers,
+            report=progress.report,
+        )
+    for failure in failures:
+        print(f"dpmi: {failure.label}: {' '.join(failure.message.split())}", file=sys.stderr)
+    table = side_effects.gather_side_effects(spec, store, images=images)
+    print(f"side effects: {write_side_effects(table, spec.name, directory)}")
+    if failures:
+        raise SystemExit(1)

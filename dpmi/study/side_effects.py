@@ -1,0 +1,195 @@
+"""What a defence changes besides privacy: the robustness of every model of a study, [CALoR] appendix F.2 and F.3.
+
+Adversarial attacks are run on the stored models. For a backdoor, a model of the same defence, recipe and seed is
+trained on poisoned data. Each number is stored on its own, so an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from torch import nn
+
+from dpmi import metrics
+from dpmi.data import ImageSet, Split
+from dpmi.defenses import train
+from dpmi.metrics import Interval
+from dpmi.metrics.backdoor import POISONED_SHARE, TARGET, TRIGGERS, backdoor_success, poison
+from dpmi.metrics.robustness import ATTACKS, check_installed, robustness
+
+from .run import Failure, Report, absolute, compute
+from .spec import Job, StudySpec
+from .store import Store, StoreError
+from .trial import Progress, load, stored_model, untrained_model
+
+IMAGES = 500
+"""Test images to attack: the one-pixel attack takes hundredths of a second for each."""
+
+
+class Question(NamedTuple):
+    """One thing to measure of a model.
+
+    Args:
+        name: of an attack or a trigger.
+        settings: of the measurement; a stored answer to other settings is none.
+        answer: takes the job, its model ``target``, its data ``split`` and ``progress``; returns columns.
+    """
+
+    name: str
+    settings: str
+    answer: Callable[..., dict[str, float]]
+
+
+def measure(
+    spec: StudySpec,
+    store: Store,
+    *,
+    backdoor: bool = False,
+    images: int = IMAGES,
+    root: str | None = None,
+    workers: int | None = None,
+    report: Report | None = None,
+) -> list[Failure]:
+    """Measure the side effects of every trained model of a study that are not in the store.
+
+    Args:
+        spec: the study.
+        store: its folder.
+        backdoor: train a poisoned model for each of :data:`dpmi.metrics.backdoor.TRIGGERS` too.
+        images: test images to attack, drawn once for all models; at least 1; all, if there are fewer.
+        root, workers, report: as for :func:`dpmi.study.run`.
+
+    Returns:
+        The models that failed, with the reason.
+
+    Raises:
+        ValueError: ``images`` is below 1.
+        StoreError: no model of the study is trained.
+        RuntimeError: the extra ``robustness`` is not installed.
+    """
+    jobs = unmeasured(spec, store, backdoor=backdoor, images=images)
+    if not jobs:
+        return []
+    check_installed()
+    store.sweep()
+    root = absolute(root)
+    work = partial(_measure_job, backdoor=backdoor, images=images, root=root)
+    return compute(
+        work, jobs, store, root=root, workers=workers, executor="local", address=None, report=report
+    )
+
+
+def unmeasured(spec: StudySpec, store: Store, *, backdoor: bool = False, images: int = IMAGES) -> list[Job]:
+    """The jobs whose model is there, and some of its side effects are not.
+
+    Raises:
+        ValueError: ``images`` is below 1.
+        StoreError: no model of the study is trained.
+    """
+    if images < 1:
+        raise ValueError(f"images must be at least 1, got {images}")
+    trained = [job for job in spec.jobs if store.model_record(job.key) is not None]
+    if not trained:
+        raise StoreError(f"{store.root} has no trained model yet; run the study first")
+    asked = list(questions(images, backdoor=backdoor))
+    return [job for job in trained if any(_stored(store, job, question) is None for question in asked)]
+
+
+def gather_side_effects(spec: StudySpec, store: Store, *, images: int = IMAGES) -> pd.DataFrame:
+    """One row per trained model, in the order of the study.
+
+    Columns: what names the model; ``test_accuracy``; for every attack and trigger its measures, such as
+    ``fgsm_accuracy``, ``fgsm_targeted``, ``badnets_accuracy``, ``badnets_success``, most with the ends of a 95 %
+    interval over images (``_low``, ``_high``). What was not measured is NaN, or has no column at all.
+    """
+    rows = []
+    for job in spec.jobs:
+        model = store.model_record(job.key)
+        if model is None:
+            continue
+        row = {
+            "model_key": job.key,
+            **{c: model[c] for c in ("data", "model", "defense", "strength", "seed")},
+        }
+        row |= {"label": job.setting, "test_accuracy": model["test_accuracy"]}
+        for question in questions(images, backdoor=True):
+            found = _stored(store, job, question) or {}
+            row |= {f"{question.name}_{measure}": value for measure, value in found.items()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def questions(images: int, *, backdoor: bool) -> Iterator[Question]:
+    """All that is measured of a model."""
+    for attack, settings in ATTACKS.items():
+        yield Question(attack, f"{settings}, {images} images", partial(_adversarial, attack, images))
+    if backdoor:
+        for name, trigger in TRIGGERS.items():
+            settings_of_all = f"{trigger!r}, share {POISONED_SHARE}, target {TARGET}"
+            yield Question(name, settings_of_all, partial(_backdoor, name))
+
+
+def _measure_job(
+    job: Job, store: Store, *, backdoor: bool, images: int, root: str | None, progress: Progress
+) -> None:
+    split = load(job.data, root)
+    target = stored_model(job, store, split)
+    for question in questions(images, backdoor=backdoor):
+        if _stored(store, job, question) is None:
+            found = question.answer(
+                job=job, target=target, split=split, progress=partial(progress, question.name)
+            )
+            store.save_side_effect(job.key, question.name, {"settings": question.settings, "found": found})
+        progress(question.name, 1, 1)
+
+
+def _stored(store: Store, job: Job, question: Question) -> dict[str, float] | None:
+    record = store.side_effect(job.key, question.name)
+    if record is None or record["settings"] != question.settings:
+        return None
+    found: dict[str, float] = record["found"]
+    return found
+
+
+def _adversarial(
+    attack: str,
+    images: int,
+    *,
+    job: Job,
+    target: nn.Module,
+    split: Split,
+    progress: Callable[[int, int], None],
+) -> dict[str, float]:
+    chosen = torch.randperm(len(split.test), generator=torch.Generator().manual_seed(0))[:images]
+    attacked = ImageSet(split.test.images[chosen], split.test.labels[chosen])
+    found = robustness(attack, target, attacked, seed=job.seed, progress=progress)
+    return {**_columns("accuracy", found.accuracy), **_columns("targeted", found.targeted)}
+
+
+def _backdoor(
+    name: str, *, job: Job, target: nn.Module, split: Split, progress: Callable[[int, int], None]
+) -> dict[str, float]:
+    trigger = TRIGGERS[name]
+    poisoned = train(
+        job.defense,
+        untrained_model(job, split),
+        poison(split.train, trigger, seed=job.seed),
+        job.recipe,
+        seed=job.seed,
+        public=split.labelled_public,
+        progress=progress,
+    ).model
+    return {
+        "accuracy": metrics.accuracy(poisoned, split.test.images, split.test.labels),
+        **_columns("success", backdoor_success(poisoned, split.test, trigger)),
+        # What the trigger does to a model that never saw it is no backdoor.
+        **_columns("unpoisoned", backdoor_success(target, split.test, trigger)),
+    }
+
+
+def _columns(name: str, interval: Interval) -> dict[str, Any]:
+    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
