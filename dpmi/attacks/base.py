@@ -16,6 +16,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from dpmi.models import seeded
+
 from .target import Target
 
 Progress = Callable[[int, int], None]
@@ -136,7 +138,7 @@ class Attack(ABC):
         _check_image_shape(image_shape)
         device = next((p.device for p in target.parameters()), torch.device("cpu"))
         seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
-        with _frozen(target), _own_randomness(device, seed), torch.enable_grad():
+        with _frozen(target), seeded(target, seed), torch.enable_grad():
             attacked = Target(target)
             num_classes = _probe(attacked, image_shape, device)
             if int(classes.max()) >= num_classes:
@@ -248,16 +250,3 @@ def _frozen(target: nn.Module) -> Iterator[None]:
             module.training = training
         for parameter, requires_grad in needed:
             parameter.requires_grad_(requires_grad)
-
-
-@contextmanager
-def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
-    """Let a target whose forward pass draws noise draw from the attack's seed, not the caller's state."""
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        # torch.manual_seed would seed every device, and only this one is put back.
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield

@@ -7,7 +7,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
@@ -21,7 +20,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from accountants import checks
 from dpmi.data import ImageSet
-from dpmi.models import FEATURES, layer
+from dpmi.models import FEATURES, layer, seeded
 from dpmi.privacy import Account, combine
 
 from .base import Defense, Progress, Setup
@@ -136,7 +135,7 @@ def train(
     model.requires_grad_(True).eval().zero_grad()
     # Stages are on one partition, so that their ledgers add up to one.
     (total,) = combine(accounts) or (None,)
-    with _own_randomness(model, seed):
+    with seeded(model, seed):
         diagnostics = objective.summary(model, data)
         diagnostics |= defense.diagnose(model, data, seed=seed)
     return Trained(model=model, account=total, seconds=time.perf_counter() - started, diagnostics=diagnostics)
@@ -228,7 +227,7 @@ def _train_stage(
             batch_coupled=defense.loss_scope == "batch_coupled",
         )
     )
-    with _own_randomness(model, stage_seed), warnings.catch_warnings():
+    with seeded(model, stage_seed), warnings.catch_warnings():
         for message in session.ignored_warnings:
             warnings.filterwarnings("ignore", message=message)
         while done < recipe.steps:
@@ -276,16 +275,3 @@ def unwrap(module: nn.Module) -> nn.Module:
                 vars(owner).pop(name, None)
         return inner
     return module
-
-
-@contextmanager
-def _own_randomness(model: nn.Module, seed: int) -> Iterator[None]:
-    """Let a forward pass that draws noise draw from the seed, not from the caller's state."""
-    cuda = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(devices=cuda):
-        # torch.manual_seed would seed every device, and only these are put back.
-        torch.default_generator.manual_seed(seed)
-        for device in cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield

@@ -16,6 +16,9 @@ from .anatomy import FEATURES, head, layer
 def observe(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """The outputs of layers, as one forward pass inside the block computes them.
 
+    Of a layer with parameters of its own, a loss on the output is missing from the gradients of records that Opacus's
+    hooks compute: those see only what the layers behind it send back. Observe a layer without parameters, then.
+
     Args:
         model: any module, also one that a privacy engine has wrapped.
         layers: names as of ``model.named_modules()``; ``"features"`` is what the classification head gets.
