@@ -3,32 +3,48 @@
 from .base import Defense, Session, Setup
 from .bido import BiDO, BiDOCOCO, BiDOHSIC
 from .bucket_dp import BucketDP, ClassDP, SubclassDP
+from .calor import CALoR, CompressedHead
 from .composition import compose
+from .label_smoothing import LabelSmoothing
+from .mid import MID, VariationalBottleneck
 from .none import NoDefense
 from .objective import Batch, Objective
 from .private import PrivateDefense
+from .random_erasing import RandomErasing
 from .record_dp import RecordDP
 from .registry import REGISTRY, get, names
+from .skip_removal import SkipRemoval
 from .training import Recipe, Trained, check, train
+from .transfer import Transfer
+from .trapdoor import Trapdoor
 
 __all__ = [
+    "MID",
     "REGISTRY",
     "Batch",
     "BiDO",
     "BiDOCOCO",
     "BiDOHSIC",
     "BucketDP",
+    "CALoR",
     "ClassDP",
+    "CompressedHead",
     "Defense",
+    "LabelSmoothing",
     "NoDefense",
     "Objective",
     "PrivateDefense",
+    "RandomErasing",
     "Recipe",
     "RecordDP",
     "Session",
     "Setup",
+    "SkipRemoval",
     "SubclassDP",
     "Trained",
+    "Transfer",
+    "Trapdoor",
+    "VariationalBottleneck",
     "check",
     "compose",
     "get",

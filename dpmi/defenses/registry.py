@@ -7,12 +7,35 @@ from dpmi.plugins import Registry
 from .base import Defense
 from .bido import BiDOCOCO, BiDOHSIC
 from .bucket_dp import ClassDP, SubclassDP
+from .calor import CALoR
 from .composition import SEPARATOR, composition
+from .label_smoothing import LabelSmoothing
+from .mid import MID
 from .none import NoDefense
+from .random_erasing import RandomErasing
 from .record_dp import RecordDP
+from .skip_removal import SkipRemoval
+from .transfer import Transfer
+from .trapdoor import Trapdoor
 
 REGISTRY: Registry[Defense] = Registry(
-    "dpmi.defenses", "defence", (NoDefense, RecordDP, ClassDP, SubclassDP, BiDOHSIC, BiDOCOCO)
+    "dpmi.defenses",
+    "defence",
+    (
+        NoDefense,
+        RecordDP,
+        ClassDP,
+        SubclassDP,
+        MID,
+        BiDOHSIC,
+        BiDOCOCO,
+        LabelSmoothing,
+        CALoR,
+        RandomErasing,
+        SkipRemoval,
+        Transfer,
+        Trapdoor,
+    ),
 )
 
 names = REGISTRY.names
