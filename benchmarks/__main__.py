@@ -7,7 +7,7 @@ import platform
 
 import torch
 
-from . import accounting, attack_batching, bucket_step, demo, distributed
+from . import accounting, attack_batching, bucket_step, defenses, demo, distributed, sweep
 
 
 def main() -> None:
@@ -18,6 +18,10 @@ def main() -> None:
     accounting.run()
     print()
     bucket_step.run()
+    print()
+    sweep.run()
+    print()
+    defenses.main()
     print()
     attack_batching.main()
     print()

@@ -16,9 +16,6 @@ from .anatomy import FEATURES, head, layer
 def observe(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """The outputs of layers, as one forward pass inside the block computes them.
 
-    Of a layer with parameters of its own, a loss on the output is missing from the gradients of records that Opacus's
-    hooks compute: those see only what the layers behind it send back. Observe a layer without parameters, then.
-
     Args:
         model: any module, also one that a privacy engine has wrapped.
         layers: names as of ``model.named_modules()``; ``"features"`` is what the classification head gets.
@@ -28,9 +25,13 @@ def observe(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
         the layer is called more than once.
 
     Raises:
-        ValueError: there is no such layer; the message has the nearest names.
+        ValueError: there is no such layer; the message has the nearest names. Or the layer has parameters, and Opacus's
+            hooks compute its gradients: they see only what the layers behind it send back, so that a loss on the
+            output would be missing from them without a word.
     """
+    hooked = False
     if isinstance(model, AbstractGradSampleModule):
+        hooked = bool(model.autograd_grad_sample_hooks)
         model = model._module
     found: dict[str, Tensor] = {}
     handles = []
@@ -41,8 +42,14 @@ def observe(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
 
         if name == FEATURES:
             handles.append(layer(model, head(model)).register_forward_pre_hook(keep))
-        else:
-            handles.append(layer(model, name).register_forward_hook(keep))
+            continue
+        observed = layer(model, name)
+        if hooked and next(observed.parameters(recurse=False), None) is not None:
+            raise ValueError(
+                f"layer {name!r} has parameters, and a loss on its output would be missing from the gradients that "
+                "Opacus computes for records; observe the layer without parameters behind it"
+            )
+        handles.append(observed.register_forward_hook(keep))
     try:
         yield found
     finally:
