@@ -9,7 +9,8 @@ import torch
 
 from dpmi.metrics import fisher
 
-from .spec import StudySpec, Trial
+from .jobs import Trial
+from .spec import StudySpec
 from .store import Store, StoreError
 from .trial import load, stored_model
 

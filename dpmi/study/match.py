@@ -21,8 +21,9 @@ from accountants import calibrate
 from dpmi import defenses
 
 from .bisection import DIGITS, Answer, Ask, Found, Target, as_it_is, search
+from .jobs import Job, settings_of, told_apart
 from .run import Failure
-from .spec import Job, SpecError, StudySpec, checked, load_toml, settings_of, told_apart, validated
+from .spec import SpecError, StudySpec, checked, load_toml, validated
 from .store import Store
 
 Train = Callable[[int, Sequence[Job]], Sequence[Failure]]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from .spec import Job
+from .jobs import Job
 
 _HEARTBEAT_SECONDS = 15.0
 

@@ -24,8 +24,9 @@ from dpmi import metrics
 from dpmi.data.registry import DATA_ROOT_VARIABLE
 
 from . import executors
+from .jobs import Job
 from .results import Results
-from .spec import Job, StudySpec
+from .spec import StudySpec
 from .store import Store, StoreError
 from .trial import is_complete, load, run_job, statement, train_model, untrained_model
 

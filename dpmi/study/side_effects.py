@@ -21,8 +21,9 @@ from dpmi.metrics import Interval
 from dpmi.metrics.backdoor import POISONED_SHARE, TARGET, TRIGGERS, backdoor_success, poison
 from dpmi.metrics.robustness import ATTACKS, check_installed, robustness
 
+from .jobs import Job
 from .run import Failure, Report, absolute, compute
-from .spec import Job, StudySpec
+from .spec import StudySpec
 from .store import Store, StoreError
 from .trial import Progress, load, stored_model, untrained_model
 

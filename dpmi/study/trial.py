@@ -18,7 +18,8 @@ from dpmi.defenses import Trained, train
 from dpmi.metrics import Baselines
 from dpmi.privacy import Account
 
-from .spec import DataSpec, Job, Trial
+from .jobs import Job, Trial
+from .spec import DataSpec
 from .store import Store
 
 Progress = Callable[[str, int, int], None]

@@ -1,0 +1,104 @@
+"""The trials that a study expands to: each model to train, and the attacks on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from dpmi.attacks import Attack
+from dpmi.defenses import Defense, Recipe
+
+if TYPE_CHECKING:
+    from .spec import DataSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One model to train, and the attacks on it.
+
+    ``setting`` and ``attack_labels`` tell a defence and an attack from all others of the study. They depend
+    on what else is in it, so they are no part of a key.
+    """
+
+    data: DataSpec
+    model: str
+    weights: str | None = None
+    defense: Defense
+    recipe: Recipe
+    seed: int
+    attacks: tuple[Attack, ...]
+    setting: str
+    attack_labels: tuple[str, ...]
+
+    @cached_property
+    def key(self) -> str:
+        """Content hash of everything that the trained model depends on."""
+        # The models of studies from before there were weights keep their keys.
+        weights = {} if self.weights is None else {"weights": self.weights}
+        return _hash(
+            data=self.data.model_dump(),
+            model=self.model,
+            **weights,
+            defense=settings_of(self.defense),
+            recipe=dataclasses.asdict(self.recipe),
+            seed=self.seed,
+        )
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """One per attack."""
+        return tuple(
+            Trial(job=self, attack=attack, attack_label=label)
+            for attack, label in zip(self.attacks, self.attack_labels, strict=True)
+        )
+
+    @property
+    def label(self) -> str:
+        """For progress and error messages."""
+        return f"{self.setting}, seed {self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One attack on one trained model."""
+
+    job: Job
+    attack: Attack
+    attack_label: str
+
+    @cached_property
+    def key(self) -> str:
+        """Content hash of everything that the trial depends on: the name of its folder."""
+        return _hash(job=self.job.key, attack=settings_of(self.attack))
+
+    @property
+    def label(self) -> str:
+        """For progress and error messages."""
+        return f"{self.attack_label} on {self.job.label}"
+
+
+def told_apart(plugins: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[str, ...]:
+    """The label of each, followed by the settings that differ among those with the same label."""
+
+    def differing(label: str, settings: Mapping[str, Any]) -> Iterator[str]:
+        for key, value in settings.items():
+            if any(other.get(key) != value for name, other in plugins if name == label):
+                yield f"{key.replace('_', ' ')} {f'{value:g}' if isinstance(value, float) else value}"
+
+    return tuple(", ".join([label, *differing(label, settings)]) for label, settings in plugins)
+
+
+def settings_of(plugin: Defense | Attack) -> dict[str, Any]:
+    """Name and hyper-parameters."""
+    return {"name": plugin.name, **{f.name: getattr(plugin, f.name) for f in dataclasses.fields(plugin)}}
+
+
+def _hash(**content: Any) -> str:
+    # repr is exact for floats and stable for frozen dataclasses, so equal content means equal text.
+    text = json.dumps(content, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
