@@ -28,6 +28,12 @@ else:
 Model = TypeVar("Model", bound=BaseModel)
 
 
+REPORTED = (
+    "the numbers and pictures of this study itself: accuracies, diagnostics, distances and example images come from the "
+    "private records without noise; the promise is about the model"
+)
+
+
 class SpecError(ValueError):
     """A study that cannot be run as it is written; the message names key, value and what is allowed."""
 
@@ -115,7 +121,7 @@ class StudySpec(_Strict):
     @property
     def not_accounted(self) -> tuple[str, ...]:
         """What this study looked at that is in no epsilon, for the privacy statements of its models."""
-        found = []
+        found = [REPORTED]
         if self.weights is not None:
             found.append(f"the records that the weights {self.weights} had seen, from which training started")
         if self.matched_on is not None and self.matched_on.startswith("accuracy "):
