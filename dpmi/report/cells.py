@@ -198,8 +198,8 @@ def _clear(row: Any) -> str:
     if math.isnan(row.distance_low):
         return "unknown: one seed"
     if row.distance_low > 0:
-        return "harder to invert"
-    return "easier to invert" if row.distance_high < 0 else "not clearly different"
+        return "farther"
+    return "nearer" if row.distance_high < 0 else "not clearly different"
 
 
 def accounts(summary: pd.DataFrame) -> Table:

@@ -6,6 +6,7 @@ range would make noise look like content.
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from dpmi.study.results import Results
 
 DPI = 160
 MOST_CLASSES = 12
+LONGEST_LINE = 36
 LONGEST_NAME = 11
 LABEL_INCHES, CELL_INCHES, GAP_INCHES, HEADER_INCHES = 2.55, 0.78, 0.055, 0.72
 INK, FAINT = "#222222", "#6b6b6b"
@@ -89,13 +91,12 @@ def _rows(results: Results) -> list[Row]:
         (first,) = rows_of(first_seeds.loc[[setting.trials[0]]])
         claim = claim_of(first)
         name = "undefended" if first.defense == "none" else first.label
-        if attacks > 1:
-            name = f"{name} · {first.attack}"
         privacy = "no guarantee"
         if claim.is_guarantee:
             privacy = f"epsilon {words.epsilon(first.epsilon)} for one {claim.unit}"
         outcome = f"accuracy {words.percent(first.test_accuracy)}, distance {words.number(first.distance)}"
-        rows.append(Row(name, f"{privacy}\n{outcome}", results.recons[first.trial]))
+        by = f"{first.attack}: " if attacks > 1 else ""
+        rows.append(Row(fill(name, LONGEST_LINE), f"{by}{privacy}\n{outcome}", results.recons[first.trial]))
     return rows
 
 

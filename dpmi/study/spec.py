@@ -29,8 +29,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 REPORTED = (
-    "the numbers and pictures of this study itself: accuracies, diagnostics, distances and example images come from the "
-    "private records without noise; the promise is about the model"
+    "the numbers and pictures of this study itself: accuracies, diagnostics, distances and example images come from "
+    "the private records without noise; the promise is about the model"
 )
 
 

@@ -40,6 +40,16 @@ def test_labels_say_epsilon_with_its_unit_accuracy_and_distance_of_that_seed(res
     assert f"epsilon 5.44 for one subclass\n{accuracy}" in shown
 
 
+def test_long_names_stay_beside_the_images(results: Results):
+    trials = results.trials.assign(label="transfer, frozen fraction 0.5 + bido-hsic, dependence weight 1")
+    figure = reconstructions.draw(replace(results, trials=trials))
+    figure.canvas.draw()
+    first = min(image.get_window_extent().x0 for image in figure.axes[0].images)
+    ends = [t.get_window_extent().x1 for t in figure.axes[0].texts if "transfer" in t.get_text()]
+    assert ends
+    assert max(ends) < first
+
+
 def test_colour_images_stay_in_colour():
     coloured = make_results(channels=3, seeds=[2])
     image = reconstructions.draw(coloured).axes[0].images[10]
