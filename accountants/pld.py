@@ -91,7 +91,14 @@ class Composition:
         # overflow there.
         if self.distribution.get_delta_for_epsilon(0.0) <= usable:
             return 0.0
-        return float(self.distribution.get_epsilon_for_delta(usable))
+        with np.errstate(over="ignore"):
+            found = float(self.distribution.get_epsilon_for_delta(usable))
+        if found < math.inf:
+            return found
+        # From epsilon 709 to 745, where e^-epsilon is a subnormal number, dp-accounting divides by it and gets
+        # infinity. There, delta is the tail of the privacy loss but for a factor that moves epsilon by ones.
+        pmfs = (self.distribution._pmf_remove, self.distribution._pmf_add)
+        return max(_quantile(pmf.to_dense_pmf(), usable) for pmf in pmfs)
 
     def delta(self, epsilons: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return delta at each epsilon >= 0, in either direction."""
@@ -252,3 +259,14 @@ def _losses(mechanism: BucketMechanism, adjacency: Adjacency) -> tuple[float, fl
         spreads.append(math.sqrt(float(np.dot(weight, (loss - np.dot(weight, loss)) ** 2))))
         widths.append(float(np.ptp(loss)))
     return max(spreads), max(widths)
+
+
+def _quantile(pmf: Any, delta: float) -> float:
+    """The smallest privacy loss that is exceeded with probability delta at most; infinity where there is none.
+
+    At this epsilon delta is met: it is at most the probability of a larger loss.
+    """
+    if pmf._infinity_mass > delta:
+        return math.inf
+    above = pmf._infinity_mass + np.cumsum(pmf._probs[::-1])[::-1] - pmf._probs
+    return float((pmf._lower_loss + int(np.argmax(above <= delta))) * pmf._discretization)

@@ -196,6 +196,22 @@ def test_extreme_noise() -> None:
     assert cost(0.2, 1e200, 1000, 1e-5) == 0
 
 
+def test_epsilons_whose_exponential_is_subnormal() -> None:
+    """From 709 to 745 dp-accounting's own answer is infinity; ours joins both sides."""
+    noises = (0.2, 0.215, 0.22, 0.2215, 0.2236, 0.2255, 0.23, 0.25)
+    found = [
+        epsilon(sampling_rate=0.2, noise_multiplier=s, steps=250, delta=1e-5, unit="record").epsilon
+        for s in noises
+    ]
+    assert found == sorted(found, reverse=True)
+    assert found[0] > 745
+    assert found[-1] < 709
+    assert any(709 < value < 745 for value in found)
+    # epsilon goes nearly with the inverse square of the noise here.
+    scaled = [value * s**2 for value, s in zip(found, noises, strict=True)]
+    assert max(scaled) / min(scaled) < 1.04
+
+
 def test_a_delta_next_to_one_costs_nothing() -> None:
     assert cost(0.2, 0.05, 200, 1 - 1e-12) < cost(0.2, 0.05, 200, 1e-3)
     assert cost(0.2, 1.6, 1, 0.999) == 0
