@@ -77,7 +77,7 @@ import json
 print(json.dumps({
     "accuracy": accuracy,
     "confidence": reached,
-    "medians": median.T.to_dict(),
+    "medians": median.to_dict(),
     "start": float(before.mean()),
 }))
 """,
@@ -300,7 +300,7 @@ def test_values_of_the_fourth_notebook(executed: tuple[str, Any]) -> None:
     """What its text says: who is kept away by the narrow Tanh, and who is not."""
     _, notebook = executed
     found = json.loads(notebook.cells[-1].outputs[0].text)
-    assert all(0.9 < a <= 1 for a in found["accuracy"].values())
+    assert all(0.8 < a <= 1 for a in found["accuracy"].values())
     assert found["confidence"]["low rank, Tanh"] < 0.3
     assert found["confidence"]["low rank"] > 0.99
     descent, adam = found["medians"]["gradient descent"], found["medians"]["Adam"]
