@@ -266,7 +266,6 @@ def _quantile(pmf: Any, delta: float) -> float:
 
     At this epsilon delta is met: it is at most the probability of a larger loss.
     """
-    if pmf._infinity_mass > delta:
-        return math.inf
     above = pmf._infinity_mass + np.cumsum(pmf._probs[::-1])[::-1] - pmf._probs
-    return float((pmf._lower_loss + int(np.argmax(above <= delta))) * pmf._discretization)
+    met = np.flatnonzero(above <= delta)
+    return float((pmf._lower_loss + int(met[0])) * pmf._discretization) if len(met) else math.inf
