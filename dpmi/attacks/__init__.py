@@ -12,20 +12,24 @@
 (torch.Size([3, 1, 8, 8]), 68, 63)
 """
 
-from .base import Attack, Found, Progress, Reconstructions
+from .base import Attack, Found, Knowledge, Progress, Reconstructions, Task
 from .enhanced import Enhanced
 from .miface import MIFace
 from .registry import get, names
-from .target import Target
+from .target import Budget, LabelsOnly, Target
 
 __all__ = [
     "Attack",
+    "Budget",
     "Enhanced",
     "Found",
+    "Knowledge",
+    "LabelsOnly",
     "MIFace",
     "Progress",
     "Reconstructions",
     "Target",
+    "Task",
     "get",
     "names",
 ]

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 
 from dpmi.models import seeded
 
-from .target import Target
+from .priors import Gan, Generator, Prior, fetch
+from .target import Budget, LabelsOnly, Target
 
 Progress = Callable[[int, int], None]
 ImageShape = tuple[int, int, int]
@@ -40,20 +42,45 @@ REQUIREMENTS = frozenset(
 )
 
 
+#: What a target that answers with the class alone cannot give.
+_MORE_THAN_LABELS = REQUIREMENTS & {"white_grad", "logits", "probs", "features", "bn_stats"}
+
+
+@dataclass(frozen=True, eq=False)
+class Knowledge:
+    """What the attacker has besides the target: public images, and what it learnt from them.
+
+    Args:
+        public: float32 (M, C, H, W) in [0, 1]; M may be 0.
+        modules: the trained priors, in the order of :meth:`Attack.priors`, frozen.
+        queries: records that were forwarded through the target to train them.
+        grad_calls: records for which a gradient was taken through the target to train them.
+    """
+
+    public: Tensor
+    modules: tuple[nn.Module, ...] = ()
+    queries: int = 0
+    grad_calls: int = 0
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Reconstructions:
-    """What an attack believes the classes look like, one image per class asked for.
+    """What an attack believes the classes look like, n images per class asked for.
 
     Args:
         images: float32 (R, C, H, W) in [0, 1]: exactly the tensors that were scored, never rescaled or
             rounded.
-        labels: int64 (R,), the classes, in the order in which they were asked for.
+        labels: int64 (R,), the classes, in the order in which they were asked for, the n images of a class next
+            to each other.
         scores: float32 (R,), the TARGET's confidence p_y in each image, in [0, 1]; higher is better.
         iterations: int64 (R,), updates made on the image that was selected.
         diverged: bool (R,), whether a cost or gradient that is not finite ended the selected image's search
             early.
-        queries: records that were forwarded through the target, all restarts and checks included.
-        grad_calls: records for which a gradient was taken through the target.
+        queries: records that were forwarded through the target, all restarts and checks included, and what
+            :meth:`Attack.fit` asked.
+        grad_calls: records for which a gradient was taken through the target, in the same way.
+        stopped_by: the limit of the budget that ended the attack, ``queries``, ``grad_calls`` or ``seconds``; None
+            if it came to its own end.
     """
 
     images: Tensor
@@ -63,6 +90,7 @@ class Reconstructions:
     diverged: Tensor
     queries: int
     grad_calls: int
+    stopped_by: str | None = None
 
     def __len__(self) -> int:
         """Return R."""
@@ -86,6 +114,23 @@ class Found:
     diverged: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What :meth:`Attack._run` is given besides the target and the labels.
+
+    Args:
+        image_shape: (C, H, W).
+        knowledge: what :meth:`Attack.fit` learnt.
+        seed: of every random choice; see :func:`dpmi.attacks.stages.starts.child_generator`.
+        progress: called with (iterations done, iterations at most).
+    """
+
+    image_shape: ImageShape
+    knowledge: Knowledge
+    seed: int
+    progress: Progress
+
+
 @dataclass(frozen=True)
 class Attack(ABC):
     """A model-inversion attack; its fields are its hyper-parameters, checked when it is made."""
@@ -94,6 +139,53 @@ class Attack(ABC):
     requires: ClassVar[frozenset[str]]
     """What it needs to know of the target, or to have besides; a subset of :data:`REQUIREMENTS`."""
 
+    @property
+    def images_per_class(self) -> int:
+        """How many images of a class it returns; a field of that name in an attack that returns more than one."""
+        return 1
+
+    def priors(self) -> tuple[Prior, ...]:
+        """What it trains on public images before it attacks."""
+        return ()
+
+    def fit(
+        self,
+        target: nn.Module,
+        *,
+        public: Tensor,
+        image_shape: ImageShape,
+        folder: Path | None = None,
+        progress: Progress | None = None,
+    ) -> Knowledge:
+        """Learn from public images what :meth:`run` needs.
+
+        Args:
+            target: as for :meth:`run`; it is asked where a prior distils it.
+            public: float32 (M, C, H, W) in [0, 1], none of the private images; M may be 0 for an attack that
+                learns nothing.
+            image_shape: (C, H, W) of the target's images.
+            folder: where trained priors are kept, each under the hash of everything that it depends on, and
+                taken from; None trains them again each time.
+            progress: called with (steps done, steps) of one prior after another.
+
+        Raises:
+            ValueError: no public images for an attack that needs some, or images that do not fit the target.
+        """
+        with _attackable(self, target, image_shape, Budget(), reserve=0) as (asked, num_classes):
+            modules = tuple(
+                fetch(
+                    prior,
+                    public=public,
+                    target=asked if prior.distils else None,
+                    image_shape=image_shape,
+                    num_classes=num_classes,
+                    folder=folder,
+                    progress=progress or _silent,
+                ).to(asked.device)
+                for prior in self.priors()
+            )
+        return Knowledge(public, modules, asked.queries, asked.grad_calls)
+
     def run(
         self,
         target: nn.Module,
@@ -101,17 +193,18 @@ class Attack(ABC):
         *,
         image_shape: ImageShape,
         generator: torch.Generator,
+        knowledge: Knowledge | None = None,
+        budget: Budget | None = None,
         progress: Progress | None = None,
     ) -> Reconstructions:
-        """Reconstruct one image for each class.
+        """Reconstruct :attr:`images_per_class` images for each class.
 
         The target runs in evaluation mode with its parameters frozen, and is left exactly as it was: weights,
         gradients, ``requires_grad``, mode. The global random generators are neither read nor moved.
 
         The same seed gives the same images on a CPU. A class starts from the same points whichever other
         classes are attacked with it, but a batch of another size is rounded differently, and thousands of
-        steps magnify
-        that: pixels then agree to about 0.01, scores to 1e-4.
+        steps magnify that: pixels then agree to about 0.01, scores to 1e-4.
 
         Args:
             target: maps float32 images (n, C, H, W) in [0, 1] to logits (n, K), K at least 2.
@@ -119,6 +212,8 @@ class Attack(ABC):
             image_shape: (C, H, W).
             generator: one number is drawn from it, from which every class and restart gets a generator of its
                 own.
+            knowledge: what :meth:`fit` returned; an attack that learns nothing needs none.
+            budget: what may be spent on the target; by default there is no limit.
             progress: called now and then with (iterations done, iterations at most).
 
         Returns:
@@ -127,54 +222,71 @@ class Attack(ABC):
         Raises:
             TypeError: ``target`` is no module, ``classes`` is no tensor or ``generator`` no
                 ``torch.Generator``.
-            ValueError: a class out of range, an image shape that the target does not take, or a target whose
-                output is not (n, K) or not finite.
+            ValueError: a class out of range, an image shape that the target does not take, a target whose
+                output is not (n, K) or not finite, or that answers with the class alone where the attack needs
+                more; knowledge that is missing or does not fit; a budget too small to begin.
         """
-        if not isinstance(target, nn.Module):
-            raise TypeError(f"target must be a torch.nn.Module; got {type(target).__name__}")
         if not isinstance(generator, torch.Generator):
             raise TypeError(f"generator must be a torch.Generator; got {type(generator).__name__}")
         _check_classes(classes)
-        _check_image_shape(image_shape)
-        device = next((p.device for p in target.parameters()), torch.device("cpu"))
+        known = knowledge or Knowledge(torch.zeros(0, *image_shape))
         seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
-        with _frozen(target), seeded(target, seed), torch.enable_grad():
-            attacked = Target(target)
-            num_classes = _probe(attacked, image_shape, device)
-            if int(classes.max()) >= num_classes:
+        asked_for = classes.repeat_interleave(self.images_per_class)
+        with (
+            _attackable(self, target, image_shape, budget or Budget(), reserve=len(asked_for)) as (
+                attacked,
+                num_classes,
+            ),
+            seeded(target, seed),
+            torch.enable_grad(),
+        ):
+            _check_range(classes, num_classes)
+            self._check_knowledge(known, image_shape, classes)
+            if not attacked.affords(queries=1):
                 raise ValueError(
-                    f"classes must be in [0, {num_classes}), the target's {num_classes} outputs; "
-                    f"the largest is {int(classes.max())}"
+                    f"budget must allow more than {attacked.queries + len(asked_for)} queries, those of the checks "
+                    f"and of the final scores; got {budget}"
                 )
-            labels = classes.to(device)
-            found = self._run(
-                attacked, labels, image_shape=image_shape, seed=seed, progress=progress or _silent
-            )
+            labels = classes.to(attacked.device)
+            found = self._run(attacked, labels, Task(image_shape, known, seed, progress or _silent))
             # A copy, so that no later step of any attack can change what was scored.
             images = found.images.detach().clone()
-            scores = attacked.confidence(images, labels)
+            scores = attacked.confidence(images, asked_for.to(attacked.device))
         return Reconstructions(
             images=images.cpu(),
-            labels=classes.cpu().clone(),
+            labels=asked_for.cpu().clone(),
             scores=scores.cpu(),
             iterations=found.iterations.cpu(),
             diverged=found.diverged.cpu(),
-            queries=attacked.queries,
-            grad_calls=attacked.grad_calls,
+            queries=attacked.queries + known.queries,
+            grad_calls=attacked.grad_calls + known.grad_calls,
+            stopped_by=attacked.stopped_by,
         )
 
+    def _check_knowledge(self, known: Knowledge, image_shape: ImageShape, classes: Tensor) -> None:
+        wanted = self.priors()
+        if len(known.modules) != len(wanted):
+            names = ", ".join(prior.name for prior in wanted)
+            raise ValueError(
+                f"{self.name} needs what it learns from public images ({names}): call fit first, and hand run what "
+                "it returns"
+            )
+        for module in known.modules:
+            generator = module.generator if isinstance(module, Gan) else module
+            if isinstance(generator, Generator):
+                _check_generator(generator, image_shape, classes)
+
     @abstractmethod
-    def _run(
-        self, target: Target, labels: Tensor, *, image_shape: ImageShape, seed: int, progress: Progress
-    ) -> Found:
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
         """Search; everything has been checked.
 
         Args:
-            target: the frozen target, which counts what it is asked.
+            target: the frozen target, which counts what it is asked, and says what it can still afford.
             labels: int64 (R,) on the target's device.
-            image_shape: (C, H, W).
-            seed: of every random choice; see :func:`dpmi.attacks.starts.child_generator`.
-            progress: called with (iterations done, iterations at most).
+            task: what there is besides.
+
+        Returns:
+            :attr:`images_per_class` rows for each label, next to each other.
         """
 
 
@@ -213,6 +325,45 @@ def _check_image_shape(image_shape: ImageShape) -> None:
         len(sides) == 3 and all(isinstance(side, int) and side >= 1 for side in sides),
         "(C, H, W), three integers of at least 1",
     )
+
+
+def _check_range(classes: Tensor, num_classes: int) -> None:
+    if int(classes.max()) >= num_classes:
+        raise ValueError(
+            f"classes must be in [0, {num_classes}), the target's {num_classes} outputs; "
+            f"the largest is {int(classes.max())}"
+        )
+
+
+def _check_generator(generator: Generator, image_shape: ImageShape, classes: Tensor) -> None:
+    if tuple(generator.image_shape) != tuple(image_shape):
+        raise ValueError(
+            f"the generator makes images of {tuple(generator.image_shape)}, the target takes {tuple(image_shape)}: "
+            "train it on public images of that shape"
+        )
+    if generator.num_classes is not None and int(classes.max()) >= generator.num_classes:
+        raise ValueError(
+            f"the generator makes {generator.num_classes} classes; class {int(classes.max())} is none of them"
+        )
+
+
+@contextmanager
+def _attackable(
+    attack: Attack, target: nn.Module, image_shape: ImageShape, budget: Budget, *, reserve: int
+) -> Iterator[tuple[Target, int]]:
+    """The frozen target, asked once whether it can be attacked, and its number of classes."""
+    if not isinstance(target, nn.Module):
+        raise TypeError(f"target must be a torch.nn.Module; got {type(target).__name__}")
+    _check_image_shape(image_shape)
+    beyond = sorted(attack.requires & _MORE_THAN_LABELS)
+    if isinstance(target, LabelsOnly) and beyond:
+        raise ValueError(
+            f"{attack.name} needs {', '.join(beyond)} of the target, and it answers with labels only; an attack "
+            "that needs no more is brep-mi"
+        )
+    with _frozen(target):
+        asked = Target(target, budget=budget, reserve=reserve)
+        yield asked, _probe(asked, image_shape, asked.device)
 
 
 def _probe(target: Target, image_shape: ImageShape, device: torch.device) -> int:

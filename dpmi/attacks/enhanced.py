@@ -9,10 +9,10 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from .base import Attack, Found, ImageShape, Progress, require
-from .descent import descend
-from .regularizers import bilateral_total_variation, l1
-from .starts import starting_images
+from .base import Attack, Found, Task, require
+from .stages.descent import descend
+from .stages.regularizers import bilateral_total_variation, l1
+from .stages.starts import starting_images
 from .target import Target
 
 Regularizer = Literal["l1", "btv"]
@@ -94,13 +94,13 @@ class Enhanced(Attack):
         require("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "above 0 and finite")
         require("restarts", self.restarts, self.restarts >= 1, "at least 1")
 
-    def _run(
-        self, target: Target, labels: Tensor, *, image_shape: ImageShape, seed: int, progress: Progress
-    ) -> Found:
-        start = starting_images(labels, first=0.5, restarts=self.restarts, image_shape=image_shape, seed=seed)
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+        start = starting_images(
+            labels, first=0.5, restarts=self.restarts, image_shape=task.image_shape, seed=task.seed
+        )
         path = _AdamPath(self, start)
         return descend(
-            target, labels, path, iterations=self.iterations, restarts=self.restarts, progress=progress
+            target, labels, path, iterations=self.iterations, restarts=self.restarts, progress=task.progress
         )
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from .base import Attack, Found, ImageShape, Progress, require
-from .descent import descend
-from .starts import starting_images
+from .base import Attack, Found, Task, require
+from .stages.descent import descend
+from .stages.starts import starting_images
 from .target import Target
 
 Process = Literal["identity", "denoise-sharpen"]
@@ -74,13 +74,13 @@ class MIFace(Attack):
         """
         return images.new_zeros(len(images)), torch.zeros_like(images)
 
-    def _run(
-        self, target: Target, labels: Tensor, *, image_shape: ImageShape, seed: int, progress: Progress
-    ) -> Found:
-        start = starting_images(labels, first=0.0, restarts=self.restarts, image_shape=image_shape, seed=seed)
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+        start = starting_images(
+            labels, first=0.0, restarts=self.restarts, image_shape=task.image_shape, seed=task.seed
+        )
         path = _PlainDescent(self, start)
         return descend(
-            target, labels, path, iterations=self.iterations, restarts=self.restarts, progress=progress
+            target, labels, path, iterations=self.iterations, restarts=self.restarts, progress=task.progress
         )
 
 

@@ -1,9 +1,69 @@
-"""The attacked model as an attack sees it: confidences and gradients, every record of them counted."""
+"""The attacked model as an attack sees it: what it answers, every record of it counted, within a budget."""
 
 from __future__ import annotations
 
+import hashlib
+import time
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
+
+from dpmi.models import FEATURES, observe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What an attack may spend; None is without limit.
+
+    An attack that has spent it stops, and returns the best that it has found.
+
+    Args:
+        queries: records forwarded through the target, at most.
+        grad_calls: records for which a gradient is taken through the target, at most.
+        seconds: of wall clock; what is found in them depends on the machine.
+
+    Raises:
+        ValueError: a limit that is not above 0.
+
+    >>> Budget(queries=0)
+    Traceback (most recent call last):
+    ValueError: queries must be at least 1; got 0
+    """
+
+    queries: int | None = None
+    grad_calls: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check every limit once."""
+        for name in ("queries", "grad_calls"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise ValueError(f"{name} must be at least 1; got {limit!r}")
+        if self.seconds is not None and not self.seconds > 0:
+            raise ValueError(f"seconds must be above 0; got {self.seconds!r}")
+
+
+class LabelsOnly(nn.Module):
+    """A classifier behind an interface that answers with the class and nothing else.
+
+    An attack that asks it for more is refused.
+
+    Args:
+        model: maps images (n, C, H, W) to logits (n, K).
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """Hide the model."""
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the class as a one-hot float32 (n, K), without a gradient."""
+        with torch.no_grad():
+            logits: Tensor = self.model(images)
+        return nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).float()
 
 
 class Target:
@@ -11,14 +71,39 @@ class Target:
 
     Args:
         module: maps images (n, C, H, W) to logits (n, K); in evaluation mode, parameters frozen.
+        budget: what may be spent on it.
+        reserve: queries of the budget that are kept for the end.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, *, budget: Budget | None = None, reserve: int = 0) -> None:
         """Start counting at zero."""
         self._module = module
         self._memory_format = torch.channels_last
+        self._budget = budget or Budget()
+        self._reserve = reserve
+        self._started = time.monotonic()
         self.queries = 0
         self.grad_calls = 0
+        self.stopped_by: str | None = None
+        """The limit of the budget that the attack has met, by its name; None if it has met none."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return next((p.device for p in self._module.parameters()), torch.device("cpu"))
+
+    def affords(self, *, queries: int, grad_calls: int = 0) -> bool:
+        """Whether so much more may be spent; an attack that may not stops."""
+        spent = {
+            "queries": (self.queries + queries + self._reserve, self._budget.queries),
+            "grad_calls": (self.grad_calls + grad_calls, self._budget.grad_calls),
+            "seconds": (time.monotonic() - self._started, self._budget.seconds),
+        }
+        for name, (amount, limit) in spent.items():
+            if limit is not None and amount > limit:
+                self.stopped_by = name
+                return False
+        return True
 
     def probe(self, image_shape: tuple[int, int, int], device: torch.device) -> Tensor:
         """Return the logits of two black images; 2 queries, or 4 if the module needs contiguous images.
@@ -34,8 +119,13 @@ class Target:
             return self.logits(black)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Return logits (n, K) for images (n, C, H, W); n queries."""
+        """Return logits (n, K) for images (n, C, H, W); n queries, and n gradient calls if a gradient is asked for.
+
+        A gradient is asked for where the images need one: whoever calls it with such images takes it.
+        """
         self.queries += len(images)
+        if torch.is_grad_enabled() and images.requires_grad:
+            self.grad_calls += len(images)
         # `images.to` sees no difference where there is one channel, but the kernels look at the strides.
         arranged = torch.empty(
             images.shape, dtype=images.dtype, device=images.device, memory_format=self._memory_format
@@ -43,10 +133,31 @@ class Target:
         logits: Tensor = self._module(arranged.copy_(images))
         return logits
 
-    def confidence(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return p_y (n,), the softmax probability of each label (n,) in its image; n queries."""
+    def logits_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (n, K) and what the classification head gets, (n, d); costs what the logits cost.
+
+        Raises:
+            ValueError: the model has no linear layer to take for its head.
+        """
+        with observe(self._module, [FEATURES]) as found:
+            logits = self.logits(images)
+        return logits, found[FEATURES]
+
+    def labels(self, images: Tensor) -> Tensor:
+        """Return the class int64 (n,) that each image is given; n queries."""
         with torch.no_grad():
-            return _pick(self.logits(images), labels)
+            return self.logits(images).argmax(dim=1)
+
+    def confidence(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return p_y (n,), the softmax probability of each label (n,) in its image; n queries.
+
+        Of a target that answers with the class alone it is 1 where the class is the label, and 0 elsewhere.
+        """
+        with torch.no_grad():
+            logits = self.logits(images)
+            if isinstance(self._module, LabelsOnly):
+                return (logits.argmax(dim=1) == labels).float()
+            return _pick(logits, labels)
 
     def confidence_and_gradient(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return p_y (n,) and its gradient by the images (n, C, H, W); n queries, n gradient calls.
@@ -57,8 +168,15 @@ class Target:
         confidence = _pick(self.logits(images), labels)
         # Only the images' gradient: parameter gradients would cost a fifth more and be thrown away.
         (gradient,) = torch.autograd.grad(confidence.sum(), images)
-        self.grad_calls += len(images)
         return confidence.detach(), gradient
+
+    def digest(self) -> bytes:
+        """A hash of the architecture and of all weights and buffers."""
+        found = hashlib.sha256(repr(self._module).encode())
+        for name, value in self._module.state_dict().items():
+            found.update(name.encode())
+            found.update(value.detach().contiguous().cpu().numpy().tobytes())
+        return found.digest()
 
 
 def _pick(logits: Tensor, labels: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dpmi.attacks import Enhanced, Reconstructions
-from dpmi.attacks.regularizers import bilateral_total_variation
+from dpmi.attacks.stages.regularizers import bilateral_total_variation
 
 from .conftest import SHAPE
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dpmi.attacks import Attack, Found, Progress, Target
-from dpmi.attacks.base import ImageShape, require
-from dpmi.attacks.starts import child_generator
+from dpmi.attacks import Attack, Found, Target, Task
+from dpmi.attacks.base import require
+from dpmi.attacks.stages.starts import child_generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,19 +33,19 @@ class RandomWalk(Attack):
         require("iterations", self.iterations, self.iterations >= 1, "at least 1")
         require("step_size", self.step_size, self.step_size > 0, "above 0")
 
-    def _run(
-        self, target: Target, labels: Tensor, *, image_shape: ImageShape, seed: int, progress: Progress
-    ) -> Found:
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
         # One generator for each class: what it draws does not depend on the classes beside it.
-        generators = [child_generator(seed, label, 0) for label in labels.tolist()]
-        best = torch.full((len(labels), *image_shape), 0.5, device=labels.device)
+        generators = [child_generator(task.seed, label, 0) for label in labels.tolist()]
+        best = torch.full((len(labels), *task.image_shape), 0.5, device=labels.device)
         confidence = target.confidence(best, labels)
         used = torch.zeros_like(labels)
         for done in range(1, self.iterations + 1):
-            noise = torch.stack([torch.randn(image_shape, generator=own) for own in generators])
+            if not target.affords(queries=len(labels)):
+                break
+            noise = torch.stack([torch.randn(task.image_shape, generator=own) for own in generators])
             tried = (best + self.step_size * noise.to(best)).clamp(0, 1)
             found = target.confidence(tried, labels)
             better = found > confidence
             best[better], confidence[better], used[better] = tried[better], found[better], done
-            progress(done, self.iterations)
+            task.progress(done, self.iterations)
         return Found(images=best, iterations=used, diverged=torch.zeros_like(labels, dtype=torch.bool))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dpmi.attacks.regularizers import bilateral_total_variation, l1
+from dpmi.attacks.stages.regularizers import bilateral_total_variation, l1
 
 
 def brute_force_btv(image: Tensor) -> float:

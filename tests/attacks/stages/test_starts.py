@@ -1,6 +1,6 @@
 import torch
 
-from dpmi.attacks.starts import best_restart, child_generator, starting_images
+from dpmi.attacks.stages.starts import best_restart, child_generator, starting_images
 
 
 def test_first_restart_is_the_papers_and_the_others_are_distinct() -> None:

@@ -7,9 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .base import Found, Progress
+from dpmi.attacks.base import Found, Progress
+from dpmi.attacks.target import Target
+
 from .starts import best_restart
-from .target import Target
 
 #: Progress is reported about this many times.
 REPORTS = 100
@@ -60,6 +61,8 @@ def descend(
     diverged = torch.zeros_like(row_labels, dtype=torch.bool)
     rows = torch.arange(len(row_labels), device=labels.device)
     for done in range(iterations + 1):
+        if not target.affords(queries=len(rows), grad_calls=len(rows)):
+            break
         images = path.images()
         confidence, ascent = target.confidence_and_gradient(images, row_labels[rows])
         added, gradient = path.penalty(images)
