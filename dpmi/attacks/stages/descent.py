@@ -10,7 +10,7 @@ from torch import Tensor
 from dpmi.attacks.base import Found, Progress
 from dpmi.attacks.target import Target
 
-from .starts import best_restart
+from .selection import best_rows
 
 #: Progress is reported about this many times.
 REPORTS = 100
@@ -88,5 +88,5 @@ def descend(
         if done % max(1, iterations // REPORTS) == 0:
             progress(done, iterations)
     progress(iterations, iterations)
-    chosen = best_restart(best_cost, restarts)
+    chosen = best_rows(best_cost, candidates=restarts)
     return Found(images=best[chosen], iterations=used[chosen], diverged=diverged[chosen])

@@ -1,4 +1,4 @@
-"""Where a search starts, and which of several searches for one class is kept."""
+"""Where a search starts: one random generator for each class and restart."""
 
 from __future__ import annotations
 
@@ -41,20 +41,3 @@ def starting_images(
         for restart in range(1, restarts):
             images[row, restart].uniform_(generator=child_generator(seed, label, restart))
     return images.flatten(0, 1).to(labels.device)
-
-
-def best_restart(costs: Tensor, restarts: int) -> Tensor:
-    """Return, for each class, the row of its search with the smallest cost under the target.
-
-    Args:
-        costs: (R * restarts,), in the order of :func:`starting_images`.
-        restarts: searches per class.
-
-    Returns:
-        int64 (R,), rows of ``costs``.
-
-    >>> best_restart(torch.tensor([0.3, 0.1, 0.2, 0.2]), restarts=2)
-    tensor([1, 2])
-    """
-    best = costs.view(-1, restarts).argmin(dim=1)
-    return best + torch.arange(len(best), device=costs.device) * restarts

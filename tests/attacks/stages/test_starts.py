@@ -1,6 +1,6 @@
 import torch
 
-from dpmi.attacks.stages.starts import best_restart, child_generator, starting_images
+from dpmi.attacks.stages.starts import child_generator, starting_images
 
 
 def test_first_restart_is_the_papers_and_the_others_are_distinct() -> None:
@@ -27,9 +27,3 @@ def test_start_depends_on_seed_class_and_restart_only() -> None:
 def test_child_generators_do_not_collide() -> None:
     seeds = {child_generator(0, label, r).initial_seed() for label in range(100) for r in range(20)}
     assert len(seeds) == 2000
-
-
-def test_best_restart_takes_the_smallest_cost() -> None:
-    costs = torch.tensor([0.5, torch.inf, 0.2, torch.inf, torch.inf, 0.9])
-    assert best_restart(costs, restarts=3).tolist() == [2, 5]
-    assert best_restart(torch.full((4,), torch.inf), restarts=2).tolist() == [0, 2]

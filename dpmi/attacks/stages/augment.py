@@ -1,0 +1,52 @@
+"""Random views of an image: what shows a class shows it from a little further left, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from types import MappingProxyType
+from typing import Literal
+
+from torch import Tensor
+from torchvision.transforms import v2
+
+from dpmi.attacks.base import require
+
+Augmentation = Literal["none", "digits", "faces"]
+View = Callable[[Tensor], Tensor]
+
+
+def augmentation(name: Augmentation, *, scale: tuple[float, float] = (0.8, 1.0)) -> View:
+    """Return a differentiable random view of images (n, C, H, W), of the same shape.
+
+    It draws from torch's default generator, once for the batch, as the published attacks do.
+
+    Args:
+        name: ``faces`` crops, turns by up to 5 degrees, mirrors, and changes brightness and contrast by up to a fifth
+            [PLG-MI, section 4.1]; ``digits`` does the same without the mirror, for a mirrored digit is another sign;
+            ``none`` returns the images.
+        scale: share of the area that a crop keeps.
+
+    Raises:
+        ValueError: another name.
+    """
+    require("augmentation", name, name in _KINDS, f"one of {tuple(_KINDS)}")
+    if name == "none":
+        return lambda images: images
+    return partial(_view, mirror=_KINDS[name], scale=scale)
+
+
+#: Whether a mirror image shows the same thing.
+_KINDS = MappingProxyType({"none": False, "digits": False, "faces": True})
+
+
+def _view(images: Tensor, *, mirror: bool, scale: tuple[float, float]) -> Tensor:
+    changes: list[v2.Transform] = [
+        v2.RandomResizedCrop(images.shape[-2:], scale=scale, ratio=(1.0, 1.0), antialias=True),
+        v2.RandomRotation(5, interpolation=v2.InterpolationMode.BILINEAR),
+        v2.ColorJitter(brightness=0.2, contrast=0.2),
+    ]
+    if mirror:
+        changes.append(v2.RandomHorizontalFlip())
+    view: Tensor = v2.Compose(changes)(images)
+    return view

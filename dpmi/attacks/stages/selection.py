@@ -1,0 +1,59 @@
+"""Which of several finds for one class is kept: by what the target says, and never by an evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dpmi.attacks.target import Target
+
+from .search import physical
+
+Transform = Callable[[Tensor], Tensor]
+
+
+def best_rows(costs: Tensor, *, candidates: int, keep: int = 1) -> Tensor:
+    """Return, for each class, the rows of its candidates with the smallest costs, the best first.
+
+    Args:
+        costs: (R * candidates,), the candidates of a class next to each other; NaN is worst.
+        candidates: for each class.
+        keep: of them, at most ``candidates``.
+
+    Returns:
+        int64 (R * keep,), rows of ``costs``.
+
+    >>> best_rows(torch.tensor([0.3, 0.1, 0.2, 0.2]), candidates=2)
+    tensor([1, 2])
+    """
+    table = costs.nan_to_num(nan=torch.inf).view(-1, candidates)
+    # A stable sort: among equals the first, on every device.
+    best = table.argsort(dim=1, stable=True)[:, :keep]
+    first = torch.arange(len(table), device=costs.device)[:, None] * candidates
+    return (best + first).flatten()
+
+
+def confidence(
+    target: Target, images: Tensor, labels: Tensor, *, transform: Transform | None = None, draws: int = 1
+) -> Tensor:
+    """Return the mean of p_y (n,) over random transforms of each image; n * draws queries.
+
+    An image that is taken for its class whichever way it is cropped shows more of the class than one that is so
+    by a hair [PPA, section 4.4].
+
+    Args:
+        target: is asked.
+        images: (n, C, H, W).
+        labels: int64 (n,).
+        transform: of images (m, C, H, W) to images that the target takes; drawn anew each time. None asks about
+            the images as they are.
+        draws: transforms of each image.
+    """
+    found = torch.zeros(len(images), device=images.device)
+    for _ in range(draws):
+        for rows in physical(len(images)):
+            shown = images[rows] if transform is None else transform(images[rows])
+            found[rows] += target.confidence(shown, labels[rows])
+    return found / draws
