@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dpmi.models import seeded
 
+from .checks import require as require  # noqa: PLC0414 - attacks of other packages take it from here
 from .priors import Gan, Generator, Prior, fetch
 from .target import Budget, LabelsOnly, Target
 
@@ -288,17 +289,6 @@ class Attack(ABC):
         Returns:
             :attr:`images_per_class` rows for each label, next to each other.
         """
-
-
-def require(name: str, value: object, allowed: bool, limit: str) -> None:
-    """Refuse a hyper-parameter, naming it, its value and the limit that it breaks.
-
-    >>> require("restarts", 0, 0 >= 1, "at least 1")
-    Traceback (most recent call last):
-    ValueError: restarts must be at least 1; got 0
-    """
-    if not allowed:
-        raise ValueError(f"{name} must be {limit}; got {value!r}")
 
 
 def _silent(done: int, total: int) -> None:
