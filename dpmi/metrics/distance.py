@@ -12,12 +12,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from .neighbors import nearest_neighbors
 from .ssim import LocalMoments, ssim_pairs
 
 Kind = Literal["euclidean", "ssim"]
-
-#: Numbers of float64 that one block of private images may hold: 32 MiB.
-_CHUNK = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +23,8 @@ class Distances:
     """One distance per reconstruction.
 
     Args:
-        values: float64 (R,). ``euclidean``: ||x - recon||_2 over pixels in [0, 1]; ``ssim``: 1 - SSIM, in [0,
-            2].
+        values: float64 (R,). Of :func:`mia_distance`: ||x - recon||_2 over pixels in [0, 1] or 1 - SSIM, in [0, 2];
+            other functions say what they return.
         nearest: int64 (R,), the index of the nearest private image among all that were given.
     """
 
@@ -35,7 +33,7 @@ class Distances:
 
     @property
     def mean(self) -> float:
-        """The mean over reconstructions, which the paper reports."""
+        """The mean over reconstructions, which the papers report."""
         return float(self.values.mean())
 
 
@@ -75,7 +73,7 @@ def mia_distance(
     check_kind(kind)
     values = torch.full((len(recons),), torch.nan, dtype=torch.float64)
     nearest = torch.zeros(len(recons), dtype=torch.int64)
-    measure = _nearest_ssim if kind == "ssim" else _nearest_euclidean
+    measure = _nearest_ssim if kind == "ssim" else nearest_neighbors
     for label in sorted(set(labels.tolist())):
         rows = (labels == label).nonzero()[:, 0]
         members = class_members(private_labels, label)
@@ -128,24 +126,6 @@ def check_kind(kind: str) -> None:
     """Refuse an unknown kind of distance."""
     if kind not in get_args(Kind):
         raise ValueError(f"kind must be one of {get_args(Kind)}; got {kind!r}")
-
-
-def _nearest_euclidean(recons: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
-    flat = recons.flatten(1).double()
-    squared_norms = (flat * flat).sum(dim=1)
-    best = torch.full((len(flat),), torch.inf, dtype=torch.float64)
-    index = torch.zeros(len(flat), dtype=torch.int64)
-    step = max(1, _CHUNK // flat.shape[1])
-    for begin in range(0, len(members), step):
-        block = members[begin : begin + step].flatten(1).double()
-        # One matrix product instead of R x n differences.
-        squared = squared_norms[:, None] + (block * block).sum(dim=1) - 2 * flat @ block.T
-        low, where = squared.min(dim=1)
-        closer = low < best
-        best[closer], index[closer] = low[closer], where[closer] + begin
-    # The product cancels near zero, so the distance that is reported is computed from differences.
-    exact = torch.linalg.vector_norm(flat - members[index].flatten(1).double(), dim=1)
-    return exact, index
 
 
 def _nearest_ssim(recons: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:

@@ -73,5 +73,16 @@ def test_listing_is_truthful() -> None:
         "fisher",
         "robustness",
         "backdoor",
+        "attack_accuracy",
+        "knn_distance",
+        "feature_distance",
+        "fid",
+        "manifolds",
+        "knowledge_extraction",
+        "best_ssim",
+        "best_psnr",
+        "lpips_distance",
+        "worst_class",
+        "tradeoff_ratio",
     }
     assert names == set(METRICS)

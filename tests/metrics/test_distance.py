@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from dpmi.metrics import distance, mia_distance, ssim
+from dpmi.metrics import mia_distance, neighbors, ssim
 from dpmi.metrics.ssim import LocalMoments, ssim_pairs
 
 
@@ -34,7 +34,7 @@ def test_ssim_is_that_of_torchmetrics(shape: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize("kind", ["euclidean", "ssim"])
 @pytest.mark.parametrize("chunk", [1, 2000, 2**22])
 def test_is_the_minimum_over_the_class(kind: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distance, "_CHUNK", chunk)
+    monkeypatch.setattr(neighbors, "_CHUNK", chunk)
     monkeypatch.setattr(ssim, "_CHUNK", chunk)
     recons, private = noise(5, 1, 12, 13), noise(40, 1, 12, 13, seed=1)
     labels, private_labels = torch.tensor([2, 0, 1, 2, 0]), torch.arange(40) % 3

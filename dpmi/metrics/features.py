@@ -1,0 +1,146 @@
+"""What an evaluator sees in images, and how near reconstructions are in its features.
+
+The evaluator is a classifier that was trained apart from the target (:func:`dpmi.metrics.check_evaluator`). Features
+are what its last linear layer gets. The published distances differ in the evaluator alone: KNN distance uses the
+classifier that measures attack accuracy, delta_eval an Inception-v3, delta_face a FaceNet trained on VGGFace2. All are
+:func:`knn_distance` of that network's features. A network that takes images of another size goes behind a resize:
+``nn.Sequential(nn.Upsample(size=(160, 160), mode="bilinear"), net)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dpmi.models import FEATURES, evaluating, observe, seeded
+
+from .accuracy import BATCH_SIZE
+from .distance import Distances, check_images, class_members
+from .neighbors import nearest_neighbors
+
+_SEED = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What an evaluator computes for images, on the CPU.
+
+    Args:
+        logits: float32 (n, K).
+        features: float32 (n, d), the input of its last linear layer.
+    """
+
+    logits: Tensor
+    features: Tensor
+
+
+def evaluate(evaluator: nn.Module, images: Tensor, *, batch_size: int = BATCH_SIZE) -> Evaluation:
+    """Return the evaluator's logits and features of images, taken as they are: never rescaled, never rounded.
+
+    The evaluator is asked in evaluation mode and left in the mode it was in. One that draws noise draws it from always
+    the same seed.
+
+    Args:
+        evaluator: maps images (n, C, H, W) to logits (n, K); its last linear layer is its head.
+        images: float32 (n, C, H, W) in [0, 1], n at least 1.
+        batch_size: images per forward pass.
+
+    Raises:
+        ValueError: images of another shape or range, an evaluator without a linear layer, or logits or features that
+            are not finite.
+    """
+    check_images("images", images)
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    device = next((p.device for p in evaluator.parameters()), images.device)
+    logits, features = [], []
+    with (
+        evaluating(evaluator),
+        seeded(evaluator, _SEED),
+        torch.no_grad(),
+        observe(evaluator, (FEATURES,)) as found,
+    ):
+        for batch in torch.split(images, batch_size):
+            logits.append(evaluator(batch.to(device)).cpu())
+            features.append(found[FEATURES].flatten(1).cpu())
+    seen = Evaluation(torch.cat(logits), torch.cat(features))
+    if not bool(seen.logits.isfinite().all() and seen.features.isfinite().all()):
+        raise ValueError("evaluator returns logits or features that are not finite; was its training finite?")
+    return seen
+
+
+def knn_distance(
+    features: Tensor, labels: Tensor, private_features: Tensor, private_labels: Tensor
+) -> Distances:
+    """Return the SQUARED L2 distance of each reconstruction from the nearest private image of its class, in features.
+
+    Squared, as every published number is. Smaller means that the attacker came closer.
+
+    Args:
+        features: (R, d) of reconstructions, as :func:`evaluate` returns them.
+        labels: int64 (R,), the class that each is meant to show.
+        private_features: (N, d) of the target's training images.
+        private_labels: int64 (N,).
+
+    Raises:
+        ValueError: shapes that do not fit, features that are not finite, or a class without private images.
+
+    >>> private = torch.tensor([[0.0], [4.0], [1.0]])
+    >>> found = knn_distance(torch.tensor([[1.0]]), torch.tensor([0]), private, torch.tensor([0, 0, 1]))
+    >>> found.values, found.nearest
+    (tensor([1.], dtype=torch.float64), tensor([0]))
+    """
+    check_features(features, labels, private_features, private_labels)
+    values = torch.full((len(features),), torch.nan, dtype=torch.float64)
+    index = torch.zeros(len(features), dtype=torch.int64)
+    for label in sorted(set(labels.tolist())):
+        rows = (labels == label).nonzero()[:, 0]
+        members = class_members(private_labels, label)
+        distance, where = nearest_neighbors(features[rows], private_features[members])
+        values[rows], index[rows] = distance.square(), members[where]
+    return Distances(values=values, nearest=index)
+
+
+def feature_distance(
+    features: Tensor, labels: Tensor, private_features: Tensor, private_labels: Tensor
+) -> Tensor:
+    """Return the SQUARED L2 distance of each reconstruction from the mean private features of its class.
+
+    Arguments and errors as for :func:`knn_distance`.
+
+    Returns:
+        float64 (R,), the sum over features; published numbers are its mean.
+    """
+    check_features(features, labels, private_features, private_labels)
+    values = torch.full((len(features),), torch.nan, dtype=torch.float64)
+    for label in sorted(set(labels.tolist())):
+        rows = (labels == label).nonzero()[:, 0]
+        centroid = private_features[class_members(private_labels, label)].mean(dim=0, dtype=torch.float64)
+        values[rows] = (features[rows] - centroid).square().sum(dim=1)
+    return values
+
+
+def check_features(
+    features: Tensor, labels: Tensor, private_features: Tensor, private_labels: Tensor
+) -> None:
+    """Refuse features that are not finite (n, d), n at least 1, of one d, or labels that are not int64 (n,)."""
+    for name, values, classes in (
+        ("features", features, labels),
+        ("private_features", private_features, private_labels),
+    ):
+        if values.ndim != 2 or values.numel() == 0:
+            raise ValueError(f"{name} must be (n, d) with n at least 1; got shape {tuple(values.shape)}")
+        if not bool(values.isfinite().all()):
+            raise ValueError(f"{name} must be finite; there is no distance to report")
+        if classes.dtype != torch.int64 or classes.shape != values.shape[:1]:
+            raise ValueError(
+                f"the labels of {name} must be int64 of shape ({len(values)},); "
+                f"got {classes.dtype} of shape {tuple(classes.shape)}"
+            )
+    if features.shape[1] != private_features.shape[1]:
+        raise ValueError(
+            f"features and private_features must come from one network; "
+            f"they have {features.shape[1]} and {private_features.shape[1]} numbers per image"
+        )

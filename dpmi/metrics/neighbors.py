@@ -1,0 +1,61 @@
+"""Which of many points is near: all pairs by one matrix product per block, in float64."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: Numbers of float64 that one block may hold: 32 MiB.
+_CHUNK = 2**22
+
+
+def squared_distances(points: Tensor, others: Tensor) -> Tensor:
+    """Return ||p - o||^2 for all pairs, float64 (P, O).
+
+    The product cancels near zero: the error is about 1e-15 of the squared norms, and small values can be negative.
+
+    Args:
+        points: float64 (P, d).
+        others: float64 (O, d).
+    """
+    squared_norms = points.square().sum(dim=1)
+    other_norms = others.square().sum(dim=1)
+    return torch.addmm(squared_norms[:, None] + other_norms, points, others.T, alpha=-2)
+
+
+def nearest_neighbors(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the Euclidean distance of each point from its nearest among others, and which that is.
+
+    Memory is bounded by a block of ``others``, whatever their number. The distance is computed from differences, so
+    that of equal points is exactly 0.
+
+    Args:
+        points: (P, ...), flattened from the second axis on.
+        others: (O, ...), O at least 1, of as many numbers each.
+
+    Returns:
+        float64 (P,) and int64 (P,).
+    """
+    flat = points.flatten(1).double()
+    best = torch.full((len(flat),), torch.inf, dtype=torch.float64, device=flat.device)
+    index = torch.zeros(len(flat), dtype=torch.int64, device=flat.device)
+    step = max(1, _CHUNK // max(flat.shape))
+    for begin in range(0, len(others), step):
+        block = others[begin : begin + step].flatten(1).double()
+        low, where = squared_distances(flat, block).min(dim=1)
+        closer = low < best
+        best[closer], index[closer] = low[closer], where[closer] + begin
+    exact = torch.linalg.vector_norm(flat - others[index].flatten(1).double(), dim=1)
+    return exact, index
+
+
+def neighbor_distances(points: Tensor, k: int) -> Tensor:
+    """Return the squared distance of each point from its k-th nearest other one, float64 (P,).
+
+    Args:
+        points: float64 (P, d), P above k.
+        k: at least 1.
+    """
+    blocks = torch.split(points, max(1, _CHUNK // max(points.shape)))
+    # The nearest of all is the point itself.
+    return torch.cat([squared_distances(block, points).kthvalue(k + 1, dim=1).values for block in blocks])

@@ -1,0 +1,70 @@
+"""From one value per reconstruction to one per class, and the class that fares worst.
+
+The mean hides the class that an attacker got: privacy is a promise to each of them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class ClassValue(NamedTuple):
+    """A class, by its label, and its value."""
+
+    label: int
+    value: float
+
+
+def class_means(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the classes, in ascending order, and the mean of each one's values.
+
+    Args:
+        values: (R,), of any kind; NaN makes its class NaN.
+        labels: int64 (R,), R at least 1.
+
+    Returns:
+        int64 (C,) and float64 (C,).
+
+    Raises:
+        ValueError: no values, or labels of another length.
+
+    >>> class_means(torch.tensor([True, False, True]), torch.tensor([7, 7, 0]))
+    (tensor([0, 7]), tensor([1.0000, 0.5000], dtype=torch.float64))
+    """
+    if values.ndim != 1 or len(values) == 0 or labels.shape != values.shape:
+        raise ValueError(
+            f"values and labels must be (R,) with R at least 1; "
+            f"got shapes {tuple(values.shape)} and {tuple(labels.shape)}"
+        )
+    classes, of = torch.unique(labels, return_inverse=True)
+    sums = torch.zeros(len(classes), dtype=torch.float64).index_add_(0, of, values.double())
+    return classes, sums / torch.bincount(of)
+
+
+def worst_class(values: Tensor, labels: Tensor, *, high_is_worse: bool) -> ClassValue | None:
+    """Return the class with the highest (attack accuracy) or the lowest (a distance) mean of its values.
+
+    Args:
+        values: (R,).
+        labels: int64 (R,), R at least 1.
+        high_is_worse: whether a high value means that the attacker came closer.
+
+    Returns:
+        The first such class; classes without a defined mean are left out, and None is returned if all are.
+
+    Raises:
+        ValueError: as for :func:`class_means`.
+
+    >>> worst_class(torch.tensor([0.5, 2.0, 1.0]), torch.tensor([0, 1, 1]), high_is_worse=False)
+    ClassValue(label=0, value=0.5)
+    """
+    classes, means = class_means(values, labels)
+    known = ~means.isnan()
+    if not bool(known.any()):
+        return None
+    classes, means = classes[known], means[known]
+    worst = int(means.argmax() if high_is_worse else means.argmin())
+    return ClassValue(int(classes[worst]), float(means[worst]))
