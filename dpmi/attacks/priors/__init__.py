@@ -5,5 +5,24 @@ A prior is a frozen dataclass of hyper-parameters; :func:`fetch` trains it, or t
 
 from .base import Gan, Generator, Prior, Trainer
 from .cache import DamagedCacheWarning, fetch, samples
+from .conditional_gan import ConditionalGan
+from .feature_statistics import FeatureMoments, FeatureStatistics
+from .inversion_gan import InversionGan
+from .surrogates import Surrogates
+from .wgan_gp import WganGP
 
-__all__ = ["DamagedCacheWarning", "Gan", "Generator", "Prior", "Trainer", "fetch", "samples"]
+__all__ = [
+    "ConditionalGan",
+    "DamagedCacheWarning",
+    "FeatureMoments",
+    "FeatureStatistics",
+    "Gan",
+    "Generator",
+    "InversionGan",
+    "Prior",
+    "Surrogates",
+    "Trainer",
+    "WganGP",
+    "fetch",
+    "samples",
+]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
+import math
 import os
-import pickle
 import time
 import uuid
 import warnings
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid, save_image
 
 from dpmi.attacks.target import Target
-from dpmi.models import seeded
+from dpmi.models import evaluating, seeded
 
 from .base import Gan, ImageShape, Prior, Trainer
 
@@ -37,7 +38,7 @@ _SAMPLE_COUNT = 64
 
 
 class DamagedCacheWarning(UserWarning):
-    """A stored prior could not be read; it is trained again."""
+    """A stored prior is not what was stored; it is trained again."""
 
 
 def fetch(
@@ -55,6 +56,9 @@ def fetch(
     A training that was interrupted goes on from its last checkpoint, at most :data:`CHECKPOINT_SECONDS` back, and
     ends where it would have ended. Beside the module the folder has the losses and, of a generator, pictures.
 
+    The target's counts grow by what an uninterrupted training asks it, also where the prior comes from the cache: an
+    attack costs the same whoever trained its prior first.
+
     Args:
         prior: what to train.
         public: float32 (M, C, H, W) in [0, 1].
@@ -69,19 +73,43 @@ def fetch(
             images, or a training that diverged.
     """
     _check(prior, public, image_shape)
+    if not prior.distils:
+        target = None
     device = public.device if target is None else target.device
-    with _seeded(prior.seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(prior.seed)
         module = prior.build(image_shape, num_classes).to(device)
-    key = _key(prior, public, target if prior.distils else None, image_shape, num_classes)
-    own = None if folder is None else folder / f"{prior.name}-{key}"
-    if own is None or not _load(module, own):
-        module.train()
-        with seeded(module, prior.seed), torch.enable_grad():
-            trainer = prior.trainer(module, public.to(device), target if prior.distils else None)
-            _train(trainer, module, own, prior, progress)
-    else:
+    own = None
+    if folder is not None:
+        own = folder / f"{prior.name}-{_key(prior, module, public, target)}"
+    bill = _Bill(target)
+    stored = _read(own, _PRIOR)
+    if stored is not None:
+        module.load_state_dict(stored["module"])
+        bill.set(stored["bill"])
         progress(1, 1)
-    return module.eval().requires_grad_(False)
+        return module.eval().requires_grad_(False)
+    module.train()
+    with seeded(module, prior.seed), torch.enable_grad():
+        trainer = prior.trainer(module, public.to(device), target)
+        record = _train(prior.name, trainer, module, bill=bill, folder=own, progress=progress)
+    module.eval().requires_grad_(False)
+    if own is not None:
+        _save(module, own, {"prior": {"name": prior.name, **_settings(prior)}, **record}, bill)
+    return module
+
+
+def samples(gan: Gan, count: int, *, seed: int = 0) -> Tensor:
+    """Return images (count, C, H, W) that a trained generator makes of random latents, classes in turn."""
+    generator = gan.generator
+    device = next(gan.parameters()).device
+    latents = torch.randn(count, generator.latent_size, generator=torch.Generator().manual_seed(seed))
+    labels = None
+    if generator.num_classes is not None:
+        labels = (torch.arange(count) % generator.num_classes).to(device)
+    with evaluating(gan), torch.no_grad():
+        images: Tensor = generator(latents.to(device), labels)
+    return images.cpu()
 
 
 def _check(prior: Prior, public: Tensor, image_shape: ImageShape) -> None:
@@ -97,63 +125,71 @@ def _check(prior: Prior, public: Tensor, image_shape: ImageShape) -> None:
         )
 
 
+class _Bill:
+    """What has been asked of the target, in queries and gradient calls, since it was made."""
+
+    def __init__(self, target: Target | None) -> None:
+        self._target = target
+        self._before = (0, 0) if target is None else (target.queries, target.grad_calls)
+
+    def __call__(self) -> tuple[int, int]:
+        if self._target is None:
+            return (0, 0)
+        return self._target.queries - self._before[0], self._target.grad_calls - self._before[1]
+
+    def set(self, amounts: tuple[int, int]) -> None:
+        if self._target is not None:
+            self._target.queries = self._before[0] + amounts[0]
+            self._target.grad_calls = self._before[1] + amounts[1]
+
+
 def _train(
-    trainer: Trainer, module: nn.Module, folder: Path | None, prior: Prior, progress: Progress
-) -> None:
-    done, spent = _resume(trainer, module, folder)
-    started = saved = time.monotonic()
+    name: str, trainer: Trainer, module: nn.Module, *, bill: _Bill, folder: Path | None, progress: Progress
+) -> dict[str, Any]:
+    """Take all the steps that are left, and return what there is to say of them."""
+    done, spent = 0, 0.0
+    state = _read(folder, _TRAINING)
+    if state is not None:
+        module.load_state_dict(state["module"])
+        trainer.load_state_dict(state["trainer"])
+        torch.default_generator.set_state(state["random"])
+        # What making the trainer has asked again was paid for before the interruption.
+        bill.set(state["bill"])
+        done, spent = state["done"], state["seconds"]
     losses: Mapping[str, float] = {}
+    started = saved = time.monotonic()
     while done < trainer.steps:
         progress(done, trainer.steps)
         losses = trainer.step()
         done += 1
+        if not all(math.isfinite(loss) for loss in losses.values()):
+            _refuse_diverged(name, done, trainer.steps, losses)
         now = time.monotonic()
-        if folder is not None and now - saved > CHECKPOINT_SECONDS:
-            _save_training(trainer, module, folder, done, spent + now - started)
+        if folder is not None and now - saved >= CHECKPOINT_SECONDS and done < trainer.steps:
+            state = {
+                "module": module.state_dict(),
+                "trainer": trainer.state_dict(),
+                "random": torch.default_generator.get_state(),
+                "bill": bill(),
+                "done": done,
+                "seconds": spent + now - started,
+            }
+            _write(folder, _TRAINING, state)
             saved = now
     if not all(bool(value.isfinite().all()) for value in module.state_dict().values()):
-        raise ValueError(
-            f"prior {prior.name} diverged: its weights are not finite after {trainer.steps} steps (last losses "
-            f"{dict(losses)}); lower its learning rate"
-        )
+        _refuse_diverged(name, done, trainer.steps, losses)
     progress(trainer.steps, trainer.steps)
-    if folder is not None:
-        record = {
-            "prior": {"name": prior.name, **{f.name: repr(getattr(prior, f.name)) for f in _fields(prior)}},
-            "steps": trainer.steps,
-            "seconds": spent + time.monotonic() - started,
-            "losses": dict(losses),
-        }
-        _save(module, folder, record)
+    return {"steps": done, "seconds": spent + time.monotonic() - started, "losses": dict(losses)}
 
 
-def _resume(trainer: Trainer, module: nn.Module, folder: Path | None) -> tuple[int, float]:
-    """Steps and seconds that are behind an interrupted training."""
-    if folder is None:
-        return 0, 0.0
-    state = _read(folder / _TRAINING)
-    if state is None:
-        return 0, 0.0
-    module.load_state_dict(state["module"])
-    trainer.load_state_dict(state["trainer"])
-    torch.default_generator.set_state(state["random"])
-    return int(state["done"]), float(state["seconds"])
+def _refuse_diverged(name: str, done: int, steps: int, losses: Mapping[str, float]) -> None:
+    raise ValueError(
+        f"prior {name} diverged: its losses or weights are not finite after {done} of {steps} steps (last losses "
+        f"{dict(losses)}); lower its learning rate"
+    )
 
 
-def _save_training(trainer: Trainer, module: nn.Module, folder: Path, done: int, seconds: float) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        "module": module.state_dict(),
-        "trainer": trainer.state_dict(),
-        "random": torch.default_generator.get_state(),
-        "done": done,
-        "seconds": seconds,
-    }
-    with _replacing(folder / _TRAINING) as temporary:
-        torch.save(state, temporary)
-
-
-def _save(module: nn.Module, folder: Path, record: Mapping[str, Any]) -> None:
+def _save(module: nn.Module, folder: Path, record: Mapping[str, Any], bill: _Bill) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(module, Gan):
         with _replacing(folder / _SAMPLES) as temporary:
@@ -161,81 +197,60 @@ def _save(module: nn.Module, folder: Path, record: Mapping[str, Any]) -> None:
     with _replacing(folder / _RECORD) as temporary:
         temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
     # Last: what is there once it is there is complete.
-    with _replacing(folder / _PRIOR) as temporary:
-        torch.save(module.state_dict(), temporary)
+    _write(folder, _PRIOR, {"module": module.state_dict(), "bill": bill()})
     (folder / _TRAINING).unlink(missing_ok=True)
 
 
-def samples(gan: Gan, count: int, *, seed: int = 0) -> Tensor:
-    """Return images (count, C, H, W) that a trained generator makes of random latents, classes in turn."""
-    generator = gan.generator
-    device = next(gan.parameters()).device
-    latents = torch.randn(count, generator.latent_size, generator=torch.Generator().manual_seed(seed))
-    labels = None
-    if generator.num_classes is not None:
-        labels = (torch.arange(count) % generator.num_classes).to(device)
-    was_training = gan.training
-    with torch.no_grad():
-        images: Tensor = gan.eval().generator(latents.to(device), labels)
-    gan.train(was_training)
-    return images.cpu()
+def _write(folder: Path, name: str, state: Mapping[str, Any]) -> None:
+    """Store what torch.save writes, and its SHA-256 behind it; torch.load reads the file as it is."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    folder.mkdir(parents=True, exist_ok=True)
+    with _replacing(folder / name) as temporary:
+        temporary.write_bytes(content + hashlib.sha256(content).digest())
 
 
-def _load(module: nn.Module, folder: Path) -> bool:
-    """Whether the trained module was there."""
-    state = _read(folder / _PRIOR)
-    if state is None:
-        return False
+def _read(folder: Path | None, name: str) -> Any:
+    """What was stored, or None where there is nothing that is as it was stored.
+
+    torch.load alone does not notice a changed byte inside a tensor.
+    """
+    if folder is None:
+        return None
     try:
-        module.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        _warn(folder / _PRIOR, error)
-        return False
-    return True
-
-
-def _read(path: Path) -> Any:
-    """What torch saved, or None where there is nothing that can be read."""
-    try:
-        return torch.load(path, weights_only=True)
+        stored = (folder / name).read_bytes()
     except FileNotFoundError:
         return None
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        _warn(path, error)
-        return None
+    except OSError as error:
+        return _damaged(folder / name, str(error))
+    size = hashlib.sha256().digest_size
+    content, digest = stored[:-size], stored[-size:]
+    if hashlib.sha256(content).digest() != digest:
+        return _damaged(folder / name, "its SHA-256 is not the one it was stored with")
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
-def _warn(path: Path, error: Exception) -> None:
+def _damaged(path: Path, reason: str) -> None:
     warnings.warn(
-        f"the stored prior {path} is damaged ({error}); it is trained again",
+        f"the stored prior {path} is damaged ({reason}); it is trained again",
         DamagedCacheWarning,
         stacklevel=4,
     )
 
 
-def _key(
-    prior: Prior, public: Tensor, target: Target | None, image_shape: ImageShape, num_classes: int
-) -> str:
-    settings = {field.name: repr(getattr(prior, field.name)) for field in _fields(prior)}
-    digest = hashlib.sha256(
-        json.dumps([prior.name, settings, list(image_shape), num_classes], sort_keys=True).encode()
-    )
+def _key(prior: Prior, module: nn.Module, public: Tensor, target: Target | None) -> str:
+    """The layers are part of it: they follow from the shapes, and change with this package."""
+    digest = hashlib.sha256(json.dumps([prior.name, _settings(prior), repr(module)]).encode())
+    digest.update(repr(tuple(public.shape)).encode())
     digest.update(public.contiguous().cpu().numpy().tobytes())
     if target is not None:
         digest.update(target.digest())
     return digest.hexdigest()[:16]
 
 
-def _fields(prior: Prior) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(prior)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Initial weights from the seed, on the CPU."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
+def _settings(prior: Prior) -> dict[str, str]:
+    return {field.name: repr(getattr(prior, field.name)) for field in dataclasses.fields(prior)}
 
 
 @contextmanager

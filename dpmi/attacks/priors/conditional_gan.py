@@ -1,0 +1,166 @@
+"""The conditional GAN of PLG-MI, its classes those of the target.
+
+X. Yuan et al., "Pseudo Label-Guided Model Inversion Attack via Conditional Generative Adversarial Network", AAAI 2023.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.transforms import v2
+
+from dpmi.attacks.checks import require
+from dpmi.attacks.target import Target
+
+from .base import Gan, ImageShape
+from .residual import ConditionalGenerator, ProjectionDiscriminator
+from .training import GanPrior, GanTrainer, soft_labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionalGan(GanPrior):
+    """Images of a class, learnt from the public images that the target takes for it most surely.
+
+    The ``top_n`` public images of largest p_y get the pseudo-label y. The discriminator lowers the hinge loss on images
+    with labels; the generator -E D(G(z, y), y) + alpha E (max_{j != y} l_j - l_y), the second term on the target's
+    logits l for the images as augmentation changes them. The target is asked once about every public image, and by
+    each generator step.
+
+    The paper trains networks of width 1 for 30,000 steps of the generator, at every fifth batch of 64. Its 30 images
+    per class are its 30,000 public images over its 1,000 classes: M / K is at most taken here too, so that where
+    images are few they do not serve every class.
+
+    Args:
+        steps: batches of the discriminator.
+        batch_size: 64 in the paper.
+        learning_rate: of Adam with betas (0, 0.9); 2e-4 in the paper.
+        generator_every: 5 in the paper.
+        width: 1 in the paper.
+        latent_size: 128 in the paper.
+        top_n: public images per class, at most M / K.
+        alpha: weight of the max-margin term; 0.2 in the paper.
+        flip: whether augmentation mirrors images, as the paper does with faces; not where left and right matter.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    name: ClassVar[str] = "conditional-gan"
+    distils: ClassVar[bool] = True
+    betas: ClassVar[tuple[float, float]] = (0.0, 0.9)
+
+    steps: int = 5000
+    learning_rate: float = 2e-4
+    generator_every: int = 5
+    width: float = 0.25
+    latent_size: int = 128
+    top_n: int = 1000
+    alpha: float = 0.2
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every hyper-parameter once."""
+        super().__post_init__()
+        require("top_n", self.top_n, self.top_n >= 1, "at least 1")
+        require("alpha", self.alpha, 0 <= self.alpha < float("inf"), "at least 0 and finite")
+
+    def build(self, image_shape: ImageShape, num_classes: int) -> Gan:
+        """Return the untrained generator and discriminator."""
+        generator = ConditionalGenerator(self.latent_size, image_shape, num_classes, width=self.width)
+        return Gan(generator, ProjectionDiscriminator(image_shape, num_classes, width=self.width))
+
+    def trainer(self, module: nn.Module, public: Tensor, target: Target | None) -> GanTrainer:
+        """Return the training of both."""
+        assert isinstance(module, Gan)
+        assert target is not None
+        soft = soft_labels(target, public)
+        rows, labels = top_rows(soft, min(self.top_n, max(1, len(public) // soft.shape[1])))
+        return _Training(module, public[rows], self, labels, target)
+
+
+class _Training(GanTrainer):
+    def __init__(
+        self, gan: Gan, public: Tensor, prior: ConditionalGan, labels: Tensor, target: Target
+    ) -> None:
+        super().__init__(gan, public, prior)
+        self._labels = labels
+        self._target = target
+        self._classes = int(labels.max()) + 1
+        self._alpha = prior.alpha
+        self._augment = augmentation(tuple(public.shape[2:]), flip=prior.flip)
+
+    def discriminator_loss(self, rows: Tensor) -> Tensor:
+        labels = torch.cat([self._labels[rows], self._draw_labels(len(rows))])
+        with torch.no_grad():
+            fake = self.gan.generator(self.latents(len(rows)), labels[len(rows) :])
+        # One pass for both, because the discriminator leaves each image to itself.
+        on_real, on_fake = self.gan.discriminator(torch.cat([self.public[rows], fake]), labels).chunk(2)
+        return hinge(on_real, on_fake)
+
+    def generator_loss(self, rows: Tensor) -> Tensor:
+        labels = self._draw_labels(self._batch_size)
+        fake = self.gan.generator(self.latents(len(labels)), labels)
+        margin = max_margin(self._target.logits(self._augment(fake)), labels).mean()
+        loss: Tensor = self._alpha * margin - self.gan.discriminator(fake, labels).mean()
+        return loss
+
+    def _draw_labels(self, count: int) -> Tensor:
+        return torch.randint(self._classes, (count,)).to(self.public.device)
+
+
+def top_rows(soft: Tensor, top_n: int) -> tuple[Tensor, Tensor]:
+    """Return the rows of the ``top_n`` largest p_y of each class y, and that class as their pseudo-label.
+
+    Args:
+        soft: the target's softmax (M, K).
+        top_n: at most M.
+
+    Returns:
+        Two int64 (K * top_n,); a row may be there for several classes.
+
+    >>> top_rows(torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]), 2)
+    (tensor([0, 1, 2, 1]), tensor([0, 0, 1, 1]))
+    """
+    rows = soft.topk(top_n, dim=0).indices.T
+    labels = torch.arange(soft.shape[1], device=soft.device)[:, None].expand_as(rows)
+    return rows.flatten(), labels.flatten()
+
+
+def hinge(on_real: Tensor, on_fake: Tensor) -> Tensor:
+    """Return E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))) of values (n,)."""
+    return F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()
+
+
+def max_margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return max_{j != y} l_j - l_y (n,), below 0 where the class wins.
+
+    Args:
+        logits: (n, K).
+        labels: int64 (n,).
+
+    >>> max_margin(torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([1]))
+    tensor([2.])
+    """
+    own = logits.gather(1, labels[:, None])
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return others.amax(dim=1) - own[:, 0]
+
+
+def augmentation(sides: tuple[int, ...], *, flip: bool) -> v2.Transform:
+    """Crop 80 to 100 % and resize, change brightness and contrast by 20 %, turn by 5 degrees; drawn once for a batch.
+
+    Args:
+        sides: (H, W).
+        flip: mirror half of the batches too.
+    """
+    steps = [
+        v2.RandomResizedCrop(sides, scale=(0.8, 1.0), ratio=(1.0, 1.0)),
+        v2.ColorJitter(brightness=0.2, contrast=0.2),
+        # A fill, even of 0, is written in place, and no gradient comes back; without one the corners are 0 all the same.
+        v2.RandomRotation(5, interpolation=v2.InterpolationMode.BILINEAR, fill=None),
+    ]
+    return v2.Compose([*steps, v2.RandomHorizontalFlip()] if flip else steps)

@@ -1,0 +1,107 @@
+"""How the target's features are spread over public images, which LOMMA's regularizer draws from.
+
+N.-B. Nguyen et al., "Re-thinking Model Inversion Attacks Against Deep Neural Networks", CVPR 2023, section 4.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dpmi.attacks.checks import require
+from dpmi.attacks.target import Target
+
+from .base import ImageShape, Prior, Trainer
+
+_ASKED_AT_ONCE = 256
+
+
+class FeatureMoments(nn.Module):
+    """Mean and standard deviation of each feature, float32 (d,).
+
+    How many there are is known when the target has been asked, or a stored state is loaded.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(0))
+        self.register_buffer("std", torch.zeros(0))
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        for name, buffer in self.named_buffers():
+            stored = state_dict.get(prefix + name, buffer)
+            setattr(self, name, buffer.new_zeros(stored.shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureStatistics(Prior):
+    """The moments of what the target's classification head gets, over the first public images.
+
+    The module is :class:`FeatureMoments`; the standard deviation is the unbiased one. The target is asked once about
+    each of the images. ``seed`` changes nothing.
+
+    Args:
+        count: how many public images, the first ones; about 5,000 in the paper.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    name: ClassVar[str] = "feature-statistics"
+    distils: ClassVar[bool] = True
+
+    count: int = 5000
+
+    def __post_init__(self) -> None:
+        """Check every hyper-parameter once."""
+        require("count", self.count, self.count >= 2, "at least 2")
+
+    def build(self, image_shape: ImageShape, num_classes: int) -> FeatureMoments:
+        """Return empty moments."""
+        return FeatureMoments()
+
+    def trainer(self, module: nn.Module, public: Tensor, target: Target | None) -> Trainer:
+        """Return the one step in which the target is asked.
+
+        Raises:
+            ValueError: a single public image, which has no standard deviation.
+        """
+        assert isinstance(module, FeatureMoments)
+        assert target is not None
+        if len(public) < 2:
+            raise ValueError(f"public must hold at least 2 images for {self.name}; got {len(public)}")
+        return _Asking(module, public[: self.count], target)
+
+
+class _Asking(Trainer):
+    steps = 1
+
+    def __init__(self, moments: FeatureMoments, images: Tensor, target: Target) -> None:
+        self._moments = moments
+        self._images = images
+        self._target = target
+
+    def step(self) -> dict[str, float]:
+        with torch.no_grad():
+            asked = [
+                self._target.logits_and_features(some)[1].flatten(1)
+                for some in torch.split(self._images, _ASKED_AT_ONCE)
+            ]
+        features = torch.cat(asked).float()
+        self._moments.mean, self._moments.std = features.mean(dim=0), features.std(dim=0)
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing is kept: the only step is the last one."""

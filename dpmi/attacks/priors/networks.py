@@ -1,0 +1,203 @@
+"""Convolutional generators and discriminators of GMI and KED-MI.
+
+Images are square, their side 4 or 7 times a power of 2: from 8, the digits of scikit-learn, over 28 and 32 to 64 and
+beyond. ``width`` multiplies the published numbers of channels, so that a network for a CPU is the same code.
+
+D. Ulyanov et al., arXiv:1607.08022 (instance normalization); T. Salimans et al., "Improved Techniques for Training
+GANs", NeurIPS 2016 (minibatch discrimination).
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from .base import Generator, ImageShape
+
+#: Channels of the first convolution; every further one that halves the image doubles them.
+CHANNELS = 64
+
+#: Discriminators halve the image until it has this side.
+_SMALLEST_SIDE = 4
+
+_SLOPE = 0.2
+
+
+def doublings(image_shape: ImageShape) -> tuple[int, int]:
+    """Return the side that a generator starts from, 4 or 7, and how often it doubles it.
+
+    Raises:
+        ValueError: the images are not square, or of a side that is no such multiple.
+
+    >>> doublings((3, 64, 64)), doublings((1, 28, 28))
+    ((4, 4), (7, 2))
+    """
+    _, height, width = image_shape
+    for base in (4, 7):
+        for times in range(1, 8):
+            if height == width == base * 2**times:
+                return base, times
+    raise ValueError(
+        f"image_shape must be square, with a side of 4 or 7 times a power of 2 (8, 14, 16, 28, 32, 56, 64, ...), for "
+        f"a generator to be trained; got {tuple(image_shape)}: resize the images"
+    )
+
+
+def channels_of(width: float, times: int = 1) -> int:
+    """Return the number of channels: :data:`CHANNELS` * times, thinned out by the width."""
+    return max(1, round(CHANNELS * width * times))
+
+
+class ConvGenerator(Generator):
+    """A linear layer and transposed 5x5 convolutions of stride 2, each with BatchNorm and ReLU; a sigmoid at the end.
+
+    For 64x64, 512 channels of 4x4 become 256, 128 and 64; for 32x32 they start from 256, for 28x28 from 128 of 7x7.
+
+    Args:
+        latent_size: 100 in the papers.
+        image_shape: (C, H, W).
+        width: factor on the channels.
+
+    Raises:
+        ValueError: a shape it cannot make.
+    """
+
+    def __init__(self, latent_size: int, image_shape: ImageShape, *, width: float) -> None:
+        """Build the layers."""
+        super().__init__(latent_size, image_shape)
+        side, times = doublings(image_shape)
+        sizes = [channels_of(width, 2**power) for power in reversed(range(times))]
+        flat = sizes[0] * side**2
+        layers: list[nn.Module] = [
+            nn.Linear(latent_size, flat, bias=False),
+            nn.BatchNorm1d(flat),
+            nn.ReLU(),
+            nn.Unflatten(1, (sizes[0], side, side)),
+        ]
+        for before, after in pairwise(sizes):
+            layers += [_double(before, after, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, _double(sizes[-1], image_shape[0], bias=True), nn.Sigmoid())
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return images (n, C, H, W) in [0, 1] of latents (n, latent_size)."""
+        images: Tensor = self.layers(latents)
+        return images
+
+
+class Critic(nn.Sequential):
+    """5x5 convolutions of stride 2 down to 4x4, and one over what is left: a number per image, unbounded.
+
+    All but the first have InstanceNorm, which leaves each image to itself: the gradient penalty is on the gradient of
+    one image's value by that image.
+
+    Args:
+        image_shape: (C, H, W).
+        width: factor on the channels, 64 and twice as many after each halving.
+
+    Raises:
+        ValueError: a shape that no generator here makes.
+    """
+
+    def __init__(self, image_shape: ImageShape, *, width: float) -> None:
+        """Build the layers."""
+        halvings, sizes = _halvings(image_shape), [image_shape[0]]
+        sizes += [channels_of(width, 2**power) for power in range(halvings)]
+        super().__init__(
+            *_convolutions(sizes, kernels=[5] * halvings),
+            nn.Conv2d(sizes[-1], 1, _SMALLEST_SIDE),
+            nn.Flatten(0),
+        )
+
+
+class MinibatchDiscrimination(nn.Module):
+    """How close an image is to the others of its batch [Salimans et al., section 3.2].
+
+    With M_i = f_i T, a matrix of ``features`` rows per image, the feature b of image i is
+    sum_j exp(-||M_ib - M_jb||_1) over the whole batch, i included.
+
+    In evaluation mode a batch is whatever an attack asks about at once, of any size, and its images must not decide
+    about each other: every image then gets the running mean of training, as BatchNorm has it.
+
+    Args:
+        size: length of f.
+        features: numbers per image.
+        kernel_size: length of a row of M.
+        momentum: of the running mean.
+    """
+
+    running_mean: Tensor
+
+    def __init__(self, size: int, features: int, kernel_size: int, momentum: float = 0.1) -> None:
+        """Draw the tensor T."""
+        super().__init__()
+        self.tensor = nn.Linear(size, features * kernel_size, bias=False)
+        self.features = features
+        self.momentum = momentum
+        self.register_buffer("running_mean", torch.zeros(features))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return (n, features) for inputs (n, size)."""
+        if not self.training:
+            return self.running_mean.expand(len(inputs), -1)
+        rows = self.tensor(inputs).unflatten(1, (self.features, -1)).transpose(0, 1)
+        closeness: Tensor = torch.cdist(rows, rows, p=1).neg().exp().sum(dim=2).T
+        self.running_mean.lerp_(closeness.detach().mean(dim=0), self.momentum)
+        return closeness
+
+
+class ClassDiscriminator(nn.Module):
+    """Says for which of K classes an image passes, and by the logsumexp of its logits, whether it is a real one.
+
+    Convolutions of stride 2 with InstanceNorm down to 4x4 (three for 28x28 and 32x32; four for 64x64, the last of
+    them 3x3), minibatch discrimination, and a linear layer [KED-MI].
+
+    Args:
+        image_shape: (C, H, W).
+        num_classes: K.
+        width: factor on the channels (64, 128, 256, 256) and on minibatch discrimination's 64 features of 50.
+
+    Raises:
+        ValueError: a shape that no generator here makes.
+    """
+
+    def __init__(self, image_shape: ImageShape, num_classes: int, *, width: float) -> None:
+        """Build the layers."""
+        super().__init__()
+        halvings, sizes = _halvings(image_shape), [image_shape[0]]
+        sizes += [channels_of(width, min(2**power, 4)) for power in range(halvings)]
+        kernels = [5 if power < 3 else 3 for power in range(halvings)]
+        self.body = nn.Sequential(*_convolutions(sizes, kernels), nn.Flatten())
+        flat = sizes[-1] * _SMALLEST_SIDE**2
+        self.closeness = MinibatchDiscrimination(flat, channels_of(width), max(1, round(50 * width)))
+        self.head = nn.Linear(flat + self.closeness.features, num_classes)
+
+    def features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the flat output of the convolutions (n, d), and the logits (n, K)."""
+        features = self.body(images)
+        return features, self.head(torch.cat([features, self.closeness(features)], dim=1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (n, K) of images (n, C, H, W)."""
+        return self.features_and_logits(images)[1]
+
+
+def _halvings(image_shape: ImageShape) -> int:
+    """How many convolutions of stride 2 it takes down to 4x4; 7x7 is padded to halve to it."""
+    base, times = doublings(image_shape)
+    return times + (base > _SMALLEST_SIDE)
+
+
+def _double(before: int, after: int, *, bias: bool) -> nn.Module:
+    return nn.ConvTranspose2d(before, after, 5, stride=2, padding=2, output_padding=1, bias=bias)
+
+
+def _convolutions(sizes: list[int], kernels: list[int]) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for kernel, (before, after) in zip(kernels, pairwise(sizes), strict=True):
+        layers.append(nn.Conv2d(before, after, kernel, stride=2, padding=kernel // 2))
+        if len(layers) > 1:
+            layers.append(nn.InstanceNorm2d(after, affine=True))
+        layers.append(nn.LeakyReLU(_SLOPE))
+    return layers

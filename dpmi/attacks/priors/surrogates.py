@@ -1,0 +1,103 @@
+"""The surrogates of LOMMA: networks that repeat the target, so that an attack does not overfit to it.
+
+N.-B. Nguyen et al., "Re-thinking Model Inversion Attacks Against Deep Neural Networks", CVPR 2023, section 4.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dpmi.attacks.checks import require
+from dpmi.attacks.target import Target
+
+from .base import ImageShape
+from .training import BatchPrior, BatchTrainer, soft_labels
+
+MOMENTUM = 0.9
+WEIGHT_DECAY = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surrogates(BatchPrior):
+    """Students that lower KL(softmax T(x) || softmax S(x)) on public images, at temperature 1.
+
+    They are small convolutional networks of growing width, one batch at a time for all of them. The paper fine-tunes
+    EfficientNet-B0, B1 and B2 from ImageNet for 20 passes at a learning rate of 0.01 to 0.02, on faces. The module is a
+    ``torch.nn.ModuleList`` of classifiers. The target is asked once about every public image.
+
+    Args:
+        steps: batches.
+        batch_size: images in one.
+        learning_rate: of SGD with momentum 0.9 and weight decay 1e-4, as in the paper; it falls to 0 along a cosine.
+        count: students; 3 in the paper.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    name: ClassVar[str] = "surrogates"
+    distils: ClassVar[bool] = True
+
+    steps: int = 2000
+    learning_rate: float = 0.02
+    count: int = 3
+
+    def __post_init__(self) -> None:
+        """Check every hyper-parameter once."""
+        super().__post_init__()
+        require("count", self.count, self.count >= 1, "at least 1")
+
+    def build(self, image_shape: ImageShape, num_classes: int) -> nn.ModuleList:
+        """Return the untrained students, which take images of any shape."""
+        return nn.ModuleList(student(image_shape[0], num_classes, 16 + 8 * row) for row in range(self.count))
+
+    def trainer(self, module: nn.Module, public: Tensor, target: Target | None) -> BatchTrainer:
+        """Return the training of all of them at once."""
+        assert isinstance(module, nn.ModuleList)
+        assert target is not None
+        return _Training(module, public, self, soft_labels(target, public))
+
+
+class _Training(BatchTrainer):
+    def __init__(self, students: nn.ModuleList, public: Tensor, prior: Surrogates, labels: Tensor) -> None:
+        optimizers = {
+            f"student {row}": torch.optim.SGD(
+                one.parameters(), lr=prior.learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+            )
+            for row, one in enumerate(students)
+        }
+        super().__init__(len(public), prior, optimizers)
+        self._students = students
+        self._public = public
+        self._labels = labels
+
+    def losses(self, rows: Tensor) -> Iterator[tuple[str, Tensor]]:
+        images, soft = self._public[rows], self._labels[rows]
+        for name, one in zip(self.optimizers, self._students, strict=True):
+            yield name, F.kl_div(one(images).log_softmax(dim=1), soft, reduction="batchmean")
+
+
+def student(channels: int, num_classes: int, width: int) -> nn.Sequential:
+    """Four convolutions, ``width`` channels and twice as many after each halving, averaged over positions.
+
+    Args:
+        channels: C of the images.
+        num_classes: K.
+        width: channels of the first convolution.
+    """
+    sizes = [channels, width, 2 * width, 4 * width, 4 * width]
+    layers: list[nn.Module] = []
+    for row, (before, after) in enumerate(pairwise(sizes)):
+        layers += [
+            nn.Conv2d(before, after, 3, stride=2 if row in {1, 2} else 1, padding=1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.ReLU(),
+        ]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, num_classes))

@@ -1,0 +1,191 @@
+"""What the trainings of the priors share: batches in random order, optimizers, whose turn it is.
+
+All draws come from torch's default generator on the CPU, which :func:`.cache.fetch` seeds, stores and puts back.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from dpmi.attacks.checks import require
+from dpmi.attacks.target import Target
+
+from .base import Gan, Prior, Trainer
+
+#: Public images that the target is asked about at once.
+_ASKED_AT_ONCE = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPrior(Prior):
+    """A prior that is trained on batches of public images.
+
+    Args:
+        steps: batches.
+        batch_size: images in one; all of them where there are fewer.
+        learning_rate: of the optimizer.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    steps: int
+    batch_size: int = 64
+    learning_rate: float
+
+    def __post_init__(self) -> None:
+        """Check every hyper-parameter once."""
+        require("steps", self.steps, self.steps >= 1, "at least 1")
+        require("batch_size", self.batch_size, self.batch_size >= 2, "at least 2")
+        require(
+            "learning_rate", self.learning_rate, 0 < self.learning_rate < float("inf"), "above 0 and finite"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GanPrior(BatchPrior):
+    """A generator and a discriminator, trained in turns by Adam.
+
+    Args:
+        steps: batches of the discriminator.
+        generator_every: the generator takes its step after every so many of them; 5 in the papers.
+        width: factor on the published numbers of channels.
+        latent_size: length of a latent vector.
+    """
+
+    betas: ClassVar[tuple[float, float]]
+    """Of Adam."""
+
+    generator_every: int
+    width: float
+    latent_size: int
+
+    def __post_init__(self) -> None:
+        """Check every hyper-parameter once."""
+        super().__post_init__()
+        require("generator_every", self.generator_every, self.generator_every >= 1, "at least 1")
+        require("width", self.width, 0 < self.width < float("inf"), "above 0 and finite")
+        require("latent_size", self.latent_size, self.latent_size >= 1, "at least 1")
+
+
+class BatchTrainer(Trainer):
+    """Steps on batches of rows of the public images: every row once, in random order, then all over again.
+
+    Args:
+        count: M, the rows.
+        prior: the hyper-parameters.
+        optimizers: by name; they change nothing but the prior's module.
+    """
+
+    def __init__(self, count: int, prior: BatchPrior, optimizers: Mapping[str, Optimizer]) -> None:
+        """Start before the first row."""
+        self.steps = prior.steps
+        self.optimizers = optimizers
+        self._batch_size = min(prior.batch_size, count)
+        self._count = count
+        self._order = torch.zeros(0, dtype=torch.int64)
+        self._done = 0
+
+    @abstractmethod
+    def losses(self, rows: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield for one batch the name of an optimizer and the loss it is to lower, one after the other.
+
+        Args:
+            rows: int64 (n,) on the CPU, of the public images.
+        """
+
+    def step(self) -> dict[str, float]:
+        """Take one step of each optimizer that has a loss."""
+        if len(self._order) < self._batch_size:
+            self._order = torch.randperm(self._count)
+        rows, self._order = self._order.tensor_split([self._batch_size])
+        self._done += 1
+        taken = {}
+        for name, loss in self.losses(rows):
+            self.optimizers[name].zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizers[name].step()
+            taken[name] = float(loss.detach())
+        return taken
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizers, the rows that are left of this pass, and the number of steps."""
+        optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        # A copy: torch.save would write the whole pass for a view of it.
+        return {"optimizers": optimizers, "order": self._order.clone(), "done": self._done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to where the state was taken."""
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self._order, self._done = state["order"], state["done"]
+
+
+class GanTrainer(BatchTrainer):
+    """The discriminator's turn on every batch, the generator's after every ``generator_every`` of them.
+
+    Args:
+        gan: trained in place.
+        public: float32 (M, C, H, W) in [0, 1].
+        prior: the hyper-parameters.
+    """
+
+    def __init__(self, gan: Gan, public: Tensor, prior: GanPrior) -> None:
+        """Give both networks their optimizer."""
+        optimizers = {
+            name: Adam(network.parameters(), lr=prior.learning_rate, betas=prior.betas)
+            for name, network in (("discriminator", gan.discriminator), ("generator", gan.generator))
+        }
+        super().__init__(len(public), prior, optimizers)
+        self.gan = gan
+        self.public = public
+        self._generator_every = prior.generator_every
+
+    @abstractmethod
+    def discriminator_loss(self, rows: Tensor) -> Tensor:
+        """What the discriminator is to lower on these public images and on fakes."""
+
+    @abstractmethod
+    def generator_loss(self, rows: Tensor) -> Tensor:
+        """What the generator is to lower; the discriminator's parameters need no gradient meanwhile."""
+
+    def losses(self, rows: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield the discriminator's loss, and the generator's if it is its turn."""
+        yield "discriminator", self.discriminator_loss(rows)
+        if self._done % self._generator_every == 0:
+            with _without_gradients(self.gan.discriminator):
+                yield "generator", self.generator_loss(rows)
+
+    def latents(self, count: int) -> Tensor:
+        """Draw latent vectors (count, latent_size) from N(0, I)."""
+        return torch.randn(count, self.gan.generator.latent_size).to(self.public.device)
+
+    def fakes(self, count: int) -> Tensor:
+        """Make images for the discriminator, through which the generator gets no gradient."""
+        with torch.no_grad():
+            images: Tensor = self.gan.generator(self.latents(count))
+        return images
+
+
+def soft_labels(target: Target, images: Tensor) -> Tensor:
+    """Return the target's softmax (M, K) for images (M, C, H, W); M queries."""
+    with torch.no_grad():
+        batches = torch.split(images, _ASKED_AT_ONCE)
+        return torch.cat([target.logits(some).softmax(dim=1) for some in batches])
+
+
+@contextmanager
+def _without_gradients(network: nn.Module) -> Iterator[None]:
+    try:
+        network.requires_grad_(False)
+        yield
+    finally:
+        network.requires_grad_(True)
