@@ -13,23 +13,36 @@
 """
 
 from .base import Attack, Found, Knowledge, Progress, Reconstructions, Task
+from .brep_mi import BrepMi
 from .enhanced import Enhanced
+from .gmi import Gmi
+from .ked_mi import KedMi
+from .lomma import LommaGmi, LommaKedMi
 from .miface import MIFace
+from .plg_mi import PlgMi
 from .registry import get, names
 from .target import Budget, LabelsOnly, Target
+from .vmi import Vmi
 
 __all__ = [
     "Attack",
+    "BrepMi",
     "Budget",
     "Enhanced",
     "Found",
+    "Gmi",
+    "KedMi",
     "Knowledge",
     "LabelsOnly",
+    "LommaGmi",
+    "LommaKedMi",
     "MIFace",
+    "PlgMi",
     "Progress",
     "Reconstructions",
     "Target",
     "Task",
+    "Vmi",
     "get",
     "names",
 ]

@@ -172,7 +172,9 @@ class Attack(ABC):
         Raises:
             ValueError: no public images for an attack that needs some, or images that do not fit the target.
         """
-        with _attackable(self, target, image_shape, Budget(), reserve=0) as (asked, num_classes):
+        if not self.priors():
+            return Knowledge(public)
+        with _attackable(self, target, image_shape, Budget(), reserve=0, seed=0) as (asked, num_classes):
             modules = tuple(
                 fetch(
                     prior,
@@ -233,14 +235,9 @@ class Attack(ABC):
         known = knowledge or Knowledge(torch.zeros(0, *image_shape))
         seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
         asked_for = classes.repeat_interleave(self.images_per_class)
-        with (
-            _attackable(self, target, image_shape, budget or Budget(), reserve=len(asked_for)) as (
-                attacked,
-                num_classes,
-            ),
-            seeded(target, seed),
-            torch.enable_grad(),
-        ):
+        with _attackable(
+            self, target, image_shape, budget or Budget(), reserve=len(asked_for), seed=seed
+        ) as (attacked, num_classes):
             _check_range(classes, num_classes)
             self._check_knowledge(known, image_shape, classes)
             if not attacked.affords(queries=1):
@@ -339,9 +336,9 @@ def _check_generator(generator: Generator, image_shape: ImageShape, classes: Ten
 
 @contextmanager
 def _attackable(
-    attack: Attack, target: nn.Module, image_shape: ImageShape, budget: Budget, *, reserve: int
+    attack: Attack, target: nn.Module, image_shape: ImageShape, budget: Budget, *, reserve: int, seed: int
 ) -> Iterator[tuple[Target, int]]:
-    """The frozen target, asked once whether it can be attacked, and its number of classes."""
+    """The frozen target, asked once whether it can be attacked, and its number of classes; noise is seeded."""
     if not isinstance(target, nn.Module):
         raise TypeError(f"target must be a torch.nn.Module; got {type(target).__name__}")
     _check_image_shape(image_shape)
@@ -351,7 +348,7 @@ def _attackable(
             f"{attack.name} needs {', '.join(beyond)} of the target, and it answers with labels only; an attack "
             "that needs no more is brep-mi"
         )
-    with _frozen(target):
+    with _frozen(target), seeded(target, seed), torch.enable_grad():
         asked = Target(target, budget=budget, reserve=reserve)
         yield asked, _probe(asked, image_shape, asked.device)
 

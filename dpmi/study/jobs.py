@@ -14,7 +14,7 @@ from dpmi.attacks import Attack
 from dpmi.defenses import Defense, Recipe
 
 if TYPE_CHECKING:
-    from .spec import DataSpec
+    from .spec import BudgetSpec, DataSpec, EvaluatorSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,8 @@ class Job:
     attacks: tuple[Attack, ...]
     setting: str
     attack_labels: tuple[str, ...]
+    evaluator: EvaluatorSpec | None = None
+    budget: BudgetSpec | None = None
 
     @cached_property
     def key(self) -> str:
@@ -74,7 +76,10 @@ class Trial:
     @cached_property
     def key(self) -> str:
         """Content hash of everything that the trial depends on: the name of its folder."""
-        return _hash(job=self.job.key, attack=settings_of(self.attack))
+        # Trials of studies from before there were evaluators and budgets keep their keys.
+        found = {"evaluator": self.job.evaluator, "budget": self.job.budget}
+        besides = {name: spec.model_dump() for name, spec in found.items() if spec is not None}
+        return _hash(job=self.job.key, attack=settings_of(self.attack), **besides)
 
     @property
     def label(self) -> str:

@@ -161,7 +161,7 @@ def gather(spec: StudySpec, store: Store) -> Results:
         statements[trial.key] = statement(model.pop("account"), model["delta"], spec.not_accounted)
         found = {f"diagnostic_{name}": value for name, value in model.pop("diagnostics").items()}
         model["remarks"] = "; ".join(model["remarks"])
-        means = table[[c for c in table if str(c).startswith(("distance", "advantage", "score"))]].mean()
+        means = table.drop(columns=["trial", "class_index", "class_name"]).mean()
         names = {"label": trial.job.setting, "attack": trial.attack_label}
         rows.append({"trial": trial.key, **model, **found, **record, **names, **means})
     per_class = pd.concat(classes, ignore_index=True) if classes else pd.DataFrame()

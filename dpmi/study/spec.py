@@ -64,6 +64,28 @@ class TrainingSpec(_Strict):
     optimizer: Literal["sgd", "adam"] = "sgd"
 
 
+class EvaluatorSpec(_Strict):
+    """The classifier that judges reconstructions, trained on the private images and never attacked.
+
+    ``classes`` "all" gives it the classes of the public images too, where these have some, so that it can say of a
+    reconstruction that it shows none of the private classes; "private" makes it choose among these.
+    """
+
+    model: str
+    training: TrainingSpec
+    classes: Literal["all", "private"] = "all"
+    seed: Annotated[int, Field(ge=0)] = 1000
+    """Of its weights and batches; another than the targets' seeds."""
+
+
+class BudgetSpec(_Strict):
+    """What every attack may spend on a target, as :class:`dpmi.attacks.Budget`."""
+
+    queries: Annotated[int, Field(ge=1)] | None = None
+    grad_calls: Annotated[int, Field(ge=1)] | None = None
+    seconds: Annotated[float, Field(gt=0)] | None = None
+
+
 class StudySpec(_Strict):
     """A grid of trials: every defence and strength x every attack x every seed.
 
@@ -82,6 +104,8 @@ class StudySpec(_Strict):
     training: TrainingSpec
     defenses: Annotated[tuple[dict[str, Any], ...], _AtLeastOne]
     attacks: Annotated[tuple[dict[str, Any], ...], _AtLeastOne]
+    evaluator: EvaluatorSpec | None = None
+    budget: BudgetSpec | None = None
     matched_on: Annotated[str, Field(pattern=r"^(accuracy|epsilon) [0-9][0-9.e+-]*$")] | None = None
 
     @cached_property
@@ -102,6 +126,8 @@ class StudySpec(_Strict):
                 attacks=found,
                 setting=setting,
                 attack_labels=attack_labels,
+                evaluator=self.evaluator,
+                budget=self.budget,
             )
             for (defense, recipe), setting in zip(plugins, settings, strict=True)
             for seed in self.seeds
@@ -196,6 +222,8 @@ def checked(document: Mapping[str, Any]) -> StudySpec:
         raise SpecError(_unknown("data.name", spec.data.name, data.names()))
     try:
         models.check_name(spec.model)
+        if spec.evaluator is not None:
+            models.check_name(spec.evaluator.model)
         if spec.weights is not None:
             models.check_source(spec.weights, spec.model)
     except ValueError as error:
@@ -236,6 +264,8 @@ def _instances(get: Any, where: str, table: Mapping[str, Any]) -> Iterator[Any]:
 
 def _typed(where: str, expected: Any, value: Any) -> Any:
     """The value as a field of a plug-in holds it: 1 and 1.0 are one setting, and have one key."""
+    if dataclasses.is_dataclass(expected) and isinstance(value, dict):
+        return _nested(where, expected, value)
     try:
         # A list inside the list of a sweep: TOML has no tuples.
         return TypeAdapter(expected).validate_python(
@@ -243,6 +273,19 @@ def _typed(where: str, expected: Any, value: Any) -> Any:
         )
     except ValidationError as error:
         raise SpecError(f"{where} is {value!r}: {_in_toml(error.errors()[0]['msg'])}") from None
+
+
+def _nested(where: str, expected: Any, table: Mapping[str, Any]) -> Any:
+    """A table inside a plug-in's table, such as the settings of an attack's prior."""
+    types = get_type_hints(expected)
+    known = [f.name for f in dataclasses.fields(expected)]
+    for key in table:
+        if key not in known:
+            raise SpecError(_unknown(where, key, known, what="key"))
+    try:
+        return expected(**{key: _typed(f"{where}.{key}", types[key], v) for key, v in table.items()})
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"{where}: {error}") from error
 
 
 def validated(model: type[Model], document: Mapping[str, Any], where: str = "") -> Model:

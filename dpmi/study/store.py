@@ -7,6 +7,7 @@ Layout::
     classes.npz               names of the classes, and a training image of each
     models/<key>/             model.pt, record.json
     trials/<key>/             recons.npy, record.json
+    priors/<name>-<key>/      what attackers learnt from public images
     side-effects/<key>-*.json what :mod:`dpmi.study.side_effects` measured of a model, one file per attack
     trials.csv, trials.parquet, per_class.csv, per_class.parquet
 
@@ -101,6 +102,15 @@ class Store:
             with self._replacing(self.root / name) as temporary:
                 temporary.write_text(spec_text, encoding="utf-8")
         return self.root / _MATCHED
+
+    @property
+    def priors(self) -> Path:
+        """Folder of what attackers learnt from public images; see :func:`dpmi.attacks.priors.fetch`."""
+        return self.root / "priors"
+
+    def lock(self, key: str) -> Path:
+        """The file that a worker locks while it makes what has that key."""
+        return self.root / f"{_PARTIAL}{key}.lock"
 
     def sweep(self) -> None:
         """Remove what a killed run left half-written; call it before any run that writes starts."""

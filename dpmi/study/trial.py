@@ -9,15 +9,17 @@ from functools import lru_cache, partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dpmi import data, metrics, models
-from dpmi.attacks import Reconstructions
+from dpmi.attacks import Budget, Reconstructions
 from dpmi.data import Split
 from dpmi.defenses import Trained, train
 from dpmi.metrics import Baselines
 from dpmi.privacy import Account
 
+from . import evaluation
+from .evaluation import Judge
 from .jobs import Job, Trial
 from .spec import DataSpec
 from .store import Store
@@ -83,11 +85,14 @@ def run_job(job: Job, store: Store, *, baselines: Baselines, root: str | None, p
     split = load(job.data, root)
     # Attack what was stored, not what is at hand: a resumed study attacks the very same model.
     target = stored_model(job, store, split)
+    judge = evaluation.judge(job, split, store, progress)
     for trial in job.trials:
         if store.trial_record(trial.key) is None:
-            recons, seconds = _attack(trial, target, split, partial(progress, trial.attack_label))
+            recons, seconds = _attack(trial, target, split, store, progress)
             record = _trial_record(trial, recons, split, baselines, seconds)
-            store.save_trial(trial.key, recons.images.numpy(), record)
+            if judge is not None:
+                _add_judgement(record, recons, judge, target, split)
+            store.save_trial(trial.key, recons.images[_surest(recons)].numpy(), record)
         progress(trial.attack_label, 1, 1)
 
 
@@ -131,18 +136,34 @@ def statement(account: str, delta: float, not_accounted: tuple[str, ...]) -> str
 
 
 def _attack(
-    trial: Trial, target: nn.Module, split: Split, progress: Callable[[int, int], None]
+    trial: Trial, target: nn.Module, split: Split, store: Store, progress: Progress
 ) -> tuple[Reconstructions, float]:
-    """Reconstruct every class; also the seconds that it took."""
+    """Reconstruct every class; also the seconds that the search took."""
+    knowledge = trial.attack.fit(
+        target,
+        public=split.public,
+        image_shape=split.image_shape,
+        folder=store.priors,
+        progress=partial(progress, f"{trial.attack_label}: training its prior"),
+    )
+    budget = trial.job.budget
     started = time.perf_counter()
     recons = trial.attack.run(
         target,
         torch.arange(split.num_classes),
         image_shape=split.image_shape,
         generator=torch.Generator().manual_seed(trial.job.seed),
-        progress=progress,
+        knowledge=knowledge,
+        budget=None if budget is None else Budget(**budget.model_dump()),
+        progress=partial(progress, trial.attack_label),
     )
     return recons, time.perf_counter() - started
+
+
+def _surest(recons: Reconstructions) -> Tensor:
+    """The row of each class of which the target is surest: the one picture that is shown."""
+    scores = recons.scores.view(len(set(recons.labels.tolist())), -1)
+    return scores.argmax(dim=1) + torch.arange(len(scores)) * scores.shape[1]
 
 
 def _model_record(job: Job, trained: Trained, split: Split) -> dict[str, Any]:
@@ -208,17 +229,19 @@ def _trial_record(
     distances = metrics.mia_distance(
         recons.images, recons.labels, split.train.images, split.train.labels, kind=split.distance
     )
-    advantage = metrics.advantage(distances.values, baselines)
-    oracle = metrics.advantage_over_nearest(distances.values, baselines)
+    # Of several images of a class the mean: the attacker does not know which of them came nearest.
+    classes, distance = metrics.class_means(distances.values, recons.labels)
+    advantage = metrics.advantage(distance, baselines)
+    oracle = metrics.advantage_over_nearest(distance, baselines)
     per_class = {
-        "class_index": recons.labels,
-        "distance": distances.values,
+        "class_index": classes,
+        "distance": distance,
         "distance_blank": baselines.blank,
         "distance_public_mean": baselines.public_mean,
         "distance_public_nearest": baselines.public_nearest,
         "advantage": advantage,
         "advantage_over_nearest": oracle,
-        "score": recons.scores,
+        "score": metrics.class_means(recons.scores, recons.labels)[1],
     }
     columns = {name: values.tolist() for name, values in per_class.items()}
     return {
@@ -230,5 +253,16 @@ def _trial_record(
         "queries": recons.queries,
         "grad_calls": recons.grad_calls,
         "attack_seconds": seconds,
+        "images_per_class": trial.attack.images_per_class,
+        "diverged": int(recons.diverged.sum()),
+        "stopped_by": recons.stopped_by or "",
         "per_class": {**columns, "class_name": list(split.class_names)},
     }
+
+
+def _add_judgement(
+    record: dict[str, Any], recons: Reconstructions, judge: Judge, target: nn.Module, split: Split
+) -> None:
+    whole, per_class = evaluation.columns(recons, judge, target, split)
+    record.update(whole)
+    record["per_class"].update(per_class)

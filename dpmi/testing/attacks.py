@@ -7,16 +7,19 @@ import re
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import FrozenInstanceError, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dpmi.attacks import Attack, Reconstructions, get
+from dpmi.attacks import Attack, Budget, Knowledge, LabelsOnly, Reconstructions, get
 from dpmi.attacks.base import REQUIREMENTS
 
-from .digits import SHAPE, classifier
+from .digits import SHAPE, classifier, digits
 
 ALL = torch.arange(10)
 
@@ -29,13 +32,15 @@ class AttackCase:
         settings: the hyper-parameters; a second or less of an attack is enough.
         refused: for every hyper-parameter a value that it refuses, by "<name> must be ...; got <value>".
         random: settings besides, with which what comes out depends on the seed.
-        score: confidence of the target that the reconstruction of every class must reach.
+        score: confidence of the target that the reconstructions of every class must reach, on average.
+        gain: by how much the mean confidence must exceed that in a black and in a grey image.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     refused: Mapping[str, Any] = field(default_factory=dict)
     random: Mapping[str, Any] = field(default_factory=dict)
     score: float = 0.8
+    gain: float = 0.5
 
 
 class AttackConformance:
@@ -109,21 +114,23 @@ class AttackConformance:
             with pytest.raises(ValueError, match=rf"{own} must be .*got {re.escape(repr(value))}"):
                 kind(**{**case.settings, own: value})
 
-    def test_returns_one_image_per_class(self, attack: Attack, target: nn.Module) -> None:
+    def test_returns_images_of_every_class(self, attack: Attack, target: nn.Module) -> None:
         """In [0, 1], with what there is to know about each."""
         recons = _run(attack, target)
-        assert recons.images.shape == (10, *SHAPE)
+        count = 10 * attack.images_per_class
+        assert recons.images.shape == (count, *SHAPE)
         assert recons.images.dtype == torch.float32
         assert recons.images.min() >= 0
         assert recons.images.max() <= 1
         assert not recons.images.requires_grad
-        assert recons.labels.tolist() == ALL.tolist()
+        assert torch.equal(recons.labels, ALL.repeat_interleave(attack.images_per_class))
         columns = (("scores", torch.float32), ("iterations", torch.int64), ("diverged", torch.bool))
         for column, dtype in columns:
-            assert getattr(recons, column).shape == (10,)
+            assert getattr(recons, column).shape == (count,)
             assert getattr(recons, column).dtype == dtype
         assert not recons.diverged.any()
         assert (recons.iterations >= 1).all()
+        assert recons.stopped_by is None
 
     def test_scores_are_those_of_the_returned_tensors(self, attack: Attack, target: nn.Module) -> None:
         """No rescaling, no rounding between the image that is scored and the image that is returned."""
@@ -134,18 +141,20 @@ class AttackConformance:
         self, attack: Attack, case: AttackCase, target: nn.Module
     ) -> None:
         """An attack that finds nothing shows nothing."""
-        recons = _run(attack, target)
+        scores = _run(attack, target).scores.view(10, -1).mean(dim=1)
         for level in (0.0, 0.5):
             blank = _confidence(target, torch.full((10, *SHAPE), level), ALL)
-            assert recons.scores.mean() > blank.mean() + 0.5
-            assert (recons.scores > blank).all()
-        assert recons.scores.min() > case.score
+            assert scores.mean() > blank.mean() + case.gain
+            assert (scores > blank).sum() > 10 * case.gain
+        assert scores.min() > case.score
 
     def test_images_are_different_and_not_blank(self, attack: Attack, target: nn.Module) -> None:
-        """One image for all classes would be none."""
+        """One image for all classes would be none; and each image of a class is another."""
         flat = _run(attack, target).images.flatten(1)
         assert (flat.sum(1) > 0.5).all()
-        assert (torch.cdist(flat, flat) + 10 * torch.eye(10)).min() > 0.5
+        assert (torch.cdist(flat, flat) + 10 * torch.eye(len(flat))).min() > (
+            0.5 if attack.images_per_class == 1 else 0
+        )
 
     def test_same_seed_same_images(self, random_attack: Attack, target: nn.Module) -> None:
         """And another seed, others."""
@@ -195,10 +204,41 @@ class AttackConformance:
             gradients.append(len(out[0]))
 
         target.register_full_backward_hook(count)
-        recons = _run(attack, target, torch.arange(3))
-        assert recons.queries == sum(queries)
-        assert recons.grad_calls == sum(gradients)
-        assert (recons.grad_calls > 0) == ("white_grad" in attack.requires)
+        recons, learnt = _run(attack, target, torch.arange(3)), _knowledge(attack, 10)
+        assert recons.queries - learnt.queries == sum(queries)
+        assert recons.grad_calls - learnt.grad_calls == sum(gradients)
+        assert (sum(gradients) > 0) == ("white_grad" in attack.requires)
+
+    def test_stops_when_the_budget_is_spent(self, attack: Attack, target: nn.Module) -> None:
+        """And returns what it has found until then."""
+        free, learnt = _run(attack, target, torch.arange(3)), _knowledge(attack, 10)
+        limit = free.queries - learnt.queries - 1
+        recons = _run(attack, target, torch.arange(3), budget=Budget(queries=limit))
+        assert recons.queries - learnt.queries <= limit
+        assert recons.stopped_by == "queries"
+        assert recons.images.shape == free.images.shape
+        assert recons.images.isfinite().all()
+
+    def test_refuses_a_budget_that_pays_for_nothing(self, attack: Attack, target: nn.Module) -> None:
+        """Before it begins."""
+        with pytest.raises(ValueError, match="budget must allow more than"):
+            _run(attack, target, budget=Budget(queries=1))
+
+    def test_asks_for_no_more_than_labels_or_is_refused(self, attack: Attack, target: nn.Module) -> None:
+        """A target may answer with the class alone."""
+        if attack.requires & {"white_grad", "logits", "probs", "features", "bn_stats"}:
+            with pytest.raises(ValueError, match="answers with labels only"):
+                _run(attack, LabelsOnly(target))
+        else:
+            recons = _run(attack, LabelsOnly(target))
+            assert set(recons.scores.tolist()) <= {0.0, 1.0}
+
+    def test_refuses_to_run_without_what_it_learns(self, attack: Attack, target: nn.Module) -> None:
+        """Where it learns something."""
+        if not attack.priors():
+            return
+        with pytest.raises(ValueError, match="call fit first"):
+            attack.run(target, ALL, image_shape=SHAPE, generator=torch.Generator())
 
     def test_parameters_need_no_gradient_while_it_runs(self, attack: Attack, target: nn.Module) -> None:
         """They would cost a fifth more, and be thrown away."""
@@ -209,16 +249,18 @@ class AttackConformance:
 
     def test_single_and_repeated_classes(self, attack: Attack, target: nn.Module) -> None:
         """A class that is asked for twice comes back twice."""
-        assert _run(attack, target, torch.tensor([7])).images.shape == (1, *SHAPE)
+        count = attack.images_per_class
+        assert _run(attack, target, torch.tensor([7])).images.shape == (count, *SHAPE)
         twice = _run(attack, target, torch.tensor([7, 2, 7]))
-        assert twice.labels.tolist() == [7, 2, 7]
-        assert torch.equal(twice.images[0], twice.images[2])
+        assert twice.labels[::count].tolist() == [7, 2, 7]
+        assert torch.equal(twice.images[:count], twice.images[-count:])
 
     def test_class_does_not_depend_on_the_others(self, random_attack: Attack, target: nn.Module) -> None:
         """Up to rounding."""
         together, alone = _run(random_attack, target), _run(random_attack, target, torch.tensor([4]))
-        torch.testing.assert_close(together.scores[4], alone.scores[0], atol=0.01, rtol=0)
-        torch.testing.assert_close(together.images[4], alone.images[0], atol=1e-3, rtol=0)
+        rows = slice(4 * random_attack.images_per_class, 5 * random_attack.images_per_class)
+        torch.testing.assert_close(together.scores[rows], alone.scores, atol=0.01, rtol=0)
+        torch.testing.assert_close(together.images[rows], alone.images, atol=1e-3, rtol=0)
 
     def test_works_inside_no_grad(self, attack: Attack, target: nn.Module) -> None:
         """A caller who evaluates a model often is."""
@@ -228,8 +270,8 @@ class AttackConformance:
 
     def test_two_classes(self, attack: Attack, case: AttackCase) -> None:
         """The fewest."""
-        recons = _run(attack, deepcopy(classifier(2, steps=60)), torch.arange(2))
-        assert recons.scores.min() > case.score
+        recons = _run(attack, deepcopy(classifier(2, steps=60)), torch.arange(2), num_classes=2)
+        assert recons.scores.view(2, -1).mean(dim=1).min() > case.score
 
     def test_progress_ends_at_the_total(self, attack: Attack, target: nn.Module) -> None:
         """It never goes back."""
@@ -239,6 +281,7 @@ class AttackConformance:
             torch.arange(2),
             image_shape=SHAPE,
             generator=torch.Generator(),
+            knowledge=_knowledge(attack, 10),
             progress=lambda done, total: calls.append((done, total)),
         )
         assert calls
@@ -300,8 +343,36 @@ class AttackConformance:
             _run(attack, nn.Sequential(target, head))
 
 
-def _run(attack: Attack, target: nn.Module, classes: Tensor = ALL, seed: int = 0) -> Reconstructions:
-    return attack.run(target, classes, image_shape=SHAPE, generator=torch.Generator().manual_seed(seed))
+def _run(
+    attack: Attack,
+    target: nn.Module,
+    classes: Tensor = ALL,
+    seed: int = 0,
+    *,
+    num_classes: int = 10,
+    budget: Budget | None = None,
+) -> Reconstructions:
+    return attack.run(
+        target,
+        classes,
+        image_shape=SHAPE,
+        generator=torch.Generator().manual_seed(seed),
+        knowledge=_knowledge(attack, num_classes),
+        budget=budget,
+    )
+
+
+@cache
+def _knowledge(attack: Attack, num_classes: int) -> Knowledge:
+    """What the attack learns from the held-out images; the classifier of so many classes is the target."""
+    target = deepcopy(classifier() if num_classes == 10 else classifier(num_classes, steps=60))
+    return attack.fit(target, public=digits().test.images, image_shape=SHAPE, folder=Path(_folder().name))
+
+
+@cache
+def _folder() -> TemporaryDirectory[str]:
+    """Attacks share the priors that they have in common."""
+    return TemporaryDirectory()
 
 
 def _confidence(target: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

@@ -9,9 +9,32 @@ import torch
 from torch import Tensor, nn
 
 from dpmi.attacks import Reconstructions, get, names
+from dpmi.attacks.priors import ConditionalGan, FeatureStatistics, InversionGan, Surrogates, WganGP
 from dpmi.testing import AttackCase, AttackConformance
 
 from .conftest import SHAPE
+
+# Networks for 8x8 digits, trained in a second or two.
+WGAN = WganGP(steps=600, batch_size=32, generator_every=2, learning_rate=1e-3, latent_size=32)
+INVERSION_GAN = InversionGan(steps=300, batch_size=32, generator_every=2, learning_rate=1e-3, latent_size=32)
+CONDITIONAL_GAN = ConditionalGan(steps=300, batch_size=32, learning_rate=1e-3, latent_size=32)
+SURROGATES = Surrogates(steps=60, count=2)
+
+GMI_REFUSED = {
+    "iterations": 0,
+    "learning_rate": 0,
+    "restarts": 0,
+    "images_per_class": 0,
+    "prior": 3,
+}
+KED_REFUSED = {
+    "iterations": 0,
+    "learning_rate": 0,
+    "log_variance": 21.0,
+    "images_per_class": 0,
+    "prior": 3,
+}
+LOMMA_REFUSED = {"regularizer": "none", "feature_weight": -1.0, "surrogates": 3, "statistics": 3}
 
 # Enough to get somewhere on 8x8 digits.
 CASES: dict[str, AttackCase] = {
@@ -39,6 +62,70 @@ CASES: dict[str, AttackCase] = {
             "restarts": 0,
         },
         random={"restarts": 2},
+    ),
+    "gmi": AttackCase({"iterations": 60, "restarts": 2, "learning_rate": 0.05, "prior": WGAN}, GMI_REFUSED),
+    "ked-mi": AttackCase(
+        {"iterations": 100, "learning_rate": 0.05, "images_per_class": 3, "prior": INVERSION_GAN}, KED_REFUSED
+    ),
+    **{
+        f"vmi/{family}": AttackCase(
+            {
+                "family": family,
+                "iterations": 100,
+                "learning_rate": 0.05,
+                "draws": 4,
+                "images_per_class": 3,
+                "prior": WGAN,
+            },
+            {
+                "family": "uniform",
+                "iterations": 0,
+                "learning_rate": 0,
+                "draws": 0,
+                "kl_weight": -1.0,
+                "images_per_class": 0,
+                "prior": 3,
+            },
+        )
+        for family in ("diagonal", "full", "flow")
+    },
+    "lomma-gmi": AttackCase(
+        {
+            "iterations": 60,
+            "restarts": 2,
+            "learning_rate": 0.05,
+            "prior": WGAN,
+            "surrogates": SURROGATES,
+            "statistics": FeatureStatistics(count=100),
+        },
+        {**GMI_REFUSED, **LOMMA_REFUSED},
+    ),
+    "lomma-ked-mi": AttackCase(
+        {
+            "iterations": 100,
+            "learning_rate": 0.05,
+            "images_per_class": 3,
+            "regularizer": "sampled",
+            "prior": INVERSION_GAN,
+            "surrogates": SURROGATES,
+            "statistics": FeatureStatistics(count=100),
+        },
+        {**KED_REFUSED, **LOMMA_REFUSED},
+    ),
+    "brep-mi": AttackCase(
+        {"iterations": 40, "prior": WGAN}, {"iterations": 0, "patience": 0, "start_batches": 0, "prior": 3}
+    ),
+    "plg-mi": AttackCase(
+        {"iterations": 60, "images_per_class": 2, "prior": CONDITIONAL_GAN},
+        {
+            "iterations": 0,
+            "learning_rate": 0,
+            "views": 0,
+            "augmentation": "letters",
+            "restarts": 0,
+            "images_per_class": 0,
+            "prior": 3,
+        },
     ),
 }
 

@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor
 from torchvision.transforms import v2
 
-from dpmi.attacks.base import require
+from dpmi.attacks.checks import require
 
 Augmentation = Literal["none", "digits", "faces"]
 View = Callable[[Tensor], Tensor]
@@ -30,10 +30,45 @@ def augmentation(name: Augmentation, *, scale: tuple[float, float] = (0.8, 1.0))
     Raises:
         ValueError: another name.
     """
-    require("augmentation", name, name in _KINDS, f"one of {tuple(_KINDS)}")
+    _check(name)
     if name == "none":
         return lambda images: images
     return partial(_view, mirror=_KINDS[name], scale=scale)
+
+
+def crops(
+    name: Augmentation,
+    *,
+    scale: tuple[float, float],
+    ratio: tuple[float, float] = (1.0, 1.0),
+    mirror: bool = True,
+) -> View:
+    """Return a random crop of images (n, C, H, W), resized to their shape, and mirrored half of the time.
+
+    Args:
+        name: as for :func:`augmentation`; of ``digits`` there are no mirror images, ``none`` returns the images.
+        scale: share of the area that a crop keeps.
+        ratio: of its width to its height, as against the image's.
+        mirror: whether ``faces`` are mirrored.
+
+    Raises:
+        ValueError: another name.
+    """
+    _check(name)
+    if name == "none":
+        return lambda images: images
+
+    def view(images: Tensor) -> Tensor:
+        found: Tensor = v2.RandomResizedCrop(images.shape[-2:], scale=scale, ratio=ratio, antialias=True)(
+            images
+        )
+        return v2.RandomHorizontalFlip()(found) if mirror and _KINDS[name] else found
+
+    return view
+
+
+def _check(name: Augmentation) -> None:
+    require("augmentation", name, name in _KINDS, f"one of {tuple(_KINDS)}")
 
 
 #: Whether a mirror image shows the same thing.
@@ -43,7 +78,8 @@ _KINDS = MappingProxyType({"none": False, "digits": False, "faces": True})
 def _view(images: Tensor, *, mirror: bool, scale: tuple[float, float]) -> Tensor:
     changes: list[v2.Transform] = [
         v2.RandomResizedCrop(images.shape[-2:], scale=scale, ratio=(1.0, 1.0), antialias=True),
-        v2.RandomRotation(5, interpolation=v2.InterpolationMode.BILINEAR),
+        # A fill, even of 0, is written in place, and no gradient comes back; without one the corners are 0 as well.
+        v2.RandomRotation(5, interpolation=v2.InterpolationMode.BILINEAR, fill=None),
         v2.ColorJitter(brightness=0.2, contrast=0.2),
     ]
     if mirror:

@@ -188,7 +188,7 @@ class Flow(Distribution):
         for step, order in enumerate(self._order):
             log_scale, first, hidden_bias, last, bias = (p[rows, step] for p in self.parameters())
             values = (values * log_scale.exp()[:, None])[..., order]
-            known, moved = values.split([self._half, values.shape[-1] - self._half], dim=-1)
+            known, moved = values[..., : self._half], values[..., self._half :]
             hidden = (known @ first + hidden_bias[:, None]).relu()
             values = torch.cat([known, moved + hidden @ last + bias[:, None]], dim=-1)
         # Couplings and permutations keep volumes; ln q(z) = ln N(eps) - sum of the log scales.

@@ -56,16 +56,20 @@ class Latents:
         self._latents = start.clone().requires_grad_()
 
     def parameters(self) -> list[Tensor]:
+        """Return the latent vectors."""
         return [self._latents]
 
     def images(self, rows: slice) -> Tensor:
+        """Return their images."""
         labels = None if self._labels is None else self._labels[rows]
         return self._generator(self._latents[rows], labels)  # type: ignore[no-any-return]
 
     def penalty(self, rows: slice) -> float:
+        """Return nothing: a latent is as likely as another."""
         return 0.0
 
     def advance(self) -> None:
+        """Clamp."""
         if self._limit is not None:
             with torch.no_grad():
                 self._latents.clamp_(-self._limit, self._limit)

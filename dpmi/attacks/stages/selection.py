@@ -44,7 +44,7 @@ def confidence(
     by a hair [PPA, section 4.4].
 
     Args:
-        target: is asked.
+        target: is asked, as often as its budget pays for; 0 if it does not pay for once.
         images: (n, C, H, W).
         labels: int64 (n,).
         transform: of images (m, C, H, W) to images that the target takes; drawn anew each time. None asks about
@@ -52,8 +52,10 @@ def confidence(
         draws: transforms of each image.
     """
     found = torch.zeros(len(images), device=images.device)
-    for _ in range(draws):
+    drawn = 0
+    while drawn < draws and target.affords(queries=len(images)):
+        drawn += 1
         for rows in physical(len(images)):
             shown = images[rows] if transform is None else transform(images[rows])
             found[rows] += target.confidence(shown, labels[rows])
-    return found / draws
+    return found / max(1, drawn)

@@ -1,0 +1,163 @@
+"""BREP-MI [M. Kahla et al., "Label-Only Model Inversion Attacks via Boundary Repulsion", CVPR 2022]."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .base import Attack, Found, Task
+from .checks import require
+from .priors import Gan, Generator, Prior, WganGP
+from .stages.latents import Noise
+from .stages.search import physical
+from .target import Target
+
+#: Published constants: radius at the start, its growth, directions, share of them that must be inside for a class
+#: to grow by, bound of a latent's entries, and of a step's length.
+RADIUS = 2.0
+GROWTH = 1.3
+DIRECTIONS = 32
+INSIDE = 0.875
+LIMIT = 1.5
+STEP = 3.0
+START_BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrepMi(Attack):
+    """Moves a latent away from the directions in which the target's label changes; needs labels only.
+
+    For each class the search starts at the first random latent whose image the target takes for the class. Where
+    more than 87.5 % of 32 points on a sphere around the latent are still in the class, the sphere grows; else the
+    latent moves against the mean direction of the points outside, and stays if its label changed. Returned is the
+    image at the last growth, or, if there was none, at the last accepted move.
+
+    A class that no random latent shows is given up: its image is the first latent's, and it is marked as diverged.
+
+    Args:
+        iterations: of each class at most; the published code has no such cap and may never end.
+        patience: accepted moves at one radius after which a class is finished (1000).
+        start_batches: batches of 256 random latents in which each class must be found.
+        prior: the WGAN.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    name: ClassVar[str] = "brep-mi"
+    requires: ClassVar[frozenset[str]] = frozenset({"labels", "public_data", "generator"})
+
+    iterations: int = 3000
+    patience: int = 1000
+    start_batches: int = 100
+    prior: WganGP = field(default_factory=WganGP)
+
+    def __post_init__(self) -> None:
+        """Check every hyper-parameter once."""
+        require("iterations", self.iterations, self.iterations >= 1, "at least 1")
+        require("patience", self.patience, self.patience >= 1, "at least 1")
+        require("start_batches", self.start_batches, self.start_batches >= 1, "at least 1")
+        require("prior", self.prior, isinstance(self.prior, WganGP), "a WganGP")
+
+    def priors(self) -> tuple[Prior, ...]:
+        """The WGAN."""
+        return (self.prior,)
+
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+        gan = task.knowledge.modules[0]
+        assert isinstance(gan, Gan)
+        generator = gan.generator
+        latents, found = self._starts(target, generator, labels, task.seed)
+        if not bool(found.all()):
+            missing = sorted(set(labels[~found].tolist()))
+            warnings.warn(
+                f"brep-mi found no latent that the target takes for class {', '.join(map(str, missing))} in "
+                f"{self.start_batches} batches of {START_BATCH}: the prior does not show it",
+                stacklevel=2,
+            )
+        kept, used = self._repel(target, generator, labels=labels, latents=latents, found=found, task=task)
+        return Found(_images(generator, kept), used, ~found)
+
+    def _starts(
+        self, target: Target, generator: Generator, labels: Tensor, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """The first latent (R, d) of a common stream that is taken for each label, and whether there was one."""
+        drawn = torch.Generator().manual_seed(seed)
+        latents = torch.zeros(len(labels), generator.latent_size, device=labels.device)
+        found = torch.zeros_like(labels, dtype=torch.bool)
+        for batch in range(self.start_batches):
+            if bool(found.all()) or not target.affords(queries=START_BATCH):
+                break
+            tried = torch.randn(START_BATCH, generator.latent_size, generator=drawn)
+            tried = tried.clamp_(-LIMIT, LIMIT).to(labels.device)
+            if batch == 0:
+                latents[:] = tried[0]
+            matches = target.labels(_images(generator, tried)) == labels[:, None]
+            new = ~found & matches.any(dim=1)
+            latents[new] = tried[matches[new].int().argmax(dim=1)]
+            found |= new
+        return latents, found
+
+    def _repel(
+        self,
+        target: Target,
+        generator: Generator,
+        *,
+        labels: Tensor,
+        latents: Tensor,
+        found: Tensor,
+        task: Task,
+    ) -> tuple[Tensor, Tensor]:
+        """Latents (R, d) at the last growth, and the iterations of each class."""
+        kept = latents.clone()
+        radius = torch.full((len(labels), 1), RADIUS, device=labels.device)
+        grown = torch.zeros_like(found)
+        accepted = torch.zeros_like(labels)
+        used = torch.zeros_like(labels)
+        noise = Noise(labels, per_class=1, size=DIRECTIONS * latents.shape[1], seed=task.seed)
+        active = found.nonzero()[:, 0]
+        for done in range(self.iterations):
+            # At most this: a class that grows saves the query of its move.
+            if len(active) == 0 or not target.affords(queries=len(active) * (DIRECTIONS + 1)):
+                break
+            directions = noise.draw().view(len(labels), DIRECTIONS, -1)[active]
+            directions = directions / directions.norm(dim=2, keepdim=True)
+            points = latents[active, None] + radius[active, None] * directions
+            asked = target_labels(target, generator, points.flatten(0, 1)).view(-1, DIRECTIONS)
+            inside = asked == labels[active, None]
+            grows = inside.float().mean(dim=1) > INSIDE
+            at = active[grows]
+            kept[at] = latents[at]
+            grown[at] = True
+            radius[at] *= GROWTH
+            accepted[at] = 0
+            moving = active[~grows]
+            if len(moving):
+                away = -(directions[~grows] * ~inside[~grows, :, None]).mean(dim=1)
+                step = (radius[moving] / 3).clamp_max(STEP)
+                moved = (latents[moving] + step * away).clamp(-LIMIT, LIMIT)
+                stays = target_labels(target, generator, moved) == labels[moving]
+                at = moving[stays]
+                latents[at] = moved[stays]
+                accepted[at] += 1
+                kept[at] = torch.where(grown[at, None], kept[at], latents[at])
+            used[active] = done + 1
+            active = active[accepted[active] < self.patience]
+            task.progress(done, self.iterations)
+        task.progress(self.iterations, self.iterations)
+        return kept, used
+
+
+def target_labels(target: Target, generator: Generator, latents: Tensor) -> Tensor:
+    """Return the label int64 (n,) of the image of each latent (n, d)."""
+    return torch.cat([target.labels(_images(generator, latents[rows])) for rows in physical(len(latents))])
+
+
+def _images(generator: Generator, latents: Tensor) -> Tensor:
+    with torch.no_grad():
+        images: Tensor = generator(latents)
+    return images

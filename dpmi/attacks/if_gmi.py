@@ -1,0 +1,112 @@
+"""IF-GMI [Y. Qiu et al., "A Closer Look at GAN Priors: Exploiting Intermediate Features", ECCV 2024]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .base import Found, Progress, Task
+from .checks import require
+from .ppa import SCALE
+from .stages.augment import crops
+from .stages.layers import LayerFeatures
+from .stages.objectives import poincare
+from .stages.search import final_images, search
+from .stages.selection import confidence
+from .stages.styles import style_generator
+from .style_attack import StyleAttack, adam, check_rate
+from .target import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class IfGmi(StyleAttack):
+    """PPA's search for a style, and then, block by block, for the features that enter the synthesis blocks.
+
+    In the search at a block, its features and the style move, each within an L1 ball around where that search began;
+    the image so far stays. Of the images after each search that of which the target is surest is returned.
+
+    Args:
+        iterations: steps in the search for a style; 70 for CelebA, 50 for FaceScrub.
+        block_iterations: steps at each block; 25 for CelebA, 10 for FaceScrub.
+        blocks: after the first, at which features are searched for, or all where there are fewer.
+        radius: of the L1 ball of the first search; that of the search number k is k times as large.
+        learning_rate: of Adam with betas (0.1, 0.1).
+        candidates: as in :class:`~dpmi.attacks.style_attack.StyleAttack`, as are the following; 500 do on a CPU.
+        psi: 0.5 as in PPA; 1 where the classes are not those that the prior was trained on.
+        cutoff: 8 as in PPA.
+        augmentation: "faces" as in the paper.
+        restarts: searches per image.
+        images_per_class: 50 in the paper.
+        prior: the generator.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    name: ClassVar[str] = "if-gmi"
+    requires: ClassVar[frozenset[str]] = frozenset({"white_grad", "logits", "public_data", "generator"})
+
+    candidates: int = 5000
+    psi: float = 0.5
+    iterations: int = 70
+    block_iterations: int = 25
+    blocks: int = 7
+    radius: float = 1000.0
+    learning_rate: float = 0.005
+    restarts: int = 1
+    images_per_class: int = 50
+
+    def __post_init__(self) -> None:
+        """Check every hyper-parameter once."""
+        super().__post_init__()
+        for name in ("iterations", "block_iterations", "blocks"):
+            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        require("radius", self.radius, 0 < self.radius < float("inf"), "above 0 and finite")
+        check_rate(self.learning_rate)
+
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+        generator = style_generator(task.knowledge.modules[0])
+        rows = labels.repeat_interleave(self.searches)
+        mirror = self.augmentation == "faces"
+        start = self.starts(target, generator, labels, seed=task.seed, mirror=mirror)
+        position = LayerFeatures(generator, start, radius=self.radius)
+        count = min(self.blocks, len(generator.synthesis.blocks) - 1)
+        stages = [self.iterations] + [self.block_iterations] * count
+        view = crops(self.augmentation, scale=SCALE, mirror=False)
+
+        def cost(images: Tensor, labels: Tensor) -> Tensor:
+            return poincare(target.logits(view(images)), labels)
+
+        sure = torch.full((len(rows),), -1.0, device=labels.device)
+        images = torch.zeros(len(rows), *task.image_shape, device=labels.device)
+        taken, used = torch.zeros_like(rows), torch.zeros_like(rows)
+        diverged = torch.zeros_like(rows, dtype=torch.bool)
+        for number, steps in enumerate(stages):
+            if number > 0:
+                position = position.at_next_block(radius=self.radius * (number + 1))
+            outcome = search(
+                target,
+                rows,
+                position,
+                cost,
+                adam(position.parameters(), self.learning_rate),
+                iterations=steps,
+                progress=partial(_within, task.progress, sum(stages[:number]), sum(stages)),
+                keep_last=True,
+            )
+            taken += outcome.iterations
+            diverged |= outcome.diverged
+            found = final_images(position, len(rows))
+            of_found = confidence(target, found, rows)
+            better = of_found > sure
+            sure[better], images[better], used[better] = of_found[better], found[better], taken[better]
+        return self.choose(images, sure, iterations=used, diverged=diverged)
+
+
+def _within(progress: Progress, before: int, total: int, done: int, _: int) -> None:
+    """Report what is done of one search among the steps of all."""
+    progress(before + done, total)

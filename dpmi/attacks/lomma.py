@@ -1,0 +1,130 @@
+"""LOMMA [N.-B. Nguyen et al., "Re-thinking Model Inversion Attacks Against Deep Neural Networks", CVPR 2023].
+
+Two changes to an attack with a generator: the logit instead of the cross-entropy, averaged over the target and
+networks distilled from it, and features that stay where those of public images are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from .base import Knowledge
+from .checks import require
+from .gmi import Gmi
+from .ked_mi import KedMi
+from .priors import FeatureMoments, FeatureStatistics, Prior, Surrogates
+from .stages.objectives import logit
+from .stages.search import Cost
+from .target import Target
+
+Regularizer = Literal["mean", "sampled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LommaGmi(Gmi):
+    """GMI with LOMMA's identity loss.
+
+    Args:
+        iterations, learning_rate, restarts, images_per_class, prior: as for :class:`dpmi.attacks.Gmi`; the paper takes
+            2400 iterations.
+        regularizer: what features are drawn to: their ``mean`` over public images, as the published code has it, or a
+            vector ``sampled`` from a normal distribution of their mean and standard deviation, as the paper has it.
+        feature_weight: of the mean squared distance from it (1).
+        surrogates: distilled from the target.
+        statistics: of the target's features.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    name: ClassVar[str] = "lomma-gmi"
+    requires: ClassVar[frozenset[str]] = Gmi.requires | {"logits", "features", "surrogate_models"}
+
+    iterations: int = 2400
+    regularizer: Regularizer = "mean"
+    feature_weight: float = 1.0
+    surrogates: Surrogates = field(default_factory=Surrogates)
+    statistics: FeatureStatistics = field(default_factory=FeatureStatistics)
+
+    def __post_init__(self) -> None:
+        """Check every hyper-parameter once."""
+        super().__post_init__()
+        _check(self)
+
+    def priors(self) -> tuple[Prior, ...]:
+        """The WGAN, the surrogates and the statistics."""
+        return (self.prior, self.surrogates, self.statistics)
+
+    def identity(self, target: Target, knowledge: Knowledge) -> Cost:
+        """Return LOMMA's identity loss."""
+        return _identity(self, target, knowledge)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LommaKedMi(KedMi):
+    """KED-MI with LOMMA's identity loss.
+
+    Args:
+        iterations, learning_rate, log_variance, images_per_class, prior: as for :class:`dpmi.attacks.KedMi`.
+        regularizer, feature_weight, surrogates, statistics: as for :class:`LommaGmi`.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    name: ClassVar[str] = "lomma-ked-mi"
+    requires: ClassVar[frozenset[str]] = KedMi.requires | {"logits", "features", "surrogate_models"}
+
+    regularizer: Regularizer = "mean"
+    feature_weight: float = 1.0
+    surrogates: Surrogates = field(default_factory=Surrogates)
+    statistics: FeatureStatistics = field(default_factory=FeatureStatistics)
+
+    def __post_init__(self) -> None:
+        """Check every hyper-parameter once."""
+        super().__post_init__()
+        _check(self)
+
+    def priors(self) -> tuple[Prior, ...]:
+        """The inversion-specific GAN, the surrogates and the statistics."""
+        return (self.prior, self.surrogates, self.statistics)
+
+    def identity(self, target: Target, knowledge: Knowledge) -> Cost:
+        """Return LOMMA's identity loss."""
+        return _identity(self, target, knowledge)
+
+
+def _check(attack: LommaGmi | LommaKedMi) -> None:
+    known = get_args(Regularizer)
+    require("regularizer", attack.regularizer, attack.regularizer in known, f"one of {known}")
+    weight = attack.feature_weight
+    require("feature_weight", weight, 0 <= weight < float("inf"), "0 or more and finite")
+    require("surrogates", attack.surrogates, isinstance(attack.surrogates, Surrogates), "a Surrogates")
+    require(
+        "statistics",
+        attack.statistics,
+        isinstance(attack.statistics, FeatureStatistics),
+        "a FeatureStatistics",
+    )
+
+
+def _identity(attack: LommaGmi | LommaKedMi, target: Target, knowledge: Knowledge) -> Cost:
+    """-l_y, the mean over target and surrogates, + feature_weight * mean((h - h_reg)^2) of the target [eqs. 4 to 6]."""
+    _, surrogates, moments = knowledge.modules
+    assert isinstance(moments, FeatureMoments)
+    students = list(surrogates.children())
+
+    def cost(images: Tensor, labels: Tensor) -> Tensor:
+        logits, features = target.logits_and_features(images)
+        losses = [logit(logits, labels), *(logit(student(images), labels) for student in students)]
+        drawn_to = moments.mean
+        if attack.regularizer == "sampled":
+            drawn_to = drawn_to + moments.std * torch.randn_like(features)
+        away = (features - drawn_to).square().mean(dim=1)
+        return torch.stack(losses).mean(dim=0) + attack.feature_weight * away
+
+    return cost

@@ -1,0 +1,93 @@
+"""PLG-MI [X. Yuan et al., "Pseudo Label-Guided Model Inversion Attack via Conditional GAN", AAAI 2023]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .base import Attack, Found, Task
+from .checks import require
+from .priors import ConditionalGan, Gan, Prior
+from .stages.augment import Augmentation, augmentation
+from .stages.latents import Latents, starting_latents
+from .stages.objectives import margin
+from .stages.search import final_images, search
+from .stages.selection import best_rows, confidence
+from .target import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlgMi(Attack):
+    """Adam on the max-margin loss of random views of G(z, y), G a GAN that was told the target's labels [section 3.3].
+
+    Args:
+        iterations: steps (600).
+        learning_rate: of Adam (0.1).
+        views: random views of the image in each step, over which the loss is averaged (2).
+        augmentation: the views: of ``faces`` (crop, mirror, rotation, brightness and contrast), or of ``digits``,
+            which has no mirror; ``none`` looks at the image as it is.
+        restarts: searches per image; that of which the target is surest is returned.
+        images_per_class: images to return for each class (5).
+        prior: the conditional GAN; it distils the target, so each target has its own.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    name: ClassVar[str] = "plg-mi"
+    requires: ClassVar[frozenset[str]] = frozenset({"white_grad", "logits", "public_data", "generator"})
+
+    iterations: int = 600
+    learning_rate: float = 0.1
+    views: int = 2
+    augmentation: Augmentation = "digits"
+    restarts: int = 1
+    images_per_class: int = 5
+    prior: ConditionalGan = field(default_factory=ConditionalGan)
+
+    def __post_init__(self) -> None:
+        """Check every hyper-parameter once."""
+        require("iterations", self.iterations, self.iterations >= 1, "at least 1")
+        require(
+            "learning_rate", self.learning_rate, 0 < self.learning_rate < float("inf"), "above 0 and finite"
+        )
+        require("views", self.views, self.views >= 1, "at least 1")
+        augmentation(self.augmentation)
+        require("restarts", self.restarts, self.restarts >= 1, "at least 1")
+        require("images_per_class", self.images_per_class, self.images_per_class >= 1, "at least 1")
+        require("prior", self.prior, isinstance(self.prior, ConditionalGan), "a ConditionalGan")
+
+    def priors(self) -> tuple[Prior, ...]:
+        """The conditional GAN."""
+        return (self.prior,)
+
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+        gan = task.knowledge.modules[0]
+        assert isinstance(gan, Gan)
+        candidates = self.images_per_class * self.restarts
+        rows = labels.repeat_interleave(candidates)
+        start = starting_latents(labels, per_class=candidates, size=gan.generator.latent_size, seed=task.seed)
+        position = Latents(gan.generator, start, labels=rows)
+        view = augmentation(self.augmentation)
+
+        def cost(images: Tensor, labels: Tensor) -> Tensor:
+            losses = [margin(target.logits(view(images)), labels) for _ in range(self.views)]
+            return torch.stack(losses).mean(dim=0)
+
+        outcome = search(
+            target,
+            rows,
+            position,
+            cost,
+            torch.optim.Adam(position.parameters(), lr=self.learning_rate),
+            iterations=self.iterations,
+            progress=task.progress,
+            keep_last=True,
+            views=self.views,
+        )
+        images = final_images(position, len(rows))
+        chosen = best_rows(-confidence(target, images, rows), candidates=self.restarts)
+        return Found(images[chosen], outcome.iterations[chosen], outcome.diverged[chosen])

@@ -1,0 +1,92 @@
+"""PPA [L. Struppek et al., "Plug & Play Attacks", ICML 2022]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from .base import Found, Task
+from .checks import require
+from .stages.augment import crops
+from .stages.objectives import poincare
+from .stages.search import final_images, search
+from .stages.selection import confidence
+from .stages.styles import Styles, style_generator
+from .style_attack import StyleAttack, adam, check_rate
+from .target import Target
+
+#: Share of the area that the random crops of the search keep; and of the final selection, with width to height.
+SCALE = (0.9, 1.0)
+FINAL_SCALE = (0.5, 0.9)
+FINAL_RATIO = (0.8, 1.2)
+#: Half a digit may be another digit.
+FINAL_SCALE_OF_DIGITS = (0.8, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ppa(StyleAttack):
+    """Adam on the Poincare loss of random crops of G(w), one style w for all layers [section 4].
+
+    Returned are, for each class, the finds of which the target is surest over random crops and mirror images.
+
+    Args:
+        iterations: steps; 50 to 70 in the paper.
+        learning_rate: of Adam with betas (0.1, 0.1).
+        final_views: random views of each find in the final selection.
+        candidates: 2000 to 5000 in the paper; for small images on a CPU 500 do.
+        psi: 0.5 in the paper; 1 where the classes are not those that the prior was trained on.
+        cutoff: as in :class:`~dpmi.attacks.style_attack.StyleAttack`, as are the following.
+        augmentation: "faces" as in the paper.
+        restarts: the paper searches from 200 starts and keeps 50 finds.
+        images_per_class: 50 in the paper.
+        prior: the generator.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    name: ClassVar[str] = "ppa"
+    requires: ClassVar[frozenset[str]] = frozenset({"white_grad", "logits", "public_data", "generator"})
+
+    candidates: int = 5000
+    psi: float = 0.5
+    iterations: int = 70
+    learning_rate: float = 0.005
+    final_views: int = 100
+    restarts: int = 4
+    images_per_class: int = 50
+
+    def __post_init__(self) -> None:
+        """Check every hyper-parameter once."""
+        super().__post_init__()
+        require("iterations", self.iterations, self.iterations >= 1, "at least 1")
+        check_rate(self.learning_rate)
+        require("final_views", self.final_views, self.final_views >= 1, "at least 1")
+
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+        generator = style_generator(task.knowledge.modules[0])
+        rows = labels.repeat_interleave(self.searches)
+        mirror = self.augmentation == "faces"
+        position = Styles(generator, self.starts(target, generator, labels, seed=task.seed, mirror=mirror))
+        view = crops(self.augmentation, scale=SCALE, mirror=False)
+
+        def cost(images: Tensor, labels: Tensor) -> Tensor:
+            return poincare(target.logits(view(images)), labels)
+
+        outcome = search(
+            target,
+            rows,
+            position,
+            cost,
+            adam(position.parameters(), self.learning_rate),
+            iterations=self.iterations,
+            progress=task.progress,
+            keep_last=True,
+        )
+        images = final_images(position, len(rows))
+        scale = FINAL_SCALE_OF_DIGITS if self.augmentation == "digits" else FINAL_SCALE
+        final_view = crops(self.augmentation, scale=scale, ratio=FINAL_RATIO)
+        sure = confidence(target, images, rows, transform=final_view, draws=self.final_views)
+        return self.choose(images, sure, iterations=outcome.iterations, diverged=outcome.diverged)

@@ -1,0 +1,101 @@
+"""What the attacks in the w-space of a style-based generator share: their starts, their views, their choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .base import Attack, Found
+from .checks import require
+from .priors import Prior, StyleGenerator, StylePrior
+from .stages.augment import Augmentation, augmentation
+from .stages.selection import best_rows
+from .stages.styles import best_styles
+from .target import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleAttack(Attack):
+    """An attack that starts from those of many random styles of which the target is surest.
+
+    Args:
+        candidates: random styles among which all classes find their starts.
+        psi: truncation of the candidates, towards the mean style; 1 is without.
+        cutoff: layers that are truncated.
+        augmentation: what the images show, which decides on the views of them that are asked about: crops, and of
+            ``faces`` mirror images, which of ``digits`` would be other signs; ``none`` asks about the image as it is.
+        restarts: searches per image.
+        images_per_class: images to return for each class.
+        prior: the generator.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    candidates: int
+    psi: float
+    cutoff: int = 8
+    augmentation: Augmentation = "faces"
+    restarts: int
+    images_per_class: int
+    prior: StylePrior = field(default_factory=StylePrior)
+
+    def __post_init__(self) -> None:
+        """Check every hyper-parameter once."""
+        require("restarts", self.restarts, self.restarts >= 1, "at least 1")
+        require("images_per_class", self.images_per_class, self.images_per_class >= 1, "at least 1")
+        limit = f"at least the {self.searches} searches of a class"
+        require("candidates", self.candidates, self.candidates >= self.searches, limit)
+        require("psi", self.psi, 0 < self.psi <= 1, "above 0 and at most 1")
+        require("cutoff", self.cutoff, self.cutoff >= 0, "at least 0")
+        augmentation(self.augmentation)
+        require("prior", self.prior, isinstance(self.prior, StylePrior), "a StylePrior")
+
+    @property
+    def searches(self) -> int:
+        """Of each class."""
+        return self.restarts * self.images_per_class
+
+    def priors(self) -> tuple[Prior, ...]:
+        """The style-based GAN."""
+        return (self.prior,)
+
+    def starts(
+        self, target: Target, generator: StyleGenerator, labels: Tensor, *, seed: int, mirror: bool = False
+    ) -> Tensor:
+        """Return styles (R * searches, style_size); see :func:`~dpmi.attacks.stages.styles.best_styles`."""
+        return best_styles(
+            target,
+            generator,
+            labels,
+            keep=self.searches,
+            candidates=self.candidates,
+            psi=self.psi,
+            cutoff=self.cutoff,
+            mirror=mirror,
+            seed=seed,
+        )
+
+    def choose(self, images: Tensor, sure: Tensor, *, iterations: Tensor, diverged: Tensor) -> Found:
+        """Return, of the searches of each class, those of which the target is surest.
+
+        Args:
+            images: (R * searches, C, H, W).
+            sure: (R * searches,), the target's confidence.
+            iterations: int64 (R * searches,).
+            diverged: bool (R * searches,).
+        """
+        chosen = best_rows(-sure, candidates=self.searches, keep=self.images_per_class)
+        return Found(images[chosen], iterations[chosen], diverged[chosen])
+
+
+def check_rate(rate: float) -> None:
+    """Refuse a learning rate that is not above 0 and finite."""
+    require("learning_rate", rate, 0 < rate < float("inf"), "above 0 and finite")
+
+
+def adam(parameters: list[Tensor], rate: float) -> torch.optim.Adam:
+    """Return Adam with the constants of PPA, betas (0.1, 0.1)."""
+    return torch.optim.Adam(parameters, lr=rate, betas=(0.1, 0.1))

@@ -1,0 +1,147 @@
+"""What an evaluator says of reconstructions: a classifier trained once per study, apart from every target."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+
+from dpmi import defenses, metrics, models
+from dpmi.attacks import Reconstructions
+from dpmi.data import ImageSet, Split
+from dpmi.defenses import Recipe
+
+from .jobs import Job
+from .spec import EvaluatorSpec
+from .store import Store
+
+Progress = Callable[[str, int, int], None]
+
+#: Sides below the window of SSIM have none.
+_SSIM_WINDOW = 11
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A trained evaluator, and what it sees in the private training images."""
+
+    evaluator: nn.Module
+    features: Tensor
+    labels: Tensor
+    name: str
+    accuracy: float
+
+
+def judge(job: Job, split: Split, store: Store, progress: Progress) -> Judge | None:
+    """The evaluator of a job's study, trained now unless it is in the store; None where the study has none.
+
+    Of several workers that need it at once one trains it, and the others wait.
+    """
+    if job.evaluator is None:
+        return None
+    key = evaluator_key(job)
+    with FileLock(store.lock(key)):
+        if store.model_record(key) is None:
+            _train(key, job.evaluator, split, store, progress)
+    return _load(store.root, key, job.evaluator, split)
+
+
+def evaluator_key(job: Job) -> str:
+    """Content hash of everything that the evaluator depends on."""
+    text = f"evaluator {job.evaluator!r} {job.data!r}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _train(key: str, spec: EvaluatorSpec, split: Split, store: Store, progress: Progress) -> None:
+    data = _training_set(spec, split)
+    trained = defenses.train(
+        defenses.get("none")(),
+        _untrained(spec, split),
+        data,
+        Recipe(**spec.training.model_dump()),
+        seed=spec.seed,
+        progress=partial(progress, "training the evaluator"),
+    )
+    record = {
+        "model": spec.model,
+        "classes": int(data.labels.max()) + 1,
+        "test_accuracy": metrics.accuracy(trained.model, split.test.images, split.test.labels),
+        "train_seconds": trained.seconds,
+    }
+    store.save_model(key, trained.model, record)
+
+
+def _training_set(spec: EvaluatorSpec, split: Split) -> ImageSet:
+    """The private images, and the public ones as further classes: a public digit is none of the private ones."""
+    public = split.labelled_public
+    if spec.classes == "private" or public is None:
+        return split.train
+    return ImageSet(
+        torch.cat([split.train.images, public.images]),
+        torch.cat([split.train.labels, public.labels + split.num_classes]),
+    )
+
+
+def _untrained(spec: EvaluatorSpec, split: Split) -> nn.Module:
+    classes = split.num_classes
+    if spec.classes == "all" and split.public_class_names is not None:
+        classes += len(split.public_class_names)
+    return models.build(spec.model, image_shape=split.image_shape, num_classes=classes, seed=spec.seed)
+
+
+@lru_cache(maxsize=1)  # the jobs of one worker mostly share it
+def _load(root: Path, key: str, spec: EvaluatorSpec, split: Split) -> Judge:
+    store = Store(root)
+    evaluator = _untrained(spec, split).eval().requires_grad_(False)
+    store.load_weights(key, evaluator)
+    record = store.model_record(key) or {}
+    seen = metrics.evaluate(evaluator, split.train.images)
+    return Judge(evaluator, seen.features, split.train.labels, spec.model, float(record["test_accuracy"]))
+
+
+def columns(
+    recons: Reconstructions, judged_by: Judge, target: nn.Module, split: Split
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """What the evaluator says of all reconstructions, and of those of each class.
+
+    Args:
+        recons: one or more of each class, classes in ascending order.
+        judged_by: the evaluator.
+        target: the attacked model, which is not the evaluator.
+        split: the study's data.
+
+    Returns:
+        Columns of the trial, and columns with a number for each class.
+
+    Raises:
+        ValueError: the evaluator is the target.
+    """
+    metrics.check_evaluator(judged_by.evaluator, target)
+    seen = metrics.evaluate(judged_by.evaluator, recons.images)
+    found = metrics.attack_accuracy(seen.logits, recons.labels)
+    private = judged_by.features, judged_by.labels
+    images = recons.images, recons.labels, split.train.images, split.train.labels
+    per_image = {
+        "attack_accuracy": found.top1.double(),
+        "knn_distance": metrics.knn_distance(seen.features, recons.labels, *private).values,
+        "feature_distance": metrics.feature_distance(seen.features, recons.labels, *private),
+        "psnr": metrics.best_psnr(*images),
+    }
+    if min(split.image_shape[1:]) >= _SSIM_WINDOW:
+        per_image["ssim"] = metrics.best_ssim(*images)
+    per_class = {name: metrics.class_means(value, recons.labels)[1] for name, value in per_image.items()}
+    distance = metrics.fid(seen.features, judged_by.features, feature_net=judged_by.name)
+    whole = {
+        "attack_accuracy_top5": found.mean_top5,
+        "attack_accuracy_worst": float(per_class["attack_accuracy"].max()),
+        "fid": distance.value,
+        "evaluator_accuracy": judged_by.accuracy,
+        **metrics.manifolds(seen.features, recons.labels, *private).means(),
+    }
+    return whole, {name: value.tolist() for name, value in per_class.items()}
