@@ -7,7 +7,7 @@ import platform
 
 import torch
 
-from . import accounting, attack_batching, bucket_step, defenses, demo, distributed, sweep
+from . import accounting, attack_batching, bucket_step, defenses, demo, distributed, metrics, sweep
 
 
 def main() -> None:
@@ -24,6 +24,8 @@ def main() -> None:
     defenses.main()
     print()
     attack_batching.main()
+    print()
+    metrics.main()
     print()
     distributed.main()
     print()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .neighbors import nearest_neighbors
-from .ssim import LocalMoments, ssim_pairs
+from .ssim import LocalMoments, pairs_at_once, ssim_pairs
 
 Kind = Literal["euclidean", "ssim"]
 
@@ -77,8 +77,7 @@ def mia_distance(
     for label in sorted(set(labels.tolist())):
         rows = (labels == label).nonzero()[:, 0]
         members = class_members(private_labels, label)
-        values[rows], index = measure(recons[rows], private_images[members])
-        nearest[rows] = members[index]
+        values[rows], nearest[rows] = measure(recons[rows], private_images, members)
     return Distances(values=values, nearest=nearest)
 
 
@@ -108,7 +107,7 @@ def check_images(name: str, images: Tensor) -> None:
     """Refuse images that are not (n, C, H, W), finite and in [0, 1], with n at least 1."""
     if images.ndim != 4 or images.numel() == 0:
         raise ValueError(f"{name} must be (n, C, H, W) with n at least 1; got shape {tuple(images.shape)}")
-    low, high = float(images.min()), float(images.max())
+    low, high = (float(end) for end in images.aminmax())
     if not (low >= 0 and high <= 1):  # so written, NaN is refused too
         raise ValueError(f"{name} must have pixels in [0, 1]; they range from {low:g} to {high:g}")
 
@@ -128,11 +127,13 @@ def check_kind(kind: str) -> None:
         raise ValueError(f"kind must be one of {get_args(Kind)}; got {kind!r}")
 
 
-def _nearest_ssim(recons: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
-    private = LocalMoments.of(members)
-    values, indices = [], []
-    for recon in recons[:, None]:
-        value, index = ssim_pairs(LocalMoments.of(recon), private).max(dim=0)
-        values.append(1 - value.double())
-        indices.append(index)
-    return torch.stack(values), torch.stack(indices)
+def _nearest_ssim(recons: Tensor, images: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
+    moments = [LocalMoments.of(recon) for recon in recons[:, None]]
+    best = torch.full((len(recons),), -torch.inf)
+    index = torch.zeros(len(recons), dtype=torch.int64)
+    for rows in torch.split(among, pairs_at_once(images)):
+        private = LocalMoments.of(images[rows])
+        high, where = torch.stack([ssim_pairs(recon, private) for recon in moments]).max(dim=1)
+        index = torch.where(high > best, rows[where], index)
+        best = torch.maximum(high, best)
+    return 1 - best.double(), index

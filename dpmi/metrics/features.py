@@ -98,8 +98,8 @@ def knn_distance(
     for label in sorted(set(labels.tolist())):
         rows = (labels == label).nonzero()[:, 0]
         members = class_members(private_labels, label)
-        distance, where = nearest_neighbors(features[rows], private_features[members])
-        values[rows], index[rows] = distance.square(), members[where]
+        distance, index[rows] = nearest_neighbors(features[rows], private_features, members)
+        values[rows] = distance.square()
     return Distances(values=values, nearest=index)
 
 

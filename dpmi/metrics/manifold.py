@@ -9,6 +9,7 @@ balls that a reconstruction is in, over k, and coverage the private balls that h
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,16 +17,13 @@ from torch import Tensor
 
 from .distance import class_members
 from .features import check_features
-from .neighbors import neighbor_distances, squared_distances
+from .neighbors import PAIRS, neighbor_distances, squared_distances
 
 #: k of model-inversion papers; also the one of Kynkaanniemi et al.
 NEIGHBORS = 3
 
 #: Of the largest squared norm: squared distances that differ by less are equal, and their difference is rounding.
 _ROUNDING = 1e-12
-
-#: Pairs of a reconstruction and a private image that are held at a time: 32 MiB.
-_CHUNK = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +96,7 @@ def _scores(recons: Tensor, private: Tensor, k: int) -> tuple[float, float, floa
     inside = precise = 0
     covered = torch.zeros(len(private), dtype=torch.bool)
     recalled = torch.zeros(len(private), dtype=torch.bool)
-    step = max(1, _CHUNK // max(private.shape))
+    step = max(1, PAIRS // len(private))
     for block, balls in zip(torch.split(recons, step), torch.split(recon_balls, step), strict=True):
         squared = squared_distances(block, private)
         within = squared <= private_balls
@@ -106,11 +104,7 @@ def _scores(recons: Tensor, private: Tensor, k: int) -> tuple[float, float, floa
         precise += int(within.any(dim=1).sum())
         covered |= within.any(dim=0)
         recalled |= (squared <= balls[:, None]).any(dim=0)
-    undefined = float("nan")
-    precision, density, coverage = (
-        (precise / len(recons), inside / (k * len(recons)), float(covered.double().mean()))
-        if len(private) > k
-        else (undefined, undefined, undefined)
-    )
-    recall = float(recalled.double().mean()) if len(recons) > k else undefined
-    return precision, recall, density, coverage
+    recall = float(recalled.double().mean()) if len(recons) > k else math.nan
+    if len(private) <= k:
+        return math.nan, recall, math.nan, math.nan
+    return precise / len(recons), recall, inside / (k * len(recons)), float(covered.double().mean())

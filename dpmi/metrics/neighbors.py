@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: Numbers of float64 that one block may hold: 32 MiB.
-_CHUNK = 2**22
+#: Numbers of float64 that one block of points may hold: 1 MiB, so that it is still in the cache when it is used again.
+_CHUNK = 2**17
+
+#: Pairs of points that are held at a time: 32 MiB.
+PAIRS = 2**22
 
 
 def squared_distances(points: Tensor, others: Tensor) -> Tensor:
@@ -18,33 +21,31 @@ def squared_distances(points: Tensor, others: Tensor) -> Tensor:
         points: float64 (P, d).
         others: float64 (O, d).
     """
-    squared_norms = points.square().sum(dim=1)
-    other_norms = others.square().sum(dim=1)
-    return torch.addmm(squared_norms[:, None] + other_norms, points, others.T, alpha=-2)
+    norms, other_norms = (torch.linalg.vector_norm(side, dim=1) for side in (points, others))
+    return torch.addmm(norms.square()[:, None] + other_norms.square(), points, others.T, alpha=-2)
 
 
-def nearest_neighbors(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the Euclidean distance of each point from its nearest among others, and which that is.
+def nearest_neighbors(points: Tensor, others: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the Euclidean distance of each point from its nearest among some of the others, and which that is.
 
     Memory is bounded by a block of ``others``, whatever their number. The distance is computed from differences, so
     that of equal points is exactly 0.
 
     Args:
         points: (P, ...), flattened from the second axis on.
-        others: (O, ...), O at least 1, of as many numbers each.
+        others: (O, ...), of as many numbers each.
+        among: int64 (n,), n at least 1, the indices of those that count.
 
     Returns:
-        float64 (P,) and int64 (P,).
+        float64 (P,) and int64 (P,), indices of others.
     """
     flat = points.flatten(1).double()
     best = torch.full((len(flat),), torch.inf, dtype=torch.float64, device=flat.device)
     index = torch.zeros(len(flat), dtype=torch.int64, device=flat.device)
-    step = max(1, _CHUNK // max(flat.shape))
-    for begin in range(0, len(others), step):
-        block = others[begin : begin + step].flatten(1).double()
-        low, where = squared_distances(flat, block).min(dim=1)
-        closer = low < best
-        best[closer], index[closer] = low[closer], where[closer] + begin
+    for rows in torch.split(among, max(1, _CHUNK // max(flat.shape))):
+        low, where = squared_distances(flat, others[rows].flatten(1).double()).min(dim=1)
+        index = torch.where(low < best, rows[where], index)
+        best = torch.minimum(low, best)
     exact = torch.linalg.vector_norm(flat - others[index].flatten(1).double(), dim=1)
     return exact, index
 
@@ -56,6 +57,6 @@ def neighbor_distances(points: Tensor, k: int) -> Tensor:
         points: float64 (P, d), P above k.
         k: at least 1.
     """
-    blocks = torch.split(points, max(1, _CHUNK // max(points.shape)))
+    blocks = torch.split(points, max(1, PAIRS // len(points)))
     # The nearest of all is the point itself.
     return torch.cat([squared_distances(block, points).kthvalue(k + 1, dim=1).values for block in blocks])

@@ -9,6 +9,7 @@ pins the two.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -19,8 +20,8 @@ SIGMA = 1.5
 C1 = 0.01**2
 C2 = 0.03**2
 
-#: Pairs times pixels that are held at a time: 16 MiB per buffer.
-_CHUNK = 2**22
+#: Pairs times pixels that are held at a time: 512 KiB per buffer, so that all of them stay in the cache.
+_CHUNK = 2**17
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,8 @@ class LocalMoments:
         """
         images = images.float()
         mean = blur(images)
-        return cls(images, mean, (blur(images * images) - mean * mean).clamp_(min=0))
+        variance = blur(images.square()).addcmul_(mean, mean, value=-1)
+        return cls(images, mean, variance.clamp_(min=0))
 
     def __getitem__(self, rows: Tensor | slice) -> LocalMoments:
         """Select images."""
@@ -54,7 +56,7 @@ class LocalMoments:
 def ssim_pairs(first: LocalMoments, second: LocalMoments) -> Tensor:
     """Return the SSIM (n,) of each image of ``first`` with its partner; one side may be a single image."""
     count = max(len(first), len(second))
-    step = max(1, _CHUNK // first.images[0].numel())
+    step = pairs_at_once(first.images)
     parts = []
     for begin in range(0, count, step):
         rows = slice(begin, begin + step)
@@ -64,12 +66,21 @@ def ssim_pairs(first: LocalMoments, second: LocalMoments) -> Tensor:
     return torch.cat(parts)
 
 
+def pairs_at_once(images: Tensor) -> int:
+    """Return of how many pairs of such images the buffers stay in the cache."""
+    return max(1, _CHUNK // images[0].numel())
+
+
 def _ssim(first: LocalMoments, second: LocalMoments) -> Tensor:
-    product = first.mean * second.mean
-    covariance = blur(first.images * second.images) - product
-    above = (2 * product + C1) * (2 * covariance + C2)
-    below = (first.mean**2 + second.mean**2 + C1) * (first.variance + second.variance + C2)
-    return (above / below).flatten(1).mean(dim=1)
+    c1, c2 = first.mean.new_tensor(C1), first.mean.new_tensor(C2)
+    # Few passes over the pairs: factors go to the first side, which may be one image, and C2 through the average.
+    twice = 2 * first.mean
+    covariance = blur(torch.addcmul(c2, 2 * first.images, second.images))
+    covariance.addcmul_(twice, second.mean, value=-1)
+    above = torch.addcmul(c1, twice, second.mean).mul_(covariance)
+    below = torch.addcmul(first.mean.square() + C1, second.mean, second.mean)
+    below.mul_((first.variance + C2) + second.variance)
+    return above.div_(below).flatten(1).mean(dim=1)
 
 
 def blur(images: Tensor) -> Tensor:
@@ -89,6 +100,7 @@ def blur(images: Tensor) -> Tensor:
     return blurred
 
 
+@cache
 def _band(side: int, device: torch.device) -> Tensor:
     """The matrix (side, side) that averages along one axis: the impulse responses of the window."""
     offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2

@@ -41,8 +41,8 @@ def brute_force(recons: Tensor, private: Tensor, k: int) -> dict[str, float]:
 @pytest.mark.parametrize("chunk", [1, 60, 2**22])
 def test_is_that_of_loops_in_every_class(k: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Class 0 as every other: a peer leaves it out, because its label is false."""
-    monkeypatch.setattr(manifold, "_CHUNK", chunk)
-    monkeypatch.setattr(neighbors, "_CHUNK", chunk)
+    for module in (manifold, neighbors):
+        monkeypatch.setattr(module, "PAIRS", chunk)
     private, private_labels = 5 + normal(60, 3, seed=0), torch.arange(60) % 3
     recons, labels = 5.9 + 1.5 * normal(45, 3, seed=1), torch.arange(45) % 3
     found = manifolds(recons, labels, private, private_labels, k=k)

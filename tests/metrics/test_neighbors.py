@@ -15,11 +15,12 @@ def points(count: int, *shape: int, seed: int = 0) -> Tensor:
 def test_nearest(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbors, "_CHUNK", chunk)
     some, others = points(7, 3, 2), points(23, 3, 2, seed=1)
-    distances = torch.cdist(some.flatten(1).double(), others.flatten(1).double())
+    among = torch.tensor([20, 3, 5, 11, 4, 0])
+    distances = torch.cdist(some.flatten(1).double(), others[among].flatten(1).double())
     expected, where = distances.min(dim=1)
-    found, index = neighbors.nearest_neighbors(some, others)
+    found, index = neighbors.nearest_neighbors(some, others, among)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
-    assert torch.equal(index, where)
+    assert torch.equal(index, among[where])
 
 
 @pytest.mark.parametrize("chunk", [1, 50, 2**22])
@@ -27,7 +28,7 @@ def test_nearest(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_neighbor_distances_leave_the_point_itself_out(
     k: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neighbors, "_CHUNK", chunk)
+    monkeypatch.setattr(neighbors, "PAIRS", chunk)
     own = points(9, 4).double()
     expected = [
         sorted(float((p - o).square().sum()) for j, o in enumerate(own) if j != i)[k - 1]
