@@ -62,7 +62,7 @@ def _train(key: str, spec: EvaluatorSpec, split: Split, store: Store, progress: 
     data = _training_set(spec, split)
     trained = defenses.train(
         defenses.get("none")(),
-        _untrained(spec, split),
+        untrained(spec, split),
         data,
         Recipe(**spec.training.model_dump()),
         seed=spec.seed,
@@ -88,7 +88,12 @@ def _training_set(spec: EvaluatorSpec, split: Split) -> ImageSet:
     )
 
 
-def _untrained(spec: EvaluatorSpec, split: Split) -> nn.Module:
+def untrained(spec: EvaluatorSpec, split: Split) -> nn.Module:
+    """The evaluator that its training starts from.
+
+    Raises:
+        ValueError: the model does not take such images.
+    """
     classes = split.num_classes
     if spec.classes == "all" and split.public_class_names is not None:
         classes += len(split.public_class_names)
@@ -98,7 +103,7 @@ def _untrained(spec: EvaluatorSpec, split: Split) -> nn.Module:
 @lru_cache(maxsize=1)  # the jobs of one worker mostly share it
 def _load(root: Path, key: str, spec: EvaluatorSpec, split: Split) -> Judge:
     store = Store(root)
-    evaluator = _untrained(spec, split).eval().requires_grad_(False)
+    evaluator = untrained(spec, split).eval().requires_grad_(False)
     store.load_weights(key, evaluator)
     record = store.model_record(key) or {}
     seen = metrics.evaluate(evaluator, split.train.images)

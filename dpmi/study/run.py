@@ -23,7 +23,7 @@ from joblib import Parallel, delayed
 from dpmi import metrics
 from dpmi.data.registry import DATA_ROOT_VARIABLE
 
-from . import executors
+from . import evaluation, executors
 from .jobs import Job
 from .results import Results
 from .spec import StudySpec
@@ -95,6 +95,8 @@ def run(
         return []
     root = absolute(root)
     split = load(spec.data, root)
+    if spec.evaluator is not None:
+        evaluation.untrained(spec.evaluator, split)
     baselines = metrics.baselines(
         torch.arange(split.num_classes),
         split.train.images,

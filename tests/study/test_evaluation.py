@@ -1,0 +1,182 @@
+"""Studies whose reconstructions are judged by an evaluator, with attacks that learn from public images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dpmi import data, metrics, models
+from dpmi.attacks import Reconstructions
+from dpmi.study import SpecError, Store, parse
+from dpmi.study.evaluation import Judge, columns
+
+from .conftest import comparable, run_study
+
+JUDGED = """
+name = "judged"
+seeds = [0, 1]
+model = "softmax"
+
+[data]
+name = "digits"
+
+[training]
+steps = 100
+learning_rate = 0.5
+
+[evaluator]
+model = "cnn-small"
+classes = "private"
+training = { steps = 150, learning_rate = 0.05 }
+
+[[defenses]]
+name = "none"
+
+[[attacks]]
+name = "enhanced"
+iterations = 30
+
+[[attacks]]
+name = "gmi"
+iterations = 10
+restarts = 1
+images_per_class = 5
+prior = { steps = 20, batch_size = 16, latent_size = 8 }
+"""
+
+JUDGEMENT = (
+    "attack_accuracy",
+    "knn_distance",
+    "feature_distance",
+    "psnr",
+    "fid",
+    "precision",
+    "density",
+    "coverage",
+)
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, object]:
+    return run_study(JUDGED, tmp_path_factory.mktemp("judged"))
+
+
+def test_every_trial_is_judged(judged) -> None:
+    _, results = judged
+    assert len(results.trials) == 4
+    for name in JUDGEMENT:
+        assert results.trials[name].notna().all(), name
+    assert results.trials["evaluator_accuracy"].between(0.8, 1).all()
+    assert results.trials["attack_accuracy"].between(0, 1).all()
+    assert (results.trials["attack_accuracy_worst"] >= results.trials["attack_accuracy"]).all()
+    # 8x8 images are smaller than the window of SSIM.
+    assert "ssim" not in results.trials
+    per_class = results.per_class.groupby("trial")["attack_accuracy"].mean()
+    for _, row in results.trials.iterrows():
+        assert per_class[row["trial"]] == pytest.approx(row["attack_accuracy"])
+
+
+def test_recall_needs_more_images_than_neighbours(judged) -> None:
+    trials = judged[1].trials.set_index("attack")
+    assert trials.loc["enhanced", "recall"].isna().all()
+    assert trials.loc["gmi", "recall"].notna().all()
+
+
+def test_one_picture_of_each_class_is_kept(judged) -> None:
+    _, results = judged
+    shapes = {recons.shape for recons in results.recons.values()}
+    assert shapes == {(10, 1, 8, 8)}
+    assert set(results.trials["images_per_class"]) == {1, 5}
+
+
+def test_one_evaluator_and_one_public_prior_serve_the_whole_study(judged) -> None:
+    store, _ = judged
+    assert len(list((store.root / "models").iterdir())) == 3
+    assert [path.name.rpartition("-")[0] for path in store.priors.iterdir() if path.is_dir()] == ["wgan-gp"]
+
+
+def test_a_second_run_does_nothing(judged, tmp_path: Path) -> None:
+    store, results = judged
+    again = run_study(JUDGED, store.root)[1]
+    assert comparable(again.trials).equals(comparable(results.trials))
+    assert again.trials["attack_seconds"].equals(results.trials["attack_seconds"])
+
+
+def test_another_evaluator_judges_anew(judged) -> None:
+    spec, other = parse(JUDGED), parse(JUDGED.replace("steps = 150", "steps = 151"))
+    assert {t.job.key for t in spec.trials} == {t.job.key for t in other.trials}
+    assert not {t.key for t in spec.trials} & {t.key for t in other.trials}
+
+
+def test_a_budget_ends_the_attacks(tmp_path: Path) -> None:
+    text = JUDGED.replace("seeds = [0, 1]", "seeds = [0]\nbudget = { queries = 150 }")
+    _, results = run_study(text, tmp_path)
+    assert (results.trials["queries"] <= 150).all()
+    assert set(results.trials["stopped_by"]) == {"queries"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('model = "cnn-small"', 'model = "cnn-smal"', "did you mean"),
+        ("batch_size = 16", "batch_sise = 16", r"attacks gmi: prior: unknown key 'batch_sise'"),
+        ("latent_size = 8", "latent_size = 0", r"attacks gmi: prior: latent_size must be .*got 0"),
+        ('classes = "private"', 'classes = "public"', r"evaluator.classes is 'public'"),
+        ("seeds = [0, 1]", "seeds = [0]\nbudget = { queries = 0 }", r"budget.queries is 0"),
+    ],
+)
+def test_bad_input_is_named(old: str, new: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        parse(JUDGED.replace(old, new))
+
+
+def test_an_evaluator_that_takes_no_such_images_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="H and W at least 14"):
+        run_study(JUDGED.replace("cnn-small", "cnn"), tmp_path)
+    assert not list((tmp_path / "models").iterdir())
+
+
+def _judge() -> tuple[Judge, data.Split]:
+    split = data.load("digits")
+    evaluator = models.build("cnn-small", image_shape=split.image_shape, num_classes=10, seed=0).eval()
+    seen = metrics.evaluate(evaluator, split.train.images)
+    return Judge(evaluator, seen.features, split.train.labels, "cnn-small", 0.1), split
+
+
+def test_the_target_is_no_evaluator() -> None:
+    judge, split = _judge()
+    recons = _recons(split.train.images[:10], torch.arange(10))
+    with pytest.raises(ValueError, match="trained apart from the target"):
+        columns(recons, judge, judge.evaluator, split)
+
+
+def test_private_images_are_perfect_reconstructions() -> None:
+    judge, split = _judge()
+    order = split.train.labels.argsort(stable=True)
+    first = torch.cat([order[split.train.labels[order] == label][:4] for label in range(10)])
+    recons = _recons(split.train.images[first], split.train.labels[first])
+    target = models.build("softmax", image_shape=split.image_shape, num_classes=10, seed=0)
+    whole, per_class = columns(recons, judge, target, split)
+    assert max(per_class["knn_distance"]) == pytest.approx(0, abs=1e-8)
+    assert whole["precision"] == 1
+    assert min(per_class["psnr"]) == math.inf
+    blank = replace(recons, images=torch.zeros_like(recons.images))
+    worse, _ = columns(blank, judge, target, split)
+    assert worse["fid"] > whole["fid"]
+    assert worse["density"] < whole["density"]
+
+
+def _recons(images: torch.Tensor, labels: torch.Tensor) -> Reconstructions:
+    return Reconstructions(
+        images=images,
+        labels=labels,
+        scores=torch.ones(len(labels)),
+        iterations=torch.ones_like(labels),
+        diverged=torch.zeros_like(labels, dtype=torch.bool),
+        queries=0,
+        grad_calls=0,
+    )
