@@ -8,6 +8,8 @@ from .cache import DamagedCacheWarning, fetch, samples
 from .conditional_gan import ConditionalGan
 from .feature_statistics import FeatureMoments, FeatureStatistics
 from .inversion_gan import InversionGan
+from .style import StylePrior
+from .style_network import StyleGenerator
 from .surrogates import Surrogates
 from .wgan_gp import WganGP
 
@@ -20,6 +22,8 @@ __all__ = [
     "Generator",
     "InversionGan",
     "Prior",
+    "StyleGenerator",
+    "StylePrior",
     "Surrogates",
     "Trainer",
     "WganGP",

@@ -240,8 +240,10 @@ def _damaged(path: Path, reason: str) -> None:
 
 
 def _key(prior: Prior, module: nn.Module, public: Tensor, target: Target | None) -> str:
-    """The layers are part of it: they follow from the shapes, and change with this package."""
+    """The layers are part of it, which follow from the shapes, and the weights that the training starts from."""
     digest = hashlib.sha256(json.dumps([prior.name, _settings(prior), repr(module)]).encode())
+    for value in module.state_dict().values():
+        digest.update(value.contiguous().cpu().numpy().tobytes())
     digest.update(repr(tuple(public.shape)).encode())
     digest.update(public.contiguous().cpu().numpy().tobytes())
     if target is not None:

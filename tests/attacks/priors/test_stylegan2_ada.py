@@ -1,0 +1,302 @@
+"""Official pickles: the published function in float64, written the slow way, and files that must not be obeyed."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.signal import convolve2d, correlate2d
+from torch import Tensor, nn
+
+from dpmi.attacks.priors import Gan, fetch
+from dpmi.attacks.priors.style import StylePrior
+from dpmi.attacks.priors.stylegan2_ada import load_generator
+
+Array = NDArray[np.float64]
+SHAPE = (3, 16, 16)
+LATENT, STYLE = 6, 5
+CHANNELS = {4: 7, 8: 6, 16: 4}
+CLAMP = 2.5  # low enough to be met
+
+FIR = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
+
+
+@pytest.fixture
+def official(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Writes pickles as the published code does; its modules are there for the writing alone."""
+
+    def reconstruct(meta: dict[str, Any]) -> None:
+        raise AssertionError("the published loader runs the source code in the file")
+
+    class EasyDict(dict[str, Any]):
+        pass
+
+    reconstruct.__module__, reconstruct.__qualname__ = (
+        "torch_utils.persistence",
+        "_reconstruct_persistent_obj",
+    )
+    EasyDict.__module__, EasyDict.__qualname__ = "dnnlib.util", "EasyDict"
+    fakes = {
+        name: ModuleType(name) for name in ("torch_utils", "torch_utils.persistence", "dnnlib", "dnnlib.util")
+    }
+    fakes["torch_utils.persistence"]._reconstruct_persistent_obj = reconstruct  # type: ignore[attr-defined]
+    fakes["dnnlib.util"].EasyDict = EasyDict  # type: ignore[attr-defined]
+    monkeypatch.setattr(_Network, "reconstruct", staticmethod(reconstruct), raising=False)
+
+    def write(path: Path, content: object, protocol: int = 3) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, module in fakes.items():
+                patch.setitem(sys.modules, name, module)
+            path.write_bytes(pickle.dumps(content, protocol=protocol))
+
+    yield write
+    assert "torch_utils" not in sys.modules
+
+
+class _Network(nn.Module):
+    """A module that pickles as one of the published code does: its source, and its attributes."""
+
+    reconstruct: Callable[[dict[str, Any]], None]
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__()
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        source = "raise SystemExit('the source in the pickle was run')"
+        meta = {"type": "class", "version": 6, "module_src": source, "class_name": "Generator"}
+        return self.reconstruct, ({**meta, "state": dict(self.__dict__)},)
+
+
+def _generator(conditional: bool = False) -> _Network:
+    """Random weights of an official generator, named as there."""
+    random = torch.Generator().manual_seed(1)
+
+    def parameter(*shape: int) -> nn.Parameter:
+        return nn.Parameter(torch.randn(shape, generator=random))
+
+    def dense(inputs: int, outputs: int, rate: float = 1.0) -> _Network:
+        return _Network(
+            weight=parameter(outputs, inputs), bias=parameter(outputs), bias_gain=rate, weight_gain=rate
+        )
+
+    def convolution(inputs: int, outputs: int, side: int) -> _Network:
+        layer = _Network(
+            affine=dense(STYLE, inputs),
+            weight=parameter(outputs, inputs, 3, 3),
+            bias=parameter(outputs),
+            noise_strength=parameter(),
+            conv_clamp=CLAMP,
+        )
+        layer.register_buffer("resample_filter", torch.tensor(FIR).float())
+        layer.register_buffer("noise_const", torch.randn(side, side, generator=random))
+        return layer
+
+    synthesis, previous = _Network(), 0
+    for side, channels in CHANNELS.items():
+        block = _Network(
+            torgb=_Network(
+                affine=dense(STYLE, channels), weight=parameter(3, channels, 1, 1), bias=parameter(3)
+            )
+        )
+        block.register_buffer("resample_filter", torch.tensor(FIR).float())
+        if previous:
+            block.conv0 = convolution(previous, channels, side)
+        else:
+            block.const = parameter(channels, side, side)
+        block.conv1 = convolution(channels, channels, side)
+        synthesis.add_module(f"b{side}", block)
+        previous = channels
+    mapping = _Network(fc0=dense(LATENT, STYLE, 0.01), fc1=dense(STYLE, STYLE, 0.01))
+    if conditional:
+        mapping.embed = dense(10, LATENT)
+    for layer in (mapping.fc0, mapping.fc1):
+        layer.weight.data /= 0.01
+    mapping.register_buffer("w_avg", torch.randn(STYLE, generator=random))
+    return _Network(mapping=mapping, synthesis=synthesis)
+
+
+def _leaky(x: Array, clamp: float | None = None) -> Array:
+    x = np.where(x > 0, x, 0.2 * x) * math.sqrt(2)
+    return x if clamp is None else x.clip(-clamp, clamp)
+
+
+def _upsample(x: Array, before: int, after: int) -> Array:
+    """Zeros between the pixels, zeros around, and the filter, one channel after the other."""
+    out = []
+    for channel in x:
+        wide = np.zeros((2 * len(channel), 2 * len(channel)))
+        wide[::2, ::2] = channel
+        out.append(convolve2d(np.pad(wide, (before, after)), 4 * FIR, mode="valid"))
+    return np.stack(out)
+
+
+def _modulated(x: Array, weight: Array, style: Array, *, demodulate: bool, up: bool) -> Array:
+    """One image, with a kernel of its own."""
+    kernel = weight * style[None, :, None, None]
+    if demodulate:
+        kernel /= np.sqrt((kernel**2).sum(axis=(1, 2, 3), keepdims=True) + 1e-8)
+    apply = convolve2d if up else correlate2d  # the published upsampling turns the kernel round
+    pad = kernel.shape[-1] // 2
+    x = _upsample(x, 3, 2) if up else np.pad(x, ((0, 0), (pad, pad), (pad, pad)))
+    return np.stack([sum(apply(c, k, mode="valid") for c, k in zip(x, row, strict=True)) for row in kernel])
+
+
+def _published(state: dict[str, Tensor], z: Array, psi: float, cutoff: int) -> Array:
+    """The image (3, 16, 16) of one latent, about [-1, 1], as StyleGAN2-ADA's networks.py describes it."""
+    s = {name: value.detach().double().numpy() for name, value in state.items()}
+
+    def affine(name: str, w: Array) -> Array:
+        return s[f"{name}.affine.weight"] @ w / math.sqrt(len(w)) + s[f"{name}.affine.bias"]
+
+    w = z / np.sqrt((z**2).mean() + 1e-8)
+    for layer in ("mapping.fc0", "mapping.fc1"):
+        w = _leaky(s[f"{layer}.weight"] @ w * 0.01 / math.sqrt(len(w)) + 0.01 * s[f"{layer}.bias"])
+    near = s["mapping.w_avg"] + psi * (w - s["mapping.w_avg"])
+    styles = [near if number < cutoff else w for number in range(2 * len(CHANNELS))]
+    x, image, position = s["synthesis.b4.const"], np.zeros(0), 0
+    for side, channels in CHANNELS.items():
+        block = f"synthesis.b{side}"
+        for layer in [f"{block}.conv1"] if side == 4 else [f"{block}.conv0", f"{block}.conv1"]:
+            up = layer.endswith("conv0")
+            style = affine(layer, styles[position])
+            x = _modulated(x, s[f"{layer}.weight"], style, demodulate=True, up=up)
+            x = x + s[f"{layer}.noise_const"] * s[f"{layer}.noise_strength"]
+            x = _leaky(x + s[f"{layer}.bias"][:, None, None], CLAMP)
+            position += 1
+        style = affine(f"{block}.torgb", styles[position]) / math.sqrt(channels)
+        rgb = _modulated(x, s[f"{block}.torgb.weight"], style, demodulate=False, up=False)
+        rgb = (rgb + s[f"{block}.torgb.bias"][:, None, None]).clip(-CLAMP, CLAMP)
+        image = rgb if side == 4 else _upsample(image, 2, 1) + rgb
+    return image
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+@pytest.mark.parametrize("snapshot", [True, False])
+def test_official_weights_give_the_published_function(
+    official: Callable[..., None], tmp_path: Path, protocol: int, snapshot: bool
+) -> None:
+    network = _generator()
+    official(tmp_path / "g.pkl", {"G": None, "D": None, "G_ema": network} if snapshot else network, protocol)
+    generator = load_generator(tmp_path / "g.pkl", SHAPE)
+    z = torch.randn(2, LATENT, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = generator.synthesis(generator.mapping(z, psi=0.6, cutoff=3)).rgb
+    assert found is not None
+    for image, latent in zip(found, z.double().numpy(), strict=True):
+        expected = _published(network.state_dict(), latent, psi=0.6, cutoff=3)
+        np.testing.assert_allclose(image.numpy(), expected, atol=2e-5)
+
+
+def test_state_dict_gives_what_the_pickle_gives(official: Callable[..., None], tmp_path: Path) -> None:
+    """But for the bound of the activations, which is no part of it: 256 is far away, and CLAMP is not."""
+    network = _generator()
+    for layer in (m for m in network.modules() if hasattr(m, "conv_clamp")):
+        layer.conv_clamp = 256
+    official(tmp_path / "g.pkl", network)
+    torch.save(network.state_dict(), tmp_path / "g.pt")
+    pickled, saved = (load_generator(tmp_path / name, SHAPE) for name in ("g.pkl", "g.pt"))
+    z = torch.randn(2, LATENT)
+    assert torch.equal(pickled(z), saved(z))
+
+
+def test_images_are_cropped_and_resized(official: Callable[..., None], tmp_path: Path) -> None:
+    official(tmp_path / "g.pkl", _generator())
+    z = torch.randn(3, LATENT)
+    whole = load_generator(tmp_path / "g.pkl", SHAPE)(z)
+    assert whole.min() >= 0
+    assert whole.max() <= 1
+    cropped = load_generator(tmp_path / "g.pkl", (3, 8, 8), crop=8)(z)
+    torch.testing.assert_close(cropped, whole[:, :, 4:12, 4:12])
+    assert load_generator(tmp_path / "g.pkl", (3, 10, 10))(z).shape == (3, 3, 10, 10)
+    with pytest.raises(ValueError, match="crop must be at most the 16 pixels"):
+        load_generator(tmp_path / "g.pkl", SHAPE, crop=20)
+
+
+def test_prior_takes_the_weights_and_trains_nothing(official: Callable[..., None], tmp_path: Path) -> None:
+    network = _generator()
+    official(tmp_path / "g.pkl", network)
+    gan = fetch(
+        StylePrior(weights=str(tmp_path / "g.pkl")),
+        public=torch.rand(1, *SHAPE),
+        target=None,
+        image_shape=SHAPE,
+        num_classes=2,
+        folder=None,
+        progress=lambda done, total: None,
+    )
+    assert isinstance(gan, Gan)
+    own = gan.generator.state_dict()
+    given = {name: value for name, value in network.state_dict().items() if "filter" not in name}
+    assert own.keys() == given.keys()
+    assert all(torch.equal(own[name], given[name]) for name in own)
+
+
+class _Evil:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.marker}",)
+
+
+def test_code_in_a_pickle_is_refused_and_not_run(official: Callable[..., None], tmp_path: Path) -> None:
+    network = _generator()
+    network.extra = _Evil(tmp_path / "marker")
+    official(tmp_path / "g.pkl", {"G_ema": network})
+    with pytest.raises(ValueError, match=rf"asks for {os.name}\.system"):
+        load_generator(tmp_path / "g.pkl", SHAPE)
+    assert not (tmp_path / "marker").exists()
+
+
+def test_code_in_a_tensor_of_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    """A tensor's storage is a pickle within the pickle."""
+    torch.save(_Evil(tmp_path / "marker"), tmp_path / "inner", _use_new_zipfile_serialization=False)
+
+    class Storage:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return torch.storage._load_from_bytes, ((tmp_path / "inner").read_bytes(),)
+
+    (tmp_path / "g.pkl").write_bytes(pickle.dumps({"G_ema": Storage()}))
+    with pytest.raises(ValueError, match=r"refused"):
+        load_generator(tmp_path / "g.pkl", SHAPE)
+    assert not (tmp_path / "marker").exists()
+
+
+def test_refuses_what_is_no_generator(official: Callable[..., None], tmp_path: Path) -> None:
+    path = tmp_path / "g.pkl"
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_generator(path, SHAPE)
+    path.write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(ValueError, match="no generator 'G_ema'"):
+        load_generator(path, SHAPE)
+    path.write_bytes(b"not a pickle")
+    with pytest.raises(ValueError, match="refused"):
+        load_generator(path, SHAPE)
+    official(path, _generator(conditional=True))
+    with pytest.raises(ValueError, match="told the class"):
+        load_generator(path, SHAPE)
+    official(path, _generator())
+    with pytest.raises(ValueError, match=r"3 channels, the target takes \(1, 16, 16\)"):
+        load_generator(path, (1, 16, 16))
+    odd = _generator()
+    odd.synthesis.b8.skip = _Network(weight=nn.Parameter(torch.zeros(2)))
+    official(path, odd)
+    with pytest.raises(ValueError, match=r"no StyleGAN2-ADA generator.*b8\.skip"):
+        load_generator(path, SHAPE)
+    other = _generator()
+    other.synthesis.b8.resample_filter += 0.1
+    official(path, other)
+    with pytest.raises(ValueError, match=r"another filter"):
+        load_generator(path, SHAPE)
