@@ -175,6 +175,11 @@ class GanTrainer(BatchTrainer):
         return images
 
 
+def in_channels_last(gan: Gan) -> Gan:
+    """Return the same networks in the layout in which convolutions of few channels train up to twice as fast."""
+    return gan.to(memory_format=torch.channels_last)
+
+
 def soft_labels(target: Target, images: Tensor) -> Tensor:
     """Return the target's softmax (M, K) for images (M, C, H, W); M queries."""
     with torch.no_grad():

@@ -17,7 +17,7 @@ from dpmi.attacks.target import Target
 
 from .base import Gan, ImageShape
 from .networks import ConvGenerator, Critic
-from .training import GanPrior, GanTrainer
+from .training import GanPrior, GanTrainer, in_channels_last
 
 #: Lambda of the gradient penalty.
 PENALTY_WEIGHT = 10.0
@@ -29,8 +29,9 @@ class WganGP(GanPrior):
 
     The critic lowers E D(G(z)) - E D(x) + 10 E (||grad D||_2 - 1)^2, the generator -E D(G(z)).
 
-    The paper trains networks of width 1 for 100 passes over MNIST, 53,500 batches of 64, and 300 over faces, the
-    generator at every fifth.
+    The paper trains networks of width 1 for 100 passes over MNIST, 53,500 batches, and 300 over faces. The defaults
+    are for minutes on two cores, where thinner networks that learn faster, and a generator that waits for fewer
+    batches, show digits sooner.
 
     Args:
         steps: batches of the critic.
@@ -47,16 +48,16 @@ class WganGP(GanPrior):
     name: ClassVar[str] = "wgan-gp"
     betas: ClassVar[tuple[float, float]] = (0.5, 0.999)
 
-    steps: int = 5000
-    learning_rate: float = 2e-4
-    generator_every: int = 5
+    steps: int = 2500
+    learning_rate: float = 5e-4
+    generator_every: int = 2
     width: float = 0.25
     latent_size: int = 100
 
     def build(self, image_shape: ImageShape, num_classes: int) -> Gan:
         """Return the untrained generator and critic; how many classes there are does not matter."""
         generator = ConvGenerator(self.latent_size, image_shape, width=self.width)
-        return Gan(generator, Critic(image_shape, width=self.width))
+        return in_channels_last(Gan(generator, Critic(image_shape, width=self.width)))
 
     def trainer(self, module: nn.Module, public: Tensor, target: Target | None) -> GanTrainer:
         """Return the training of both; it does not ask the target."""

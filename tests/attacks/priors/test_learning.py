@@ -1,0 +1,121 @@
+"""What the priors have learnt after a short training on small digits."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dpmi.attacks.priors import (
+    ConditionalGan,
+    FeatureMoments,
+    FeatureStatistics,
+    Gan,
+    InversionGan,
+    Prior,
+    Surrogates,
+    WganGP,
+    fetch,
+    samples,
+)
+from dpmi.attacks.priors.training import soft_labels
+from dpmi.attacks.target import Target
+from dpmi.testing.digits import SHAPE, classifier
+
+SHORT = {
+    "steps": 60,
+    "batch_size": 32,
+    "width": 0.1,
+    "latent_size": 16,
+    "learning_rate": 5e-3,
+    "generator_every": 1,
+}
+
+
+def _network() -> nn.Sequential:
+    network = deepcopy(classifier()).eval().requires_grad_(False)
+    assert isinstance(network, nn.Sequential)
+    return network
+
+
+def _learn(prior: Prior, public: Tensor, target: Target) -> nn.Module:
+    return fetch(
+        prior,
+        public=public,
+        target=target,
+        image_shape=SHAPE,
+        num_classes=10,
+        folder=None,
+        progress=lambda done, steps: None,
+    )
+
+
+@pytest.mark.parametrize("prior", [WganGP(**SHORT), InversionGan(**SHORT)])
+def test_generator_comes_nearer_to_the_public_images(prior: Prior, public: Tensor, target: Target) -> None:
+    def distance(gan: nn.Module) -> float:
+        assert isinstance(gan, Gan)
+        return float((samples(gan, 200).mean(dim=0) - public.mean(dim=0)).norm())
+
+    untrained = distance(_learn(replace(prior, steps=1, learning_rate=1e-12), public, target))
+    assert distance(_learn(prior, public, target)) < untrained * 0.75
+
+
+def test_discriminator_of_the_inversion_gan_repeats_the_target(public: Tensor, target: Target) -> None:
+    gan = _learn(InversionGan(**SHORT), public, target)
+    assert isinstance(gan, Gan)
+    agreement = (gan.discriminator(public).argmax(dim=1) == target.labels(public)).double().mean()
+    assert agreement > 0.8
+
+
+def test_conditional_generator_makes_what_the_target_takes_for_the_class(
+    public: Tensor, target: Target
+) -> None:
+    # So short a training learns the classes only if most of its loss is about them.
+    prior = ConditionalGan(**{**SHORT, "learning_rate": 2e-2}, alpha=100.0)
+    gan = _learn(prior, public, target)
+    assert isinstance(gan, Gan)
+    labels = torch.arange(200) % 10
+    assert (target.labels(samples(gan, 200)) == labels).double().mean() > 0.5
+
+
+def test_conditional_gan_counts_what_it_asks(public: Tensor, target: Target) -> None:
+    _learn(ConditionalGan(**{**SHORT, "steps": 6, "generator_every": 3}), public, target)
+    # All public images once, and two batches of the generator.
+    assert (target.queries, target.grad_calls) == (len(public) + 2 * 32, 2 * 32)
+
+
+def test_surrogates_repeat_the_target(public: Tensor, target: Target) -> None:
+    students = _learn(Surrogates(steps=40, batch_size=32, learning_rate=0.05), public, target)
+    assert isinstance(students, nn.ModuleList)
+    assert len({sum(p.numel() for p in one.parameters()) for one in students}) == 3, "of different widths"
+    for one in students:
+        assert (one(public).argmax(dim=1) == target.labels(public)).double().mean() > 0.8
+
+
+def test_soft_labels_are_the_softmax_of_all_images(target: Target) -> None:
+    images = torch.rand(600, *SHAPE)
+    expected = F.softmax(_network()(images), dim=1)
+    torch.testing.assert_close(soft_labels(target, images), expected)
+    assert target.queries == 600
+
+
+def test_feature_statistics_are_those_of_the_first_images(public: Tensor, target: Target) -> None:
+    others_changed = public.clone()
+    others_changed[280:] = 0
+    moments = _learn(FeatureStatistics(count=280), others_changed, target)
+    assert isinstance(moments, FeatureMoments)
+    assert target.queries == 280
+    body = _network()[:-1]
+    features = body(public[:280]).double().numpy()
+    np.testing.assert_allclose(moments.mean, features.mean(axis=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(moments.std, features.std(axis=0, ddof=1), rtol=1e-4, atol=1e-6)
+
+
+def test_feature_statistics_of_one_image_are_refused(public: Tensor, target: Target) -> None:
+    with pytest.raises(ValueError, match="at least 2 images for feature-statistics; got 1"):
+        _learn(FeatureStatistics(), public[:1], target)
