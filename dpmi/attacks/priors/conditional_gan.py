@@ -31,9 +31,8 @@ class ConditionalGan(GanPrior):
     each generator step.
 
     The paper trains networks of width 1 for 30,000 steps of the generator, 150,000 batches. The defaults are for
-    minutes on two cores, as those of :class:`.wgan_gp.WganGP` are. The paper's 30 images per class are its 30,000 public
-    images over its 1,000 classes: M / K is at most taken here too, so that where images are few they do not serve every
-    class.
+    minutes on two cores, as those of :class:`.wgan_gp.WganGP` are. Its 30 images per class are its 30,000 public images
+    over its 1,000 classes: M / K is at most taken here too, so that where images are few they do not serve every class.
 
     Args:
         steps: batches of the discriminator.
