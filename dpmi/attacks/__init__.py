@@ -16,10 +16,14 @@ from .base import Attack, Found, Knowledge, Progress, Reconstructions, Task
 from .brep_mi import BrepMi
 from .enhanced import Enhanced
 from .gmi import Gmi
+from .if_gmi import IfGmi
 from .ked_mi import KedMi
 from .lomma import LommaGmi, LommaKedMi
 from .miface import MIFace
+from .mirror import Mirror
+from .mirror_genetic import MirrorGenetic
 from .plg_mi import PlgMi
+from .ppa import Ppa
 from .registry import get, names
 from .target import Budget, LabelsOnly, Target
 from .vmi import Vmi
@@ -31,13 +35,17 @@ __all__ = [
     "Enhanced",
     "Found",
     "Gmi",
+    "IfGmi",
     "KedMi",
     "Knowledge",
     "LabelsOnly",
     "LommaGmi",
     "LommaKedMi",
     "MIFace",
+    "Mirror",
+    "MirrorGenetic",
     "PlgMi",
+    "Ppa",
     "Progress",
     "Reconstructions",
     "Target",

@@ -12,7 +12,7 @@ from torch import Tensor
 from .base import Found, Progress, Task
 from .checks import require
 from .ppa import SCALE
-from .stages.augment import crops
+from .stages.augment import Augmentation, crops
 from .stages.layers import LayerFeatures
 from .stages.objectives import poincare
 from .stages.search import final_images, search
@@ -35,10 +35,11 @@ class IfGmi(StyleAttack):
         blocks: after the first, at which features are searched for, or all where there are fewer.
         radius: of the L1 ball of the first search; that of the search number k is k times as large.
         learning_rate: of Adam with betas (0.1, 0.1).
+        augmentation: views that the target is asked about: random crops of ``faces`` and ``digits``, of faces also
+            mirror images where starts are chosen; ``none``.
         candidates: as in :class:`~dpmi.attacks.style_attack.StyleAttack`, as are the following; 500 do on a CPU.
         psi: 0.5 as in PPA; 1 where the classes are not those that the prior was trained on.
         cutoff: 8 as in PPA.
-        augmentation: "faces" as in the paper.
         restarts: searches per image.
         images_per_class: 50 in the paper.
         prior: the generator.
@@ -57,6 +58,7 @@ class IfGmi(StyleAttack):
     blocks: int = 7
     radius: float = 1000.0
     learning_rate: float = 0.005
+    augmentation: Augmentation = "faces"
     restarts: int = 1
     images_per_class: int = 50
 
@@ -67,6 +69,7 @@ class IfGmi(StyleAttack):
             require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         require("radius", self.radius, 0 < self.radius < float("inf"), "above 0 and finite")
         check_rate(self.learning_rate)
+        crops(self.augmentation, scale=SCALE)
 
     def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
         generator = style_generator(task.knowledge.modules[0])

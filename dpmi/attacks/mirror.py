@@ -11,7 +11,7 @@ from torch.optim import Adam
 
 from .base import Found, Task
 from .checks import require
-from .stages.augment import crops
+from .stages.augment import Augmentation, crops
 from .stages.objectives import cross_entropy
 from .stages.search import final_images, search
 from .stages.selection import confidence
@@ -37,10 +37,11 @@ class Mirror(StyleAttack):
     Args:
         iterations: steps; up to 20,000 in the paper, 500 in later comparisons.
         learning_rate: of Adam at its height; 0.2 to 0.25 in the paper.
+        augmentation: views that the target is asked about: of ``faces`` mirror images, as in the paper; of ``digits``,
+            whose mirror images are other signs, crops; ``none``.
         candidates: as in :class:`~dpmi.attacks.style_attack.StyleAttack`, as are the following.
         psi: 0.7 in the paper; 1 where the classes are not those that the prior was trained on.
         cutoff: 8 in the paper.
-        augmentation: of ``faces`` mirror images alone, as in the paper; of ``digits`` crops.
         restarts: best candidates to start from, for each image.
         images_per_class: images to return for each class.
         prior: the generator.
@@ -56,6 +57,7 @@ class Mirror(StyleAttack):
     psi: float = 0.7
     iterations: int = 500
     learning_rate: float = 0.2
+    augmentation: Augmentation = "faces"
     restarts: int = 8
     images_per_class: int = 1
 
@@ -64,6 +66,7 @@ class Mirror(StyleAttack):
         super().__post_init__()
         require("iterations", self.iterations, self.iterations >= 1, "at least 1")
         check_rate(self.learning_rate)
+        crops(self.augmentation, scale=SCALE_OF_FACES)
 
     def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
         generator = style_generator(task.knowledge.modules[0])

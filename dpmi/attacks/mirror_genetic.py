@@ -36,7 +36,6 @@ class MirrorGenetic(StyleAttack):
         candidates: as in :class:`~dpmi.attacks.style_attack.StyleAttack`, as are the following.
         psi: 0.7, as for Mirror.
         cutoff: 8, as for Mirror.
-        augmentation: none: each view would cost a query.
         restarts: styles in a generation, for each image.
         images_per_class: images to return for each class, the fittest.
         prior: the generator.

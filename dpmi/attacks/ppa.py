@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .base import Found, Task
 from .checks import require
-from .stages.augment import crops
+from .stages.augment import Augmentation, crops
 from .stages.objectives import poincare
 from .stages.search import final_images, search
 from .stages.selection import confidence
@@ -34,11 +34,12 @@ class Ppa(StyleAttack):
     Args:
         iterations: steps; 50 to 70 in the paper.
         learning_rate: of Adam with betas (0.1, 0.1).
+        augmentation: views that the target is asked about: of ``faces`` as in the paper, crops and mirror images; of
+            ``digits`` crops alone, and never of half a digit; ``none``.
         final_views: random views of each find in the final selection.
         candidates: 2000 to 5000 in the paper; for small images on a CPU 500 do.
         psi: 0.5 in the paper; 1 where the classes are not those that the prior was trained on.
         cutoff: as in :class:`~dpmi.attacks.style_attack.StyleAttack`, as are the following.
-        augmentation: "faces" as in the paper.
         restarts: the paper searches from 200 starts and keeps 50 finds.
         images_per_class: 50 in the paper.
         prior: the generator.
@@ -54,6 +55,7 @@ class Ppa(StyleAttack):
     psi: float = 0.5
     iterations: int = 70
     learning_rate: float = 0.005
+    augmentation: Augmentation = "faces"
     final_views: int = 100
     restarts: int = 4
     images_per_class: int = 50
@@ -63,6 +65,7 @@ class Ppa(StyleAttack):
         super().__post_init__()
         require("iterations", self.iterations, self.iterations >= 1, "at least 1")
         check_rate(self.learning_rate)
+        crops(self.augmentation, scale=SCALE)
         require("final_views", self.final_views, self.final_views >= 1, "at least 1")
 
     def _run(self, target: Target, labels: Tensor, task: Task) -> Found:

@@ -8,16 +8,34 @@ from .base import Attack
 from .brep_mi import BrepMi
 from .enhanced import Enhanced
 from .gmi import Gmi
+from .if_gmi import IfGmi
 from .ked_mi import KedMi
 from .lomma import LommaGmi, LommaKedMi
 from .miface import MIFace
+from .mirror import Mirror
+from .mirror_genetic import MirrorGenetic
 from .plg_mi import PlgMi
+from .ppa import Ppa
 from .vmi import Vmi
 
 REGISTRY: Registry[Attack] = Registry(
     "dpmi.attacks",
     "attack",
-    (MIFace, Enhanced, Gmi, KedMi, Vmi, LommaGmi, LommaKedMi, BrepMi, PlgMi),
+    (
+        MIFace,
+        Enhanced,
+        Gmi,
+        KedMi,
+        Vmi,
+        LommaGmi,
+        LommaKedMi,
+        BrepMi,
+        PlgMi,
+        Ppa,
+        Mirror,
+        MirrorGenetic,
+        IfGmi,
+    ),
 )
 
 get = REGISTRY.get

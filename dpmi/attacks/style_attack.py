@@ -10,7 +10,6 @@ from torch import Tensor
 from .base import Attack, Found
 from .checks import require
 from .priors import Prior, StyleGenerator, StylePrior
-from .stages.augment import Augmentation, augmentation
 from .stages.selection import best_rows
 from .stages.styles import best_styles
 from .target import Target
@@ -24,8 +23,6 @@ class StyleAttack(Attack):
         candidates: random styles among which all classes find their starts.
         psi: truncation of the candidates, towards the mean style; 1 is without.
         cutoff: layers that are truncated.
-        augmentation: what the images show, which decides on the views of them that are asked about: crops, and of
-            ``faces`` mirror images, which of ``digits`` would be other signs; ``none`` asks about the image as it is.
         restarts: searches per image.
         images_per_class: images to return for each class.
         prior: the generator.
@@ -37,7 +34,6 @@ class StyleAttack(Attack):
     candidates: int
     psi: float
     cutoff: int = 8
-    augmentation: Augmentation = "faces"
     restarts: int
     images_per_class: int
     prior: StylePrior = field(default_factory=StylePrior)
@@ -50,7 +46,6 @@ class StyleAttack(Attack):
         require("candidates", self.candidates, self.candidates >= self.searches, limit)
         require("psi", self.psi, 0 < self.psi <= 1, "above 0 and at most 1")
         require("cutoff", self.cutoff, self.cutoff >= 0, "at least 0")
-        augmentation(self.augmentation)
         require("prior", self.prior, isinstance(self.prior, StylePrior), "a StylePrior")
 
     @property

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from dpmi.attacks import Reconstructions, get, names
-from dpmi.attacks.priors import ConditionalGan, FeatureStatistics, InversionGan, Surrogates, WganGP
+from dpmi.attacks.priors import (
+    ConditionalGan,
+    FeatureStatistics,
+    InversionGan,
+    StylePrior,
+    Surrogates,
+    WganGP,
+)
 from dpmi.testing import AttackCase, AttackConformance
 
 from .conftest import SHAPE
@@ -19,6 +26,7 @@ WGAN = WganGP(steps=600, batch_size=32, generator_every=2, learning_rate=1e-3, l
 INVERSION_GAN = InversionGan(steps=300, batch_size=32, generator_every=2, learning_rate=1e-3, latent_size=32)
 CONDITIONAL_GAN = ConditionalGan(steps=300, batch_size=32, learning_rate=1e-3, latent_size=32)
 SURROGATES = Surrogates(steps=60, count=2)
+STYLE = StylePrior(steps=120, batch_size=16, latent_size=16, mapping_layers=2, width=6, learning_rate=0.01)
 
 GMI_REFUSED = {
     "iterations": 0,
@@ -35,6 +43,17 @@ KED_REFUSED = {
     "prior": 3,
 }
 LOMMA_REFUSED = {"regularizer": "none", "feature_weight": -1.0, "surrogates": 3, "statistics": 3}
+
+STYLE_SETTINGS = {"candidates": 100, "psi": 1.0, "restarts": 2, "prior": STYLE}
+STYLE_REFUSED = {
+    "candidates": 1,
+    "psi": 1.5,
+    "cutoff": -1,
+    "restarts": 0,
+    "images_per_class": 0,
+    "prior": 3,
+}
+SEARCH_REFUSED = {**STYLE_REFUSED, "iterations": 0, "learning_rate": 0, "augmentation": "letters"}
 
 # Enough to get somewhere on 8x8 digits.
 CASES: dict[str, AttackCase] = {
@@ -126,6 +145,38 @@ CASES: dict[str, AttackCase] = {
             "images_per_class": 0,
             "prior": 3,
         },
+    ),
+    "ppa": AttackCase(
+        {
+            **STYLE_SETTINGS,
+            "iterations": 20,
+            "learning_rate": 0.05,
+            "augmentation": "digits",
+            "final_views": 2,
+            "images_per_class": 2,
+        },
+        {**SEARCH_REFUSED, "final_views": 0},
+        score=0.4,
+    ),
+    "mirror": AttackCase(
+        {**STYLE_SETTINGS, "iterations": 25, "augmentation": "none"}, SEARCH_REFUSED, score=0.3
+    ),
+    "mirror-genetic": AttackCase(
+        {**STYLE_SETTINGS, "restarts": 10, "survivors": 2, "generations": 15},
+        {**STYLE_REFUSED, "generations": 0, "survivors": 0, "mutation": 1.5, "step": 0},
+        score=0.1,
+    ),
+    "if-gmi": AttackCase(
+        {
+            **STYLE_SETTINGS,
+            "iterations": 10,
+            "block_iterations": 15,
+            "radius": 20.0,
+            "learning_rate": 0.05,
+            "augmentation": "digits",
+            "images_per_class": 2,
+        },
+        {**SEARCH_REFUSED, "block_iterations": 0, "blocks": 0, "radius": 0},
     ),
 }
 
