@@ -28,6 +28,7 @@ from dpmi.report import (
     side_effects,
     tables,
     tradeoff,
+    words,
 )
 from dpmi.study.results import Results
 
@@ -49,6 +50,7 @@ def write(results: Results, directory: Path) -> Path:
     findings = answer.findings(summary, correlations, differences, kind)
     shown = {
         "outcomes": cells.outcomes(summary, kind),
+        **({"judged": cells.judged(summary, _evaluator(results))} if tables.judged(results) else {}),
         "baselines": cells.baselines(summary, kind),
         "any_attack": cells.any_attack(summary, bounds.bounds(results.trials)),
         "correlations": cells.correlations(correlations),
@@ -105,6 +107,13 @@ def write_side_effects(table: pd.DataFrame, name: str, directory: Path) -> Path:
     page = directory / "side_effects.md"
     _replace(page, ("\n\n".join([f"# {markdown.escape(title)}", picture, *shown]) + "\n").encode())
     return page
+
+
+def _evaluator(results: Results) -> str:
+    """The evaluator of a study in words."""
+    first = results.trials.iloc[0]
+    accuracy = words.percent(first["evaluator_accuracy"])
+    return f"{first['evaluator']}, right on {accuracy} of the held-out private images"
 
 
 def _check(results: Results) -> None:

@@ -83,6 +83,50 @@ def baselines(summary: pd.DataFrame, distance_kind: str) -> Table:
     )
 
 
+def judged(summary: pd.DataFrame, evaluator: str) -> Table:
+    """What the evaluator says of the reconstructions.
+
+    Args:
+        summary: of :func:`dpmi.report.tables.summary`, of a study that has one.
+        evaluator: what it is, and how good.
+    """
+    rows = [
+        (
+            row.label,
+            row.attack,
+            measured(row, "attack_accuracy", share=True),
+            words.percent(row.attack_accuracy_worst),
+            measured(row, "attack_accuracy_top5", share=True),
+            measured(row, "knn_distance"),
+            measured(row, "fid"),
+            measured(row, "density"),
+            measured(row, "coverage"),
+        )
+        for row in rows_of(summary)
+    ]
+    return Table(
+        f"What an evaluator says, a classifier that was trained apart from the targets ({evaluator}). Attack accuracy: "
+        "share of reconstructions that it takes for their class.",
+        (
+            "Model",
+            "Attack",
+            "Attack accuracy",
+            "of the worst class",
+            "Top-5",
+            "KNN distance",
+            "FID",
+            "Density",
+            "Coverage",
+        ),
+        rows,
+        (
+            "Attack accuracy and KNN distance (squared, in the evaluator's features) have bootstrap intervals over "
+            "seeds and classes, the others Student intervals over seeds. FID is that of the evaluator's features and "
+            "compares with no other network's. The worst class is that with the highest attack accuracy.",
+        ),
+    )
+
+
 def any_attack(summary: pd.DataFrame, bounds: Mapping[str, Sequence[float]]) -> Table:
     """How often the attack succeeded, and how often any attack could, given its chance without the bucket.
 
@@ -168,6 +212,7 @@ def differences(table: pd.DataFrame, matched_on: str | None) -> Table:
         table: of :func:`dpmi.report.pairs.differences`.
         matched_on: by what the strengths were chosen; None if by the user.
     """
+    judged_too = "attack_accuracy" in table
     rows = [
         (
             f"{row.label} − {row.reference}",
@@ -175,7 +220,8 @@ def differences(table: pd.DataFrame, matched_on: str | None) -> Table:
             f"{row.seeds}",
             measured(row, "distance"),
             _clear(row),
-            measured(row, "test_accuracy", share=True).replace("-", "−"),
+            *((_signed(row, "attack_accuracy"),) if judged_too else ()),
+            _signed(row, "test_accuracy"),
         )
         for row in rows_of(table)
     ]
@@ -183,7 +229,15 @@ def differences(table: pd.DataFrame, matched_on: str | None) -> Table:
         "Paired differences, the first model minus the second, trained and attacked with the same seeds"
         + ("" if matched_on is None else f"; strengths matched on {matched_on}")
         + ". Mean over classes, then seeds, with the 95 % interval of a paired t-test over seeds.",
-        ("Difference", "Attack", "Seeds", "in MIA distance", "The first is", "in test accuracy"),
+        (
+            "Difference",
+            "Attack",
+            "Seeds",
+            "in MIA distance",
+            "The first is",
+            *(("in attack accuracy",) if judged_too else ()),
+            "in test accuracy",
+        ),
         rows,
         (
             "Seeds are what is independent: all classes of a model share its training. The classes are those of the "
@@ -192,6 +246,10 @@ def differences(table: pd.DataFrame, matched_on: str | None) -> Table:
             f"{words.number(len(rows) / 20)} would seem clear by chance.",
         ),
     )
+
+
+def _signed(row: Any, measure: str) -> str:
+    return measured(row, measure, share=True).replace("-", "−")
 
 
 def _clear(row: Any) -> str:

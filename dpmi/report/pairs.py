@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from dpmi.metrics import paired_difference
-from dpmi.report.tables import rows_of
+from dpmi.report.tables import judged, rows_of
 from dpmi.study.results import Results
 
-MEASURES = ("distance", "test_accuracy")
+PER_CLASS = ("distance", "attack_accuracy")
 FEWEST_DEFENSES = 2
 """With fewer there is nothing to weigh against each other."""
 
@@ -23,18 +23,25 @@ def compares(summary: pd.DataFrame) -> bool:
     return int(summary.loc[summary["defense"] != "none", "defense"].nunique()) >= FEWEST_DEFENSES
 
 
+def measures_of(results: Results) -> list[str]:
+    """What models of a study are compared in."""
+    return ["distance", *(["attack_accuracy"] if judged(results) else []), "test_accuracy"]
+
+
 def differences(results: Results, summary: pd.DataFrame) -> pd.DataFrame:
     """One row per attack and comparison: each defended setting against each undefended one, over the seeds of both.
 
     At matched strengths the defended settings are compared with each other too; else they differ in accuracy, and
     it would not be said which of both it is. Columns: ``attack``, ``label``, ``reference``, ``seeds``, and
-    ``<measure>``, ``<measure>_low``, ``<measure>_high`` for the distance and the test accuracy of the first minus
-    those of the second: see :func:`dpmi.metrics.paired_difference`.
+    ``<measure>``, ``<measure>_low``, ``<measure>_high`` for the distance, the attack accuracy if the study has an
+    evaluator, and the test accuracy, of the first minus those of the second: see
+    :func:`dpmi.metrics.paired_difference`.
 
     Args:
         results: of the study.
         summary: of :func:`dpmi.report.tables.summary`.
     """
+    measures = measures_of(results)
     rows = []
     for attack, settings in summary.groupby("attack", sort=False):
         undefended = list(rows_of(settings[settings["defense"] == "none"]))
@@ -42,15 +49,15 @@ def differences(results: Results, summary: pd.DataFrame) -> pd.DataFrame:
         pairs = [(one, other) for other in undefended for one in defended]
         if results.matched_on is not None:
             pairs += combinations(defended, 2)
-        tables = {row.label: _of_setting(results, row) for row in (*undefended, *defended)}
-        rows += [{"attack": attack, **_difference(one, other, tables)} for one, other in pairs]
-    measured = [f"{measure}{end}" for measure in MEASURES for end in ("", "_low", "_high")]
+        tables = {row.label: _of_setting(results, row, measures) for row in (*undefended, *defended)}
+        rows += [{"attack": attack, **_difference(tables, one, other)} for one, other in pairs]
+    measured = [f"{measure}{end}" for measure in measures for end in ("", "_low", "_high")]
     return pd.DataFrame(rows, columns=["attack", "label", "reference", "seeds", *measured])
 
 
-def _difference(one: Any, other: Any, tables: dict[str, dict[str, pd.DataFrame]]) -> dict[str, Any]:
+def _difference(tables: dict[str, dict[str, pd.DataFrame]], one: Any, other: Any) -> dict[str, Any]:
     row: dict[str, Any] = {"label": one.label, "reference": other.label}
-    for measure in MEASURES:
+    for measure in tables[one.label]:
         ours, theirs = tables[one.label][measure], tables[other.label][measure]
         seeds = ours.index.intersection(theirs.index)
         row["seeds"] = len(seeds)
@@ -63,15 +70,17 @@ def _difference(one: Any, other: Any, tables: dict[str, dict[str, pd.DataFrame]]
     return row
 
 
-def _of_setting(results: Results, row: Any) -> dict[str, pd.DataFrame]:
-    """Tables (seeds, classes) and (seeds, 1)."""
+def _of_setting(results: Results, row: Any, measures: list[str]) -> dict[str, pd.DataFrame]:
+    """Tables (seeds, classes), and (seeds, 1) of what is measured of the whole model."""
     trials = results.trials[results.trials["trial"].isin(row.trials)]
     per_class = results.per_class.merge(trials[["trial", "seed"]], on="trial")
     return {
-        "distance": per_class.pivot_table(
-            index="seed", columns="class_index", values="distance", dropna=False
-        ),
-        "test_accuracy": trials.set_index("seed")[["test_accuracy"]],
+        measure: (
+            per_class.pivot_table(index="seed", columns="class_index", values=measure, dropna=False)
+            if measure in PER_CLASS
+            else trials.set_index("seed")[[measure]]
+        )
+        for measure in measures
     }
 
 

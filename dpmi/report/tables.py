@@ -26,6 +26,9 @@ BASELINES = ["distance_blank", "distance_public_mean", "distance_public_nearest"
 OVER_SEEDS = ["distance", "test_accuracy", "train_accuracy", "score"]
 RANGE = {"distance": (0.0, math.inf)}  # the others are shares, in [0, 1]
 OVER_SEEDS_AND_CLASSES = ["advantage", "advantage_over_nearest"]
+JUDGED_BY_CLASS = ["attack_accuracy", "knn_distance", "ssim"]
+JUDGED = ["attack_accuracy_top5", "fid", "precision", "recall", "density", "coverage"]
+UNBOUNDED = {"fid", "density"}
 UNKNOWN = (math.nan, math.nan, math.nan)
 CONFIDENCE = 0.95
 RESAMPLES = 9_999
@@ -77,7 +80,8 @@ def summary(results: Results) -> pd.DataFrame:
     baselines; and ``<measure>``, ``<measure>_low``, ``<measure>_high`` for every measure. Distance, accuracy
     and score have a Student interval over seeds. The two advantages have the interval over seeds and classes
     of :func:`dpmi.metrics.advantage.confidence_interval`. ``success`` is
-    :func:`dpmi.metrics.advantage.success_rate`, with its interval.
+    :func:`dpmi.metrics.advantage.success_rate`, with its interval. Where the study has an evaluator, what it says
+    follows, with ``attack_accuracy_worst``, the largest mean over seeds of a class.
     """
     rows = []
     for key, trials in results.trials.groupby(SETTING, dropna=False, sort=False):
@@ -93,10 +97,29 @@ def summary(results: Results) -> pd.DataFrame:
             values = _by_seed_and_class(results.per_class, trials, measure)
             # pivot_table leaves out what is NaN everywhere, which is how a baseline without public data looks.
             _put(row, measure, confidence_interval(values) if values.size else UNKNOWN)
+        _put_judgement(row, results, trials)
         won = _by_seed_and_class(results.per_class, trials, "advantage")
         _put(row, "success", success_rate(won) if won.size else UNKNOWN)
         rows.append(row)
     return _in_reading_order(pd.DataFrame(rows))
+
+
+def judged(results: Results) -> bool:
+    """Whether the study has an evaluator."""
+    return "attack_accuracy" in results.trials
+
+
+def _put_judgement(row: dict[str, object], results: Results, trials: pd.DataFrame) -> None:
+    for measure in JUDGED_BY_CLASS:
+        if measure in results.per_class:
+            values = _by_seed_and_class(results.per_class, trials, measure)
+            _put(row, measure, confidence_interval(values) if values.size else UNKNOWN)
+            if measure == "attack_accuracy" and values.size:
+                row["attack_accuracy_worst"] = float(np.nanmean(values, axis=0).max())
+    for measure in JUDGED:
+        if measure in trials:
+            top = math.inf if measure in UNBOUNDED else 1.0
+            _put(row, measure, t_interval(trials[measure], (0.0, top)))
 
 
 def _put(row: dict[str, object], measure: str, values: tuple[float, float, float]) -> None:

@@ -112,7 +112,7 @@ def _load(root: Path, key: str, spec: EvaluatorSpec, split: Split) -> Judge:
 
 def columns(
     recons: Reconstructions, judged_by: Judge, target: nn.Module, split: Split
-) -> tuple[dict[str, float], dict[str, list[float]]]:
+) -> tuple[dict[str, str | float], dict[str, list[float]]]:
     """What the evaluator says of all reconstructions, and of those of each class.
 
     Args:
@@ -142,7 +142,8 @@ def columns(
         per_image["ssim"] = metrics.best_ssim(*images)
     per_class = {name: metrics.class_means(value, recons.labels)[1] for name, value in per_image.items()}
     distance = metrics.fid(seen.features, judged_by.features, feature_net=judged_by.name)
-    whole = {
+    whole: dict[str, str | float] = {
+        "evaluator": judged_by.name,
         "attack_accuracy_top5": found.mean_top5,
         "attack_accuracy_worst": float(per_class["attack_accuracy"].max()),
         "fid": distance.value,

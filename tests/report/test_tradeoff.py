@@ -100,7 +100,7 @@ def test_differences_are_those_of_a_paired_t_test(results: Results):
     assert len(found) == len(SETTINGS) - 1
     row = found[found["label"] == "subclass-dp, noise 3"].iloc[0]
     by_label = {label: rows.sort_values("seed") for label, rows in results.trials.groupby("label")}
-    for measure in pairs.MEASURES:
+    for measure in pairs.measures_of(results):
         ours, theirs = (by_label[label][measure] for label in ("subclass-dp, noise 3", "none"))
         expected = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
         assert row[measure] == pytest.approx(ours.mean() - theirs.mean())

@@ -11,6 +11,8 @@ import torch
 
 from dpmi import data, metrics, models
 from dpmi.attacks import Reconstructions
+from dpmi.report import write
+from dpmi.report.tables import summary
 from dpmi.study import SpecError, Store, parse
 from dpmi.study.evaluation import Judge, columns
 
@@ -78,6 +80,25 @@ def test_every_trial_is_judged(judged) -> None:
     per_class = results.per_class.groupby("trial")["attack_accuracy"].mean()
     for _, row in results.trials.iterrows():
         assert per_class[row["trial"]] == pytest.approx(row["attack_accuracy"])
+
+
+def test_report_says_what_the_evaluator_says(judged, tmp_path: Path) -> None:
+    _, results = judged
+    page = write(results, tmp_path).read_text(encoding="utf-8")
+    markdown = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    for text in (page, markdown):
+        assert "cnn-small, right on" in text
+        assert "Attack accuracy" in text
+    table = summary(results).set_index("attack")
+    mean = results.trials.groupby("attack")["attack_accuracy"].mean()
+    for attack in ("enhanced", "gmi"):
+        assert table.loc[attack, "attack_accuracy"] == pytest.approx(mean[attack])
+        assert (
+            table.loc[attack, "attack_accuracy_low"]
+            <= mean[attack]
+            <= table.loc[attack, "attack_accuracy_high"]
+        )
+        assert table.loc[attack, "attack_accuracy_worst"] >= mean[attack]
 
 
 def test_recall_needs_more_images_than_neighbours(judged) -> None:
