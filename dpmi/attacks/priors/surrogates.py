@@ -23,6 +23,9 @@ from .training import BatchPrior, BatchTrainer, soft_labels
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-4
 
+#: Channels of the first convolution of the narrowest student; the next has twice as many, the one after three times.
+WIDTH = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class Surrogates(BatchPrior):
@@ -35,7 +38,7 @@ class Surrogates(BatchPrior):
     Args:
         steps: batches.
         batch_size: images in one.
-        learning_rate: of SGD with momentum 0.9 and weight decay 1e-4, as in the paper; it falls to 0 along a cosine.
+        learning_rate: of SGD with momentum 0.9 and weight decay 1e-4, as in the paper.
         count: students; 3 in the paper.
 
     Raises:
@@ -56,7 +59,8 @@ class Surrogates(BatchPrior):
 
     def build(self, image_shape: ImageShape, num_classes: int) -> nn.ModuleList:
         """Return the untrained students, which take images of any shape."""
-        return nn.ModuleList(student(image_shape[0], num_classes, 16 + 8 * row) for row in range(self.count))
+        students = (student(image_shape[0], num_classes, WIDTH * (row + 1)) for row in range(self.count))
+        return nn.ModuleList(students).to(memory_format=torch.channels_last)
 
     def trainer(self, module: nn.Module, public: Tensor, target: Target | None) -> BatchTrainer:
         """Return the training of all of them at once."""
@@ -85,18 +89,18 @@ class _Training(BatchTrainer):
 
 
 def student(channels: int, num_classes: int, width: int) -> nn.Sequential:
-    """Four convolutions, ``width`` channels and twice as many after each halving, averaged over positions.
+    """Three 3x3 convolutions of stride 2 with BatchNorm and ReLU, averaged over positions, and a linear layer.
 
     Args:
         channels: C of the images.
         num_classes: K.
-        width: channels of the first convolution.
+        width: channels of the first convolution; each further one has twice as many.
     """
-    sizes = [channels, width, 2 * width, 4 * width, 4 * width]
+    sizes = [channels, width, 2 * width, 4 * width]
     layers: list[nn.Module] = []
-    for row, (before, after) in enumerate(pairwise(sizes)):
+    for before, after in pairwise(sizes):
         layers += [
-            nn.Conv2d(before, after, 3, stride=2 if row in {1, 2} else 1, padding=1, bias=False),
+            nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(after),
             nn.ReLU(),
         ]
