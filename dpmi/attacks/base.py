@@ -8,8 +8,7 @@ once, freezes the target while the attack runs and puts it back as it was; a sub
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -17,14 +16,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from dpmi.models import seeded
-
-from .checks import require as require  # noqa: PLC0414 - attacks of other packages take it from here
+from .attackable import ImageShape, attackable, check_classes, check_generator, check_range
 from .priors import Gan, Generator, Prior, fetch
-from .target import Budget, LabelsOnly, Target
+from .target import Budget, Target
 
 Progress = Callable[[int, int], None]
-ImageShape = tuple[int, int, int]
 
 #: What an attack may declare that it needs.
 REQUIREMENTS = frozenset(
@@ -41,10 +37,6 @@ REQUIREMENTS = frozenset(
         "surrogate_models",
     }
 )
-
-
-#: What a target that answers with the class alone cannot give.
-_MORE_THAN_LABELS = REQUIREMENTS & {"white_grad", "logits", "probs", "features", "bn_stats"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +166,15 @@ class Attack(ABC):
         """
         if not self.priors():
             return Knowledge(public)
-        with _attackable(self, target, image_shape, Budget(), reserve=0, seed=0) as (asked, num_classes):
+        with attackable(
+            target,
+            image_shape,
+            name=self.name,
+            requires=self.requires,
+            budget=Budget(),
+            reserve=0,
+            seed=0,
+        ) as (asked, num_classes):
             modules = tuple(
                 fetch(
                     prior,
@@ -231,14 +231,20 @@ class Attack(ABC):
         """
         if not isinstance(generator, torch.Generator):
             raise TypeError(f"generator must be a torch.Generator; got {type(generator).__name__}")
-        _check_classes(classes)
+        check_classes(classes)
         known = knowledge or Knowledge(torch.zeros(0, *image_shape))
         seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
         asked_for = classes.repeat_interleave(self.images_per_class)
-        with _attackable(
-            self, target, image_shape, budget or Budget(), reserve=len(asked_for), seed=seed
+        with attackable(
+            target,
+            image_shape,
+            name=self.name,
+            requires=self.requires,
+            budget=budget or Budget(),
+            reserve=len(asked_for),
+            seed=seed,
         ) as (attacked, num_classes):
-            _check_range(classes, num_classes)
+            check_range(classes, num_classes)
             self._check_knowledge(known, image_shape, classes)
             if not attacked.affords(queries=1):
                 raise ValueError(
@@ -272,7 +278,7 @@ class Attack(ABC):
         for module in known.modules:
             generator = module.generator if isinstance(module, Gan) else module
             if isinstance(generator, Generator):
-                _check_generator(generator, image_shape, classes)
+                check_generator(generator, image_shape, classes)
 
     @abstractmethod
     def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
@@ -290,101 +296,3 @@ class Attack(ABC):
 
 def _silent(done: int, total: int) -> None:
     """Report nothing."""
-
-
-def _check_classes(classes: Tensor) -> None:
-    if not isinstance(classes, Tensor):
-        raise TypeError(f"classes must be an int64 tensor; got {type(classes).__name__}")
-    if classes.dtype != torch.int64 or classes.ndim != 1 or len(classes) == 0:
-        raise ValueError(
-            f"classes must be int64 of shape (R,) with R at least 1; "
-            f"got {classes.dtype} of shape {tuple(classes.shape)}"
-        )
-    if int(classes.min()) < 0:
-        raise ValueError(f"classes must be 0 or more; the smallest is {int(classes.min())}")
-
-
-def _check_image_shape(image_shape: ImageShape) -> None:
-    sides = tuple(image_shape)
-    require(
-        "image_shape",
-        sides,
-        len(sides) == 3 and all(isinstance(side, int) and side >= 1 for side in sides),
-        "(C, H, W), three integers of at least 1",
-    )
-
-
-def _check_range(classes: Tensor, num_classes: int) -> None:
-    if int(classes.max()) >= num_classes:
-        raise ValueError(
-            f"classes must be in [0, {num_classes}), the target's {num_classes} outputs; "
-            f"the largest is {int(classes.max())}"
-        )
-
-
-def _check_generator(generator: Generator, image_shape: ImageShape, classes: Tensor) -> None:
-    if tuple(generator.image_shape) != tuple(image_shape):
-        raise ValueError(
-            f"the generator makes images of {tuple(generator.image_shape)}, the target takes {tuple(image_shape)}: "
-            "train it on public images of that shape"
-        )
-    if generator.num_classes is not None and int(classes.max()) >= generator.num_classes:
-        raise ValueError(
-            f"the generator makes {generator.num_classes} classes; class {int(classes.max())} is none of them"
-        )
-
-
-@contextmanager
-def _attackable(
-    attack: Attack, target: nn.Module, image_shape: ImageShape, budget: Budget, *, reserve: int, seed: int
-) -> Iterator[tuple[Target, int]]:
-    """The frozen target, asked once whether it can be attacked, and its number of classes; noise is seeded."""
-    if not isinstance(target, nn.Module):
-        raise TypeError(f"target must be a torch.nn.Module; got {type(target).__name__}")
-    _check_image_shape(image_shape)
-    beyond = sorted(attack.requires & _MORE_THAN_LABELS)
-    if isinstance(target, LabelsOnly) and beyond:
-        raise ValueError(
-            f"{attack.name} needs {', '.join(beyond)} of the target, and it answers with labels only; an attack "
-            "that needs no more is brep-mi"
-        )
-    with _frozen(target), seeded(target, seed), torch.enable_grad():
-        asked = Target(target, budget=budget, reserve=reserve)
-        yield asked, _probe(asked, image_shape, asked.device)
-
-
-def _probe(target: Target, image_shape: ImageShape, device: torch.device) -> int:
-    """Ask the target once, about black images, and return K; refuse a target that cannot be attacked."""
-    try:
-        logits = target.probe(image_shape, device)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise ValueError(
-            f"target does not take images of image_shape={tuple(image_shape)}: {error}"
-        ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(
-            f"target must return logits (n, K) with K at least 2 for images (n, C, H, W); "
-            f"got {shape} for two images"
-        )
-    if not bool(logits.isfinite().all()):
-        raise ValueError(
-            "target returns logits that are not finite for a black image; was its training finite?"
-        )
-    return logits.shape[1]
-
-
-@contextmanager
-def _frozen(target: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no parameter gradients, for as long as the block lasts."""
-    modes = [(module, module.training) for module in target.modules()]
-    needed = [(parameter, parameter.requires_grad) for parameter in target.parameters()]
-    try:
-        target.eval()
-        target.requires_grad_(False)
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter, requires_grad in needed:
-            parameter.requires_grad_(requires_grad)

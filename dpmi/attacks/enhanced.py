@@ -9,7 +9,8 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from .base import Attack, Found, Task, require
+from .base import Attack, Found, Task
+from .checks import require
 from .stages.descent import descend
 from .stages.regularizers import bilateral_total_variation, l1
 from .stages.starts import starting_images

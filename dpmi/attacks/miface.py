@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from .base import Attack, Found, Task, require
+from .base import Attack, Found, Task
+from .checks import require
 from .stages.descent import descend
 from .stages.starts import starting_images
 from .target import Target

@@ -11,9 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms import v2
 
 from dpmi.attacks.checks import require
+from dpmi.attacks.stages.augment import Augmentation, augmentation
+from dpmi.attacks.stages.objectives import margin
 from dpmi.attacks.target import Target
 
 from .base import Gan, ImageShape
@@ -43,7 +44,7 @@ class ConditionalGan(GanPrior):
         latent_size: 128 in the paper.
         top_n: public images per class, at most M / K.
         alpha: weight of the max-margin term; 0.2 in the paper.
-        flip: whether augmentation mirrors images, as the paper does with faces; not where left and right matter.
+        augmentation: of what the target is asked about: ``faces`` as in the paper, or ``digits``, without a mirror.
 
     Raises:
         ValueError: a value outside its range.
@@ -60,12 +61,13 @@ class ConditionalGan(GanPrior):
     latent_size: int = 128
     top_n: int = 1000
     alpha: float = 0.2
-    flip: bool = False
+    augmentation: Augmentation = "digits"
 
     def __post_init__(self) -> None:
         """Check every hyper-parameter once."""
         super().__post_init__()
         require("top_n", self.top_n, self.top_n >= 1, "at least 1")
+        augmentation(self.augmentation)
         require("alpha", self.alpha, 0 <= self.alpha < float("inf"), "at least 0 and finite")
 
     def build(self, image_shape: ImageShape, num_classes: int) -> Gan:
@@ -92,7 +94,7 @@ class _Training(GanTrainer):
         self._target = target
         self._classes = int(labels.max()) + 1
         self._alpha = prior.alpha
-        self._augment = augmentation(tuple(public.shape[2:]), flip=prior.flip)
+        self._augment = augmentation(prior.augmentation)
 
     def discriminator_loss(self, rows: Tensor) -> Tensor:
         labels = torch.cat([self._labels[rows], self._draw_labels(len(rows))])
@@ -105,8 +107,8 @@ class _Training(GanTrainer):
     def generator_loss(self, rows: Tensor) -> Tensor:
         labels = self._draw_labels(self._batch_size)
         fake = self.gan.generator(self.latents(len(labels)), labels)
-        margin = max_margin(self._target.logits(self._augment(fake)), labels).mean()
-        loss: Tensor = self._alpha * margin - self.gan.discriminator(fake, labels).mean()
+        misses = margin(self._target.logits(self._augment(fake)), labels).mean()
+        loss: Tensor = self._alpha * misses - self.gan.discriminator(fake, labels).mean()
         return loss
 
     def _draw_labels(self, count: int) -> Tensor:
@@ -134,34 +136,3 @@ def top_rows(soft: Tensor, top_n: int) -> tuple[Tensor, Tensor]:
 def hinge(on_real: Tensor, on_fake: Tensor) -> Tensor:
     """Return E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))) of values (n,)."""
     return F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()
-
-
-def max_margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return max_{j != y} l_j - l_y (n,), below 0 where the class wins.
-
-    Args:
-        logits: (n, K).
-        labels: int64 (n,).
-
-    >>> max_margin(torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([1]))
-    tensor([2.])
-    """
-    own = logits.gather(1, labels[:, None])
-    others = logits.scatter(1, labels[:, None], -torch.inf)
-    return others.amax(dim=1) - own[:, 0]
-
-
-def augmentation(sides: tuple[int, ...], *, flip: bool) -> v2.Transform:
-    """Crop 80 to 100 % and resize, change brightness and contrast by 20 %, turn by 5 degrees; drawn once for a batch.
-
-    Args:
-        sides: (H, W).
-        flip: mirror half of the batches too.
-    """
-    steps = [
-        v2.RandomResizedCrop(sides, scale=(0.8, 1.0), ratio=(1.0, 1.0)),
-        v2.ColorJitter(brightness=0.2, contrast=0.2),
-        # A fill, even of 0, is written in place, and no gradient comes back; without one the corners are 0 as well.
-        v2.RandomRotation(5, interpolation=v2.InterpolationMode.BILINEAR, fill=None),
-    ]
-    return v2.Compose([*steps, v2.RandomHorizontalFlip()] if flip else steps)

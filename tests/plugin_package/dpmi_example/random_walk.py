@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dpmi.attacks import Attack, Found, Target, Task
-from dpmi.attacks.base import require
+from dpmi.attacks.checks import require
 from dpmi.attacks.stages.starts import child_generator
 
 
