@@ -35,5 +35,5 @@ def test_only_faces_are_mirrored() -> None:
 
 
 def test_refuses_another_name() -> None:
-    with pytest.raises(ValueError, match="augmentation must be one of .*got 'letters'"):
+    with pytest.raises(ValueError, match=r"augmentation must be one of .*got 'letters'"):
         augmentation("letters")  # type: ignore[arg-type]
