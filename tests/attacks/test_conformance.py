@@ -159,7 +159,7 @@ CASES: dict[str, AttackCase] = {
         score=0.4,
     ),
     "mirror": AttackCase(
-        {**STYLE_SETTINGS, "iterations": 25, "augmentation": "none"}, SEARCH_REFUSED, score=0.3
+        {**STYLE_SETTINGS, "iterations": 40, "augmentation": "none"}, SEARCH_REFUSED, score=0.15
     ),
     "mirror-genetic": AttackCase(
         {**STYLE_SETTINGS, "restarts": 10, "survivors": 2, "generations": 15},

@@ -1,0 +1,76 @@
+"""BREP-MI on a target whose classes are known regions of the latent space."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dpmi.attacks import BrepMi, Budget, Knowledge, LabelsOnly, Reconstructions
+from dpmi.attacks.priors import Gan, Generator
+
+SHAPE = (1, 1, 2)
+
+
+class _Shows(Generator):
+    """An image is its latent, from [-1.5, 1.5] to [0, 1]."""
+
+    def __init__(self) -> None:
+        super().__init__(2, SHAPE)
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        return ((latents + 1.5) / 3).clamp(0, 1).view(-1, *SHAPE)
+
+
+class _Halves(nn.Module):
+    """Class 0 left of -0.5, class 1 right of it, class 2 nowhere."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = 3 * images[:, 0, 0, 0] - 1.5 + 0.5
+        return torch.stack([-x, x, torch.full_like(x, -10.0)], dim=1)
+
+
+KNOWLEDGE = Knowledge(torch.zeros(0, *SHAPE), (Gan(_Shows(), nn.Identity()),))
+
+
+def _run(attack: BrepMi, classes: list[int], budget: Budget | None = None) -> Reconstructions:
+    return attack.run(
+        LabelsOnly(_Halves()),
+        torch.tensor(classes),
+        image_shape=SHAPE,
+        generator=torch.Generator().manual_seed(0),
+        knowledge=KNOWLEDGE,
+        budget=budget,
+    )
+
+
+def test_moves_away_from_the_border_of_its_class() -> None:
+    """A sphere of radius 2 around any point of class 0 crosses the border, so the class is pushed left."""
+    found = _run(BrepMi(iterations=60), [0, 1])
+    x = 3 * found.images[:, 0, 0, 0] - 1.5
+    assert x[0] < -1.2
+    assert x[1] > 1.0
+    assert found.scores.tolist() == [1.0, 1.0]
+    assert not found.diverged.any()
+
+
+def test_a_class_that_the_prior_does_not_show_is_given_up_and_said_so() -> None:
+    with pytest.warns(UserWarning, match="no latent that the target takes for class 2"):
+        found = _run(BrepMi(iterations=5, start_batches=3), [0, 2])
+    assert found.diverged.tolist() == [False, True]
+    assert found.scores.tolist() == [1.0, 0.0]
+    assert found.iterations[1] == 0
+    # Two to see what the target is, three batches of starts, then 33 a step for one class; two scores.
+    assert found.queries <= 2 + 3 * 256 + 5 * 33 + 2
+
+
+def test_ends_after_so_many_moves_at_one_radius() -> None:
+    found = _run(BrepMi(iterations=500, patience=3), [0])
+    assert found.iterations[0] < 100
+
+
+def test_ends_with_the_budget() -> None:
+    found = _run(BrepMi(iterations=500), [0, 1], budget=Budget(queries=1000))
+    assert found.queries <= 1000
+    assert found.stopped_by == "queries"
+    assert found.scores.tolist() == [1.0, 1.0]

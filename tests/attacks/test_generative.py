@@ -1,0 +1,146 @@
+"""What sets GMI, KED-MI, VMI, LOMMA and PLG-MI apart, each formula against its definition."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dpmi.attacks import Gmi, KedMi, Knowledge, LommaGmi, Target
+from dpmi.attacks.gmi import MOMENTUM
+from dpmi.attacks.ked_mi import realism
+from dpmi.attacks.priors import FeatureMoments, Gan, Generator, Surrogates, WganGP
+
+SHAPE = (1, 2, 2)
+
+
+class _Shows(Generator):
+    """An image is its latent, squeezed into [0, 1]."""
+
+    def __init__(self) -> None:
+        super().__init__(4, SHAPE)
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        return latents.sigmoid().view(-1, *SHAPE)
+
+
+def _gan(outputs: int) -> Gan:
+    torch.manual_seed(0)
+    discriminator = nn.Sequential(nn.Flatten(), nn.Linear(4, outputs))
+    if outputs == 1:
+        discriminator.append(nn.Flatten(0))
+    return Gan(_Shows(), discriminator).requires_grad_(False)
+
+
+@pytest.fixture
+def target() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).requires_grad_(False)
+
+
+def test_gmi_moves_as_published() -> None:
+    """v' = .9 v - lr g; z += -.9 v + 1.9 v' [published code] is the Nesterov momentum of torch."""
+    latent = torch.tensor([1.0, -2.0], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.SGD([latent], lr=0.02, momentum=MOMENTUM, nesterov=True)
+    z, v = latent.detach().clone(), torch.zeros(2, dtype=torch.float64)
+    for _ in range(20):
+        optimizer.zero_grad()
+        (latent**4).sum().backward()
+        optimizer.step()
+        gradient, before = 4 * z**3, v
+        v = 0.9 * v - 0.02 * gradient
+        z = z - 0.9 * before + 1.9 * v
+    torch.testing.assert_close(latent.detach(), z)
+
+
+def test_gmi_weighs_the_critic_against_the_target(target: nn.Module) -> None:
+    """With 100 times its weight the target wins: the class is shown, whatever the critic likes."""
+    knowledge = Knowledge(torch.zeros(0, *SHAPE), (_gan(1),))
+    found = Gmi(iterations=200, learning_rate=0.05, restarts=3).run(
+        target,
+        torch.arange(3),
+        image_shape=SHAPE,
+        generator=torch.Generator().manual_seed(0),
+        knowledge=knowledge,
+    )
+    limits = torch.tensor([-1.0, 1.0]).sigmoid()
+    assert found.images.min() >= limits[0]
+    assert found.images.max() <= limits[1]
+    # The image of a class that is best among all corners of the box the latents may be in.
+    corners = limits[torch.cartesian_prod(*[torch.arange(2)] * 4)].view(-1, *SHAPE)
+    best = target(corners).softmax(1).amax(dim=0)
+    assert (found.scores > 0.9 * best).all()
+
+
+def test_realism_is_softplus_minus_itself_of_the_evidence() -> None:
+    gan, images = _gan(5), torch.rand(7, *SHAPE)
+    for row, value in enumerate(realism(gan, images).tolist()):
+        logits = gan.discriminator(images[row : row + 1])[0].double()
+        evidence = math.log(sum(math.exp(v) for v in logits.tolist()))
+        assert value == pytest.approx(math.log1p(math.exp(evidence)) - evidence, rel=1e-5)
+
+
+def test_ked_mi_draws_more_images_where_the_variance_is_larger(target: nn.Module) -> None:
+    knowledge = Knowledge(torch.zeros(0, *SHAPE), (_gan(3),))
+
+    def spread(log_variance: float) -> float:
+        attack = KedMi(iterations=1, log_variance=log_variance, images_per_class=50)
+        found = attack.run(
+            target,
+            torch.arange(3),
+            image_shape=SHAPE,
+            generator=torch.Generator().manual_seed(0),
+            knowledge=knowledge,
+        )
+        return float(found.images.std(dim=0).mean())
+
+    assert spread(-4.0) < spread(0.0) < spread(2.0)
+
+
+@pytest.mark.parametrize("regularizer", ["mean", "sampled"])
+def test_lomma_identity_is_its_definition(target: nn.Module, regularizer: str) -> None:
+    surrogates = Surrogates(count=2).build((1, 8, 8), 3).eval().requires_grad_(False)
+    images, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 2, 1, 1])
+    wide = nn.Sequential(nn.AdaptiveAvgPool2d(2), target).eval()
+    moments = FeatureMoments()
+    moments.mean, moments.std = torch.linspace(-1, 1, 6), torch.zeros(6)
+    attack = LommaGmi(regularizer=regularizer, feature_weight=0.7)  # type: ignore[arg-type]
+    known = Knowledge(torch.zeros(0, 1, 8, 8), (_gan(1), surrogates, moments))
+    found = attack.identity(Target(wide), known)(images, labels)
+    for row, label in enumerate(labels.tolist()):
+        one = images[row : row + 1]
+        logits = [float(model(one)[0, label]) for model in (wide, *surrogates)]
+        features = wide[1][:3](wide[0](one))[0]
+        away = sum((float(f) - float(m)) ** 2 for f, m in zip(features, moments.mean, strict=True)) / 6
+        assert float(found[row]) == pytest.approx(-sum(logits) / 3 + 0.7 * away, rel=1e-4)
+
+
+def test_lomma_draws_the_features_it_goes_for_anew(target: nn.Module) -> None:
+    surrogates = Surrogates(count=1).build((1, 8, 8), 3).eval().requires_grad_(False)
+    moments = FeatureMoments()
+    moments.mean, moments.std = torch.zeros(6), torch.ones(6)
+    wide = nn.Sequential(nn.AdaptiveAvgPool2d(2), target).eval()
+    known = Knowledge(torch.zeros(0, 1, 8, 8), (_gan(1), surrogates, moments))
+    images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 1])
+    for regularizer, same in (("mean", True), ("sampled", False)):
+        cost = LommaGmi(regularizer=regularizer).identity(Target(wide), known)  # type: ignore[arg-type]
+        assert torch.equal(cost(images, labels), cost(images, labels)) == same
+
+
+def test_a_generator_of_another_shape_is_refused(target: nn.Module) -> None:
+    wide = nn.Sequential(nn.AdaptiveAvgPool2d(2), target)
+    with pytest.raises(ValueError, match=r"makes images of \(1, 2, 2\), the target takes \(1, 8, 8\)"):
+        Gmi().run(
+            wide,
+            torch.arange(3),
+            image_shape=(1, 8, 8),
+            generator=torch.Generator(),
+            knowledge=Knowledge(torch.zeros(0, 1, 8, 8), (_gan(1),)),
+        )
+
+
+def test_no_public_images_are_refused(target: nn.Module) -> None:
+    with pytest.raises(ValueError, match=r"public must be .* M at least 1"):
+        Gmi(prior=WganGP(steps=1)).fit(target, public=torch.zeros(0, *SHAPE), image_shape=SHAPE)
