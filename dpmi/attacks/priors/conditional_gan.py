@@ -54,7 +54,7 @@ class ConditionalGan(GanPrior):
     distils: ClassVar[bool] = True
     betas: ClassVar[tuple[float, float]] = (0.0, 0.9)
 
-    steps: int = 1500
+    steps: int = 1200
     learning_rate: float = 5e-4
     generator_every: int = 2
     width: float = 0.125

@@ -48,7 +48,7 @@ class Surrogates(BatchPrior):
     name: ClassVar[str] = "surrogates"
     distils: ClassVar[bool] = True
 
-    steps: int = 2000
+    steps: int = 1000
     learning_rate: float = 0.02
     count: int = 3
 

@@ -48,7 +48,7 @@ class WganGP(GanPrior):
     name: ClassVar[str] = "wgan-gp"
     betas: ClassVar[tuple[float, float]] = (0.5, 0.999)
 
-    steps: int = 2500
+    steps: int = 2200
     learning_rate: float = 5e-4
     generator_every: int = 2
     width: float = 0.25
