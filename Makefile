@@ -16,8 +16,9 @@ install: $(READY)
 demo: $(READY)
 	$(BIN)/dpmi curve --out runs/demo
 
+# One process per core, one thread in each: a file's tests stay together, because they share what they trained.
 test: $(READY) lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 test-slow: $(READY)
 	$(BIN)/pytest -m 'slow and not gpu'
