@@ -25,7 +25,8 @@ DEFENSES: tuple[tuple[str, dict[str, object], float], ...] = (
     ("mid", {"beta": 0.2}, 1.1),
     ("label-smoothing", {"alpha": -0.05}, 1.1),
     ("calor", {"rank": 30}, 1.1),
-    ("transfer", {"frozen": 0.5, "pretrain_steps": 1}, 0.8),
+    # The first two of the four layers with weights.
+    ("transfer", {"frozen_through": "layer2", "pretrain_steps": 1}, 0.8),
     ("bido-hsic", {}, 1.5),
     ("bido-coco", {}, 1.5),
 )
