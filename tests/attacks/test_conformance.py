@@ -26,7 +26,7 @@ WGAN = WganGP(steps=600, batch_size=32, generator_every=2, learning_rate=1e-3, l
 INVERSION_GAN = InversionGan(steps=300, batch_size=32, generator_every=2, learning_rate=1e-3, latent_size=32)
 CONDITIONAL_GAN = ConditionalGan(steps=300, batch_size=32, learning_rate=1e-3, latent_size=32)
 SURROGATES = Surrogates(steps=60, count=2)
-STYLE = StylePrior(steps=120, batch_size=16, latent_size=16, mapping_layers=2, width=6, learning_rate=0.01)
+STYLE = StylePrior(steps=150, batch_size=16, latent_size=16, width=6, learning_rate=0.015)
 
 GMI_REFUSED = {
     "iterations": 0,
@@ -156,15 +156,15 @@ CASES: dict[str, AttackCase] = {
             "images_per_class": 2,
         },
         {**SEARCH_REFUSED, "final_views": 0},
-        score=0.4,
+        score=0.7,
     ),
     "mirror": AttackCase(
-        {**STYLE_SETTINGS, "iterations": 40, "augmentation": "none"}, SEARCH_REFUSED, score=0.15
+        {**STYLE_SETTINGS, "iterations": 40, "augmentation": "none"}, SEARCH_REFUSED, score=0.6
     ),
     "mirror-genetic": AttackCase(
         {**STYLE_SETTINGS, "restarts": 10, "survivors": 2, "generations": 15},
         {**STYLE_REFUSED, "generations": 0, "survivors": 0, "mutation": 1.5, "step": 0},
-        score=0.1,
+        score=0.3,
     ),
     "if-gmi": AttackCase(
         {

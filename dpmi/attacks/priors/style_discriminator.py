@@ -24,9 +24,6 @@ class StyleDiscriminator(nn.Module):
         channels: of the blocks, fine to coarse; each but the first halves the side.
     """
 
-    #: Images whose spread is measured together.
-    GROUP = 4
-
     def __init__(self, image_shape: ImageShape, channels: Sequence[int]) -> None:
         """Draw the initial weights."""
         super().__init__()
@@ -43,12 +40,14 @@ class StyleDiscriminator(nn.Module):
         x = activation(self.conv(torch.cat([x, self._spread(x)], dim=1)))
         return self.out(self.fc(x.flatten(1)))[:, 0]  # type: ignore[no-any-return]
 
-    def _spread(self, x: Tensor) -> Tensor:
-        """Mean standard deviation over groups of images, as one more channel (n, 1, h, w)."""
-        size = self.GROUP if len(x) % self.GROUP == 0 else len(x)
-        groups = x.view(size, -1, *x.shape[1:])
-        spread = (groups.var(dim=0, unbiased=False) + _EPSILON).sqrt().mean(dim=(1, 2, 3))
-        return spread.repeat(size)[:, None, None, None].expand(-1, 1, *x.shape[2:])
+    @staticmethod
+    def _spread(x: Tensor) -> Tensor:
+        """The mean standard deviation over the batch, as one more channel (n, 1, h, w).
+
+        Over the whole batch, not over groups of 4: in a short training all images otherwise become alike.
+        """
+        spread = (x.var(dim=0, unbiased=False) + _EPSILON).sqrt().mean()
+        return spread.expand(len(x), 1, *x.shape[2:])
 
 
 class _Convolution(nn.Module):

@@ -105,7 +105,7 @@ def test_learns_what_the_images_look_like() -> None:
     left = torch.zeros(1, 8, 8)
     left[:, :, :4] = 1
     public = torch.stack([left, left.flip(2)] * 32)
-    prior = StylePrior(steps=60, batch_size=16, latent_size=8, mapping_layers=2, width=4, learning_rate=0.01)
+    prior = StylePrior(steps=60, batch_size=16, latent_size=8, mapping_layers=2, width=4, learning_rate=0.03)
     gan = _build(prior)
     before = samples(gan, 32)
     trainer = prior.trainer(gan, public, None)
