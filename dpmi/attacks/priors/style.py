@@ -55,7 +55,7 @@ class StylePrior(BatchPrior):
             other fields but ``crop`` mean nothing.
         crop: of ``weights``: the middle of so many pixels a side is cut out of what they make, and resized to the
             target's images; 800 of 1024 for FFHQ in PPA. None resizes the whole.
-        steps: of generator and discriminator, each.
+        steps: of generator and discriminator, each; after 2000 the digits of MNIST can be read.
         batch_size: images per step.
         learning_rate: of the discriminator's Adam, betas (0, 0.99); the generator's is a third of it.
         r1: weight gamma of the penalty gamma / 2 * ||grad D||^2 at public images.
@@ -71,7 +71,7 @@ class StylePrior(BatchPrior):
 
     weights: str | None = None
     crop: int | None = None
-    steps: int = 5000
+    steps: int = 3000
     batch_size: int = 16
     learning_rate: float = 0.003
     r1: float = 3.0
