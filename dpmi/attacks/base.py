@@ -232,7 +232,6 @@ class Attack(ABC):
         if not isinstance(generator, torch.Generator):
             raise TypeError(f"generator must be a torch.Generator; got {type(generator).__name__}")
         check_classes(classes)
-        known = knowledge or Knowledge(torch.zeros(0, *image_shape))
         seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
         asked_for = classes.repeat_interleave(self.images_per_class)
         with attackable(
@@ -245,6 +244,7 @@ class Attack(ABC):
             seed=seed,
         ) as (attacked, num_classes):
             check_range(classes, num_classes)
+            known = knowledge or Knowledge(torch.zeros(0, *image_shape))
             self._check_knowledge(known, image_shape, classes)
             if not attacked.affords(queries=1):
                 raise ValueError(
