@@ -81,6 +81,16 @@ print(json.dumps({
     "start": float(before.mean()),
 }))
 """,
+    "05_attack_your_model": """
+import json
+print(json.dumps({
+    "accuracy": accuracy,
+    "table": table,
+    "read": read,
+    "evaluator": metrics.accuracy(evaluator, held_out, held_out_labels),
+    "public": sorted(set(digits.train.labels[digits.train.labels >= 5].tolist())),
+}))
+""",
 }
 
 #: Read a data set that is not part of dpmi.
@@ -308,3 +318,21 @@ def test_values_of_the_fourth_notebook(executed: tuple[str, Any]) -> None:
     assert descent["low rank"] < 2 * descent["ReLU"]
     assert adam["low rank, Tanh"] < 0.3 * found["start"]
     assert found["medians"]["Adam, Tanh taken out"]["low rank, Tanh"] < 0.3 * found["start"]
+
+
+@only("05_attack_your_model")
+def test_values_of_the_fifth_notebook(executed: tuple[str, Any]) -> None:
+    _, notebook = executed
+    found = json.loads(notebook.cells[-1].outputs[0].text)
+    assert found["public"] == [5, 6, 7, 8, 9], "the attacker has none of the private digits"
+    assert found["accuracy"] > 0.97
+    assert found["evaluator"] > 0.95
+    table = found["table"]
+    for row in table.values():
+        assert row["target confidence"] > 0.9
+        assert row["advantage, low"] <= row["advantage"] <= row["advantage, high"]
+    assert found["read"] >= 0.6, "the text says: shapes of digits that no public image shows"
+    assert table["plg-mi"]["attack accuracy"] >= 0.6
+    for generative in ("gmi", "plg-mi"):
+        assert table[generative]["MIA distance"] < table["enhanced"]["MIA distance"]
+        assert table[generative]["KNN distance"] < table["enhanced"]["KNN distance"]
