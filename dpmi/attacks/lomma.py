@@ -123,7 +123,8 @@ def _identity(attack: LommaGmi | LommaKedMi, target: Target, knowledge: Knowledg
         losses = [logit(logits, labels), *(logit(student(images), labels) for student in students)]
         drawn_to = moments.mean
         if attack.regularizer == "sampled":
-            drawn_to = drawn_to + moments.std * torch.randn_like(features)
+            # One draw for all images: that of a class must not depend on the others.
+            drawn_to = drawn_to + moments.std * torch.randn_like(moments.mean)
         away = (features - drawn_to).square().mean(dim=1)
         return torch.stack(losses).mean(dim=0) + attack.feature_weight * away
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dpmi.attacks import Found, MIFace, Target
+from dpmi.attacks import Found, MIFace, Target, Task
 from dpmi.data import ImageSet
 from dpmi.defenses import Batch, Defense, Recipe, Trained, train
-from dpmi.testing import AttackConformance, DefenseCase, DefenseConformance
+from dpmi.testing import AttackCase, AttackConformance, DefenseCase, DefenseConformance
 from dpmi.testing.digits import classifier, digits
 
 CASE = DefenseCase(recipe=Recipe(steps=3, learning_rate=0.1), accuracy=0.0)
@@ -93,16 +94,16 @@ class _Sound(Defense):
 class _SameForAll(MIFace):
     """One image, whichever class is asked for."""
 
-    def _run(self, target: Target, labels: Tensor, **arguments: Any) -> Found:
-        return super()._run(target, torch.zeros_like(labels), **arguments)
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+        return super()._run(target, torch.zeros_like(labels), task)
 
 
 @dataclass(frozen=True)
 class _OneGenerator(MIFace):
     """Noise that depends on how many classes are attacked."""
 
-    def _run(self, target: Target, labels: Tensor, **arguments: Any) -> Found:
-        found = super()._run(target, labels, **arguments)
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+        found = super()._run(target, labels, task)
         noise = torch.rand(found.images.shape, generator=torch.Generator().manual_seed(len(labels)))
         return Found(0.9 * found.images + 0.1 * noise, found.iterations, found.diverged)
 
@@ -111,17 +112,26 @@ class _OneGenerator(MIFace):
 class _Silent(MIFace):
     """Reports no progress."""
 
-    def _run(self, target: Target, labels: Tensor, **arguments: Any) -> Found:
-        return super()._run(target, labels, **{**arguments, "progress": lambda *_: None})
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+        return super()._run(target, labels, replace(task, progress=lambda *_: None))
 
 
 @dataclass(frozen=True)
 class _AsksBehindTheCount(MIFace):
     """Uses the target's module itself, so that nobody counts."""
 
-    def _run(self, target: Target, labels: Tensor, *, image_shape: Any, **arguments: Any) -> Found:
-        target._module(torch.zeros(1, *image_shape))
-        return super()._run(target, labels, image_shape=image_shape, **arguments)
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+        target._module(torch.zeros(1, *task.image_shape))
+        return super()._run(target, labels, task)
+
+
+@dataclass(frozen=True)
+class _Spends(MIFace):
+    """Goes on when the budget is spent."""
+
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+        target.affords = lambda **_: True  # type: ignore[method-assign]
+        return super()._run(target, labels, task)
 
 
 def _named(kind: type[Defense]) -> Defense:
@@ -178,9 +188,12 @@ def test_what_a_defence_leaves_behind() -> None:
         (_OneGenerator, AttackConformance.test_class_does_not_depend_on_the_others),
         (_Silent, AttackConformance.test_progress_ends_at_the_total),
         (_AsksBehindTheCount, AttackConformance.test_counts_are_true),
+        (_Spends, AttackConformance.test_stops_when_the_budget_is_spent),
     ],
 )
 def test_attacks(kind: type[MIFace], promise: Callable[..., None]) -> None:
-    promise(AttackConformance(), MIFace(iterations=200), deepcopy(classifier()))
+    case = {"case": AttackCase()} if "case" in signature(promise).parameters else {}
+    suite = AttackConformance()
+    promise(suite, MIFace(iterations=200), **case, target=deepcopy(classifier()))
     with pytest.raises(AssertionError):
-        promise(AttackConformance(), kind(iterations=200), deepcopy(classifier()))
+        promise(suite, kind(iterations=200), **case, target=deepcopy(classifier()))
