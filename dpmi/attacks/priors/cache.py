@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 from torchvision.utils import make_grid, save_image
 
@@ -34,6 +35,7 @@ _PRIOR = "prior.pt"
 _TRAINING = "training.pt"
 _RECORD = "record.json"
 _SAMPLES = "samples.png"
+_LOCK = ".lock"
 _SAMPLE_COUNT = 64
 
 
@@ -55,6 +57,8 @@ def fetch(
 
     A training that was interrupted goes on from its last checkpoint, at most :data:`CHECKPOINT_SECONDS` back, and
     ends where it would have ended. Beside the module the folder has the losses and, of a generator, pictures.
+
+    Several processes may ask for the same prior at once: one trains it, and the others wait.
 
     The target's counts grow by what an uninterrupted training asks it, also where the prior comes from the cache: an
     attack costs the same whoever trained its prior first.
@@ -83,19 +87,20 @@ def fetch(
     if folder is not None:
         own = folder / f"{prior.name}-{_key(prior, module, public, target)}"
     bill = _Bill(target)
-    stored = _read(own, _PRIOR)
-    if stored is not None:
-        module.load_state_dict(stored["module"])
-        bill.set(stored["bill"])
-        progress(1, 1)
-        return module.eval().requires_grad_(False)
-    module.train()
-    with seeded(module, prior.seed), torch.enable_grad():
-        trainer = prior.trainer(module, public.to(device), target)
-        record = _train(prior.name, trainer, module, bill=bill, folder=own, progress=progress)
-    module.eval().requires_grad_(False)
-    if own is not None:
-        _save(module, own, {"prior": {"name": prior.name, **_settings(prior)}, **record}, bill)
+    with _alone(own):
+        stored = _read(own, _PRIOR)
+        if stored is not None:
+            module.load_state_dict(stored["module"])
+            bill.set(stored["bill"])
+            progress(1, 1)
+            return module.eval().requires_grad_(False)
+        module.train()
+        with seeded(module, prior.seed), torch.enable_grad():
+            trainer = prior.trainer(module, public.to(device), target)
+            record = _train(prior.name, trainer, module, bill=bill, folder=own, progress=progress)
+        module.eval().requires_grad_(False)
+        if own is not None:
+            _save(module, own, {"prior": {"name": prior.name, **_settings(prior)}, **record}, bill)
     return module
 
 
@@ -110,6 +115,17 @@ def samples(gan: Gan, count: int, *, seed: int = 0) -> Tensor:
     with evaluating(gan), torch.no_grad():
         images: Tensor = generator(latents.to(device), labels)
     return images.cpu()
+
+
+@contextmanager
+def _alone(folder: Path | None) -> Iterator[None]:
+    """Of several processes that need the same prior at once one trains it, and the others wait for it."""
+    if folder is None:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / _LOCK):
+        yield
 
 
 def _check(prior: Prior, public: Tensor, image_shape: ImageShape) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from torch import Tensor, nn
 
@@ -247,3 +249,16 @@ def test_image_shape_that_no_generator_makes(target: Target) -> None:
 def test_settings_out_of_range(prior: type[Prior], setting: dict[str, float], limit: str) -> None:
     with pytest.raises(ValueError, match=f"^{limit}$"):
         prior(**setting)
+
+
+def test_of_two_that_need_the_same_prior_one_waits(public: Tensor, target: Target, tmp_path: Path) -> None:
+    """Until the other, here this test, has let go of the folder."""
+    _fetch(PRIORS[0], public, target, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    waiting = Thread(target=_fetch, args=(PRIORS[0], public, target, tmp_path))
+    with FileLock(folder / ".lock"):
+        waiting.start()
+        waiting.join(timeout=0.5)
+        assert waiting.is_alive()
+    waiting.join(timeout=60)
+    assert not waiting.is_alive()
