@@ -23,6 +23,9 @@ from .store import Store
 
 Progress = Callable[[str, int, int], None]
 
+#: What progress calls it.
+TRAINING = "training the evaluator"
+
 #: Sides below the window of SSIM have none.
 _SSIM_WINDOW = 11
 
@@ -49,6 +52,7 @@ def judge(job: Job, split: Split, store: Store, progress: Progress) -> Judge | N
     with FileLock(store.lock(key)):
         if store.model_record(key) is None:
             _train(key, job.evaluator, split, store, progress)
+    progress(TRAINING, 1, 1)
     return _load(store.root, key, job.evaluator, split)
 
 
@@ -66,7 +70,7 @@ def _train(key: str, spec: EvaluatorSpec, split: Split, store: Store, progress: 
         data,
         Recipe(**spec.training.model_dump()),
         seed=spec.seed,
-        progress=partial(progress, "training the evaluator"),
+        progress=partial(progress, TRAINING),
     )
     record = {
         "model": spec.model,

@@ -60,6 +60,12 @@ class Job:
         )
 
     @property
+    def stages(self) -> int:
+        """Parts that progress tells apart: training, the evaluator's if there is one, each attack and its priors."""
+        attacks = sum(2 if attack.priors() else 1 for attack in self.attacks)
+        return 1 + (self.evaluator is not None) + attacks
+
+    @property
     def label(self) -> str:
         """For progress and error messages."""
         return f"{self.setting}, seed {self.seed}"

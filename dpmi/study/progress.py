@@ -21,7 +21,7 @@ class StudyProgress:
     Args:
         name: of the study.
         jobs: those that are still to run; together they are the whole.
-        stages: parts of each job; by default its training and its attacks.
+        stages: parts of each job; by default all of :attr:`dpmi.study.jobs.Job.stages`.
     """
 
     def __init__(self, name: str, jobs: Sequence[Job], *, stages: int | None = None) -> None:
@@ -35,7 +35,7 @@ class StudyProgress:
             console=self._console,
             transient=False,
         )
-        self._stages = {job.label: stages or 1 + len(job.attacks) for job in jobs}
+        self._stages = {job.label: stages or job.stages for job in jobs}
         self._finished: dict[str, set[str]] = {label: set() for label in self._stages}
         self._running: dict[str, float] = {}
         self._tasks: dict[str, TaskID] = {}
@@ -63,7 +63,8 @@ class StudyProgress:
             self._tasks[label] = self._bars.add_task(label, total=1.0)
         if fraction >= 1:
             self._finished[label].add(what)
-        stages = len(self._finished[label]) + (fraction if fraction < 1 else 0)
+        # An attack may train several priors under one name: what is finished once counts once.
+        stages = len(self._finished[label]) + (0 if what in self._finished[label] else fraction)
         self._running[label] = stages / self._stages[label]
         self._bars.update(self._tasks[label], description=f"{label}: {what}", completed=fraction)
         self._bars.update(self._all, completed=sum(self._running.values()))

@@ -93,6 +93,8 @@ def run_job(job: Job, store: Store, *, baselines: Baselines, root: str | None, p
             if judge is not None:
                 _add_judgement(record, recons, judge, target, split)
             store.save_trial(trial.key, recons.images[_surest(recons)].numpy(), record)
+        if trial.attack.priors():
+            progress(_of_prior(trial), 1, 1)
         progress(trial.attack_label, 1, 1)
 
 
@@ -144,7 +146,7 @@ def _attack(
         public=split.public,
         image_shape=split.image_shape,
         folder=store.priors,
-        progress=partial(progress, f"{trial.attack_label}: training its prior"),
+        progress=partial(progress, _of_prior(trial)),
     )
     budget = trial.job.budget
     started = time.perf_counter()
@@ -158,6 +160,10 @@ def _attack(
         progress=partial(progress, trial.attack_label),
     )
     return recons, time.perf_counter() - started
+
+
+def _of_prior(trial: Trial) -> str:
+    return f"{trial.attack_label}: training its prior"
 
 
 def _surest(recons: Reconstructions) -> Tensor:

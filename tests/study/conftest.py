@@ -34,6 +34,39 @@ name = "enhanced"
 iterations = 5
 """
 
+#: With an evaluator, and an attack that learns from public images.
+JUDGED = """
+name = "judged"
+seeds = [0, 1]
+model = "softmax"
+
+[data]
+name = "digits"
+
+[training]
+steps = 100
+learning_rate = 0.5
+
+[evaluator]
+model = "cnn-small"
+classes = "private"
+training = { steps = 150, learning_rate = 0.05 }
+
+[[defenses]]
+name = "none"
+
+[[attacks]]
+name = "enhanced"
+iterations = 30
+
+[[attacks]]
+name = "gmi"
+iterations = 10
+restarts = 1
+images_per_class = 5
+prior = { steps = 20, batch_size = 16, latent_size = 8 }
+"""
+
 
 def run_study(
     text: str, root: Path, *, workers: int = 1, failures: list[Failure] | None = None

@@ -16,39 +16,7 @@ from dpmi.report.tables import summary
 from dpmi.study import SpecError, Store, parse
 from dpmi.study.evaluation import Judge, columns
 
-from .conftest import comparable, run_study
-
-JUDGED = """
-name = "judged"
-seeds = [0, 1]
-model = "softmax"
-
-[data]
-name = "digits"
-
-[training]
-steps = 100
-learning_rate = 0.5
-
-[evaluator]
-model = "cnn-small"
-classes = "private"
-training = { steps = 150, learning_rate = 0.05 }
-
-[[defenses]]
-name = "none"
-
-[[attacks]]
-name = "enhanced"
-iterations = 30
-
-[[attacks]]
-name = "gmi"
-iterations = 10
-restarts = 1
-images_per_class = 5
-prior = { steps = 20, batch_size = 16, latent_size = 8 }
-"""
+from .conftest import JUDGED, comparable, run_study
 
 JUDGEMENT = (
     "attack_accuracy",

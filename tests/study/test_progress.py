@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 
-from dpmi.study import parse, progress
+from dpmi.study import Store, parse, progress, run
 from dpmi.study.progress import StudyProgress
 
-from .conftest import TINY
+from .conftest import JUDGED, TINY
 
 
 def said(capsys: pytest.CaptureFixture[str], *, reports: list[tuple[str, str, int, int]]) -> str:
@@ -53,3 +55,22 @@ def test_the_whole_counts_training_and_attacks(capsys: pytest.CaptureFixture[str
 
 def test_before_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert said(capsys, reports=[]) == "0 % done: starting"
+
+
+def test_priors_and_the_evaluator_are_stages_of_their_own(tmp_path: Path) -> None:
+    """What a run reports as finished is what the bars count, also where it is run a second time."""
+    text = JUDGED.replace("seeds = [0, 1]", "seeds = [0]")
+    spec = parse(text)
+    (job,) = spec.jobs
+    store = Store.create(tmp_path, text)
+    for _ in range(2):
+        finished: set[str] = set()
+
+        def report(_: str, what: str, done: int, total: int, finished: set[str] = finished) -> None:
+            if done == total:
+                finished.add(what)
+
+        assert run(spec, store, workers=1, report=report) == []
+        assert len(finished) == job.stages == 5
+        for record in (tmp_path / "trials").glob("*"):
+            shutil.rmtree(record)
