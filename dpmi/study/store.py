@@ -109,8 +109,8 @@ class Store:
         return self.root / "priors"
 
     def lock(self, key: str) -> Path:
-        """The file that a worker locks while it makes what has that key."""
-        return self.root / f"{_PARTIAL}{key}.lock"
+        """The file that a worker locks while it trains the model of that key."""
+        return self.root / "models" / f"{_PARTIAL}{key}.lock"
 
     def sweep(self) -> None:
         """Remove what a killed run left half-written; call it before any run that writes starts."""

@@ -84,7 +84,8 @@ def test_one_picture_of_each_class_is_kept(judged) -> None:
 
 def test_one_evaluator_and_one_public_prior_serve_the_whole_study(judged) -> None:
     store, _ = judged
-    assert len(list((store.root / "models").iterdir())) == 3
+    assert sum(path.is_dir() for path in (store.root / "models").iterdir()) == 3
+    assert not list(store.root.glob(".partial-*")), "nothing is left beside what a study shows"
     assert [path.name.rpartition("-")[0] for path in store.priors.iterdir() if path.is_dir()] == ["wgan-gp"]
 
 
