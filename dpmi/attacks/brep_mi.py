@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .base import Attack, Found, Task
-from .checks import require
+from .checks import at_least_one, require
 from .priors import Gan, Generator, Prior, WganGP
 from .stages.latents import Noise
 from .stages.search import physical
@@ -58,9 +58,7 @@ class BrepMi(Attack):
 
     def __post_init__(self) -> None:
         """Check every hyper-parameter once."""
-        require("iterations", self.iterations, self.iterations >= 1, "at least 1")
-        require("patience", self.patience, self.patience >= 1, "at least 1")
-        require("start_batches", self.start_batches, self.start_batches >= 1, "at least 1")
+        at_least_one(self, "iterations", "patience", "start_batches")
         require("prior", self.prior, isinstance(self.prior, WganGP), "a WganGP")
 
     def priors(self) -> tuple[Prior, ...]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .base import Attack, Found, Task
-from .checks import require
+from .checks import at_least_one, check_rate, require
 from .stages.descent import descend
 from .stages.regularizers import bilateral_total_variation, l1
 from .stages.starts import starting_images
@@ -91,9 +91,8 @@ class Enhanced(Attack):
             value = getattr(self, field)
             require(field, value, value in get_args(choices), f"one of {get_args(choices)}")
         require("weight", self.weight, 0 <= self.weight < math.inf, "0 or more and finite")
-        require("iterations", self.iterations, self.iterations >= 1, "at least 1")
-        require("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "above 0 and finite")
-        require("restarts", self.restarts, self.restarts >= 1, "at least 1")
+        at_least_one(self, "iterations", "restarts")
+        check_rate(self.learning_rate)
 
     def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
         start = starting_images(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import Attack, Found, Knowledge, Task
-from .checks import require
+from .checks import at_least_one, check_rate, require
 from .priors import Gan, Prior, WganGP
 from .stages.latents import Latents, starting_latents
 from .stages.objectives import cross_entropy
@@ -52,12 +52,8 @@ class Gmi(Attack):
 
     def __post_init__(self) -> None:
         """Check every hyper-parameter once."""
-        require("iterations", self.iterations, self.iterations >= 1, "at least 1")
-        require(
-            "learning_rate", self.learning_rate, 0 < self.learning_rate < float("inf"), "above 0 and finite"
-        )
-        require("restarts", self.restarts, self.restarts >= 1, "at least 1")
-        require("images_per_class", self.images_per_class, self.images_per_class >= 1, "at least 1")
+        at_least_one(self, "iterations", "restarts", "images_per_class")
+        check_rate(self.learning_rate)
         require("prior", self.prior, isinstance(self.prior, WganGP), "a WganGP")
 
     def priors(self) -> tuple[Prior, ...]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .base import Found, Progress, Task
-from .checks import require
+from .checks import at_least_one, check_rate, require
 from .ppa import SCALE
 from .stages.augment import Augmentation, crops
 from .stages.layers import LayerFeatures
@@ -18,7 +18,7 @@ from .stages.objectives import poincare
 from .stages.search import final_images, search
 from .stages.selection import confidence
 from .stages.styles import style_generator
-from .style_attack import StyleAttack, adam, check_rate
+from .style_attack import StyleAttack, adam
 from .target import Target
 
 
@@ -66,8 +66,7 @@ class IfGmi(StyleAttack):
     def __post_init__(self) -> None:
         """Check every hyper-parameter once."""
         super().__post_init__()
-        for name in ("iterations", "block_iterations", "blocks"):
-            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        at_least_one(self, "iterations", "block_iterations", "blocks")
         require("radius", self.radius, 0 < self.radius < float("inf"), "above 0 and finite")
         check_rate(self.learning_rate)
         crops(self.augmentation, scale=SCALE)

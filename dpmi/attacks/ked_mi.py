@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import Attack, Found, Knowledge, Task
-from .checks import require
+from .checks import at_least_one, check_rate, require
 from .priors import Gan, InversionGan, Prior
 from .stages.distributions import DiagonalGaussian
 from .stages.objectives import cross_entropy
@@ -54,12 +54,9 @@ class KedMi(Attack):
 
     def __post_init__(self) -> None:
         """Check every hyper-parameter once."""
-        require("iterations", self.iterations, self.iterations >= 1, "at least 1")
-        require(
-            "learning_rate", self.learning_rate, 0 < self.learning_rate < float("inf"), "above 0 and finite"
-        )
+        at_least_one(self, "iterations", "images_per_class")
+        check_rate(self.learning_rate)
         require("log_variance", self.log_variance, abs(self.log_variance) < 20, "between -20 and 20")
-        require("images_per_class", self.images_per_class, self.images_per_class >= 1, "at least 1")
         require("prior", self.prior, isinstance(self.prior, InversionGan), "an InversionGan")
 
     def priors(self) -> tuple[Prior, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from .base import Attack, Found, Task
-from .checks import require
+from .checks import at_least_one, check_rate, require
 from .stages.descent import descend
 from .stages.starts import starting_images
 from .target import Target
@@ -59,14 +59,10 @@ class MIFace(Attack):
 
     def __post_init__(self) -> None:
         """Check every hyper-parameter once."""
-        require("iterations", self.iterations, self.iterations >= 1, "at least 1")
-        require("window", self.window, self.window >= 1, "at least 1")
+        at_least_one(self, "iterations", "window", "restarts")
         require("stop_confidence", self.stop_confidence, 0 < self.stop_confidence <= 1, "in (0, 1]")
-        require(
-            "learning_rate", self.learning_rate, 0 < self.learning_rate < float("inf"), "above 0 and finite"
-        )
+        check_rate(self.learning_rate)
         require("process", self.process, self.process in get_args(Process), f"one of {get_args(Process)}")
-        require("restarts", self.restarts, self.restarts >= 1, "at least 1")
 
     def auxiliary(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return Aux of the paper (n,), a cost of images (n, C, H, W), and its gradient; zero here.

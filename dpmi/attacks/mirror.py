@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.optim import Adam
 
 from .base import Found, Task
-from .checks import require
+from .checks import at_least_one, check_rate
 from .stages.augment import Augmentation, crops
 from .stages.objectives import cross_entropy
 from .stages.search import final_images, search
 from .stages.selection import confidence
 from .stages.styles import StyleBox, Styles, style_generator
-from .style_attack import StyleAttack, check_rate
+from .style_attack import StyleAttack
 from .target import Target
 
 #: Shares of the iterations in which the learning rate rises, and falls.
@@ -64,7 +64,7 @@ class Mirror(StyleAttack):
     def __post_init__(self) -> None:
         """Check every hyper-parameter once."""
         super().__post_init__()
-        require("iterations", self.iterations, self.iterations >= 1, "at least 1")
+        at_least_one(self, "iterations")
         check_rate(self.learning_rate)
         crops(self.augmentation, scale=SCALE_OF_FACES)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import Found, Task
-from .checks import require
+from .checks import at_least_one, require
 from .priors import StyleGenerator
 from .stages.search import physical
 from .stages.selection import best_rows, confidence
@@ -59,7 +59,7 @@ class MirrorGenetic(StyleAttack):
     def __post_init__(self) -> None:
         """Check every hyper-parameter once."""
         super().__post_init__()
-        require("generations", self.generations, self.generations >= 1, "at least 1")
+        at_least_one(self, "generations")
         limit = f"at least 1 and below the {self.searches} of a generation"
         require("survivors", self.survivors, 1 <= self.survivors < self.searches, limit)
         require("mutation", self.mutation, 0 <= self.mutation <= 1, "in [0, 1]")

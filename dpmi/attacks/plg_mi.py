@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import Attack, Found, Task
-from .checks import require
+from .checks import at_least_one, check_rate, require
 from .priors import ConditionalGan, Gan, Prior
 from .stages.augment import Augmentation, augmentation
 from .stages.latents import Latents, starting_latents
@@ -50,14 +50,9 @@ class PlgMi(Attack):
 
     def __post_init__(self) -> None:
         """Check every hyper-parameter once."""
-        require("iterations", self.iterations, self.iterations >= 1, "at least 1")
-        require(
-            "learning_rate", self.learning_rate, 0 < self.learning_rate < float("inf"), "above 0 and finite"
-        )
-        require("views", self.views, self.views >= 1, "at least 1")
+        at_least_one(self, "iterations", "views", "restarts", "images_per_class")
+        check_rate(self.learning_rate)
         augmentation(self.augmentation)
-        require("restarts", self.restarts, self.restarts >= 1, "at least 1")
-        require("images_per_class", self.images_per_class, self.images_per_class >= 1, "at least 1")
         require("prior", self.prior, isinstance(self.prior, ConditionalGan), "a ConditionalGan")
 
     def priors(self) -> tuple[Prior, ...]:

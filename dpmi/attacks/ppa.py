@@ -8,13 +8,13 @@ from typing import ClassVar
 from torch import Tensor
 
 from .base import Found, Task
-from .checks import require
+from .checks import at_least_one, check_rate
 from .stages.augment import Augmentation, crops
 from .stages.objectives import poincare
 from .stages.search import final_images, search
 from .stages.selection import confidence
 from .stages.styles import Styles, style_generator
-from .style_attack import StyleAttack, adam, check_rate
+from .style_attack import StyleAttack, adam
 from .target import Target
 
 #: Share of the area that the random crops of the search keep; and of the final selection, with width to height.
@@ -64,10 +64,9 @@ class Ppa(StyleAttack):
     def __post_init__(self) -> None:
         """Check every hyper-parameter once."""
         super().__post_init__()
-        require("iterations", self.iterations, self.iterations >= 1, "at least 1")
+        at_least_one(self, "iterations", "final_views")
         check_rate(self.learning_rate)
         crops(self.augmentation, scale=SCALE)
-        require("final_views", self.final_views, self.final_views >= 1, "at least 1")
 
     def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
         generator = style_generator(task.knowledge.modules[0])

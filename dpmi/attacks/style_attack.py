@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .base import Attack, Found
-from .checks import require
+from .checks import at_least_one, require
 from .priors import Prior, StyleGenerator, StylePrior
 from .stages.selection import best_rows
 from .stages.styles import best_styles
@@ -40,8 +40,7 @@ class StyleAttack(Attack):
 
     def __post_init__(self) -> None:
         """Check every hyper-parameter once."""
-        require("restarts", self.restarts, self.restarts >= 1, "at least 1")
-        require("images_per_class", self.images_per_class, self.images_per_class >= 1, "at least 1")
+        at_least_one(self, "restarts", "images_per_class")
         limit = f"at least the {self.searches} searches of a class"
         require("candidates", self.candidates, self.candidates >= self.searches, limit)
         require("psi", self.psi, 0 < self.psi <= 1, "above 0 and at most 1")
@@ -84,11 +83,6 @@ class StyleAttack(Attack):
         """
         chosen = best_rows(-sure, candidates=self.searches, keep=self.images_per_class)
         return Found(images[chosen], iterations[chosen], diverged[chosen])
-
-
-def check_rate(rate: float) -> None:
-    """Refuse a learning rate that is not above 0 and finite."""
-    require("learning_rate", rate, 0 < rate < float("inf"), "above 0 and finite")
 
 
 def adam(parameters: list[Tensor], rate: float) -> torch.optim.Adam:

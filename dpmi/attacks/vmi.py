@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .base import Attack, Found, Task
-from .checks import require
+from .checks import at_least_one, check_rate, require
 from .priors import Gan, Prior, WganGP
 from .stages.distributions import DiagonalGaussian, Distribution, Flow, FullGaussian
 from .stages.objectives import cross_entropy
@@ -59,13 +59,9 @@ class Vmi(Attack):
     def __post_init__(self) -> None:
         """Check every hyper-parameter once."""
         require("family", self.family, self.family in _FAMILIES, f"one of {tuple(_FAMILIES)}")
-        require("iterations", self.iterations, self.iterations >= 1, "at least 1")
-        require(
-            "learning_rate", self.learning_rate, 0 < self.learning_rate < float("inf"), "above 0 and finite"
-        )
-        require("draws", self.draws, self.draws >= 1, "at least 1")
+        at_least_one(self, "iterations", "draws", "images_per_class")
+        check_rate(self.learning_rate)
         require("kl_weight", self.kl_weight, 0 <= self.kl_weight < float("inf"), "0 or more and finite")
-        require("images_per_class", self.images_per_class, self.images_per_class >= 1, "at least 1")
         require("prior", self.prior, isinstance(self.prior, WganGP), "a WganGP")
 
     def priors(self) -> tuple[Prior, ...]:

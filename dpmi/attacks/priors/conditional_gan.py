@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpmi.attacks.checks import require
+from dpmi.attacks.checks import at_least_one, require
 from dpmi.attacks.stages.augment import Augmentation, augmentation
 from dpmi.attacks.stages.objectives import margin
 from dpmi.attacks.target import Target
@@ -66,7 +66,7 @@ class ConditionalGan(GanPrior):
     def __post_init__(self) -> None:
         """Check every hyper-parameter once."""
         super().__post_init__()
-        require("top_n", self.top_n, self.top_n >= 1, "at least 1")
+        at_least_one(self, "top_n")
         augmentation(self.augmentation)
         require("alpha", self.alpha, 0 <= self.alpha < float("inf"), "at least 0 and finite")
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from dpmi.attacks.checks import require
+from dpmi.attacks.checks import at_least_one, require
 from dpmi.attacks.target import Target
 
 from .base import Gan, ImageShape, Trainer
@@ -89,8 +89,7 @@ class StylePrior(BatchPrior):
             "at least 1, and given with weights only",
         )
         require("r1", self.r1, 0 <= self.r1 < float("inf"), "at least 0 and finite")
-        for name in ("latent_size", "mapping_layers", "width"):
-            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        at_least_one(self, "latent_size", "mapping_layers", "width")
 
     def build(self, image_shape: ImageShape, num_classes: int) -> Gan:
         """Return the untrained networks, or the given generator and no discriminator."""

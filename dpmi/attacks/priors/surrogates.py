@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpmi.attacks.checks import require
+from dpmi.attacks.checks import at_least_one
 from dpmi.attacks.target import Target
 
 from .base import ImageShape
@@ -55,7 +55,7 @@ class Surrogates(BatchPrior):
     def __post_init__(self) -> None:
         """Check every hyper-parameter once."""
         super().__post_init__()
-        require("count", self.count, self.count >= 1, "at least 1")
+        at_least_one(self, "count")
 
     def build(self, image_shape: ImageShape, num_classes: int) -> nn.ModuleList:
         """Return the untrained students, which take images of any shape."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from dpmi.attacks.checks import require
+from dpmi.attacks.checks import at_least_one, check_rate, require
 from dpmi.attacks.target import Target
 
 from .base import Gan, Prior, Trainer
@@ -43,11 +43,9 @@ class BatchPrior(Prior):
 
     def __post_init__(self) -> None:
         """Check every hyper-parameter once."""
-        require("steps", self.steps, self.steps >= 1, "at least 1")
+        at_least_one(self, "steps")
         require("batch_size", self.batch_size, self.batch_size >= 2, "at least 2")
-        require(
-            "learning_rate", self.learning_rate, 0 < self.learning_rate < float("inf"), "above 0 and finite"
-        )
+        check_rate(self.learning_rate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +69,8 @@ class GanPrior(BatchPrior):
     def __post_init__(self) -> None:
         """Check every hyper-parameter once."""
         super().__post_init__()
-        require("generator_every", self.generator_every, self.generator_every >= 1, "at least 1")
+        at_least_one(self, "generator_every", "latent_size")
         require("width", self.width, 0 < self.width < float("inf"), "above 0 and finite")
-        require("latent_size", self.latent_size, self.latent_size >= 1, "at least 1")
 
 
 class BatchTrainer(Trainer):

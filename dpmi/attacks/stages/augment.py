@@ -16,7 +16,7 @@ Augmentation = Literal["none", "digits", "faces"]
 View = Callable[[Tensor], Tensor]
 
 
-def augmentation(name: Augmentation, *, scale: tuple[float, float] = (0.8, 1.0)) -> View:
+def augmentation(name: Augmentation) -> View:
     """Return a differentiable random view of images (n, C, H, W), of the same shape.
 
     It draws from torch's default generator, once for the batch, as the published attacks do.
@@ -25,7 +25,6 @@ def augmentation(name: Augmentation, *, scale: tuple[float, float] = (0.8, 1.0))
         name: ``faces`` crops, turns by up to 5 degrees, mirrors, and changes brightness and contrast by up to a fifth
             [PLG-MI, section 4.1]; ``digits`` does the same without the mirror, for a mirrored digit is another sign;
             ``none`` returns the images.
-        scale: share of the area that a crop keeps.
 
     Raises:
         ValueError: another name.
@@ -33,7 +32,7 @@ def augmentation(name: Augmentation, *, scale: tuple[float, float] = (0.8, 1.0))
     _check(name)
     if name == "none":
         return lambda images: images
-    return partial(_view, mirror=_KINDS[name], scale=scale)
+    return partial(_view, mirror=_KINDS[name])
 
 
 def crops(
@@ -75,9 +74,9 @@ def _check(name: Augmentation) -> None:
 _KINDS = MappingProxyType({"none": False, "digits": False, "faces": True})
 
 
-def _view(images: Tensor, *, mirror: bool, scale: tuple[float, float]) -> Tensor:
+def _view(images: Tensor, *, mirror: bool) -> Tensor:
     changes: list[v2.Transform] = [
-        v2.RandomResizedCrop(images.shape[-2:], scale=scale, ratio=(1.0, 1.0), antialias=True),
+        v2.RandomResizedCrop(images.shape[-2:], scale=(0.8, 1.0), ratio=(1.0, 1.0), antialias=True),
         # A fill, even of 0, is written in place, and no gradient comes back; without one the corners are 0 as well.
         v2.RandomRotation(5, interpolation=v2.InterpolationMode.BILINEAR, fill=None),
         v2.ColorJitter(brightness=0.2, contrast=0.2),
