@@ -20,7 +20,8 @@ Faces94Split = Literal["by-image", "by-photo"]
 FACES94_TRAIN, FACES94_TEST = 190, 30
 #: The photographs of one person that are held out, with all their variants, when the split is by photograph.
 FACES94_TEST_PHOTOS = 3
-FACES94_HEIGHT, FACES94_WIDTH = 70, 60
+#: Height and width: of Faces94 those of Class DP, of the others half and all of the pixels that their files have.
+FACES94_SHAPE, ATT_SHAPE, GT_SHAPE = (70, 60), (56, 46), (40, 30)
 #: Of the AT&T and the Georgia Tech faces of each person: 2 of 10, 3 of 15.
 TEST_SHARE = 0.2
 
@@ -36,7 +37,12 @@ GT_CITATION = "A. V. Nefian, Georgia Tech face database, 1999; http://www.anefia
 
 
 def load_faces94(
-    root: Path | None, *, people: int | None = None, split: Faces94Split = "by-image", seed: int = 0
+    root: Path | None,
+    *,
+    size: int | None = None,
+    people: int | None = None,
+    split: Faces94Split = "by-image",
+    seed: int = 0,
 ) -> Split:
     """Load Faces94 as Class DP does: grey (1, 70, 60), 152 people, 190 train and 30 test images of each.
 
@@ -50,26 +56,31 @@ def load_faces94(
 
     Args:
         root: holds ``faces94``, ``att_faces`` and ``gt_faces``.
+        size: make square images (1, size, size) of them instead, as generators do; 32 or 64, say.
         people: take only the first so many people, for a small run; their images do not depend on it.
         split: ``by-image`` or ``by-photo``.
         seed: draws the variants and the split.
+
+    Raises:
+        ValueError: an option out of range, or a person without 20 photographs.
+        FileNotFoundError: a file or folder that is not below the root.
     """
     if split not in get_args(Faces94Split):
         raise ValueError(f"split must be one of {get_args(Faces94Split)}; got {split!r}")
-    shape = {"height": FACES94_HEIGHT, "width": FACES94_WIDTH}
-    photos = read_faces94(root, **shape, people=people, dataset="faces94")
+    height, width = _shape(size, FACES94_SHAPE)
+    photos = read_faces94(root, height=height, width=width, people=people, dataset="faces94")
     others = {
-        "att-faces": read_att_faces(root, **shape, dataset="faces94"),
-        "gt-faces": read_gt_faces(root, **shape, dataset="faces94"),
+        "att-faces": read_att_faces(root, height=height, width=width, dataset="faces94"),
+        "gt-faces": read_gt_faces(root, height=height, width=width, dataset="faces94"),
     }
     public, public_names = _join(others)
     divide = _by_image if split == "by-image" else _by_photo
     generator = torch.Generator().manual_seed(seed)
     persons = len(photos.names)
     # Filled person by person: at half a gigabyte, a second copy would be felt.
-    train = torch.empty(persons, FACES94_TRAIN, 1, FACES94_HEIGHT, FACES94_WIDTH)
-    test = torch.empty(persons, FACES94_TEST, 1, FACES94_HEIGHT, FACES94_WIDTH)
-    by_person = to_images(photos.pixels).reshape(persons, FACES94_PHOTOS, 1, FACES94_HEIGHT, FACES94_WIDTH)
+    train = torch.empty(persons, FACES94_TRAIN, 1, height, width)
+    test = torch.empty(persons, FACES94_TEST, 1, height, width)
+    by_person = to_images(photos.pixels).reshape(persons, FACES94_PHOTOS, 1, height, width)
     for person, own in enumerate(by_person):
         train[person], test[person] = divide(own, generator)
     return Split(
@@ -85,32 +96,53 @@ def load_faces94(
     )
 
 
-def load_att_faces(root: Path | None, *, seed: int = 0) -> Split:
+def load_att_faces(root: Path | None, *, size: int | None = None, seed: int = 0) -> Split:
     """Load the AT&T faces: grey (1, 56, 46), half the original size; 40 people, 8 train and 2 test of each.
 
     The attacker's public images are the Georgia Tech faces, framed as closely, fitted to that shape.
 
     Args:
         root: holds ``att_faces`` and ``gt_faces``.
+        size: make square images (1, size, size) of them instead, as generators do; 32 or 64, say.
         seed: which photographs of a person are held out.
+
+    Raises:
+        ValueError: a size below 1.
+        FileNotFoundError: a file or folder that is not below the root.
     """
-    photos = read_att_faces(root, height=56, width=46, dataset="att-faces")
-    others = {"gt-faces": read_gt_faces(root, height=56, width=46, dataset="att-faces")}
+    height, width = _shape(size, ATT_SHAPE)
+    photos = read_att_faces(root, height=height, width=width, dataset="att-faces")
+    others = {"gt-faces": read_gt_faces(root, height=height, width=width, dataset="att-faces")}
     return _by_person("att-faces", photos, others, citation=ATT_CITATION, seed=seed)
 
 
-def load_gt_faces(root: Path | None, *, seed: int = 0) -> Split:
+def load_gt_faces(root: Path | None, *, size: int | None = None, seed: int = 0) -> Split:
     """Load the Georgia Tech faces: grey (1, 40, 30); 50 people, 12 train and 3 test of each.
 
     The attacker's public images are the AT&T faces, framed as closely, fitted to that shape.
 
     Args:
         root: holds ``gt_faces`` and ``att_faces``.
+        size: make square images (1, size, size) of them instead, as generators do; 32 or 64, say.
         seed: which photographs of a person are held out.
+
+    Raises:
+        ValueError: a size below 1.
+        FileNotFoundError: a file or folder that is not below the root.
     """
-    photos = read_gt_faces(root, height=40, width=30, dataset="gt-faces")
-    others = {"att-faces": read_att_faces(root, height=40, width=30, dataset="gt-faces")}
+    height, width = _shape(size, GT_SHAPE)
+    photos = read_gt_faces(root, height=height, width=width, dataset="gt-faces")
+    others = {"att-faces": read_att_faces(root, height=height, width=width, dataset="gt-faces")}
     return _by_person("gt-faces", photos, others, citation=GT_CITATION, seed=seed)
+
+
+def _shape(size: int | None, usual: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width: of a square, or the usual ones."""
+    if size is None:
+        return usual
+    if size < 1:
+        raise ValueError(f"size must be at least 1; got {size}")
+    return size, size
 
 
 def _by_image(photos: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

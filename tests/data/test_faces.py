@@ -106,6 +106,7 @@ def test_faces94_is_drawn_by_its_seed_alone(data_root):
     [
         ({"people": 1}, "people must be from 2 to 152; got 1"),
         ({"people": 153}, "people must be from 2 to 152; got 153"),
+        ({"size": 0}, "size must be at least 1; got 0"),
         ({"split": "by-person"}, r"split must be one of \('by-image', 'by-photo'\); got 'by-person'"),
     ],
 )
@@ -165,3 +166,35 @@ def test_the_small_face_sets_are_split_alike_for_everybody(data_root, name, shap
     assert len(split.public_labels.bincount()) == len(split.public_class_names) == 90 - people
     assert split.distance == "ssim"
     assert not torch.equal(load(name, root=data_root, seed=1).test.images, split.test.images)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_square_faces_are_the_same_photographs_of_the_same_people(data_root, size):
+    usual, square = (load("att-faces", root=data_root, **options) for options in ({}, {"size": size}))
+    assert square.image_shape == (1, size, size)
+    # Fitted, not squeezed: the middle 92 of the 112 rows that the file has, resized alone but for the border.
+    raw = Image.open(data_root / "att_faces" / "s1" / "1.pgm").crop((0, 10, 92, 102))
+    middle = torch.from_numpy(np.array(raw.resize((size, size), Image.Resampling.LANCZOS))) / 255
+    images = torch.cat([square.train.images, square.test.images])
+    nearest = (images[:, 0] - middle).abs().mean(dim=(1, 2)).sort()
+    assert nearest.values[0] < 0.002
+    assert nearest.values[1] > 0.02
+    assert torch.cat([square.train.labels, square.test.labels])[nearest.indices[0]] == 0
+    for part in ("train", "test"):
+        torch.testing.assert_close(getattr(square, part).labels, getattr(usual, part).labels, rtol=0, atol=0)
+    torch.testing.assert_close(square.public_labels, usual.public_labels, rtol=0, atol=0)
+    assert square.class_names == usual.class_names
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("faces94", {"people": 2}), ("att-faces", {}), ("gt-faces", {})]
+)
+def test_every_face_set_comes_in_squares(data_root, name, options):
+    split = load(name, root=data_root, size=32, **options)
+    assert {part.shape[1:] for part in (split.train.images, split.test.images, split.public)} == {(1, 32, 32)}
+
+
+@pytest.mark.parametrize("name", ["att-faces", "gt-faces"])
+def test_the_small_face_sets_refuse_a_size_of_nothing(data_root, name):
+    with pytest.raises(ValueError, match="size must be at least 1; got 0"):
+        load(name, root=data_root, size=0)

@@ -18,7 +18,9 @@ def test_an_unknown_name_lists_the_names():
 
 
 def test_an_unknown_option_is_named():
-    with pytest.raises(ValueError, match="'faces94' has no option 'poeple'; it has people, split, seed"):
+    with pytest.raises(
+        ValueError, match="'faces94' has no option 'poeple'; it has size, people, split, seed"
+    ):
         load("faces94", poeple=3)
 
 
