@@ -176,7 +176,8 @@ def _trend(row: Any) -> str:
         return ""
     claim = claim_of(row)
     evidence = f"(Spearman {words.number(row.rho)}, {row.n} trials, p {words.p_value(row.p)})"
+    measure = words.MEASURES[row.measure]
     if row.p >= SIGNIFICANCE:
-        return f"Epsilon for {claim} shows no clear trend with the distance {evidence}."
+        return f"Epsilon for {claim} shows no clear trend with the {measure} {evidence}."
     direction = "smaller" if row.rho < 0 else "larger"
-    return f"A {direction} epsilon for {claim} went with a larger distance {evidence}."
+    return f"A {direction} epsilon for {claim} went with a larger {measure} {evidence}."

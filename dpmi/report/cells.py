@@ -306,9 +306,10 @@ def accounts(summary: pd.DataFrame) -> Table:
 
 
 def correlations(table: pd.DataFrame) -> Table:
-    """Whether epsilon says anything about the distance."""
+    """Whether epsilon says anything about the distance and, with an evaluator, about attack accuracy."""
     rows = [
         (
+            words.MEASURES[row.measure],
             f"epsilon for {claim_of(row)}",
             row.attack,
             row.note or words.number(row.rho),
@@ -319,8 +320,9 @@ def correlations(table: pd.DataFrame) -> Table:
         for row in rows_of(table)
     ]
     return Table(
-        "Spearman's rank correlation of epsilon with MIA distance over all trials. "
-        "Negative: the smaller epsilon, the farther the reconstructions.",
-        ("Distance against", "Attack", "Spearman", "p", "Trials", "Distinct epsilons"),
+        "Spearman's rank correlation of epsilon with what was measured, over all trials. Negative with the MIA "
+        "distance: the smaller epsilon, the farther the reconstructions. Positive with attack accuracy: the smaller "
+        "epsilon, the fewer of them are taken for their class.",
+        ("Measured", "Against", "Attack", "Spearman", "p", "Trials", "Distinct epsilons"),
         rows,
     )

@@ -15,6 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from dpmi.metrics.advantage import confidence_interval, success_rate
+from dpmi.report import words
 from dpmi.report.words import Claim
 from dpmi.study.results import Results
 
@@ -141,32 +142,42 @@ def _in_reading_order(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def correlations(trials: pd.DataFrame) -> pd.DataFrame:
-    """Spearman's rank correlation of epsilon with MIA distance, per attack and claim, over all trials.
+    """Spearman's rank correlation of epsilon with what was measured, per measure, attack and claim, over all trials.
 
-    Columns: ``attack``, the claim, ``n`` trials, ``epsilons`` (how many distinct ones), ``rho``, ``p`` (of
-    :func:`permutation_p_value`) and ``note``, which says why there is no ``rho``, if there is none. A
-    negative ``rho`` means: the smaller epsilon, the farther the reconstructions. Trials without a unit of
-    privacy have no place in it; an infinite epsilon ranks last.
+    Columns: ``measure``, "distance" and, of a study with an evaluator, "attack_accuracy"; ``attack``, the claim, ``n``
+    trials, ``epsilons`` (how many distinct ones), ``rho``, ``p`` (of :func:`permutation_p_value`) and ``note``, which
+    says why there is no ``rho``, if there is none. A negative ``rho`` of the distance means: the smaller epsilon, the
+    farther the reconstructions. Trials without a unit of privacy have no place in it; an infinite epsilon ranks last.
     """
-    rows = []
     guaranteed = trials[trials["unit"] != "none"]
-    for key, group in guaranteed.groupby(["attack", *CLAIM], dropna=False, sort=False):
-        known = group.dropna(subset=["epsilon", "distance"])
-        distinct = known["epsilon"].nunique()
-        rho, p, note = math.nan, math.nan, ""
-        if distinct < FEWEST_EPSILONS:
-            note = f"not computed: {distinct} distinct epsilon{'s' * (distinct != 1)}, at least 3 needed"
-        elif known["distance"].nunique() == 1:
-            note = "not computed: the distance is the same in every trial"
-        else:
-            rho = float(stats.spearmanr(known["epsilon"], known["distance"]).statistic)
-            p = permutation_p_value(known["epsilon"].to_numpy(), known["distance"].to_numpy())
-        named = dict(zip(["attack", *CLAIM], key, strict=True))
-        rows.append(named | {"n": len(known), "epsilons": distinct, "rho": rho, "p": p, "note": note})
-    return pd.DataFrame(rows, columns=["attack", *CLAIM, "n", "epsilons", "rho", "p", "note"])
+    rows = [
+        {
+            "measure": measure,
+            **dict(zip(["attack", *CLAIM], key, strict=True)),
+            **_correlation(group, measure),
+        }
+        for measure in words.MEASURES
+        if measure in trials
+        for key, group in guaranteed.groupby(["attack", *CLAIM], dropna=False, sort=False)
+    ]
+    return pd.DataFrame(rows, columns=["measure", "attack", *CLAIM, "n", "epsilons", "rho", "p", "note"])
 
 
-def permutation_p_value(epsilons: np.ndarray, distances: np.ndarray) -> float:
+def _correlation(trials: pd.DataFrame, measure: str) -> dict[str, Any]:
+    known = trials.dropna(subset=["epsilon", measure])
+    distinct = known["epsilon"].nunique()
+    rho, p, note = math.nan, math.nan, ""
+    if distinct < FEWEST_EPSILONS:
+        note = f"not computed: {distinct} distinct epsilon{'s' * (distinct != 1)}, at least 3 needed"
+    elif known[measure].nunique() == 1:
+        note = f"not computed: the {words.MEASURES[measure]} is the same in every trial"
+    else:
+        rho = float(stats.spearmanr(known["epsilon"], known[measure]).statistic)
+        p = permutation_p_value(known["epsilon"].to_numpy(), known[measure].to_numpy())
+    return {"n": len(known), "epsilons": distinct, "rho": rho, "p": p, "note": note}
+
+
+def permutation_p_value(epsilons: np.ndarray, measured: np.ndarray) -> float:
     """Two-sided p-value of Spearman's correlation, by permutation.
 
     The usual t approximation calls three trials in perfect order significant (p = 0). Here they are not: one
@@ -175,7 +186,7 @@ def permutation_p_value(epsilons: np.ndarray, distances: np.ndarray) -> float:
     >>> permutation_p_value(np.array([1.0, 2.0, 3.0]), np.array([9.0, 8.0, 7.0]))
     0.3333333333333333
     """
-    ranks = stats.rankdata(distances) - (len(distances) + 1) / 2
+    ranks = stats.rankdata(measured) - (len(measured) + 1) / 2
 
     def covariance(shuffled: np.ndarray, axis: int) -> np.ndarray:
         return np.moveaxis(shuffled, axis, -1) @ ranks

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 ADJACENCIES = {"replace": "replace-one", "add_remove": "add/remove-one"}
 DISTANCES = {"euclidean": "Euclidean, pixels in [0, 1]", "ssim": "1 − SSIM"}
+MEASURES = {"distance": "MIA distance", "attack_accuracy": "attack accuracy"}
+"""What epsilon is held against."""
 MISSING = "–"
 GLUE = "\N{NO-BREAK SPACE}"
 """Keeps an interval, and a percent sign, on one line of a narrow column."""

@@ -6,7 +6,7 @@ from dpmi.report import answer, pairs, tables
 from dpmi.report.cells import measured
 from dpmi.study.results import Results
 
-from .conftest import SETTINGS, make_results
+from .conftest import SETTINGS, make_results, with_evaluator
 
 
 def findings(results: Results) -> list[answer.Finding]:
@@ -45,6 +45,13 @@ def test_a_trend_is_claimed_only_where_it_is_significant(results: Results):
     assert record.startswith("Epsilon for one record (replace-one, delta = 1e-5, tight) shows no clear trend")
     assert subclass.startswith("A smaller epsilon for one subclass")
     assert "9 trials" in subclass
+
+
+def test_an_evaluator_adds_the_trend_of_attack_accuracy(results: Results):
+    (finding,) = findings(with_evaluator(results))
+    trend = finding.points[-1]
+    assert trend.startswith("A larger epsilon for one subclass")
+    assert "went with a larger attack accuracy (Spearman 0." in trend
 
 
 def test_one_seed_claims_no_difference():

@@ -11,7 +11,7 @@ from dpmi.metrics.advantage import confidence_interval
 from dpmi.report import cells, tables, words
 from dpmi.study.results import Results
 
-from .conftest import SETTINGS, make_results
+from .conftest import SETTINGS, make_results, with_evaluator
 
 
 def test_t_interval_matches_the_textbook():
@@ -121,6 +121,21 @@ def test_correlations_are_spearman_per_unit(results: Results):
         assert table.loc[unit, "epsilons"] == 3
 
 
+def test_an_evaluator_adds_the_correlation_with_attack_accuracy(results: Results):
+    judged = with_evaluator(results)
+    table = tables.correlations(judged.trials)
+    assert list(table["measure"]) == ["distance"] * 2 + ["attack_accuracy"] * 2
+    row = next(tables.rows_of(table[(table["unit"] == "subclass") & (table["measure"] == "attack_accuracy")]))
+    mine = judged.trials[judged.trials["unit"] == "subclass"]
+    assert row.rho == pytest.approx(stats.spearmanr(mine["epsilon"], mine["attack_accuracy"]).statistic)
+    assert [shown[0] for shown in cells.correlations(table).rows] == [
+        "MIA distance",
+        "MIA distance",
+        "attack accuracy",
+        "attack accuracy",
+    ]
+
+
 def known(epsilons: list[float], distances: list[float]) -> pd.DataFrame:
     return pd.DataFrame(
         {
@@ -149,7 +164,7 @@ def test_correlation_of_known_data():
         ([1, 1, 2, 2], [1, 2, 3, 4], "2 distinct epsilons, at least 3 needed"),
         ([1, 1], [1, 2], "1 distinct epsilon, at least 3 needed"),
         ([1, 2, 3], [math.nan] * 3, "0 distinct epsilons, at least 3 needed"),
-        ([1, 2, 3], [7, 7, 7], "the distance is the same in every trial"),
+        ([1, 2, 3], [7, 7, 7], "the MIA distance is the same in every trial"),
     ],
 )
 def test_a_correlation_that_cannot_be_had_says_why(
@@ -158,7 +173,7 @@ def test_a_correlation_that_cannot_be_had_says_why(
     row = tables.correlations(known(epsilons, distances)).iloc[0]
     assert math.isnan(row["rho"])
     assert row["note"] == f"not computed: {reason}"
-    assert cells.correlations(tables.correlations(known(epsilons, distances))).rows[0][2] == row["note"]
+    assert cells.correlations(tables.correlations(known(epsilons, distances))).rows[0][3] == row["note"]
 
 
 def test_without_private_models_there_is_nothing_to_correlate():
