@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 DODGE = 0.02
 """Share of the axis between two defences at the same epsilon, so that error bars stand side by side."""
 MOST_TICKS = 7
-RULE = "#b0b0b0"
+INK, FAINT, RULE = "#222222", "#6b6b6b", "#b0b0b0"
 
 
 class EpsilonAxis:

@@ -3,6 +3,9 @@
 Epsilons of different claims (unit, adjacency, delta, accountant) never share an axis: their values cannot be
 compared. What can be compared, distance, advantage and accuracy, shares its axis along a whole row. Defences
 without a guarantee get a panel of their own, with names where the others have an epsilon.
+
+A study with an evaluator has a row for attack accuracy, and over it the bound on what any attack reaches. It is a bound
+for one unit: where that is no class, the line is faint and dotted, and its label says that it is not for the class.
 """
 
 from __future__ import annotations
@@ -16,9 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
-from dpmi.report import words
-from dpmi.report.axes import RULE, EpsilonAxis, NameAxis
-from dpmi.report.tables import CLAIM, claim_of, rows_of, summary
+from dpmi.report import bound_lines, words
+from dpmi.report.axes import FAINT, INK, RULE, EpsilonAxis, NameAxis
+from dpmi.report.tables import CLAIM, claim_of, judged, rows_of, summary
 from dpmi.report.words import Claim
 from dpmi.study.results import Results
 
@@ -26,7 +29,6 @@ DPI = 160
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's colours, without the yellow, which is lost on white."""
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
-INK, FAINT = "#222222", "#6b6b6b"
 
 
 class Reference(NamedTuple):
@@ -44,17 +46,24 @@ REFERENCES = (
     Reference("distance_public_mean", "mean public image", FAINT, (0, (4, 1.5, 1, 1.5))),
     Reference("distance_public_nearest", "nearest public image (oracle)", FAINT, (0, (8, 3))),
 )
-MEASURES = ("distance", "advantage", "test_accuracy")
-"""The rows of a block, top to bottom."""
+MEASURES = ("distance", "advantage", "attack_accuracy", "test_accuracy")
+"""The rows of a block, top to bottom; without an evaluator there is no attack accuracy."""
+ROW_HEIGHT = 7.4 / 3
 
 
 def draw(results: Results) -> Figure:
-    """Draw the figure: for each attack three rows of panels, one column per claim."""
+    """Draw the figure: for each attack a row of panels per measure, one column per claim."""
     table = summary(results)
     attacks = list(table["attack"].unique())
     claims = _claims(table)
+    measures = [name for name in MEASURES if name != "attack_accuracy" or judged(results)]
     figure = Figure(
-        figsize=(max(7.2, 1.2 + 4.1 * len(claims)), 0.9 + 7.4 * len(attacks)), dpi=DPI, layout="constrained"
+        figsize=(
+            max(7.2, 1.2 + 4.1 * len(claims)),
+            0.9 + ROW_HEIGHT * len(measures) * len(attacks),
+        ),
+        dpi=DPI,
+        layout="constrained",
     )
     blocks = figure.subfigures(len(attacks), 1, squeeze=False)[:, 0]
     styles = {
@@ -64,7 +73,15 @@ def draw(results: Results) -> Figure:
     for attack, block in zip(attacks, blocks, strict=True):
         mine = table[table["attack"] == attack]
         trials = results.trials[results.trials["attack"] == attack]
-        _block(block, mine, trials, claims, styles)
+        _block(
+            block,
+            mine,
+            trials,
+            claims=claims,
+            measures=measures,
+            styles=styles,
+            classes=len(results.class_names),
+        )
         block.suptitle(_title(attack, mine, trials), fontsize=11, color=INK)
     return figure
 
@@ -99,19 +116,26 @@ def _block(
     block: SubFigure,
     table: pd.DataFrame,
     trials: pd.DataFrame,
+    *,
     claims: list[Claim],
+    measures: list[str],
     styles: dict[str, tuple[str, str]],
+    classes: int,
 ) -> None:
-    grid: np.ndarray = block.subplots(3, len(claims), sharex="col", sharey="row", squeeze=False)
+    grid: np.ndarray = block.subplots(len(measures), len(claims), sharex="col", sharey="row", squeeze=False)
     for column, claim in enumerate(claims):
         panel = table[_under(table, claim) & (table["defense"] != "none")]
         if not claim.is_guarantee and panel.empty:
             panel = table
         axis = EpsilonAxis(panel["epsilon"]) if claim.is_guarantee else NameAxis(panel["label"])
-        for measure, axes in zip(MEASURES, grid[:, column], strict=True):
+        for measure, axes in zip(measures, grid[:, column], strict=True):
             frame(axes)
             _reference_lines(axes, table, measure)
             _lines(axes, axis, panel, trials=trials, measure=measure, styles=styles)
+            if measure == "attack_accuracy":
+                bound_lines.draw_chance(axes, classes)
+                if isinstance(axis, EpsilonAxis):
+                    bound_lines.draw(axes, axis, panel, trials, unit=claim.unit, classes=classes)
             axis.dress(axes)
         if claim.is_guarantee:
             grid[-1, column].set_xlabel(f"epsilon for {claim}", fontsize=9)
@@ -119,16 +143,30 @@ def _block(
         grid[0, column].set_title(title, fontsize=10, color=INK)
     kind = words.DISTANCES[trials["distance_kind"].iloc[0]]
     # The text is rotated, so these arrows point up and down.
-    names = (f"MIA distance   safer →\n{kind}", "Advantage   ← safer\n0: nothing gained", "Test accuracy")
-    for name, axes in zip(names, grid[:, 0], strict=True):
-        axes.set_ylabel(name, fontsize=9)
-    grid[-1, 0].yaxis.set_major_formatter(lambda share, _: f"{round(100 * share, 6):g} %")
+    names = {
+        "distance": f"MIA distance   safer →\n{kind}",
+        "advantage": "Advantage   ← safer\n0: nothing gained",
+        "attack_accuracy": "Attack accuracy   ← safer",
+        "test_accuracy": "Test accuracy",
+    }
+    for measure, axes in zip(measures, grid[:, 0], strict=True):
+        axes.set_ylabel(names[measure], fontsize=9)
+        if measure.endswith("accuracy"):
+            axes.yaxis.set_major_formatter(lambda share, _: f"{round(100 * share, 6):g} %")
+        if measure == "attack_accuracy":
+            axes.set_ylim(-0.04, 1.04)
     block.align_ylabels(list(grid[:, 0]))
     handles = _legend_handles(table, styles)
+    columns = max(3, 2 * len(claims))
+    if "attack_accuracy" in measures:
+        # Bounds have long names.
+        columns = 1 + len(claims)
+        units = list(dict.fromkeys(claim.unit for claim in claims if claim.is_guarantee))
+        handles += bound_lines.legend_handles(units, classes)
     block.legend(
         handles=handles,
         loc="outside lower center",
-        ncols=min(len(handles), max(3, 2 * len(claims))),
+        ncols=min(len(handles), columns),
         fontsize=8.5,
         frameon=False,
     )

@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dpmi.report.curve import DPI, FAINT, INK, PALETTE, frame
+from dpmi.report.axes import FAINT, INK
+from dpmi.report.curve import DPI, PALETTE, frame
 from dpmi.report.tables import rows_of, t_interval
 
 TASKS = {"classification": PALETTE[0], "inversion": PALETTE[1]}

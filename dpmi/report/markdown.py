@@ -19,7 +19,8 @@ def render(results: Results, findings: list[Finding], tables: dict[str, Table]) 
     for finding in findings:
         parts.append(f"**{escape(finding.verdict)}** {escape(finding.undefended)}".rstrip())
         parts.append("\n".join(f"- {escape(point)}" for point in finding.points))
-    parts.append("![Epsilon against MIA distance, advantage and accuracy](curve.png)")
+    found = "MIA distance, advantage, attack accuracy" if "judged" in tables else "MIA distance, advantage"
+    parts.append(f"![Epsilon against {found} and accuracy](curve.png)")
     if "tradeoff" in tables:
         parts.append(
             "![MIA distance and advantage against test accuracy, with the Pareto front](tradeoff.png)"

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from dpmi.metrics.backdoor import TRIGGERS
 from dpmi.metrics.robustness import ATTACKS
 from dpmi.report import cells, words
-from dpmi.report.axes import NameAxis
-from dpmi.report.curve import DPI, INK, MARKERS, PALETTE, frame
+from dpmi.report.axes import INK, NameAxis
+from dpmi.report.curve import DPI, MARKERS, PALETTE, frame
 from dpmi.report.tables import rows_of, t_interval
 
 NAMES = {

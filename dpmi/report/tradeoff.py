@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dpmi.report import words
-from dpmi.report.curve import DPI, FAINT, INK, MARKERS, PALETTE, frame
+from dpmi.report.axes import FAINT, INK
+from dpmi.report.curve import DPI, MARKERS, PALETTE, frame
 from dpmi.report.pairs import on_front
 from dpmi.report.tables import rows_of, summary
 from dpmi.study.results import Results

@@ -6,20 +6,21 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from dpmi.report import curve
 from dpmi.study.results import Results
 
-from .conftest import BLANK, PUBLIC_MEAN, PUBLIC_NEAREST, SETTINGS, make_results
+from .conftest import BLANK, CLASS_DP, PUBLIC_MEAN, PUBLIC_NEAREST, SETTINGS, make_results, with_evaluator
 
 INFINITE = ("subclass-dp", "subclass-dp, noise 0", 0.0, "subclass", 1e-3, (math.inf,) * 4, 1.3, 0.96)
 REGULARIZER = ("nls", "nls, -0.05", -0.05, "none", math.nan, (math.inf,) * 4, 1.5, 0.93)
 
 
-def grid(figure: Figure, block: int = 0) -> np.ndarray:
+def grid(figure: Figure, block: int = 0, rows: int = 3) -> np.ndarray:
     """The axes of one attack: rows are measures, columns are panels."""
     axes = figure.subfigs[block].axes
-    return np.array(axes, dtype=object).reshape(3, len(axes) // 3)
+    return np.array(axes, dtype=object).reshape(rows, len(axes) // rows)
 
 
 def places(axes: Axes) -> list[float]:
@@ -35,6 +36,16 @@ def places(axes: Axes) -> list[float]:
 def levels(axes: Axes) -> list[float]:
     """Heights of the horizontal lines that cross the whole panel."""
     return [float(line.get_ydata()[0]) for line in axes.lines if list(line.get_xdata()) == [0, 1]]
+
+
+def bound(axes: Axes) -> Line2D | None:
+    """The line of the reconstruction bound: its points are dashes."""
+    found = [line for line in axes.lines if line.get_marker() == "_" and line.get_linestyle() != "None"]
+    return found[0] if found else None
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.subfigs[0].legends[0].get_texts()]
 
 
 def test_one_panel_per_unit_and_it_says_so(results: Results):
@@ -118,3 +129,72 @@ def test_labels_stay_inside_the_picture():
                 assert box.y0 >= 0
                 assert box.x1 <= width
                 assert box.y1 <= height
+
+
+JUDGED = with_evaluator(make_results(settings=(*SETTINGS, *CLASS_DP, INFINITE, REGULARIZER)))
+
+
+def test_an_evaluator_adds_a_row_of_attack_accuracy():
+    figure = curve.draw(JUDGED)
+    row = grid(figure, rows=4)[2]
+    trials = JUDGED.trials
+    undefended = trials.loc[trials["defense"] == "none", "attack_accuracy"].mean()
+    for axes in row:
+        assert levels(axes) == pytest.approx([undefended, 1 / 10])
+        assert axes.get_ylim() == (-0.04, 1.04)
+    assert row[0].get_ylabel().startswith("Attack accuracy")
+    means = [
+        line.get_ydata()[0]
+        for line in row[2].lines
+        if line.get_markeredgecolor() == "white" and line.get_marker() != "None"
+    ]
+    measured = trials[trials["defense"] == "class-dp"].groupby("label")["attack_accuracy"].mean()
+    assert sorted(means) == pytest.approx(sorted(measured))
+    assert "chance: 1/10" in legend(figure)
+
+
+def test_the_bound_of_a_class_is_at_chance_and_over_its_own_epsilons():
+    figure = curve.draw(JUDGED)
+    line = bound(grid(figure, rows=4)[2, 2])
+    assert line is not None
+    drawn = dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
+    assert list(drawn) == pytest.approx([5.0, 13.0, 43.0])
+    # Sampling rate 0.2, noise 1.6, 200 steps, kappa 0.1: confirmed by Monte Carlo on the likelihood ratio.
+    assert drawn[13.0] == pytest.approx(0.717, abs=5e-4)
+    assert list(drawn.values()) == sorted(drawn.values())
+    assert "bound for one class, if kappa = 1/10 (chance)" in legend(figure)
+
+
+def test_the_bound_of_a_subclass_looks_unlike_that_of_a_class_and_says_what_it_is():
+    figure = curve.draw(JUDGED)
+    lines = [bound(axes) for axes in grid(figure, rows=4)[2]]
+    record, subclass, of_class, none = lines
+    assert none is None
+    assert record is not None
+    assert subclass is not None
+    assert of_class is not None
+    for line in (record, subclass):
+        assert line.get_linestyle() != of_class.get_linestyle()
+        assert line.get_color() != of_class.get_color()
+    # The model without noise has no bound, and nothing is drawn past the break.
+    assert list(subclass.get_xdata()) == pytest.approx([4.466, 5.440, 15.924])
+    for unit in ("record", "subclass"):
+        assert f"bound for one {unit}, not its class, if kappa = 0.1" in legend(figure)
+
+
+def test_without_an_evaluator_there_is_neither_bound_nor_chance(results: Results):
+    figure = curve.draw(results)
+    assert all(bound(axes) is None for axes in grid(figure).ravel())
+    assert not [text for text in legend(figure) if "chance" in text or "bound" in text]
+
+
+@pytest.mark.parametrize("settings", [CLASS_DP, SETTINGS, (*SETTINGS, *CLASS_DP, REGULARIZER)], ids=len)
+def test_the_legend_stays_inside_the_picture(settings: tuple):
+    figure = curve.draw(with_evaluator(make_results(settings=settings)))
+    figure.draw_without_rendering()
+    box = figure.subfigs[0].legends[0].get_window_extent()
+    width, height = figure.canvas.get_width_height()
+    assert box.x0 >= 0
+    assert box.y0 >= 0
+    assert box.x1 <= width
+    assert box.y1 <= height

@@ -15,7 +15,7 @@ from dpmi.report.cells import Table
 from dpmi.report.markdown import pipe_table
 from dpmi.study.results import Results
 
-from .conftest import HOSTILE_NAME, SETTINGS, make_results
+from .conftest import HOSTILE_NAME, SETTINGS, make_results, with_evaluator
 
 FILES = {"curve.png", "tradeoff.png", "reconstructions.png", "summary.md", "report.html"}
 VOID = {"meta", "link", "img", "br"}
@@ -131,6 +131,14 @@ def test_spec_command_settings_and_versions_are_there(page: str, results: Result
     assert "Mi-Face(iterations=500, learning_rate=0.1)" in text
     for package in ("dpmi", "torch", "opacus"):
         assert re.search(rf"{package} \d+\.\d+", text)
+
+
+def test_the_bound_in_the_picture_is_explained_where_it_is(page: str, results: Results, tmp_path: Path):
+    judged = unescape(write(with_evaluator(results), tmp_path).read_text(encoding="utf-8"))
+    for part in ("reach at most 1 of 10 on average", "it is no limit of the attack accuracy beside it"):
+        assert part in judged
+        assert part not in unescape(page)
+    assert "attack accuracy and accuracy](curve.png)" in (tmp_path / "summary.md").read_text(encoding="utf-8")
 
 
 def test_an_interrupted_study_says_so(page: str, results: Results, tmp_path: Path):
