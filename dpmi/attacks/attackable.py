@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from dpmi.models import seeded
+from dpmi.models import IdentityLoss, seeded
 
 from .checks import require
 from .priors import Generator
@@ -75,6 +75,7 @@ def attackable(
     budget: Budget,
     reserve: int,
     seed: int,
+    loss: IdentityLoss | None = None,
 ) -> Iterator[tuple[Target, int]]:
     """The frozen target, asked once whether it can be attacked, and its number of classes K.
 
@@ -89,6 +90,7 @@ def attackable(
         budget: what may be spent on it.
         reserve: queries of the budget that are kept for the end.
         seed: of all noise.
+        loss: the identity loss of the attack, if it has one.
 
     Raises:
         TypeError: it is no module.
@@ -104,7 +106,7 @@ def attackable(
             "that needs no more is brep-mi"
         )
     with _frozen(target), seeded(target, seed), torch.enable_grad():
-        asked = Target(target, budget=budget, reserve=reserve)
+        asked = Target(target, loss=loss, budget=budget, reserve=reserve)
         yield asked, _probe(asked, image_shape, asked.device)
 
 

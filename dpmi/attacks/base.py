@@ -16,6 +16,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from dpmi.models import IDENTITY_LOSSES, Adaptation
+
 from .attackable import ImageShape, attackable, check_classes, check_generator, check_range
 from .priors import Gan, Generator, Prior, fetch
 from .target import Budget, Target
@@ -131,6 +133,9 @@ class Attack(ABC):
     name: ClassVar[str]
     requires: ClassVar[frozenset[str]]
     """What it needs to know of the target, or to have besides; a subset of :data:`REQUIREMENTS`."""
+    loss: ClassVar[str | None] = None
+    """What makes the target take an image for a class, a name of :data:`dpmi.models.IDENTITY_LOSSES`; None for one that
+    takes no gradient."""
 
     @property
     def images_per_class(self) -> int:
@@ -198,6 +203,7 @@ class Attack(ABC):
         generator: torch.Generator,
         knowledge: Knowledge | None = None,
         budget: Budget | None = None,
+        adaptation: Adaptation | None = None,
         progress: Progress | None = None,
     ) -> Reconstructions:
         """Reconstruct :attr:`images_per_class` images for each class.
@@ -217,6 +223,9 @@ class Attack(ABC):
                 own.
             knowledge: what :meth:`fit` returned; an attack that learns nothing needs none.
             budget: what may be spent on the target; by default there is no limit.
+            adaptation: what an attacker who knows the target's defence searches on in its place, one of
+                :meth:`dpmi.defenses.Defense.adaptations` that the attack :meth:`takes`. The final scores are the
+                target's own all the same.
             progress: called now and then with (iterations done, iterations at most).
 
         Returns:
@@ -227,11 +236,16 @@ class Attack(ABC):
                 ``torch.Generator``.
             ValueError: a class out of range, an image shape that the target does not take, a target whose
                 output is not (n, K) or not finite, or that answers with the class alone where the attack needs
-                more; knowledge that is missing or does not fit; a budget too small to begin.
+                more; knowledge that is missing or does not fit; a budget too small to begin; an adaptation that
+                changes nothing for this attack.
         """
         if not isinstance(generator, torch.Generator):
             raise TypeError(f"generator must be a torch.Generator; got {type(generator).__name__}")
         check_classes(classes)
+        if adaptation is not None and not self.takes(adaptation):
+            raise ValueError(
+                f"adaptation {adaptation.name!r} changes nothing that {self.name} does; leave it out"
+            )
         seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
         asked_for = classes.repeat_interleave(self.images_per_class)
         with attackable(
@@ -242,6 +256,7 @@ class Attack(ABC):
             budget=budget or Budget(),
             reserve=len(asked_for),
             seed=seed,
+            loss=None if self.loss is None else IDENTITY_LOSSES[self.loss],
         ) as (attacked, num_classes):
             check_range(classes, num_classes)
             known = knowledge or Knowledge(torch.zeros(0, *image_shape))
@@ -252,7 +267,9 @@ class Attack(ABC):
                     f"and of the final scores; got {budget}"
                 )
             labels = classes.to(attacked.device)
-            found = self._run(attacked, labels, Task(image_shape, known, seed, progress or _silent))
+            task = Task(image_shape, known, seed, progress or _silent)
+            with attacked.adapted(adaptation, known.public):
+                found = self._run(attacked, labels, task)
             # A copy, so that no later step of any attack can change what was scored.
             images = found.images.detach().clone()
             scores = attacked.confidence(images, asked_for.to(attacked.device))
@@ -266,6 +283,14 @@ class Attack(ABC):
             grad_calls=attacked.grad_calls + known.grad_calls,
             stopped_by=attacked.stopped_by,
         )
+
+    def takes(self, adaptation: Adaptation) -> bool:
+        """Whether the attack would do something else with it: not where it has that loss, or takes no gradient."""
+        if adaptation.stand_in is not None:
+            return True
+        if self.loss is None:
+            return False
+        return adaptation.penalty is not None or adaptation.loss is not IDENTITY_LOSSES[self.loss]
 
     def _check_knowledge(self, known: Knowledge, image_shape: ImageShape, classes: Tensor) -> None:
         wanted = self.priors()

@@ -72,6 +72,7 @@ class Enhanced(Attack):
 
     name: ClassVar[str] = "enhanced"
     requires: ClassVar[frozenset[str]] = frozenset({"white_grad"})
+    loss: ClassVar[str | None] = "doubt"
 
     regularizer: Regularizer = "l1"
     weight: float = 0.05
@@ -123,7 +124,7 @@ class _AdamPath:
         value, gradient = self._penalty(images)
         return value.mul_(self._weight), gradient.mul_(self._weight)
 
-    def finished(self, costs: Tensor) -> Tensor:
+    def finished(self, costs: Tensor, doubts: Tensor) -> Tensor:
         return torch.zeros_like(costs, dtype=torch.bool)
 
     def step(self, gradient: Tensor) -> None:

@@ -12,7 +12,6 @@ from .base import Attack, Found, Knowledge, Task
 from .checks import at_least_one, check_rate, require
 from .priors import Gan, Prior, WganGP
 from .stages.latents import Latents, starting_latents
-from .stages.objectives import cross_entropy
 from .stages.search import Cost, final_images, search
 from .stages.selection import best_rows, confidence
 from .target import Target
@@ -43,6 +42,7 @@ class Gmi(Attack):
 
     name: ClassVar[str] = "gmi"
     requires: ClassVar[frozenset[str]] = frozenset({"white_grad", "public_data", "generator", "gan_disc"})
+    loss: ClassVar[str | None] = "cross-entropy"
 
     iterations: int = 1500
     learning_rate: float = 0.02
@@ -62,7 +62,7 @@ class Gmi(Attack):
 
     def identity(self, target: Target, knowledge: Knowledge) -> Cost:
         """Return what makes the target take images for their classes; a later attack may know better."""
-        return lambda images, labels: cross_entropy(target.logits(images), labels)
+        return target.identity
 
     def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
         gan = task.knowledge.modules[0]

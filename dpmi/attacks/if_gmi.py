@@ -14,7 +14,6 @@ from .checks import at_least_one, check_rate, require
 from .ppa import SCALE
 from .stages.augment import Augmentation, crops
 from .stages.layers import LayerFeatures
-from .stages.objectives import poincare
 from .stages.search import final_images, search
 from .stages.selection import confidence
 from .stages.styles import style_generator
@@ -51,6 +50,7 @@ class IfGmi(StyleAttack):
 
     name: ClassVar[str] = "if-gmi"
     requires: ClassVar[frozenset[str]] = frozenset({"white_grad", "logits", "public_data", "generator"})
+    loss: ClassVar[str | None] = "poincare"
 
     candidates: int = 5000
     psi: float = 0.5
@@ -82,7 +82,7 @@ class IfGmi(StyleAttack):
         view = crops(self.augmentation, scale=SCALE, mirror=False)
 
         def cost(images: Tensor, labels: Tensor) -> Tensor:
-            return poincare(target.logits(view(images)), labels)
+            return target.identity(view(images), labels)
 
         sure = torch.full((len(rows),), -1.0, device=labels.device)
         images = torch.zeros(len(rows), *task.image_shape, device=labels.device)

@@ -13,7 +13,6 @@ from .base import Attack, Found, Knowledge, Task
 from .checks import at_least_one, check_rate, require
 from .priors import Gan, InversionGan, Prior
 from .stages.distributions import DiagonalGaussian
-from .stages.objectives import cross_entropy
 from .stages.search import Cost, search
 from .target import Target
 
@@ -45,6 +44,7 @@ class KedMi(Attack):
     requires: ClassVar[frozenset[str]] = frozenset(
         {"white_grad", "probs", "public_data", "generator", "gan_disc"}
     )
+    loss: ClassVar[str | None] = "cross-entropy"
 
     iterations: int = 2400
     learning_rate: float = 0.02
@@ -65,7 +65,7 @@ class KedMi(Attack):
 
     def identity(self, target: Target, knowledge: Knowledge) -> Cost:
         """Return what makes the target take images for their classes; a later attack may know better."""
-        return lambda images, labels: cross_entropy(target.logits(images), labels)
+        return target.identity
 
     def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
         gan = task.knowledge.modules[0]

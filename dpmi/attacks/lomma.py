@@ -17,7 +17,6 @@ from .checks import require
 from .gmi import Gmi
 from .ked_mi import KedMi
 from .priors import FeatureMoments, FeatureStatistics, Prior, Surrogates
-from .stages.objectives import logit
 from .stages.search import Cost
 from .target import Target
 
@@ -43,6 +42,7 @@ class LommaGmi(Gmi):
 
     name: ClassVar[str] = "lomma-gmi"
     requires: ClassVar[frozenset[str]] = Gmi.requires | {"logits", "features", "surrogate_models"}
+    loss: ClassVar[str | None] = "logit"
 
     iterations: int = 2400
     regularizer: Regularizer = "mean"
@@ -78,6 +78,7 @@ class LommaKedMi(KedMi):
 
     name: ClassVar[str] = "lomma-ked-mi"
     requires: ClassVar[frozenset[str]] = KedMi.requires | {"logits", "features", "surrogate_models"}
+    loss: ClassVar[str | None] = "logit"
 
     regularizer: Regularizer = "mean"
     feature_weight: float = 1.0
@@ -119,8 +120,8 @@ def _identity(attack: LommaGmi | LommaKedMi, target: Target, knowledge: Knowledg
     students = list(surrogates.children())
 
     def cost(images: Tensor, labels: Tensor) -> Tensor:
-        logits, features = target.logits_and_features(images)
-        losses = [logit(logits, labels), *(logit(student(images), labels) for student in students)]
+        own, features = target.identity_and_features(images, labels)
+        losses = [own, *(target.loss(student(images), labels) for student in students)]
         drawn_to = moments.mean
         if attack.regularizer == "sampled":
             # One draw for all images: that of a class must not depend on the others.

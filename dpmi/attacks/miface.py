@@ -49,6 +49,7 @@ class MIFace(Attack):
 
     name: ClassVar[str] = "miface"
     requires: ClassVar[frozenset[str]] = frozenset({"white_grad"})
+    loss: ClassVar[str | None] = "doubt"
 
     iterations: int = 5000
     window: int = 100
@@ -97,8 +98,8 @@ class _PlainDescent:
     def penalty(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return self._attack.auxiliary(images)
 
-    def finished(self, costs: Tensor) -> Tensor:
-        good_enough = costs <= 1 - self._attack.stop_confidence
+    def finished(self, costs: Tensor, doubts: Tensor) -> Tensor:
+        good_enough = doubts <= 1 - self._attack.stop_confidence
         stagnates = costs >= self._recent.amax(dim=1)
         self._recent[:, self._visited % self._attack.window] = costs
         self._visited += 1

@@ -12,7 +12,6 @@ from torch.optim import Adam
 from .base import Found, Task
 from .checks import at_least_one, check_rate
 from .stages.augment import Augmentation, crops
-from .stages.objectives import cross_entropy
 from .stages.search import final_images, search
 from .stages.selection import confidence
 from .stages.styles import StyleBox, Styles, style_generator
@@ -52,6 +51,7 @@ class Mirror(StyleAttack):
 
     name: ClassVar[str] = "mirror"
     requires: ClassVar[frozenset[str]] = frozenset({"white_grad", "probs", "public_data", "generator"})
+    loss: ClassVar[str | None] = "cross-entropy"
 
     candidates: int = 2000
     psi: float = 0.7
@@ -77,7 +77,7 @@ class Mirror(StyleAttack):
         view = crops(self.augmentation, scale=scale)
 
         def cost(images: Tensor, labels: Tensor) -> Tensor:
-            return cross_entropy(target.logits(view(images)), labels)
+            return target.identity(view(images), labels)
 
         outcome = search(
             target,

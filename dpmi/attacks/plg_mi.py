@@ -13,7 +13,6 @@ from .checks import at_least_one, check_rate, require
 from .priors import ConditionalGan, Gan, Prior
 from .stages.augment import Augmentation, augmentation
 from .stages.latents import Latents, starting_latents
-from .stages.objectives import margin
 from .stages.search import final_images, search
 from .stages.selection import best_rows, confidence
 from .target import Target
@@ -39,6 +38,7 @@ class PlgMi(Attack):
 
     name: ClassVar[str] = "plg-mi"
     requires: ClassVar[frozenset[str]] = frozenset({"white_grad", "logits", "public_data", "generator"})
+    loss: ClassVar[str | None] = "margin"
 
     iterations: int = 600
     learning_rate: float = 0.1
@@ -69,7 +69,7 @@ class PlgMi(Attack):
         view = augmentation(self.augmentation)
 
         def cost(images: Tensor, labels: Tensor) -> Tensor:
-            losses = [margin(target.logits(view(images)), labels) for _ in range(self.views)]
+            losses = [target.identity(view(images), labels) for _ in range(self.views)]
             return torch.stack(losses).mean(dim=0)
 
         outcome = search(

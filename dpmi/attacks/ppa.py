@@ -10,7 +10,6 @@ from torch import Tensor
 from .base import Found, Task
 from .checks import at_least_one, check_rate
 from .stages.augment import Augmentation, crops
-from .stages.objectives import poincare
 from .stages.search import final_images, search
 from .stages.selection import confidence
 from .stages.styles import Styles, style_generator
@@ -51,6 +50,7 @@ class Ppa(StyleAttack):
 
     name: ClassVar[str] = "ppa"
     requires: ClassVar[frozenset[str]] = frozenset({"white_grad", "logits", "public_data", "generator"})
+    loss: ClassVar[str | None] = "poincare"
 
     candidates: int = 5000
     psi: float = 0.5
@@ -76,7 +76,7 @@ class Ppa(StyleAttack):
         view = crops(self.augmentation, scale=SCALE, mirror=False)
 
         def cost(images: Tensor, labels: Tensor) -> Tensor:
-            return poincare(target.logits(view(images)), labels)
+            return target.identity(view(images), labels)
 
         outcome = search(
             target,

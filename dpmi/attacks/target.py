@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from dpmi.models import FEATURES, observe
+from dpmi.models import FEATURES, Adaptation, IdentityLoss, observe
+from dpmi.models.adaptation import Penalty
+
+#: Public images that an adaptation is made with, at most.
+ADAPTED_ON = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +78,24 @@ class Target:
 
     Args:
         module: maps images (n, C, H, W) to logits (n, K); in evaluation mode, parameters frozen.
+        loss: the identity loss of the attack that searches on it; None for one that takes no gradient.
         budget: what may be spent on it.
         reserve: queries of the budget that are kept for the end.
     """
 
-    def __init__(self, module: nn.Module, *, budget: Budget | None = None, reserve: int = 0) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        loss: IdentityLoss | None = None,
+        budget: Budget | None = None,
+        reserve: int = 0,
+    ) -> None:
         """Start counting at zero."""
         self._module = module
+        self._loss = loss
+        self._penalty: Penalty | None = None
+        self._asks = 1
         self._memory_format = torch.channels_last
         self._budget = budget or Budget()
         self._reserve = reserve
@@ -95,8 +113,8 @@ class Target:
     def affords(self, *, queries: int, grad_calls: int = 0) -> bool:
         """Whether so much more may be spent; an attack that may not stops."""
         spent = {
-            "queries": (self.queries + queries + self._reserve, self._budget.queries),
-            "grad_calls": (self.grad_calls + grad_calls, self._budget.grad_calls),
+            "queries": (self.queries + self._asks * queries + self._reserve, self._budget.queries),
+            "grad_calls": (self.grad_calls + self._asks * grad_calls, self._budget.grad_calls),
             "seconds": (time.monotonic() - self._started, self._budget.seconds),
         }
         for name, (amount, limit) in spent.items():
@@ -118,14 +136,49 @@ class Target:
             self._memory_format = torch.contiguous_format
             return self.logits(black)
 
+    @contextmanager
+    def adapted(self, adaptation: Adaptation | None, public: Tensor) -> Iterator[None]:
+        """Answer as a model that an attacker who knows the defence has made of it, for as long as the block lasts.
+
+        Args:
+            adaptation: what that attacker does; None for an attacker who does not know it.
+            public: (M, C, H, W); up to :data:`ADAPTED_ON` of them, evenly spread, are what it is made with.
+
+        Raises:
+            ValueError: the target answers with the class alone, or there are no public images to make it with.
+        """
+        if adaptation is None:
+            yield
+            return
+        if isinstance(self._module, LabelsOnly):
+            raise ValueError(
+                f"adaptation {adaptation.name!r} needs the target's weights, and it answers with labels only"
+            )
+        if adaptation.learns and len(public) == 0:
+            raise ValueError(f"adaptation {adaptation.name!r} needs public images, and there are none")
+        own = self._module, self._loss, self._penalty, self._asks
+        some = public[:: max(1, math.ceil(len(public) / ADAPTED_ON))].to(self.device)
+        self.queries += len(some) * adaptation.learns
+        if adaptation.penalty is not None:
+            self._penalty = adaptation.penalty(self._module, some)
+        if adaptation.stand_in is not None:
+            self._module = adaptation.stand_in(self._module, some).eval().requires_grad_(False)
+        self._loss = adaptation.loss or self._loss
+        self._asks = adaptation.asks
+        try:
+            yield
+        finally:
+            self._module, self._loss, self._penalty, self._asks = own
+
     def logits(self, images: Tensor) -> Tensor:
         """Return logits (n, K) for images (n, C, H, W); n queries, and n gradient calls if a gradient is asked for.
 
-        A gradient is asked for where the images need one: whoever calls it with such images takes it.
+        A gradient is asked for where the images need one: whoever calls it with such images takes it. An adapted target
+        may be asked more than once for an answer.
         """
-        self.queries += len(images)
+        self.queries += self._asks * len(images)
         if torch.is_grad_enabled() and images.requires_grad:
-            self.grad_calls += len(images)
+            self.grad_calls += self._asks * len(images)
         # `images.to` sees no difference where there is one channel, but the kernels look at the strides.
         arranged = torch.empty(
             images.shape, dtype=images.dtype, device=images.device, memory_format=self._memory_format
@@ -143,6 +196,23 @@ class Target:
             logits = self.logits(images)
         return logits, found[FEATURES]
 
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the identity loss (n,) of logits (n, K): the attack's own, or what the adaptation has in its place."""
+        assert self._loss is not None, "an attack that searches by gradients names its loss"
+        return self._loss(logits, labels)
+
+    def identity(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return what the search lowers (n,), small where images are taken for their labels; costs what logits cost."""
+        return self.loss(self.logits(images), labels) + self._added(images)
+
+    def identity_and_features(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return that, and what the classification head gets, (n, d), of one forward pass."""
+        logits, features = self.logits_and_features(images)
+        return self.loss(logits, labels) + self._added(images), features
+
+    def _added(self, images: Tensor) -> Tensor | float:
+        return 0.0 if self._penalty is None else self._penalty(images)
+
     def labels(self, images: Tensor) -> Tensor:
         """Return the class int64 (n,) that each image is given; n queries."""
         with torch.no_grad():
@@ -159,16 +229,18 @@ class Target:
                 return (logits.argmax(dim=1) == labels).float()
             return _pick(logits, labels)
 
-    def confidence_and_gradient(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return p_y (n,) and its gradient by the images (n, C, H, W); n queries, n gradient calls.
+    def identity_and_gradient(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the identity loss (n,), its gradient by the images (n, C, H, W), and p_y (n,).
 
-        The network treats the images one by one (evaluation mode), so one backward pass serves all of them.
+        n queries, n gradient calls. The network treats the images one by one (evaluation mode), so one backward pass
+        serves all of them.
         """
         images = images.detach().requires_grad_()
-        confidence = _pick(self.logits(images), labels)
+        logits = self.logits(images)
+        losses = self.loss(logits, labels) + self._added(images)
         # Only the images' gradient: parameter gradients would cost a fifth more and be thrown away.
-        (gradient,) = torch.autograd.grad(confidence.sum(), images)
-        return confidence.detach(), gradient
+        (gradient,) = torch.autograd.grad(losses.sum(), images)
+        return losses.detach(), gradient, _pick(logits.detach(), labels)
 
     def digest(self) -> bytes:
         """A hash of the architecture and of all weights and buffers."""

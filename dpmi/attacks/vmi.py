@@ -13,7 +13,6 @@ from .base import Attack, Found, Task
 from .checks import at_least_one, check_rate, require
 from .priors import Gan, Prior, WganGP
 from .stages.distributions import DiagonalGaussian, Distribution, Flow, FullGaussian
-from .stages.objectives import cross_entropy
 from .stages.search import search
 from .target import Target
 
@@ -47,6 +46,7 @@ class Vmi(Attack):
 
     name: ClassVar[str] = "vmi"
     requires: ClassVar[frozenset[str]] = frozenset({"white_grad", "public_data", "generator"})
+    loss: ClassVar[str | None] = "cross-entropy"
 
     family: Family = "diagonal"
     iterations: int = 500
@@ -82,7 +82,7 @@ class Vmi(Attack):
             target,
             labels,
             position,
-            lambda images, labels: cross_entropy(target.logits(images), labels),
+            target.identity,
             torch.optim.Adam(position.parameters(), lr=self.learning_rate),
             iterations=self.iterations,
             progress=task.progress,

@@ -1,6 +1,8 @@
 """The classifiers of the papers, built by name, and what is where in them."""
 
+from dpmi.models.adaptation import Adaptation, Averaged, averaged, in_batches, matched
 from dpmi.models.anatomy import FEATURES, feature_size, head, layer, replace
+from dpmi.models.identity import IDENTITY_LOSSES, IdentityLoss
 from dpmi.models.latents import latents
 from dpmi.models.observe import evaluating, observe
 from dpmi.models.randomness import seeded
@@ -9,16 +11,23 @@ from dpmi.models.weights import check_source, load_weights
 
 __all__ = [
     "FEATURES",
+    "IDENTITY_LOSSES",
     "MODELS",
+    "Adaptation",
+    "Averaged",
+    "IdentityLoss",
+    "averaged",
     "build",
     "check_name",
     "check_source",
     "evaluating",
     "feature_size",
     "head",
+    "in_batches",
     "latents",
     "layer",
     "load_weights",
+    "matched",
     "names",
     "observe",
     "replace",

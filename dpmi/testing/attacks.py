@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dpmi.attacks import Attack, Budget, Knowledge, LabelsOnly, Reconstructions, get
 from dpmi.attacks.base import REQUIREMENTS
+from dpmi.models import IDENTITY_LOSSES, Adaptation, matched
 
 from .digits import SHAPE, classifier, digits
 
@@ -101,6 +102,7 @@ class AttackConformance:
         """In the words that a study knows."""
         assert attack.requires
         assert attack.requires <= REQUIREMENTS
+        assert (attack.loss in IDENTITY_LOSSES) == ("white_grad" in attack.requires)
 
     def test_survives_the_way_to_another_process(self, attack: Attack, case: AttackCase) -> None:
         """Trials run in worker processes, and the store finds finished ones by their settings."""
@@ -211,6 +213,23 @@ class AttackConformance:
         assert recons.queries - learnt.queries == sum(queries)
         assert recons.grad_calls - learnt.grad_calls == sum(gradients)
         assert (sum(gradients) > 0) == ("white_grad" in attack.requires)
+
+    def test_takes_a_loss_that_it_is_told(self, attack: Attack, target: nn.Module) -> None:
+        """From one who knows the target's defence; an attack that takes no gradient has no use for it."""
+        losses: list[str] = []
+
+        def told(logits: Tensor, labels: Tensor) -> Tensor:
+            losses.append("told")
+            return IDENTITY_LOSSES["logit"](logits, labels)
+
+        adaptation = matched("told", told)
+        assert attack.takes(adaptation) == ("white_grad" in attack.requires)
+        if attack.takes(adaptation):
+            _run(attack, target, torch.arange(2), adaptation=adaptation)
+            assert losses
+        else:
+            with pytest.raises(ValueError, match="'told' changes nothing"):
+                _run(attack, target, adaptation=adaptation)
 
     def test_stops_when_the_budget_is_spent(self, attack: Attack, target: nn.Module) -> None:
         """And returns what it has found until then."""
@@ -358,6 +377,7 @@ def _run(
     *,
     num_classes: int = 10,
     budget: Budget | None = None,
+    adaptation: Adaptation | None = None,
 ) -> Reconstructions:
     return attack.run(
         target,
@@ -366,6 +386,7 @@ def _run(
         generator=torch.Generator().manual_seed(seed),
         knowledge=_knowledge(attack, num_classes),
         budget=budget,
+        adaptation=adaptation,
     )
 
 

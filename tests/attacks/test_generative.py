@@ -12,6 +12,7 @@ from dpmi.attacks import Gmi, KedMi, Knowledge, LommaGmi, Target
 from dpmi.attacks.gmi import MOMENTUM
 from dpmi.attacks.ked_mi import realism
 from dpmi.attacks.priors import FeatureMoments, Gan, Generator, Surrogates, WganGP
+from dpmi.models.identity import logit
 
 SHAPE = (1, 2, 2)
 
@@ -108,7 +109,7 @@ def test_lomma_identity_is_its_definition(target: nn.Module, regularizer: str) -
     moments.mean, moments.std = torch.linspace(-1, 1, 6), torch.zeros(6)
     attack = LommaGmi(regularizer=regularizer, feature_weight=0.7)  # type: ignore[arg-type]
     known = Knowledge(torch.zeros(0, 1, 8, 8), (_gan(1), surrogates, moments))
-    found = attack.identity(Target(wide), known)(images, labels)
+    found = attack.identity(Target(wide, loss=logit), known)(images, labels)
     for row, label in enumerate(labels.tolist()):
         one = images[row : row + 1]
         logits = [float(model(one)[0, label]) for model in (wide, *surrogates)]
@@ -125,7 +126,7 @@ def test_lomma_draws_the_features_it_goes_for_anew(target: nn.Module) -> None:
     known = Knowledge(torch.zeros(0, 1, 8, 8), (_gan(1), surrogates, moments))
     images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 1])
     for regularizer, same in (("mean", True), ("sampled", False)):
-        cost = LommaGmi(regularizer=regularizer).identity(Target(wide), known)  # type: ignore[arg-type]
+        cost = LommaGmi(regularizer=regularizer).identity(Target(wide, loss=logit), known)  # type: ignore[arg-type]
         assert torch.equal(cost(images, labels), cost(images, labels)) == same
 
 

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from dpmi.attacks.checks import at_least_one, require
 from dpmi.attacks.stages.augment import Augmentation, augmentation
-from dpmi.attacks.stages.objectives import margin
 from dpmi.attacks.target import Target
+from dpmi.models.identity import margin
 
 from .base import Gan, ImageShape
 from .residual import ConditionalGenerator, ProjectionDiscriminator

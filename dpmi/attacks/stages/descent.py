@@ -25,8 +25,13 @@ class Path(Protocol):
     def penalty(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the cost adds to 1 - p_y, (n,), and its gradient with respect to the images."""
 
-    def finished(self, costs: Tensor) -> Tensor:
-        """Return bool (n,): whose stop rule fires at these costs (n,), those of the current images."""
+    def finished(self, costs: Tensor, doubts: Tensor) -> Tensor:
+        """Return bool (n,): whose stop rule fires.
+
+        Args:
+            costs: (n,), of the current images.
+            doubts: (n,), the same with 1 - p_y for the identity loss, whatever that is.
+        """
 
     def step(self, gradient: Tensor) -> None:
         """Move every row, given the gradient of its cost with respect to its image."""
@@ -38,7 +43,7 @@ class Path(Protocol):
 def descend(
     target: Target, labels: Tensor, path: Path, *, iterations: int, restarts: int, progress: Progress
 ) -> Found:
-    """Minimise 1 - p_y + penalty for every class and restart in one batch.
+    """Minimise identity loss + penalty for every class and restart in one batch.
 
     A row leaves the batch when its stop rule fires or when its cost or gradient is no longer finite; the best
     image it visited until then, the start included, is kept. Rows that left cost nothing more.
@@ -64,10 +69,10 @@ def descend(
         if not target.affords(queries=len(rows), grad_calls=len(rows)):
             break
         images = path.images()
-        confidence, ascent = target.confidence_and_gradient(images, row_labels[rows])
+        losses, of_losses, confidence = target.identity_and_gradient(images, row_labels[rows])
         added, gradient = path.penalty(images)
-        costs = 1 - confidence + added
-        gradient = gradient - ascent
+        costs = losses + added
+        gradient = gradient + of_losses
         # A comparison with NaN is false, so an image whose cost is not finite is never kept.
         better = costs < best_cost[rows]
         # Indexed assignment copies: `images` may be the very memory that the next step overwrites.
@@ -77,7 +82,7 @@ def descend(
         # A sum is finite only if every term is, and costs one pass less than asking each.
         finite = (costs + gradient.flatten(1).sum(dim=1)).isfinite()
         diverged[rows[~finite]] = True
-        going = finite & ~path.finished(costs)
+        going = finite & ~path.finished(costs, 1 - confidence + added)
         if not bool(going.all()):
             left = going.nonzero()[:, 0]
             path.keep(left)

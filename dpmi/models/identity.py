@@ -1,4 +1,4 @@
-"""What makes the target take an image for a class: identity losses, one value per image."""
+"""What makes a classifier take an image for a class: identity losses of its logits, one value per image."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ IdentityLoss = Callable[[Tensor, Tensor], Tensor]
 
 #: How far inside the unit ball the one-hot target of :func:`poincare` lies.
 _INSIDE = 1e-4
+
+
+def doubt(logits: Tensor, labels: Tensor) -> Tensor:
+    """1 - p_y [M. Fredrikson, S. Jha, T. Ristenpart, CCS 2015]; flat where the classifier is sure of another class."""
+    return 1 - _of(logits.softmax(dim=1), labels)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -55,6 +60,6 @@ def _of(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 IDENTITY_LOSSES = MappingProxyType(
-    {"cross-entropy": cross_entropy, "logit": logit, "margin": margin, "poincare": poincare}
+    {"doubt": doubt, "cross-entropy": cross_entropy, "logit": logit, "margin": margin, "poincare": poincare}
 )
 """Identity losses by name."""

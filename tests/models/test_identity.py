@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpmi.attacks.stages.objectives import IDENTITY_LOSSES, cross_entropy, logit, margin, poincare
+from dpmi.models.identity import IDENTITY_LOSSES, cross_entropy, doubt, logit, margin, poincare
 
 
 @pytest.fixture
@@ -27,6 +27,7 @@ def test_against_brute_force(logits: Tensor) -> None:
         v[label] = 1 - 1e-4
         apart = 2 * ((u - v) ** 2).sum() / ((1 - (u**2).sum()) * (1 - (v**2).sum()))
         expected = {
+            "doubt": 1 - np.exp(own) / np.exp(values).sum(),
             "cross-entropy": math.log(np.exp(values).sum()) - own,
             "logit": -own,
             "margin": others.max() - own,
@@ -39,7 +40,7 @@ def test_against_brute_force(logits: Tensor) -> None:
 
 def test_each_is_smaller_the_surer_the_target_is(logits: Tensor) -> None:
     surer = logits.scatter_add(1, LABELS[:, None], torch.full((6, 1), 10.0, dtype=torch.float64))
-    for loss in (cross_entropy, logit, margin, poincare):
+    for loss in (doubt, cross_entropy, logit, margin, poincare):
         assert (loss(surer, LABELS) < loss(logits, LABELS)).all()
 
 
