@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from dpmi.data import ImageSet
+from dpmi.models import Adaptation, averaged
 from dpmi.privacy import Account
 
 from .objective import Batch, Objective
@@ -198,6 +199,13 @@ class Defense:
             records, sampler=BatchSampler(shuffled, setup.batch_size, drop_last=False), batch_size=None
         )
         return Session(module=setup.module, optimizer=setup.optimizer, loader=loader)
+
+    def adaptations(self) -> tuple[Adaptation, ...]:
+        """How an attacker who knows the defence searches, each a way to get around what it hides.
+
+        What does not hide anything, like noise in the weights, needs none.
+        """
+        return (averaged(),) if self.stochastic_forward else ()
 
     def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:
         """Numbers that show whether the defence took hold, for the record of a trained model.

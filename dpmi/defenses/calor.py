@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import OrderedDict
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -18,10 +20,10 @@ from torch.nn import functional as F
 
 from accountants import checks
 from dpmi.data import ImageSet
-from dpmi.models import feature_size
+from dpmi.models import Adaptation, feature_size, in_batches, replace
 
 from .base import Defense
-from .new_head import NewHead, replace_head
+from .new_head import NewHead, replace_head, whole_head
 from .objective import Batch
 
 #: Records on which a trained model is measured.
@@ -132,6 +134,20 @@ class CALoR(Defense):
         log_confidence = -F.cross_entropy(batch.logits, batch.labels, reduction="none")
         return self.loss_scale * (self.loss_exponent * log_confidence).exp() * log_confidence
 
+    def adaptations(self) -> tuple[Adaptation, ...]:
+        """The head without its Tanh, a linear head in its place, and the confidence that training aimed at."""
+        found = []
+        if self.bounded:
+            found.append(Adaptation(name="no Tanh", stand_in=_without_tanh))
+        if self.rank is not None:
+            found.append(Adaptation(name="linear head", stand_in=_with_linear_head, learns=True))
+        if self.adapted:
+            aim = math.exp(-1 / self.loss_exponent)
+            found.append(
+                Adaptation(name="matched confidence", loss=partial(distance_from_confidence, aim=aim))
+            )
+        return tuple(found)
+
     def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:
         """Mean confidence on private images, which adaptation brings towards exp(-1 / b)."""
         generator = torch.Generator().manual_seed(seed)
@@ -139,6 +155,45 @@ class CALoR(Defense):
         with torch.no_grad():
             losses = F.cross_entropy(model(data.images[chosen]), data.labels[chosen], reduction="none")
         return {"private_confidence": float((-losses).exp().mean())}
+
+
+def distance_from_confidence(logits: Tensor, labels: Tensor, *, aim: float) -> Tensor:
+    """Cross-entropy (n,) of p_y to a coin that falls on the label with probability ``aim``; least where p_y is that.
+
+    The confidence adaptation loss has its minimum there too, but no gradient far from it.
+
+    >>> logits = torch.tensor([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]])
+    >>> distance_from_confidence(logits, torch.tensor([1, 1, 1]), aim=torch.tensor(2.0).sigmoid().item()).argmin()
+    tensor(1)
+    """
+    surprise = -logits.log_softmax(dim=1)
+    of_label = surprise.gather(1, labels[:, None])[:, 0]
+    of_others = -(-surprise).scatter(1, labels[:, None], -math.inf).logsumexp(dim=1)
+    return aim * of_label + (1 - aim) * of_others
+
+
+def _without_tanh(model: nn.Module, public: Tensor) -> nn.Module:
+    """A copy whose compressed head lets numbers through unbounded: their order and signs are the same."""
+    copy = deepcopy(model)
+    for module in copy.modules():
+        if isinstance(module, CompressedHead):
+            module.tanh = nn.Identity()
+    return copy
+
+
+def _with_linear_head(model: nn.Module, public: Tensor) -> nn.Module:
+    """A copy with the linear head on the same features that is nearest to the model's logits on public images."""
+    trunk = deepcopy(model)
+    replace(trunk, whole_head(trunk), nn.Identity())
+    features, logits = (in_batches(ask, public).flatten(1).double().cpu() for ask in (trunk, model))
+    inputs = torch.cat([features, torch.ones(len(features), 1, dtype=torch.float64)], dim=1)
+    # A feature that is 0 for all public images makes this singular; gelsd then takes the solution of least norm.
+    solution = torch.linalg.lstsq(inputs, logits, driver="gelsd").solution
+    linear = nn.Linear(features.shape[1], logits.shape[1])
+    with torch.no_grad():
+        linear.weight.copy_(solution[:-1].T)
+        linear.bias.copy_(solution[-1])
+    return nn.Sequential(trunk, linear.to(public.device))
 
 
 def _is_built(model: nn.Module) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 from torch import Tensor, nn
 
 from dpmi.data import ImageSet
+from dpmi.models import Adaptation
 from dpmi.plugins import PluginError
 
 from .base import Defense, Session, Setup
@@ -201,6 +202,11 @@ class Composition(Defense):
         """By the private part."""
         private = self.private
         return super().privatize(setup) if private is None else private.privatize(setup)
+
+    def adaptations(self) -> tuple[Adaptation, ...]:
+        """Those of all parts; the same one once."""
+        found = {adaptation.name: adaptation for part in self.parts for adaptation in part.adaptations()}
+        return tuple(found.values())
 
     def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:
         """Numbers of all parts."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from accountants import checks
+from dpmi.models import IDENTITY_LOSSES, Adaptation, matched
 
 from .base import Defense
 from .objective import Batch
@@ -69,6 +70,14 @@ class LabelSmoothing(Defense):
         surprise = -F.log_softmax(batch.logits, dim=1)
         of_label = surprise.gather(1, batch.labels[:, None])[:, 0]
         return (1 - smoothing) * of_label + smoothing * surprise.mean(dim=1)
+
+    def adaptations(self) -> tuple[Adaptation, ...]:
+        """Losses that do not vanish where the model is sure, which smoothing below 0 makes it."""
+        if self.alpha > 0:
+            return ()
+        return tuple(
+            matched(f"{name} loss", IDENTITY_LOSSES[name]) for name in ("logit", "poincare", "margin")
+        )
 
     def remarks(self) -> tuple[str, ...]:
         """Ordinary smoothing is no defence."""

@@ -8,6 +8,7 @@ K. Murphy, "Deep Variational Information Bottleneck", ICLR 2017.
 from __future__ import annotations
 
 from collections import OrderedDict
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from accountants import checks
 from dpmi.data import ImageSet
-from dpmi.models import feature_size, observe
+from dpmi.models import Adaptation, feature_size, observe
 
 from .base import Defense
 from .new_head import NewHead, replace_head
@@ -140,6 +141,12 @@ class MID(Defense):
         (gaussian,) = (latent for name, latent in batch.latents.items() if name.endswith(_GAUSSIAN))
         return self.beta * divergence(gaussian).mean()
 
+    def adaptations(self) -> tuple[Adaptation, ...]:
+        """The mean over its noise, and no noise at all; none where the released model draws none."""
+        if self.evaluation == "mean":
+            return ()
+        return (*super().adaptations(), Adaptation(name="mean forward", stand_in=without_noise))
+
     def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:
         """Nats that pass the bottleneck, and the mean standard deviation of its noise."""
         generator = torch.Generator().manual_seed(seed)
@@ -166,6 +173,15 @@ def divergence(gaussian: Tensor) -> Tensor:
     """
     mean, std = gaussian.unbind(dim=1)
     return -0.5 * (1 + 2 * std.log() - mean.square() - std.square()).sum(dim=1)
+
+
+def without_noise(model: nn.Module, public: Tensor) -> nn.Module:
+    """A copy whose bottlenecks return their means."""
+    copy = deepcopy(model)
+    for module in copy.modules():
+        if isinstance(module, VariationalBottleneck):
+            module.evaluation = "mean"
+    return copy
 
 
 def _is_built(model: nn.Module) -> bool:

@@ -9,21 +9,26 @@ from __future__ import annotations
 import dataclasses
 import math
 from bisect import bisect_left
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import accumulate, takewhile
 from typing import ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from accountants import checks
 from dpmi.data import ImageSet
-from dpmi.models import head, layer, replace
+from dpmi.models import Adaptation, head, in_batches, layer, observe, replace
 
 from .base import Defense, Progress
 from .new_head import replace_head, whole_head
 from .none import NoDefense
 from .training import Recipe, train
+
+#: Of what :meth:`Transfer.adaptations` adds to the identity loss.
+EARLY_WEIGHT = 0.1
 
 _AMOUNTS = ("frozen_fraction", "frozen_parameters", "frozen_through")
 
@@ -148,6 +153,30 @@ class Transfer(Defense):
                 f"{held[-1]} parameters in {len(trunk)} layers; freeze fewer, or take a deeper model"
             )
         return tuple(trunk[:end])
+
+    def adaptations(self) -> tuple[Adaptation, ...]:
+        """Keeps what the frozen layers see as it is for public images, which is all that these layers were taught."""
+        if 0 in (self.frozen_fraction, self.frozen_parameters):
+            return ()
+        return (Adaptation(name="early layers", penalty=self._early_layers, asks=2, learns=True),)
+
+    def _early_layers(self, model: nn.Module, public: Tensor) -> Callable[[Tensor], Tensor]:
+        """How far the last frozen layer's means and deviations of channels are from those of public images.
+
+        In units of the standard deviation among public images; the mean of squares, times :data:`EARLY_WEIGHT`.
+        """
+        layers = dict(model.named_modules())
+        last = [name for name in self.frozen(model) if name in layers][-1]
+
+        def moments(images: Tensor) -> Tensor:
+            with observe(model, [last]) as found:
+                model(images)
+            of_channels = found[last].flatten(2) if found[last].ndim > 2 else found[last][:, None]
+            return torch.cat([of_channels.mean(dim=2), of_channels.std(dim=2)], dim=1)
+
+        usual = in_batches(moments, public)
+        mean, std = usual.mean(dim=0), usual.std(dim=0).clamp_min(1e-6)
+        return lambda images: EARLY_WEIGHT * ((moments(images) - mean) / std).square().mean(dim=1)
 
     def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:
         """The number of parameters that private images have trained, |theta_C| of [TL-DMI]."""
