@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpmi.attacks import Attack
 from dpmi.defenses import Defense, Recipe
+from dpmi.models import Adaptation
 
 if TYPE_CHECKING:
     from .spec import BudgetSpec, DataSpec, EvaluatorSpec
@@ -36,6 +37,7 @@ class Job:
     attack_labels: tuple[str, ...]
     evaluator: EvaluatorSpec | None = None
     budget: BudgetSpec | None = None
+    adaptive: bool = False
 
     @cached_property
     def key(self) -> str:
@@ -53,17 +55,20 @@ class Job:
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """One per attack."""
+        """One per attack, each followed by those of an attacker who knows the defence, if the study has such."""
+        ways = (None, *(self.defense.adaptations() if self.adaptive else ()))
         return tuple(
-            Trial(job=self, attack=attack, attack_label=label)
+            Trial(job=self, attack=attack, attack_label=label, adaptation=way)
             for attack, label in zip(self.attacks, self.attack_labels, strict=True)
+            for way in ways
+            if way is None or attack.takes(way)
         )
 
     @property
     def stages(self) -> int:
         """Parts that progress tells apart: training, the evaluator's if there is one, each attack and its priors."""
-        attacks = sum(2 if attack.priors() else 1 for attack in self.attacks)
-        return 1 + (self.evaluator is not None) + attacks
+        priors = sum(bool(attack.priors()) for attack in self.attacks)
+        return 1 + (self.evaluator is not None) + priors + len(self.trials)
 
     @property
     def label(self) -> str:
@@ -78,30 +83,54 @@ class Trial:
     job: Job
     attack: Attack
     attack_label: str
+    adaptation: Adaptation | None = None
+    """What an attacker who knows the defence does besides."""
 
     @cached_property
     def key(self) -> str:
         """Content hash of everything that the trial depends on: the name of its folder."""
         # Trials of studies from before there were evaluators and budgets keep their keys.
         found = {"evaluator": self.job.evaluator, "budget": self.job.budget}
-        besides = {name: spec.model_dump() for name, spec in found.items() if spec is not None}
+        besides: dict[str, Any] = {
+            name: spec.model_dump() for name, spec in found.items() if spec is not None
+        }
+        if self.adaptation is not None:
+            besides["adaptation"] = self.adaptation.name
         return _hash(job=self.job.key, attack=settings_of(self.attack), **besides)
 
     @property
     def label(self) -> str:
         """For progress and error messages."""
-        return f"{self.attack_label} on {self.job.label}"
+        return f"{self.what} on {self.job.label}"
+
+    @property
+    def what(self) -> str:
+        """The attack, and how it is adapted."""
+        return (
+            self.attack_label if self.adaptation is None else f"{self.attack_label}, {self.adaptation.name}"
+        )
 
 
 def told_apart(plugins: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[str, ...]:
     """The label of each, followed by the settings that differ among those with the same label."""
 
+    flat = [(label, dict(_flattened(settings))) for label, settings in plugins]
+
     def differing(label: str, settings: Mapping[str, Any]) -> Iterator[str]:
         for key, value in settings.items():
-            if any(other.get(key) != value for name, other in plugins if name == label):
+            if any(other.get(key) != value for name, other in flat if name == label):
                 yield f"{key.replace('_', ' ')} {f'{value:g}' if isinstance(value, float) else value}"
 
-    return tuple(", ".join([label, *differing(label, settings)]) for label, settings in plugins)
+    return tuple(", ".join([label, *differing(label, settings)]) for label, settings in flat)
+
+
+def _flattened(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Settings of a plug-in inside a plug-in, such as an attack's prior, by the names of both."""
+    for key, value in settings.items():
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            yield from ((f"{key} {f.name}", getattr(value, f.name)) for f in dataclasses.fields(value))
+        else:
+            yield key, value
 
 
 def settings_of(plugin: Defense | Attack) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def layer_information(
                 {
                     "trial": trial.key,
                     "label": job.setting,
-                    "attack": trial.attack_label,
+                    "attack": trial.what,
                     "seed": job.seed,
                     "layer": layer,
                     "kind": type(modules.get(layer, parameters.get(layer))).__name__,

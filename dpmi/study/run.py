@@ -164,7 +164,8 @@ def gather(spec: StudySpec, store: Store) -> Results:
         found = {f"diagnostic_{name}": value for name, value in model.pop("diagnostics").items()}
         model["remarks"] = "; ".join(model["remarks"])
         means = table.drop(columns=["trial", "class_index", "class_name"]).mean()
-        names = {"label": trial.job.setting, "attack": trial.attack_label}
+        adaptation = "" if trial.adaptation is None else trial.adaptation.name
+        names = {"label": trial.job.setting, "attack": trial.attack_label, "adaptation": adaptation}
         rows.append({"trial": trial.key, **model, **found, **record, **names, **means})
     per_class = pd.concat(classes, ignore_index=True) if classes else pd.DataFrame()
     results = Results(

@@ -92,8 +92,9 @@ class StudySpec(_Strict):
     In the table of a defence or an attack, a list of values is a sweep: one trial for each. ``training``
     inside a defence's table overrides the study's. ``weights`` is what training starts from, as in
     :func:`dpmi.models.load_weights`: "torchvision", or a file, by its absolute path if other machines compute too;
-    who puts other weights into the file starts a new study. ``matched_on`` says by what the strengths were chosen, if
-    :mod:`dpmi.study.match` chose them; it is shown, and changes nothing that is computed.
+    who puts other weights into the file starts a new study. ``adaptive`` repeats every attack on a defended model with
+    each of :meth:`dpmi.defenses.Defense.adaptations` that changes something for it. ``matched_on`` says by what the
+    strengths were chosen, if :mod:`dpmi.study.match` chose them; it is shown, and changes nothing that is computed.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -106,6 +107,7 @@ class StudySpec(_Strict):
     attacks: Annotated[tuple[dict[str, Any], ...], _AtLeastOne]
     evaluator: EvaluatorSpec | None = None
     budget: BudgetSpec | None = None
+    adaptive: bool = False
     matched_on: Annotated[str, Field(pattern=r"^(accuracy|epsilon) [0-9][0-9.e+-]*$")] | None = None
 
     @cached_property
@@ -128,6 +130,7 @@ class StudySpec(_Strict):
                 attack_labels=attack_labels,
                 evaluator=self.evaluator,
                 budget=self.budget,
+                adaptive=self.adaptive,
             )
             for (defense, recipe), setting in zip(plugins, settings, strict=True)
             for seed in self.seeds

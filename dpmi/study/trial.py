@@ -95,7 +95,7 @@ def run_job(job: Job, store: Store, *, baselines: Baselines, root: str | None, p
             store.save_trial(trial.key, recons.images[_surest(recons)].numpy(), record)
         if trial.attack.priors():
             progress(_of_prior(trial), 1, 1)
-        progress(trial.attack_label, 1, 1)
+        progress(trial.what, 1, 1)
 
 
 def untrained_model(job: Job, split: Split) -> nn.Module:
@@ -157,7 +157,8 @@ def _attack(
         generator=torch.Generator().manual_seed(trial.job.seed),
         knowledge=knowledge,
         budget=None if budget is None else Budget(**budget.model_dump()),
-        progress=partial(progress, trial.attack_label),
+        adaptation=trial.adaptation,
+        progress=partial(progress, trial.what),
     )
     return recons, time.perf_counter() - started
 

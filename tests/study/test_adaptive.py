@@ -1,0 +1,73 @@
+"""Studies whose attacker knows the defences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dpmi.report import strongest, write
+from dpmi.study import parse
+
+from .conftest import JUDGED, TINY, comparable, run_study
+
+DEFENDED = '[[defenses]]\nname = "mid"\nbeta = 0.01\n\n[[defenses]]\nname = "calor"\nrank = 4\n\n'
+KNOWN = (
+    JUDGED.replace('model = "softmax"', 'model = "cnn-small"\nadaptive = true')
+    .replace("learning_rate = 0.5\n", "learning_rate = 0.05\n")
+    .replace("seeds = [0, 1]", "seeds = [0]")
+    .replace("[[attacks]]", DEFENDED + "[[attacks]]", 1)
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory):
+    return run_study(KNOWN, tmp_path_factory.mktemp("adaptive"))
+
+
+def test_every_adaptation_is_a_trial_of_its_own() -> None:
+    spec, unaware = parse(KNOWN), parse(KNOWN.replace("adaptive = true", ""))
+    adapted = {trial.key for trial in spec.trials if trial.adaptation is not None}
+    # Of two attacks; two adaptations of mid, three of calor, none of no defence.
+    assert len(adapted) == 2 * (2 + 3)
+    assert {trial.key for trial in spec.trials} - adapted == {trial.key for trial in unaware.trials}
+    (job,) = (job for job in spec.jobs if job.defense.name == "mid" and job.seed == 0)
+    assert [trial.what for trial in job.trials] == [
+        f"{attack}{way}"
+        for attack in ("enhanced", "gmi")
+        for way in ("", ", averaged noise", ", mean forward")
+    ]
+
+
+def test_a_study_whose_defences_hide_nothing_is_the_same() -> None:
+    told = TINY.replace('model = "softmax"', 'model = "softmax"\nadaptive = true')
+    assert [trial.key for trial in parse(told).trials] == [trial.key for trial in parse(TINY).trials]
+
+
+def test_trials_say_what_the_attacker_knew(finished) -> None:
+    _, results = finished
+    assert len(results.trials) == results.planned == 2 * (1 + 3 + 4)
+    ways = results.trials.groupby("defense")["adaptation"].unique().map(set)
+    assert ways["none"] == {""}
+    assert ways["mid"] == {"", "averaged noise", "mean forward"}
+    assert ways["calor"] == {"", "no Tanh", "linear head", "matched confidence"}
+    mid = results.trials[(results.trials["defense"] == "mid") & (results.trials["attack"] == "enhanced")]
+    calls = mid.groupby("adaptation")["grad_calls"].first()
+    assert calls["averaged noise"] == 8 * calls[""] == 8 * calls["mean forward"]
+
+
+def test_report_shows_what_is_left_of_each_defence(finished, tmp_path: Path) -> None:
+    _, results = finished
+    write(results, tmp_path)
+    text = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert "Gain, adapted ones included" in text
+    assert len(strongest.adapted(results)) == 2 * (2 + 3)
+    assert list(strongest.survival(results)["adaptations"]) == [2 * 2, 2 * 3]
+
+
+def test_a_resumed_study_is_the_uninterrupted_one(finished, tmp_path: Path) -> None:
+    _, results = finished
+    unaware = run_study(KNOWN.replace("adaptive = true", ""), tmp_path)[0]
+    (unaware.root / "study.toml").write_text(KNOWN, encoding="utf-8")
+    _, again = run_study(KNOWN, tmp_path)
+    assert comparable(again.trials).equals(comparable(results.trials))
