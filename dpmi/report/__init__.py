@@ -26,6 +26,7 @@ from dpmi.report import (
     pairs,
     reconstructions,
     side_effects,
+    strongest,
     tables,
     tradeoff,
     words,
@@ -43,6 +44,7 @@ def write(results: Results, directory: Path) -> Path:
     trial, and for one that mixes data sets, models or kinds of distance, whose numbers have no common axis.
     """
     _check(results)
+    everything, results = results, strongest.with_strongest(results)
     summary = tables.summary(results)
     correlations = tables.correlations(results.trials)
     kind = results.trials["distance_kind"].iloc[0]
@@ -51,6 +53,7 @@ def write(results: Results, directory: Path) -> Path:
     shown = {
         "outcomes": cells.outcomes(summary, kind),
         **({"judged": cells.judged(summary, _evaluator(results))} if tables.judged(results) else {}),
+        **(_adaptive(everything) if strongest.is_adaptive(everything) else {}),
         "baselines": cells.baselines(summary, kind),
         "any_attack": cells.any_attack(summary, bounds.bounds(results.trials)),
         "correlations": cells.correlations(correlations),
@@ -107,6 +110,15 @@ def write_side_effects(table: pd.DataFrame, name: str, directory: Path) -> Path:
     page = directory / "side_effects.md"
     _replace(page, ("\n\n".join([f"# {markdown.escape(title)}", picture, *shown]) + "\n").encode())
     return page
+
+
+def _adaptive(results: Results) -> dict[str, cells.Table]:
+    """What is left of every defence where the attacker knows it, and what each adaptation adds."""
+    share = tables.judged(results)
+    return {
+        "survival": cells.survival(strongest.survival(results), share=share),
+        "adapted": cells.adapted(strongest.adapted(results), share=share),
+    }
 
 
 def _evaluator(results: Results) -> str:

@@ -19,6 +19,39 @@ from dpmi.report.words import Claim
 SIGNIFICANCE = 0.05
 
 
+class Judged(NamedTuple):
+    """By what a defence is judged: where the study has an evaluator by what that recognises, else by the distance."""
+
+    column: str
+    name: str
+    safer: int
+    """+1 where more is safer, -1 where less is."""
+
+    @property
+    def share(self) -> bool:
+        """Whether it is in [0, 1]."""
+        return self.column != "distance"
+
+    @property
+    def move(self) -> str:
+        """What a defence does that protects."""
+        return f"{'raise' if self.safer > 0 else 'lower'} the {self.name}"
+
+    @property
+    def moved(self) -> str:
+        """What a defence did that protects."""
+        return f"{'raised' if self.safer > 0 else 'lowered'} the {self.name}"
+
+    @property
+    def moved_back(self) -> str:
+        """What a defence did that exposes."""
+        return f"{'lowered' if self.safer > 0 else 'raised'} it"
+
+
+DISTANCE = Judged("distance", "MIA distance", 1)
+RECOGNISED = Judged("attack_accuracy", "attack accuracy", -1)
+
+
 class Finding(NamedTuple):
     """What the study says about one attack."""
 
@@ -39,6 +72,7 @@ def findings(
         distance_kind: a key of ``words.DISTANCES``.
     """
     found = []
+    by = RECOGNISED if RECOGNISED.column in summary else DISTANCE
     for attack, rows in summary.groupby("attack", sort=False):
         trends = rows_of(correlations[correlations["attack"] == attack])
         points = [sentence for trend in trends if (sentence := _trend(trend))]
@@ -51,26 +85,26 @@ def findings(
         paired = differences[
             (differences["attack"] == attack) & (differences["reference"] == undefended.label)
         ]
-        points = [_defence(str(name), mine, undefended, paired) for name, mine in defenses.items()] + points
-        verdict = _verdict(str(attack), {str(name): mine for name, mine in defenses.items()}, undefended)
-        found.append(Finding(verdict, _undefended(undefended, distance_kind), points))
+        points = [
+            _defence(str(name), mine, undefended, paired, by) for name, mine in defenses.items()
+        ] + points
+        verdict = _verdict(str(attack), {str(name): mine for name, mine in defenses.items()}, undefended, by)
+        found.append(Finding(verdict, _undefended(undefended, distance_kind, by), points))
     return found
 
 
-def _verdict(attack: str, defenses: dict[str, pd.DataFrame], undefended: Any) -> str:
-    raised: list[str] = []
-    not_raised: list[str] = []
+def _verdict(attack: str, defenses: dict[str, pd.DataFrame], undefended: Any, by: Judged) -> str:
+    protects: list[str] = []
+    does_not: list[str] = []
     unknown: list[str] = []
     for name, rows in defenses.items():
-        signs = [difference(row, undefended, "distance") for row in rows_of(rows)]
-        (raised if 1 in signs else unknown if None in signs else not_raised).append(name)
+        signs = [difference(row, undefended, by.column) for row in rows_of(rows)]
+        (protects if by.safer in signs else unknown if None in signs else does_not).append(name)
     clauses = []
-    if raised:
-        clauses.append(f"{_listed(raised)} clearly raised the MIA distance")
-    if not_raised:
-        clauses.append(
-            f"{_listed(not_raised)} did not" + ("" if raised else " clearly raise the MIA distance")
-        )
+    if protects:
+        clauses.append(f"{_listed(protects)} clearly {by.moved}")
+    if does_not:
+        clauses.append(f"{_listed(does_not)} did not" + ("" if protects else f" clearly {by.move}"))
     if unknown:
         clauses.append(f"too few seeds for a verdict on {_listed(unknown)}")
     return f"Against {attack}: {'; '.join(clauses) or 'no defended model is finished'}."
@@ -99,14 +133,19 @@ _VERDICTS = {1: ", clearly higher", -1: ", clearly lower", 0: ", not clearly dif
 
 
 def _against(row: Any, reference: Any, measure: str) -> str:
-    share = measure == "test_accuracy"
+    share = measure != DISTANCE.column
     text = f"{measured(row, measure, share=share)} against {measured(reference, measure, share=share)}"
     return text + _VERDICTS[difference(row, reference, measure)]
 
 
-def _undefended(row: Any, distance_kind: str) -> str:
-    text = (
-        f"On the undefended model ({measured(row, 'test_accuracy', share=True)} test accuracy) it ends "
+def _undefended(row: Any, distance_kind: str, by: Judged) -> str:
+    text = f"On the undefended model ({measured(row, 'test_accuracy', share=True)} test accuracy) "
+    if by is RECOGNISED:
+        text += (
+            f"the evaluator recognises the class in {measured(row, by.column, share=True)} of the images; "
+        )
+    text += (
+        "it ends "
         f"{measured(row, 'distance')} from the nearest private image of the class "
         f"({words.DISTANCES[distance_kind]}); a blank image is {words.number(row.distance_blank)} away. "
         f"Its advantage over images made without the model is {measured(row, 'advantage')}."
@@ -114,34 +153,36 @@ def _undefended(row: Any, distance_kind: str) -> str:
     if row.advantage_low <= 0 or row.advantage <= 0:
         text += " That is not clearly above 0, so this attack says little about a defence."
     if row.seeds == 1:
-        text += " One seed gives no interval over seeds, so no difference in distance is called clear."
+        text += f" One seed gives no interval over seeds, so no difference in {by.name} is called clear."
     return text
 
 
-def _defence(defense: str, rows: pd.DataFrame, undefended: Any, paired: pd.DataFrame) -> str:
-    """The most accurate strength among those that clearly raise the distance, or that none does."""
+def _defence(defense: str, rows: pd.DataFrame, undefended: Any, paired: pd.DataFrame, by: Judged) -> str:
+    """The most accurate strength among those that clearly protect, or that none does."""
     settings = list(rows_of(rows))
-    verdicts = [difference(row, undefended, "distance") for row in settings]
-    raising = [row for row, verdict in zip(settings, verdicts, strict=True) if verdict == 1]
-    if raising:
-        row = max(raising, key=lambda row: row.test_accuracy)
+    verdicts = [difference(row, undefended, by.column) for row in settings]
+    protecting = [row for row, verdict in zip(settings, verdicts, strict=True) if verdict == by.safer]
+    if protecting:
+        row = max(protecting, key=lambda row: row.test_accuracy)
         change = next(rows_of(paired[paired["label"] == row.label]))
         return (
-            f"Of {_strengths(len(settings))} of {defense}, {len(raising)} clearly raised the distance; "
+            f"Of {_strengths(len(settings))} of {defense}, {len(protecting)} clearly {by.moved}; "
             f"the most accurate of these is {row.label}{_epsilon(row)}: "
-            f"distance {_against(row, undefended, 'distance')}, paired difference {measured(change, 'distance')}; "
+            f"{by.name} {_against(row, undefended, by.column)}, paired difference "
+            f"{measured(change, by.column, share=by.share).replace('-', '−')}; "
             # The bootstrap is too narrow for few seeds, so the advantage is stated and not judged.
             f"advantage {measured(row, 'advantage')} against {measured(undefended, 'advantage')}; "
             f"test accuracy {_against(row, undefended, 'test_accuracy')}."
         )
-    nearest, farthest = rows["distance"].min(), rows["distance"].max()
+    text = words.percent if by.share else words.number
+    least, most = text(rows[by.column].min()), text(rows[by.column].max())
     worst, best = rows["test_accuracy"].min(), rows["test_accuracy"].max()
-    lowered = verdicts.count(-1)
+    exposed = verdicts.count(-by.safer)
     return (
         f"{_strengths(len(settings)).capitalize()} of {defense}{_range(rows)}: "
-        f"{'' if None in verdicts else 'none clearly raised the distance, '}"
-        f"{f'{lowered} clearly lowered it, ' if lowered else ''}"
-        f"distance {_span(words.number(nearest), words.number(farthest))}, "
+        f"{'' if None in verdicts else f'none clearly {by.moved}, '}"
+        f"{f'{exposed} clearly {by.moved_back}, ' if exposed else ''}"
+        f"{by.name} {_span(least, most)}, "
         f"test accuracy {_span(words.percent(worst), words.percent(best))}."
     )
 

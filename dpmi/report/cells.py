@@ -248,6 +248,83 @@ def differences(table: pd.DataFrame, matched_on: str | None) -> Table:
     )
 
 
+def survival(table: pd.DataFrame, *, share: bool) -> Table:
+    """How much of a defence's gain is left where the attacker knows the defence.
+
+    Args:
+        table: of :func:`dpmi.report.strongest.survival`.
+        share: whether it is in attack accuracy; else in distance.
+    """
+    rows = [
+        (
+            f"{row.label} against {row.reference}",
+            f"{row.seeds}",
+            measured(row, "gain", share=share).replace("-", "−"),
+            f"{row.adaptations}",
+            measured(row, "gain_adaptive", share=share).replace("-", "−"),
+            _survives(row),
+        )
+        for row in rows_of(table)
+    ]
+    return Table(
+        "What a defence gains: how much "
+        + ("attack accuracy the strongest attack loses" if share else "farther the strongest attack ends")
+        + " to it. First against the attacks that do not know it, then against these and the adapted ones.",
+        (
+            "Defence",
+            "Seeds",
+            "Gain, attacks unaware of it",
+            "Adapted attacks",
+            "Gain, adapted ones included",
+            "Survives",
+        ),
+        rows,
+        (
+            "Strongest: of every class what the best of all attacks found. 95 % intervals of a paired t-test over "
+            "seeds. A gain that is not clearly above 0 leaves nothing to survive. The undefended model is attacked as "
+            "often as there are attacks, a defended one once more for every adaptation, so that the last gain is if "
+            "anything too small.",
+        ),
+    )
+
+
+def _survives(row: Any) -> str:
+    if math.isnan(row.gain_low):
+        return "unknown: one seed"
+    if math.isnan(row.survives):
+        return "no clear gain"
+    return words.percent(row.survives).replace("-", "−")
+
+
+def adapted(table: pd.DataFrame, *, share: bool) -> Table:
+    """What knowing the defence adds to each attack.
+
+    Args:
+        table: of :func:`dpmi.report.strongest.adapted`.
+        share: whether it is in attack accuracy; else in distance.
+    """
+    number = words.percent if share else words.number
+    rows = [
+        (
+            row.label,
+            row.attack,
+            row.adaptation,
+            f"{row.seeds}",
+            number(row.plain),
+            number(row.known),
+            measured(row, "added", share=share).replace("-", "−"),
+        )
+        for row in rows_of(table)
+    ]
+    measure = "attack accuracy" if share else "MIA distance"
+    return Table(
+        f"Attacks that know the defence, against the same attacks unaware of it: {measure}, with the 95 % interval of "
+        "a paired t-test over seeds.",
+        ("Model", "Attack", "Adaptation", "Seeds", "Unaware", "Adapted", "Difference"),
+        rows,
+    )
+
+
 def _signed(row: Any, measure: str) -> str:
     return measured(row, measure, share=True).replace("-", "−")
 

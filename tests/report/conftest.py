@@ -85,6 +85,7 @@ def make_results(
                         "strength": strength,
                         "strength_name": "" if math.isnan(strength) else "noise_multiplier",
                         "attack": attack,
+                        "adaptation": "",
                         "seed": seed,
                         "unit": unit,
                         "adjacency": "replace" if private else "none",

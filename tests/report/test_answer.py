@@ -25,9 +25,9 @@ def test_a_defence_is_credited_only_where_intervals_are_apart(results: Results):
         finding.verdict == "Against mi-face: subclass-dp clearly raised the MIA distance; record-dp did not."
     )
     record, subclass = finding.points[:2]
-    assert "none clearly raised the distance" in record
+    assert "none clearly raised the MIA distance" in record
     assert "epsilon 1.02 to 9.84 for one record (replace-one, delta = 1e-5, tight)" in record
-    assert "Of 3 strengths of subclass-dp, 3 clearly raised the distance" in subclass
+    assert "Of 3 strengths of subclass-dp, 3 clearly raised the MIA distance" in subclass
     assert "epsilon 15.93 for one subclass (replace-one, delta = 1e-3, tight)" in subclass
 
 

@@ -1,0 +1,179 @@
+"""The strongest attack: of every class what the best of all attacks on its model found, adapted ones included.
+
+A defence is as good as the attack that hurts it most. Like the worst case over an ensemble of adversarial attacks
+[F. Croce, M. Hein, ICML 2020], the choice is made with the measure that is reported, so it is a statement about the
+defence, and no attack that somebody could run: an attacker does not know which of the attacks found most.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dpmi.metrics import paired_difference
+from dpmi.report.tables import judged
+from dpmi.study.results import Results
+
+NAME = "strongest"
+MODEL = ["label", "seed"]
+_SUMS = ["queries", "grad_calls", "attack_seconds"]
+
+
+def is_adaptive(results: Results) -> bool:
+    """Whether any attack knew the defence."""
+    return bool((results.trials["adaptation"] != "").any())
+
+
+def with_strongest(results: Results) -> Results:
+    """The trials of attackers who do not know the defence, under the strongest of all for each model.
+
+    A study with one attack and no other on any model is its own strongest.
+    """
+    if results.trials.groupby(MODEL).size().max() == 1:
+        return results
+    plain = _only(results, results.trials["adaptation"] == "")
+    best = strongest(results)
+    return dataclasses.replace(
+        plain,
+        trials=pd.concat([best.trials, plain.trials], ignore_index=True),
+        per_class=pd.concat([best.per_class, plain.per_class], ignore_index=True),
+        recons={**best.recons, **plain.recons},
+        statements={**best.statements, **plain.statements},
+        planned=results.planned + len(best.trials) + len(plain.trials) - len(results.trials),
+    )
+
+
+def strongest(results: Results) -> Results:
+    """One trial per model, of every class the attack with the highest attack accuracy, or the smallest distance.
+
+    Attack accuracy is what counts where the study has an evaluator; among equals, the smaller KNN distance. What an
+    evaluator says of all images of an attack together, such as FID, is NaN.
+    """
+    trials, per_class = [], []
+    recons: dict[str, np.ndarray] = {}
+    statements: dict[str, str] = {}
+    order = ["attack_accuracy", "knn_distance"] if judged(results) else ["distance"]
+    rising = [name != "attack_accuracy" for name in order]
+    for _, mine in results.trials.groupby(MODEL, sort=False):
+        first = mine.iloc[0]
+        name = f"{NAME}-{first['trial']}"
+        found = results.per_class[results.per_class["trial"].isin(mine["trial"])]
+        best = found.sort_values(["class_index", *order], ascending=[True, *rising], kind="stable")
+        best = best.drop_duplicates("class_index")
+        recons[name] = np.stack(
+            [
+                results.recons[trial][index]
+                for trial, index in zip(best["trial"], best["class_index"], strict=True)
+            ]
+        )
+        statements[name] = results.statements[first["trial"]]
+        trials.append({**_of_model(results.trials, mine), **_means(best), "trial": name, "attack": NAME})
+        per_class.append(best.assign(trial=name))
+    return dataclasses.replace(
+        results,
+        trials=pd.DataFrame(trials, columns=results.trials.columns),
+        per_class=pd.concat(per_class, ignore_index=True),
+        recons=recons,
+        statements=statements,
+    )
+
+
+def survival(results: Results) -> pd.DataFrame:
+    """One row per defended setting: what it gains against attacks that do not know it, and against all.
+
+    The gain is what the strongest attack loses to the defence, in attack accuracy, or in distance where the study has
+    no evaluator. Columns: ``label``, ``seeds``, ``adaptations`` (how many trials per model), ``gain`` and
+    ``gain_adaptive`` with their ``_low`` and ``_high`` (paired over seeds), and ``survives``, the second divided by the
+    first; NaN where the first is not clearly above 0, for then there is nothing to survive.
+    """
+    measure, sign = ("attack_accuracy", -1) if judged(results) else ("distance", 1)
+    plain = _only(results, results.trials["adaptation"] == "")
+    tables = [_by_model(strongest(each), measure) for each in (plain, results)]
+    rows = []
+    undefended = results.trials.loc[results.trials["defense"] == "none", "label"].unique()
+    for label, mine in results.trials[results.trials["defense"] != "none"].groupby("label", sort=False):
+        for reference in undefended:
+            row: dict[str, Any] = {"label": label, "reference": reference}
+            row["adaptations"] = int((mine["adaptation"] != "").sum() / mine["seed"].nunique())
+            for name, table in zip(("gain", "gain_adaptive"), tables, strict=True):
+                seeds = table.loc[label].index.intersection(table.loc[reference].index)
+                row["seeds"] = len(seeds)
+                ours, theirs = (table.loc[key].loc[seeds].to_numpy() for key in (label, reference))
+                gained = paired_difference(sign * ours, sign * theirs) if len(seeds) else (np.nan,) * 3
+                row |= zip((name, f"{name}_low", f"{name}_high"), gained, strict=True)
+            row["survives"] = row["gain_adaptive"] / row["gain"] if row["gain_low"] > 0 else np.nan
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def adapted(results: Results) -> pd.DataFrame:
+    """One row per setting, attack and adaptation: what knowing the defence adds to the attack.
+
+    Columns: ``label``, ``attack``, ``adaptation``, ``seeds``, ``plain`` and ``known``, the mean attack accuracy (or
+    distance) without and with it, and ``added`` with its paired interval over seeds.
+    """
+    measure = "attack_accuracy" if judged(results) else "distance"
+    rows = []
+    for (label, attack), mine in results.trials.groupby(["label", "attack"], sort=False):
+        without = _by_model(
+            _only(results, results.trials["trial"].isin(mine[mine["adaptation"] == ""]["trial"])), measure
+        )
+        for adaptation, those in mine[mine["adaptation"] != ""].groupby("adaptation", sort=False):
+            having = _by_model(_only(results, results.trials["trial"].isin(those["trial"])), measure)
+            both = having.index.intersection(without.index)
+            if len(both) == 0:
+                continue
+            ours, theirs = having.loc[both].to_numpy(), without.loc[both].to_numpy()
+            row: dict[str, Any] = {
+                "label": label,
+                "attack": attack,
+                "adaptation": adaptation,
+                "seeds": len(both),
+            }
+            row |= {"plain": np.nanmean(theirs), "known": np.nanmean(ours)}
+            rows.append(
+                row
+                | dict(
+                    zip(("added", "added_low", "added_high"), paired_difference(ours, theirs), strict=True)
+                )
+            )
+    return pd.DataFrame(rows)
+
+
+def _only(results: Results, chosen: pd.Series[bool]) -> Results:
+    trials = results.trials[chosen]
+    return dataclasses.replace(
+        results, trials=trials, per_class=results.per_class[results.per_class["trial"].isin(trials["trial"])]
+    )
+
+
+def _by_model(results: Results, measure: str) -> pd.DataFrame:
+    """A table (label and seed, classes)."""
+    named = results.per_class.merge(results.trials[["trial", *MODEL]], on="trial")
+    return named.pivot_table(index=MODEL, columns="class_index", values=measure, dropna=False)
+
+
+def _of_model(trials: pd.DataFrame, mine: pd.DataFrame) -> dict[str, Any]:
+    """What the table says of a model whatever the attack, what attacking it cost in all, and NaN for the rest."""
+    settings = [str(row) for row in mine["attack"].unique()]
+    of_attack = _differing(trials)
+    row = {str(name): np.nan if name in of_attack else value for name, value in mine.iloc[0].items()}
+    row |= {name: mine[name].sum() for name in _SUMS}
+    return row | {"adaptation": "", "attack_settings": f"of every class, the best of {', '.join(settings)}"}
+
+
+def _differing(trials: pd.DataFrame) -> set[str]:
+    """Numeric columns that are not the same in all trials of every model."""
+    numbers = trials.select_dtypes("number").columns.drop("seed")
+    spread = trials.groupby(MODEL)[list(numbers)].nunique(dropna=False).max()
+    return set(spread.index[spread > 1])
+
+
+def _means(best: pd.DataFrame) -> dict[str, float]:
+    means = best.drop(columns=["trial", "class_index", "class_name"]).mean().to_dict()
+    if "attack_accuracy" in best:
+        means["attack_accuracy_worst"] = best["attack_accuracy"].max()
+    return {str(name): float(value) for name, value in means.items()}

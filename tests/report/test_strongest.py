@@ -1,0 +1,175 @@
+"""The strongest attack, and what it leaves of a defence."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dpmi.metrics import paired_difference
+from dpmi.report import strongest, write
+from dpmi.study.results import Results
+
+from .conftest import SETTINGS, make_results
+
+NONE, MASKED, TRUE = "none", "masked", "true"
+#: (label, attack, adaptation) -> attack accuracy of both classes, for seeds 0 and 1.
+ACCURACIES = {
+    (NONE, "a", ""): ([1.0, 0.2], [0.9, 0.4]),
+    (NONE, "b", ""): ([0.5, 0.8], [0.6, 0.8]),
+    (MASKED, "a", ""): ([0.1, 0.1], [0.2, 0.0]),
+    (MASKED, "b", ""): ([0.0, 0.2], [0.0, 0.1]),
+    (MASKED, "a", "mean forward"): ([0.9, 0.1], [0.8, 0.1]),
+    (TRUE, "a", ""): ([0.3, 0.1], [0.1, 0.1]),
+    (TRUE, "b", ""): ([0.0, 0.2], [0.2, 0.3]),
+    (TRUE, "b", "no Tanh"): ([0.0, 0.3], [0.0, 0.2]),
+}
+
+
+def judged() -> Results:
+    """Two defended models, two attacks, two classes."""
+    base = make_results(seeds=[0], settings=SETTINGS[:1])
+    trials, per_class, recons = [], [], {}
+    for number, ((label, attack, adaptation), seeds) in enumerate(ACCURACIES.items()):
+        for seed, accuracies in enumerate(seeds):
+            trial = f"{label}-{attack}-{adaptation}-{seed}"
+            trials.append(
+                {
+                    **base.trials.iloc[0],
+                    **{"trial": trial, "defense": label, "label": label, "attack": attack, "seed": seed},
+                    **{"adaptation": adaptation, "attack_accuracy": np.mean(accuracies), "fid": 5.0 + number},
+                    **{
+                        "attack_accuracy_worst": max(accuracies),
+                        "queries": 10,
+                        "test_accuracy": 0.9 + seed / 100,
+                    },
+                    **{"attack_accuracy_top5": 1.0, "evaluator": "scnn", "evaluator_accuracy": 0.99},
+                }
+            )
+            for index, accuracy in enumerate(accuracies):
+                row = base.per_class.iloc[index].to_dict()
+                row |= {"trial": trial, "attack_accuracy": accuracy, "knn_distance": 100.0 - number}
+                per_class.append(row | {"ssim": 0.5, "distance": 2.0 + number})
+            recons[trial] = np.full((2, 1, 8, 8), number / 10, dtype=np.float32)
+    measures = dict.fromkeys(("precision", "recall", "density", "coverage"), 0.5)
+    return dataclasses.replace(
+        base,
+        trials=pd.DataFrame(trials).assign(**measures),
+        per_class=pd.DataFrame(per_class),
+        recons=recons,
+        examples=base.examples[:2],
+        class_names=base.class_names[:2],
+        statements=dict.fromkeys(recons, "Nothing is promised."),
+        planned=len(trials),
+    )
+
+
+def best(label: str, *, plain: bool) -> np.ndarray:
+    """(seeds, classes), by hand."""
+    rows = [
+        v for (name, _, adaptation), v in ACCURACIES.items() if name == label and not (plain and adaptation)
+    ]
+    return np.max(np.array(rows), axis=0)
+
+
+def test_each_class_is_as_exposed_as_under_the_attack_that_shows_it_best() -> None:
+    results = judged()
+    found = strongest.strongest(results)
+    assert len(found.trials) == 6
+    for _, row in found.trials.iterrows():
+        expected = best(row["label"], plain=False)[row["seed"]]
+        mine = found.per_class[found.per_class["trial"] == row["trial"]].sort_values("class_index")
+        assert mine["attack_accuracy"].tolist() == expected.tolist()
+        assert row["attack_accuracy"] == pytest.approx(expected.mean())
+        assert row["attack_accuracy_worst"] == expected.max()
+        assert row["attack"] == strongest.NAME
+        # What is true of the model stays; what is said of all images of one attack does not.
+        assert row["test_accuracy"] == 0.9 + row["seed"] / 100
+        assert np.isnan(row["fid"])
+        assert row["queries"] == 10 * len(
+            results.trials[(results.trials[["label", "seed"]] == row[["label", "seed"]]).all(axis=1)]
+        )
+    of_none = found.trials[(found.trials["label"] == NONE) & (found.trials["seed"] == 0)].iloc[0]
+    # Class 0 of attack a, class 1 of attack b: the pictures come from where the numbers do.
+    assert found.recons[of_none["trial"]][:, 0, 0, 0].tolist() == pytest.approx([0.0, 0.1])
+
+
+def test_among_equals_the_nearer_one_is_taken() -> None:
+    results = judged()
+    per_class = results.per_class.assign(attack_accuracy=1.0)
+    found = strongest.strongest(dataclasses.replace(results, per_class=per_class))
+    # The KNN distance falls with the number of the trial.
+    assert found.recons["strongest-masked-a--0"][:, 0, 0, 0].tolist() == pytest.approx([0.4, 0.4])
+
+
+def test_without_an_evaluator_the_nearest_counts() -> None:
+    results = make_results(seeds=[0], attacks=("one", "other"), settings=SETTINGS[:2])
+    found = strongest.strongest(results)
+    for label, mine in results.trials.groupby("label"):
+        rows = results.per_class[results.per_class["trial"].isin(mine["trial"])]
+        row = found.trials[found.trials["label"] == label].iloc[0]
+        nearest = rows.groupby("class_index")["distance"].min()
+        assert row["distance"] == pytest.approx(nearest.mean())
+
+
+def test_survival_by_hand() -> None:
+    table = strongest.survival(judged()).set_index("label")
+    for label, adaptations in ((MASKED, 1), (TRUE, 1)):
+        row = table.loc[label]
+        for name, plain in (("gain", True), ("gain_adaptive", False)):
+            expected = paired_difference(best(NONE, plain=True), best(label, plain=plain))
+            assert row[[name, f"{name}_low", f"{name}_high"]].tolist() == pytest.approx(list(expected))
+        assert row["adaptations"] == adaptations
+    masked, true = table.loc[MASKED], table.loc[TRUE]
+    assert masked["survives"] == pytest.approx(masked["gain_adaptive"] / masked["gain"])
+    assert masked["survives"] < 0.6
+    assert true["survives"] > 0.9
+
+
+def test_a_gain_that_is_not_clear_leaves_nothing_to_survive() -> None:
+    results = judged()
+    of_true = results.trials.loc[results.trials["label"] == TRUE, "trial"]
+    same = results.per_class["trial"].isin(of_true)
+    per_class = results.per_class.assign(
+        attack_accuracy=results.per_class["attack_accuracy"].where(~same, 0.85)
+    )
+    table = strongest.survival(dataclasses.replace(results, per_class=per_class)).set_index("label")
+    assert table.loc[TRUE, "gain_low"] < 0
+    assert np.isnan(table.loc[TRUE, "survives"])
+
+
+def test_what_an_adaptation_adds() -> None:
+    table = strongest.adapted(judged()).set_index(["label", "attack", "adaptation"])
+    assert len(table) == 2
+    row = table.loc[(MASKED, "a", "mean forward")]
+    known, plain = (np.array(ACCURACIES[(MASKED, "a", name)]) for name in ("mean forward", ""))
+    assert row["added"] == pytest.approx((known - plain).mean())
+    assert row["known"] == pytest.approx(known.mean())
+    assert row["seeds"] == 2
+
+
+def test_report_leads_with_the_strongest_and_says_what_survives(tmp_path: Path) -> None:
+    page = write(judged(), tmp_path).read_text(encoding="utf-8")
+    markdown = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    verdicts = [line for line in markdown.splitlines() if line.startswith("**Against ")]
+    assert verdicts[0].startswith("**Against strongest: ")
+    assert len(verdicts) == 3
+    for text in (page, markdown):
+        assert "Survives" in text
+        assert "no clear gain" not in text
+        assert "mean forward" in text
+        assert "of every class, the best of a, b" in page
+
+
+def test_one_attack_is_its_own_strongest(results: Results) -> None:
+    assert strongest.with_strongest(results) is results
+
+
+def test_an_interrupted_study_lacks_as_many_trials_as_before() -> None:
+    results = dataclasses.replace(judged(), planned=20)
+    shown = strongest.with_strongest(results)
+    assert shown.planned - len(shown.trials) == 20 - len(results.trials)
+    assert (shown.trials["adaptation"] == "").all()
