@@ -6,10 +6,10 @@ from .attack_accuracy import AttackAccuracy, attack_accuracy, check_evaluator
 from .baselines import Baselines, baselines
 from .distance import Distances, mia_distance
 from .features import Evaluation, evaluate, feature_distance, knn_distance
-from .fid import FID, fid
+from .fid import FID, Gaussian, fid
 from .fisher import classification_information, inversion_information
 from .knowledge import KnowledgeExtraction, knowledge_extraction
-from .manifold import Manifolds, manifolds
+from .manifold import Manifolds, balls, manifolds
 from .paired import paired_difference
 from .per_class import ClassValue, class_means, worst_class
 from .similarity import best_psnr, best_ssim, lpips_distance, lpips_network
@@ -49,6 +49,7 @@ __all__ = [
     "ClassValue",
     "Distances",
     "Evaluation",
+    "Gaussian",
     "Interval",
     "KnowledgeExtraction",
     "Manifolds",
@@ -56,6 +57,7 @@ __all__ = [
     "advantage",
     "advantage_over_nearest",
     "attack_accuracy",
+    "balls",
     "baselines",
     "best_psnr",
     "best_ssim",

@@ -35,7 +35,37 @@ class FID:
     undefined: str = ""
 
 
-def fid(recon_features: Tensor, private_features: Tensor, *, feature_net: str) -> FID:
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """What the distance needs to know of a set of features, so that it is found once for many comparisons.
+
+    Args:
+        count: n.
+        mean: float64 (d,).
+        factor: float64 (at most d rows, d), F with F^T F the covariance.
+        finite: whether all features are; if not, the other two say nothing.
+    """
+
+    count: int
+    mean: Tensor
+    factor: Tensor
+    finite: bool
+
+    @classmethod
+    def of(cls, features: Tensor) -> Gaussian:
+        """Compute it from features (n, d).
+
+        Raises:
+            ValueError: features of another shape.
+        """
+        if features.ndim != 2:
+            raise ValueError(f"features must be (n, d); got shape {tuple(features.shape)}")
+        finite = bool(features.isfinite().all())
+        # A decomposition of what is not finite is an error.
+        return cls(len(features), *_factor(features if finite else features[:0]), finite)
+
+
+def fid(recon_features: Tensor, private_features: Tensor | Gaussian, *, feature_net: str) -> FID:
     """Return the Frechet distance of two sets of features.
 
     Few images make it larger by a bias of their own, so numbers compare at equal numbers of images only. What is
@@ -44,7 +74,7 @@ def fid(recon_features: Tensor, private_features: Tensor, *, feature_net: str) -
     Args:
         recon_features: (n1, d) of all reconstructions, as :func:`dpmi.metrics.evaluate` returns them: also of those
             that the evaluator does not recognise.
-        private_features: (n2, d) of private images.
+        private_features: (n2, d) of private images, or what :meth:`Gaussian.of` found in them.
         feature_net: name of the network that computed both.
 
     Raises:
@@ -55,27 +85,21 @@ def fid(recon_features: Tensor, private_features: Tensor, *, feature_net: str) -
     """
     if not feature_net:
         raise ValueError("feature_net must name the network that the features are of; got ''")
-    if (
-        recon_features.ndim != 2
-        or private_features.ndim != 2
-        or recon_features.shape[1] != private_features.shape[1]
-    ):
+    first = Gaussian.of(recon_features)
+    second = private_features if isinstance(private_features, Gaussian) else Gaussian.of(private_features)
+    if first.mean.shape != second.mean.shape:
         raise ValueError(
-            f"recon_features and private_features must be (n1, d) and (n2, d); "
-            f"got shapes {tuple(recon_features.shape)} and {tuple(private_features.shape)}"
+            f"recon_features and private_features must be (n1, d) and (n2, d) of one d; "
+            f"got d = {len(first.mean)} and {len(second.mean)}"
         )
-    for name, features in (("reconstructions", recon_features), ("private images", private_features)):
-        if len(features) < 2:
-            return FID(
-                math.nan, feature_net, f"a covariance needs at least 2 {name}; there are {len(features)}"
-            )
-        if not bool(features.isfinite().all()):
+    for name, one in (("reconstructions", first), ("private images", second)):
+        if one.count < 2:
+            return FID(math.nan, feature_net, f"a covariance needs at least 2 {name}; there are {one.count}")
+        if not one.finite:
             return FID(math.nan, feature_net, f"the features of {name} are not finite")
-    first_mean, first = _factor(recon_features)
-    second_mean, second = _factor(private_features)
-    cross = torch.linalg.svdvals(first @ second.T).sum()
-    means = (first_mean - second_mean).square().sum()
-    value = float(means + first.square().sum() + second.square().sum() - 2 * cross)
+    cross = torch.linalg.svdvals(first.factor @ second.factor.T).sum()
+    means = (first.mean - second.mean).square().sum()
+    value = float(means + first.factor.square().sum() + second.factor.square().sum() - 2 * cross)
     # Equal sets leave a rounding error of either sign.
     return FID(max(value, 0.0), feature_net)
 
@@ -83,7 +107,7 @@ def fid(recon_features: Tensor, private_features: Tensor, *, feature_net: str) -
 def _factor(features: Tensor) -> tuple[Tensor, Tensor]:
     """The mean (d,) of features, and F (at most d rows, d) with F^T F their covariance, in float64."""
     mean = features.mean(dim=0, dtype=torch.float64)
-    scale = math.sqrt(len(features) - 1)
+    scale = math.sqrt(max(1, len(features) - 1))
     count, width = features.shape
     if count <= width:
         return mean, (features - mean) / scale

@@ -53,7 +53,13 @@ class Manifolds:
 
 
 def manifolds(
-    features: Tensor, labels: Tensor, private_features: Tensor, private_labels: Tensor, *, k: int = NEIGHBORS
+    features: Tensor,
+    labels: Tensor,
+    private_features: Tensor,
+    private_labels: Tensor,
+    *,
+    k: int = NEIGHBORS,
+    private_balls: Tensor | None = None,
 ) -> Manifolds:
     """Return precision, recall, density and coverage of each class that has reconstructions.
 
@@ -65,6 +71,7 @@ def manifolds(
         private_features: (N, d) of the target's training images.
         private_labels: int64 (N,).
         k: neighbours that make a ball, at least 1.
+        private_balls: what :func:`balls` returns for the private images and this k, found once for many calls.
 
     Raises:
         ValueError: shapes that do not fit, features that are not finite, a class without private images, or k below 1.
@@ -73,26 +80,46 @@ def manifolds(
         raise ValueError(f"k must be at least 1; got {k}")
     check_features(features, labels, private_features, private_labels)
     classes = sorted(set(labels.tolist()))
-    scores = [
-        _scores(features[labels == label], private_features[class_members(private_labels, label)], k)
-        for label in classes
-    ]
+    scores = []
+    for label in classes:
+        members = class_members(private_labels, label)
+        private = private_features[members].double()
+        own = _balls(private, k) if private_balls is None else private_balls[members]
+        scores.append(_scores(features[labels == label].double(), private, own, k))
     precision, recall, density, coverage = torch.tensor(scores, dtype=torch.float64).T
     return Manifolds(torch.tensor(classes), precision, recall, density, coverage)
 
 
-def _scores(recons: Tensor, private: Tensor, k: int) -> tuple[float, float, float, float]:
-    """Precision, recall, density and coverage of one class."""
+def balls(features: Tensor, labels: Tensor, *, k: int = NEIGHBORS) -> Tensor:
+    """Return the squared radius of each image's ball in its class, float64 (N,); NaN in a class of at most k images.
+
+    Args:
+        features: (N, d).
+        labels: int64 (N,).
+        k: neighbours that make a ball, at least 1.
+    """
+    found = torch.full((len(features),), torch.nan, dtype=torch.float64, device=features.device)
+    for label in set(labels.tolist()):
+        members = class_members(labels, label)
+        found[members] = _balls(features[members].double(), k)
+    return found
+
+
+def _balls(points: Tensor, k: int) -> Tensor:
+    if len(points) <= k:
+        return points.new_full((len(points),), torch.nan)
     # Distances are those of centred features too, which leave less to cancel.
-    centre = private.mean(dim=0, dtype=torch.float64)
+    return neighbor_distances(points - points.mean(dim=0), k)
+
+
+def _scores(
+    recons: Tensor, private: Tensor, private_balls: Tensor, k: int
+) -> tuple[float, float, float, float]:
+    """Precision, recall, density and coverage of one class."""
+    centre = private.mean(dim=0)
     recons, private = recons - centre, private - centre
     rounding = _ROUNDING * float(torch.cat([recons, private]).square().sum(dim=1).max())
-    private_balls, recon_balls = (
-        neighbor_distances(points, k) + rounding
-        if len(points) > k
-        else points.new_full((len(points),), torch.nan)
-        for points in (private, recons)
-    )
+    private_balls, recon_balls = private_balls + rounding, _balls(recons, k) + rounding
     inside = precise = 0
     covered = torch.zeros(len(private), dtype=torch.bool)
     recalled = torch.zeros(len(private), dtype=torch.bool)

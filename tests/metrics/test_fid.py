@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from dpmi.metrics import fid
+from dpmi.metrics import Gaussian, fid
 
 
 def sets(first: int, second: int, width: int) -> tuple[Tensor, Tensor]:
@@ -92,5 +92,13 @@ def test_bad_input() -> None:
     features, _ = sets(5, 5, 4)
     with pytest.raises(ValueError, match="feature_net must name"):
         fid(features, features, feature_net="")
-    with pytest.raises(ValueError, match=r"got shapes \(5, 4\) and \(5, 3\)"):
+    with pytest.raises(ValueError, match="got d = 4 and 3"):
         fid(features, features[:, :3], feature_net="net")
+    with pytest.raises(ValueError, match=r"features must be \(n, d\); got shape \(5,\)"):
+        Gaussian.of(features[:, 0])
+
+
+def test_what_was_found_once_serves_many_comparisons() -> None:
+    recons, private = sets(20, 60, 8)
+    known = Gaussian.of(private)
+    assert fid(recons, known, feature_net="net") == fid(recons, private, feature_net="net")

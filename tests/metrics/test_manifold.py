@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpmi.metrics import manifold, manifolds, neighbors
+from dpmi.metrics import balls, manifold, manifolds, neighbors
 
 
 def normal(*shape: int, seed: int) -> Tensor:
@@ -106,3 +106,23 @@ def test_bad_input() -> None:
         manifolds(features, labels + 1, features, labels)
     with pytest.raises(ValueError, match="features must be finite"):
         manifolds(features * math.nan, labels, features, labels)
+
+
+def test_balls_found_once_serve_many_calls() -> None:
+    private, private_labels = normal(40, 3, seed=0), torch.arange(40) % 4
+    private_labels[private_labels == 3] = 2
+    private, private_labels = (
+        torch.cat([private, private[:2]]),
+        torch.cat([private_labels, torch.tensor([3, 3])]),
+    )
+    recons, labels = normal(20, 3, seed=1), torch.arange(20) % 4
+    known = balls(private, private_labels)
+    assert bool(known[private_labels == 3].isnan().all())
+    for index in (0, 17):
+        others = private[private_labels == private_labels[index]]
+        distances = (others - private[index]).double().square().sum(dim=1).sort().values
+        assert float(known[index]) == pytest.approx(float(distances[3]))
+    once = manifolds(recons, labels, private, private_labels, private_balls=known)
+    anew = manifolds(recons, labels, private, private_labels)
+    for name in ("precision", "recall", "density", "coverage"):
+        assert torch.equal(getattr(once, name).nan_to_num(-1), getattr(anew, name).nan_to_num(-1))

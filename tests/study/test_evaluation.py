@@ -160,6 +160,21 @@ def test_private_images_are_perfect_reconstructions() -> None:
     assert worse["density"] < whole["density"]
 
 
+def test_pixels_of_ten_images_of_a_class_speak_for_all() -> None:
+    judge, split = _judge()
+    recons = _recons(
+        torch.rand(250, 1, 8, 8, generator=torch.Generator().manual_seed(0)),
+        torch.arange(10).repeat_interleave(25),
+    )
+    target = models.build("softmax", image_shape=split.image_shape, num_classes=10, seed=0)
+    _, per_class = columns(recons, judge, target, split)
+    rows = [round(24 * place / 9) for place in range(10)]
+    some = torch.tensor([25 * label + row for label in range(10) for row in rows])
+    private = split.train.images, split.train.labels
+    expected = metrics.best_psnr(recons.images[some], recons.labels[some], *private)
+    assert per_class["psnr"] == pytest.approx(expected.view(10, 10).mean(dim=1).tolist())
+
+
 def _recons(images: torch.Tensor, labels: torch.Tensor) -> Reconstructions:
     return Reconstructions(
         images=images,
