@@ -72,8 +72,8 @@ def pairs_at_once(images: Tensor) -> int:
 
 
 def _ssim(first: LocalMoments, second: LocalMoments) -> Tensor:
-    # Factors and constants go to the first side, which may be one image. Over the pairs there are only operations of two
-    # tensors, or of one and a number, in place: those of three that are broadcast take torch several times as long.
+    # Factors and constants go to the first side, which may be one image. Over the pairs there are only operations of
+    # two tensors, or of one and a number, in place: those of three that are broadcast take torch several times as long.
     means = (2 * first.mean) * second.mean
     covariances = blur((2 * first.images) * second.images).sub_(means).add_(C2)
     above = means.add_(C1).mul_(covariances)
