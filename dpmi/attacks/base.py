@@ -268,7 +268,7 @@ class Attack(ABC):
                 )
             labels = classes.to(attacked.device)
             task = Task(image_shape, known, seed, progress or _silent)
-            with attacked.adapted(adaptation, known.public):
+            with attacked.adapted(adaptation, known.public, features="features" in self.requires):
                 found = self._run(attacked, labels, task)
             # A copy, so that no later step of any attack can change what was scored.
             images = found.images.detach().clone()

@@ -96,6 +96,7 @@ class Target:
         self._loss = loss
         self._penalty: Penalty | None = None
         self._asks = 1
+        self._features_of: nn.Module | None = None
         self._memory_format = torch.channels_last
         self._budget = budget or Budget()
         self._reserve = reserve
@@ -137,12 +138,16 @@ class Target:
             return self.logits(black)
 
     @contextmanager
-    def adapted(self, adaptation: Adaptation | None, public: Tensor) -> Iterator[None]:
+    def adapted(
+        self, adaptation: Adaptation | None, public: Tensor, *, features: bool = False
+    ) -> Iterator[None]:
         """Answer as a model that an attacker who knows the defence has made of it, for as long as the block lasts.
 
         Args:
             adaptation: what that attacker does; None for an attacker who does not know it.
             public: (M, C, H, W); up to :data:`ADAPTED_ON` of them, evenly spread, are what it is made with.
+            features: whether the attack looks at features. Those are the released model's, which is run for them once
+                more where another answers.
 
         Raises:
             ValueError: the target answers with the class alone, or there are no public images to make it with.
@@ -156,19 +161,20 @@ class Target:
             )
         if adaptation.learns and len(public) == 0:
             raise ValueError(f"adaptation {adaptation.name!r} needs public images, and there are none")
-        own = self._module, self._loss, self._penalty, self._asks
+        own = self._module, self._loss, self._penalty, self._asks, self._features_of
         some = public[:: max(1, math.ceil(len(public) / ADAPTED_ON))].to(self.device)
         self.queries += len(some) * adaptation.learns
         if adaptation.penalty is not None:
             self._penalty = adaptation.penalty(self._module, some)
         if adaptation.stand_in is not None:
+            self._features_of = self._module
             self._module = adaptation.stand_in(self._module, some).eval().requires_grad_(False)
         self._loss = adaptation.loss or self._loss
-        self._asks = adaptation.asks
+        self._asks = adaptation.asks + (features and self._features_of is not None)
         try:
             yield
         finally:
-            self._module, self._loss, self._penalty, self._asks = own
+            self._module, self._loss, self._penalty, self._asks, self._features_of = own
 
     def logits(self, images: Tensor) -> Tensor:
         """Return logits (n, K) for images (n, C, H, W); n queries, and n gradient calls if a gradient is asked for.
@@ -192,8 +198,10 @@ class Target:
         Raises:
             ValueError: the model has no linear layer to take for its head.
         """
-        with observe(self._module, [FEATURES]) as found:
+        with observe(self._features_of or self._module, [FEATURES]) as found:
             logits = self.logits(images)
+            if self._features_of is not None:
+                self._features_of(images)
         return logits, found[FEATURES]
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dpmi.attacks import Attack, BrepMi, Budget, Enhanced, LabelsOnly, MIFace, Reconstructions
+from dpmi.attacks import Attack, BrepMi, Budget, Enhanced, LabelsOnly, MIFace, Reconstructions, Target
 from dpmi.attacks.priors import WganGP
 from dpmi.models import IDENTITY_LOSSES, Adaptation, Averaged, averaged, matched
 from dpmi.testing.digits import SHAPE, classifier, digits
@@ -99,6 +99,21 @@ def test_every_run_of_the_weights_is_counted_and_paid_for() -> None:
     assert short.stopped_by == "queries"
     learns = Adaptation(name="learns", stand_in=lambda model, _: model, learns=True)
     assert attacked(target, learns).queries == plain.queries + len(digits().test.images)
+
+
+def test_features_are_those_of_the_released_model() -> None:
+    """A stand-in may have others, of another length: a public mean was taken of the released model's."""
+    released, other = classifier(), nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    target = Target(released.eval(), loss=IDENTITY_LOSSES["logit"])
+    images, labels = digits().test.images[:4], digits().test.labels[:4]
+    _, features = target.identity_and_features(images, labels)
+    assert target.queries == 4
+    with target.adapted(Adaptation(name="other", stand_in=lambda *_: other), images, features=True):
+        losses, found = target.identity_and_features(images, labels)
+        assert target.queries == 4 + 2 * 4
+    torch.testing.assert_close(found, features)
+    torch.testing.assert_close(losses, -other(images)[torch.arange(4), labels])
+    released.train()
 
 
 def test_a_penalty_is_part_of_what_is_lowered() -> None:
