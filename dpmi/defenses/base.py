@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from dpmi.data import ImageSet
-from dpmi.models import Adaptation, averaged
+from dpmi.models import IDENTITY_LOSSES, Adaptation, averaged, matched
 from dpmi.privacy import Account
 
 from .objective import Batch, Objective
@@ -201,11 +201,13 @@ class Defense:
         return Session(module=setup.module, optimizer=setup.optimizer, loader=loader)
 
     def adaptations(self) -> tuple[Adaptation, ...]:
-        """How an attacker who knows the defence searches, each a way to get around what it hides.
+        """How an attacker who knows the model and its defence searches, each a way to get around what is hidden.
 
-        What does not hide anything, like noise in the weights, needs none.
+        Of any model it may be the gradient, which is all but 0 where the softmax is sure: the logit has one everywhere.
+        Of one that draws noise it is what is left when the noise is averaged out. A defence adds its own.
         """
-        return (averaged(),) if self.stochastic_forward else ()
+        logit = matched("logit loss", IDENTITY_LOSSES["logit"])
+        return (logit, averaged()) if self.stochastic_forward else (logit,)
 
     def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:
         """Numbers that show whether the defence took hold, for the record of a trained model.

@@ -136,7 +136,7 @@ class CALoR(Defense):
 
     def adaptations(self) -> tuple[Adaptation, ...]:
         """The head without its Tanh, a linear head in its place, and the confidence that training aimed at."""
-        found = []
+        found = list(super().adaptations())
         if self.bounded:
             found.append(Adaptation(name="no Tanh", stand_in=_without_tanh))
         if self.rank is not None:

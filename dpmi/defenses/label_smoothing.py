@@ -74,10 +74,9 @@ class LabelSmoothing(Defense):
     def adaptations(self) -> tuple[Adaptation, ...]:
         """Losses that do not vanish where the model is sure, which smoothing below 0 makes it."""
         if self.alpha > 0:
-            return ()
-        return tuple(
-            matched(f"{name} loss", IDENTITY_LOSSES[name]) for name in ("logit", "poincare", "margin")
-        )
+            return super().adaptations()
+        others = (matched(f"{name} loss", IDENTITY_LOSSES[name]) for name in ("poincare", "margin"))
+        return (*super().adaptations(), *others)
 
     def remarks(self) -> tuple[str, ...]:
         """Ordinary smoothing is no defence."""

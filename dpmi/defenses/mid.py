@@ -142,9 +142,9 @@ class MID(Defense):
         return self.beta * divergence(gaussian).mean()
 
     def adaptations(self) -> tuple[Adaptation, ...]:
-        """The mean over its noise, and no noise at all; none where the released model draws none."""
+        """The mean over its noise, and no noise at all; neither where the released model draws none."""
         if self.evaluation == "mean":
-            return ()
+            return tuple(a for a in super().adaptations() if a.stand_in is None)
         return (*super().adaptations(), Adaptation(name="mean forward", stand_in=without_noise))
 
     def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:

@@ -157,8 +157,9 @@ class Transfer(Defense):
     def adaptations(self) -> tuple[Adaptation, ...]:
         """Keeps what the frozen layers see as it is for public images, which is all that these layers were taught."""
         if 0 in (self.frozen_fraction, self.frozen_parameters):
-            return ()
-        return (Adaptation(name="early layers", penalty=self._early_layers, asks=2, learns=True),)
+            return super().adaptations()
+        early = Adaptation(name="early layers", penalty=self._early_layers, asks=2, learns=True)
+        return (*super().adaptations(), early)
 
     def _early_layers(self, model: nn.Module, public: Tensor) -> Callable[[Tensor], Tensor]:
         """How far the last frozen layer's means and deviations of channels are from those of public images.

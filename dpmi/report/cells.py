@@ -281,9 +281,9 @@ def survival(table: pd.DataFrame, *, share: bool) -> Table:
         rows,
         (
             "Strongest: of every class what the best of all attacks found. 95 % intervals of a paired t-test over "
-            "seeds. A gain that is not clearly above 0 leaves nothing to survive. The undefended model is attacked as "
-            "often as there are attacks, a defended one once more for every adaptation, so that the last gain is if "
-            "anything too small.",
+            "seeds. A gain that is not clearly above 0 leaves nothing to survive. The undefended model is attacked "
+            "with the adaptations that serve for any model, a defended one with those of its defence besides, so that "
+            "the last gain is if anything too small.",
         ),
     )
 

@@ -9,7 +9,7 @@ import pytest
 from dpmi.report import strongest, write
 from dpmi.study import parse
 
-from .conftest import JUDGED, TINY, comparable, run_study
+from .conftest import JUDGED, comparable, run_study
 
 DEFENDED = '[[defenses]]\nname = "mid"\nbeta = 0.01\n\n[[defenses]]\nname = "calor"\nrank = 4\n\n'
 KNOWN = (
@@ -28,29 +28,24 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
 def test_every_adaptation_is_a_trial_of_its_own() -> None:
     spec, unaware = parse(KNOWN), parse(KNOWN.replace("adaptive = true", ""))
     adapted = {trial.key for trial in spec.trials if trial.adaptation is not None}
-    # Of two attacks; two adaptations of mid, three of calor, none of no defence.
-    assert len(adapted) == 2 * (2 + 3)
+    # Of two attacks; three adaptations of mid, four of calor, and the logit loss of no defence.
+    assert len(adapted) == 2 * (1 + 3 + 4)
     assert {trial.key for trial in spec.trials} - adapted == {trial.key for trial in unaware.trials}
     (job,) = (job for job in spec.jobs if job.defense.name == "mid" and job.seed == 0)
     assert [trial.what for trial in job.trials] == [
         f"{attack}{way}"
         for attack in ("enhanced", "gmi")
-        for way in ("", ", averaged noise", ", mean forward")
+        for way in ("", ", logit loss", ", averaged noise", ", mean forward")
     ]
-
-
-def test_a_study_whose_defences_hide_nothing_is_the_same() -> None:
-    told = TINY.replace('model = "softmax"', 'model = "softmax"\nadaptive = true')
-    assert [trial.key for trial in parse(told).trials] == [trial.key for trial in parse(TINY).trials]
 
 
 def test_trials_say_what_the_attacker_knew(finished) -> None:
     _, results = finished
-    assert len(results.trials) == results.planned == 2 * (1 + 3 + 4)
+    assert len(results.trials) == results.planned == 2 * (2 + 4 + 5)
     ways = results.trials.groupby("defense")["adaptation"].unique().map(set)
-    assert ways["none"] == {""}
-    assert ways["mid"] == {"", "averaged noise", "mean forward"}
-    assert ways["calor"] == {"", "no Tanh", "linear head", "matched confidence"}
+    assert ways["none"] == {"", "logit loss"}
+    assert ways["mid"] == {"", "logit loss", "averaged noise", "mean forward"}
+    assert ways["calor"] == {"", "logit loss", "no Tanh", "linear head", "matched confidence"}
     mid = results.trials[(results.trials["defense"] == "mid") & (results.trials["attack"] == "enhanced")]
     calls = mid.groupby("adaptation")["grad_calls"].first()
     assert calls["averaged noise"] == 8 * calls[""] == 8 * calls["mean forward"]
@@ -61,8 +56,8 @@ def test_report_shows_what_is_left_of_each_defence(finished, tmp_path: Path) -> 
     write(results, tmp_path)
     text = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert "Gain, adapted ones included" in text
-    assert len(strongest.adapted(results)) == 2 * (2 + 3)
-    assert list(strongest.survival(results)["adaptations"]) == [2 * 2, 2 * 3]
+    assert len(strongest.adapted(results)) == 2 * (1 + 3 + 4)
+    assert list(strongest.survival(results)["adaptations"]) == [2 * 3, 2 * 4]
 
 
 def test_a_resumed_study_is_the_uninterrupted_one(finished, tmp_path: Path) -> None:
