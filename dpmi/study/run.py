@@ -86,28 +86,28 @@ def run(
         ValueError: there is no such executor.
         RuntimeError: Ray is not installed, or one of its workers died; what is complete is kept.
         ConnectionError: there is no Ray cluster at the address.
-        StoreError: a worker's machine does not see the store's folder.
+        StoreError: another run is at work in the store's folder, or a worker's machine does not see it.
     """
     executors.check(executor)
-    store.sweep()
-    jobs = pending(spec, store)
-    if not jobs:
-        return []
-    root = absolute(root)
-    split = load(spec.data, root)
-    if spec.evaluator is not None:
-        evaluation.untrained(spec.evaluator, split)
-    baselines = metrics.baselines(
-        torch.arange(split.num_classes),
-        split.train.images,
-        split.train.labels,
-        split.public,
-        kind=split.distance,
-    )
-    work = partial(run_job, baselines=baselines, root=root)
-    return compute(
-        work, jobs, store, root=root, workers=workers, executor=executor, address=address, report=report
-    )
+    with store.writing():
+        jobs = pending(spec, store)
+        if not jobs:
+            return []
+        root = absolute(root)
+        split = load(spec.data, root)
+        if spec.evaluator is not None:
+            evaluation.untrained(spec.evaluator, split)
+        baselines = metrics.baselines(
+            torch.arange(split.num_classes),
+            split.train.images,
+            split.train.labels,
+            split.public,
+            kind=split.distance,
+        )
+        work = partial(run_job, baselines=baselines, root=root)
+        return compute(
+            work, jobs, store, root=root, workers=workers, executor=executor, address=address, report=report
+        )
 
 
 def train_models(
@@ -134,15 +134,22 @@ def train_models(
         As :func:`run`.
     """
     executors.check(executor)
-    store.sweep()
-    missing = [job for job in jobs if store.model_record(job.key) is None]
-    if not missing:
-        return []
-    root = absolute(root)
-    work = partial(train_model, root=root)
-    return compute(
-        work, missing, store, root=root, workers=workers, executor=executor, address=address, report=report
-    )
+    with store.writing():
+        missing = [job for job in jobs if store.model_record(job.key) is None]
+        if not missing:
+            return []
+        root = absolute(root)
+        work = partial(train_model, root=root)
+        return compute(
+            work,
+            missing,
+            store,
+            root=root,
+            workers=workers,
+            executor=executor,
+            address=address,
+            report=report,
+        )
 
 
 def gather(spec: StudySpec, store: Store) -> Results:

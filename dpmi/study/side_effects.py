@@ -69,19 +69,25 @@ def measure(
 
     Raises:
         ValueError: ``images`` is below 1.
-        StoreError: no model of the study is trained.
+        StoreError: no model of the study is trained, or another run is at work in its folder.
         RuntimeError: the extra ``robustness`` is not installed.
     """
     jobs = unmeasured(spec, store, backdoor=backdoor, images=images)
     if not jobs:
         return []
     check_installed()
-    store.sweep()
-    root = absolute(root)
-    work = partial(_measure_job, backdoor=backdoor, images=images, root=root)
-    return compute(
-        work, jobs, store, root=root, workers=workers, executor="local", address=None, report=report
-    )
+    work = partial(_measure_job, backdoor=backdoor, images=images, root=absolute(root))
+    with store.writing():
+        return compute(
+            work,
+            jobs,
+            store,
+            root=absolute(root),
+            workers=workers,
+            executor="local",
+            address=None,
+            report=report,
+        )
 
 
 def unmeasured(spec: StudySpec, store: Store, *, backdoor: bool = False, images: int = IMAGES) -> list[Job]:

@@ -30,6 +30,7 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 _SPEC = "study.toml"
@@ -38,6 +39,7 @@ _CLASSES = "classes.npz"
 _RECORD = "record.json"
 _SIDE_EFFECTS = "side-effects"
 _PARTIAL = ".partial-"
+_LOCK = ".run.lock"
 
 
 class StoreError(RuntimeError):
@@ -112,8 +114,28 @@ class Store:
         """The file that a worker locks while it trains the model of that key."""
         return self.root / "models" / f"{_PARTIAL}{key}.lock"
 
-    def sweep(self) -> None:
-        """Remove what a killed run left half-written; call it before any run that writes starts."""
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """What every run that writes does its work in: alone, and after what a killed run left half-written is gone.
+
+        Raises:
+            StoreError: another run writes here.
+        """
+        lock = FileLock(self.root / _LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise StoreError(
+                f"another run is at work in {self.root}; wait until it has ended, or name another folder"
+            ) from error
+        try:
+            self._sweep()
+            yield
+        finally:
+            lock.release()
+            (self.root / _LOCK).unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
         for folder in (self.root, *(self.root / kind for kind in ("models", "trials", _SIDE_EFFECTS))):
             for partial in folder.glob(f"{_PARTIAL}*"):
                 shutil.rmtree(partial) if partial.is_dir() else partial.unlink()

@@ -103,7 +103,8 @@ def test_a_kill_while_writing_leaves_what_is_never_read_and_is_swept(
     assert store.model_record("m") is None
     with pytest.raises(StoreError, match="no finished trial yet"):
         store.classes()
-    store.sweep()
+    with store.writing():
+        assert visible(store) - {".run.lock"} == whole
     assert visible(store) == whole
     assert whole - before == {"trials/whole/record.json", "trials/whole/recons.npy"}
 
@@ -165,7 +166,8 @@ class TestFolder:
 
     def test_may_hold_what_a_killed_start_left(self, tmp_path: Path) -> None:
         (tmp_path / ".partial-0123-study.toml").write_text("nam")
-        Store.create(tmp_path, 'name = "x"\n').sweep()
+        with Store.create(tmp_path, 'name = "x"\n').writing():
+            pass
         assert sorted(p.name for p in tmp_path.iterdir()) == ["models", "study.toml", "trials"]
 
     def test_of_somebody_else_is_refused_and_left_alone(self, tmp_path: Path) -> None:
@@ -194,3 +196,17 @@ class TestFolder:
     def test_without_a_study_is_not_opened(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(StoreError, match=r"holds no study: there is no study\.toml in it"):
             Store.open(tmp_path / name)
+
+
+def test_two_runs_in_one_folder_are_refused_and_the_first_goes_on(store: Store) -> None:
+    with store.writing():
+        half = store.root / "trials" / ".partial-of-the-first"
+        half.mkdir()
+        with (
+            pytest.raises(StoreError, match=r"another run is at work in .*; wait until it has ended"),
+            store.writing(),
+        ):
+            pass
+        assert half.is_dir()
+    with store.writing():
+        assert not half.exists()
