@@ -49,8 +49,8 @@ class StylePrior(BatchPrior):
     and augmentation, which pay off in runs a thousand times as long, and without noise, which a short run turns into
     grain. The attack gets the mean of the generator's weights over the last steps.
 
-    The defaults are for digits. Of 750 grey faces, 32x32, whose contrast is low, they make none; ``r1`` 0.3, a learning
-    rate of 0.006 and a width of 16 do within 2500 steps.
+    The defaults are for digits. What 2500 steps on 750 grey faces, 32x32, made with ``r1`` 0.3, a learning rate of
+    0.006 and a width of 16 looks like faces.
 
     Args:
         weights: file of a trained generator instead: an official StyleGAN2-ADA pickle, of which nothing is run, or
