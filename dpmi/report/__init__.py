@@ -59,14 +59,15 @@ def write(results: Results, directory: Path) -> Path:
         "correlations": cells.correlations(correlations),
         "accounts": cells.accounts(summary),
     }
+    drawn = strongest.pictured(results)
     pictures = {
-        "curve": _png(curve.draw(results)),
-        "reconstructions": _png(reconstructions.draw(results)),
+        "curve": _png(curve.draw(drawn)),
+        "reconstructions": _png(reconstructions.draw(drawn)),
     }
     if pairs.compares(summary):
         shown["tradeoff"] = cells.tradeoff(summary)
         shown["differences"] = cells.differences(differences, results.matched_on)
-        pictures["tradeoff"] = _png(tradeoff.draw(results))
+        pictures["tradeoff"] = _png(tradeoff.draw(drawn))
     directory.mkdir(parents=True, exist_ok=True)
     for name, png in pictures.items():
         _replace(directory / f"{name}.png", png)

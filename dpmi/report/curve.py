@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 
 from dpmi.report import bound_lines, words
 from dpmi.report.axes import FAINT, INK, RULE, EpsilonAxis, NameAxis
-from dpmi.report.tables import CLAIM, claim_of, judged, rows_of, summary
+from dpmi.report.tables import CLAIM, STRONGEST, claim_of, judged, rows_of, summary
 from dpmi.report.words import Claim
 from dpmi.study.results import Results
 
@@ -122,6 +122,8 @@ def _block(
     styles: dict[str, tuple[str, str]],
     classes: int,
 ) -> None:
+    # Who takes the best of several attacks for every class has more than one chance: neither line is one for that.
+    bounded = STRONGEST not in set(table["attack"])
     grid: np.ndarray = block.subplots(len(measures), len(claims), sharex="col", sharey="row", squeeze=False)
     for column, claim in enumerate(claims):
         panel = table[_under(table, claim) & (table["defense"] != "none")]
@@ -132,7 +134,7 @@ def _block(
             frame(axes)
             _reference_lines(axes, table, measure)
             _lines(axes, axis, panel, trials=trials, measure=measure, styles=styles)
-            if measure == "attack_accuracy":
+            if measure == "attack_accuracy" and bounded:
                 bound_lines.draw_chance(axes, classes)
                 if isinstance(axis, EpsilonAxis):
                     bound_lines.draw(axes, axis, panel, trials, unit=claim.unit, classes=classes)
@@ -158,7 +160,7 @@ def _block(
     block.align_ylabels(list(grid[:, 0]))
     handles = _legend_handles(table, styles)
     columns = max(3, 2 * len(claims))
-    if "attack_accuracy" in measures:
+    if "attack_accuracy" in measures and bounded:
         # Bounds have long names.
         columns = 1 + len(claims)
         units = list(dict.fromkeys(claim.unit for claim in claims if claim.is_guarantee))

@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from dpmi.metrics import paired_difference
-from dpmi.report.tables import judged
+from dpmi.report.tables import STRONGEST, judged
 from dpmi.study.results import Results
 
-NAME = "strongest"
 MODEL = ["label", "seed"]
+MOST_DRAWN = 4
+"""With more attacks than this, a picture of all is too long to be looked at."""
 _SUMS = ["queries", "grad_calls", "attack_seconds"]
 
 
@@ -46,6 +47,13 @@ def with_strongest(results: Results) -> Results:
     )
 
 
+def pictured(results: Results) -> Results:
+    """What is drawn: of a study with more than a few attacks the strongest alone, and the tables have the others."""
+    if results.trials["attack"].nunique() <= MOST_DRAWN:
+        return results
+    return _only(results, results.trials["attack"] == STRONGEST)
+
+
 def strongest(results: Results) -> Results:
     """One trial per model, of every class the attack with the highest attack accuracy, or the smallest distance.
 
@@ -59,7 +67,7 @@ def strongest(results: Results) -> Results:
     rising = [name != "attack_accuracy" for name in order]
     for _, mine in results.trials.groupby(MODEL, sort=False):
         first = mine.iloc[0]
-        name = f"{NAME}-{first['trial']}"
+        name = f"{STRONGEST}-{first['trial']}"
         found = results.per_class[results.per_class["trial"].isin(mine["trial"])]
         best = found.sort_values(["class_index", *order], ascending=[True, *rising], kind="stable")
         best = best.drop_duplicates("class_index")
@@ -70,7 +78,7 @@ def strongest(results: Results) -> Results:
             ]
         )
         statements[name] = results.statements[first["trial"]]
-        trials.append({**_of_model(results.trials, mine), **_means(best), "trial": name, "attack": NAME})
+        trials.append({**_of_model(results.trials, mine), **_means(best), "trial": name, "attack": STRONGEST})
         per_class.append(best.assign(trial=name))
     return dataclasses.replace(
         results,

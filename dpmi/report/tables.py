@@ -32,6 +32,8 @@ JUDGED = ["attack_accuracy_top5", "fid", "precision", "recall", "density", "cove
 UNBOUNDED = {"fid", "density"}
 UNKNOWN = (math.nan, math.nan, math.nan)
 CONFIDENCE = 0.95
+STRONGEST = "strongest"
+"""Stands in the column of attacks for the best of all; see :mod:`dpmi.report.strongest`."""
 RESAMPLES = 9_999
 FEWEST_EPSILONS = 3
 """Fewer distinct epsilons than this cannot show a trend."""

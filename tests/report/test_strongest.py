@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from dpmi.metrics import paired_difference
-from dpmi.report import strongest, write
+from dpmi.report import curve, strongest, write
+from dpmi.report.tables import STRONGEST
 from dpmi.study.results import Results
 
 from .conftest import SETTINGS, make_results
@@ -85,7 +86,7 @@ def test_each_class_is_as_exposed_as_under_the_attack_that_shows_it_best() -> No
         assert mine["attack_accuracy"].tolist() == expected.tolist()
         assert row["attack_accuracy"] == pytest.approx(expected.mean())
         assert row["attack_accuracy_worst"] == expected.max()
-        assert row["attack"] == strongest.NAME
+        assert row["attack"] == STRONGEST
         # What is true of the model stays; what is said of all images of one attack does not.
         assert row["test_accuracy"] == 0.9 + row["seed"] / 100
         assert np.isnan(row["fid"])
@@ -173,3 +174,22 @@ def test_an_interrupted_study_lacks_as_many_trials_as_before() -> None:
     shown = strongest.with_strongest(results)
     assert shown.planned - len(shown.trials) == 20 - len(results.trials)
     assert (shown.trials["adaptation"] == "").all()
+
+
+def test_of_many_attacks_the_strongest_is_drawn() -> None:
+    attacks = ("a", "b", "c", "d")
+    few, many = (make_results(seeds=[0], attacks=attacks[:n], settings=SETTINGS[:2]) for n in (3, 4))
+    assert set(strongest.pictured(strongest.with_strongest(few)).trials["attack"]) == {
+        STRONGEST,
+        *attacks[:3],
+    }
+    assert set(strongest.pictured(strongest.with_strongest(many)).trials["attack"]) == {STRONGEST}
+
+
+def test_the_best_of_several_attacks_has_more_than_one_chance() -> None:
+    """So neither chance nor bound is drawn where it is shown."""
+    figure = curve.draw(strongest.with_strongest(judged()))
+    legends = [
+        {text.get_text() for text in legend.get_texts()} for part in figure.subfigs for legend in part.legends
+    ]
+    assert ["chance: 1/2" in names for names in legends] == [False, True, True]
