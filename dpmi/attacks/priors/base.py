@@ -92,6 +92,11 @@ class Prior(ABC):
 
     seed: int = 0
 
+    @property
+    def given(self) -> bool:
+        """Whether it comes trained, so that no public image is needed."""
+        return False
+
     @abstractmethod
     def build(self, image_shape: ImageShape, num_classes: int) -> nn.Module:
         """Return the untrained module.

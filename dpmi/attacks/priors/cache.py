@@ -65,7 +65,7 @@ def fetch(
 
     Args:
         prior: what to train.
-        public: float32 (M, C, H, W) in [0, 1].
+        public: float32 (M, C, H, W) in [0, 1]; M may be 0 for a prior that comes trained.
         target: what a prior that distils asks; frozen.
         image_shape: (C, H, W) of the target's images.
         num_classes: K of the target.
@@ -129,7 +129,7 @@ def _alone(folder: Path | None) -> Iterator[None]:
 
 
 def _check(prior: Prior, public: Tensor, image_shape: ImageShape) -> None:
-    if public.ndim != 4 or public.dtype != torch.float32 or len(public) == 0:
+    if public.ndim != 4 or public.dtype != torch.float32 or (len(public) == 0 and not prior.given):
         raise ValueError(
             f"public must be float32 images (M, C, H, W) with M at least 1, which {prior.name} is trained on; got "
             f"{public.dtype} of shape {tuple(public.shape)}"

@@ -94,6 +94,11 @@ class StylePrior(BatchPrior):
         require("r1", self.r1, 0 <= self.r1 < float("inf"), "at least 0 and finite")
         at_least_one(self, "latent_size", "mapping_layers", "width")
 
+    @property
+    def given(self) -> bool:
+        """Where its weights are in a file."""
+        return self.weights is not None
+
     def build(self, image_shape: ImageShape, num_classes: int) -> Gan:
         """Return the untrained networks, or the given generator and no discriminator."""
         if self.weights is not None:
@@ -114,7 +119,7 @@ class StylePrior(BatchPrior):
     def trainer(self, module: nn.Module, public: Tensor, target: Target | None) -> Trainer:
         """Return the training; of a generator that was given it has no steps."""
         assert isinstance(module, Gan)
-        return _Given() if self.weights is not None else _Training(module, public, self)
+        return _Given() if self.given else _Training(module, public, self)
 
 
 class _Given(Trainer):

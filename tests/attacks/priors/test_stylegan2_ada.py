@@ -229,7 +229,7 @@ def test_prior_takes_the_weights_and_trains_nothing(official: Callable[..., None
     official(tmp_path / "g.pkl", network)
     gan = fetch(
         StylePrior(weights=str(tmp_path / "g.pkl")),
-        public=torch.rand(1, *SHAPE),
+        public=torch.rand(0, *SHAPE),
         target=None,
         image_shape=SHAPE,
         num_classes=2,
