@@ -27,6 +27,7 @@ from dpmi.report import (
     reconstructions,
     side_effects,
     strongest,
+    survival,
     tables,
     tradeoff,
     words,
@@ -53,7 +54,7 @@ def write(results: Results, directory: Path) -> Path:
     shown = {
         "outcomes": cells.outcomes(summary, kind),
         **({"judged": cells.judged(summary, _evaluator(results))} if tables.judged(results) else {}),
-        **(_adaptive(everything) if strongest.is_adaptive(everything) else {}),
+        **(_adaptive(everything) if survival.is_adaptive(everything) else {}),
         "baselines": cells.baselines(summary, kind),
         "any_attack": cells.any_attack(summary, bounds.bounds(results.trials)),
         "correlations": cells.correlations(correlations),
@@ -117,8 +118,8 @@ def _adaptive(results: Results) -> dict[str, cells.Table]:
     """What is left of every defence where the attacker knows it, and what each adaptation adds."""
     share = tables.judged(results)
     return {
-        "survival": cells.survival(strongest.survival(results), share=share),
-        "adapted": cells.adapted(strongest.adapted(results), share=share),
+        "survival": survival.survival_table(survival.survival(results), share=share),
+        "adapted": survival.adapted_table(survival.adapted(results), share=share),
     }
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dpmi.metrics import paired_difference
 from dpmi.report.tables import STRONGEST, judged
 from dpmi.study.results import Results
 
@@ -23,11 +22,6 @@ MOST_DRAWN = 4
 _SUMS = ["queries", "grad_calls", "attack_seconds"]
 
 
-def is_adaptive(results: Results) -> bool:
-    """Whether any attack knew the defence."""
-    return bool((results.trials["adaptation"] != "").any())
-
-
 def with_strongest(results: Results) -> Results:
     """The trials of attackers who do not know the defence, under the strongest of all for each model.
 
@@ -35,7 +29,7 @@ def with_strongest(results: Results) -> Results:
     """
     if results.trials.groupby(MODEL).size().max() == 1:
         return results
-    plain = _only(results, results.trials["adaptation"] == "")
+    plain = only(results, results.trials["adaptation"] == "")
     best = strongest(results)
     return dataclasses.replace(
         plain,
@@ -51,7 +45,7 @@ def pictured(results: Results) -> Results:
     """What is drawn: of a study with more than a few attacks the strongest alone, and the tables have the others."""
     if results.trials["attack"].nunique() <= MOST_DRAWN:
         return results
-    return _only(results, results.trials["attack"] == STRONGEST)
+    return only(results, results.trials["attack"] == STRONGEST)
 
 
 def strongest(results: Results) -> Results:
@@ -89,79 +83,12 @@ def strongest(results: Results) -> Results:
     )
 
 
-def survival(results: Results) -> pd.DataFrame:
-    """One row per defended setting: what it gains against attacks that do not know it, and against all.
-
-    The gain is what the strongest attack loses to the defence, in attack accuracy, or in distance where the study has
-    no evaluator. Columns: ``label``, ``seeds``, ``adaptations`` (how many trials per model), ``gain`` and
-    ``gain_adaptive`` with their ``_low`` and ``_high`` (paired over seeds), and ``survives``, the second divided by the
-    first; NaN where the first is not clearly above 0, for then there is nothing to survive.
-    """
-    measure, sign = ("attack_accuracy", -1) if judged(results) else ("distance", 1)
-    plain = _only(results, results.trials["adaptation"] == "")
-    tables = [_by_model(strongest(each), measure) for each in (plain, results)]
-    rows = []
-    undefended = results.trials.loc[results.trials["defense"] == "none", "label"].unique()
-    for label, mine in results.trials[results.trials["defense"] != "none"].groupby("label", sort=False):
-        for reference in undefended:
-            row: dict[str, Any] = {"label": label, "reference": reference}
-            row["adaptations"] = int((mine["adaptation"] != "").sum() / mine["seed"].nunique())
-            for name, table in zip(("gain", "gain_adaptive"), tables, strict=True):
-                seeds = table.loc[label].index.intersection(table.loc[reference].index)
-                row["seeds"] = len(seeds)
-                ours, theirs = (table.loc[key].loc[seeds].to_numpy() for key in (label, reference))
-                gained = paired_difference(sign * ours, sign * theirs) if len(seeds) else (np.nan,) * 3
-                row |= zip((name, f"{name}_low", f"{name}_high"), gained, strict=True)
-            row["survives"] = row["gain_adaptive"] / row["gain"] if row["gain_low"] > 0 else np.nan
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def adapted(results: Results) -> pd.DataFrame:
-    """One row per setting, attack and adaptation: what knowing the defence adds to the attack.
-
-    Columns: ``label``, ``attack``, ``adaptation``, ``seeds``, ``plain`` and ``known``, the mean attack accuracy (or
-    distance) without and with it, and ``added`` with its paired interval over seeds.
-    """
-    measure = "attack_accuracy" if judged(results) else "distance"
-    rows = []
-    for (label, attack), mine in results.trials.groupby(["label", "attack"], sort=False):
-        without = _by_model(
-            _only(results, results.trials["trial"].isin(mine[mine["adaptation"] == ""]["trial"])), measure
-        )
-        for adaptation, those in mine[mine["adaptation"] != ""].groupby("adaptation", sort=False):
-            having = _by_model(_only(results, results.trials["trial"].isin(those["trial"])), measure)
-            both = having.index.intersection(without.index)
-            if len(both) == 0:
-                continue
-            ours, theirs = having.loc[both].to_numpy(), without.loc[both].to_numpy()
-            row: dict[str, Any] = {
-                "label": label,
-                "attack": attack,
-                "adaptation": adaptation,
-                "seeds": len(both),
-            }
-            row |= {"plain": np.nanmean(theirs), "known": np.nanmean(ours)}
-            rows.append(
-                row
-                | dict(
-                    zip(("added", "added_low", "added_high"), paired_difference(ours, theirs), strict=True)
-                )
-            )
-    return pd.DataFrame(rows)
-
-
-def _only(results: Results, chosen: pd.Series[bool]) -> Results:
+def only(results: Results, chosen: pd.Series[bool]) -> Results:
+    """The chosen trials."""
     trials = results.trials[chosen]
     return dataclasses.replace(
         results, trials=trials, per_class=results.per_class[results.per_class["trial"].isin(trials["trial"])]
     )
-
-
-def _by_model(results: Results, measure: str) -> pd.DataFrame:
-    """A table (label and seed, classes)."""
-    named = results.per_class.merge(results.trials[["trial", *MODEL]], on="trial")
-    return named.pivot_table(index=MODEL, columns="class_index", values=measure, dropna=False)
 
 
 def _of_model(trials: pd.DataFrame, mine: pd.DataFrame) -> dict[str, Any]:

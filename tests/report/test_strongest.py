@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from dpmi.metrics import paired_difference
-from dpmi.report import curve, strongest, write
+from dpmi.report import curve, strongest, survival, write
 from dpmi.report.tables import STRONGEST
 from dpmi.study.results import Results
 
@@ -117,7 +117,7 @@ def test_without_an_evaluator_the_nearest_counts() -> None:
 
 
 def test_survival_by_hand() -> None:
-    table = strongest.survival(judged()).set_index("label")
+    table = survival.survival(judged()).set_index("label")
     for label, adaptations in ((MASKED, 1), (TRUE, 1)):
         row = table.loc[label]
         for name, plain in (("gain", True), ("gain_adaptive", False)):
@@ -137,13 +137,13 @@ def test_a_gain_that_is_not_clear_leaves_nothing_to_survive() -> None:
     per_class = results.per_class.assign(
         attack_accuracy=results.per_class["attack_accuracy"].where(~same, 0.85)
     )
-    table = strongest.survival(dataclasses.replace(results, per_class=per_class)).set_index("label")
+    table = survival.survival(dataclasses.replace(results, per_class=per_class)).set_index("label")
     assert table.loc[TRUE, "gain_low"] < 0
     assert np.isnan(table.loc[TRUE, "survives"])
 
 
 def test_what_an_adaptation_adds() -> None:
-    table = strongest.adapted(judged()).set_index(["label", "attack", "adaptation"])
+    table = survival.adapted(judged()).set_index(["label", "attack", "adaptation"])
     assert len(table) == 2
     row = table.loc[(MASKED, "a", "mean forward")]
     known, plain = (np.array(ACCURACIES[(MASKED, "a", name)]) for name in ("mean forward", ""))

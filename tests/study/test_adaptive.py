@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dpmi.report import strongest, write
+from dpmi.report import survival, write
 from dpmi.study import parse
 
 from .conftest import JUDGED, comparable, run_study
@@ -56,8 +56,8 @@ def test_report_shows_what_is_left_of_each_defence(finished, tmp_path: Path) -> 
     write(results, tmp_path)
     text = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert "Gain, adapted ones included" in text
-    assert len(strongest.adapted(results)) == 2 * (1 + 3 + 4)
-    assert list(strongest.survival(results)["adaptations"]) == [2 * 3, 2 * 4]
+    assert len(survival.adapted(results)) == 2 * (1 + 3 + 4)
+    assert list(survival.survival(results)["adaptations"]) == [2 * 3, 2 * 4]
 
 
 def test_a_resumed_study_is_the_uninterrupted_one(finished, tmp_path: Path) -> None:
