@@ -36,6 +36,9 @@ from dpmi.study.results import Results
 
 __all__ = ["write", "write_layers", "write_side_effects"]
 
+#: Of curves, and of rows of reconstructions, that a picture shows; where there are more the strongest attack's alone.
+MOST_ATTACKS, MOST_ROWS = 4, 30
+
 
 def write(results: Results, directory: Path) -> Path:
     """Write ``curve.png``, ``reconstructions.png``, ``summary.md`` and ``report.html`` into ``directory``.
@@ -60,10 +63,12 @@ def write(results: Results, directory: Path) -> Path:
         "correlations": cells.correlations(correlations),
         "accounts": cells.accounts(summary),
     }
-    drawn = strongest.pictured(results)
+    drawn = strongest.if_few(results, "attack", MOST_ATTACKS)
     pictures = {
         "curve": _png(curve.draw(drawn)),
-        "reconstructions": _png(reconstructions.draw(drawn)),
+        "reconstructions": _png(
+            reconstructions.draw(strongest.if_few(results, ["label", "attack"], MOST_ROWS))
+        ),
     }
     if pairs.compares(summary):
         shown["tradeoff"] = cells.tradeoff(summary)

@@ -17,8 +17,6 @@ from dpmi.report.tables import STRONGEST, judged
 from dpmi.study.results import Results
 
 MODEL = ["label", "seed"]
-MOST_DRAWN = 4
-"""With more attacks than this, a picture of all is too long to be looked at."""
 _SUMS = ["queries", "grad_calls", "attack_seconds"]
 
 
@@ -41,11 +39,16 @@ def with_strongest(results: Results) -> Results:
     )
 
 
-def pictured(results: Results) -> Results:
-    """What is drawn: of a study with more than a few attacks the strongest alone, and the tables have the others."""
-    if results.trials["attack"].nunique() <= MOST_DRAWN:
-        return results
-    return only(results, results.trials["attack"] == STRONGEST)
+def if_few(results: Results, column: str | list[str], most: int) -> Results:
+    """What a picture shows: all, unless that is more than one can look at; then the strongest attack alone.
+
+    Args:
+        results: of :func:`with_strongest`.
+        column: what is drawn once for each of its values.
+        most: so many are drawn.
+    """
+    few = results.trials.groupby(column, dropna=False).ngroups <= most
+    return results if few else only(results, results.trials["attack"] == STRONGEST)
 
 
 def strongest(results: Results) -> Results:

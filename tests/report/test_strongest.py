@@ -177,13 +177,12 @@ def test_an_interrupted_study_lacks_as_many_trials_as_before() -> None:
 
 
 def test_of_many_attacks_the_strongest_is_drawn() -> None:
-    attacks = ("a", "b", "c", "d")
-    few, many = (make_results(seeds=[0], attacks=attacks[:n], settings=SETTINGS[:2]) for n in (3, 4))
-    assert set(strongest.pictured(strongest.with_strongest(few)).trials["attack"]) == {
-        STRONGEST,
-        *attacks[:3],
-    }
-    assert set(strongest.pictured(strongest.with_strongest(many)).trials["attack"]) == {STRONGEST}
+    results = strongest.with_strongest(make_results(seeds=[0], attacks=("a", "b"), settings=SETTINGS[:2]))
+    for column, count in (("attack", 3), (["label", "attack"], 6)):
+        assert strongest.if_few(results, column, count) is results
+        fewer = strongest.if_few(results, column, count - 1)
+        assert set(fewer.trials["attack"]) == {STRONGEST}
+        assert set(fewer.per_class["trial"]) == set(fewer.trials["trial"])
 
 
 def test_the_best_of_several_attacks_has_more_than_one_chance() -> None:
