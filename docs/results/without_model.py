@@ -1,0 +1,148 @@
+"""What the evaluator of a study says of images that need no model, beside what it says of the attacks' images.
+
+``python docs/results/without_model.py docs/results/attacks-faces`` prints the table of that study as Markdown. It
+trains nothing: it reads what ``dpmi run`` left in the study's folder, and the data below ``DPMI_DATA``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dpmi import metrics
+from dpmi.data import ImageSet, Split
+from dpmi.metrics.neighbors import nearest_neighbors
+from dpmi.study import Store, StudySpec, evaluation, parse
+from dpmi.study.evaluation import Judge
+from dpmi.study.trial import load
+
+#: Public images that are each handed in for every class; of a larger set as many are drawn.
+PUBLIC = 1000
+
+
+class Row(NamedTuple):
+    """A row of the table: means over classes, NaN where there is nothing to say."""
+
+    name: str
+    attack_accuracy: float
+    knn_distance: float
+    distance: float
+    pixels: str = ""
+
+    def markdown(self) -> str:
+        """The row as Markdown."""
+        shown = (f"{100 * self.attack_accuracy:.0f} %", f"{self.knn_distance:,.0f}", f"{self.distance:.2f}")
+        cells = ("" if np.isnan(value) else text for value, text in zip(self[1:4], shown, strict=True))
+        return f"| {' | '.join([self.name, *cells, self.pixels])} |".replace("  ", " ")
+
+
+def attacked(spec: StudySpec, store: Store, split: Split) -> list[Row]:
+    """Every attack, over its seeds, the most accurate first; its pixels are those of its surest image of each class."""
+    stored = ((trial, store.trial_record(trial.key)) for trial in spec.trials)
+    finished = [(trial, record["per_class"]) for trial, record in stored if record is not None]
+    recons = torch.from_numpy(np.concatenate([store.recons(trial.key) for trial, _ in finished]))
+    labels = torch.arange(split.num_classes).repeat(len(finished))
+    one_setting = len({job.setting for job in spec.jobs}) == 1
+    trials = pd.DataFrame(
+        {
+            "name": [t.what if one_setting else f"{t.what} on {t.job.setting}" for t, _ in finished],
+            "right": own_class_nearest(ImageSet(recons, labels), split.train)
+            .view(len(finished), -1)
+            .sum(dim=1),
+            **{column: [np.mean(of[column]) for _, of in finished] for column in Row._fields[1:4]},
+        }
+    )
+    rows = []
+    for name, seeds in trials.groupby("name"):
+        accuracy, knn, distance = (float(seeds[column].mean()) for column in Row._fields[1:4])
+        pixels = f"{seeds['right'].sum()} of {len(seeds) * split.num_classes}"
+        rows.append(Row(str(name), accuracy, knn, distance, pixels))
+    return sorted(rows, key=lambda row: -row.attack_accuracy)
+
+
+def own_class_nearest(images: ImageSet, private: ImageSet) -> Tensor:
+    """Whether the private image that correlates most with each image is of its class; bool, one per image."""
+    points, others = (F.normalize(_centred(of.images), dim=1) for of in (images, private))
+    # Between vectors of length 1 the squared distance is 2 - 2 r.
+    _, nearest = nearest_neighbors(points, others, torch.arange(len(others)))
+    flat = images.images.flatten(1)
+    uniform = flat.amin(dim=1) == flat.amax(dim=1)  # correlates with nothing
+    return (private.labels[nearest] == images.labels) & ~uniform
+
+
+def _centred(images: Tensor) -> Tensor:
+    flat = images.flatten(1).double()
+    return flat - flat.mean(dim=1, keepdim=True)
+
+
+def without_model(split: Split, judge: Judge, oracle: float) -> Iterator[Row]:
+    """Images that need no model, each handed in for every class, and held-out ones of the class."""
+
+    def for_every_class(name: str, images: Tensor) -> Row:
+        every = torch.arange(len(images))
+        return handed_in(f"*no model: {name}*", images, [every] * split.num_classes, split, judge)
+
+    for name, level in (("black image", 0.0), ("grey image", 0.5)):
+        yield for_every_class(name, torch.full((1, *split.image_shape), level))
+    if len(split.public):
+        yield for_every_class("mean public image", split.public.double().mean(dim=0, keepdim=True).float())
+        some = torch.randperm(len(split.public), generator=torch.Generator().manual_seed(0))[:PUBLIC]
+        row = for_every_class("any public image", split.public[some])
+        # Handed in for all K classes, an image is right for the one that it is nearest to.
+        yield row._replace(pixels=f"1 of {split.num_classes} by chance")
+        yield Row("*no model: nearest public image, picked by an oracle*", np.nan, np.nan, oracle)
+    of_class = [(split.test.labels == k).nonzero()[:, 0] for k in range(split.num_classes)]
+    row = handed_in("*held-out images of the class*", split.test.images, of_class, split, judge)
+    yield row._replace(pixels=f"{own_class_nearest(split.test, split.train).sum()} of {len(split.test)}")
+
+
+def handed_in(name: str, images: Tensor, rows_of: Sequence[Tensor], split: Split, judge: Judge) -> Row:
+    """Measure an attacker who hands in the images ``rows_of[k]`` for class k."""
+    seen = metrics.evaluate(judge.evaluator, images)
+    found = []
+    for k, rows in enumerate(rows_of):
+        labels = torch.full((len(rows),), k)
+        accuracy = metrics.attack_accuracy(seen.logits[rows], labels)
+        knn = metrics.knn_distance(seen.features[rows], labels, judge.features, judge.labels)
+        private = split.train.images, split.train.labels
+        distance = metrics.mia_distance(images[rows], labels, *private, kind=split.distance)
+        found.append((accuracy.mean, knn.mean, distance.mean))
+    mean_accuracy, mean_knn, mean_distance = np.mean(found, axis=0).tolist()
+    return Row(name, mean_accuracy, mean_knn, mean_distance)
+
+
+def table(root: Path) -> str:
+    """The table of the study in that folder, as Markdown.
+
+    Raises:
+        StoreError: there is no study in the folder.
+        SystemExit: it has not been run, or has no evaluator.
+    """
+    store = Store.open(root)
+    spec = parse(store.spec_text)
+    record = next(filter(None, (store.trial_record(trial.key) for trial in spec.trials)), None)
+    if record is None:
+        raise SystemExit(f"{root} has no finished trial yet; run the study first")
+    split = load(spec.data, None)
+    judge = evaluation.judge(spec.jobs[0], split, store, lambda *_: None)
+    if judge is None:
+        raise SystemExit(f"the study in {root} has no evaluator; name one that has")
+    oracle = float(np.mean(record["per_class"]["distance_public_nearest"]))
+    rows = [*attacked(spec, store, split), *without_model(split, judge, oracle)]
+    kind = ", 1 - SSIM" if split.distance == "ssim" else ""
+    head = f"| attack | attack accuracy | KNN distance | MIA distance{kind} | nearest in pixels |"
+    return "\n".join([head, "| --- " * 5 + "|", *(row.markdown() for row in rows)])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="What an evaluator says of images that need no model.")
+    parser.add_argument("study", type=Path, help="folder of a study with an evaluator that has been run")
+    print(table(parser.parse_args().study))
