@@ -122,7 +122,7 @@ def _block(
     styles: dict[str, tuple[str, str]],
     classes: int,
 ) -> None:
-    # Who takes the best of several attacks for every class has more than one chance: neither line is one for that.
+    # Who takes the best of several attacks has more than one chance: neither line is one for that.
     bounded = STRONGEST not in set(table["attack"])
     grid: np.ndarray = block.subplots(len(measures), len(claims), sharex="col", sharey="row", squeeze=False)
     for column, claim in enumerate(claims):

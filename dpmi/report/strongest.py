@@ -1,42 +1,73 @@
-"""The strongest attack: of every class what the best of all attacks on its model found, adapted ones included.
+"""The strongest attack on each model: of all that were run on it, adapted ones included, the one that found most.
 
-A defence is as good as the attack that hurts it most. Like the worst case over an ensemble of adversarial attacks
-[F. Croce, M. Hein, ICML 2020], the choice is made with the measure that is reported, so it is a statement about the
-defence, and no attack that somebody could run: an attacker does not know which of the attacks found most.
+A defence is as good as the attack that hurts it most, and that is another one for every defence. The choice is made
+between whole attacks, by their mean over classes and seeds. To take the best of every class, as one does with
+adversarial examples, would say little: of thirty attacks, some of which return one image, there is one that is right by
+luck for every class of every model.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from dpmi.report.tables import STRONGEST, judged
 from dpmi.study.results import Results
 
-MODEL = ["label", "seed"]
-_SUMS = ["queries", "grad_calls", "attack_seconds"]
+ATTACK = ["attack", "adaptation"]
+
+
+class Chosen(NamedTuple):
+    """The strongest attack on the models of one label, and the rows of its trials."""
+
+    label: str
+    name: str
+    trials: pd.DataFrame
 
 
 def with_strongest(results: Results) -> Results:
-    """The trials of attackers who do not know the defence, under the strongest of all for each model.
+    """The trials of attackers who do not know the defence, under those of the strongest of all on each model.
 
     A study with one attack and no other on any model is its own strongest.
     """
-    if results.trials.groupby(MODEL).size().max() == 1:
+    if results.trials.groupby(["label", "seed"]).size().max() == 1:
         return results
     plain = only(results, results.trials["adaptation"] == "")
-    best = strongest(results)
+    found = strongest(results)
+    trials = pd.concat([_renamed(chosen) for chosen in found])
+    copies = dict(zip(pd.concat([chosen.trials for chosen in found])["trial"], trials["trial"], strict=True))
+    rows = results.per_class[results.per_class["trial"].isin(copies)]
     return dataclasses.replace(
         plain,
-        trials=pd.concat([best.trials, plain.trials], ignore_index=True),
-        per_class=pd.concat([best.per_class, plain.per_class], ignore_index=True),
-        recons={**best.recons, **plain.recons},
-        statements={**best.statements, **plain.statements},
-        planned=results.planned + len(best.trials) + len(plain.trials) - len(results.trials),
+        trials=pd.concat([trials, plain.trials], ignore_index=True),
+        per_class=pd.concat(
+            [rows.assign(trial=rows["trial"].map(copies)), plain.per_class], ignore_index=True
+        ),
+        recons={**{new: results.recons[old] for old, new in copies.items()}, **plain.recons},
+        statements={**{new: results.statements[old] for old, new in copies.items()}, **plain.statements},
+        planned=results.planned + len(trials) + len(plain.trials) - len(results.trials),
     )
+
+
+def strongest(results: Results) -> list[Chosen]:
+    """The attack with the highest attack accuracy on the models of each label, or the smallest distance.
+
+    Attack accuracy is what counts where the study has an evaluator; among equals, the smaller KNN distance. An attack
+    that was not run with as many seeds as others, in a study that was interrupted, is not chosen.
+    """
+    order = ["attack_accuracy", "knn_distance"] if judged(results) else ["distance"]
+    rising = [name != "attack_accuracy" for name in order]
+    found = []
+    for label, mine in results.trials.groupby("label", sort=False):
+        grouped = mine.groupby(ATTACK, sort=False)
+        complete = grouped.size() == grouped.size().max()
+        means = grouped[order].mean()[complete].sort_values(order, ascending=rising, kind="stable")
+        attack, adaptation = means.index[0]
+        chosen = mine[(mine["attack"] == attack) & (mine["adaptation"] == adaptation)]
+        found.append(Chosen(str(label), f"{attack}, {adaptation}" if adaptation else str(attack), chosen))
+    return found
 
 
 def if_few(results: Results, column: str | list[str], most: int) -> Results:
@@ -51,41 +82,6 @@ def if_few(results: Results, column: str | list[str], most: int) -> Results:
     return results if few else only(results, results.trials["attack"] == STRONGEST)
 
 
-def strongest(results: Results) -> Results:
-    """One trial per model, of every class the attack with the highest attack accuracy, or the smallest distance.
-
-    Attack accuracy is what counts where the study has an evaluator; among equals, the smaller KNN distance. What an
-    evaluator says of all images of an attack together, such as FID, is NaN.
-    """
-    trials, per_class = [], []
-    recons: dict[str, np.ndarray] = {}
-    statements: dict[str, str] = {}
-    order = ["attack_accuracy", "knn_distance"] if judged(results) else ["distance"]
-    rising = [name != "attack_accuracy" for name in order]
-    for _, mine in results.trials.groupby(MODEL, sort=False):
-        first = mine.iloc[0]
-        name = f"{STRONGEST}-{first['trial']}"
-        found = results.per_class[results.per_class["trial"].isin(mine["trial"])]
-        best = found.sort_values(["class_index", *order], ascending=[True, *rising], kind="stable")
-        best = best.drop_duplicates("class_index")
-        recons[name] = np.stack(
-            [
-                results.recons[trial][index]
-                for trial, index in zip(best["trial"], best["class_index"], strict=True)
-            ]
-        )
-        statements[name] = results.statements[first["trial"]]
-        trials.append({**_of_model(results.trials, mine), **_means(best), "trial": name, "attack": STRONGEST})
-        per_class.append(best.assign(trial=name))
-    return dataclasses.replace(
-        results,
-        trials=pd.DataFrame(trials, columns=results.trials.columns),
-        per_class=pd.concat(per_class, ignore_index=True),
-        recons=recons,
-        statements=statements,
-    )
-
-
 def only(results: Results, chosen: pd.Series[bool]) -> Results:
     """The chosen trials."""
     trials = results.trials[chosen]
@@ -94,24 +90,11 @@ def only(results: Results, chosen: pd.Series[bool]) -> Results:
     )
 
 
-def _of_model(trials: pd.DataFrame, mine: pd.DataFrame) -> dict[str, Any]:
-    """What the table says of a model whatever the attack, what attacking it cost in all, and NaN for the rest."""
-    settings = [str(row) for row in mine["attack"].unique()]
-    of_attack = _differing(trials)
-    row = {str(name): np.nan if name in of_attack else value for name, value in mine.iloc[0].items()}
-    row |= {name: mine[name].sum() for name in _SUMS}
-    return row | {"adaptation": "", "attack_settings": f"of every class, the best of {', '.join(settings)}"}
-
-
-def _differing(trials: pd.DataFrame) -> set[str]:
-    """Numeric columns that are not the same in all trials of every model."""
-    numbers = trials.select_dtypes("number").columns.drop("seed")
-    spread = trials.groupby(MODEL)[list(numbers)].nunique(dropna=False).max()
-    return set(spread.index[spread > 1])
-
-
-def _means(best: pd.DataFrame) -> dict[str, float]:
-    means = best.drop(columns=["trial", "class_index", "class_name"]).mean().to_dict()
-    if "attack_accuracy" in best:
-        means["attack_accuracy_worst"] = best["attack_accuracy"].max()
-    return {str(name): float(value) for name, value in means.items()}
+def _renamed(chosen: Chosen) -> pd.DataFrame:
+    """Rows of their own, which say what the attack is."""
+    return chosen.trials.assign(
+        trial=[f"{STRONGEST}-{trial}" for trial in chosen.trials["trial"]],
+        attack=STRONGEST,
+        adaptation="",
+        attack_settings=[f"on {chosen.label}: {chosen.name}"] * len(chosen.trials),
+    )

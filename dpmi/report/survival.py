@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 from dpmi.metrics import paired_difference
 from dpmi.report import words
 from dpmi.report.cells import Table, measured
-from dpmi.report.strongest import MODEL, only, strongest
+from dpmi.report.strongest import only, strongest
 from dpmi.report.tables import judged, rows_of
 from dpmi.study.results import Results
 
@@ -24,28 +25,25 @@ def is_adaptive(results: Results) -> bool:
 def survival(results: Results) -> pd.DataFrame:
     """One row per defended setting: what it gains against attacks that do not know it, and against all.
 
-    The gain is what the strongest attack loses to the defence, in attack accuracy, or in distance where the study has
-    no evaluator. Columns: ``label``, ``seeds``, ``adaptations`` (how many trials per model), ``gain`` and
-    ``gain_adaptive`` with their ``_low`` and ``_high`` (paired over seeds), and ``survives``, the second divided by the
-    first; NaN where the first is not clearly above 0, for then there is nothing to survive.
+    The gain is how much less the strongest attack finds than the strongest on the undefended model, in attack accuracy,
+    or in distance where the study has no evaluator. Columns: ``label``, ``reference``, ``seeds``; ``unaware`` and
+    ``strongest``, the names of these attacks on the defended model; ``gain`` and ``gain_adaptive`` with their ``_low``
+    and ``_high`` (paired over seeds); ``survives``, the second divided by the first; NaN where the first is not
+    clearly above 0, for then there is nothing to survive.
     """
     measure, sign = ("attack_accuracy", -1) if judged(results) else ("distance", 1)
-    plain = only(results, results.trials["adaptation"] == "")
-    tables = [_by_model(strongest(each), measure) for each in (plain, results)]
+    kinds = {"": only(results, results.trials["adaptation"] == ""), "_adaptive": results}
+    chosen = {kind: {one.label: one for one in strongest(some)} for kind, some in kinds.items()}
+    defense = results.trials.groupby("label", sort=False)["defense"].first()
     rows = []
-    undefended = results.trials.loc[results.trials["defense"] == "none", "label"].unique()
-    for label, mine in results.trials[results.trials["defense"] != "none"].groupby("label", sort=False):
-        for reference in undefended:
-            row: dict[str, Any] = {"label": label, "reference": reference}
-            row["adaptations"] = int((mine["adaptation"] != "").sum() / mine["seed"].nunique())
-            for name, table in zip(("gain", "gain_adaptive"), tables, strict=True):
-                seeds = table.loc[label].index.intersection(table.loc[reference].index)
-                row["seeds"] = len(seeds)
-                ours, theirs = (table.loc[key].loc[seeds].to_numpy() for key in (label, reference))
-                gained = paired_difference(sign * ours, sign * theirs) if len(seeds) else (np.nan,) * 3
-                row |= zip((name, f"{name}_low", f"{name}_high"), gained, strict=True)
-            row["survives"] = row["gain_adaptive"] / row["gain"] if row["gain_low"] > 0 else np.nan
-            rows.append(row)
+    for label, reference in product(defense.index[defense != "none"], defense.index[defense == "none"]):
+        row: dict[str, Any] = {"label": label, "reference": reference}
+        row |= {"unaware": chosen[""][label].name, "strongest": chosen["_adaptive"][label].name}
+        for kind, of in chosen.items():
+            ours, theirs = (_by_seed(results, of[name].trials, measure) for name in (label, reference))
+            row |= _gain(f"gain{kind}", sign * ours, sign * theirs)
+        row["survives"] = row["gain_adaptive"] / row["gain"] if row["gain_low"] > 0 else np.nan
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -58,28 +56,12 @@ def adapted(results: Results) -> pd.DataFrame:
     measure = "attack_accuracy" if judged(results) else "distance"
     rows = []
     for (label, attack), mine in results.trials.groupby(["label", "attack"], sort=False):
-        without = _by_model(
-            only(results, results.trials["trial"].isin(mine[mine["adaptation"] == ""]["trial"])), measure
-        )
+        plain = _by_seed(results, mine[mine["adaptation"] == ""], measure)
         for adaptation, those in mine[mine["adaptation"] != ""].groupby("adaptation", sort=False):
-            having = _by_model(only(results, results.trials["trial"].isin(those["trial"])), measure)
-            both = having.index.intersection(without.index)
-            if len(both) == 0:
-                continue
-            ours, theirs = having.loc[both].to_numpy(), without.loc[both].to_numpy()
-            row: dict[str, Any] = {
-                "label": label,
-                "attack": attack,
-                "adaptation": adaptation,
-                "seeds": len(both),
-            }
-            row |= {"plain": np.nanmean(theirs), "known": np.nanmean(ours)}
-            rows.append(
-                row
-                | dict(
-                    zip(("added", "added_low", "added_high"), paired_difference(ours, theirs), strict=True)
-                )
-            )
+            known = _by_seed(results, those, measure)
+            row: dict[str, Any] = {"label": label, "attack": attack, "adaptation": adaptation}
+            row |= {"plain": np.nanmean(plain), "known": np.nanmean(known)} | _gain("added", known, plain)
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -94,8 +76,9 @@ def survival_table(table: pd.DataFrame, *, share: bool) -> Table:
         (
             f"{row.label} against {row.reference}",
             f"{row.seeds}",
+            row.unaware,
             measured(row, "gain", share=share).replace("-", "−"),
-            f"{row.adaptations}",
+            row.strongest,
             measured(row, "gain_adaptive", share=share).replace("-", "−"),
             _survives(row),
         )
@@ -108,17 +91,18 @@ def survival_table(table: pd.DataFrame, *, share: bool) -> Table:
         (
             "Defence",
             "Seeds",
-            "Gain, attacks unaware of it",
-            "Adapted attacks",
+            "Strongest unaware of it",
+            "Gain",
+            "Strongest of all",
             "Gain, adapted ones included",
             "Survives",
         ),
         rows,
         (
-            "Strongest: of every class what the best of all attacks found. 95 % intervals of a paired t-test over "
-            "seeds. A gain that is not clearly above 0 leaves nothing to survive. The undefended model is attacked "
-            "with the adaptations that serve for any model, a defended one with those of its defence besides, so that "
-            "the last gain is if anything too small.",
+            "Strongest: the attack that found most, in the mean over classes and seeds; on the undefended model it may "
+            "be another. 95 % intervals of a paired t-test over seeds. A gain that is not clearly above 0 leaves "
+            "nothing to survive. The undefended model is attacked with the adaptations that serve for any model, a "
+            "defended one with those of its defence besides, so that the last gain is if anything too small.",
         ),
     )
 
@@ -160,7 +144,14 @@ def adapted_table(table: pd.DataFrame, *, share: bool) -> Table:
     )
 
 
-def _by_model(results: Results, measure: str) -> pd.DataFrame:
-    """A table of a measure (label and seed, classes)."""
-    named = results.per_class.merge(results.trials[["trial", *MODEL]], on="trial")
-    return named.pivot_table(index=MODEL, columns="class_index", values=measure, dropna=False)
+def _by_seed(results: Results, trials: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """A table of a measure (seeds, classes)."""
+    named = results.per_class.merge(trials[["trial", "seed"]], on="trial")
+    return named.pivot_table(index="seed", columns="class_index", values=measure, dropna=False)
+
+
+def _gain(name: str, ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
+    """The paired difference over the seeds of both, and their number."""
+    seeds = ours.index.intersection(theirs.index)
+    found = paired_difference(ours.loc[seeds], theirs.loc[seeds]) if len(seeds) else (np.nan,) * 3
+    return {"seeds": len(seeds), **dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))}

@@ -57,7 +57,7 @@ def test_report_shows_what_is_left_of_each_defence(finished, tmp_path: Path) -> 
     text = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert "Gain, adapted ones included" in text
     assert len(survival.adapted(results)) == 2 * (1 + 3 + 4)
-    assert list(survival.survival(results)["adaptations"]) == [2 * 3, 2 * 4]
+    assert list(survival.survival(results)["label"]) == ["mid, beta 0.01", "calor, rank 4"]
 
 
 def test_a_resumed_study_is_the_uninterrupted_one(finished, tmp_path: Path) -> None:
