@@ -182,25 +182,39 @@ def _protected(unit: str) -> str:
 
 
 def tradeoff(summary: pd.DataFrame) -> Table:
-    """Which models no other one beats in accuracy and distance both."""
+    """Which models no other one beats in accuracy and protection both.
+
+    Protection is a low attack accuracy where the study has an evaluator, else a large distance.
+    """
     rows = []
+    judged_too = "attack_accuracy" in summary
     for _, settings in summary.groupby("attack", sort=False):
-        front = on_front(settings["test_accuracy"], settings["distance"])
+        protection = -settings["attack_accuracy"] if judged_too else settings["distance"]
+        front = on_front(settings["test_accuracy"], protection)
         rows += [
             (
                 row.defense,
                 words.setting(row.strength),
                 row.attack,
                 measured(row, "test_accuracy", share=True),
+                *((measured(row, "attack_accuracy", share=True),) if judged_too else ()),
                 measured(row, "distance"),
                 "yes" if best else "no",
             )
             for row, best in zip(rows_of(settings), front, strict=True)
         ]
     return Table(
-        "Robustness against accuracy. On the Pareto front: no other model is as good in both and better in one, by "
-        "their means alone.",
-        ("Defence", "Strength", "Attack", "Test accuracy", "MIA distance", "On the front"),
+        f"Robustness against accuracy. On the Pareto front: no other model is as good in accuracy and "
+        f"{'attack accuracy' if judged_too else 'distance'} and better in one, by their means alone.",
+        (
+            "Defence",
+            "Strength",
+            "Attack",
+            "Test accuracy",
+            *(("Attack accuracy",) if judged_too else ()),
+            "MIA distance",
+            "On the front",
+        ),
         rows,
     )
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from dpmi.report import words
-from dpmi.report.tables import claim_of, rows_of, summary
+from dpmi.report.tables import STRONGEST, claim_of, rows_of, summary
 from dpmi.study.results import Results
 
 DPI = 160
@@ -95,7 +95,10 @@ def _rows(results: Results) -> list[Row]:
         if claim.is_guarantee:
             privacy = f"epsilon {words.epsilon(first.epsilon)} for one {claim.unit}"
         outcome = f"accuracy {words.percent(first.test_accuracy)}, distance {words.number(first.distance)}"
-        by = f"{first.attack}: " if attacks > 1 else ""
+        if first.attack == STRONGEST:
+            by = f"{STRONGEST}, {first.strongest}\n"
+        else:
+            by = f"{first.attack}: " if attacks > 1 else ""
         rows.append(Row(fill(name, LONGEST_LINE), f"{by}{privacy}\n{outcome}", results.recons[first.trial]))
     return rows
 

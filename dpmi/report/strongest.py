@@ -30,7 +30,8 @@ class Chosen(NamedTuple):
 def with_strongest(results: Results) -> Results:
     """The trials of attackers who do not know the defence, under those of the strongest of all on each model.
 
-    A study with one attack and no other on any model is its own strongest.
+    The latter have a column ``strongest`` with its name. A study with one attack and no other on any model is its own
+    strongest.
     """
     if results.trials.groupby(["label", "seed"]).size().max() == 1:
         return results
@@ -96,5 +97,6 @@ def _renamed(chosen: Chosen) -> pd.DataFrame:
         trial=[f"{STRONGEST}-{trial}" for trial in chosen.trials["trial"]],
         attack=STRONGEST,
         adaptation="",
-        attack_settings=[f"on {chosen.label}: {chosen.name}"] * len(chosen.trials),
+        attack_settings=f"on {chosen.label}: {chosen.name}",
+        strongest=chosen.name,
     )

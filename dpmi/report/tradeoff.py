@@ -19,7 +19,7 @@ from dpmi.report import words
 from dpmi.report.axes import FAINT, INK
 from dpmi.report.curve import DPI, MARKERS, PALETTE, frame
 from dpmi.report.pairs import on_front
-from dpmi.report.tables import rows_of, summary
+from dpmi.report.tables import judged, rows_of, summary
 from dpmi.study.results import Results
 
 COLORS = (*PALETTE, "#882255", "#332288", "#999933")
@@ -31,6 +31,8 @@ DASHES = ("solid", (0, (4, 1.5)))
 LEGEND_COLUMNS = 4
 PANELS = {"distance": 1, "advantage": -1}
 """Measure -> +1 where more is safer, -1 where less is."""
+RECOGNISED = {"attack_accuracy": -1}
+"""Where the study has an evaluator; likewise."""
 
 
 Style: TypeAlias = tuple[str, str, Any]
@@ -44,16 +46,25 @@ def draw(results: Results) -> Figure:
     styles = _styles([name for name in table["defense"].unique() if name != "none"])
     handles = _legend_handles(table, styles)
     rows = math.ceil(len(handles) / LEGEND_COLUMNS)
-    figure = Figure(figsize=(11, 0.5 + 0.22 * rows + 4.3 * len(attacks)), dpi=DPI, layout="constrained")
-    grid: np.ndarray = figure.subplots(len(attacks), len(PANELS), squeeze=False)
+    panels = {**RECOGNISED, **PANELS} if judged(results) else PANELS
+    figure = Figure(
+        figsize=(5.5 * len(panels), 0.5 + 0.22 * rows + 4.3 * len(attacks)), dpi=DPI, layout="constrained"
+    )
+    grid: np.ndarray = figure.subplots(len(attacks), len(panels), squeeze=False)
     kind = words.DISTANCES[results.trials["distance_kind"].iloc[0]]
-    names = (f"MIA distance   safer →\n{kind}", "Advantage   ← safer\n0: nothing gained")
+    names = {
+        "attack_accuracy": "Attack accuracy   ← safer",
+        "distance": f"MIA distance   safer →\n{kind}",
+        "advantage": "Advantage   ← safer\n0: nothing gained",
+    }
     for attack, line in zip(attacks, grid, strict=True):
         mine = table[table["attack"] == attack]
-        for (measure, sign), name, axes in zip(PANELS.items(), names, line, strict=True):
+        for (measure, sign), axes in zip(panels.items(), line, strict=True):
             frame(axes)
             _panel(axes, mine, measure, sign, styles)
-            axes.set_ylabel(name, fontsize=9)
+            axes.set_ylabel(names[measure], fontsize=9)
+            if measure in RECOGNISED:
+                axes.yaxis.set_major_formatter(lambda share, _: f"{round(100 * share, 6):g} %")
             axes.set_xlabel("Test accuracy   better →", fontsize=9)
             axes.xaxis.set_major_formatter(lambda share, _: f"{round(100 * share, 6):g} %")
             axes.set_title(f"Attack {attack}", fontsize=10, color=INK)

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from dpmi.metrics import paired_difference
-from dpmi.report import curve, strongest, survival, write
+from dpmi.report import cells, curve, strongest, survival, tables, tradeoff, write
 from dpmi.report.tables import STRONGEST
+from dpmi.report.words import GLUE
 from dpmi.study.results import Results
 
 from .conftest import SETTINGS, make_results
@@ -203,3 +204,21 @@ def test_the_best_of_several_attacks_has_more_than_one_chance() -> None:
         {text.get_text() for text in legend.get_texts()} for part in figure.subfigs for legend in part.legends
     ]
     assert ["chance: 1/2" in names for names in legends] == [False, True, True]
+
+
+def test_with_an_evaluator_robustness_is_attack_accuracy() -> None:
+    results = strongest.with_strongest(judged())
+    assert [axes.get_ylabel().split("   ")[0] for axes in tradeoff.draw(results).axes[:3]] == [
+        "Attack accuracy",
+        "MIA distance",
+        "Advantage",
+    ]
+    table = cells.tradeoff(tables.summary(results))
+    place = table.header.index("Attack accuracy")
+    # All three are equally accurate, so that only the one which the strongest attack shows least is on the front.
+    rows = [row for row in table.rows if row[2] == STRONGEST]
+    assert [(row[0], row[place].split(GLUE)[0], row[-1]) for row in rows] == [
+        (NONE, "67.5", "no"),
+        (MASKED, "47.5", "no"),
+        (TRUE, "10.0", "yes"),
+    ]
