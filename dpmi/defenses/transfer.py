@@ -173,7 +173,9 @@ class Transfer(Defense):
             with observe(model, [last]) as found:
                 model(images)
             of_channels = found[last].flatten(2) if found[last].ndim > 2 else found[last][:, None]
-            return torch.cat([of_channels.mean(dim=2), of_channels.std(dim=2)], dim=1)
+            means = of_channels.mean(dim=2)
+            # One position deviates from nothing, and its standard deviation would be NaN.
+            return means if of_channels.shape[2] == 1 else torch.cat([means, of_channels.std(dim=2)], dim=1)
 
         usual = in_batches(moments, public)
         mean, std = usual.mean(dim=0), usual.std(dim=0).clamp_min(1e-6)

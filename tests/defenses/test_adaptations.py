@@ -155,3 +155,15 @@ def test_early_layers_against_the_moments_of_public_images() -> None:
     # In units of the public images' own spread: about 1 for any of them, far more for something else.
     assert float(found(IMAGES).detach().mean()) == pytest.approx(EARLY_WEIGHT * (COUNT - 1) / COUNT, rel=1e-3)
     assert float(found(torch.zeros(1, 1, 8, 8)).detach()) > 10 * EARLY_WEIGHT
+
+
+def test_early_layers_of_one_position_have_no_deviation() -> None:
+    """MCNN's last convolution leaves one; NaN would end every search at its first step."""
+    model = nn.Sequential(nn.Conv2d(1, 4, 8), nn.Flatten(), nn.Linear(4, 10)).eval()
+    defense = Transfer(frozen_fraction=1.0)
+    assert defense.frozen(model) == ("0",)
+    penalty = named(defense, "early layers").penalty
+    assert penalty is not None
+    means = model[0](IMAGES).detach().flatten(1)
+    expected = EARLY_WEIGHT * ((means - means.mean(dim=0)) / means.std(dim=0)).square().mean(dim=1)
+    torch.testing.assert_close(penalty(model, IMAGES)(IMAGES).detach(), expected, atol=1e-5, rtol=1e-3)
