@@ -76,13 +76,14 @@ def measure(
     if not jobs:
         return []
     check_installed()
-    work = partial(_measure_job, backdoor=backdoor, images=images, root=absolute(root))
+    root = absolute(root)
+    work = partial(_measure_job, backdoor=backdoor, images=images, root=root)
     with store.writing():
         return compute(
             work,
             jobs,
             store,
-            root=absolute(root),
+            root=root,
             workers=workers,
             executor="local",
             address=None,

@@ -92,7 +92,7 @@ class StudySpec(_Strict):
     In the table of a defence or an attack, a list of values is a sweep: one trial for each. ``training``
     inside a defence's table overrides the study's. ``weights`` is what training starts from, as in
     :func:`dpmi.models.load_weights`: "torchvision", or a file, by its absolute path if other machines compute too;
-    who puts other weights into the file starts a new study. ``adaptive`` repeats every attack on a defended model with
+    who puts other weights into the file starts a new study. ``adaptive`` repeats every attack on every model with
     each of :meth:`dpmi.defenses.Defense.adaptations` that changes something for it. ``matched_on`` says by what the
     strengths were chosen, if :mod:`dpmi.study.match` chose them; it is shown, and changes nothing that is computed.
     """
