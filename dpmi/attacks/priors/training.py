@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -178,7 +179,42 @@ def in_channels_last(gan: Gan) -> Gan:
 
 
 def soft_labels(target: Target, images: Tensor) -> Tensor:
-    """Return the target's softmax (M, K) for images (M, C, H, W); M queries."""
+    """Return the target's softmax (M, K) for images (M, C, H, W); M queries.
+
+    An attack mostly trains several priors that distil one target, and a study several attacks. The last answer is kept,
+    because asking for it again can take as long as the training itself; it is billed each time.
+    """
+    global _last_answer  # noqa: PLW0603 - a memory of one process, which changes no result
+    if target.device.type != "cpu":
+        return _asked(
+            target, images
+        )  # the state of the target's noise is not at hand, and a GPU answers at once
+    # A target that draws noise answers the same only from the same state of the generator.
+    question = (target.digest(), images._version, torch.default_generator.get_state().numpy().tobytes())
+    last = _last_answer
+    if last is None or last.images() is not images or last.question != question:
+        labels = _asked(target, images)
+        last = _last_answer = _Answer(ref(images), question, labels, torch.default_generator.get_state())
+    else:
+        target.queries += len(images)
+        torch.default_generator.set_state(last.generator)
+    return last.labels
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """What a target said of images, and the state of torch's default generator afterwards."""
+
+    images: ref[Tensor]
+    question: tuple[bytes, int, bytes]
+    labels: Tensor
+    generator: Tensor
+
+
+_last_answer: _Answer | None = None
+
+
+def _asked(target: Target, images: Tensor) -> Tensor:
     with torch.no_grad():
         batches = torch.split(images, _ASKED_AT_ONCE)
         return torch.cat([target.logits(some).softmax(dim=1) for some in batches])

@@ -104,6 +104,57 @@ def test_soft_labels_are_the_softmax_of_all_images(target: Target) -> None:
     assert target.queries == 600
 
 
+class _Counting(nn.Module):
+    """A classifier that draws noise for every answer, and counts the images it is asked about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = _network()
+        self.asked = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.asked += len(images)
+        logits: Tensor = self.inner(images)
+        return logits + torch.randn_like(logits)
+
+
+def test_the_same_question_is_answered_once_and_billed_twice(public: Tensor) -> None:
+    module = _Counting()
+    answers, draws = [], []
+    for _ in range(2):
+        target = Target(module)
+        torch.manual_seed(1)
+        answers.append(soft_labels(target, public))
+        draws.append(torch.rand(3))
+        assert target.queries == len(public)
+    assert module.asked == len(public)
+    assert torch.equal(*answers)
+    assert torch.equal(*draws), "what is drawn afterwards does not depend on who asked first"
+
+
+def test_another_question_is_asked_again(public: Tensor) -> None:
+    module = _Counting()
+    asked = 0
+    images = public.clone()
+
+    def change_weights() -> None:
+        with torch.no_grad():
+            next(module.parameters()).add_(1.0)
+
+    changes = [lambda: None, change_weights, lambda: images.mul_(0.5), lambda: torch.manual_seed(2)]
+    torch.manual_seed(1)
+    start = torch.get_rng_state()
+    for change in changes:
+        torch.set_rng_state(start)
+        change()
+        soft_labels(Target(module), images)
+        asked += len(images)
+        assert module.asked == asked
+    torch.set_rng_state(start)
+    soft_labels(Target(module), images.clone())
+    assert module.asked == asked + len(images)
+
+
 def test_feature_statistics_are_those_of_the_first_images(public: Tensor, target: Target) -> None:
     others_changed = public.clone()
     others_changed[280:] = 0
