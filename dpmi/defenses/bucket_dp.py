@@ -18,9 +18,22 @@ from .private import PrivateDefense
 
 @dataclass(frozen=True, kw_only=True)
 class BucketDP(PrivateDefense, ABC):
-    """Trains through :class:`dpmi.privacy.PrivacyEngine` on some partition of the records."""
+    """Trains through :class:`dpmi.privacy.PrivacyEngine` on some partition of the records.
+
+    Args:
+        max_records_per_bucket: most records of a drawn bucket that a step takes, each time others; None takes all. The
+            guarantee is the same, and the step as much shorter.
+    """
 
     couples_inside_buckets: ClassVar[bool] = True
+
+    max_records_per_bucket: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the number of records too."""
+        super().__post_init__()
+        if self.max_records_per_bucket is not None:
+            checks.integer("max_records_per_bucket", self.max_records_per_bucket, minimum=1)
 
     @abstractmethod
     def partition(self, data: ImageSet, seed: int) -> Partition:
@@ -37,6 +50,7 @@ class BucketDP(PrivateDefense, ABC):
             sampling_rate=self.sampling_rate,
             noise_multiplier=self.noise_multiplier,
             max_grad_norm=self.max_grad_norm,
+            max_records_per_bucket=self.max_records_per_bucket,
             steps_per_epoch=setup.steps,
             grad_sample_mode="stream" if setup.batch_coupled else "auto",
             seed=setup.stage_seed,

@@ -59,6 +59,7 @@ class Training:
             "sampling_rate": self.plan.sampling_rate,
             "noise_multiplier": self.plan.noise_multiplier,
             "max_grad_norm": self.plan.max_grad_norm,
+            "max_records_per_bucket": self.plan.max_records_per_bucket,
             "buckets": partition.num_buckets,
             "unit": partition.unit,
             "partition": partition.hash,

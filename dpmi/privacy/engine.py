@@ -94,6 +94,7 @@ class PrivacyEngine:
         sampling_rate: float,
         noise_multiplier: float,
         max_grad_norm: float,
+        max_records_per_bucket: int | None = None,
         loss_reduction: str = "mean",
         max_physical_batch_size: int = 512,
         steps_per_epoch: int | None = None,
@@ -119,6 +120,9 @@ class PrivacyEngine:
             sampling_rate: q in (0, 1], the probability of drawing one bucket at a logical step.
             noise_multiplier: sigma >= 0, noise standard deviation / max_grad_norm; 0 gives epsilon = inf.
             max_grad_norm: S > 0, the norm that a bucket's mean gradient is clipped to.
+            max_records_per_bucket: most records of a drawn bucket that a step takes, each time others of it; None takes
+                all. The promise is the same. Of 6,000 records of a class, the mean gradient of 128 is nearly that of
+                all, at a fiftieth of the time.
             loss_reduction: "mean" or "sum", how the loss combines the records of a batch.
             max_physical_batch_size: most records in one physical batch of this process; it changes memory, not the
                 result.
@@ -149,6 +153,7 @@ class PrivacyEngine:
             sampling_rate=sampling_rate,
             noise_multiplier=noise_multiplier,
             max_grad_norm=max_grad_norm,
+            max_records_per_bucket=max_records_per_bucket,
         )
         if max_physical_batch_size < 1:
             raise ValueError(f"max_physical_batch_size is {max_physical_batch_size}; it must be at least 1")
@@ -208,6 +213,7 @@ class PrivacyEngine:
             sampling_rate=plan.sampling_rate,
             noise_multiplier=plan.noise_multiplier,
             max_grad_norm=plan.max_grad_norm,
+            max_records_per_bucket=plan.max_records_per_bucket,
             loss_reduction=loss_reduction,
             steps_per_epoch=sampler.steps,
             grad_sample_mode=choice.strategy if choice.max_buckets > 1 else "stream",
@@ -235,6 +241,7 @@ class PrivacyEngine:
         target_delta: float,
         max_grad_norm: float,
         adjacency: Adjacency = "replace",
+        max_records_per_bucket: int | None = None,
         loss_reduction: str = "mean",
         max_physical_batch_size: int = 512,
         steps_per_epoch: int | None = None,
@@ -258,6 +265,7 @@ class PrivacyEngine:
             target_epsilon: above 0, for one bucket of ``partition``.
             target_delta: in (0, 1), and well below 1 / K.
             max_grad_norm: S > 0.
+            max_records_per_bucket: most records of a drawn bucket that a step takes.
             adjacency: "replace" or "add_remove", of the target.
             loss_reduction: "mean" or "sum".
             max_physical_batch_size: most records in one physical batch.
@@ -295,6 +303,7 @@ class PrivacyEngine:
             sampling_rate=sampling_rate,
             noise_multiplier=found.mechanism.noise_multiplier,
             max_grad_norm=max_grad_norm,
+            max_records_per_bucket=max_records_per_bucket,
             loss_reduction=loss_reduction,
             max_physical_batch_size=max_physical_batch_size,
             steps_per_epoch=steps_per_epoch,

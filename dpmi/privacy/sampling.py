@@ -1,10 +1,11 @@
-"""Poisson sampling of whole buckets, and how the drawn ones are packed into physical batches."""
+"""Poisson sampling of buckets, which of their records are taken, and how these are packed into physical batches."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import deque
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -16,9 +17,16 @@ from .plan import PhysicalBatch, Plan, Position
 
 _EMPTY = PhysicalBatch(buckets=(), sizes=(), bucket_records=())
 
+#: 2^64 / the golden ratio: its multiples modulo 2^64 are spread evenly (Knuth, volume 3, section 6.4).
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
 
 class BucketSampler(Sampler[IntArray]):
     """Draws every bucket independently with probability q, for a number of logical steps.
+
+    Of a bucket with more records than the plan takes, those are taken that follow a random place in a fixed order of
+    its records, the first again after the last: each record equally often. Place and order depend on how many records
+    the bucket has, and on nothing outside it.
 
     As a ``Sampler`` it yields the record indices of one physical batch after another, and appends what they are to
     ``plans``, in the same order; an empty draw yields nothing and appends a batch without buckets.
@@ -58,9 +66,10 @@ class BucketSampler(Sampler[IntArray]):
         for step in range(first, self.steps):
             uniform = self.source.uniform(self.plan.partition.num_buckets).numpy()
             drawn = np.flatnonzero(uniform < self.plan.sampling_rate)
+            starts = self._starts()
             after = Position(steps=(step + 1) % self.steps, draws=self.source.draws_state())
-            mine = self._ranks.share(drawn, self.plan.partition.sizes[drawn])
-            packed = list(self._packed(mine)) if len(mine) else [_EMPTY]
+            mine = self._ranks.share(drawn, self.plan.records_of[drawn])
+            packed = list(self._packed(mine, starts)) if len(mine) else [_EMPTY]
             yield from packed[:-1]
             yield dataclasses.replace(
                 packed[-1], completes_step=True, draw=self._ranks.digest(drawn), position=after
@@ -79,28 +88,57 @@ class BucketSampler(Sampler[IntArray]):
 
     def records(self, batch: PhysicalBatch) -> IntArray:
         """The indices of the records of one physical batch."""
-        order, start = self.plan.partition.by_bucket
-        first = start[list(batch.buckets)]
-        if len(first) == 1:
-            begin = int(first[0]) + batch.first
+        order, start = self._order, self.plan.partition.by_bucket[1]
+        buckets, sizes = list(batch.buckets), np.asarray(batch.sizes)
+        if len(buckets) == 1 and not self._takes_some:
+            begin = int(start[buckets[0]]) + batch.starts[0]
             return order[begin : begin + batch.records]
         # Counts up within each bucket, without a loop over buckets.
-        sizes = np.asarray(batch.sizes)
-        before = np.cumsum(sizes) - sizes
-        return order[np.repeat(first - before, sizes) + np.arange(batch.records)]
+        place = np.arange(batch.records) + np.repeat(
+            np.asarray(batch.starts) - np.cumsum(sizes) + sizes, sizes
+        )
+        if self._takes_some:
+            place %= np.repeat(self.plan.partition.sizes[buckets], sizes)
+        found: IntArray = order[place + np.repeat(start[buckets], sizes)]
+        return found
 
     def expected_batches(self) -> float:
         """Expected number of physical batches in one pass, up to how full the last ones of a step are."""
-        sizes, q = self.plan.partition.sizes, self.plan.sampling_rate
+        sizes, q = self.plan.records_of, self.plan.sampling_rate
         whole = sizes <= self._max_records
         parts = q * float((-(-sizes[~whole] // self._max_records)).sum())
         by_count = q * float(whole.sum()) / self.max_buckets
         by_records = q * float(sizes[whole].sum()) / self._max_records
         return self.steps * (parts + max(by_count, by_records)) / self._ranks.size
 
-    def _packed(self, drawn: IntArray) -> Iterator[PhysicalBatch]:
+    @cached_property
+    def _takes_some(self) -> bool:
+        """Whether there is a bucket of which not all records are taken."""
+        return bool((self.plan.records_of < self.plan.partition.sizes).any())
+
+    @cached_property
+    def _order(self) -> IntArray:
+        """Record indices, sorted by bucket, (N,): what follows each other in a bucket is taken together."""
+        order, start = self.plan.partition.by_bucket
+        if not self._takes_some:
+            return order
+        # Neighbours in the data are often alike. Mixed by their number within the bucket: by the index of a record, the
+        # order would depend on the size of other buckets, and what is taken here on them.
+        bucket = self.plan.partition.bucket_of[order]
+        number = np.arange(len(order)) - start[bucket]
+        return order[np.lexsort((number.astype(np.uint64) * _GOLDEN, bucket))]
+
+    def _starts(self) -> IntArray:
+        """Where what is taken of each bucket begins, (K,): 0 where all of it is."""
+        sizes = self.plan.partition.sizes
+        if not self._takes_some:
+            return np.zeros_like(sizes)
+        places = self.source.uniform(len(sizes)).numpy()
+        return np.where(self.plan.records_of < sizes, (places * sizes).astype(np.int64), 0)
+
+    def _packed(self, drawn: IntArray, starts: IntArray) -> Iterator[PhysicalBatch]:
         """Buckets of one logical step: those that fit side by side, the smallest first; larger ones in parts."""
-        sizes = self.plan.partition.sizes[drawn]
+        sizes = self.plan.records_of[drawn]
         # Neighbours of one size share their matrix products.
         order = np.argsort(sizes, kind="stable") if self.max_buckets > 1 else np.arange(len(drawn))
         drawn, sizes = drawn[order], sizes[order]
@@ -111,17 +149,19 @@ class BucketSampler(Sampler[IntArray]):
             last = max(first + 1, int(np.searchsorted(end, before + self._max_records, side="right")))
             last = min(last, first + self.max_buckets)
             if last == first + 1:
-                yield from self._parts(int(drawn[first]), int(sizes[first]))
+                bucket = int(drawn[first])
+                yield from self._parts(bucket, int(sizes[first]), int(starts[bucket]))
             else:
                 several = tuple(sizes[first:last].tolist())
                 yield PhysicalBatch(
                     buckets=tuple(drawn[first:last].tolist()),
                     sizes=several,
                     bucket_records=several,
+                    starts=tuple(starts[drawn[first:last]].tolist()),
                 )
             first = last
 
-    def _parts(self, bucket: int, size: int) -> Iterator[PhysicalBatch]:
+    def _parts(self, bucket: int, size: int, start: int) -> Iterator[PhysicalBatch]:
         parts = -(-size // self._max_records)
         bounds = [size * i // parts for i in range(parts + 1)]
         for i in range(parts):
@@ -129,6 +169,6 @@ class BucketSampler(Sampler[IntArray]):
                 buckets=(bucket,),
                 sizes=(bounds[i + 1] - bounds[i],),
                 bucket_records=(size,),
-                first=bounds[i],
+                starts=(start + bounds[i],),
                 completes_bucket=i == parts - 1,
             )

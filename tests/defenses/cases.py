@@ -48,7 +48,8 @@ _NO_TRANSFER = {
     "pretrain_steps": 0,
     "pretrain_learning_rate": 0.0,
 }
-_NO_SUBCLASS = {**_PRIVATE, "clusters_per_class": 0}
+_NO_CLASS = {**_PRIVATE, "max_records_per_bucket": 0}
+_NO_SUBCLASS = {**_NO_CLASS, "clusters_per_class": 0}
 _NO_MID = {"beta": -1.0, "bottleneck": 0, "evaluation": "median"}
 _NO_SMOOTHING = {"alpha": 0.0, "ramp_start": 1.0, "ramp_end": 0.4}
 _NO_CALOR = {
@@ -67,8 +68,8 @@ CASES: dict[str, Case] = {
     "record-dp/ghost": Case(
         {**_RECORD, "grad_sample_mode": "ghost"}, {**_PRIVATE, "grad_sample_mode": "functorch"}
     ),
-    "class-dp": Case(_CLASS, _PRIVATE),
-    "subclass-dp": Case({**_SUBCLASS, "clusters_per_class": 3}, {**_PRIVATE, "clusters_per_class": 0}),
+    "class-dp": Case({**_CLASS, "max_records_per_bucket": 40}, _NO_CLASS),
+    "subclass-dp": Case({**_SUBCLASS, "clusters_per_class": 3}, _NO_SUBCLASS),
     "skip-removal": Case(
         {}, {"last_stages": 0}, model=small_residual, recipe=Recipe(steps=40, learning_rate=0.1)
     ),
@@ -77,7 +78,7 @@ CASES: dict[str, Case] = {
     ),
     "transfer+class-dp": Case(
         {**_TRANSFER, **_CLASS},
-        {**_NO_TRANSFER, **_PRIVATE},
+        {**_NO_TRANSFER, **_NO_CLASS},
         model="cnn-compact",
         recipe=Recipe(steps=40, learning_rate=0.2),
         accuracy=0.5,

@@ -85,6 +85,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "tensors": {},
     "hooks": {"grad_sample_mode": "hooks"},
     "ghost": {"grad_sample_mode": "ghost"},
+    "some records": {"max_records_per_bucket": 4},
     "map-style": {"data": DataLoader(Records(), batch_size=4)},
     "workers": {"data": DataLoader(Records(), batch_size=4, num_workers=2)},
 }
@@ -202,6 +203,7 @@ def saved(tmp_path: Path, **options: Any) -> Path:
         ({"sampling_rate": 0.2}, ["sampling_rate", "0.3 there", "0.2 here"]),
         ({"noise_multiplier": 0.8}, ["noise_multiplier", "0.7 there", "0.8 here"]),
         ({"max_grad_norm": 1.0}, ["max_grad_norm", "0.5 there", "1.0 here"]),
+        ({"max_records_per_bucket": 4}, ["max_records_per_bucket", "None there", "4 here"]),
         ({"partition": Partition.by_class(Y.numpy())}, ["buckets", "8 there", "4 here"]),
         ({"partition": Partition.by_column(USERS.flip(0).numpy())}, ["partition"]),
         ({"partition": Partition.by_column(USERS.numpy(), unit="patient")}, ["unit", "user", "patient"]),

@@ -151,13 +151,20 @@ def trained(rank: int, reduction: str, options: dict[str, Any]) -> tuple[np.ndar
 
 
 @pytest.mark.parametrize(
-    ("mode", "reduction", "max_physical_batch_size"),
-    [("stream", "mean", 9), ("hooks", "mean", 9), ("hooks", "sum", 512), ("ghost", "mean", 9)],
+    ("mode", "reduction", "max_physical_batch_size", "most"),
+    [
+        ("stream", "mean", 9, None),
+        ("hooks", "mean", 9, None),
+        ("hooks", "sum", 512, None),
+        ("ghost", "mean", 9, None),
+        ("hooks", "mean", 9, 3),
+    ],
 )
 def test_two_ranks_train_the_model_that_one_process_does(
-    mode: str, reduction: str, max_physical_batch_size: int
+    mode: str, reduction: str, max_physical_batch_size: int, most: int | None
 ) -> None:
     options: dict[str, Any] = {
+        "max_records_per_bucket": most,
         "grad_sample_mode": mode,
         "max_physical_batch_size": max_physical_batch_size,
         "sampling_rate": 0.3,

@@ -76,7 +76,7 @@ def choose(
             "'stream' or 'auto', or compile nothing"
         )
     rows = max(1, ROWS_BYTES // (4 * row_elements))
-    size = float(np.median(plan.partition.sizes))
+    size = float(np.median(plan.records_of))
     together = min(max_physical_batch_size / size, plan.expected_buckets)
     stream = Choice("stream", 1, insist=False)
     if mode == "hooks":
