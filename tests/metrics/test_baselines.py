@@ -3,7 +3,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from dpmi.metrics import baselines, mia_distance
+from dpmi.metrics import advantage, baselines, mia_distance
 from dpmi.metrics.baselines import CANDIDATES
 
 
@@ -25,7 +25,8 @@ def test_are_mia_distances(kind: str) -> None:
     found = baselines(LABELS, private, private_labels, public, kind=kind)
     levels = [distance(torch.full((1, 12, 12), level)) for level in (0.0, 0.5)]
     torch.testing.assert_close(found.blank, torch.minimum(*levels))
-    torch.testing.assert_close(found.public_mean, distance(public.mean(0)))
+    means = torch.stack([distance(tenths / 10 * public.mean(0)) for tenths in range(1, 11)])
+    torch.testing.assert_close(found.public_mean, means.amin(0))
     every = torch.stack([distance(image) for image in public])
     # 10 private x 7 public images: all but 6 pairs are candidates, and the nearest is.
     torch.testing.assert_close(found.public_nearest, every.amin(0))
@@ -36,6 +37,21 @@ def test_blank_is_the_nearer_start_of_an_attack() -> None:
     private = torch.stack([torch.full((1, 2, 2), 0.1), torch.full((1, 2, 2), 0.6)])
     found = baselines(torch.arange(2), private, torch.arange(2), private[:0])
     torch.testing.assert_close(found.blank, torch.tensor([0.2, 0.2], dtype=torch.float64))
+
+
+def test_a_pale_mean_is_no_gain_of_the_model() -> None:
+    """Whoever makes the mean of some digits paler comes nearer to other digits, and needs no model for it."""
+    digits = load_digits()
+    images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
+    labels = torch.tensor(digits.target)
+    private, public = labels < 5, images[labels >= 5]
+    found = baselines(torch.arange(5), images[private], labels[private], public)
+    mean = public.mean(0).expand(5, 1, 8, 8)
+    for factor in (0.5, 0.8, 1.0):
+        handed_in = mia_distance(factor * mean, torch.arange(5), images[private], labels[private]).values
+        assert (advantage(handed_in, found) <= 1e-9).all()
+    whole = mia_distance(mean, torch.arange(5), images[private], labels[private]).values
+    assert found.public_mean[0] < 0.97 * whole[0], "a zero is nearer to a paler mean"
 
 
 def photographs(count: int, seed: int) -> Tensor:
