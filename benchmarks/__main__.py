@@ -7,7 +7,7 @@ import platform
 
 import torch
 
-from . import accounting, attack_batching, bucket_step, defenses, demo, distributed, metrics, sweep
+from . import accounting, attack_batching, bucket_step, defenses, demo, distributed, metrics, priors, sweep
 
 
 def main() -> None:
@@ -26,6 +26,8 @@ def main() -> None:
     attack_batching.main()
     print()
     metrics.main()
+    print()
+    priors.main()
     print()
     distributed.main()
     print()

@@ -19,6 +19,8 @@ from torch.nn import functional as F
 
 from dpmi import metrics
 from dpmi.data import ImageSet, Split
+from dpmi.metrics import Baselines
+from dpmi.metrics.baselines import CONTRASTS
 from dpmi.metrics.neighbors import nearest_neighbors
 from dpmi.study import Store, StudySpec, evaluation, parse
 from dpmi.study.evaluation import Judge
@@ -35,16 +37,24 @@ class Row(NamedTuple):
     attack_accuracy: float
     knn_distance: float
     distance: float
+    advantage: metrics.Interval = metrics.Interval(np.nan, np.nan, np.nan)
     pixels: str = ""
 
     def markdown(self) -> str:
         """The row as Markdown."""
-        shown = (f"{100 * self.attack_accuracy:.0f} %", f"{self.knn_distance:,.0f}", f"{self.distance:.2f}")
-        cells = ("" if np.isnan(value) else text for value, text in zip(self[1:4], shown, strict=True))
+        gain = self.advantage
+        shown = (
+            f"{100 * self.attack_accuracy:.0f} %",
+            f"{self.knn_distance:,.0f}",
+            f"{self.distance:.2f}",
+            f"{gain.mean:.2f} [{gain.low:.2f}, {gain.high:.2f}]",
+        )
+        values = (*self[1:4], gain.mean)
+        cells = ("" if np.isnan(value) else text for value, text in zip(values, shown, strict=True))
         return f"| {' | '.join([self.name, *cells, self.pixels])} |".replace("  ", " ")
 
 
-def attacked(spec: StudySpec, store: Store, split: Split) -> list[Row]:
+def attacked(spec: StudySpec, store: Store, split: Split, known: Baselines) -> list[Row]:
     """Every attack, over its seeds, the most accurate first; its pixels are those of its surest image of each class."""
     stored = ((trial, store.trial_record(trial.key)) for trial in spec.trials)
     finished = [(trial, record["per_class"]) for trial, record in stored if record is not None]
@@ -58,13 +68,18 @@ def attacked(spec: StudySpec, store: Store, split: Split) -> list[Row]:
             .view(len(finished), -1)
             .sum(dim=1),
             **{column: [np.mean(of[column]) for _, of in finished] for column in Row._fields[1:4]},
+            "advantage": [
+                metrics.advantage(torch.tensor(of["distance"], dtype=torch.float64), known).numpy()
+                for _, of in finished
+            ],
         }
     )
     rows = []
     for name, seeds in trials.groupby("name"):
         accuracy, knn, distance = (float(seeds[column].mean()) for column in Row._fields[1:4])
         pixels = f"{seeds['right'].sum()} of {len(seeds) * split.num_classes}"
-        rows.append(Row(str(name), accuracy, knn, distance, pixels))
+        gain = metrics.confidence_interval(np.stack(list(seeds["advantage"])))
+        rows.append(Row(str(name), accuracy, knn, distance, gain, pixels))
     return sorted(rows, key=lambda row: -row.attack_accuracy)
 
 
@@ -83,28 +98,49 @@ def _centred(images: Tensor) -> Tensor:
     return flat - flat.mean(dim=1, keepdim=True)
 
 
-def without_model(split: Split, judge: Judge, oracle: float) -> Iterator[Row]:
-    """Images that need no model, each handed in for every class, and held-out ones of the class."""
+def without_model(split: Split, judge: Judge, known: Baselines) -> Iterator[Row]:
+    """Images that need no model, each handed in for every class, and what nobody has: images of the class itself."""
 
     def for_every_class(name: str, images: Tensor) -> Row:
         every = torch.arange(len(images))
-        return handed_in(f"*no model: {name}*", images, [every] * split.num_classes, split, judge)
+        return handed_in(
+            f"*no model: {name}*", images, [every] * split.num_classes, split, judge, known=known
+        )
+
+    def at_best_contrast(name: str, images: Tensor) -> Row:
+        """One image for each class, paler to the degree that brings them nearest in the mean."""
+        each = [torch.tensor([k]) for k in range(split.num_classes)]
+        rows = [
+            handed_in(
+                f"*{name}, at {factor:g} of its contrast*", factor * images, each, split, judge, known=known
+            )
+            for factor in CONTRASTS
+        ]
+        return min(rows, key=lambda row: row.distance)
 
     for name, level in (("black image", 0.0), ("grey image", 0.5)):
         yield for_every_class(name, torch.full((1, *split.image_shape), level))
     if len(split.public):
-        yield for_every_class("mean public image", split.public.double().mean(dim=0, keepdim=True).float())
+        mean = split.public.double().mean(dim=0, keepdim=True).float()
+        yield for_every_class("mean public image", mean)
+        yield at_best_contrast("no model: mean public image", mean.expand(split.num_classes, -1, -1, -1))
         some = torch.randperm(len(split.public), generator=torch.Generator().manual_seed(0))[:PUBLIC]
         row = for_every_class("any public image", split.public[some])
         # Handed in for all K classes, an image is right for the one that it is nearest to.
         yield row._replace(pixels=f"1 of {split.num_classes} by chance")
+        oracle = float(known.public_nearest.mean())
         yield Row("*no model: nearest public image, picked by an oracle*", np.nan, np.nan, oracle)
+    private = [split.train.images[split.train.labels == k] for k in range(split.num_classes)]
+    means = torch.stack([images.double().mean(dim=0).float() for images in private])
+    yield at_best_contrast("mean of the class's own training images", means)
     of_class = [(split.test.labels == k).nonzero()[:, 0] for k in range(split.num_classes)]
-    row = handed_in("*held-out images of the class*", split.test.images, of_class, split, judge)
+    row = handed_in("*held-out images of the class*", split.test.images, of_class, split, judge, known=known)
     yield row._replace(pixels=f"{own_class_nearest(split.test, split.train).sum()} of {len(split.test)}")
 
 
-def handed_in(name: str, images: Tensor, rows_of: Sequence[Tensor], split: Split, judge: Judge) -> Row:
+def handed_in(
+    name: str, images: Tensor, rows_of: Sequence[Tensor], split: Split, judge: Judge, *, known: Baselines
+) -> Row:
     """Measure an attacker who hands in the images ``rows_of[k]`` for class k."""
     seen = metrics.evaluate(judge.evaluator, images)
     found = []
@@ -116,7 +152,8 @@ def handed_in(name: str, images: Tensor, rows_of: Sequence[Tensor], split: Split
         distance = metrics.mia_distance(images[rows], labels, *private, kind=split.distance)
         found.append((accuracy.mean, knn.mean, distance.mean))
     mean_accuracy, mean_knn, mean_distance = np.mean(found, axis=0).tolist()
-    return Row(name, mean_accuracy, mean_knn, mean_distance)
+    gain = metrics.advantage(torch.tensor([distance for *_, distance in found]), known)
+    return Row(name, mean_accuracy, mean_knn, mean_distance, metrics.confidence_interval(gain[None].numpy()))
 
 
 def table(root: Path) -> str:
@@ -128,18 +165,23 @@ def table(root: Path) -> str:
     """
     store = Store.open(root)
     spec = parse(store.spec_text)
-    record = next(filter(None, (store.trial_record(trial.key) for trial in spec.trials)), None)
-    if record is None:
+    if not any(store.trial_record(trial.key) for trial in spec.trials):
         raise SystemExit(f"{root} has no finished trial yet; run the study first")
     split = load(spec.data, None)
     judge = evaluation.judge(spec.jobs[0], split, store, lambda *_: None)
     if judge is None:
         raise SystemExit(f"the study in {root} has no evaluator; name one that has")
-    oracle = float(np.mean(record["per_class"]["distance_public_nearest"]))
-    rows = [*attacked(spec, store, split), *without_model(split, judge, oracle)]
+    known = metrics.baselines(
+        torch.arange(split.num_classes),
+        split.train.images,
+        split.train.labels,
+        split.public,
+        kind=split.distance,
+    )
+    rows = [*attacked(spec, store, split, known), *without_model(split, judge, known)]
     kind = ", 1 - SSIM" if split.distance == "ssim" else ""
-    head = f"| attack | attack accuracy | KNN distance | MIA distance{kind} | nearest in pixels |"
-    return "\n".join([head, "| --- " * 5 + "|", *(row.markdown() for row in rows)])
+    head = f"| attack | attack accuracy | KNN distance | MIA distance{kind} | advantage | nearest in pixels |"
+    return "\n".join([head, "| --- " * 6 + "|", *(row.markdown() for row in rows)])
 
 
 if __name__ == "__main__":
