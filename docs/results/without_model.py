@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from dpmi import metrics
 from dpmi.data import ImageSet, Split
 from dpmi.metrics import Baselines
-from dpmi.metrics.baselines import CONTRASTS
+from dpmi.metrics.baselines import at_best_brightness
 from dpmi.metrics.neighbors import nearest_neighbors
 from dpmi.study import Store, StudySpec, evaluation, parse
 from dpmi.study.evaluation import Judge
@@ -107,23 +107,15 @@ def without_model(split: Split, judge: Judge, known: Baselines) -> Iterator[Row]
             f"*no model: {name}*", images, [every] * split.num_classes, split, judge, known=known
         )
 
-    def at_best_contrast(name: str, images: Tensor) -> Row:
-        """One image for each class, paler to the degree that brings them nearest in the mean."""
-        each = [torch.tensor([k]) for k in range(split.num_classes)]
-        rows = [
-            handed_in(
-                f"*{name}, at {factor:g} of its contrast*", factor * images, each, split, judge, known=known
-            )
-            for factor in CONTRASTS
-        ]
-        return min(rows, key=lambda row: row.distance)
-
     for name, level in (("black image", 0.0), ("grey image", 0.5)):
         yield for_every_class(name, torch.full((1, *split.image_shape), level))
     if len(split.public):
         mean = split.public.double().mean(dim=0, keepdim=True).float()
         yield for_every_class("mean public image", mean)
-        yield at_best_contrast("no model: mean public image", mean.expand(split.num_classes, -1, -1, -1))
+        yield for_every_class(
+            "mean public image, at the brightness nearest to public images",
+            at_best_brightness(mean[0], split.public, kind=split.distance)[None],
+        )
         some = torch.randperm(len(split.public), generator=torch.Generator().manual_seed(0))[:PUBLIC]
         row = for_every_class("any public image", split.public[some])
         # Handed in for all K classes, an image is right for the one that it is nearest to.
@@ -131,8 +123,13 @@ def without_model(split: Split, judge: Judge, known: Baselines) -> Iterator[Row]
         oracle = float(known.public_nearest.mean())
         yield Row("*no model: nearest public image, picked by an oracle*", np.nan, np.nan, oracle)
     private = [split.train.images[split.train.labels == k] for k in range(split.num_classes)]
-    means = torch.stack([images.double().mean(dim=0).float() for images in private])
-    yield at_best_contrast("mean of the class's own training images", means)
+    means = [
+        at_best_brightness(images.double().mean(dim=0).float(), images, kind=split.distance)
+        for images in private
+    ]
+    each = [torch.tensor([k]) for k in range(split.num_classes)]
+    name = "*mean of the class's own training images, at the brightness nearest to them*"
+    yield handed_in(name, torch.stack(means), each, split, judge, known=known)
     of_class = [(split.test.labels == k).nonzero()[:, 0] for k in range(split.num_classes)]
     row = handed_in("*held-out images of the class*", split.test.images, of_class, split, judge, known=known)
     yield row._replace(pixels=f"{own_class_nearest(split.test, split.train).sum()} of {len(split.test)}")

@@ -27,8 +27,9 @@ class Interval(NamedTuple):
 def advantage(distances: Tensor, baselines: Baselines) -> Tensor:
     """Return (distance without the model - distance with it) / distance without it, for each class.
 
-    Without the model an attacker hands in a blank image or the mean of the public images, at some contrast, whichever
-    is nearer. 1 is a perfect reconstruction, 0 is nothing gained, below 0 the model misled the attacker.
+    Without the model an attacker hands in a blank image or the mean of the public images (see
+    :class:`.baselines.Baselines`), whichever is nearer. 1 is a perfect reconstruction, 0 is nothing gained, below 0 the
+    model misled the attacker.
 
     Args:
         distances: (R,), MIA distances of the reconstructions.
@@ -96,7 +97,7 @@ def success_rate(advantages: npt.ArrayLike) -> Interval:
     """Return the share of classes that an attack won, over seeds, with a 95 % Clopper-Pearson interval.
 
     It won a class on a model if its :func:`advantage` is above 0: the reconstruction is nearer to a private
-    image of the class than the blank image and the mean public image at any contrast, so nearer than anything that the
+    image of the class than the blank image and the mean public image, so nearer than anything that the
     attacker had without the model.
 
     The interval counts as many draws as there are classes, however many seeds: an attack mostly wins the same

@@ -18,9 +18,12 @@ from .ssim import C2, LocalMoments, ssim_pairs
 #: The images that attacks start from: one handed back untouched must not count as an advantage.
 BLANK_LEVELS = (0.0, 0.5)
 
-#: Factors on the mean public image. An attacker learns a good one from public images alone: on MNIST 0.4 brings the
-#: mean of the digits 5 to 9 nearest to some of themselves, and is among the best for the private 0 to 4.
-CONTRASTS = tuple(tenths / 10 for tenths in range(1, 11))
+#: Factors on the mean public image, among which an attacker chooses by public images alone. On MNIST, 0.5 brings the
+#: mean of the digits 5 to 9 nearest to one of them, and so near to the private 0 to 4 as an unseen 2, 3 or 4 is not.
+BRIGHTNESSES = tuple(tenths / 10 for tenths in range(1, 21))
+
+#: Public images by which it chooses, at most, evenly spread.
+_CHOSEN_BY = 2000
 
 #: Pairs of a public and a private image whose distance is computed exactly, after all pairs are ranked.
 CANDIDATES = 64
@@ -36,8 +39,8 @@ class Baselines:
 
     Args:
         blank: of a black or a mid-grey image, whichever is nearer to the class.
-        public_mean: of the mean of the public images, at that of the :data:`CONTRASTS` at which it is nearest to the
-            class; NaN without public images.
+        public_mean: of the mean of the public images as it is, or at that of the :data:`BRIGHTNESSES` which brings it
+            nearest to a public image, whichever is nearer to the class; NaN without public images.
         public_nearest: of the public image that is nearest to a private image of the class. It is chosen by
             looking at the private images, so it is an ORACLE that no attacker has: the best that handing in a
             public image could do. NaN without public images.
@@ -77,15 +80,15 @@ def baselines(
     check_shape("public_images", public_images, private_images)
     check_kind(kind)
 
-    def nearest_of(image: Tensor, factors: tuple[float, ...]) -> Tensor:
-        """The distance of that multiple of one image (C, H, W) which is nearest to each class."""
+    def nearest_of(*images: Tensor) -> Tensor:
+        """The distance of that of some images (C, H, W) which is nearest to each class."""
         each = []
-        for factor in factors:
-            images = (factor * image).expand(len(labels), *image.shape)
-            each.append(mia_distance(images, labels, private_images, private_labels, kind=kind).values)
+        for image in images:
+            handed_in = image.expand(len(labels), *image.shape)
+            each.append(mia_distance(handed_in, labels, private_images, private_labels, kind=kind).values)
         return torch.stack(each).amin(dim=0)
 
-    blank = nearest_of(torch.ones_like(private_images[0]), BLANK_LEVELS)
+    blank = nearest_of(*(torch.full_like(private_images[0], level) for level in BLANK_LEVELS))
 
     if len(public_images) == 0:
         unknown = torch.full((len(labels),), torch.nan, dtype=torch.float64)
@@ -94,9 +97,24 @@ def baselines(
     mean = public_images.double().mean(dim=0).to(private_images.dtype).clamp(0, 1)
     return Baselines(
         blank=blank,
-        public_mean=nearest_of(mean, CONTRASTS),
+        public_mean=nearest_of(mean, at_best_brightness(mean, public_images, kind=kind)),
         public_nearest=_nearest_public(labels, private_images, private_labels, public_images, kind),
     )
+
+
+def at_best_brightness(image: Tensor, public_images: Tensor, *, kind: Kind = "euclidean") -> Tensor:
+    """Return that multiple of an image (C, H, W) which is nearest to one of the public images.
+
+    Args:
+        image: in [0, 1].
+        public_images: (M, C, H, W) in [0, 1], M at least 1; up to 2,000 of them are looked at.
+        kind: as for :func:`dpmi.metrics.mia_distance`.
+    """
+    factors = image.new_tensor(BRIGHTNESSES).view(-1, 1, 1, 1)
+    candidates = (factors * image).clamp(0, 1)
+    some = public_images[:: -(-len(public_images) // _CHOSEN_BY)]
+    same, class_ = (torch.zeros(len(images), dtype=torch.int64) for images in (candidates, some))
+    return candidates[mia_distance(candidates, same, some, class_, kind=kind).values.argmin()]
 
 
 def _nearest_public(

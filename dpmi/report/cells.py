@@ -72,7 +72,7 @@ def baselines(summary: pd.DataFrame, distance_kind: str) -> Table:
     """What an attacker reaches who never sees the model."""
     names = {
         "distance_blank": "blank image",
-        "distance_public_mean": "mean public image, at its best contrast",
+        "distance_public_mean": "mean public image",
         "distance_public_nearest": "nearest public image (an oracle picks it)",
     }
     means = {name: summary[column].mean() for column, name in names.items()}
@@ -147,7 +147,7 @@ def any_attack(summary: pd.DataFrame, bounds: Mapping[str, Sequence[float]]) -> 
     ]
     return Table(
         "Measured: share of classes whose reconstruction is nearer to a private image of the class than a "
-        "blank image and the mean public image at any contrast are, over seeds, with 95 % Clopper-Pearson intervals. "
+        "blank image and the mean public image are, over seeds, with 95 % Clopper-Pearson intervals. "
         "Bound: the largest probability with which any attack succeeds against one unit, rounded up.",
         (
             "Model",

@@ -4,7 +4,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from dpmi.metrics import advantage, baselines, mia_distance
-from dpmi.metrics.baselines import CANDIDATES
+from dpmi.metrics.baselines import BRIGHTNESSES, CANDIDATES, at_best_brightness
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -25,8 +25,9 @@ def test_are_mia_distances(kind: str) -> None:
     found = baselines(LABELS, private, private_labels, public, kind=kind)
     levels = [distance(torch.full((1, 12, 12), level)) for level in (0.0, 0.5)]
     torch.testing.assert_close(found.blank, torch.minimum(*levels))
-    means = torch.stack([distance(tenths / 10 * public.mean(0)) for tenths in range(1, 11)])
-    torch.testing.assert_close(found.public_mean, means.amin(0))
+    brightened = at_best_brightness(public.mean(0), public, kind=kind)
+    means = torch.minimum(distance(public.mean(0)), distance(brightened))
+    torch.testing.assert_close(found.public_mean, means)
     every = torch.stack([distance(image) for image in public])
     # 10 private x 7 public images: all but 6 pairs are candidates, and the nearest is.
     torch.testing.assert_close(found.public_nearest, every.amin(0))
@@ -39,19 +40,36 @@ def test_blank_is_the_nearer_start_of_an_attack() -> None:
     torch.testing.assert_close(found.blank, torch.tensor([0.2, 0.2], dtype=torch.float64))
 
 
+@pytest.mark.parametrize("kind", ["euclidean", "ssim"])
+def test_brightness_is_chosen_by_public_images_alone(kind: str) -> None:
+    public = photographs(40, seed=0)
+    mean = public.mean(0)
+    found = at_best_brightness(mean, public, kind=kind)
+
+    def nearest(image: Tensor) -> float:
+        zeros = torch.zeros(len(public), dtype=torch.int64)
+        return mia_distance(image[None].clamp(0, 1), zeros[:1], public, zeros, kind=kind).mean
+
+    assert nearest(found) == pytest.approx(min(nearest(factor * mean) for factor in BRIGHTNESSES), abs=1e-6)
+
+
 def test_a_pale_mean_is_no_gain_of_the_model() -> None:
-    """Whoever makes the mean of some digits paler comes nearer to other digits, and needs no model for it."""
-    digits = load_digits()
-    images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
-    labels = torch.tensor(digits.target)
-    private, public = labels < 5, images[labels >= 5]
-    found = baselines(torch.arange(5), images[private], labels[private], public)
-    mean = public.mean(0).expand(5, 1, 8, 8)
-    for factor in (0.5, 0.8, 1.0):
-        handed_in = mia_distance(factor * mean, torch.arange(5), images[private], labels[private]).values
-        assert (advantage(handed_in, found) <= 1e-9).all()
-    whole = mia_distance(mean, torch.arange(5), images[private], labels[private]).values
-    assert found.public_mean[0] < 0.97 * whole[0], "a zero is nearer to a paler mean"
+    """Whoever makes the mean of some strokes paler comes nearer to other strokes, and needs no model for it."""
+    strokes = torch.zeros(60, 1, 12, 12)
+    for i in range(60):
+        strokes[i, 0, i % 12] = strokes[i, 0, :, (5 * i) % 12] = 1
+    private, public = strokes[:30], strokes[30:]
+    labels = torch.arange(30) % 3
+    known = baselines(torch.arange(3), private, labels, public)
+    mean = public.mean(0)
+    whole, pale = (
+        mia_distance(image.expand(3, 1, 12, 12), torch.arange(3), private, labels).values
+        for image in (mean, at_best_brightness(mean, public))
+    )
+    assert (pale != whole).all()
+    torch.testing.assert_close(known.public_mean, torch.minimum(pale, whole))
+    assert (advantage(pale, known) <= 1e-9).all()
+    assert (advantage(whole, known) <= 1e-9).all()
 
 
 def photographs(count: int, seed: int) -> Tensor:
