@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint format bench results install clean
+.PHONY: demo test test-slow test-gpu lint format bench results install clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -24,6 +24,9 @@ test: $(READY) lint
 
 test-slow: $(READY)
 	$(BIN)/pytest -m 'slow and not gpu'
+
+test-gpu: $(READY)
+	$(BIN)/pytest -m gpu
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -16,6 +16,7 @@ from dpmi.privacy import BucketGradSampleModule, Partition, PhysicalBatch, Priva
 
 from .reference import brute_force, private_run, relative_error
 
+DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
 TOLERANCE = 1e-5
 
 
@@ -85,21 +86,24 @@ def problem(name: str, n: int = 37) -> tuple[nn.Module, Tensor, Tensor, Partitio
 @pytest.mark.parametrize("max_physical_batch_size", [512, 9, 1])
 @pytest.mark.parametrize("mode", ["stream", "hooks", "ghost"])
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("device", DEVICES)
 def test_update_equals_brute_force(
-    name: str, mode: str, max_physical_batch_size: int, reduction: str
+    device: str, name: str, mode: str, max_physical_batch_size: int, reduction: str
 ) -> None:
     model, x, y, partition = problem(name)
     start = copy.deepcopy(model)
-    run = private_run(
-        model,
-        x,
-        y,
-        partition,
-        reduction=reduction,
-        epochs=3,
-        max_physical_batch_size=max_physical_batch_size,
-        grad_sample_mode=mode,
-    )
+    with torch.backends.cudnn.flags(allow_tf32=False):  # 19 bits would not agree to 1e-5
+        run = private_run(
+            model.to(device),
+            x.to(device),
+            y.to(device),
+            partition,
+            reduction=reduction,
+            epochs=3,
+            max_physical_batch_size=max_physical_batch_size,
+            grad_sample_mode=mode,
+        )
+    model.cpu()
     assert len(run.steps) == 6
     assert max(run.batches) <= max_physical_batch_size
     assert relative_error(start, brute_force(start, x, y, partition, run.steps)) > 1e-3  # it did train
