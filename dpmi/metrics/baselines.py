@@ -150,7 +150,7 @@ def _structure(images: Tensor) -> tuple[Tensor, Tensor]:
     moments = LocalMoments.of(images)
     deviation = (moments.variance + C2 / 2).sqrt()
     features = torch.stack([(moments.images - moments.mean) / deviation, (C2 / 2) ** 0.5 / deviation], dim=1)
-    return features.movedim(2, 0).flatten(1), images.new_zeros(len(images))
+    return features.flatten(1), images.new_zeros(len(images))
 
 
 def _ssim(first: Tensor, second: Tensor) -> Tensor:
