@@ -62,7 +62,7 @@ def test_is_found_by_its_entry_points(site: Path) -> None:
     )
     assert run(site, "-c", code).splitlines() == [
         "ConfidencePenalty(penalty_weight=0.5)",
-        "('noise_multiplier', 'sampling_rate', 'max_grad_norm', 'delta', 'penalty_weight')",
+        "('noise_multiplier', 'sampling_rate', 'max_grad_norm', 'delta', 'max_records_per_bucket', 'penalty_weight')",
         "RandomWalk(iterations=3, step_size=0.2)",
         "True True",
     ]

@@ -98,9 +98,9 @@ CASES: dict[str, AttackCase] = {
         f"vmi/{family}": AttackCase(
             {
                 "family": family,
-                "iterations": 40 if family == "flow" else 100,
-                "learning_rate": 0.02 if family == "flow" else 0.05,
-                "draws": 4,
+                "iterations": 80 if family == "flow" else 100,
+                "learning_rate": 0.01 if family == "flow" else 0.05,
+                "draws": 8 if family == "flow" else 4,
                 "images_per_class": 3,
                 "prior": WGAN,
             },

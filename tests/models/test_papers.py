@@ -153,6 +153,6 @@ def test_the_cnn_for_faces_recognises_people() -> None:
     split = data.load("att-faces")
     model = build("cnn-faces", image_shape=split.image_shape, num_classes=split.num_classes, seed=0)
     trained = train(
-        NoDefense(), model, split.train, Recipe(steps=200, learning_rate=0.05, batch_size=32), seed=0
+        NoDefense(), model, split.train, Recipe(steps=300, learning_rate=0.05, batch_size=32), seed=0
     )
     assert metrics.accuracy(trained.model, split.test.images, split.test.labels) > 0.9
