@@ -8,7 +8,7 @@ counts. Before its first step, a prior that distils the target asks it about eve
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,7 +73,7 @@ def _steps(prior: BatchPrior, public: torch.Tensor, target: Target) -> Callable[
     return take
 
 
-def _fastest(works: list[Callable[[], object]] | list[Callable[[], None]]) -> list[float]:
+def _fastest(works: Sequence[Callable[[], object]]) -> list[float]:
     """Seconds of each, after a first turn that is not counted: the kernels of its batch sizes are built in it."""
     best = [float("inf")] * len(works)
     for turn in range(TURNS + 1):

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 
 from dpmi import metrics
 from dpmi.data import ImageSet, Split
-from dpmi.metrics import Baselines
 from dpmi.metrics.baselines import at_best_brightness
 from dpmi.metrics.neighbors import nearest_neighbors
 from dpmi.study import Store, StudySpec, evaluation, parse
@@ -54,7 +53,7 @@ class Row(NamedTuple):
         return f"| {' | '.join([self.name, *cells, self.pixels])} |".replace("  ", " ")
 
 
-def attacked(spec: StudySpec, store: Store, split: Split, known: Baselines) -> list[Row]:
+def attacked(spec: StudySpec, store: Store, split: Split, known: metrics.Baselines) -> list[Row]:
     """Every attack, over its seeds, the most accurate first; its pixels are those of its surest image of each class."""
     stored = ((trial, store.trial_record(trial.key)) for trial in spec.trials)
     finished = [(trial, record["per_class"]) for trial, record in stored if record is not None]
@@ -98,7 +97,7 @@ def _centred(images: Tensor) -> Tensor:
     return flat - flat.mean(dim=1, keepdim=True)
 
 
-def without_model(split: Split, judge: Judge, known: Baselines) -> Iterator[Row]:
+def without_model(split: Split, judge: Judge, known: metrics.Baselines) -> Iterator[Row]:
     """Images that need no model, each handed in for every class, and what nobody has: images of the class itself."""
 
     def for_every_class(name: str, images: Tensor) -> Row:
@@ -136,7 +135,13 @@ def without_model(split: Split, judge: Judge, known: Baselines) -> Iterator[Row]
 
 
 def handed_in(
-    name: str, images: Tensor, rows_of: Sequence[Tensor], split: Split, judge: Judge, *, known: Baselines
+    name: str,
+    images: Tensor,
+    rows_of: Sequence[Tensor],
+    split: Split,
+    judge: Judge,
+    *,
+    known: metrics.Baselines,
 ) -> Row:
     """Measure an attacker who hands in the images ``rows_of[k]`` for class k."""
     seen = metrics.evaluate(judge.evaluator, images)

@@ -113,8 +113,9 @@ def at_best_brightness(image: Tensor, public_images: Tensor, *, kind: Kind = "eu
     factors = image.new_tensor(BRIGHTNESSES).view(-1, 1, 1, 1)
     candidates = (factors * image).clamp(0, 1)
     some = public_images[:: -(-len(public_images) // _CHOSEN_BY)]
-    same, class_ = (torch.zeros(len(images), dtype=torch.int64) for images in (candidates, some))
-    return candidates[mia_distance(candidates, same, some, class_, kind=kind).values.argmin()]
+    one_class = torch.zeros(max(len(candidates), len(some)), dtype=torch.int64)
+    found = mia_distance(candidates, one_class[: len(candidates)], some, one_class[: len(some)], kind=kind)
+    return candidates[found.values.argmin()]
 
 
 def _nearest_public(

@@ -185,10 +185,9 @@ def soft_labels(target: Target, images: Tensor) -> Tensor:
     because asking for it again can take as long as the training itself; it is billed each time.
     """
     global _last_answer  # noqa: PLW0603 - a memory of one process, which changes no result
+    # Of a GPU, the state of the target's noise is not at hand, and it answers at once.
     if target.device.type != "cpu":
-        return _asked(
-            target, images
-        )  # the state of the target's noise is not at hand, and a GPU answers at once
+        return _asked(target, images)
     # A target that draws noise answers the same only from the same state of the generator.
     question = (target.digest(), images._version, torch.default_generator.get_state().numpy().tobytes())
     last = _last_answer
