@@ -18,7 +18,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from dpmi.metrics import fid, mia_distance
 
 THREADS = 2
-REPEATS = 3
+REPEATS = 7
 
 #: Faces94: one reconstruction of each of 152 people, who have 190 training images each.
 FACES, PEOPLE, FACES_EACH, SSIM_LIMIT = (1, 70, 60), 152, 190, 1.0
@@ -30,7 +30,7 @@ FEATURES, RECONS, PRIVATE, FID_LIMIT, FID_ERROR = 2048, 300, 500, 100.0, 1e-6
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds (the fastest of three), and comparisons."""
+    """Seconds (the fastest of seven), and comparisons."""
 
     ssim_seconds: float
     ssim_speed: float

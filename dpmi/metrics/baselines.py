@@ -150,7 +150,7 @@ def _structure(images: Tensor) -> tuple[Tensor, Tensor]:
     """Features whose product is SSIM's second factor, its denominator a geometric mean, not blurred."""
     moments = LocalMoments.of(images)
     deviation = (moments.variance + C2 / 2).sqrt()
-    features = torch.stack([(moments.images - moments.mean) / deviation, (C2 / 2) ** 0.5 / deviation], dim=1)
+    features = torch.stack([(images.float() - moments.mean) / deviation, (C2 / 2) ** 0.5 / deviation], dim=1)
     return features.flatten(1), images.new_zeros(len(images))
 
 

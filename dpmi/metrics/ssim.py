@@ -1,13 +1,15 @@
 """Structural similarity of many pairs of images at once [Wang et al. 2004].
 
-The window of SSIM is separable, so a blurred image is A @ x @ B with two band matrices, and what concerns one
-image alone is computed once per image, not once per pair. This is 20 times as fast as a convolution per pair,
-and gives what torchmetrics gives (window 11x11 Gaussian, sigma 1.5, reflected border, data range 1): a test
-pins the two.
+The window of SSIM is separable, so an image is blurred by two convolutions of 11 taps, and what concerns one image
+alone is computed once per image, not once per pair. The tensors here have the shape (n, C, H, W), but in memory the
+images change fastest: a convolution by channel, which treats each image as a channel, then runs over many images
+in one vector operation. This gives what torchmetrics gives (window 11x11 Gaussian, sigma 1.5, reflected border,
+data range 1): a test pins the two.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 
@@ -20,15 +22,19 @@ SIGMA = 1.5
 C1 = 0.01**2
 C2 = 0.03**2
 
-#: Pairs times pixels that are held at a time: 512 KiB per buffer, so that all of them stay in the cache.
-_CHUNK = 2**17
+#: Pairs times pixels that are held at a time: 1 MiB per buffer, so that most of them stay in the cache.
+_CHUNK = 2**18
+
+#: Float32 numbers in a vector register; pairs are taken in multiples of so many.
+_LANES = 16
 
 
 @dataclass(frozen=True, eq=False)
 class LocalMoments:
-    """Images (n, C, H, W) with their local means and variances, all of that shape."""
+    """Images (n, C, H, W), reflected at the border for the window, with local means and variances of that shape."""
 
-    images: Tensor
+    padded: Tensor
+    """(n, C, H + 10, W + 10)."""
     mean: Tensor
     variance: Tensor
 
@@ -39,24 +45,31 @@ class LocalMoments:
         Raises:
             ValueError: images smaller than the window.
         """
-        images = images.float()
-        mean = blur(images)
-        variance = blur(images.square()).addcmul_(mean, mean, value=-1)
-        return cls(images, mean, variance.clamp_(min=0))
+        height, width = images.shape[-2:]
+        if min(height, width) < WINDOW:
+            raise ValueError(
+                f"SSIM has a window of {WINDOW}x{WINDOW} pixels; images of {height}x{width} are smaller: "
+                f"use kind='euclidean'"
+            )
+        by_channel = images.float().transpose(0, 1).contiguous(memory_format=torch.channels_last)
+        padded = F.pad(by_channel, [WINDOW // 2] * 4, mode="reflect").transpose(0, 1)
+        mean = _blurred(padded)
+        variance = _blurred(padded.square()).addcmul_(mean, mean, value=-1)
+        return cls(padded, mean, variance.clamp_(min=0))
 
     def __getitem__(self, rows: Tensor | slice) -> LocalMoments:
         """Select images."""
-        return LocalMoments(self.images[rows], self.mean[rows], self.variance[rows])
+        return LocalMoments(self.padded[rows], self.mean[rows], self.variance[rows])
 
     def __len__(self) -> int:
         """Return n."""
-        return len(self.images)
+        return len(self.padded)
 
 
 def ssim_pairs(first: LocalMoments, second: LocalMoments) -> Tensor:
     """Return the SSIM (n,) of each image of ``first`` with its partner; one side may be a single image."""
     count = max(len(first), len(second))
-    step = pairs_at_once(first.images)
+    step = pairs_at_once(first.mean)
     parts = []
     for begin in range(0, count, step):
         rows = slice(begin, begin + step)
@@ -68,42 +81,32 @@ def ssim_pairs(first: LocalMoments, second: LocalMoments) -> Tensor:
 
 def pairs_at_once(images: Tensor) -> int:
     """Return of how many pairs of such images the buffers stay in the cache."""
-    return max(1, _CHUNK // images[0].numel())
+    return max(1, round(_CHUNK / images[0].numel() / _LANES)) * _LANES
 
 
 def _ssim(first: LocalMoments, second: LocalMoments) -> Tensor:
-    c1, c2 = first.mean.new_tensor(C1), first.mean.new_tensor(C2)
-    # Few passes over the pairs: factors go to the first side, which may be one image, and C2 through the average.
-    twice = 2 * first.mean
-    covariance = blur(torch.addcmul(c2, 2 * first.images, second.images))
-    covariance.addcmul_(twice, second.mean, value=-1)
-    above = torch.addcmul(c1, twice, second.mean).mul_(covariance)
-    below = torch.addcmul(first.mean.square() + C1, second.mean, second.mean)
+    # Operations between one image and many have no scalar added: torch runs those that have over single numbers.
+    luminance = (2 * first.mean) * second.mean
+    contrast = _blurred((2 * first.padded) * second.padded).sub_(luminance).add_(C2)
+    above = luminance.add_(C1).mul_(contrast)
+    below = (first.mean.square() + C1) + second.mean.square()
     below.mul_((first.variance + C2) + second.variance)
-    return above.div_(below).flatten(1).mean(dim=1)
+    return above.div_(below).mean(dim=(1, 2, 3))
 
 
-def blur(images: Tensor) -> Tensor:
-    """Return images (n, C, H, W) averaged over the window, reflected at the border.
-
-    Raises:
-        ValueError: images smaller than the window.
-    """
-    height, width = images.shape[-2:]
-    if min(height, width) < WINDOW:
-        raise ValueError(
-            f"SSIM has a window of {WINDOW}x{WINDOW} pixels; images of {height}x{width} are smaller: "
-            f"use kind='euclidean'"
-        )
-    rows, columns = _band(height, images.device), _band(width, images.device)
-    blurred: Tensor = rows @ images @ columns.T
-    return blurred
+def _blurred(padded: Tensor) -> Tensor:
+    """Average padded images (n, C, H + 10, W + 10) over the window: (n, C, H, W)."""
+    count = len(padded)
+    windows = _windows(count, padded.device)
+    # cuDNN would round to TF32, and where variances are small that is larger than they are.
+    with torch.backends.cudnn.flags(enabled=False) if padded.is_cuda else nullcontext():
+        along_columns = F.conv2d(padded.transpose(0, 1), windows[..., None], groups=count)
+        return F.conv2d(along_columns, windows[:, :, None], groups=count).transpose(0, 1)
 
 
 @cache
-def _band(side: int, device: torch.device) -> Tensor:
-    """The matrix (side, side) that averages along one axis: the impulse responses of the window."""
+def _windows(count: int, device: torch.device) -> Tensor:
+    """The Gaussian that sums to 1, for each image: (count, 1, 11)."""
     offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
     window = torch.exp(-((offsets / SIGMA) ** 2) / 2)
-    impulses = F.pad(torch.eye(side, dtype=torch.float64), (WINDOW // 2, WINDOW // 2), mode="reflect")
-    return F.conv1d(impulses[:, None], (window / window.sum())[None, None])[:, 0].T.float().to(device)
+    return (window / window.sum()).float().to(device).repeat(count, 1, 1)

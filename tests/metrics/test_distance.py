@@ -20,8 +20,12 @@ def reference_ssim(first: Tensor, second: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 11, 17), (1, 70, 60)])
-def test_ssim_is_that_of_torchmetrics(shape: tuple[int, int, int]) -> None:
-    first, second = noise(6, *shape), noise(6, *shape, seed=1)
+@pytest.mark.parametrize(("count", "chunk"), [(6, 2**18), (40, 1)])
+def test_ssim_is_that_of_torchmetrics(
+    shape: tuple[int, int, int], count: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssim, "_CHUNK", chunk)
+    first, second = noise(count, *shape), noise(count, *shape, seed=1)
     second[0] = first[0]
     second[1] = 0
     second[2] = 1 - first[2]
@@ -36,8 +40,8 @@ def test_ssim_is_that_of_torchmetrics(shape: tuple[int, int, int]) -> None:
 def test_is_the_minimum_over_the_class(kind: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbors, "_CHUNK", chunk)
     monkeypatch.setattr(ssim, "_CHUNK", chunk)
-    recons, private = noise(5, 1, 12, 13), noise(40, 1, 12, 13, seed=1)
-    labels, private_labels = torch.tensor([2, 0, 1, 2, 0]), torch.arange(40) % 3
+    recons, private = noise(5, 1, 12, 13), noise(120, 1, 12, 13, seed=1)
+    labels, private_labels = torch.tensor([2, 0, 1, 2, 0]), torch.arange(120) % 3
     found = mia_distance(recons, labels, private, private_labels, kind=kind)
     for row in range(5):
         best = min(
@@ -47,7 +51,7 @@ def test_is_the_minimum_over_the_class(kind: str, chunk: int, monkeypatch: pytes
                 else 1 - reference_ssim(recons[row : row + 1], private[i : i + 1]).item(),
                 i,
             )
-            for i in range(40)
+            for i in range(120)
             if private_labels[i] == labels[row]
         )
         assert found.values[row].item() == pytest.approx(best[0], abs=2e-5)
