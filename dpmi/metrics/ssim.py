@@ -97,7 +97,7 @@ def _ssim(first: LocalMoments, second: LocalMoments) -> Tensor:
 def _blurred(padded: Tensor) -> Tensor:
     """Average padded images (n, C, H + 10, W + 10) over the window: (n, C, H, W)."""
     count = len(padded)
-    windows = _windows(count, padded.device)
+    windows = _window(padded.device).repeat(count, 1, 1)
     # cuDNN would round to TF32, and where variances are small that is larger than they are.
     with torch.backends.cudnn.flags(enabled=False) if padded.is_cuda else nullcontext():
         along_columns = F.conv2d(padded.transpose(0, 1), windows[..., None], groups=count)
@@ -105,8 +105,8 @@ def _blurred(padded: Tensor) -> Tensor:
 
 
 @cache
-def _windows(count: int, device: torch.device) -> Tensor:
-    """The Gaussian that sums to 1, for each image: (count, 1, 11)."""
+def _window(device: torch.device) -> Tensor:
+    """The Gaussian (11,) that sums to 1."""
     offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
     window = torch.exp(-((offsets / SIGMA) ** 2) / 2)
-    return (window / window.sum()).float().to(device).repeat(count, 1, 1)
+    return (window / window.sum()).float().to(device)
