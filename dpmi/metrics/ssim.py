@@ -85,7 +85,7 @@ def pairs_at_once(images: Tensor) -> int:
 
 
 def _ssim(first: LocalMoments, second: LocalMoments) -> Tensor:
-    # Operations between one image and many have no scalar added: torch runs those that have over single numbers.
+    # No addcmul here: between one image and many it goes over single numbers, where products use vectors.
     luminance = (2 * first.mean) * second.mean
     contrast = _blurred((2 * first.padded) * second.padded).sub_(luminance).add_(C2)
     above = luminance.add_(C1).mul_(contrast)
