@@ -41,7 +41,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 results: $(READY)
-	for study in mnist mnist-attacks mnist-clusters faces94 faces94-attacks ablation-mnist att-smoothness attacks-mnist epsilon-mnist attacks-faces robustness-mnist bido-mnist epsilon-mcnn; do \
+	for study in mnist mnist-attacks mnist-clusters faces94 faces94-attacks ablation-mnist att-smoothness attacks-mnist epsilon-mnist attacks-faces robustness-mnist bido-mnist bido-mnist-dp epsilon-mcnn; do \
 	  $(BIN)/dpmi run studies/$$study.toml --out docs/results/$$study || exit 1; done
 	$(BIN)/dpmi match studies/defenses-mnist.toml --out docs/results/defenses-mnist --accuracy 0.975
 	$(BIN)/dpmi run docs/results/defenses-mnist/matched.toml --out docs/results/defenses-mnist
