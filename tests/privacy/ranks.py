@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dpmi.privacy import Partition, PrivacyEngine
@@ -108,9 +107,3 @@ def wrap(model: nn.Module | None = None, **options: Any) -> tuple[PrivacyEngine,
         **options,
     }
     return engine, *engine.make_private(**arguments)
-
-
-def step(module: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> None:
-    optimizer.zero_grad()
-    F.cross_entropy(module(x), y).backward()
-    optimizer.step()

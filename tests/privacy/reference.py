@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
 from dpmi.privacy import BucketOptimizer, Partition, PrivacyEngine
@@ -66,10 +67,15 @@ def private_run(
             if not optimizer.rehearsing:
                 drawn += index.tolist()
                 run.batches.append(len(index))
-            optimizer.zero_grad()
-            F.cross_entropy(module(inputs), labels, reduction=reduction).backward()
-            optimizer.step()
+            step(module, optimizer, inputs, labels, reduction=reduction)
     return run
+
+
+def step(module: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor, *, reduction: str = "mean") -> None:
+    """What a user's loop does with one batch."""
+    optimizer.zero_grad()
+    F.cross_entropy(module(x), y, reduction=reduction).backward()
+    optimizer.step()
 
 
 def brute_force(

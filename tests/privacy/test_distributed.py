@@ -1,4 +1,4 @@
-"""Several processes train the model that one would, or all of them say what went wrong."""
+"""Several processes train the model that one would."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from dpmi.privacy.distributed import Ranks
 from dpmi.privacy.noise import NoiseMode, NoiseSource
 from dpmi.privacy.rehearsal import Rehearsal
 
-from .ranks import LIMIT, N, X, Y, on_ranks, step, weights, wrap
-from .reference import Run, private_run
+from .ranks import LIMIT, N, X, Y, on_ranks, weights, wrap
+from .reference import Run, private_run, step
 from .test_update import problem
 
 ROOT = Path(__file__).parents[2]

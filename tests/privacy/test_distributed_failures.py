@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dpmi.privacy import NonFiniteGradientError, Partition
 
-from .ranks import LIMIT, X, Y, on_ranks, step, weights, wrap
+from .ranks import LIMIT, X, Y, on_ranks, weights, wrap
+from .reference import step
 
 TIMEOUT = 4.0
 """Of the process group, where a rank is lost on purpose."""

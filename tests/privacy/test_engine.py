@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from dpmi.privacy import NonFiniteGradientError, Partition, PrivacyEngine
 
+from .reference import step
+
 N = 24
 X = torch.randn(N, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(N) % 3
@@ -36,12 +38,6 @@ def wrap(
         **options,
     }
     return engine, *engine.make_private(**arguments)
-
-
-def step(module: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> None:
-    optimizer.zero_grad()
-    F.cross_entropy(module(x), y).backward()
-    optimizer.step()
 
 
 def weights(module: nn.Module) -> Tensor:
