@@ -155,4 +155,4 @@ def _structure(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _ssim(first: Tensor, second: Tensor) -> Tensor:
-    return 1 - ssim_pairs(LocalMoments.of(first), LocalMoments.of(second))
+    return 1 - ssim_pairs(first, second)

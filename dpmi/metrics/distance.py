@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .neighbors import nearest_neighbors
-from .ssim import LocalMoments, pairs_at_once, ssim_pairs
+from .ssim import LocalMoments, most_similar
 
 Kind = Literal["euclidean", "ssim"]
 
@@ -73,11 +73,15 @@ def mia_distance(
     check_kind(kind)
     values = torch.full((len(recons),), torch.nan, dtype=torch.float64)
     nearest = torch.zeros(len(recons), dtype=torch.int64)
-    measure = _nearest_ssim if kind == "ssim" else nearest_neighbors
+    moments = LocalMoments.of(recons) if kind == "ssim" else None
     for label in sorted(set(labels.tolist())):
         rows = (labels == label).nonzero()[:, 0]
         members = class_members(private_labels, label)
-        values[rows], nearest[rows] = measure(recons[rows], private_images, members)
+        if moments is None:
+            values[rows], nearest[rows] = nearest_neighbors(recons[rows], private_images, members)
+        else:
+            similarity, nearest[rows] = most_similar(moments[rows], private_images, members)
+            values[rows] = 1 - similarity.double()
     return Distances(values=values, nearest=nearest)
 
 
@@ -125,15 +129,3 @@ def check_kind(kind: str) -> None:
     """Refuse an unknown kind of distance."""
     if kind not in get_args(Kind):
         raise ValueError(f"kind must be one of {get_args(Kind)}; got {kind!r}")
-
-
-def _nearest_ssim(recons: Tensor, images: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
-    moments = [LocalMoments.of(recon) for recon in recons[:, None]]
-    best = torch.full((len(recons),), -torch.inf)
-    index = torch.zeros(len(recons), dtype=torch.int64)
-    for rows in torch.split(among, pairs_at_once(images)):
-        private = LocalMoments.of(images[rows])
-        high, where = torch.stack([ssim_pairs(recon, private) for recon in moments]).max(dim=1)
-        index = torch.where(high > best, rows[where], index)
-        best = torch.maximum(high, best)
-    return 1 - best.double(), index

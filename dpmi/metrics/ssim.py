@@ -1,17 +1,18 @@
 """Structural similarity of many pairs of images at once [Wang et al. 2004].
 
 The window of SSIM is separable, so an image is blurred by two convolutions of 11 taps, and what concerns one image
-alone is computed once per image, not once per pair. The tensors here have the shape (n, C, H, W), but in memory the
-images change fastest: a convolution by channel, which treats each image as a channel, then runs over many images
-in one vector operation. This gives what torchmetrics gives (window 11x11 Gaussian, sigma 1.5, reflected border,
-data range 1): a test pins the two.
+alone is computed once per image, not once per pair. Inside this file images are the last axis, (C, H, W, n): a
+convolution by channel, which treats each image as a channel, then runs over many images in one vector operation.
+This gives what torchmetrics gives (window 11x11 Gaussian, sigma 1.5, reflected border, data range 1): a test pins
+the two.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -22,21 +23,26 @@ SIGMA = 1.5
 C1 = 0.01**2
 C2 = 0.03**2
 
-#: Pairs times pixels that are held at a time: 1 MiB per buffer, so that most of them stay in the cache.
-_CHUNK = 2**18
+#: Numbers that one buffer holds: 3 MiB, so that the few of a chunk of images stay in the cache.
+_CHUNK = 3 * 2**18
 
-#: Float32 numbers in a vector register; pairs are taken in multiples of so many.
+#: Float32 numbers in a vector register; images are taken in multiples of so many.
 _LANES = 16
+
+#: Images that are compared with a chunk of the others at once.
+_TOGETHER = 16
 
 
 @dataclass(frozen=True, eq=False)
 class LocalMoments:
-    """Images (n, C, H, W), reflected at the border for the window, with local means and variances of that shape."""
+    """Images (n, C, H, W) with their means and variances under the window."""
 
     padded: Tensor
-    """(n, C, H + 10, W + 10)."""
+    """(n, C, H + 10, W + 10), reflected at the border."""
     mean: Tensor
+    """(n, C, H, W)."""
     variance: Tensor
+    """(n, C, H, W)."""
 
     @classmethod
     def of(cls, images: Tensor) -> LocalMoments:
@@ -45,68 +51,132 @@ class LocalMoments:
         Raises:
             ValueError: images smaller than the window.
         """
-        height, width = images.shape[-2:]
-        if min(height, width) < WINDOW:
-            raise ValueError(
-                f"SSIM has a window of {WINDOW}x{WINDOW} pixels; images of {height}x{width} are smaller: "
-                f"use kind='euclidean'"
-            )
-        by_channel = images.float().transpose(0, 1).contiguous(memory_format=torch.channels_last)
-        padded = F.pad(by_channel, [WINDOW // 2] * 4, mode="reflect").transpose(0, 1)
-        mean = _blurred(padded)
-        variance = _blurred(padded.square()).addcmul_(mean, mean, value=-1)
-        return cls(padded, mean, variance.clamp_(min=0))
+        parts = []
+        for some in torch.split(images, _at_once(images, fields=2)):
+            padded = _padded(some)
+            fields = torch.stack([padded, padded.square()]).permute(0, 2, 3, 4, 1).contiguous()
+            mean, square = _blurred(fields).permute(0, 4, 1, 2, 3)
+            parts.append((padded, mean, (square - mean.square()).clamp_(min=0)))
+        return cls(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Iterate over the three."""
+        return iter((self.padded, self.mean, self.variance))
 
     def __getitem__(self, rows: Tensor | slice) -> LocalMoments:
         """Select images."""
-        return LocalMoments(self.padded[rows], self.mean[rows], self.variance[rows])
+        return LocalMoments(*(tensor[rows] for tensor in self))
 
     def __len__(self) -> int:
         """Return n."""
         return len(self.padded)
 
 
-def ssim_pairs(first: LocalMoments, second: LocalMoments) -> Tensor:
-    """Return the SSIM (n,) of each image of ``first`` with its partner; one side may be a single image."""
-    count = max(len(first), len(second))
-    step = pairs_at_once(first.mean)
+def most_similar(images: LocalMoments, others: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest SSIM of each image with some of the others, and with which of them.
+
+    Memory is bounded by a chunk of ``others``, whatever their number.
+
+    Args:
+        images: R of them.
+        others: (N, C, H, W).
+        among: int64 (n,), n at least 1, the indices of those that count.
+
+    Returns:
+        float32 (R,) and int64 (R,), indices of others.
+    """
+    _keep_freed_memory()
+    best = torch.full((len(images),), -torch.inf)
+    index = torch.zeros(len(images), dtype=torch.int64)
+    for begin in range(0, len(images), _TOGETHER):
+        mine = slice(begin, begin + _TOGETHER)
+        some = images[mine]
+        for rows in torch.split(among, _at_once(others, fields=2 + len(some))):
+            high, where = _ssim((tensor[..., None] for tensor in some), others[rows]).max(dim=1)
+            index[mine] = torch.where(high > best[mine], rows[where], index[mine])
+            best[mine] = torch.maximum(high, best[mine])
+    return best, index
+
+
+def ssim_pairs(first: Tensor, second: Tensor) -> Tensor:
+    """Return the SSIM (n,) of each image of ``first``, (n, C, H, W), with its partner in ``second``.
+
+    Raises:
+        ValueError: images smaller than the window.
+    """
+    step = _at_once(first, fields=3)
     parts = []
-    for begin in range(0, count, step):
-        rows = slice(begin, begin + step)
-        parts.append(
-            _ssim(first if len(first) == 1 else first[rows], second if len(second) == 1 else second[rows])
-        )
+    for some, others in zip(torch.split(first, step), torch.split(second, step), strict=True):
+        moments = LocalMoments.of(some)
+        parts.append(_ssim((tensor.movedim(0, -1)[None] for tensor in moments), others)[0])
     return torch.cat(parts)
 
 
-def pairs_at_once(images: Tensor) -> int:
-    """Return of how many pairs of such images the buffers stay in the cache."""
-    return max(1, round(_CHUNK / images[0].numel() / _LANES)) * _LANES
+def _ssim(first: Iterable[Tensor], images: Tensor) -> Tensor:
+    """Return (R, n) for images (n, C, H, W) and moments of others, (R, C, H, W, 1) or (1, C, H, W, n) each."""
+    first_padded, first_mean, first_variance = first
+    padded = _padded(images).permute(1, 2, 3, 0)
+    fields = padded.new_empty(2 + len(first_padded), *padded.shape)
+    padded = fields[0].copy_(padded)
+    torch.mul(padded, padded, out=fields[1])
+    torch.mul(first_padded, padded, out=fields[2:])
+    mean, variance, covariance = torch.split(_blurred(fields), [1, 1, len(first_padded)])
+    # In place as far as it goes: to get new memory into the cache takes longer than the arithmetic. Each factor of
+    # the numerator is half of SSIM's.
+    of_means = first_mean * mean
+    numerator = covariance.sub_(of_means).add_(C2 / 2).mul_(of_means.add_(C1 / 2))
+    variance.sub_(mean.square_()).clamp_(min=0)
+    factor = torch.add(first_mean.square() + C1, mean, out=of_means)
+    numerator.div_(factor)
+    numerator.div_(torch.add(first_variance + C2, variance, out=factor))
+    return 4 * numerator.mean(dim=(1, 2, 3))
 
 
-def _ssim(first: LocalMoments, second: LocalMoments) -> Tensor:
-    # No addcmul here: between one image and many it goes over single numbers, where products use vectors.
-    luminance = (2 * first.mean) * second.mean
-    contrast = _blurred((2 * first.padded) * second.padded).sub_(luminance).add_(C2)
-    above = luminance.add_(C1).mul_(contrast)
-    below = (first.mean.square() + C1) + second.mean.square()
-    below.mul_((first.variance + C2) + second.variance)
-    return above.div_(below).mean(dim=(1, 2, 3))
+def _padded(images: Tensor) -> Tensor:
+    """Reflect images (n, C, H, W) at the border for the window: float32 (n, C, H + 10, W + 10).
+
+    Raises:
+        ValueError: images smaller than the window.
+    """
+    height, width = images.shape[-2:]
+    if min(height, width) < WINDOW:
+        raise ValueError(
+            f"SSIM has a window of {WINDOW}x{WINDOW} pixels; images of {height}x{width} are smaller: "
+            f"use kind='euclidean'"
+        )
+    return F.pad(images.float(), [WINDOW // 2] * 4, mode="reflect")
 
 
-def _blurred(padded: Tensor) -> Tensor:
-    """Average padded images (n, C, H + 10, W + 10) over the window: (n, C, H, W)."""
-    count = len(padded)
-    windows = _window(padded.device).repeat(count, 1, 1)
+def _blurred(fields: Tensor) -> Tensor:
+    """Average fields (F, C, H + 10, W + 10, n) over the window: (F, C, H, W, n)."""
+    count = fields.shape[-1]
+    windows = _windows(count, fields.device)
+    by_image = fields.flatten(0, 1).permute(0, 3, 1, 2)
     # cuDNN would round to TF32, and where variances are small that is larger than they are.
-    with torch.backends.cudnn.flags(enabled=False) if padded.is_cuda else nullcontext():
-        along_columns = F.conv2d(padded.transpose(0, 1), windows[..., None], groups=count)
-        return F.conv2d(along_columns, windows[:, :, None], groups=count).transpose(0, 1)
+    with torch.backends.cudnn.flags(enabled=False) if fields.is_cuda else nullcontext():
+        along_columns = F.conv2d(by_image, windows[..., None], groups=count)
+        blurred = F.conv2d(along_columns, windows[:, :, None], groups=count)
+    return blurred.permute(0, 2, 3, 1).reshape(*fields.shape[:2], *blurred.shape[2:], count)
 
 
-@cache
-def _window(device: torch.device) -> Tensor:
-    """The Gaussian (11,) that sums to 1."""
+def _at_once(images: Tensor, *, fields: int) -> int:
+    """Return how many such images to take at once where so many fields of each are blurred."""
+    return max(1, round(_CHUNK / (fields * images[0].numel()) / _LANES)) * _LANES
+
+
+@lru_cache(maxsize=8)
+def _windows(count: int, device: torch.device) -> Tensor:
+    """The Gaussian that sums to 1, once for each image: (count, 1, 11)."""
     offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
     window = torch.exp(-((offsets / SIGMA) ** 2) / 2)
-    return (window / window.sum()).float().to(device)
+    return (window / window.sum()).float().to(device).repeat(count, 1, 1)
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc's malloc keep megabytes that are freed, for the next chunk.
+
+    It gives them back to the system otherwise, and the page faults of getting them again take as long as the rest.
+    It keeps blocks of up to the size of the largest that was freed, see mallopt(3), M_MMAP_THRESHOLD; where malloc
+    is another, this does nothing.
+    """
+    torch.empty(2**24, dtype=torch.uint8)

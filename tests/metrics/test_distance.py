@@ -6,7 +6,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from dpmi.metrics import mia_distance, neighbors, ssim
-from dpmi.metrics.ssim import LocalMoments, ssim_pairs
+from dpmi.metrics.ssim import LocalMoments, most_similar, ssim_pairs
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -29,10 +29,13 @@ def test_ssim_is_that_of_torchmetrics(
     second[0] = first[0]
     second[1] = 0
     second[2] = 1 - first[2]
-    found = ssim_pairs(LocalMoments.of(first), LocalMoments.of(second))
+    found = ssim_pairs(first, second)
     torch.testing.assert_close(found, reference_ssim(first, second), atol=2e-5, rtol=0)
-    one = ssim_pairs(LocalMoments.of(first[:1]), LocalMoments.of(second))
-    torch.testing.assert_close(one, reference_ssim(first[:1].expand_as(second), second), atol=2e-5, rtol=0)
+    best, index = most_similar(LocalMoments.of(first), second, torch.arange(count))
+    for row in (0, 1, count - 1):
+        expected = reference_ssim(first[row].expand_as(second), second)
+        assert best[row].item() == pytest.approx(expected.max().item(), abs=2e-5)
+        assert index[row] == expected.argmax()
 
 
 @pytest.mark.parametrize("kind", ["euclidean", "ssim"])
