@@ -14,6 +14,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 DODGE = 0.02
 """Share of the axis between two defences at the same epsilon, so that error bars stand side by side."""
 MOST_TICKS = 7
+CLOSE = 1.2
+"""Factor below which two ticks have no room for their numbers."""
 INK, FAINT, RULE = "#222222", "#6b6b6b", "#b0b0b0"
 
 
@@ -42,7 +44,9 @@ class EpsilonAxis:
         """Scale, limits and ticks."""
         left, right = self.low / self.room, self.high * self.room
         ticks = round_numbers(left, right)
-        labels = [f"{tick:g}" for tick in ticks]
+        if len(ticks) < 2:  # one number is no scale; the epsilon itself says more
+            ticks = [self.low, self.high] if self.high > CLOSE * self.low else [self.low]
+        labels = [f"{float(f'{tick:.3g}'):g}" for tick in ticks]
         if self.unbounded:
             axes.axvline(right, color=RULE, linewidth=0.8, linestyle=(0, (2, 2)))
             ticks, labels = [*ticks, self.infinity], [*labels, "∞"]

@@ -91,6 +91,17 @@ def test_an_infinite_epsilon_has_a_tick_of_its_own_past_every_finite_one():
     assert axes.get_xlim()[1] > places(axes)[-1] > 15.924 * 1.3
 
 
+@pytest.mark.parametrize(
+    ("epsilons", "ticks"),
+    [((155.4,), ["155"]), ((152.0, 191.0), ["152", "191"]), ((5.0, 43.0), ["5", "10", "20", "50"])],
+)
+def test_few_epsilons_still_have_a_scale(epsilons: tuple[float, ...], ticks: list[str]):
+    settings = [(*CLASS_DP[0][:5], (epsilon,) * 4, *CLASS_DP[0][6:]) for epsilon in epsilons]
+    named = [(row[0], f"class-dp, {i}", float(i), *row[3:]) for i, row in enumerate(settings)]
+    axes = grid(curve.draw(make_results(settings=(SETTINGS[0], *named))))[-1, 0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ticks
+
+
 def test_only_infinite_epsilons_still_make_a_panel():
     axes = grid(curve.draw(make_results(settings=(SETTINGS[0], INFINITE))))[-1, 0]
     assert axes.get_xticklabels()[-1].get_text() == "∞"
