@@ -1,7 +1,7 @@
 """Structural similarity of many pairs of images at once [Wang et al. 2004].
 
 The window of SSIM is separable, so an image is blurred by two convolutions of 11 taps, and what concerns one image
-alone is computed once per image, not once per pair. Inside this file images are the last axis, (C, H, W, n): a
+alone is computed once per image, not once per pair. To be blurred, images become the last axis, (C, H, W, n): a
 convolution by channel, which treats each image as a channel, then runs over many images in one vector operation.
 This gives what torchmetrics gives (window 11x11 Gaussian, sigma 1.5, reflected border, data range 1): a test pins
 the two.
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
@@ -85,7 +85,6 @@ def most_similar(images: LocalMoments, others: Tensor, among: Tensor) -> tuple[T
     Returns:
         float32 (R,) and int64 (R,), indices of others.
     """
-    _keep_freed_memory()
     best = torch.full((len(images),), -torch.inf)
     index = torch.zeros(len(images), dtype=torch.int64)
     for begin in range(0, len(images), _TOGETHER):
@@ -149,6 +148,7 @@ def _padded(images: Tensor) -> Tensor:
 
 def _blurred(fields: Tensor) -> Tensor:
     """Average fields (F, C, H + 10, W + 10, n) over the window: (F, C, H, W, n)."""
+    _keep_freed_memory()
     count = fields.shape[-1]
     windows = _windows(count, fields.device)
     by_image = fields.flatten(0, 1).permute(0, 3, 1, 2)
@@ -172,6 +172,7 @@ def _windows(count: int, device: torch.device) -> Tensor:
     return (window / window.sum()).float().to(device).repeat(count, 1, 1)
 
 
+@cache  # once in a process: malloc does not forget
 def _keep_freed_memory() -> None:
     """Have glibc's malloc keep megabytes that are freed, for the next chunk.
 

@@ -46,6 +46,7 @@ class EpsilonAxis:
         ticks = round_numbers(left, right)
         if len(ticks) < 2:  # one number is no scale; the epsilon itself says more
             ticks = [self.low, self.high] if self.high > CLOSE * self.low else [self.low]
+        # Three digits of an epsilon, and no power of ten before a million.
         labels = [f"{float(f'{tick:.3g}'):g}" for tick in ticks]
         if self.unbounded:
             axes.axvline(right, color=RULE, linewidth=0.8, linestyle=(0, (2, 2)))

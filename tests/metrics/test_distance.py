@@ -31,11 +31,14 @@ def test_ssim_is_that_of_torchmetrics(
     second[2] = 1 - first[2]
     found = ssim_pairs(first, second)
     torch.testing.assert_close(found, reference_ssim(first, second), atol=2e-5, rtol=0)
-    best, index = most_similar(LocalMoments.of(first), second, torch.arange(count))
-    for row in (0, 1, count - 1):
-        expected = reference_ssim(first[row].expand_as(second), second)
-        assert best[row].item() == pytest.approx(expected.max().item(), abs=2e-5)
-        assert index[row] == expected.argmax()
+    pairs = [reference_ssim(image.expand_as(second), second) for image in first]
+    moments = LocalMoments.of(first)
+    best, index = most_similar(moments, second, torch.arange(count))
+    torch.testing.assert_close(best, torch.stack(pairs).amax(dim=1), atol=2e-5, rtol=0)
+    assert torch.equal(index, torch.stack(pairs).argmax(dim=1))
+    # Against one image alone, the best of a row is the pair itself.
+    each = [most_similar(moments, second, torch.tensor([other]))[0] for other in range(count)]
+    torch.testing.assert_close(torch.stack(each, dim=1), torch.stack(pairs), atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["euclidean", "ssim"])
