@@ -87,7 +87,7 @@ def test_keeps_every_promise(site: Path) -> None:
     options = ["--quiet", "-p", "no:cacheprovider", "-c", str(PACKAGE / "pyproject.toml")]
     output = run(site, "-m", "pytest", *options, str(PACKAGE / "tests"))
     promises = [
-        key for suite in (DefenseConformance, AttackConformance) for key in vars(suite) if "test_" in key
+        key for suite in (DefenseConformance, AttackConformance) for key in dir(suite) if "test_" in key
     ]
     passed = re.search(r"^(\d+) passed", output, flags=re.MULTILINE)
     assert passed is not None

@@ -11,7 +11,7 @@ Needs pytest, which dpmi itself does not::
 import pytest
 
 # Before they are imported: a failing promise then shows the values on both sides.
-pytest.register_assert_rewrite("dpmi.testing.attacks", "dpmi.testing.defenses")
+pytest.register_assert_rewrite("dpmi.testing.plugin", "dpmi.testing.attacks", "dpmi.testing.defenses")
 
 from .attacks import AttackCase, AttackConformance  # noqa: E402
 from .defenses import DefenseCase, DefenseConformance  # noqa: E402

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
-import re
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import FrozenInstanceError, dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,12 +19,13 @@ from dpmi.attacks.base import REQUIREMENTS
 from dpmi.models import IDENTITY_LOSSES, Adaptation, matched
 
 from .digits import SHAPE, classifier, digits
+from .plugin import PluginCase, PluginConformance
 
 ALL = torch.arange(10)
 
 
 @dataclass(frozen=True)
-class AttackCase:
+class AttackCase(PluginCase):
     """Settings with which an attack is tried on a classifier of the 8x8 digits of scikit-learn.
 
     Args:
@@ -39,15 +38,13 @@ class AttackCase:
             it. Pixels may differ by a tenth of that.
     """
 
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    refused: Mapping[str, Any] = field(default_factory=dict)
     random: Mapping[str, Any] = field(default_factory=dict)
     score: float = 0.8
     gain: float = 0.5
     rounding: float = 0.01
 
 
-class AttackConformance:
+class AttackConformance(PluginConformance):
     """Inherit this, and give ``cases``: pytest then asks every promise of every case.
 
     ``cases`` maps the name of an attack to its settings. An attack that works in more than one way has a case for
@@ -56,26 +53,12 @@ class AttackConformance:
 
     cases: ClassVar[Mapping[str, AttackCase]] = {}
 
-    @classmethod
-    def pytest_generate_tests(cls, metafunc: pytest.Metafunc) -> None:
-        """Run the class once for every case."""
-        if "name" in metafunc.fixturenames:
-            metafunc.parametrize("name", list(cls.cases), scope="class")
+    registered = staticmethod(get)
 
     @pytest.fixture
-    def case(self, name: str) -> AttackCase:
-        """The settings."""
-        return self.cases[name]
-
-    @pytest.fixture
-    def kind(self, name: str) -> type[Attack]:
-        """The class, found by its name."""
-        return get(name.split("/", maxsplit=1)[0])
-
-    @pytest.fixture
-    def attack(self, kind: type[Attack], case: AttackCase) -> Attack:
+    def attack(self, plugin: Attack) -> Attack:
         """The attack."""
-        return kind(**case.settings)
+        return plugin
 
     @pytest.fixture
     def random_attack(self, kind: type[Attack], case: AttackCase) -> Attack:
@@ -87,37 +70,11 @@ class AttackConformance:
         """A trained classifier of ten classes, to be changed at will."""
         return deepcopy(classifier())
 
-    def test_is_a_frozen_dataclass_that_shows_its_parameters(
-        self, name: str, kind: type[Attack], attack: Attack
-    ) -> None:
-        """It has the name it is registered by, and its hyper-parameters cannot be changed."""
-        assert type(attack) is kind
-        assert attack.name == name.split("/", maxsplit=1)[0]
-        for own in fields(attack):
-            assert f"{own.name}={getattr(attack, own.name)!r}" in repr(attack)
-            with pytest.raises(FrozenInstanceError):
-                setattr(attack, own.name, None)
-
     def test_says_what_it_needs(self, attack: Attack) -> None:
         """In the words that a study knows."""
         assert attack.requires
         assert attack.requires <= REQUIREMENTS
         assert (attack.loss in IDENTITY_LOSSES) == ("white_grad" in attack.requires)
-
-    def test_survives_the_way_to_another_process(self, attack: Attack, case: AttackCase) -> None:
-        """Trials run in worker processes, and the store finds finished ones by their settings."""
-        there = pickle.loads(pickle.dumps(attack))
-        assert there == attack == type(attack)(**case.settings)
-        assert hash(there) == hash(attack)
-
-    def test_refuses_what_is_out_of_range(self, kind: type[Attack], attack: Attack, case: AttackCase) -> None:
-        """When it is made, and by a message that names the hyper-parameter and the value."""
-        assert set(case.refused) == {own.name for own in fields(attack)}, (
-            "name a refused value of every field"
-        )
-        for own, value in case.refused.items():
-            with pytest.raises(ValueError, match=rf"{own} must be .*got {re.escape(repr(value))}"):
-                kind(**{**case.settings, own: value})
 
     def test_returns_images_of_every_class(self, attack: Attack, target: nn.Module) -> None:
         """In [0, 1], with what there is to know about each."""

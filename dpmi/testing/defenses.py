@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import pickle
-import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import FrozenInstanceError, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 import torch
@@ -24,10 +21,11 @@ from dpmi.metrics import accuracy
 from dpmi.models import observe
 
 from .digits import SHAPE, digits, public_digits
+from .plugin import PluginCase, PluginConformance
 
 
 @dataclass(frozen=True)
-class DefenseCase:
+class DefenseCase(PluginCase):
     """Settings with which a defence is tried: the model must learn the 8x8 digits of scikit-learn.
 
     Args:
@@ -38,8 +36,6 @@ class DefenseCase:
         accuracy: on held-out digits, that the trained model must reach; a tenth is chance.
     """
 
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    refused: Mapping[str, Any] = field(default_factory=dict)
     model: str | Callable[[], nn.Module] = "softmax"
     recipe: Recipe = field(default_factory=partial(Recipe, steps=40, learning_rate=0.5))
     accuracy: float = 0.7
@@ -51,7 +47,7 @@ class DefenseCase:
         return self.model()
 
 
-class DefenseConformance:
+class DefenseConformance(PluginConformance):
     """Inherit this, and give ``cases``: pytest then asks every promise of every case.
 
     ``cases`` maps the name of a defence to its settings. A defence that works in more than one way has a case for
@@ -60,57 +56,22 @@ class DefenseConformance:
 
     cases: ClassVar[Mapping[str, DefenseCase]] = {}
 
-    @classmethod
-    def pytest_generate_tests(cls, metafunc: pytest.Metafunc) -> None:
-        """Run the class once for every case."""
-        if "name" in metafunc.fixturenames:
-            metafunc.parametrize("name", list(cls.cases), scope="class")
+    registered = staticmethod(get)
 
     @pytest.fixture
-    def case(self, name: str) -> DefenseCase:
-        """The settings."""
-        return self.cases[name]
-
-    @pytest.fixture
-    def kind(self, name: str) -> type[Defense]:
-        """The class, found by its name."""
-        return get(name.split("/", maxsplit=1)[0])
-
-    @pytest.fixture
-    def defense(self, kind: type[Defense], case: DefenseCase) -> Defense:
+    def defense(self, plugin: Defense) -> Defense:
         """The defence."""
-        return kind(**case.settings)
+        return plugin
 
     @pytest.fixture
     def trained(self, defense: Defense, case: DefenseCase) -> Trained:
         """What it makes of the digits."""
         return _trained_once(defense, case.model, case.recipe)
 
-    def test_is_a_frozen_dataclass_that_shows_its_parameters(
-        self, name: str, kind: type[Defense], defense: Defense
-    ) -> None:
-        """It has the name it is registered by, and its hyper-parameters cannot be changed."""
-        assert type(defense) is kind
-        assert defense.name == name.split("/", maxsplit=1)[0]
-        for own in defense.fields():
-            assert f"{own}={getattr(defense, own)!r}" in repr(defense)
-            with pytest.raises(FrozenInstanceError):
-                setattr(defense, own, None)
-        by_position: Callable[..., Defense] = kind
+    def test_takes_its_parameters_by_name(self, kind: Callable[..., Defense]) -> None:
+        """So that none changes its meaning when another is added."""
         with pytest.raises(TypeError, match="positional"):
-            by_position(1.0)
-
-    def test_same_settings_are_equal(self, kind: type[Defense], defense: Defense, case: DefenseCase) -> None:
-        """The store finds a finished training by its settings."""
-        assert defense == kind(**case.settings)
-        assert hash(defense) == hash(kind(**case.settings))
-
-    def test_survives_the_way_to_another_process(self, defense: Defense) -> None:
-        """Trials run in worker processes."""
-        there = pickle.loads(pickle.dumps(defense))
-        assert there == defense
-        assert type(there) is type(defense)
-        assert copy.copy(defense) == defense
+            kind(1.0)
 
     def test_declares_its_flags(self, defense: Defense) -> None:
         """By them it is decided what it can be combined with."""
@@ -130,15 +91,6 @@ class DefenseConformance:
         else:
             assert defense.strength_field in defense.fields()
             assert math.isnan(defense.strength) or f"{defense.strength:g}" in defense.label
-
-    def test_refuses_what_is_out_of_range(
-        self, kind: type[Defense], defense: Defense, case: DefenseCase
-    ) -> None:
-        """When it is made, and by a message that names the hyper-parameter and the value."""
-        assert set(case.refused) == set(defense.fields()), "name a refused value of every field"
-        for own, value in case.refused.items():
-            with pytest.raises(ValueError, match=rf"{own} must be .* got {re.escape(repr(value))}"):
-                kind(**{**case.settings, own: value})
 
     def test_remarks_are_sentences(self, defense: Defense) -> None:
         """They stand in the report."""
