@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ..study.conftest import TINY
-from .conftest import Dpmi, is_one_line
+from .study.conftest import TINY
+from .test_cli import Dpmi, dpmi, is_one_line
+
+__all__ = ["dpmi"]
 
 OPEN = (
     TINY.replace("steps = 20", "steps = 60")

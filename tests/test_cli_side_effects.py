@@ -12,8 +12,11 @@ from dpmi import cli
 from dpmi.metrics import robustness
 from dpmi.study.side_effects import IMAGES
 
-from ..study.conftest import TINY
-from .conftest import Dpmi, is_one_line
+from . import test_cli
+from .study.conftest import TINY
+from .test_cli import Dpmi, is_one_line
+
+dpmi = test_cli.dpmi
 
 
 @pytest.fixture

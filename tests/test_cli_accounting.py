@@ -10,7 +10,10 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from .conftest import Dpmi, epsilon, is_one_line
+from . import test_cli
+from .test_cli import Dpmi, epsilon, is_one_line
+
+dpmi = test_cli.dpmi
 
 TARGET = ("calibrate", "--target-epsilon", 4, "--delta", "1e-3", "--unit", "subclass")
 RUN = ("reconstruction-bound", "--sampling-rate", 0.2, "--noise-multiplier", 1.6, "--steps", 200)
