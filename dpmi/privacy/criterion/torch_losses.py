@@ -1,0 +1,173 @@
+"""Torch's own losses of all buckets in one call."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.module import _has_any_global_hook
+
+from ..gradients.segments import Segments
+from .structures import RowsPerRecord
+
+_MODULES: dict[type[nn.Module], tuple[Callable[..., Tensor], tuple[str, ...]]] = {
+    nn.BCELoss: (F.binary_cross_entropy, ("weight",)),
+    nn.BCEWithLogitsLoss: (F.binary_cross_entropy_with_logits, ("weight", "pos_weight")),
+    nn.CrossEntropyLoss: (F.cross_entropy, ("weight", "ignore_index", "label_smoothing")),
+    nn.HingeEmbeddingLoss: (F.hinge_embedding_loss, ("margin",)),
+    nn.HuberLoss: (F.huber_loss, ("delta",)),
+    nn.KLDivLoss: (F.kl_div, ("log_target",)),
+    nn.L1Loss: (F.l1_loss, ()),
+    nn.MSELoss: (F.mse_loss, ()),
+    nn.NLLLoss: (F.nll_loss, ("weight", "ignore_index")),
+    nn.PoissonNLLLoss: (F.poisson_nll_loss, ("log_input", "full", "eps")),
+    nn.SmoothL1Loss: (F.smooth_l1_loss, ("beta",)),
+    nn.SoftMarginLoss: (F.soft_margin_loss, ()),
+}
+"""The function that a module calls with its input and target, and the attributes that it passes on."""
+
+_FUNCTIONS = frozenset(function for function, _ in _MODULES.values())
+_OF_CLASSES = (F.cross_entropy, F.nll_loss)
+
+
+def torch_losses_by_bucket(
+    criterion: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    segments: Segments,
+    reduction: str,
+    rows_per_record: RowsPerRecord,
+) -> Tensor | None:
+    """Losses of torch with ``reduction="none"``, reduced by bucket with the loss's own denominator.
+
+    Args:
+        criterion: a module or function of torch, exactly: no subclass, no hooks.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        segments: the k buckets.
+        reduction: "mean" or "sum", where the criterion's own is "none".
+        rows_per_record: as for :func:`~dpmi.privacy.criterion.losses_by_bucket`.
+
+    Returns:
+        (k,) in float32 or better; None where one call is not known to equal one call per bucket.
+    """
+    call = _call(criterion, tuple(args), kwargs)
+    if call is None:
+        return None
+    function, arguments = call
+    # A weight that is an attribute of the criterion is every bucket's; one among the arguments may be of records.
+    others = (
+        v for v in (*args, *kwargs.values()) if v is not arguments["input"] and v is not arguments["target"]
+    )
+    whole = not any(isinstance(other, Tensor) and rows_per_record(other) is not None for other in others)
+    rows = _rows(function, arguments, segments, rows_per_record) if whole else None
+    if rows is None:
+        return None
+    values = function(**{**arguments, "reduction": "none"})
+    own = arguments["reduction"]
+    if own == "none" and values.shape != (segments.records,):
+        return None
+    if own == "none":
+        own = reduction
+        arguments = {**arguments, "weight": None, "ignore_index": None}  # they are in the values already
+    with torch.autocast(values.device.type, enabled=False):  # or sums over a bucket are in 16 bits
+        sums = _sum(values, segments)
+        if own == "sum":
+            return sums
+        is_index = function in _OF_CLASSES and not arguments["target"].is_floating_point()
+        if is_index and arguments["ignore_index"] is not None:
+            count = _kept(arguments, segments)
+        else:
+            each = rows if own == "batchmean" else values.numel() // segments.records
+            count = each * torch.tensor(segments.sizes, dtype=sums.dtype, device=sums.device)
+        nothing = (count == 0) & (sums == 0)  # torch's mean over no target is 0 / 0
+        return sums / torch.where(nothing, 1, count)
+
+
+def _rows(
+    function: Callable[..., Tensor],
+    arguments: Mapping[str, Any],
+    segments: Segments,
+    rows_per_record: RowsPerRecord,
+) -> int | None:
+    """Rows of each record, if every value belongs to one record and is the same in a call on its bucket alone."""
+    x, y = arguments["input"], arguments["target"]
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor) and x.dim() and y.dim() and x.numel()):
+        return None
+    rows = rows_per_record(x)
+    aligned = rows is not None and rows_per_record(y) == rows and len(x) == len(y) == rows * segments.records
+    weights = [w for name in ("weight", "pos_weight") if (w := arguments.get(name)) is not None]
+    if function in _OF_CLASSES:
+        same = x.dim() > 1  # else the scores of one record, without a dimension for records
+    else:  # no broadcasting, which may differ within a bucket
+        same = x.shape == y.shape and all(_of_features(w, x) for w in weights)
+        # The others' mean is weighted.
+        same &= not weights or function in (F.binary_cross_entropy, F.binary_cross_entropy_with_logits)
+    known = ("mean", "sum", "none", "batchmean") if function is F.kl_div else ("mean", "sum", "none")
+    return rows if aligned and same and arguments["reduction"] in known else None
+
+
+def has_own_forward(criterion: nn.Module) -> bool:
+    """Whether calling a module does anything besides its class's forward."""
+    return bool(
+        "forward" in vars(criterion)
+        or criterion._forward_hooks
+        or criterion._forward_pre_hooks
+        or criterion._backward_hooks
+        or criterion._backward_pre_hooks
+        or _has_any_global_hook()  # type: ignore[no-untyped-call]
+    )
+
+
+def _call(
+    criterion: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Callable[..., Tensor], dict[str, Any]] | None:
+    """The function of torch that the criterion comes down to, and its arguments by name."""
+    try:
+        if isinstance(criterion, nn.Module):
+            if type(criterion) not in _MODULES or has_own_forward(criterion):
+                return None
+            function, names = _MODULES[type(criterion)]
+            args = _signature(type(criterion).forward).bind(criterion, *args, **kwargs).args[1:]
+            kwargs = {name: getattr(criterion, name) for name in (*names, "reduction")}
+        elif inspect.isfunction(criterion) and criterion in _FUNCTIONS:
+            function = criterion
+        else:
+            return None
+        bound = _signature(function).bind(*args, **kwargs)
+    except TypeError:  # torch says better what is wrong with the arguments
+        return None
+    bound.apply_defaults()
+    arguments = dict(bound.arguments)
+    # Deprecated, and they overrule reduction.
+    if arguments.pop("size_average", None) is not None or arguments.pop("reduce", None) is not None:
+        return None
+    return function, arguments
+
+
+@cache
+def _signature(function: Callable[..., Tensor]) -> inspect.Signature:
+    return inspect.signature(function)
+
+
+def _of_features(weight: Tensor, x: Tensor) -> bool:
+    """Whether a weight is the same for all records."""
+    return weight.dim() < x.dim() or (weight.dim() == x.dim() and weight.shape[0] == 1)
+
+
+def _sum(values: Tensor, segments: Segments) -> Tensor:
+    """Sum over the records of each bucket and all their values, (k,)."""
+    return segments.sum(values.reshape(segments.records, -1), dims=[1])
+
+
+def _kept(arguments: Mapping[str, Any], segments: Segments) -> Tensor:
+    """The number, or the weight, of the targets of each bucket that are not ignored, (k,)."""
+    y, weight = arguments["target"], arguments["weight"]
+    kept = y != arguments["ignore_index"]
+    return _sum(kept if weight is None else weight[torch.where(kept, y, 0)] * kept, segments)
