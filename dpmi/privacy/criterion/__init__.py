@@ -2,6 +2,6 @@
 
 from .bucket_losses import losses_by_bucket
 from .reduction import dry_reduction, reduction_of
-from .structures import RowsPerRecord, constants
+from ..structures import RowsPerRecord, constants
 
 __all__ = ["RowsPerRecord", "constants", "dry_reduction", "losses_by_bucket", "reduction_of"]

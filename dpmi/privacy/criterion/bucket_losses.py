@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..gradients.segments import Segments
-from .structures import RowsPerRecord, split
+from ..structures import RowsPerRecord, split
 from .torch_losses import torch_losses_by_bucket
 
 
