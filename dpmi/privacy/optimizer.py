@@ -10,13 +10,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .distributed import ALONE, Ranks
+from .dry_run import DryRun
 from .grad_sample import BucketGradSampleModule
 from .gradients.bucket_gradients import BucketGradients, Rows
 from .gradients.norms import ROUNDING
 from .gradients.running_sum import RunningSum
+from .isolation.shared import Shared
 from .noise import NoiseSource
 from .plan import PhysicalBatch, Plan, Position
-from .rehearsal import Rehearsal
 
 
 class NonFiniteGradientError(RuntimeError):
@@ -59,7 +60,7 @@ class BucketOptimizer(DPOptimizer):
         self._source = source
         self.ranks = ranks
         self._batch: PhysicalBatch | None = None
-        self._rehearsal: Rehearsal | None = None
+        self._dry: DryRun | None = None
         self._trained = self.params
         module.train_only(self._trained)
         self._sum = RunningSum(self._trained)
@@ -77,22 +78,31 @@ class BucketOptimizer(DPOptimizer):
         """One: the divisor qK does not depend on how many physical batches a logical step took."""
         return 1
 
-    def begin(self, batch: PhysicalBatch, *, rehearsal: Rehearsal | None = None) -> None:
+    def begin(self, batch: PhysicalBatch, *, dry: DryRun | None = None) -> None:
         """Take what the loader says about the records it is about to yield.
 
         Args:
             batch: the buckets.
-            rehearsal: takes their gradients in; nothing is clipped, summed or released.
+            dry: sees what the loop does with them; nothing is clipped, summed or released.
         """
         self._batch = batch
-        self._rehearsal = rehearsal
+        self._dry = dry
         self.released = False
-        self._module.begin(batch, rehearsal=rehearsal is not None)
+        self._module.begin(batch, dry=dry)
+
+    def agree(self, dry: DryRun) -> None:
+        """Let physical batches hold several buckets, which are all like the dry runs."""
+        self._module.agree(dry)
+
+    @property
+    def shared(self) -> Shared | None:
+        """The physical batch that is under way, if it holds several buckets."""
+        return self._module.shared
 
     @property
     def rehearsing(self) -> bool:
-        """True while a batch is under way of which nothing will be released: see :class:`Rehearsal`."""
-        return self._rehearsal is not None
+        """True while a batch is under way of which nothing will be released: see :class:`~dpmi.privacy.dry_run.DryRun`."""
+        return self._dry is not None
 
     @property
     def batch_is_pending(self) -> bool:
@@ -106,7 +116,7 @@ class BucketOptimizer(DPOptimizer):
 
     def abandon(self) -> None:
         """Drop an unfinished logical step: nothing of it was released, so nothing is billed."""
-        self._batch = self._parts = self._rehearsal = self.position = None
+        self._batch = self._parts = self._dry = self.position = None
         self._step_is_open = False
         self._module.begin(None)
 
@@ -156,6 +166,7 @@ class BucketOptimizer(DPOptimizer):
         for p, gradient in zip(self._trained, self._sum.gradients(), strict=True):
             p.grad = gradient.to(p.dtype)
         self._step_is_open = False
+        self._module.end_step()
         try:
             self.original_optimizer.step()
         finally:
@@ -175,8 +186,8 @@ class BucketOptimizer(DPOptimizer):
 
     def _take(self, batch: PhysicalBatch) -> None:
         """Clip and sum the buckets of this physical batch, those of which nothing is missing."""
-        if self._rehearsal is not None:
-            self._rehearsal.take(self._module, batch)
+        if self._dry is not None:
+            self._module.end_dry_run()
             return
         scale = self._module.scale
         gradients = self._module.collect(batch)

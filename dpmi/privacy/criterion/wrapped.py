@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..dry_run import DryRun
 from ..grad_sample import BucketGradSampleModule
 from ..isolation.labels import Coupled, Records
-from ..isolation.operands import plain
+from ..isolation.arguments import plain
 from ..isolation.provenance import CarriedOver, Provenance
 from ..isolation.public import PublicTensors
 from ..isolation.shared import BucketTensor, Shared, ordinary

@@ -14,8 +14,8 @@ from torch.autograd.function import once_differentiable
 
 from dpmi.privacy.isolation.follow import Following
 from dpmi.privacy.isolation.labels import Coupled, Label, Public, Records
-from dpmi.privacy.isolation.operands import operands
-from dpmi.privacy.isolation.program import Step
+from dpmi.privacy.isolation.arguments import operands
+from dpmi.privacy.isolation.program import Program, Step
 from dpmi.privacy.isolation.provenance import Provenance
 from dpmi.privacy.isolation.public import PublicTensors
 from dpmi.privacy.isolation.rules import Call
@@ -189,6 +189,15 @@ class Capture(Following):
         anchor = torch.zeros((), requires_grad=True)
         take = partial(self._take, layer, self.label(x), into)
         return _Tap.apply(out, x, anchor, names, take)
+
+    def begin_pass(self, inputs: Iterable[Tensor], program: Program | None) -> None:
+        """Begin a forward pass: see :class:`Following`."""
+        super().begin_pass(inputs, program)
+        self._used_before = set(self._used)
+
+    def undo_pass(self) -> None:
+        """Forget the forward pass that was made last, of which no gradient is wanted."""
+        self._used = self._used_before
 
     def finish(self, outputs: Iterable[Tensor]) -> None:
         """Close a pass: see :class:`Following`; and refuse functions whose backward pass is the user's own.

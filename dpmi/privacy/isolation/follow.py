@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -13,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .factories import CONSTANTS, EMPTIES, FILLS, METADATA
-from .labels import CONSTANT, PUBLIC, Coupled, Label, Public, Records
-from .operands import operands, plain, writes_in_place
+from .functions import FACTORIES_CONSTANT, FACTORIES_EMPTY, FACTORIES_SAME, FILLS, METADATA, RULES
+from .labels import CONSTANT, PUBLIC, SAME, Coupled, Label, Public, Records
+from .arguments import operands, plain, writes_in_place
 from .program import Program, Step
 from .public import PublicTensors
-from .rules import RULES, Call
+from .rules import Call
 
 _EMPTY = Public(everywhere=True, empty=True)
 _OVERRIDE_CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
@@ -183,9 +184,11 @@ class Following(TorchFunctionMode):
                 raise Coupled(f"{call.name} has arguments that are not understood ({error})") from error
         if any(x.following for x in labels if type(x) is Public):
             raise Coupled(f"{call.name} is called on a tensor whose size follows the number of records")
-        if func in EMPTIES:
+        if func in FACTORIES_EMPTY:
             return _EMPTY
-        return CONSTANT if func in CONSTANTS else PUBLIC
+        if func in FACTORIES_SAME:
+            return SAME
+        return CONSTANT if func in FACTORIES_CONSTANT else PUBLIC
 
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The arguments of a call, as they are compared between passes."""
@@ -244,7 +247,7 @@ class Following(TorchFunctionMode):
                     f"{_name(self.trace[at].func)} returns a tensor with the number of records in a second dimension"
                 )
             return label
-        return label if not following else Public(label.constant, following, label.everywhere, label.empty)
+        return label if not following else dataclasses.replace(label, following=following)
 
     def _mark(self, t: Tensor, label: Label, at: Any, call: Call) -> None:
         if t in self.public:

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .factories import METADATA
-from .operands import operands, writes_in_place
+from .functions import METADATA
+from .arguments import operands, writes_in_place
 from .public import PublicTensors
 
 

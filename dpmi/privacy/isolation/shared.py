@@ -10,10 +10,10 @@ from torch import Tensor
 
 from dpmi.privacy.structures import map_tensors
 
-from .factories import METADATA
+from .functions import METADATA
 from .follow import Following
 from .labels import Coupled, Records
-from .operands import operands, plain, writes_in_place
+from .arguments import operands, plain, writes_in_place
 from .program import SIZED
 
 
