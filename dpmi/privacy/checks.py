@@ -14,6 +14,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.optim import Optimizer
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
+from .criterion.reduction import reduction_of
 from .partition import Partition
 
 
@@ -38,7 +39,7 @@ def check_module(module: nn.Module) -> None:
             )
     for name, layer in module.named_modules():
         running = isinstance(layer, _InstanceNorm) and layer.track_running_stats
-        if isinstance(layer, _BatchNorm) or running:
+        if (isinstance(layer, _BatchNorm) and layer.training) or running:
             raise ValueError(
                 f"layer {name!r} of module is {type(layer).__name__}: it keeps statistics of the private records, "
                 "which would be released without noise. Replace it by GroupNorm, for instance with "
@@ -66,6 +67,34 @@ def check_optimizer(optimizer: Optimizer, module: nn.Module) -> None:
         )
     if not any(p.requires_grad for group in optimizer.param_groups for p in group["params"]):
         raise ValueError("optimizer holds no parameter that requires a gradient")
+
+
+def check_criterion(criterion: object, loss_reduction: str) -> None:
+    """Refuse a criterion that nobody can compute bucket by bucket, or that combines records otherwise than stated.
+
+    Raises:
+        TypeError: it cannot be called.
+        ValueError: it has trainable parameters, or another reduction.
+    """
+    if criterion is None:
+        return
+    if not callable(criterion):
+        raise TypeError(
+            f"criterion is {type(criterion).__name__}; it must be callable with outputs and targets, such as "
+            "nn.CrossEntropyLoss()"
+        )
+    if isinstance(criterion, nn.Module) and any(p.requires_grad for p in criterion.parameters()):
+        name = next(name for name, p in criterion.named_parameters() if p.requires_grad)
+        raise ValueError(
+            f"criterion has a trainable parameter, {name!r}, whose gradient nobody clips; make it part of module, or "
+            "freeze it by requires_grad_(False)"
+        )
+    stated = reduction_of(criterion)
+    if stated in ("mean", "sum") and stated != loss_reduction:
+        raise ValueError(
+            f"loss_reduction is {loss_reduction!r}, and criterion has reduction={stated!r}; pass "
+            f"loss_reduction={stated!r}"
+        )
 
 
 def check_loader(loader: DataLoader[Any], partition: Partition) -> None:

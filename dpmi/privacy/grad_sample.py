@@ -44,9 +44,17 @@ class BucketGradSampleModule(GradSampleModule):
         m: the module to wrap.
         strategy: "stream", "hooks" or "ghost".
         loss_reduction: "mean" or "sum", how the user's loss combines the records of a physical batch.
+        all_records: how many records the data set has.
     """
 
-    def __init__(self, m: nn.Module, *, strategy: Strategy = "hooks", loss_reduction: str = "mean") -> None:
+    def __init__(
+        self,
+        m: nn.Module,
+        *,
+        strategy: Strategy = "hooks",
+        loss_reduction: str = "mean",
+        all_records: int | None = None,
+    ) -> None:
         if loss_reduction not in ("mean", "sum"):
             raise ValueError(f"loss_reduction is {loss_reduction!r}; it must be 'mean' or 'sum'")
         self.strategy = strategy
@@ -63,6 +71,7 @@ class BucketGradSampleModule(GradSampleModule):
         self.capture: Capture | None = None
         """Of the same."""
         self.criterion_calls = 0
+        self._all_records = all_records
         self._constants = Constants()
         self._problem: str | None = None
         self._passes = 0
@@ -303,7 +312,10 @@ class BucketGradSampleModule(GradSampleModule):
                 followed = self._try_followed(dry, shared, args, kwargs)
             except Exception as error:  # whatever does not work for several buckets is left to one at a time
                 dry.note(str(error))
-        out = self._of_one_bucket(self.token, *map_tensors(ordinary, (args, kwargs)))
+        assert self.batch is not None
+        with FlopCounterMode(display=False) as counter:
+            out = self._of_one_bucket(self.token, *map_tensors(ordinary, (args, kwargs)))
+        dry.work = max(dry.work, counter.get_total_flops() / 2 / self.batch.records)
         if dry.problem is not None:
             return out
         beside = iter(tensors_in(followed))
@@ -317,14 +329,11 @@ class BucketGradSampleModule(GradSampleModule):
 
     def _try_followed(self, dry: DryRun, shared: Shared, args: Any, kwargs: Any) -> Any:
         assert self.capture is not None
-        assert self.batch is not None
         real_args, real_kwargs = map_tensors(shared.real, (args, kwargs))
         inputs = [t for t in tensors_in((real_args, real_kwargs)) if t not in self._public]
         if not inputs:
             raise Coupled("the module gets no tensor of the private loader")
-        with FlopCounterMode(display=False) as counter:
-            out = self._run_followed(self.capture, inputs, None, real_args, real_kwargs)
-        dry.work += counter.get_total_flops() / 2 / self.batch.records
+        out = self._run_followed(self.capture, inputs, None, real_args, real_kwargs)
         program = dry.add_pass(self.capture.trace, _inputs(shared, args, kwargs))
         if program is None:
             return out
@@ -346,7 +355,9 @@ class BucketGradSampleModule(GradSampleModule):
         assert self.batch is not None
         shapes = [tuple(t.shape) for t in tensors_in((args, kwargs)) if t.dim()]
         n = self.batch.records
-        if shapes and not any(size and size % n == 0 for shape in shapes for size in shape):
+        sizes = {size for shape in shapes for size in shape}
+        whole = n not in sizes and any(shape[0] == self._all_records for shape in shapes)
+        if shapes and (whole or not any(size and size % n == 0 for size in sizes)):
             raise RuntimeError(
                 f"the private model got tensors of shape {', '.join(map(str, shapes))} where the private loader yielded {n} "
                 "records; pass it what the loader yielded and nothing else, and evaluate under torch.no_grad()"

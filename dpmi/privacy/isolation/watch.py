@@ -25,15 +25,18 @@ class Watch:
     """What parameters, buffers and attributes of a module are, and whether somebody changed them.
 
     Args:
-        module: the user's.
+        module: the user's; or a criterion, which may be a function.
         trained: the parameters that the private optimizer moves.
     """
 
-    def __init__(self, module: nn.Module, trained: Iterable[Tensor]) -> None:
+    def __init__(self, module: object, trained: Iterable[Tensor] = ()) -> None:
         self._module = module
-        self._tensors = {name: t for name, t in (*module.named_parameters(), *module.named_buffers())}
         self._trained = {id(t) for t in trained}
-        self.buffers = frozenset(id(b) for b in module.buffers())
+        self._tensors: dict[str, Tensor] = {}
+        self.buffers: frozenset[int] = frozenset()
+        if isinstance(module, nn.Module):
+            self._tensors = {name: t for name, t in (*module.named_parameters(), *module.named_buffers())}
+            self.buffers = frozenset(id(b) for b in module.buffers())
 
     def tensors(self) -> dict[str, tuple[int, int]]:
         """Address and version of every parameter and buffer, by name."""
@@ -110,8 +113,11 @@ def _depends_on_records(value: Any) -> bool:
     return mark is not None and not mark[1]
 
 
-def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+def _attributes(module: object) -> Iterator[tuple[str, Any]]:
     seen: set[int] = set()
+    if not isinstance(module, nn.Module):
+        yield from _leaves(getattr(module, "__dict__", {}), "", seen, _DEPTH)
+        return
     for prefix, m in module.named_modules():
         own = {key: value for key, value in vars(m).items() if key not in _OWN}
         yield from _leaves(own, f"{prefix}." if prefix else "", seen, _DEPTH)
