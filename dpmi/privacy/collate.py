@@ -51,7 +51,8 @@ def merge(buckets: Sequence[Any]) -> Any:
     if any(own != shapes[0] for own in shapes) or any(t.dim() == 0 for own in parts for t in own):
         raise RuntimeError(
             f"the records of two buckets are collated to tensors of shapes {shapes[0]} and "
-            f"{next((own for own in shapes if own != shapes[0]), shapes[0])} per record, which do not fit into one physical "
+            f"{next((own for own in shapes if own != shapes[0]), shapes[0])} per record, which do not fit into one "
+            f"physical "
             "batch; pad all of them to one length, or use grad_sample_mode='stream', without a criterion"
         )
     together = iter([torch.cat(own) for own in zip(*parts, strict=True)])
@@ -62,7 +63,9 @@ def merge(buckets: Sequence[Any]) -> Any:
 def _with_lists(merged: Any, buckets: Sequence[Any]) -> Any:
     """The same, with lists that hold one text or object per record put together too."""
     if isinstance(merged, Mapping) and type(merged) is dict:
-        return {k: v if _holds_tensors(v) else _merge_lists([b[k] for b in buckets]) for k, v in merged.items()}
+        return {
+            k: v if _holds_tensors(v) else _merge_lists([b[k] for b in buckets]) for k, v in merged.items()
+        }
     if type(merged) in (list, tuple):
         return type(merged)(
             v if _holds_tensors(v) else _merge_lists([b[i] for b in buckets]) for i, v in enumerate(merged)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,7 +70,7 @@ class DryRun:
         self.round = 0
         self._traces: list[list[Step]] = []
         self._arrived: dict[int, float] = {}
-        self._gradients: list[list[Tensor | None]] = []
+        self._gradients: list[Sequence[Tensor | None]] = []
         self._passes = 0
 
     @property
@@ -114,7 +115,7 @@ class DryRun:
             raise Coupled("the loop gives the module inputs that are computed otherwise for more records")
         return program
 
-    def add_call(self, paths: Any, gradient: list[Tensor | None]) -> int:
+    def add_call(self, paths: Any, gradient: Sequence[Tensor | None]) -> int:
         """Take in a use of the criterion, and the gradient of its loss; returns its number in this run."""
         at = len(self._gradients)
         self._gradients.append(gradient)
@@ -154,13 +155,15 @@ class DryRun:
                 call.factor = factor
             elif factor != call.factor:
                 _LOG.warning(
-                    "what the loop makes of the criterion's loss is not a multiple of it; the loss of every bucket gets the "
+                    "what the loop makes of the criterion's loss is not a multiple of it; the loss of every bucket "
+                    "gets the "
                     "factor %g. Put it into the criterion",
                     call.factor,
                 )
             if numbers_left and factor not in (0.0, 1.0):
                 self.note(
-                    f"the loop reads numbers off the batch and multiplies the loss by {factor:g}, which may depend on them; "
+                    f"the loop reads numbers off the batch and multiplies the loss by {factor:g}, which may depend "
+                    f"on them; "
                     "read them after backward()"
                 )
 
@@ -173,11 +176,12 @@ class DryRun:
                     term = g.double() * self._arrived[at]
                     before = expected[i]
                     expected[i] = term if before is None else before + term
-        pairs = [
-            (torch.zeros_like(e) if g is None else g.double(), torch.zeros_like(g).double() if e is None else e)
-            for g, e in zip(gradients, expected, strict=True)
-            if not (g is None and e is None)
-        ]
+        pairs: list[tuple[Tensor, Tensor]] = []
+        for g, e in zip(gradients, expected, strict=True):
+            some = g if g is not None else e
+            if some is not None:
+                zero = torch.zeros_like(some, dtype=torch.float64)
+                pairs.append((zero if g is None else g.double(), zero if e is None else e))
         length = sum(float(e.square().sum()) for _, e in pairs)
         if length == 0.0 and not any(bool(g.any()) for g, _ in pairs):
             return 1.0
@@ -186,7 +190,8 @@ class DryRun:
         apart = sum(float((g - scale * e).square().sum()) for g, e in pairs) if scale < math.inf else math.inf
         if not apart <= (TOLERANCE * scale) ** 2 * length:
             self.note(
-                "the gradient is not that of the criterion alone: the loss has other terms, or gradients are changed between "
+                "the gradient is not that of the criterion alone: the loss has other terms, or gradients are "
+                "changed between "
                 "backward() and step()"
             )
             return None

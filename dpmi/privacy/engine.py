@@ -38,9 +38,9 @@ class PrivacyEngine:
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> engine = PrivacyEngine()
         >>> model, optimizer, criterion, loader = engine.make_private(
-        ...     module=model, optimizer=optimizer, criterion=torch.nn.CrossEntropyLoss(), data_loader=DataLoader(TensorDataset(x, y), batch_size=8),
-        ...     partition=Partition.by_class(y), sampling_rate=0.5, noise_multiplier=2.0, max_grad_norm=1.0)
-        >>> for inputs, labels in loader:
+        ...     module=model, optimizer=optimizer, criterion=torch.nn.CrossEntropyLoss(),
+        data_loader=DataLoader(TensorDataset(x, y), batch_size=8), ...     partition=Partition.by_class(y),
+        sampling_rate=0.5, noise_multiplier=2.0, max_grad_norm=1.0) >>> for inputs, labels in loader:
         ...     optimizer.zero_grad()
         ...     criterion(model(inputs), labels).backward()
         ...     optimizer.step()
@@ -123,9 +123,10 @@ class PrivacyEngine:
             sampling_rate: q in (0, 1], the probability of drawing one bucket at a logical step.
             noise_multiplier: sigma >= 0, noise standard deviation / max_grad_norm; 0 gives epsilon = inf.
             max_grad_norm: S > 0, the norm that a bucket's mean gradient is clipped to.
-            criterion: the loss, of outputs and targets; an nn.Module such as nn.CrossEntropyLoss() or any function, which
-                returns a scalar or one value per record. It is returned wrapped, and computes the loss of every bucket
-                from that bucket's outputs and targets alone. Without it, one bucket goes through the model at a time.
+            criterion: the loss, of outputs and targets; an nn.Module such as nn.CrossEntropyLoss() or any function,
+                which returns a scalar or one value per record. It is returned wrapped, and computes the loss of
+                every bucket from that bucket's outputs and targets alone. Without it, one bucket goes through the
+                model at a time.
             max_records_per_bucket: most records of a drawn bucket that a step takes, each time others of it; None takes
                 all. The promise is the same. Of 6,000 records of a class, the mean gradient of 128 is nearly that of
                 all, at a fiftieth of the time.

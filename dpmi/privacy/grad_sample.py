@@ -30,12 +30,12 @@ class BucketGradSampleModule(GradSampleModule):
     """Computes the gradients of whole buckets, each summed over the bucket's records; never one per record.
 
     A physical batch with one bucket, or a part of one, needs nothing but the ordinary backward pass: what it
-    leaves in ``p.grad`` is that bucket's gradient. That is strategy "stream". The forward pass is watched: nothing that it
-    computes of one bucket may stay, for the next one or for the released model.
+    leaves in ``p.grad`` is that bucket's gradient. That is strategy "stream". The forward pass is watched: nothing
+    that it computes of one bucket may stay, for the next one or for the released model.
 
-    Where a physical batch holds several buckets, their records are followed through every call of the forward pass, every
-    use of a trained parameter by a layer is captured, and only the criterion's loss, which is computed bucket by bucket,
-    sends gradients back:
+    Where a physical batch holds several buckets, their records are followed through every call of the forward pass,
+    every use of a trained parameter by a layer is captured, and only the criterion's loss, which is computed bucket
+    by bucket, sends gradients back:
 
     - "hooks" builds one row per bucket, shape (k, *p.shape), which :meth:`collect` returns;
     - "ghost" keeps what the rows would be built from, and finds their norms without building them.
@@ -210,7 +210,8 @@ class BucketGradSampleModule(GradSampleModule):
     def refuse(self, reason: str) -> str:
         """Refuse the physical batch for good, whatever the loop makes of the error; returns what to tell."""
         self._problem = self._problem or (
-            f"several buckets share this physical batch, and {reason}. The dry runs did not show it; nothing of this step "
+            f"several buckets share this physical batch, and {reason}. The dry runs did not show it; nothing of "
+            f"this step "
             "was released. Use grad_sample_mode='stream', without a criterion"
         )
         return self._problem
@@ -242,8 +243,10 @@ class BucketGradSampleModule(GradSampleModule):
             if p.grad is not None and not (p is self._placeholder and not bool(p.grad.any())):
                 p.grad = None
                 raise Coupled(
-                    f"parameter {name!r} has a gradient that does not come from outputs of the module: the loss uses the "
-                    "parameter itself. Use weight_decay of the optimizer, or grad_sample_mode='stream' without a criterion"
+                    f"parameter {name!r} has a gradient that does not come from outputs of the module: the loss "
+                    f"uses the "
+                    "parameter itself. Use weight_decay of the optimizer, or grad_sample_mode='stream' without a "
+                    "criterion"
                 )
 
     @property
@@ -278,15 +281,14 @@ class BucketGradSampleModule(GradSampleModule):
             raise Coupled(f"the module is called {at + 1} times for one batch")
         if shared.numbers_left and _inputs(shared, args, kwargs) != self.agreement.inputs[at]:
             raise Coupled(
-                "the loop has read numbers off the batch before it computed what it gives the module, which may depend on "
+                "the loop has read numbers off the batch before it computed what it gives the module, which may "
+                "depend on "
                 "them; read them after backward()"
             )
         out = self._followed(shared, args, kwargs, at)
         return map_tensors(lambda t: shared.give_out(t, ("module", at)), out, whole=True)
 
-    def _followed(
-        self, shared: Shared, args: tuple[Any, ...], kwargs: dict[str, Any], at: int | None
-    ) -> Any:
+    def _followed(self, shared: Shared, args: tuple[Any, ...], kwargs: dict[str, Any], at: int | None) -> Any:
         assert self.capture is not None
         real_args, real_kwargs = map_tensors(shared.real, (args, kwargs))
         inputs = [t for t in tensors_in((real_args, real_kwargs)) if t not in self._public]
@@ -359,7 +361,8 @@ class BucketGradSampleModule(GradSampleModule):
         whole = n not in sizes and any(shape[0] == self._all_records for shape in shapes)
         if shapes and (whole or not any(size and size % n == 0 for size in sizes)):
             raise RuntimeError(
-                f"the private model got tensors of shape {', '.join(map(str, shapes))} where the private loader yielded {n} "
+                f"the private model got tensors of shape {', '.join(map(str, shapes))} where the private loader "
+                f"yielded {n} "
                 "records; pass it what the loader yielded and nothing else, and evaluate under torch.no_grad()"
             )
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
-import itertools
-import logging
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset, default_collate
@@ -14,15 +14,13 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset, default_collate
 from .collate import Buckets, merge
 from .distributed import ALONE, Ranks
 from .dry_run import DryRun
-from .gradients.choice import Choice
+from .gradients.choice import LOG, ONE_AT_A_TIME, Choice
 from .isolation.program import RECORDS
 from .noise import NoiseSource
 from .optimizer import BucketOptimizer
 from .plan import PhysicalBatch, Position
 from .sampling import BucketSampler
 from .structures import map_tensors
-
-_LOG = logging.getLogger("dpmi")
 
 
 class _Lists(Sampler[list[list[int]]]):
@@ -44,9 +42,9 @@ class BucketDataLoader(DataLoader[Any]):
     loop never sees an empty batch. Leaving a loop early drops the unfinished logical step. ``len()`` is not
     defined, because the number of physical batches is random: ``operator.length_hint`` gives its expectation.
 
-    Where physical batches are to hold several buckets, the first pass begins with two dry runs, on copies of one record, of
-    which nothing is released: see :class:`~dpmi.privacy.dry_run.DryRun`. A collate function is called once for every
-    bucket, so that no records of different buckets meet in it.
+    Where physical batches are to hold several buckets, the first pass begins with two dry runs, on copies of one
+    record, of which nothing is released: see :class:`~dpmi.privacy.dry_run.DryRun`. A collate function is called
+    once for every bucket, so that no records of different buckets meet in it.
 
     Args:
         source: the user's loader; its data set, collate function and workers are kept.
@@ -170,7 +168,7 @@ class BucketDataLoader(DataLoader[Any]):
                 self._optimizer.agree(dry)
                 self.draws.max_buckets = self._max_buckets
             else:
-                _LOG.info("one bucket at a time, because a record makes enough work alone")
+                LOG.info(ONE_AT_A_TIME, "one record makes enough work to keep the machine busy")
         else:
             problem = dry.problem or "another rank found that buckets do not keep apart"
             if self._choice.insist:
@@ -178,7 +176,7 @@ class BucketDataLoader(DataLoader[Any]):
                     f"several buckets cannot share a physical batch: {problem}; nothing was released. Use "
                     "grad_sample_mode='stream', without a criterion"
                 )
-            _LOG.warning("one bucket at a time, because several cannot share a physical batch: %s", problem)
+            LOG.warning(ONE_AT_A_TIME, problem)
         self._dry = None
 
     def _copies(self, record: int, sizes: tuple[int, ...]) -> Any:
@@ -197,7 +195,8 @@ class BucketDataLoader(DataLoader[Any]):
         def take_in(t: Tensor) -> Tensor:
             if t.dim() == 0 or len(t) != batch.records:
                 raise RuntimeError(
-                    f"the loader made a tensor of shape {tuple(t.shape)} of {batch.records} records, whose first dimension "
+                    f"the loader made a tensor of shape {tuple(t.shape)} of {batch.records} records, whose first "
+                    f"dimension "
                     "does not hold them; use grad_sample_mode='stream', without a criterion"
                 )
             return shared.take_in(t, str(next(number)))

@@ -101,7 +101,7 @@ class BucketOptimizer(DPOptimizer):
 
     @property
     def rehearsing(self) -> bool:
-        """True while a batch is under way of which nothing will be released: see :class:`~dpmi.privacy.dry_run.DryRun`."""
+        """True in a dry run, of which nothing will be released: see :class:`~dpmi.privacy.dry_run.DryRun`."""
         return self._dry is not None
 
     @property

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ..dry_run import DryRun
 from ..grad_sample import BucketGradSampleModule
-from ..isolation.labels import Coupled, Records
 from ..isolation.arguments import plain
+from ..isolation.labels import Coupled, Records
 from ..isolation.provenance import CarriedOver, Provenance
 from ..isolation.public import PublicTensors
 from ..isolation.shared import BucketTensor, Shared, ordinary
@@ -61,11 +61,14 @@ class BucketCriterion(nn.Module):
         if not any(isinstance(t, BucketTensor) for t in given):
             if not shared.rehearsing:
                 raise RuntimeError(
-                    "several buckets share this physical batch, and the criterion was given nothing that the private module "
+                    "several buckets share this physical batch, and the criterion was given nothing that the "
+                    "private module "
                     f"returned, or that follows from it record by record; {_ADVICE}"
                 )
             assert module.dry is not None
-            module.dry.note("the criterion is given nothing that follows record by record from what the module returns")
+            module.dry.note(
+                "the criterion is given nothing that follows record by record from what the module returns"
+            )
             return self._of_one_bucket(module, args, kwargs)
         if shared.rehearsing:
             assert module.dry is not None
@@ -83,7 +86,7 @@ class BucketCriterion(nn.Module):
         if module.agreement is None or not value.requires_grad:
             return value
         # In a run whose other batches are shared, the factor is the same here.
-        return _Total.apply(_anchor(value), value.detach(), partial(_send, value, self._factor(module)))
+        return _apply(_Total, _anchor(value), value.detach(), partial(_send, value, self._factor(module)))
 
     def _by_bucket(self, module: BucketGradSampleModule, shared: Shared, args: Any, kwargs: Any) -> Tensor:
         agreement = module.agreement
@@ -92,13 +95,14 @@ class BucketCriterion(nn.Module):
         at = module.criterion_calls
         if shared.numbers_left and at < len(agreement.calls) and agreement.calls[at].paths != paths:
             raise Coupled(
-                "the loop has read numbers off the batch before it computed what it gives the criterion, which may depend "
+                "the loop has read numbers off the batch before it computed what it gives the criterion, which may "
+                "depend "
                 "on them; read them after backward()"
             )
         factor = self._factor(module)
         losses, weights = self._losses(module, shared, args, kwargs)
         total = (losses.detach() * weights).sum()
-        return _Total.apply(_anchor(total), total, partial(module.send_back, losses, weights * factor))
+        return _apply(_Total, _anchor(total), total, partial(module.send_back, losses, weights * factor))
 
     def _factor(self, module: BucketGradSampleModule) -> float:
         at, module.criterion_calls = module.criterion_calls, module.criterion_calls + 1
@@ -106,7 +110,9 @@ class BucketCriterion(nn.Module):
         calls = module.agreement.calls
         if at >= len(calls):
             raise RuntimeError(
-                module.refuse(f"the criterion is called {at + 1} times for one batch, and in the dry run {len(calls)} times")
+                module.refuse(
+                    f"the criterion is called {at + 1} times for one batch, and in the dry run {len(calls)} times"
+                )
             )
         return calls[at].factor
 
@@ -158,14 +164,12 @@ class BucketCriterion(nn.Module):
         self._check_reduction(module, plain_args, plain_kwargs)
         try:
             self._try_by_bucket(module, shared, args, kwargs)
-            gradient = list(
-                torch.autograd.grad(value, module.trained, retain_graph=True, allow_unused=True)
-            )
+            gradient = list(torch.autograd.grad(value, module.trained, retain_graph=True, allow_unused=True))
             at = dry.add_call(_paths(shared, args, kwargs), gradient)
         except Exception as error:  # whatever does not work for several buckets is left to one at a time
             dry.note(str(error))
             return value
-        return _Probe.apply(value - value.detach() + dry.shown, dry, at)
+        return _apply(_Probe, value - value.detach() + dry.shown, dry, at)
 
     def _try_by_bucket(self, module: BucketGradSampleModule, shared: Shared, args: Any, kwargs: Any) -> None:
         """Compute the losses of the buckets and their gradients, as for a batch of which something is released."""
@@ -194,7 +198,8 @@ class BucketCriterion(nn.Module):
             return
         if found in ("mean", "sum") and found != module.loss_reduction:
             raise ValueError(
-                f"loss_reduction is {module.loss_reduction!r}, but the criterion takes the {found} over the records of a "
+                f"loss_reduction is {module.loss_reduction!r}, but the criterion takes the {found} over the records "
+                f"of a "
                 f"batch; pass loss_reduction={found!r}"
             )
 
@@ -227,6 +232,11 @@ class _Probe(torch.autograd.Function):
         return g, None, None
 
 
+def _apply(function: type[torch.autograd.Function], *args: Any) -> Tensor:
+    result: Tensor = function.apply(*args)
+    return result
+
+
 def _send(value: Tensor, factor: float) -> None:
     torch.autograd.backward(value, torch.full_like(value, factor))
 
@@ -241,7 +251,8 @@ def _rows_per_record(shared: Shared, t: Tensor) -> int | None:
         return None
     if label.dim or label.before > 1:
         raise Coupled(
-            f"the criterion is given a tensor of shape {tuple(t.shape)} that holds the records in dimension {label.dim}, not "
+            f"the criterion is given a tensor of shape {tuple(t.shape)} that holds the records in dimension "
+            f"{label.dim}, not "
             "one after another in the first; transpose it inside the criterion"
         )
     return label.within

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from dpmi.privacy.isolation.arguments import operands
 from dpmi.privacy.isolation.follow import Following
 from dpmi.privacy.isolation.labels import Coupled, Label, Public, Records
-from dpmi.privacy.isolation.arguments import operands
 from dpmi.privacy.isolation.program import Program, Step
 from dpmi.privacy.isolation.provenance import Provenance
 from dpmi.privacy.isolation.public import PublicTensors
@@ -209,7 +209,9 @@ class Capture(Following):
         super().finish(outputs)
         for t in outputs:
             if type(self.label(t)) is Public and t.requires_grad:
-                self._fail("the module returns something that was computed from parameters alone, without the records")
+                self._fail(
+                    "the module returns something that was computed from parameters alone, without the records"
+                )
         seen = set()
         nodes = [t.grad_fn for t in outputs]
         while nodes:
@@ -219,7 +221,9 @@ class Capture(Following):
             seen.add(node)
             own = getattr(node, "_forward_cls", None)
             if own is not None and own is not _Tap:
-                self._fail(f"{own.__name__} is an autograd function of its own, whose backward pass may mix records")
+                self._fail(
+                    f"{own.__name__} is an autograd function of its own, whose backward pass may mix records"
+                )
             nodes.extend(following for following, _ in node.next_functions)
 
     def _fail(self, reason: str) -> None:
@@ -238,7 +242,9 @@ class Capture(Following):
                     f"{what} is used by {call.name}, outside the layers whose gradients are known by bucket"
                 )
 
-    def _call_leaf(self, leaf: nn.Module, forward: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    def _call_leaf(
+        self, leaf: nn.Module, forward: Callable[..., Tensor], *args: Any, **kwargs: Any
+    ) -> Tensor:
         own = {name: p for name, p in leaf.named_parameters() if id(p) in self._names}
         if self._in_leaf or not torch.is_grad_enabled() or not own:
             return forward(*args, **kwargs)
@@ -278,7 +284,7 @@ class Capture(Following):
         self._in_leaf = True
         try:
             out = run_by_bucket(
-                leaf, call, own, self.segments, self._add, of_records, args=args, kwargs=kwargs
+                leaf, call, own, self.segments, self._add, of_records=of_records, args=args, kwargs=kwargs
             )
         except TypeError as error:
             raise Coupled(f"parameter {names}: {error}") from error
@@ -288,7 +294,9 @@ class Capture(Following):
         self.put_label(out, place, len(self.trace) - 1)
         return out
 
-    def _call_one_bucket(self, leaf: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _call_one_bucket(
+        self, leaf: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
         """Run a layer on one bucket, so that it keeps nothing for the next one."""
         provenance = Provenance(self.public, buffers=frozenset(), storages=frozenset(), token=object())
         for t in operands(args, kwargs):
@@ -330,8 +338,10 @@ class Capture(Following):
     def _add(self, p: Tensor, gradient: Tensor | Implicit) -> None:
         if not self._taking:
             raise RuntimeError(
-                f"several buckets share this physical batch, and backward() reached parameter {self._names[id(p)]!r} from "
-                "something else than the loss of the criterion that make_private returned; nothing was released. Put the "
+                f"several buckets share this physical batch, and backward() reached parameter "
+                f"{self._names[id(p)]!r} from "
+                "something else than the loss of the criterion that make_private returned; nothing was released. "
+                "Put the "
                 "whole loss into the criterion, or use grad_sample_mode='stream'"
             )
         if self._ghost and (p in self.rows or p in self._implicit):  # a second backward pass

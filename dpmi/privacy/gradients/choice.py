@@ -15,7 +15,10 @@ from dpmi.privacy.plan import Plan
 Strategy = Literal["stream", "hooks", "ghost"]
 GradSampleMode = Literal["auto", "stream", "hooks", "ghost"]
 
-_LOG = logging.getLogger("dpmi")
+LOG = logging.getLogger("dpmi")
+
+ONE_AT_A_TIME = "one bucket goes through the model at a time, because %s"
+"""Logged once per run, with the reason."""
 
 ROWS_BYTES = 2**25
 """Most memory for the rows of one physical batch: 32 MiB."""
@@ -78,12 +81,14 @@ def choose(
         )
     if mode in ("hooks", "ghost") and not criterion:
         raise ValueError(
-            f"grad_sample_mode is {mode!r}, which takes several buckets at a time, and needs to compute the loss of each by "
+            f"grad_sample_mode is {mode!r}, which takes several buckets at a time, and needs to compute the loss of "
+            f"each by "
             "itself; pass criterion=..., and use the criterion that make_private then returns, or use 'stream'"
         )
     if mode == "stream" and criterion:
         raise ValueError(
-            "criterion is given, and grad_sample_mode='stream' takes one bucket at a time, with any loss; leave the criterion "
+            "criterion is given, and grad_sample_mode='stream' takes one bucket at a time, with any loss; leave the "
+            "criterion "
             "out, or use 'auto'"
         )
     compiled = any(hasattr(m, "_orig_mod") for m in module.modules())
@@ -93,31 +98,29 @@ def choose(
             "'stream' or 'auto', or do not compile the module"
         )
     rows = max(1, ROWS_BYTES // (4 * row_elements))
-    size = float(np.median(plan.records_of))
-    together = min(max_physical_batch_size / size, plan.expected_buckets)
-    stream = Choice("stream", 1, insist=False)
     if mode == "hooks":
         return Choice("hooks", rows, insist=True)
     if mode == "ghost":
         return Choice("ghost", max_physical_batch_size, insist=True)
-    if mode == "stream":
-        return stream
-    if not criterion:
-        _LOG.info("one bucket at a time, because no criterion was given")
-        return stream
-    if compiled or own_collate or together < 2:
-        why = (
-            "what happens inside a compiled module cannot be followed"
-            if compiled
-            else "the data loader's own collate function need not give all buckets one shape: 'hooks' or 'ghost' rely on it"
-            if own_collate
-            else "two buckets do not fit into a physical batch"
-        )
-        _LOG.info("one bucket at a time, because %s", why)
-        return stream
+    size = float(np.median(plan.records_of))
+    alone = (
+        "grad_sample_mode is 'stream'"
+        if mode == "stream"
+        else "no criterion was given"
+        if not criterion
+        else "what happens inside a compiled module cannot be followed"
+        if compiled
+        else "the data loader's collate_fn may give buckets different shapes ('hooks' and 'ghost' rely on one)"
+        if own_collate
+        else "two buckets do not fit into a physical batch"
+        if min(max_physical_batch_size / size, plan.expected_buckets) < 2
+        else f"{size:g} records of a bucket keep the machine busy"
+        if row_elements > SMALL_ROW and size >= BUSY
+        else None
+    )
+    if alone is not None:
+        LOG.info(ONE_AT_A_TIME, alone)
+        return Choice("stream", 1, insist=False)
     if row_elements <= SMALL_ROW:
         return Choice("hooks", rows, insist=False)
-    if size >= BUSY:
-        _LOG.info("one bucket at a time, because a bucket of %g records makes enough work alone", size)
-        return stream
     return Choice("ghost", max_physical_batch_size, insist=False, most_work=BUSY * row_elements / size)

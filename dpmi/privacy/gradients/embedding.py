@@ -146,7 +146,9 @@ def _embedding_bag(  # noqa: PLR0917 (the function's own signature)
 ) -> tuple[Tensor, Layer]:
     unsupported = _coupling(max_norm, scale_grad_by_freq)
     if offsets is not None:
-        unsupported = "offsets say where records begin, so that the input holds them in no dimension of its own"
+        unsupported = (
+            "offsets say where records begin, so that the input holds them in no dimension of its own"
+        )
     if mode == "max":
         unsupported = 'mode="max" is not known here'
     layer = EmbeddingBag(

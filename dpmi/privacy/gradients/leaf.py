@@ -66,8 +66,8 @@ def run_by_bucket(
     parameters: Mapping[str, Tensor],
     segments: Segments,
     take: Callable[[Tensor, Tensor], None],
-    of_records: Collection[int],
     *,
+    of_records: Collection[int],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> Tensor:

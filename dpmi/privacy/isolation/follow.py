@@ -10,13 +10,12 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from .arguments import operands, plain, writes_in_place
 from .functions import FACTORIES_CONSTANT, FACTORIES_EMPTY, FACTORIES_SAME, FILLS, METADATA, RULES
 from .labels import CONSTANT, PUBLIC, SAME, Coupled, Label, Public, Records
-from .arguments import operands, plain, writes_in_place
 from .program import Program, Step
 from .public import PublicTensors
 from .rules import Call
@@ -90,7 +89,9 @@ class Following(TorchFunctionMode):
         mark = getattr(t, "_dpmi", None)
         if mark is not None and mark[0] is self._token:
             if mark[2] != t._version:
-                raise Coupled(f"a tensor of shape {tuple(t.shape)} was modified in place by a call that is not seen")
+                raise Coupled(
+                    f"a tensor of shape {tuple(t.shape)} was modified in place by a call that is not seen"
+                )
             label: Label = mark[3]
             return label
         if self.public.reference(t) is not None:
@@ -169,9 +170,10 @@ class Following(TorchFunctionMode):
         func, labels = call.func, call.labels
         if "out" in call.kwargs:
             raise Coupled(f"{call.name} writes into a tensor that is given to it (out=)")
-        if call.tensors and writes_in_place(func, call.name):
-            if call.tensors[0] in self.public:
-                raise Coupled(f"{call.name} writes to {self.public.reference(call.tensors[0])!r}, which outlives the pass")
+        if call.tensors and writes_in_place(func, call.name) and call.tensors[0] in self.public:
+            raise Coupled(
+                f"{call.name} writes to {self.public.reference(call.tensors[0])!r}, which outlives the pass"
+            )
         for found in labels:
             if type(found) is Public and found.empty:
                 if func not in FILLS or len(labels) > 1:
@@ -241,7 +243,7 @@ class Following(TorchFunctionMode):
         if self._program is None:
             return label
         following = self._program.following[at][i]
-        if type(label) is Records:
+        if isinstance(label, Records):
             if following - {label.dim}:
                 raise Coupled(
                     f"{_name(self.trace[at].func)} returns a tensor with the number of records in a second dimension"

@@ -95,13 +95,20 @@ class Program:
 
 
 _ALL_SIZES = {
-    f
-    for name in ("zeros", "ones", "empty", "rand", "randn")
-    if (f := getattr(torch, name, None)) is not None
+    f for name in ("zeros", "ones", "empty", "rand", "randn") if (f := getattr(torch, name, None)) is not None
 }
 _SIZES_AFTER_TENSOR = {
     getattr(Tensor, name)
-    for name in ("view", "reshape", "expand", "new_zeros", "new_ones", "new_empty", "unflatten", "__getitem__")
+    for name in (
+        "view",
+        "reshape",
+        "expand",
+        "new_zeros",
+        "new_ones",
+        "new_empty",
+        "unflatten",
+        "__getitem__",
+    )
 } | {torch.reshape, torch.unflatten, torch.broadcast_to, Tensor.broadcast_to}
 _FIRST_IS_SIZE = {torch.full}
 _FIRST_AFTER_TENSOR = {Tensor.new_full}
@@ -137,9 +144,7 @@ def _merge(a: Any, b: Any, step: Step, *, sizes: Callable[[int | str], bool]) ->
         raise Coupled(f"{_name(step.func)} gets other arguments for more records")
     return (
         tuple(_same(x, y, step, follows=sizes(i)) for i, (x, y) in enumerate(zip(args, other, strict=True))),
-        tuple(
-            (k, _same(x, y, step, follows=sizes(k))) for (k, x), (_, y) in zip(named, others, strict=True)
-        ),
+        tuple((k, _same(x, y, step, follows=sizes(k))) for (k, x), (_, y) in zip(named, others, strict=True)),
     )
 
 

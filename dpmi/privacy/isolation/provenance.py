@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .functions import METADATA
 from .arguments import operands, writes_in_place
+from .functions import METADATA
 from .public import PublicTensors
 
 
@@ -72,7 +72,8 @@ class Provenance(TorchFunctionMode):
             if mark is not None and not mark[1] and t not in self._public:
                 if mark[0] is not self._token:
                     raise CarriedOver(
-                        f"a tensor of shape {tuple(t.shape)} that was computed from the records of another bucket is used "
+                        f"a tensor of shape {tuple(t.shape)} that was computed from the records of another bucket "
+                        f"is used "
                         "again. Keep nothing of one forward pass for the next"
                     )
                 pure = False
@@ -92,8 +93,11 @@ class Provenance(TorchFunctionMode):
             if not (pure and id(t) in self._buffers):
                 raise CarriedOver(
                     f"{name} in the forward pass writes to {known!r}, which outlives it: "
-                    + ("what it holds would be released without noise, or reach other buckets" if not pure else
-                       "only the optimizer may move a parameter")
+                    + (
+                        "what it holds would be released without noise, or reach other buckets"
+                        if not pure
+                        else "only the optimizer may move a parameter"
+                    )
                 )
             if t not in self.before:
                 self.before[t] = t.detach().clone()

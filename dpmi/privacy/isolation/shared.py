@@ -1,4 +1,4 @@
-"""What a loop holds while several buckets share a physical batch: tensors that follow their records, and are guarded."""
+"""What a loop holds while several buckets share a physical batch: guarded tensors that follow their records."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from torch import Tensor
 
 from dpmi.privacy.structures import map_tensors
 
-from .functions import METADATA
-from .follow import Following
-from .labels import Coupled, Records
 from .arguments import operands, plain, writes_in_place
+from .follow import Following
+from .functions import METADATA
+from .labels import Coupled, Records
 from .program import SIZED
 
 
 class Constants:
     """Tensors of the loop or of a criterion that were there before the first batch, such as a mean to subtract.
 
-    The first dry run takes them in. What a later batch brings is not known to be one: it may be computed from the batch.
+    The first dry run takes them in. What a later batch brings is not known to be one: it may be computed from the
+    batch.
     """
 
     def __init__(self) -> None:
@@ -92,7 +93,8 @@ class Shared:
             return t._real
         if not self._constants.knows(t):
             raise Coupled(
-                f"a tensor of shape {tuple(t.shape)} meets the records that was not computed from them record by record, "
+                f"a tensor of shape {tuple(t.shape)} meets the records that was not computed from them record by "
+                f"record, "
                 "nor there before the first batch"
             )
         self.following.public.add(t, "a constant of the loop")
@@ -129,7 +131,8 @@ class Guard(torch.autograd.Function):
             RuntimeError: always.
         """
         raise RuntimeError(
-            "several buckets share this physical batch, and backward() was called on something else than the loss of the "
+            "several buckets share this physical batch, and backward() was called on something else than the loss "
+            "of the "
             "criterion that make_private returned; nothing was released. Put the whole loss into the criterion, or use "
             "grad_sample_mode='stream'"
         )
@@ -162,7 +165,7 @@ class BucketTensor(Tensor):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copy and pickle as an ordinary tensor."""
-        return ordinary(self).__reduce_ex__(protocol)
+        return ordinary(self).__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
     def __deepcopy__(self, memo: Any) -> Tensor:
         """Copy as an ordinary tensor."""
@@ -235,5 +238,8 @@ def _path(
     shape: Any = ()
     if isinstance(real, Tensor):
         label = shared.following.label(real)
-        shape = (label, *(n for i, n in enumerate(real.shape) if not (type(label) is Records and i == label.dim)))
+        shape = (
+            label,
+            *(n for i, n in enumerate(real.shape) if not (type(label) is Records and i == label.dim)),
+        )
     return hash((func, arguments, shape))

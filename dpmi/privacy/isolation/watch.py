@@ -35,7 +35,7 @@ class Watch:
         self._tensors: dict[str, Tensor] = {}
         self.buffers: frozenset[int] = frozenset()
         if isinstance(module, nn.Module):
-            self._tensors = {name: t for name, t in (*module.named_parameters(), *module.named_buffers())}
+            self._tensors = dict((*module.named_parameters(), *module.named_buffers()))
             self.buffers = frozenset(id(b) for b in module.buffers())
 
     def tensors(self) -> dict[str, tuple[int, int]]:
@@ -73,7 +73,8 @@ class Watch:
                 )
             if trained or id(t) not in self._trained:
                 raise CarriedOver(
-                    f"the forward pass changed parameter {name!r}, which only the private optimizer may move: the change "
+                    f"the forward pass changed parameter {name!r}, which only the private optimizer may move: the "
+                    f"change "
                     "would be released without noise. Take it out of the forward pass"
                 )
 
@@ -91,7 +92,8 @@ class Watch:
             old, new = before.get(name, _UNKNOWN), now.get(name, _UNKNOWN)
             if old is not new and not _may_become(name, old, new):
                 raise CarriedOver(
-                    f"the forward pass changed attribute {name!r} of the module: what it keeps of one bucket could reach "
+                    f"the forward pass changed attribute {name!r} of the module: what it keeps of one bucket could "
+                    f"reach "
                     "the next one. Compute it anew in every pass, or outside of the module from public values"
                 )
 
