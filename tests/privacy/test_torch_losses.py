@@ -234,6 +234,23 @@ def test_a_module_called_by_keyword() -> None:
     close(fast, looped(nn.PoissonNLLLoss(), x, y, [1, 3]), 1e-6)
 
 
+def test_wrong_arguments_are_torch_s_error() -> None:
+    x = torch.rand(4, requires_grad=True)
+    for criterion, message in (
+        (nn.MSELoss(), "missing 1 required positional"),
+        (F.mse_loss, "missing 1 required"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            losses_by_bucket(
+                criterion,
+                (x,),
+                {},
+                segments=Segments([1, 3]),
+                reduction="mean",
+                rows_per_record=lambda _: 1,
+            )
+
+
 class Own(nn.CrossEntropyLoss):
     """A subclass, whose forward may be anything."""
 
@@ -364,7 +381,10 @@ def test_class_weight_zero_counts_as_ignored() -> None:
         reduction="mean",
         rows_per_record=lambda _: 1,
     )
-    assert losses.tolist() == [0, pytest.approx(float(F.cross_entropy(x[3:], torch.tensor([1]))), rel=1e-6)]
+    assert losses.tolist() == [
+        0,
+        pytest.approx(float(F.cross_entropy(x[3:], torch.tensor([1])).detach()), rel=1e-6),
+    ]
 
 
 def test_a_nan_of_another_origin_stays() -> None:

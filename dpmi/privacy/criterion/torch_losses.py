@@ -133,14 +133,14 @@ def _call(
         if isinstance(criterion, nn.Module):
             if type(criterion) not in _MODULES or has_own_forward(criterion):
                 return None
+            if len(args) != 2 or kwargs:
+                args = _signature(type(criterion).forward).bind(criterion, *args, **kwargs).args[1:]
             function, names = _MODULES[type(criterion)]
-            args = _signature(type(criterion).forward).bind(criterion, *args, **kwargs).args[1:]
-            kwargs = {name: getattr(criterion, name) for name in (*names, "reduction")}
-        elif inspect.isfunction(criterion) and criterion in _FUNCTIONS:
-            function = criterion
-        else:
+            arguments = {name: getattr(criterion, name) for name in (*names, "reduction")}
+            return function, {"input": args[0], "target": args[1], **arguments}
+        if not (inspect.isfunction(criterion) and criterion in _FUNCTIONS):
             return None
-        bound = _signature(function).bind(*args, **kwargs)
+        bound = _signature(criterion).bind(*args, **kwargs)
     except TypeError:  # torch says better what is wrong with the arguments
         return None
     bound.apply_defaults()
@@ -148,7 +148,7 @@ def _call(
     # Deprecated, and they overrule reduction.
     if arguments.pop("size_average", None) is not None or arguments.pop("reduce", None) is not None:
         return None
-    return function, arguments
+    return criterion, arguments
 
 
 @cache
