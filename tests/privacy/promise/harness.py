@@ -29,7 +29,7 @@ from .users import USERS, Kind, largest_user, users
 PROMISE = 2 * (1 + 1e-5)
 """In units of S; the rest is rounding."""
 
-EPOCHS, STEPS_PER_EPOCH = 3, 1
+EPOCHS, STEPS_PER_EPOCH = 2, 1
 MAX_GRAD_NORM = 0.5
 """About the norm of a user's gradient, so that scale and direction both count."""
 

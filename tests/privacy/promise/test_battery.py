@@ -7,12 +7,11 @@ import functools
 import pytest
 import torch
 
-from . import coupled, loops, losses, memory, separate
-from .harness import MODES, PROMISE, Case, Outcome, has_shared, outcome, run_without_privacy
+from . import coupled, inputs, loops, losses, memory, outputs, separate, steps
+from .harness import MODES, PROMISE, Outcome, has_shared, outcome, run_without_privacy
 
-CASES = {
-    case.name: case for case in [*separate.CASES, *coupled.CASES, *memory.CASES, *losses.CASES, *loops.CASES]
-}
+FILES = (separate, coupled, memory, losses, outputs, inputs, loops, steps)
+CASES = {case.name: case for file in FILES for case in file.CASES}
 
 found = functools.cache(lambda name, mode: outcome(CASES[name], mode))
 
@@ -25,7 +24,7 @@ PAIRS = [(name, mode) for mode in MODES for name in relevant(mode)]
 
 
 def test_no_two_cases_have_one_name() -> None:
-    assert len(CASES) == sum(len(m.CASES) for m in (separate, coupled, memory, losses, loops)) >= 100
+    assert len(CASES) == sum(len(file.CASES) for file in FILES) >= 100
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -74,3 +73,10 @@ def test_every_mode_releases_the_same(name: str, mode: str) -> None:
     result, alone = found(name, mode).first, found(name, "stream").first
     for one, two in zip(result.sums, alone.sums, strict=False):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.alone == "outside"])
+def test_the_stated_assumption_is_needed(name: str) -> None:
+    """A loop or criterion that carries values from one batch to the next breaks the promise, and this test sees it."""
+    result = found(name, "stream")
+    assert result.refusal is not None or result.moved > PROMISE

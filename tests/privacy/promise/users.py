@@ -56,7 +56,7 @@ def _other(kind: Kind, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         x = torch.randint(VOCABULARY // 2, VOCABULARY, (size, LENGTH), generator=generator)
         y = torch.full_like(x, VOCABULARY - 1)
         return x, y if kind == "tokens" else torch.full((size,), CLASSES - 1)
-    x = -4 + 6 * torch.randn(size, *_shape(kind), generator=generator)
+    x = 20 + 40 * torch.randn(size, *_shape(kind), generator=generator)
     return x, torch.full((size,), CLASSES - 1)
 
 
