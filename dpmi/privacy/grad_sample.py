@@ -59,6 +59,10 @@ class BucketGradSampleModule(GradSampleModule):
         self.autograd_grad_sample_hooks: list[Any] = []
         self.enable_hooks()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy gets (copy.deepcopy, pickle): no batch is pending for it, so that it can only evaluate."""
+        return {**self.__dict__, "_batch": None, "_capture": None, "_problem": None, "_rehearsing": False}
+
     def begin(self, batch: PhysicalBatch | None, *, rehearsal: bool = False) -> None:
         """Take what the loader says about the records it is about to yield.
 
