@@ -234,6 +234,7 @@ class PrivacyEngine:
             seed=seed,
             billed_steps=self._ledger.steps,
         )
+        private_optimizer.claim.take()
         self._training = Training(
             plan=plan, module=private_module, optimizer=private_optimizer, loader=loader
         )
@@ -340,8 +341,17 @@ class PrivacyEngine:
             delta: in (0, 1), and well below 1 / K.
             adjacency: "replace" one bucket by another ([Z20] Definitions 4-7), or "add_remove" one.
             accountant: a name in ``accountants.ACCOUNTANTS``.
+
+        Raises:
+            RuntimeError: nothing was released yet.
         """
-        return self.account.guarantee(delta, adjacency=adjacency, accountant=accountant)
+        account = self.account
+        if not account.ledger.steps:
+            raise RuntimeError(
+                "nothing was released, so there is nothing to guarantee: train with the module, the optimizer and the "
+                "loader that make_private returned. What was trained with others is not private"
+            )
+        return account.guarantee(delta, adjacency=adjacency, accountant=accountant)
 
     def save_checkpoint(self, path: str | Path, **others: Stateful) -> None:
         """Write one file with all that the training of the last ``make_private`` needs to go on, and what it owes.

@@ -26,6 +26,20 @@ from .plan import PhysicalBatch
 from .structures import map_tensors, tensors_in
 
 
+# They know parameters by their identity, which a copy does not have.
+_BY_IDENTITY = (
+    "_all",
+    "_public",
+    "_watch",
+    "_leaves",
+    "_trained",
+    "trained",
+    "_placeholder",
+    "_advanced",
+    "_constants",
+)
+
+
 class BucketGradSampleModule(GradSampleModule):
     """Computes the gradients of whole buckets, each summed over the bucket's records; never one per record.
 
@@ -72,7 +86,6 @@ class BucketGradSampleModule(GradSampleModule):
         """Of the same."""
         self.criterion_calls = 0
         self._all_records = all_records
-        self._constants = Constants()
         self._problem: str | None = None
         self._passes = 0
         super().__init__(m, batch_first=True, loss_reduction=loss_reduction, strict=False)
@@ -83,10 +96,30 @@ class BucketGradSampleModule(GradSampleModule):
         self._public = PublicTensors(self._module)
         # What happens inside a compiled module is not seen; what it leaves behind is.
         self._is_compiled = any(hasattr(m, "_orig_mod") for m in self._module.modules())
+        self._constants = Constants()
         self._advanced: dict[Tensor, Tensor] = {}
         self.autograd_grad_sample_hooks: list[Any] = []
         self.train_only(p for p in self._all if p.requires_grad)
         self.enable_hooks()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy gets (copy.deepcopy, pickle): no batch is pending for it, so that it can only evaluate."""
+        pending = {
+            "batch": None,
+            "token": None,
+            "dry": None,
+            "agreement": None,
+            "shared": None,
+            "capture": None,
+        }
+        return (
+            {k: v for k, v in self.__dict__.items() if k not in _BY_IDENTITY} | pending | {"_problem": None}
+        )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Watch the parameters of the copy."""
+        super().__setstate__(state)
+        self.add_hooks()
 
     def train_only(self, parameters: Iterable[nn.Parameter]) -> None:
         """Choose whose gradients :meth:`collect` returns, and in which order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
 import torch
 from opacus.optimizers import DPOptimizer
@@ -11,6 +12,8 @@ from torch.optim import Optimizer
 
 from .distributed import ALONE, Ranks
 from .dry_run import DryRun
+from .exclusive import Claim
+from .fingerprint import Fingerprint
 from .grad_sample import BucketGradSampleModule
 from .gradients.bucket_gradients import BucketGradients, Rows
 from .gradients.norms import ROUNDING
@@ -64,6 +67,11 @@ class BucketOptimizer(DPOptimizer):
         self._trained = self.params
         module.train_only(self._trained)
         self._sum = RunningSum(self._trained)
+        names = {p: name for name, p in module.named_parameters()}
+        named = [(names[p].removeprefix("_module."), p) for p in self._trained]
+        self.claim = Claim(named)
+        """To be the only optimizer that moves the trained parameters, once it is taken."""
+        self._fingerprint = Fingerprint(named)
         self._step_is_open = False
         self.position: Position | None = None
         """Of the training, after the last released step; None before the first, and after the end of a pass."""
@@ -72,6 +80,17 @@ class BucketOptimizer(DPOptimizer):
         """True when the last call of ``step()`` ended a logical step and changed the parameters."""
         self.released_steps = 0
         """Logical steps released so far, empty draws included."""
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse ``copy`` and ``pickle``: two of one optimizer would release one sum, and bill it once.
+
+        Opacus's own would be restored by torch as an optimizer, which it is not quite: that leaves its class unusable.
+        """
+        del protocol
+        raise TypeError(
+            "a private optimizer cannot be copied or pickled: it is one with its engine and its loader. Keep a whole "
+            "training with engine.save_checkpoint, and weights with copy.deepcopy(module) or module.state_dict()"
+        )
 
     @property
     def accumulated_iterations(self) -> int:
@@ -85,6 +104,9 @@ class BucketOptimizer(DPOptimizer):
             batch: the buckets.
             dry: sees what the loop does with them; nothing is clipped, summed or released.
         """
+        if dry is None and self.is_between_steps:
+            # What moved the parameters before is post-processing; from here on, gradients are computed at them.
+            self._fingerprint.take()
         self._batch = batch
         self._dry = dry
         self.released = False
@@ -158,6 +180,7 @@ class BucketOptimizer(DPOptimizer):
         """
         with self.ranks.telling():
             self._open_step()
+            self.claim.check()
             self._check_trainable()
         self.ranks.begin_sum(self.released_steps + 1, draw=batch.draw, settings=self.param_groups)
         if self.step_hook is not None:
@@ -168,7 +191,8 @@ class BucketOptimizer(DPOptimizer):
         self._step_is_open = False
         self._module.end_step()
         try:
-            self.original_optimizer.step()
+            with self.claim.releasing():
+                self.original_optimizer.step()
         finally:
             for p in self._trained:  # the next backward pass must not add to what was released
                 p.grad = None
@@ -189,6 +213,7 @@ class BucketOptimizer(DPOptimizer):
         if self._dry is not None:
             self._module.end_dry_run()
             return
+        self._check_unmoved()
         scale = self._module.scale
         gradients = self._module.collect(batch)
         if gradients is None:
@@ -231,12 +256,28 @@ class BucketOptimizer(DPOptimizer):
     def _name(self, batch: PhysicalBatch, i: int) -> str:
         return f"{batch.buckets[i]} ({self._plan.partition.names[batch.buckets[i]]})"
 
+    def _check_unmoved(self) -> None:
+        """What moves the parameters within a logical step has seen its records, and no noise is added to it."""
+        if moved := self._fingerprint.changed():
+            raise RuntimeError(
+                f"parameter {moved[0]!r} was changed within a logical step ({len(moved)} in all), by something other "
+                "than the private optimizer; nothing of the step was released. Change parameters where "
+                "optimizer.released is True, or restore the same values before step(), as sharpness-aware minimisation "
+                "does"
+            )
+
     def _check_trainable(self) -> None:
         """A parameter unfrozen after make_private would be updated with a gradient that nobody clipped."""
-        if [id(p) for p in self.params] != [id(p) for p in self._trained]:
+        trained = {id(p) for p in self._trained}
+        new = [
+            name.removeprefix("_module.")
+            for name, p in self._module.named_parameters()
+            if p.requires_grad and p.numel() and id(p) not in trained
+        ]
+        if new or [id(p) for p in self.params] != [id(p) for p in self._trained]:
             raise RuntimeError(
-                "the set of trainable parameters changed after make_private; choose what trains first, then call "
-                "make_private"
+                f"the set of trainable parameters changed after make_private{f' (new: {new[0]!r})' if new else ''}; "
+                "choose what trains first, then call make_private"
             )
 
 
