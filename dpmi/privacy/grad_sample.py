@@ -25,7 +25,6 @@ from .isolation.watch import Watch
 from .plan import PhysicalBatch
 from .structures import map_tensors, tensors_in
 
-
 # They know parameters by their identity, which a copy does not have.
 _BY_IDENTITY = (
     "_all",
@@ -34,7 +33,7 @@ _BY_IDENTITY = (
     "_leaves",
     "_trained",
     "trained",
-    "_placeholder",
+    "_placeholders",
     "_advanced",
     "_constants",
 )
@@ -128,7 +127,7 @@ class BucketGradSampleModule(GradSampleModule):
         self.trained = [p for _, p in self._trained]
         self._leaves = other_leaves(self._module, self._trained)
         self._watch = Watch(self._module, self.trained)
-        self._placeholder = min(self.trained, key=lambda p: p.numel(), default=None)
+        self._placeholders = sorted(self.trained, key=lambda p: p.numel())[:1]
 
     def begin(self, batch: PhysicalBatch | None, *, dry: DryRun | None = None) -> None:
         """Take what the loader says about the records it is about to yield.
@@ -262,9 +261,10 @@ class BucketGradSampleModule(GradSampleModule):
             torch.autograd.backward(losses, factors, retain_graph=keep)
         if keep:
             self.capture.clear()
-        elif self._placeholder is not None and self._placeholder.grad is None:
-            # A gradient scaler wants to see some gradient.
-            self._placeholder.grad = torch.zeros_like(self._placeholder)
+            return
+        for p in self._placeholders:  # a gradient scaler wants to see some gradient
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
 
     def check_no_ordinary_gradient(self) -> None:
         """Refuse a gradient that autograd summed over all buckets.
@@ -273,7 +273,9 @@ class BucketGradSampleModule(GradSampleModule):
             Coupled: names the parameter.
         """
         for name, p in self._trained:
-            if p.grad is not None and not (p is self._placeholder and not bool(p.grad.any())):
+            if p.grad is not None and (
+                all(p is not other for other in self._placeholders) or bool(p.grad.any())
+            ):
                 p.grad = None
                 raise Coupled(
                     f"parameter {name!r} has a gradient that does not come from outputs of the module: the loss "
@@ -394,9 +396,9 @@ class BucketGradSampleModule(GradSampleModule):
         whole = n not in sizes and any(shape[0] == self._all_records for shape in shapes)
         if shapes and (whole or not any(size and size % n == 0 for size in sizes)):
             raise RuntimeError(
-                f"the private model got tensors of shape {', '.join(map(str, shapes))} where the private loader "
-                f"yielded {n} "
-                "records; pass it what the loader yielded and nothing else, and evaluate under torch.no_grad()"
+                f"the private model got {shapes[0][0]} records (shape {shapes[0]}) where the private loader yielded "
+                f"{n}; pass "
+                "it what the loader yielded and nothing else, and evaluate under torch.no_grad()"
             )
 
 

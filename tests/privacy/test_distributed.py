@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dpmi.privacy.rehearsal import Rehearsal
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -23,7 +24,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from dpmi.privacy import Partition
 from dpmi.privacy.distributed import Ranks
 from dpmi.privacy.noise import NoiseMode, NoiseSource
-from dpmi.privacy.rehearsal import Rehearsal
 
 from .ranks import LIMIT, N, X, Y, on_ranks, weights, wrap
 from .reference import Run, private_run, step

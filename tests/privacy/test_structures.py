@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils import _pytree
 
-from dpmi.privacy.structures import constants, copies_of_one, split
 from dpmi.privacy.gradients.segments import Segments
+from dpmi.privacy.structures import constants, copies_of_one, split
 
 SIZES = [2, 1, 3]
 X, TOKENS, PUBLIC = torch.arange(12.0).view(6, 2), torch.arange(24.0).view(24), torch.arange(3.0)

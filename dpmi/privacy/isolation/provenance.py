@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .arguments import operands, writes_in_place
@@ -15,6 +15,27 @@ from .public import PublicTensors
 
 class CarriedOver(RuntimeError):
     """A forward pass keeps what it computed of one bucket, where it would reach the next, or the released model."""
+
+
+def changed(kind: str, name: str) -> str:
+    """What to tell of a forward pass that changed a buffer, a parameter or an attribute of the module."""
+    if kind == "parameter":
+        return (
+            f"the forward pass changed parameter {name!r}, which only the private optimizer may move: the change "
+            f"would be "
+            "released without noise, and reach other buckets. Take it out of the forward pass"
+        )
+    if kind == "buffer":
+        return (
+            f"the forward pass changed buffer {name!r}: statistics of the private records would be released without "
+            f"noise, "
+            "and reach other buckets. Use a layer without running statistics, such as GroupNorm"
+        )
+    return (
+        f"the forward pass changed attribute {name!r}: what it keeps of one bucket could reach the next one. "
+        f"Compute it anew "
+        "in every pass, or outside of the module from public values"
+    )
 
 
 class Provenance(TorchFunctionMode):
@@ -89,16 +110,11 @@ class Provenance(TorchFunctionMode):
 
     def _check_write(self, t: Tensor, name: str, *, pure: bool) -> None:
         if t in self._public:
-            known = self._public.reference(t) or "an attribute"
             if not (pure and id(t) in self._buffers):
-                raise CarriedOver(
-                    f"{name} in the forward pass writes to {known!r}, which outlives it: "
-                    + (
-                        "what it holds would be released without noise, or reach other buckets"
-                        if not pure
-                        else "only the optimizer may move a parameter"
-                    )
+                kind = (
+                    "buffer" if id(t) in self._buffers else "parameter" if isinstance(t, nn.Parameter) else ""
                 )
+                raise CarriedOver(changed(kind or "attribute", self._public.name(t)))
             if t not in self.before:
                 self.before[t] = t.detach().clone()
         elif t.numel() and t.untyped_storage().data_ptr() in self._storages:

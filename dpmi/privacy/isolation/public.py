@@ -31,6 +31,10 @@ class PublicTensors:
         _, name, version = found
         return name if version is None or version == t._version else None
 
+    def name(self, t: Tensor) -> str:
+        """What a public tensor is called."""
+        return self._known[id(t)][1]
+
     def __contains__(self, t: object) -> bool:
         """Whether a tensor is one of these."""
         return id(t) in self._known

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from .provenance import CarriedOver
+from .provenance import CarriedOver, changed
 
 _DEPTH = 3
 """How deep lists, dicts and objects among a module's attributes are searched."""
@@ -67,16 +67,9 @@ class Watch:
             if (t.data_ptr(), t._version) == before[name] or any(t is other for other in but):
                 continue
             if id(t) in self.buffers:
-                raise CarriedOver(
-                    f"the forward pass changed buffer {name!r}: statistics of the private records would be released "
-                    "without noise. Use a layer without running statistics, such as GroupNorm"
-                )
+                raise CarriedOver(changed("buffer", name))
             if trained or id(t) not in self._trained:
-                raise CarriedOver(
-                    f"the forward pass changed parameter {name!r}, which only the private optimizer may move: the "
-                    f"change "
-                    "would be released without noise. Take it out of the forward pass"
-                )
+                raise CarriedOver(changed("parameter", name))
 
     def check_attributes(self, before: dict[str, Any]) -> None:
         """Refuse a change since ``before``.
@@ -91,11 +84,7 @@ class Watch:
         for name in before.keys() | now.keys():
             old, new = before.get(name, _UNKNOWN), now.get(name, _UNKNOWN)
             if old is not new and not _may_become(name, old, new):
-                raise CarriedOver(
-                    f"the forward pass changed attribute {name!r} of the module: what it keeps of one bucket could "
-                    f"reach "
-                    "the next one. Compute it anew in every pass, or outside of the module from public values"
-                )
+                raise CarriedOver(changed("attribute", name))
 
 
 def _may_become(name: str, old: Any, new: Any) -> bool:
