@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sized
 from typing import Any
 
@@ -11,9 +12,10 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
-from torch.optim import Optimizer
+from torch.optim import Optimizer, SparseAdam
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
+from .criterion.reduction import reduction_of
 from .partition import Partition
 
 
@@ -38,7 +40,7 @@ def check_module(module: nn.Module) -> None:
             )
     for name, layer in module.named_modules():
         running = isinstance(layer, _InstanceNorm) and layer.track_running_stats
-        if isinstance(layer, _BatchNorm) or running:
+        if (isinstance(layer, _BatchNorm) and layer.training) or running:
             raise ValueError(
                 f"layer {name!r} of module is {type(layer).__name__}: it keeps statistics of the private records, "
                 "which would be released without noise. Replace it by GroupNorm, for instance with "
@@ -49,10 +51,11 @@ def check_module(module: nn.Module) -> None:
 
 
 def check_optimizer(optimizer: Optimizer, module: nn.Module) -> None:
-    """Refuse an optimizer that would update parameters whose gradients nobody clips.
+    """Refuse an optimizer that would update parameters whose gradients nobody clips, or that cannot work privately.
 
     Raises:
-        ValueError: says which parameters.
+        ValueError: says which parameters, of the module but not in the optimizer or the other way round, or which
+            optimizers work.
     """
     if isinstance(optimizer, DPOptimizer):
         raise ValueError("optimizer is private already; pass the plain torch optimizer")
@@ -64,8 +67,63 @@ def check_optimizer(optimizer: Optimizer, module: nn.Module) -> None:
             f"optimizer holds {len(foreign)} parameters that are not module's (shapes {shapes}): their gradients "
             "would not be private. Build the optimizer from module.parameters(), after any change to module"
         )
-    if not any(p.requires_grad for group in optimizer.param_groups for p in group["params"]):
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not any(p.requires_grad and id(p) in held for p in module.parameters()):
         raise ValueError("optimizer holds no parameter that requires a gradient")
+    left = [
+        name for name, p in module.named_parameters() if p.requires_grad and p.numel() and id(p) not in held
+    ]
+    if left:
+        raise ValueError(
+            f"optimizer does not hold parameter {left[0]!r} of module ({len(left)} in all), which is trainable: "
+            "another optimizer could train it without noise. Freeze what is not to be trained (requires_grad_(False)), or add "
+            "it to the optimizer"
+        )
+    _check_kind(optimizer)
+
+
+def _check_kind(optimizer: Optimizer) -> None:
+    """A private step has one noisy gradient, which is dense, and cannot be computed again."""
+    kind = type(optimizer)
+    closure = inspect.signature(kind.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        why = "computes the loss several times in one step"
+    elif isinstance(optimizer, SparseAdam):
+        why = "takes sparse gradients only, and a noisy gradient is dense"
+    else:
+        return
+    raise ValueError(
+        f"optimizer is {kind.__name__}, which {why}; use one that makes a step of one dense gradient, such as SGD, "
+        "Adam, AdamW or RMSprop"
+    )
+
+
+def check_criterion(criterion: object, loss_reduction: str) -> None:
+    """Refuse a criterion that nobody can compute bucket by bucket, or that combines records otherwise than stated.
+
+    Raises:
+        TypeError: it cannot be called.
+        ValueError: it has trainable parameters, or another reduction.
+    """
+    if criterion is None:
+        return
+    if not callable(criterion):
+        raise TypeError(
+            f"criterion is {type(criterion).__name__}; it must be callable with outputs and targets, such as "
+            "nn.CrossEntropyLoss()"
+        )
+    if isinstance(criterion, nn.Module) and any(p.requires_grad for p in criterion.parameters()):
+        name = next(name for name, p in criterion.named_parameters() if p.requires_grad)
+        raise ValueError(
+            f"criterion has a trainable parameter, {name!r}, whose gradient nobody clips; make it part of module, or "
+            "freeze it by requires_grad_(False)"
+        )
+    stated = reduction_of(criterion)
+    if stated in ("mean", "sum") and stated != loss_reduction:
+        raise ValueError(
+            f"loss_reduction is {loss_reduction!r}, and criterion has reduction={stated!r}; pass "
+            f"loss_reduction={stated!r}"
+        )
 
 
 def check_loader(loader: DataLoader[Any], partition: Partition) -> None:

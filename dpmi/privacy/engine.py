@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from accountants import Adjacency, Guarantee, Ledger, calibrate
 
 from . import checkpoint, checks
 from .account import Account
 from .checkpoint import Stateful, Training
+from .criterion.wrapped import BucketCriterion
 from .distributed import Ranks
 from .grad_sample import BucketGradSampleModule
 from .gradients.choice import GradSampleMode, choose
@@ -35,12 +37,12 @@ class PrivacyEngine:
         >>> model = torch.nn.Linear(3, 4)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> engine = PrivacyEngine()
-        >>> model, optimizer, loader = engine.make_private(
-        ...     module=model, optimizer=optimizer, data_loader=DataLoader(TensorDataset(x, y), batch_size=8),
-        ...     partition=Partition.by_class(y), sampling_rate=0.5, noise_multiplier=2.0, max_grad_norm=1.0)
-        >>> for inputs, labels in loader:
+        >>> model, optimizer, criterion, loader = engine.make_private(
+        ...     module=model, optimizer=optimizer, criterion=torch.nn.CrossEntropyLoss(),
+        data_loader=DataLoader(TensorDataset(x, y), batch_size=8), ...     partition=Partition.by_class(y),
+        sampling_rate=0.5, noise_multiplier=2.0, max_grad_norm=1.0) >>> for inputs, labels in loader:
         ...     optimizer.zero_grad()
-        ...     torch.nn.functional.cross_entropy(model(inputs), labels).backward()
+        ...     criterion(model(inputs), labels).backward()
         ...     optimizer.step()
         >>> engine.guarantee(delta=1e-3).unit
         'class'
@@ -94,6 +96,7 @@ class PrivacyEngine:
         sampling_rate: float,
         noise_multiplier: float,
         max_grad_norm: float,
+        criterion: Callable[..., Any] | None = None,
         max_records_per_bucket: int | None = None,
         loss_reduction: str = "mean",
         max_physical_batch_size: int = 512,
@@ -101,7 +104,7 @@ class PrivacyEngine:
         grad_sample_mode: GradSampleMode = "auto",
         secure_mode: bool = False,
         seed: int | None = None,
-    ) -> tuple[BucketGradSampleModule, BucketOptimizer, BucketDataLoader]:
+    ) -> tuple[Any, ...]:
         """Make module, optimizer and loader private; the training loop stays as it is.
 
         Several calls on one engine bill to one ledger, as a hyper-parameter search on the same partition must.
@@ -120,6 +123,10 @@ class PrivacyEngine:
             sampling_rate: q in (0, 1], the probability of drawing one bucket at a logical step.
             noise_multiplier: sigma >= 0, noise standard deviation / max_grad_norm; 0 gives epsilon = inf.
             max_grad_norm: S > 0, the norm that a bucket's mean gradient is clipped to.
+            criterion: the loss, of outputs and targets; an nn.Module such as nn.CrossEntropyLoss() or any function,
+                which returns a scalar or one value per record. It is returned wrapped, and computes the loss of
+                every bucket from that bucket's outputs and targets alone. Without it, one bucket goes through the
+                model at a time.
             max_records_per_bucket: most records of a drawn bucket that a step takes, each time others of it; None takes
                 all. The promise is the same. Of 6,000 records of a class, the mean gradient of 128 is nearly that of
                 all, at a fiftieth of the time.
@@ -131,17 +138,20 @@ class PrivacyEngine:
             grad_sample_mode: how bucket gradients are computed; they are the same but for rounding. "stream" takes one
                 bucket after another, with any module and any loss. "hooks" and "ghost" take several buckets at a
                 time, which suits small buckets: "hooks" with a row of gradients for each, "ghost" with their norms
-                only. "auto" chooses by bucket sizes, parameters and the work that a record makes.
-                Other than in "stream", the loop first rehearses on three small batches, of which nothing is released,
-                to see that the loss and the module keep the records of different buckets apart; if they do not,
-                "auto" streams, and the others raise.
+                only; they need ``criterion``. "auto" chooses by bucket sizes, parameters and the work that a record
+                makes; without ``criterion`` it is "stream".
+                For several buckets at a time, the first pass starts with two dry runs of the loop, on copies of one
+                record, of which nothing is released. They show whether module and loop keep the records of a batch
+                apart in every call; if they do not, "auto" takes one bucket at a time for the whole run and logs why
+                (logger "dpmi"), and the others raise. A later batch that is not like the dry runs is an error.
             secure_mode: noise and draws from a cryptographic generator, keyed by the operating system, and noise made
                 against floating-point attacks as Opacus makes it; the noise takes five times as long.
             seed: of noise and sampling. None takes both from the operating system. A seeded run can be repeated,
                 and for that reason guarantees nothing.
 
         Returns:
-            The wrapped module, optimizer and loader.
+            The wrapped module, optimizer and loader; with a criterion the wrapped module, optimizer, criterion and
+            loader, in Opacus's order.
 
         Raises:
             ValueError, TypeError: an argument out of range, or a module, optimizer or loader for which no
@@ -172,6 +182,7 @@ class PrivacyEngine:
         checks.check_module(module)
         checks.check_optimizer(optimizer, module)
         checks.check_loader(data_loader, partition)
+        checks.check_criterion(criterion, loss_reduction)
 
         device = next(module.parameters()).device
         source = NoiseSource.of(seed, secure=secure_mode, device=device)
@@ -184,9 +195,11 @@ class PrivacyEngine:
                 p.numel() for g in optimizer.param_groups for p in g["params"] if p.requires_grad
             ),
             max_physical_batch_size=max_physical_batch_size,
+            criterion=criterion is not None,
+            own_collate=data_loader.collate_fn is not default_collate,
         )
         private_module = BucketGradSampleModule(
-            module, strategy=choice.strategy, loss_reduction=loss_reduction
+            module, strategy=choice.strategy, loss_reduction=loss_reduction, all_records=len(partition)
         )
         private_optimizer = BucketOptimizer(
             optimizer, module=private_module, plan=plan, source=source, ranks=ranks
@@ -221,12 +234,15 @@ class PrivacyEngine:
             seed=seed,
             billed_steps=self._ledger.steps,
         )
+        private_optimizer.claim.take()
         self._training = Training(
             plan=plan, module=private_module, optimizer=private_optimizer, loader=loader
         )
         self._max_grad_norms += (plan.max_grad_norm,)
         self._noise = self._noise.weaker(source.mode)
-        return private_module, private_optimizer, loader
+        if criterion is None:
+            return private_module, private_optimizer, loader
+        return private_module, private_optimizer, BucketCriterion(criterion, private_module), loader
 
     def make_private_with_epsilon(
         self,
@@ -240,6 +256,7 @@ class PrivacyEngine:
         target_epsilon: float,
         target_delta: float,
         max_grad_norm: float,
+        criterion: Callable[..., Any] | None = None,
         adjacency: Adjacency = "replace",
         max_records_per_bucket: int | None = None,
         loss_reduction: str = "mean",
@@ -248,7 +265,7 @@ class PrivacyEngine:
         grad_sample_mode: GradSampleMode = "auto",
         secure_mode: bool = False,
         seed: int | None = None,
-    ) -> tuple[BucketGradSampleModule, BucketOptimizer, BucketDataLoader]:
+    ) -> tuple[Any, ...]:
         """Make private, with the least noise whose epsilon after ``steps`` steps does not exceed the target.
 
         The noise is that of :func:`accountants.calibrate`, on the tight accountant. The target is kept, too: the
@@ -275,7 +292,7 @@ class PrivacyEngine:
             seed: of noise and sampling.
 
         Returns:
-            The wrapped module, optimizer and loader; ``optimizer.noise_multiplier`` is what was found.
+            What :meth:`make_private` returns; ``optimizer.noise_multiplier`` is what was found.
 
         Raises:
             ValueError, TypeError: as :meth:`make_private` and :func:`accountants.calibrate` do, or this engine
@@ -303,6 +320,7 @@ class PrivacyEngine:
             sampling_rate=sampling_rate,
             noise_multiplier=found.mechanism.noise_multiplier,
             max_grad_norm=max_grad_norm,
+            criterion=criterion,
             max_records_per_bucket=max_records_per_bucket,
             loss_reduction=loss_reduction,
             max_physical_batch_size=max_physical_batch_size,
@@ -323,8 +341,17 @@ class PrivacyEngine:
             delta: in (0, 1), and well below 1 / K.
             adjacency: "replace" one bucket by another ([Z20] Definitions 4-7), or "add_remove" one.
             accountant: a name in ``accountants.ACCOUNTANTS``.
+
+        Raises:
+            RuntimeError: nothing was released yet.
         """
-        return self.account.guarantee(delta, adjacency=adjacency, accountant=accountant)
+        account = self.account
+        if not account.ledger.steps:
+            raise RuntimeError(
+                "nothing was released, so there is nothing to guarantee: train with the module, the optimizer and the "
+                "loader that make_private returned. What was trained with others is not private"
+            )
+        return account.guarantee(delta, adjacency=adjacency, accountant=accountant)
 
     def save_checkpoint(self, path: str | Path, **others: Stateful) -> None:
         """Write one file with all that the training of the last ``make_private`` needs to go on, and what it owes.

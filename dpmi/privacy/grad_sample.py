@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,20 +11,45 @@ from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from .dry_run import Agreement, DryRun
 from .gradients.bucket_gradients import BucketGradients, Ghost, Rows
 from .gradients.capture import Capture
 from .gradients.choice import Strategy
 from .gradients.leaf import other_leaves
 from .gradients.segments import Segments
+from .isolation.labels import Coupled, Records
+from .isolation.provenance import CarriedOver, Provenance
+from .isolation.public import PublicTensors
+from .isolation.shared import Constants, Shared, ordinary
+from .isolation.watch import Watch
 from .plan import PhysicalBatch
+from .structures import map_tensors, tensors_in
+
+
+# They know parameters by their identity, which a copy does not have.
+_BY_IDENTITY = (
+    "_all",
+    "_public",
+    "_watch",
+    "_leaves",
+    "_trained",
+    "trained",
+    "_placeholder",
+    "_advanced",
+    "_constants",
+)
 
 
 class BucketGradSampleModule(GradSampleModule):
     """Computes the gradients of whole buckets, each summed over the bucket's records; never one per record.
 
     A physical batch with one bucket, or a part of one, needs nothing but the ordinary backward pass: what it
-    leaves in ``p.grad`` is that bucket's gradient. That is strategy "stream", and any module will do. Where a
-    physical batch holds several buckets, every use of a trained parameter by a layer is captured:
+    leaves in ``p.grad`` is that bucket's gradient. That is strategy "stream". The forward pass is watched: nothing
+    that it computes of one bucket may stay, for the next one or for the released model.
+
+    Where a physical batch holds several buckets, their records are followed through every call of the forward pass,
+    every use of a trained parameter by a layer is captured, and only the criterion's loss, which is computed bucket
+    by bucket, sends gradients back:
 
     - "hooks" builds one row per bucket, shape (k, *p.shape), which :meth:`collect` returns;
     - "ghost" keeps what the rows would be built from, and finds their norms without building them.
@@ -33,176 +58,348 @@ class BucketGradSampleModule(GradSampleModule):
         m: the module to wrap.
         strategy: "stream", "hooks" or "ghost".
         loss_reduction: "mean" or "sum", how the user's loss combines the records of a physical batch.
+        all_records: how many records the data set has.
     """
 
-    def __init__(self, m: nn.Module, *, strategy: Strategy = "hooks", loss_reduction: str = "mean") -> None:
+    def __init__(
+        self,
+        m: nn.Module,
+        *,
+        strategy: Strategy = "hooks",
+        loss_reduction: str = "mean",
+        all_records: int | None = None,
+    ) -> None:
         if loss_reduction not in ("mean", "sum"):
             raise ValueError(f"loss_reduction is {loss_reduction!r}; it must be 'mean' or 'sum'")
-        self._batch: PhysicalBatch | None = None
-        self._capture: Capture | None = None
-        self._problem: str | None = None
-        self._rehearsing = False
-        self.low_precision = False
-        """Whether the last forward pass computed in 16 bits."""
-        self.work = 0.0
-        """Multiply-adds per record of the forward pass that was rehearsed last."""
         self.strategy = strategy
+        self.batch: PhysicalBatch | None = None
+        """The physical batch that is under way."""
+        self.token: object = None
+        """Of the bucket that is under way, where it is one."""
+        self.dry: DryRun | None = None
+        """The dry runs, while one of them is under way."""
+        self.agreement: Agreement | None = None
+        """What the dry runs showed; None in a run of one bucket at a time."""
+        self.shared: Shared | None = None
+        """The physical batch as the loop sees it, where it holds several buckets."""
+        self.capture: Capture | None = None
+        """Of the same."""
+        self.criterion_calls = 0
+        self._all_records = all_records
+        self._problem: str | None = None
+        self._passes = 0
         super().__init__(m, batch_first=True, loss_reduction=loss_reduction, strict=False)
 
     def add_hooks(self, **_: object) -> None:
         """None: Opacus has two for every layer; what is captured here is captured in :meth:`forward`."""
-        self._trained = [(name, p) for name, p in self._module.named_parameters() if p.requires_grad]
         self._all = list(self._module.parameters())
-        self._half = any(p.dtype.itemsize < 4 for p in self._all)
-        self._leaves = other_leaves(self._module, self._trained)
-        self._has_buffers = next(self._module.buffers(), None) is not None
+        self._public = PublicTensors(self._module)
+        # What happens inside a compiled module is not seen; what it leaves behind is.
+        self._is_compiled = any(hasattr(m, "_orig_mod") for m in self._module.modules())
+        self._constants = Constants()
+        self._advanced: dict[Tensor, Tensor] = {}
         self.autograd_grad_sample_hooks: list[Any] = []
+        self.train_only(p for p in self._all if p.requires_grad)
         self.enable_hooks()
 
-    def begin(self, batch: PhysicalBatch | None, *, rehearsal: bool = False) -> None:
-        """Take what the loader says about the records it is about to yield.
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy gets (copy.deepcopy, pickle): no batch is pending for it, so that it can only evaluate."""
+        pending = {
+            "batch": None,
+            "token": None,
+            "dry": None,
+            "agreement": None,
+            "shared": None,
+            "capture": None,
+        }
+        return (
+            {k: v for k, v in self.__dict__.items() if k not in _BY_IDENTITY} | pending | {"_problem": None}
+        )
 
-        Args:
-            batch: None when nothing is under way.
-            rehearsal: nothing of it will be released; the module computes as in evaluation, without dropout.
-        """
-        self._batch = batch
-        self._rehearsing = rehearsal
-        for p in self._all:
-            p.grad = None
-        self._capture = None
-        self._problem = None
-        if batch is not None and len(batch.buckets) > 1:
-            self._capture = Capture(
-                self._trained,
-                Segments(batch.sizes),
-                leaves=self._leaves,
-                ghost=self.strategy == "ghost",
-            )
-        if self._has_buffers:
-            self._buffer_versions = [(b.data_ptr(), b._version) for b in self._module.buffers()]
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Watch the parameters of the copy."""
+        super().__setstate__(state)
+        self.add_hooks()
 
     def train_only(self, parameters: Iterable[nn.Parameter]) -> None:
         """Choose whose gradients :meth:`collect` returns, and in which order."""
         names = {p: name for name, p in self._module.named_parameters()}
         self._trained = [(names[p], p) for p in parameters]
+        self.trained = [p for _, p in self._trained]
         self._leaves = other_leaves(self._module, self._trained)
+        self._watch = Watch(self._module, self.trained)
+        self._placeholder = min(self.trained, key=lambda p: p.numel(), default=None)
+
+    def begin(self, batch: PhysicalBatch | None, *, dry: DryRun | None = None) -> None:
+        """Take what the loader says about the records it is about to yield.
+
+        Args:
+            batch: None when nothing is under way.
+            dry: nothing of it will be released; it shows whether buckets can share a batch.
+        """
+        if self.shared is not None:
+            self.shared.is_over = True
+        self.batch, self.dry, self.token = batch, dry, object()
+        self.capture = self.shared = self._problem = None
+        self._passes = self.criterion_calls = 0
+        for p in self._all:
+            p.grad = None
+        for buffer, before in self._advanced.items():  # every batch of a logical step begins with the same
+            with torch.no_grad():
+                buffer.copy_(before)
+        self._advanced.clear()
+        if batch is not None and (dry is not None or len(batch.buckets) > 1):
+            self.capture = Capture(
+                self._trained,
+                Segments(batch.sizes),
+                public=self._public,
+                leaves=self._leaves,
+                ghost=self.strategy == "ghost",
+            )
+            constants = self._constants if dry is None else dry.constants
+            self.shared = Shared(self.capture, constants, rehearsing=dry is not None)
+        self._before = self._watch.tensors()
+
+    def agree(self, dry: DryRun) -> None:
+        """Let physical batches hold several buckets, which are all like the dry runs."""
+        dry.constants.learning = False
+        self._constants = dry.constants
+        self.agreement = dry.agreement
+
+    def end_step(self) -> None:
+        """Keep what buffers of weights alone have become in the logical step that is released."""
+        self._advanced.clear()
 
     def clear(self) -> None:
         """Forget the gradients of this physical batch, which stays the one that is under way."""
         for p in self._all:
             p.grad = None
-        if self._capture is not None:
-            self._capture.clear()
+        if self.capture is not None:
+            self.capture.clear()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The wrapped module's forward; records that did not come from the private loader are refused.
 
         Raises:
-            RuntimeError: training on records that the private loader did not hand out.
+            RuntimeError: training on records that the private loader did not hand out, or a pass that does not keep
+                buckets apart, or keeps something of one for the next.
         """
-        if not (torch.is_grad_enabled() and self.hooks_enabled):
-            return self._module(*args, **kwargs)
-        self._check_records(args, kwargs)
-        self.low_precision = self._half or torch.is_autocast_enabled(self._trained[0][1].device.type)
-        if not self._rehearsing:
-            with self._capture or nullcontext():
-                return self._module(*args, **kwargs)
-        with _evaluating(self._module), FlopCounterMode(display=False) as counter:
-            out = self._rehearse(args, kwargs)
-        assert self._batch is not None
-        self.work = counter.get_total_flops() / 2 / self._batch.records
-        return out
+        trains = torch.is_grad_enabled() and self.hooks_enabled
+        if not trains or (self.batch is None and not self.training):
+            args, kwargs = map_tensors(ordinary, (args, kwargs))
+            if self.training:
+                return self._of_one_bucket(object(), args, kwargs)
+            before = self._watch.tensors()
+            out = self._module(*args, **kwargs)
+            self._watch.check_tensors(before)
+            return out
+        if self.batch is None:
+            raise RuntimeError(
+                "the private model was called in training mode on records that did not come from the private "
+                "loader; iterate over the loader that make_private returned, or call model.eval() or "
+                "torch.no_grad() to evaluate"
+            )
+        if self.shared is None:
+            self._check_records(args, kwargs)
+            return self._of_one_bucket(self.token, args, kwargs)
+        at, self._passes = self._passes, self._passes + 1
+        if self.dry is not None:
+            return self._rehearsed(self.dry, self.shared, args, kwargs)
+        try:
+            return self._of_several(self.shared, at, args, kwargs)
+        except (Coupled, CarriedOver, TypeError) as error:
+            raise RuntimeError(self.refuse(str(error))) from error
 
     def collect(self, batch: PhysicalBatch) -> BucketGradients | None:
         """The gradients of the buckets of this physical batch, and clear them; None if there are none.
 
         Raises:
-            RuntimeError: a parameter is used in a way whose gradient cannot be split by bucket.
+            RuntimeError: a parameter is used in a way whose gradient cannot be split by bucket; or buffers changed.
         """
-        self._check_buffers()
-        capture, self._capture = self._capture, None
+        self._watch.check_tensors(self._before, but=self._advanced.keys(), trained=False)
+        if self.shared is not None:
+            self.shared.is_over = True
+        capture, self.capture = self.capture, None
         if self._problem is not None:
             raise RuntimeError(self._problem)
         if capture is None:
             return self._ordinary()
-        for name, p in self._trained:
-            if p.grad is not None:
-                p.grad = None
-                raise RuntimeError(
-                    f"parameter {name!r} is used outside the layers that grad_sample_mode={self.strategy!r} knows, "
-                    "so its gradient cannot be split by bucket; use grad_sample_mode='stream'"
-                )
+        self.check_no_ordinary_gradient()
+        for p in self.trained:
+            p.grad = None
         if capture.is_empty:
             return None
         if self.strategy == "ghost":
-            return Ghost(capture, [p for _, p in self._trained])
-        return Rows([capture.rows.get(p) for _, p in self._trained])
+            return Ghost(capture, self.trained)
+        return Rows([capture.rows.get(p) for p in self.trained])
+
+    def end_dry_run(self) -> None:
+        """Take in what the loop did in a dry run."""
+        assert self.dry is not None
+        assert self.shared is not None
+        gradients = [None if p.grad is None else p.grad.detach() for p in self.trained]
+        self.dry.end(gradients, numbers_left=self.shared.numbers_left)
+
+    def refuse(self, reason: str) -> str:
+        """Refuse the physical batch for good, whatever the loop makes of the error; returns what to tell."""
+        self._problem = self._problem or (
+            f"several buckets share this physical batch, and {reason}. The dry runs did not show it; nothing of "
+            f"this step "
+            "was released. Use grad_sample_mode='stream', without a criterion"
+        )
+        return self._problem
+
+    def send_back(self, losses: Tensor, factors: Tensor, *, keep: bool = False) -> None:
+        """The backward pass from losses of single buckets.
+
+        Args:
+            losses: (k,).
+            factors: of each, (k,).
+            keep: the graph is needed again.
+        """
+        assert self.capture is not None
+        with self.capture.taking():
+            torch.autograd.backward(losses, factors, retain_graph=keep)
+        if keep:
+            self.capture.clear()
+        elif self._placeholder is not None and self._placeholder.grad is None:
+            # A gradient scaler wants to see some gradient.
+            self._placeholder.grad = torch.zeros_like(self._placeholder)
+
+    def check_no_ordinary_gradient(self) -> None:
+        """Refuse a gradient that autograd summed over all buckets.
+
+        Raises:
+            Coupled: names the parameter.
+        """
+        for name, p in self._trained:
+            if p.grad is not None and not (p is self._placeholder and not bool(p.grad.any())):
+                p.grad = None
+                raise Coupled(
+                    f"parameter {name!r} has a gradient that does not come from outputs of the module: the loss "
+                    f"uses the "
+                    "parameter itself. Use weight_decay of the optimizer, or grad_sample_mode='stream' without a "
+                    "criterion"
+                )
 
     @property
     def scale(self) -> float:
-        """By what a gradient has to be multiplied to be the sum over records; their number, of a mean loss."""
-        if self.loss_reduction == "sum" or self._batch is None:
+        """Factor from the loss's gradient to a sum over records: the batch size for a mean loss, else 1."""
+        if self.loss_reduction == "sum" or self.batch is None:
             return 1.0
-        return float(self._batch.records)
+        return float(self.batch.records)
 
-    def _rehearse(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        try:
-            with self._capture or nullcontext():
-                return self._module(*args, **kwargs)
-        except RuntimeError as error:
-            if self._capture is None:
-                raise
-            # The rehearsal goes on, so that it can be told what is wrong.
-            self._problem, self._capture = str(error), None
-            return self._module(*args, **kwargs)
+    def _of_one_bucket(self, token: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One forward pass on records of one bucket, so that it keeps nothing for the next."""
+        provenance = Provenance(
+            self._public, buffers=self._watch.buffers, storages=self._watch.storages(), token=token
+        )
+        for t in tensors_in((args, kwargs)):
+            provenance.take_in(t)
+        tensors, attributes = self._watch.tensors(), self._watch.attributes()
+        with nullcontext() if self._is_compiled else provenance:
+            out = self._module(*args, **kwargs)
+        for t in tensors_in(out):
+            provenance.take_in(t)
+        self._watch.check_tensors(tensors, but=provenance.before.keys())
+        self._watch.check_attributes(attributes)
+        for buffer, before in provenance.before.items():
+            self._advanced.setdefault(buffer, before)
+        return out
+
+    def _of_several(self, shared: Shared, at: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One forward pass on records of several buckets."""
+        assert self.agreement is not None
+        if at >= len(self.agreement.programs):
+            raise Coupled(f"the module is called {at + 1} times for one batch")
+        if shared.numbers_left and _inputs(shared, args, kwargs) != self.agreement.inputs[at]:
+            raise Coupled(
+                "the loop has read numbers off the batch before it computed what it gives the module, which may "
+                "depend on "
+                "them; read them after backward()"
+            )
+        out = self._followed(shared, args, kwargs, at)
+        return map_tensors(lambda t: shared.give_out(t, ("module", at)), out, whole=True)
+
+    def _followed(self, shared: Shared, args: tuple[Any, ...], kwargs: dict[str, Any], at: int | None) -> Any:
+        assert self.capture is not None
+        real_args, real_kwargs = map_tensors(shared.real, (args, kwargs))
+        inputs = [t for t in tensors_in((real_args, real_kwargs)) if t not in self._public]
+        program = None if at is None or self.agreement is None else self.agreement.programs[at]
+        return self._run_followed(self.capture, inputs, program, real_args, real_kwargs)
+
+    def _run_followed(
+        self, capture: Capture, inputs: list[Tensor], program: Any, args: Any, kwargs: Any
+    ) -> Any:
+        capture.begin_pass(inputs, program)
+        with capture:
+            out = self._module(*args, **kwargs)
+        outputs: list[Tensor] = []
+        map_tensors(outputs.append, out, whole=True)
+        capture.finish(outputs)
+        return out
+
+    def _rehearsed(self, dry: DryRun, shared: Shared, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An ordinary forward pass for the loop, and a followed one beside it."""
+        followed: Any = None
+        if dry.problem is None:
+            try:
+                followed = self._try_followed(dry, shared, args, kwargs)
+            except Exception as error:  # whatever does not work for several buckets is left to one at a time
+                dry.note(str(error))
+        assert self.batch is not None
+        with FlopCounterMode(display=False) as counter:
+            out = self._of_one_bucket(self.token, *map_tensors(ordinary, (args, kwargs)))
+        dry.work = max(dry.work, counter.get_total_flops() / 2 / self.batch.records)
+        if dry.problem is not None:
+            return out
+        beside = iter(tensors_in(followed))
+
+        def pair(t: Tensor) -> Tensor:
+            real = next(beside)
+            holds = isinstance(shared.following.label(real), Records)
+            return shared.wrap(t, real, ("module", self._passes - 1)) if holds else t.detach()
+
+        return map_tensors(pair, out)
+
+    def _try_followed(self, dry: DryRun, shared: Shared, args: Any, kwargs: Any) -> Any:
+        assert self.capture is not None
+        real_args, real_kwargs = map_tensors(shared.real, (args, kwargs))
+        inputs = [t for t in tensors_in((real_args, real_kwargs)) if t not in self._public]
+        if not inputs:
+            raise Coupled("the module gets no tensor of the private loader")
+        out = self._run_followed(self.capture, inputs, None, real_args, real_kwargs)
+        program = dry.add_pass(self.capture.trace, _inputs(shared, args, kwargs))
+        if program is None:
+            return out
+        # Now that it is known which sizes follow the number of records, with all checks.
+        self.capture.undo_pass()
+        return self._run_followed(self.capture, inputs, program, real_args, real_kwargs)
 
     def _ordinary(self) -> Rows | None:
         rows: list[Tensor | None] = []
-        for _, p in self._trained:  # a parameter that the loss did not reach has gradient zero
+        for p in self.trained:  # a parameter that the loss did not reach has gradient zero
             grad, p.grad = p.grad, None
             if grad is not None and grad.is_sparse:
                 grad = grad.to_dense()
             rows.append(None if grad is None else grad.unsqueeze(0))
         return None if all(row is None for row in rows) else Rows(rows)
 
-    def _check_buffers(self) -> None:
-        """Refuse a step whose forward pass changed a buffer: it would be released without noise."""
-        if not self._has_buffers:
-            return
-        for (name, buffer), before in zip(self._module.named_buffers(), self._buffer_versions, strict=True):
-            if (buffer.data_ptr(), buffer._version) != before:
-                raise RuntimeError(
-                    f"the forward pass changed buffer {name!r}: statistics of the private records would be "
-                    "released without noise. Use a layer without running statistics, such as GroupNorm"
-                )
-
     def _check_records(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._batch is None:
-            if self.training:
-                raise RuntimeError(
-                    "the private model was called in training mode on records that did not come from the private "
-                    "loader; iterate over the loader that make_private returned, or call model.eval() or "
-                    "torch.no_grad() to evaluate"
-                )
-            return
-        first = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.dim() > 0), None)
-        if first is not None and len(first) != self._batch.records:
+        """Refuse inputs that can be seen not to be the records of this batch."""
+        assert self.batch is not None
+        shapes = [tuple(t.shape) for t in tensors_in((args, kwargs)) if t.dim()]
+        n = self.batch.records
+        sizes = {size for shape in shapes for size in shape}
+        whole = n not in sizes and any(shape[0] == self._all_records for shape in shapes)
+        if shapes and (whole or not any(size and size % n == 0 for size in sizes)):
             raise RuntimeError(
-                f"the private model got {len(first)} records where the private loader yielded "
-                f"{self._batch.records}; pass every batch whole, once, and nothing else, and evaluate under "
-                "torch.no_grad()"
+                f"the private model got tensors of shape {', '.join(map(str, shapes))} where the private loader "
+                f"yielded {n} "
+                "records; pass it what the loader yielded and nothing else, and evaluate under torch.no_grad()"
             )
 
 
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Without what is random in training; cuDNN's RNNs can only be differentiated in training mode."""
-    training = [m for m in module.modules() if m.training and not isinstance(m, nn.RNNBase)]
-    for m in training:
-        m.training = False
-    try:
-        yield
-    finally:
-        for m in training:
-            m.training = True
+def _inputs(shared: Shared, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """How the arguments of the module were computed."""
+    return tuple(shared.path(t) for t in tensors_in((args, kwargs)))

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Sampler, TensorDataset, default_collate
 
+from .collate import Buckets, merge
 from .distributed import ALONE, Ranks
-from .gradients.choice import Choice
+from .dry_run import DryRun
+from .gradients.choice import LOG, ONE_AT_A_TIME, Choice
+from .isolation.program import RECORDS
 from .noise import NoiseSource
 from .optimizer import BucketOptimizer
 from .plan import PhysicalBatch, Position
-from .rehearsal import Rehearsal
 from .sampling import BucketSampler
-
-_REHEARSED = (5, 3)
-"""Records of the two buckets of a rehearsal, or fewer. Not equal, and few: layers that put the records in another
-dimension do not meet the same number there."""
+from .structures import map_tensors
 
 
-class _Lists(Sampler[list[int]]):
-    """The same indices as lists of Python integers, which every data set takes one by one."""
+class _Lists(Sampler[list[list[int]]]):
+    """The same indices, a list of Python integers for every bucket."""
 
     def __init__(self, sampler: BucketSampler) -> None:
         self._sampler = sampler
 
-    def __iter__(self) -> Iterator[list[int]]:
-        return (records.tolist() for records in self._sampler)
+    def __iter__(self) -> Iterator[list[list[int]]]:
+        for records in self._sampler:
+            sizes = self._sampler.plans[-1].sizes
+            yield [part.tolist() for part in np.split(records, np.cumsum(sizes)[:-1])]
 
 
 class BucketDataLoader(DataLoader[Any]):
@@ -40,8 +42,9 @@ class BucketDataLoader(DataLoader[Any]):
     loop never sees an empty batch. Leaving a loop early drops the unfinished logical step. ``len()`` is not
     defined, because the number of physical batches is random: ``operator.length_hint`` gives its expectation.
 
-    Where physical batches are to hold several buckets, the first pass begins with a rehearsal of three small batches,
-    of which nothing is released: see :class:`Rehearsal`.
+    Where physical batches are to hold several buckets, the first pass begins with two dry runs, on copies of one
+    record, of which nothing is released: see :class:`~dpmi.privacy.dry_run.DryRun`. A collate function is called
+    once for every bucket, so that no records of different buckets meet in it.
 
     Args:
         source: the user's loader; its data set, collate function and workers are kept.
@@ -65,9 +68,9 @@ class BucketDataLoader(DataLoader[Any]):
         tensors = dataset if isinstance(dataset, TensorDataset) else None
         plain = tensors is not None and source.collate_fn is default_collate
         super().__init__(
-            dataset,
+            dataset if plain else Buckets(dataset, source.collate_fn),
             **({"batch_size": None, "sampler": sampler} if plain else {"batch_sampler": _Lists(sampler)}),
-            collate_fn=None if plain else source.collate_fn,
+            collate_fn=None if plain else merge,
             num_workers=source.num_workers,
             pin_memory=source.pin_memory,
             timeout=source.timeout,
@@ -84,6 +87,7 @@ class BucketDataLoader(DataLoader[Any]):
         self._whole = tensors if plain else None
         self._choice = choice
         self._max_buckets = min(choice.max_buckets, sampler.plan.partition.num_buckets)
+        self._dry = DryRun() if self._max_buckets > 1 else None
         self._ranks = ranks
 
     def __len__(self) -> int:
@@ -104,14 +108,14 @@ class BucketDataLoader(DataLoader[Any]):
         self.draws.plans.clear()
         try:
             self._ranks.begin_pass(self.draws.source, released=optimizer.released_steps)
-            if self.draws.max_buckets < self._max_buckets:
+            if self._dry is not None:
                 yield from self._rehearse()
             for batch, records in self.batches():
                 if not batch.buckets:
                     optimizer.release(batch)
                     continue
                 optimizer.begin(batch)
-                yield records
+                yield self._shared(records, batch)
                 self._check_stepped(batch)
         finally:
             optimizer.abandon()
@@ -143,36 +147,61 @@ class BucketDataLoader(DataLoader[Any]):
         return self._optimizer.position or Position(steps=0, draws=source.draws_state())
 
     def _rehearse(self) -> Iterator[Any]:
-        """Let the user's loop rehearse, then allow several buckets in one physical batch, or do not."""
-        partition = self.draws.plan.partition
-        sizes = tuple(min(most, int(size)) for most, size in zip(_REHEARSED, partition.sizes, strict=False))
-        both = self._collated([int(i) for k, size in enumerate(sizes) for i in partition.records(k)[:size]])
-        rehearsal = Rehearsal()
-        # It leaves no trace in torch's global generators either.
-        with torch.random.fork_rng(_devices(self._optimizer.params)):
-            for buckets in ((0, 1), (0,), (1,)):
-                own = tuple(sizes[bucket] for bucket in buckets)
-                batch = PhysicalBatch(buckets=buckets, sizes=own, bucket_records=own)
-                first = sum(sizes[: buckets[0]])
-                self._optimizer.begin(batch, rehearsal=rehearsal)
-                yield _part(both, sum(sizes), first, batch.records)
+        """Let the user's loop run dry, then allow several buckets in one physical batch, or do not."""
+        dry = self._dry
+        assert dry is not None
+        record = int(self.draws.plan.partition.records(0)[0])
+        while not dry.is_over and dry.problem is None:
+            records = RECORDS[dry.round]
+            sizes = (1, records - 1)
+            batch = PhysicalBatch(buckets=(0, 0), sizes=sizes, bucket_records=sizes)
+            # It leaves no trace in torch's global generators.
+            with torch.random.fork_rng(_devices(self._optimizer.params)):
+                dry.begin()
+                self._optimizer.begin(batch, dry=dry)
+                yield self._shared(self._copies(record, sizes), batch)
                 self._check_stepped(batch)
-        # The same records everywhere, but rounding may differ, and so may user code.
-        if not self._ranks.any(rehearsal.problem is not None):
-            if rehearsal.work > self._choice.most_work:
-                self._max_buckets = 1
-            self.draws.max_buckets = self._max_buckets
-        elif self._choice.insist:
-            problem = rehearsal.problem or "another rank found that buckets do not keep apart"
-            raise RuntimeError(f"{problem}; nothing was released. Use grad_sample_mode='stream'")
+        # The same records everywhere, but user code may differ.
+        found = self._ranks.any(dry.problem is not None)
+        if not found:
+            if dry.work <= self._choice.most_work:
+                self._optimizer.agree(dry)
+                self.draws.max_buckets = self._max_buckets
+            else:
+                LOG.info(ONE_AT_A_TIME, "one record makes enough work to keep the machine busy")
         else:
-            self._max_buckets = 1
+            problem = dry.problem or "another rank found that buckets do not keep apart"
+            if self._choice.insist:
+                raise RuntimeError(
+                    f"several buckets cannot share a physical batch: {problem}; nothing was released. Use "
+                    "grad_sample_mode='stream', without a criterion"
+                )
+            LOG.warning(ONE_AT_A_TIME, problem)
+        self._dry = None
 
-    def _collated(self, records: list[int]) -> Any:
+    def _copies(self, record: int, sizes: tuple[int, ...]) -> Any:
+        """A batch of copies of one record."""
         if self._whole is not None:
-            return self._whole[torch.tensor(records)]
-        fetch = getattr(self.dataset, "__getitems__", None)
-        return self.collate_fn(fetch(records) if fetch else [self.dataset[i] for i in records])
+            return self._whole[torch.full((sum(sizes),), record)]
+        return self.collate_fn([self.dataset[[record] * size] for size in sizes])
+
+    def _shared(self, records: Any, batch: PhysicalBatch) -> Any:
+        """A physical batch as the loop gets it: where it holds several buckets, its tensors follow their records."""
+        shared = self._optimizer.shared
+        if shared is None:
+            return records
+        number = itertools.count()
+
+        def take_in(t: Tensor) -> Tensor:
+            if t.dim() == 0 or len(t) != batch.records:
+                raise RuntimeError(
+                    f"the loader made a tensor of shape {tuple(t.shape)} of {batch.records} records, whose first "
+                    f"dimension "
+                    "does not hold them; use grad_sample_mode='stream', without a criterion"
+                )
+            return shared.take_in(t, str(next(number)))
+
+        return map_tensors(take_in, records)
 
     def _check_stepped(self, batch: PhysicalBatch) -> None:
         if self._optimizer.batch_is_pending:
@@ -188,11 +217,3 @@ def _devices(parameters: list[nn.Parameter]) -> set[torch.device]:
 
 def _generator(source: NoiseSource) -> torch.Generator:
     return torch.Generator().manual_seed(int(float(source.uniform(1)) * 2**53))
-
-
-def _part(batch: Any, records: int, first: int, count: int) -> Any:
-    """Some of the records of a collated batch."""
-    return tree_map(
-        lambda x: x[first : first + count] if isinstance(x, Tensor) and x.dim() and len(x) == records else x,
-        batch,
-    )

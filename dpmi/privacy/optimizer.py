@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
 import torch
 from opacus.optimizers import DPOptimizer
@@ -10,13 +11,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .distributed import ALONE, Ranks
+from .dry_run import DryRun
+from .exclusive import Claim
+from .fingerprint import Fingerprint
 from .grad_sample import BucketGradSampleModule
 from .gradients.bucket_gradients import BucketGradients, Rows
 from .gradients.norms import ROUNDING
 from .gradients.running_sum import RunningSum
+from .isolation.shared import Shared
 from .noise import NoiseSource
 from .plan import PhysicalBatch, Plan, Position
-from .rehearsal import Rehearsal
 
 
 class NonFiniteGradientError(RuntimeError):
@@ -59,10 +63,15 @@ class BucketOptimizer(DPOptimizer):
         self._source = source
         self.ranks = ranks
         self._batch: PhysicalBatch | None = None
-        self._rehearsal: Rehearsal | None = None
+        self._dry: DryRun | None = None
         self._trained = self.params
         module.train_only(self._trained)
         self._sum = RunningSum(self._trained)
+        names = {p: name for name, p in module.named_parameters()}
+        named = [(names[p].removeprefix("_module."), p) for p in self._trained]
+        self.claim = Claim(named)
+        """To be the only optimizer that moves the trained parameters, once it is taken."""
+        self._fingerprint = Fingerprint(named)
         self._step_is_open = False
         self.position: Position | None = None
         """Of the training, after the last released step; None before the first, and after the end of a pass."""
@@ -72,27 +81,50 @@ class BucketOptimizer(DPOptimizer):
         self.released_steps = 0
         """Logical steps released so far, empty draws included."""
 
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse ``copy`` and ``pickle``: two of one optimizer would release one sum, and bill it once.
+
+        Opacus's own would be restored by torch as an optimizer, which it is not quite: that leaves its class unusable.
+        """
+        del protocol
+        raise TypeError(
+            "a private optimizer cannot be copied or pickled: it is one with its engine and its loader. Keep a whole "
+            "training with engine.save_checkpoint, and weights with copy.deepcopy(module) or module.state_dict()"
+        )
+
     @property
     def accumulated_iterations(self) -> int:
         """One: the divisor qK does not depend on how many physical batches a logical step took."""
         return 1
 
-    def begin(self, batch: PhysicalBatch, *, rehearsal: Rehearsal | None = None) -> None:
+    def begin(self, batch: PhysicalBatch, *, dry: DryRun | None = None) -> None:
         """Take what the loader says about the records it is about to yield.
 
         Args:
             batch: the buckets.
-            rehearsal: takes their gradients in; nothing is clipped, summed or released.
+            dry: sees what the loop does with them; nothing is clipped, summed or released.
         """
+        if dry is None and self.is_between_steps:
+            # What moved the parameters before is post-processing; from here on, gradients are computed at them.
+            self._fingerprint.take()
         self._batch = batch
-        self._rehearsal = rehearsal
+        self._dry = dry
         self.released = False
-        self._module.begin(batch, rehearsal=rehearsal is not None)
+        self._module.begin(batch, dry=dry)
+
+    def agree(self, dry: DryRun) -> None:
+        """Let physical batches hold several buckets, which are all like the dry runs."""
+        self._module.agree(dry)
+
+    @property
+    def shared(self) -> Shared | None:
+        """The physical batch that is under way, if it holds several buckets."""
+        return self._module.shared
 
     @property
     def rehearsing(self) -> bool:
-        """True while a batch is under way of which nothing will be released: see :class:`Rehearsal`."""
-        return self._rehearsal is not None
+        """True in a dry run, of which nothing will be released: see :class:`~dpmi.privacy.dry_run.DryRun`."""
+        return self._dry is not None
 
     @property
     def batch_is_pending(self) -> bool:
@@ -106,7 +138,7 @@ class BucketOptimizer(DPOptimizer):
 
     def abandon(self) -> None:
         """Drop an unfinished logical step: nothing of it was released, so nothing is billed."""
-        self._batch = self._parts = self._rehearsal = self.position = None
+        self._batch = self._parts = self._dry = self.position = None
         self._step_is_open = False
         self._module.begin(None)
 
@@ -148,6 +180,7 @@ class BucketOptimizer(DPOptimizer):
         """
         with self.ranks.telling():
             self._open_step()
+            self.claim.check()
             self._check_trainable()
         self.ranks.begin_sum(self.released_steps + 1, draw=batch.draw, settings=self.param_groups)
         if self.step_hook is not None:
@@ -156,8 +189,10 @@ class BucketOptimizer(DPOptimizer):
         for p, gradient in zip(self._trained, self._sum.gradients(), strict=True):
             p.grad = gradient.to(p.dtype)
         self._step_is_open = False
+        self._module.end_step()
         try:
-            self.original_optimizer.step()
+            with self.claim.releasing():
+                self.original_optimizer.step()
         finally:
             for p in self._trained:  # the next backward pass must not add to what was released
                 p.grad = None
@@ -175,9 +210,10 @@ class BucketOptimizer(DPOptimizer):
 
     def _take(self, batch: PhysicalBatch) -> None:
         """Clip and sum the buckets of this physical batch, those of which nothing is missing."""
-        if self._rehearsal is not None:
-            self._rehearsal.take(self._module, batch)
+        if self._dry is not None:
+            self._module.end_dry_run()
             return
+        self._check_unmoved()
         scale = self._module.scale
         gradients = self._module.collect(batch)
         if gradients is None:
@@ -220,12 +256,28 @@ class BucketOptimizer(DPOptimizer):
     def _name(self, batch: PhysicalBatch, i: int) -> str:
         return f"{batch.buckets[i]} ({self._plan.partition.names[batch.buckets[i]]})"
 
+    def _check_unmoved(self) -> None:
+        """What moves the parameters within a logical step has seen its records, and no noise is added to it."""
+        if moved := self._fingerprint.changed():
+            raise RuntimeError(
+                f"parameter {moved[0]!r} was changed within a logical step ({len(moved)} in all), by something other "
+                "than the private optimizer; nothing of the step was released. Change parameters where "
+                "optimizer.released is True, or restore the same values before step(), as sharpness-aware minimisation "
+                "does"
+            )
+
     def _check_trainable(self) -> None:
         """A parameter unfrozen after make_private would be updated with a gradient that nobody clipped."""
-        if [id(p) for p in self.params] != [id(p) for p in self._trained]:
+        trained = {id(p) for p in self._trained}
+        new = [
+            name.removeprefix("_module.")
+            for name, p in self._module.named_parameters()
+            if p.requires_grad and p.numel() and id(p) not in trained
+        ]
+        if new or [id(p) for p in self.params] != [id(p) for p in self._trained]:
             raise RuntimeError(
-                "the set of trainable parameters changed after make_private; choose what trains first, then call "
-                "make_private"
+                f"the set of trainable parameters changed after make_private{f' (new: {new[0]!r})' if new else ''}; "
+                "choose what trains first, then call make_private"
             )
 
 

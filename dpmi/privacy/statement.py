@@ -89,8 +89,11 @@ class Statement:
         """What has to be said first, of any of the accounts."""
         conditional = any(account.provenance.conditional for account in self.accounts)
         seeded = any(account.noise is NoiseMode.SEEDED for account in self.accounts)
-        return (("conditional on the partition",) if conditional else ()) + (
-            ("not private: seeded noise",) if seeded else ()
+        empty = any(account.ledger.steps == 0 for account in self.accounts)
+        return (
+            (("nothing was released",) if empty else ())
+            + (("conditional on the partition",) if conditional else ())
+            + (("not private: seeded noise",) if seeded else ())
         )
 
     def markdown(self) -> str:

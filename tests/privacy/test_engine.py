@@ -61,11 +61,6 @@ def test_the_guarantee_names_unit_adjacency_delta_and_accountant() -> None:
     assert engine.guarantee(delta=1e-3, adjacency="add_remove").epsilon < result.epsilon
 
 
-def test_nothing_released_costs_nothing() -> None:
-    engine, *_ = wrap()
-    assert engine.guarantee(delta=1e-3).epsilon == 0
-
-
 def test_default_pass_expects_every_bucket_once() -> None:
     engine, module, optimizer, loader = wrap(sampling_rate=0.2)
     for x, y in loader:
@@ -352,19 +347,6 @@ def test_a_layer_that_keeps_statistics_of_its_own_is_refused_before_the_first_re
     engine, module, optimizer, loader = wrap(Sneaky(), sampling_rate=1.0)
     before = weights(module)
     with pytest.raises(RuntimeError, match="buffer 'mean'"):
-        for x, y in loader:
-            step(module, optimizer, x, y)
-    assert torch.equal(weights(module), before)
-    assert engine.ledger.steps == 0
-
-
-def test_unfreezing_after_make_private_is_refused() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
-    model[0].requires_grad_(False)
-    engine, module, optimizer, loader = wrap(model, sampling_rate=1.0)
-    model[0].requires_grad_(True)
-    before = weights(module)
-    with pytest.raises(RuntimeError, match="trainable parameters changed"):
         for x, y in loader:
             step(module, optimizer, x, y)
     assert torch.equal(weights(module), before)

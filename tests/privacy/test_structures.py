@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils import _pytree
 
-from dpmi.privacy.criterion.structures import constants, copies_of_one, split
+from dpmi.privacy.structures import constants, copies_of_one, split
 from dpmi.privacy.gradients.segments import Segments
 
 SIZES = [2, 1, 3]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..gradients.segments import Segments
-from .structures import RowsPerRecord, split
+from ..structures import RowsPerRecord, split
 from .torch_losses import torch_losses_by_bucket
 
 
@@ -21,6 +21,7 @@ def losses_by_bucket(
     segments: Segments,
     reduction: str,
     rows_per_record: RowsPerRecord,
+    run: Callable[..., Any] | None = None,
 ) -> Tensor:
     """The user's criterion of each bucket.
 
@@ -34,6 +35,7 @@ def losses_by_bucket(
         reduction: "mean" or "sum", of a criterion that returns one value per record.
         rows_per_record: for every tensor among the arguments, how many consecutive rows of dimension 0 a record has;
             None if it holds no records and every bucket's criterion gets it whole.
+        run: calls the criterion for one bucket, where it is not one of torch's own; by default, the criterion.
 
     Returns:
         (k,), in float32 or better for torch's own losses. A bucket whose targets are all ignored by one of them (or
@@ -53,7 +55,7 @@ def losses_by_bucket(
         buckets = whole if segments.num_buckets == 1 else split(args, kwargs, segments, rows_per_record)
         losses = torch.stack(
             [
-                _reduced(criterion(*own_args, **own_kwargs), size, reduction)
+                reduced((run or criterion)(*own_args, **own_kwargs), size, reduction)
                 for (own_args, own_kwargs), size in zip(buckets, segments.sizes, strict=True)
             ]
         )
@@ -65,7 +67,12 @@ def losses_by_bucket(
     return losses
 
 
-def _reduced(value: object, records: int, reduction: str) -> Tensor:
+def reduced(value: object, records: int, reduction: str) -> Tensor:
+    """What a criterion returned for some records, as a scalar.
+
+    Raises:
+        TypeError, ValueError: it is neither a scalar nor one value per record.
+    """
     wanted = (
         "it must return a floating-point tensor: a scalar, shape (), or one value per record, "
         f"shape ({records},)"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import loss
 
-from .structures import RowsPerRecord, copies_of_one
+from ..structures import RowsPerRecord, copies_of_one
 from .torch_losses import has_own_forward
 
 Reduction = Literal["mean", "sum", "none"]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.modules.module import _has_any_global_hook
 
 from ..gradients.segments import Segments
-from .structures import RowsPerRecord
+from ..structures import RowsPerRecord
 
 _MODULES: dict[type[nn.Module], tuple[Callable[..., Tensor], tuple[str, ...]]] = {
     nn.BCELoss: (F.binary_cross_entropy, ("weight",)),

@@ -1,8 +1,9 @@
-"""Gradients of several buckets from one ordinary forward and backward pass."""
+"""Gradients of several buckets from one forward and backward pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -10,7 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.overrides import TorchFunctionMode
+
+from dpmi.privacy.isolation.arguments import operands
+from dpmi.privacy.isolation.follow import Following
+from dpmi.privacy.isolation.labels import Coupled, Label, Public, Records
+from dpmi.privacy.isolation.program import Program, Step
+from dpmi.privacy.isolation.provenance import Provenance
+from dpmi.privacy.isolation.public import PublicTensors
+from dpmi.privacy.isolation.rules import Call
 
 from . import conv, embedding, linear, norm  # noqa: F401 (they register the functions that are intercepted)
 from .implicit import Implicit
@@ -19,20 +27,22 @@ from .leaf import record_dimension, run_by_bucket
 from .norms import row_norms
 from .segments import Segments
 
-_STREAM = 'use grad_sample_mode="stream", which works with any module'
 
-
-class Capture(TorchFunctionMode):
+class Capture(Following):
     """Computes one gradient row per bucket, never one per record, for the trained parameters of a module.
 
     Within ``with capture:``, which goes around the forward pass only, calls such as ``F.linear`` whose weight or
     bias is a trained parameter are made with that parameter detached, so that autograd does not compute the
-    gradient over the whole batch, and their output is tapped: the backward pass computes the rows. Whatever else a
-    trained parameter is used for is left to autograd, which then fills its ``grad``.
+    gradient over the whole batch, and their output is tapped: the backward pass computes the rows. A trained parameter
+    that meets records in any other call ends the pass, as everything does that does not keep records apart.
+
+    The taps take gradients within ``with capture.taking():`` only. That is the backward pass of the criterion; of
+    anything else that the user calls backward() on, such as an activation that the module kept, they refuse them.
 
     Args:
         parameters: names and trained parameters, as of ``module.named_parameters()``.
         segments: the buckets of the physical batch.
+        public: the tensors that depend on no record.
         leaves: modules to be run bucket by bucket, of :func:`~dpmi.privacy.gradients.leaf.other_leaves`.
         ghost: keep no rows that take more memory than what they are computed from; :attr:`squared_norms` and
             :meth:`weighted_sum` do without. No parameter may then be used more than once: the norm of a sum is
@@ -44,10 +54,11 @@ class Capture(TorchFunctionMode):
         parameters: Iterable[tuple[str, nn.Parameter]],
         segments: Segments,
         *,
+        public: PublicTensors,
         leaves: Sequence[nn.Module] = (),
         ghost: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(public, segments.records)
         self.segments = segments
         self.rows: dict[Tensor, Tensor] = {}
         """Gradient of each parameter that was reached, (k, *shape): summed over the records of each bucket."""
@@ -57,6 +68,9 @@ class Capture(TorchFunctionMode):
         self._ghost = ghost
         self._names = {id(p): name for name, p in parameters}
         self._used: set[int] = set()
+        self._taking = False
+        self._in_leaf = False
+        self._by_rows: dict[int, Segments] = {1: segments}
 
     @property
     def is_empty(self) -> bool:
@@ -93,11 +107,21 @@ class Capture(TorchFunctionMode):
             found[p] = torch.mv(rows.flatten(1).T, factors.to(rows)).view(p.shape)
         return found
 
+    @contextmanager
+    def taking(self) -> Iterator[None]:
+        """Let the taps take the gradients of a backward pass that starts from losses of single buckets."""
+        before, self._taking = self._taking, True
+        try:
+            yield
+        finally:
+            self._taking = before
+
     def __enter__(self) -> Capture:
-        """Start to intercept calls."""
-        for leaf in self._leaves:
-            self._own_forwards.append(vars(leaf).get("forward"))
-            leaf.forward = partial(self._call_leaf, leaf, leaf.forward)
+        """Start to follow and intercept calls."""
+        if not self._apart:
+            for leaf in self._leaves:
+                self._own_forwards.append(vars(leaf).get("forward"))
+                leaf.forward = partial(self._call_leaf, leaf, leaf.forward)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -109,6 +133,8 @@ class Capture(TorchFunctionMode):
     ) -> None:
         """Leave every function and module as it was."""
         super().__exit__(exc_type, exc_val, exc_tb)  # type: ignore[no-untyped-call]
+        if self._apart:
+            return
         for leaf in reversed(self._leaves):
             own = self._own_forwards.pop()
             if own is None:
@@ -119,79 +145,205 @@ class Capture(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Iterable[type],
+        classes: Iterable[type],
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Make a call, tapped where it uses trained parameters.
+        """Make a call, if it keeps the records apart; tapped where it uses trained parameters.
 
         Raises:
-            RuntimeError: names the parameter whose gradient cannot be split by bucket, and says what to do.
+            Coupled: it does not, or a gradient cannot be split by bucket; says what to do.
         """
-        kwargs = kwargs or {}
-        parse = INTERCEPTED.get(func)
-        if parse is None or not torch.is_grad_enabled():
-            return func(*args, **kwargs)
-        x, layer = parse(*args, **kwargs)
+        if self._in_leaf:  # which is run bucket by bucket, and watched as such
+            return func(*args, **(kwargs or {}))
+        return super().__torch_function__(func, classes, args, kwargs)
+
+    def call(self, call: Call, label: Label | Callable[[Any], Label]) -> Any:
+        """Make a call, tapped where it uses trained parameters."""
+        if not torch.is_grad_enabled():
+            return call.func(*call.args, **call.kwargs)
+        parse = INTERCEPTED.get(call.func)
+        if parse is None or type(call.labels[0]) is not Records:
+            self._check_parameters(call, ())
+            return call.func(*call.args, **call.kwargs)
+        x, layer = parse(*call.args, **call.kwargs)
         trained = [p for p in (layer.weight, layer.bias) if p is not None and id(p) in self._names]
+        self._check_parameters(call, trained)
         if not trained:
-            return func(*args, **kwargs)
+            return call.func(*call.args, **call.kwargs)
         names = " and ".join(repr(self._names[id(p)]) for p in trained)
         if layer.unsupported is not None:
-            raise RuntimeError(f"parameter {names}: {layer.unsupported}")
-        self._check_records(names, layer.records(x), x.shape)
+            raise Coupled(f"parameter {names}: {layer.unsupported}")
+        if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+            raise Coupled(
+                f"the layer with parameter {names} is computed again in the backward pass (gradient checkpointing)"
+            )
         self._check_first_use(trained)
         detached = {id(p): p.detach() for p in trained}
-        out = func(
-            *(detached.get(id(a), a) for a in args),
-            **{key: detached.get(id(a), a) for key, a in kwargs.items()},
+        out = call.func(
+            *(detached.get(id(a), a) for a in call.args),
+            **{key: detached.get(id(a), a) for key, a in call.kwargs.items()},
         )
-        self._check_records(names, len(out), out.shape)
+        into = label if isinstance(label, Records) else self.label(x)
         # Without the anchor, the output of a first layer would have no node in the graph, and no gradient.
         anchor = torch.zeros((), requires_grad=True)
-        return _Tap.apply(out, x, anchor, names, partial(self._take, layer))
+        take = partial(self._take, layer, self.label(x), into)
+        return _Tap.apply(out, x, anchor, names, take)
+
+    def begin_pass(self, inputs: Iterable[Tensor], program: Program | None) -> None:
+        """Begin a forward pass: see :class:`Following`."""
+        super().begin_pass(inputs, program)
+        self._used_before = set(self._used)
+
+    def undo_pass(self) -> None:
+        """Forget the forward pass that was made last, of which no gradient is wanted."""
+        self._used = self._used_before
+
+    def finish(self, outputs: Iterable[Tensor]) -> None:
+        """Close a pass: see :class:`Following`; and refuse functions whose backward pass is the user's own.
+
+        Raises:
+            Coupled: likewise.
+        """
+        outputs = list(outputs)
+        super().finish(outputs)
+        for t in outputs:
+            if type(self.label(t)) is Public and t.requires_grad:
+                self._fail(
+                    "the module returns something that was computed from parameters alone, without the records"
+                )
+        seen = set()
+        nodes = [t.grad_fn for t in outputs]
+        while nodes:
+            node = nodes.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            own = getattr(node, "_forward_cls", None)
+            if own is not None and own is not _Tap:
+                self._fail(
+                    f"{own.__name__} is an autograd function of its own, whose backward pass may mix records"
+                )
+            nodes.extend(following for following, _ in node.next_functions)
+
+    def _fail(self, reason: str) -> None:
+        self.problem = reason
+        raise Coupled(reason)
+
+    def _check_parameters(self, call: Call, trained: Sequence[Tensor]) -> None:
+        """Refuse parameters whose gradient autograd would sum over all records of the batch."""
+        if Records not in map(type, call.labels):
+            return
+        for t, label in zip(call.tensors, call.labels, strict=True):
+            if type(label) is Public and t.requires_grad and not any(t is p for p in trained):
+                name = self._names.get(id(t))
+                what = "what was computed from parameters" if name is None else f"parameter {name!r}"
+                raise Coupled(
+                    f"{what} is used by {call.name}, outside the layers whose gradients are known by bucket"
+                )
 
     def _call_leaf(
         self, leaf: nn.Module, forward: Callable[..., Tensor], *args: Any, **kwargs: Any
     ) -> Tensor:
         own = {name: p for name, p in leaf.named_parameters() if id(p) in self._names}
-        if not torch.is_grad_enabled() or not own:
+        if self._in_leaf or not torch.is_grad_enabled() or not own:
             return forward(*args, **kwargs)
-        names = " and ".join(repr(self._names[id(p)]) for p in own.values())
-        first = next(iter((*args, *kwargs.values())), None)
-        shape = first.shape if isinstance(first, Tensor) else torch.Size()
-        dim = record_dimension(leaf)
-        self._check_records(names, shape[dim] if len(shape) > dim else 0, shape)
-        self._check_first_use(own.values())
         try:
-            return run_by_bucket(leaf, forward, own, self.segments, self._add, args=args, kwargs=kwargs)
-        except TypeError as error:
-            raise RuntimeError(f"parameter {names}: {error}; {_STREAM}") from error
+            return self._run_leaf(leaf, forward, own, args, kwargs)
+        except Coupled as error:
+            self.problem = self.problem or str(error)
+            raise
 
-    def _check_records(self, names: str, records: int, shape: torch.Size) -> None:
-        if records != self.segments.records:
-            raise RuntimeError(
-                f"parameter {names} was used on a tensor of shape {tuple(shape)}, which does not hold the "
-                f"{self.segments.records} records of the physical batch in its first dimension, as gradients per "
-                f"bucket need them (batch_first=True, no packed sequences); {_STREAM}"
+    def _run_leaf(
+        self,
+        leaf: nn.Module,
+        forward: Callable[..., Tensor],
+        own: dict[str, nn.Parameter],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Tensor:
+        names = " and ".join(repr(self._names[id(p)]) for p in own.values())
+        place = Records(record_dimension(leaf))
+        tensors = operands(args, kwargs)
+        labels = [self.label(t) for t in tensors]
+        for t, label in zip(tensors, labels, strict=True):
+            if type(label) is Records and label != place:
+                raise Coupled(
+                    f"parameter {names}: {type(leaf).__name__} gets a tensor of shape {tuple(t.shape)} that does not "
+                    f"hold the records in its dimension {place.dim} (batch_first=True, no packed sequences)"
+                )
+            if type(label) is Public and t.requires_grad:
+                raise Coupled(f"{type(leaf).__name__} gets what was computed from parameters")
+        if place not in labels:
+            raise Coupled(f"parameter {names} is used by {type(leaf).__name__} without records")
+        self._check_first_use(own.values())
+        arguments = self.arguments(args, kwargs)
+        self.compare(leaf, arguments)
+        of_records = {id(t) for t, label in zip(tensors, labels, strict=True) if type(label) is Records}
+        call = partial(self._call_one_bucket, leaf, forward)
+        self._in_leaf = True
+        try:
+            out = run_by_bucket(
+                leaf, call, own, self.segments, self._add, of_records=of_records, args=args, kwargs=kwargs
             )
+        except TypeError as error:
+            raise Coupled(f"parameter {names}: {error}") from error
+        finally:
+            self._in_leaf = False
+        self.add_step(Step(leaf, arguments, (tuple(out.shape),)))
+        self.put_label(out, place, len(self.trace) - 1)
+        return out
+
+    def _call_one_bucket(
+        self, leaf: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Run a layer on one bucket, so that it keeps nothing for the next one."""
+        provenance = Provenance(self.public, buffers=frozenset(), storages=frozenset(), token=object())
+        for t in operands(args, kwargs):
+            provenance.take_in(t)
+        with provenance:
+            return forward(*args, **kwargs)
 
     def _check_first_use(self, trained: Iterable[Tensor]) -> None:
         if not self._ghost:
             return
         for p in trained:
             if id(p) in self._used:
-                raise RuntimeError(_used_twice(self._names[id(p)]))
+                raise Coupled(_used_twice(self._names[id(p)]))
             self._used.add(id(p))
 
-    def _take(self, layer: Layer, x: Tensor, g: Tensor) -> None:
+    def _take(self, layer: Layer, of_input: Label, of_output: Label, x: Tensor, g: Tensor) -> None:
+        x, segments = self._records_first(x, of_input)
+        g, _ = self._records_first(g, of_output)
         if layer.weight is not None and id(layer.weight) in self._names:
-            implicit = layer.implicit(x, g, self.segments) if self._ghost else None
-            self._add(layer.weight, implicit or layer.weight_rows(x, g, self.segments))
+            implicit = layer.implicit(x, g, segments) if self._ghost else None
+            self._add(layer.weight, implicit or layer.weight_rows(x, g, segments))
         if layer.bias is not None and id(layer.bias) in self._names:
-            self._add(layer.bias, layer.bias_rows(g, self.segments))
+            self._add(layer.bias, layer.bias_rows(g, segments))
+
+    def _records_first(self, t: Tensor, label: Label) -> tuple[Tensor, Segments]:
+        """A tensor whose first dimension holds the records, each as so many rows, and the buckets of these rows."""
+        assert isinstance(label, Records)
+        rows = label.before * label.within
+        if label.dim:
+            t = t.movedim(label.dim, 0)
+        if label.before > 1:
+            parts = t.reshape(label.before, self.records, label.within, *t.shape[1:])
+            t = parts.transpose(0, 1).reshape(t.shape)
+        found = self._by_rows.get(rows)
+        if found is None:
+            found = self._by_rows[rows] = Segments([size * rows for size in self.segments.sizes])
+        return t, found
 
     def _add(self, p: Tensor, gradient: Tensor | Implicit) -> None:
+        if not self._taking:
+            raise RuntimeError(
+                f"several buckets share this physical batch, and backward() reached parameter "
+                f"{self._names[id(p)]!r} from "
+                "something else than the loss of the criterion that make_private returned; nothing was released. "
+                "Put the "
+                "whole loss into the criterion, or use grad_sample_mode='stream'"
+            )
         if self._ghost and (p in self.rows or p in self._implicit):  # a second backward pass
             raise RuntimeError(_used_twice(self._names[id(p)]))
         if not isinstance(gradient, Tensor):

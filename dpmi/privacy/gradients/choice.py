@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -13,6 +14,11 @@ from dpmi.privacy.plan import Plan
 
 Strategy = Literal["stream", "hooks", "ghost"]
 GradSampleMode = Literal["auto", "stream", "hooks", "ghost"]
+
+LOG = logging.getLogger("dpmi")
+
+ONE_AT_A_TIME = "one bucket goes through the model at a time, because %s"
+"""Logged once per run, with the reason."""
 
 ROWS_BYTES = 2**25
 """Most memory for the rows of one physical batch: 32 MiB."""
@@ -52,8 +58,10 @@ def choose(
     *,
     row_elements: int,
     max_physical_batch_size: int,
+    criterion: bool,
+    own_collate: bool,
 ) -> Choice:
-    """Choose by bucket sizes, parameters and memory; by the work that a record makes, the rehearsal decides.
+    """Choose by bucket sizes, parameters and memory; by the work that a record makes, the dry runs decide.
 
     Args:
         mode: "auto", or the strategy.
@@ -61,32 +69,58 @@ def choose(
         plan: of the run.
         row_elements: parameters that train.
         max_physical_batch_size: most records in one physical batch.
+        criterion: whether the user gave one, which several buckets at a time take.
+        own_collate: whether the data loader has a collate function of the user's own.
 
     Raises:
-        ValueError: unknown mode, or one that the module cannot be used with.
+        ValueError: unknown mode, or one that the module cannot be used with, or the criterion.
     """
     if mode not in get_args(GradSampleMode):
         raise ValueError(
             f"grad_sample_mode is {mode!r}; it must be one of {', '.join(get_args(GradSampleMode))}"
         )
+    if mode in ("hooks", "ghost") and not criterion:
+        raise ValueError(
+            f"grad_sample_mode is {mode!r}, which takes several buckets at a time, and needs to compute the loss of "
+            f"each by "
+            "itself; pass criterion=..., and use the criterion that make_private then returns, or use 'stream'"
+        )
+    if mode == "stream" and criterion:
+        raise ValueError(
+            "criterion is given, and grad_sample_mode='stream' takes one bucket at a time, with any loss; leave the "
+            "criterion "
+            "out, or use 'auto'"
+        )
     compiled = any(hasattr(m, "_orig_mod") for m in module.modules())
     if compiled and mode in ("hooks", "ghost"):
         raise ValueError(
             f"grad_sample_mode is {mode!r}, but module is compiled, and what happens inside cannot be captured; use "
-            "'stream' or 'auto', or compile nothing"
+            "'stream' or 'auto', or do not compile the module"
         )
     rows = max(1, ROWS_BYTES // (4 * row_elements))
-    size = float(np.median(plan.records_of))
-    together = min(max_physical_batch_size / size, plan.expected_buckets)
-    stream = Choice("stream", 1, insist=False)
     if mode == "hooks":
         return Choice("hooks", rows, insist=True)
     if mode == "ghost":
         return Choice("ghost", max_physical_batch_size, insist=True)
-    if mode == "stream" or together < 2 or compiled:
-        return stream
+    size = float(np.median(plan.records_of))
+    alone = (
+        "grad_sample_mode is 'stream'"
+        if mode == "stream"
+        else "no criterion was given"
+        if not criterion
+        else "what happens inside a compiled module cannot be followed"
+        if compiled
+        else "the data loader's collate_fn may give buckets different shapes ('hooks' and 'ghost' rely on one)"
+        if own_collate
+        else "two buckets do not fit into a physical batch"
+        if min(max_physical_batch_size / size, plan.expected_buckets) < 2
+        else f"{size:g} records of a bucket keep the machine busy"
+        if row_elements > SMALL_ROW and size >= BUSY
+        else None
+    )
+    if alone is not None:
+        LOG.info(ONE_AT_A_TIME, alone)
+        return Choice("stream", 1, insist=False)
     if row_elements <= SMALL_ROW:
         return Choice("hooks", rows, insist=False)
-    if size >= BUSY:
-        return stream
     return Choice("ghost", max_physical_batch_size, insist=False, most_work=BUSY * row_elements / size)

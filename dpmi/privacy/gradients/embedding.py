@@ -69,7 +69,6 @@ class EmbeddingBag(_Table):
         weight: the table.
         padding: the token that is left out, or None.
         unsupported: an option whose gradients cannot be split by bucket, or None.
-        starts: where each record's tokens start in a one-dimensional input; None for inputs (records, tokens).
         mean: a mean instead of a sum.
         factors: one for every token, or None.
     """
@@ -80,26 +79,16 @@ class EmbeddingBag(_Table):
         padding: int | None,
         unsupported: str | None,
         *,
-        starts: Tensor | None,
         mean: bool,
         factors: Tensor | None,
     ) -> None:
         super().__init__(weight, padding, unsupported)
-        self._starts = starts
         self._mean = mean
         self._factors = factors
 
-    def records(self, x: Tensor) -> int:
-        """See :class:`Layer`."""
-        return super().records(x) if self._starts is None else len(self._starts)
-
     def _lookups(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         token = x.flatten()
-        if self._starts is None:
-            record = _repeated(len(x), x.shape[1], x.device)
-        else:
-            ends = torch.cat([self._starts[1:], self._starts.new_tensor([len(x)])])
-            record = torch.repeat_interleave(ends - self._starts)
+        record = _repeated(len(x), x.shape[1], x.device)
         values = g[record]
         if self._factors is not None:
             values = values * self._factors.flatten()[:, None]
@@ -156,15 +145,16 @@ def _embedding_bag(  # noqa: PLR0917 (the function's own signature)
     padding_idx: int | None = None,
 ) -> tuple[Tensor, Layer]:
     unsupported = _coupling(max_norm, scale_grad_by_freq)
-    if mode == "max":
+    if offsets is not None:
         unsupported = (
-            'mode="max" is not known here; use grad_sample_mode="stream", which works with any module'
+            "offsets say where records begin, so that the input holds them in no dimension of its own"
         )
+    if mode == "max":
+        unsupported = 'mode="max" is not known here'
     layer = EmbeddingBag(
         weight,
         padding_idx,
         unsupported,
-        starts=offsets[:-1] if offsets is not None and include_last_offset else offsets,
         mean=mode == "mean",
         factors=None if per_sample_weights is None else per_sample_weights.detach(),
     )

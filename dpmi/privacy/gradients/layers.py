@@ -45,10 +45,6 @@ class Layer(ABC):
         self.weight = weight
         self.bias = bias
 
-    def records(self, x: Tensor) -> int:
-        """Number of records that an input holds."""
-        return len(x) if x.dim() else 0
-
     @abstractmethod
     def weight_rows(self, x: Tensor, g: Tensor, segments: Segments) -> Tensor:
         """The weight's gradient, one row per bucket, float32 or better.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._pytree import tree_map
 
 from .layers import at_least_float32
 from .segments import Segments
@@ -66,6 +67,7 @@ def run_by_bucket(
     segments: Segments,
     take: Callable[[Tensor, Tensor], None],
     *,
+    of_records: Collection[int],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> Tensor:
@@ -75,9 +77,10 @@ def run_by_bucket(
         leaf: the module.
         forward: its forward method.
         parameters: those of its own parameters that are trained.
-        segments: the buckets. Every tensor among the arguments with as many entries as there are records, in the
-            dimension where the module has them, is split by bucket.
+        segments: the buckets.
         take: gets each parameter and its rows (k, *shape), in the backward pass.
+        of_records: ids of the tensors among the arguments that hold records, in the dimension where the module has
+            them: they are split by bucket.
         args: of the call.
         kwargs: of the call.
 
@@ -95,13 +98,10 @@ def run_by_bucket(
         start = segments.bounds[i]
 
         def part(a: Any, start: int = start, size: int = size) -> Any:
-            holds_records = isinstance(a, Tensor) and a.dim() > dim and a.shape[dim] == segments.records
-            return a.narrow(dim, start, size) if holds_records else a
+            return a.narrow(dim, start, size) if id(a) in of_records else a
 
         own = {f"leaf.{name}": copy[i] for name, copy in copies.items()}
-        out = functional_call(
-            call, own, tuple(part(a) for a in args), {k: part(a) for k, a in kwargs.items()}
-        )
+        out = functional_call(call, own, tree_map(part, args), tree_map(part, dict(kwargs)))
         if not isinstance(out, Tensor) or out.dim() <= dim or out.shape[dim] != size:
             raise TypeError(
                 f"{type(leaf).__name__} returns something else than a tensor with one entry per record"

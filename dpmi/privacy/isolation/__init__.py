@@ -1,1 +1,1 @@
-"""Several buckets in one forward pass, soundly: labels say where the records are, and follow them through every call."""
+"""Several buckets in one forward pass, soundly: labels say where the records are and follow them through every call."""

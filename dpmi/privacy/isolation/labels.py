@@ -33,12 +33,16 @@ class Public:
         following: dimensions whose size follows the number of records, as two dry runs of different sizes showed.
         everywhere: whether it is constant along every dimension, whatever its shape becomes.
         empty: memory that was allocated and not filled yet.
+        same: whether the values along the constant dimensions are equal, and not merely draws from one distribution:
+            the greatest of N draws depends on N, the greatest of N equal values does not. Draws that are constant
+            everywhere are independent of each other.
     """
 
     constant: frozenset[int] = frozenset()
     following: frozenset[int] = frozenset()
     everywhere: bool = False
     empty: bool = False
+    same: bool = False
 
     def is_constant(self, dim: int) -> bool:
         """Whether the values along a dimension, counted from 0, are interchangeable."""
@@ -49,3 +53,4 @@ Label = Records | Public
 
 PUBLIC = Public()
 CONSTANT = Public(everywhere=True)
+SAME = Public(everywhere=True, same=True)

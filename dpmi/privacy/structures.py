@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree
 
-from ..gradients.segments import Segments
+from .gradients.segments import Segments
 
 RowsPerRecord = Callable[[Tensor], "int | None"]
 """How many consecutive rows of dimension 0 a record has in this tensor; None if the tensor holds no records."""
@@ -251,3 +251,46 @@ def _slots(cls: type) -> list[str]:
             private = name.startswith("__") and not name.endswith("__")
             found.append(f"_{base.__name__.lstrip('_')}{name}" if private else name)
     return [name for name in found if name not in {"__dict__", "__weakref__"}]
+
+
+def map_tensors(function: Callable[[Tensor], Any], value: Any, *, whole: bool = False) -> Any:
+    """The same structure with ``function`` applied to every tensor in it.
+
+    Args:
+        function: of a tensor.
+        value: a tensor, or nested lists, tuples, dicts, dataclasses and the like; anything else stays as it is.
+        whole: refuse what cannot be looked into, and may hide tensors.
+
+    Raises:
+        TypeError: names the type, if ``whole``.
+    """
+    kind = type(value)
+    if isinstance(value, Tensor):
+        return function(value)
+    if kind is tuple or kind is list:
+        return kind([map_tensors(function, v, whole=whole) for v in value])
+    if kind is dict:
+        return {k: map_tensors(function, v, whole=whole) for k, v in value.items()}
+    if isinstance(value, _CONSTANT) or kind is slice:
+        return value
+    try:
+        _, children, rebuild = _open(value, "an output")
+    except TypeError as error:
+        if whole:
+            raise TypeError(
+                f"a {kind.__name__} cannot be split by record; return tensors, or a tuple, dict or dataclass of them"
+            ) from error
+        return value
+    return rebuild([map_tensors(function, child, whole=whole) for child in children])
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """Every tensor in a structure, in order; one that is there twice, twice."""
+    found: list[Tensor] = []
+
+    def keep(t: Tensor) -> Tensor:
+        found.append(t)
+        return t
+
+    map_tensors(keep, value)
+    return found

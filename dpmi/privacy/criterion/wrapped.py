@@ -1,0 +1,271 @@
+"""The criterion that ``make_private`` returns: the loss of a bucket sees that bucket only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..dry_run import DryRun
+from ..grad_sample import BucketGradSampleModule
+from ..isolation.arguments import plain
+from ..isolation.labels import Coupled, Records
+from ..isolation.provenance import CarriedOver, Provenance
+from ..isolation.public import PublicTensors
+from ..isolation.shared import BucketTensor, Shared, ordinary
+from ..isolation.watch import Watch
+from ..structures import map_tensors, tensors_in
+from .bucket_losses import losses_by_bucket, reduced
+from .reduction import dry_reduction
+
+_ADVICE = "nothing of this step was released. Use grad_sample_mode='stream', without a criterion"
+
+
+class BucketCriterion(nn.Module):
+    """Computes the user's criterion once per bucket, on that bucket's outputs and targets, inside the private loop.
+
+    What it returns looks like the criterion's value for the whole batch. Its backward() sends each bucket's own loss a
+    fixed factor, the one of the dry runs, whatever the loop does with the value: ``loss ** 2`` must not let the loss of
+    one bucket move the gradient of another. Outside of the private loop it is the user's criterion.
+
+    Args:
+        criterion: of outputs and targets; returns a scalar, or one value per record.
+        module: the private module.
+    """
+
+    def __init__(self, criterion: Callable[..., Any], module: BucketGradSampleModule) -> None:
+        super().__init__()
+        self.criterion = criterion
+        self._private = (module,)  # in a tuple, or it would be a submodule of this one
+        self._public = PublicTensors(criterion)
+        self._watch = Watch(criterion)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The criterion's value.
+
+        Raises:
+            RuntimeError: the arguments are not outputs of the private module and targets of the private loader, or what
+                follows from them record by record; or the criterion keeps something of one bucket.
+            TypeError, ValueError: it returns neither a scalar nor one value per record.
+        """
+        module = self._private[0]
+        shared = module.shared
+        given = tensors_in((args, kwargs))
+        if not torch.is_grad_enabled() or module.batch is None:
+            return self.criterion(*map_tensors(ordinary, args), **map_tensors(ordinary, kwargs))
+        if shared is None or shared.is_over:
+            return self._of_one_bucket(module, args, kwargs)
+        if not any(isinstance(t, BucketTensor) for t in given):
+            if not shared.rehearsing:
+                raise RuntimeError(
+                    "several buckets share this physical batch, and the criterion was given nothing that the "
+                    "private module "
+                    f"returned, or that follows from it record by record; {_ADVICE}"
+                )
+            assert module.dry is not None
+            module.dry.note(
+                "the criterion is given nothing that follows record by record from what the module returns"
+            )
+            return self._of_one_bucket(module, args, kwargs)
+        if shared.rehearsing:
+            assert module.dry is not None
+            return self._rehearsed(module, shared, module.dry, args, kwargs)
+        try:
+            return self._by_bucket(module, shared, args, kwargs)
+        except (Coupled, CarriedOver) as error:
+            raise RuntimeError(module.refuse(str(error))) from error
+
+    def _of_one_bucket(self, module: BucketGradSampleModule, args: Any, kwargs: Any) -> Tensor:
+        assert module.batch is not None
+        args, kwargs = map_tensors(ordinary, (args, kwargs))
+        value = self._run(module.token, *args, **kwargs)
+        value = reduced(value, module.batch.records, module.loss_reduction)
+        if module.agreement is None or not value.requires_grad:
+            return value
+        # In a run whose other batches are shared, the factor is the same here.
+        return _apply(_Total, _anchor(value), value.detach(), partial(_send, value, self._factor(module)))
+
+    def _by_bucket(self, module: BucketGradSampleModule, shared: Shared, args: Any, kwargs: Any) -> Tensor:
+        agreement = module.agreement
+        assert agreement is not None
+        paths = _paths(shared, args, kwargs)
+        at = module.criterion_calls
+        if shared.numbers_left and at < len(agreement.calls) and agreement.calls[at].paths != paths:
+            raise Coupled(
+                "the loop has read numbers off the batch before it computed what it gives the criterion, which may "
+                "depend "
+                "on them; read them after backward()"
+            )
+        factor = self._factor(module)
+        losses, weights = self._losses(module, shared, args, kwargs)
+        total = (losses.detach() * weights).sum()
+        return _apply(_Total, _anchor(total), total, partial(module.send_back, losses, weights * factor))
+
+    def _factor(self, module: BucketGradSampleModule) -> float:
+        at, module.criterion_calls = module.criterion_calls, module.criterion_calls + 1
+        assert module.agreement is not None
+        calls = module.agreement.calls
+        if at >= len(calls):
+            raise RuntimeError(
+                module.refuse(
+                    f"the criterion is called {at + 1} times for one batch, and in the dry run {len(calls)} times"
+                )
+            )
+        return calls[at].factor
+
+    def _losses(
+        self, module: BucketGradSampleModule, shared: Shared, args: Any, kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """The losses of the buckets (k,), and the weight of each in the value for the whole batch (k,)."""
+        real_args, real_kwargs = map_tensors(shared.real, (args, kwargs))
+        assert module.capture is not None
+        segments = module.capture.segments
+        losses = losses_by_bucket(
+            self.criterion,
+            real_args,
+            real_kwargs,
+            segments=segments,
+            reduction=module.loss_reduction,
+            rows_per_record=partial(_rows_per_record, shared),
+            run=self._run_apart,
+        )
+        sizes = torch.tensor(segments.sizes, dtype=losses.dtype, device=losses.device)
+        return losses, sizes / segments.records if module.loss_reduction == "mean" else torch.ones_like(sizes)
+
+    def _run_apart(self, *args: Any, **kwargs: Any) -> Any:
+        """The criterion on one bucket, so that it keeps nothing for the next one."""
+        return self._run(object(), *args, **kwargs)
+
+    def _run(self, token: object, *args: Any, **kwargs: Any) -> Any:
+        provenance = Provenance(
+            self._public, buffers=frozenset(), storages=self._watch.storages(), token=token
+        )
+        for t in tensors_in((args, kwargs)):
+            provenance.take_in(t)
+        tensors, attributes = self._watch.tensors(), self._watch.attributes()
+        with provenance:
+            value = self.criterion(*args, **kwargs)
+        self._watch.check_tensors(tensors)
+        self._watch.check_attributes(attributes)
+        return value
+
+    def _rehearsed(
+        self, module: BucketGradSampleModule, shared: Shared, dry: DryRun, args: Any, kwargs: Any
+    ) -> Tensor:
+        assert module.batch is not None
+        plain_args, plain_kwargs = map_tensors(ordinary, (args, kwargs))
+        value = self._run(module.token, *plain_args, **plain_kwargs)
+        value = reduced(value, module.batch.records, module.loss_reduction)
+        if dry.problem is not None:
+            return value
+        self._check_reduction(module, plain_args, plain_kwargs)
+        try:
+            self._try_by_bucket(module, shared, args, kwargs)
+            gradient = list(torch.autograd.grad(value, module.trained, retain_graph=True, allow_unused=True))
+            at = dry.add_call(_paths(shared, args, kwargs), gradient)
+        except Exception as error:  # whatever does not work for several buckets is left to one at a time
+            dry.note(str(error))
+            return value
+        return _apply(_Probe, value - value.detach() + dry.shown, dry, at)
+
+    def _try_by_bucket(self, module: BucketGradSampleModule, shared: Shared, args: Any, kwargs: Any) -> None:
+        """Compute the losses of the buckets and their gradients, as for a batch of which something is released."""
+        before = [p.grad for p in module.trained]
+        try:
+            for p in module.trained:
+                p.grad = None
+            losses, weights = self._losses(module, shared, args, kwargs)
+            module.send_back(losses, weights, keep=True)
+            module.check_no_ordinary_gradient()
+        finally:
+            for p, grad in zip(module.trained, before, strict=True):
+                p.grad = grad
+
+    def _check_reduction(self, module: BucketGradSampleModule, args: Any, kwargs: Any) -> None:
+        assert module.batch is not None
+        records = module.batch.records
+
+        def rows(t: Tensor) -> int | None:
+            return len(t) // records if t.dim() and len(t) and len(t) % records == 0 else None
+
+        try:
+            with torch.random.fork_rng(devices=[]):
+                found = dry_reduction(self.criterion, args, kwargs, records=records, rows_per_record=rows)
+        except Exception:  # it is only looked at, and may be anything
+            return
+        if found in ("mean", "sum") and found != module.loss_reduction:
+            raise ValueError(
+                f"loss_reduction is {module.loss_reduction!r}, but the criterion takes the {found} over the records "
+                f"of a "
+                f"batch; pass loss_reduction={found!r}"
+            )
+
+
+class _Total(torch.autograd.Function):
+    """A value whose backward pass is that of the buckets' losses, whatever gradient arrives."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, value: Tensor, send: Callable[[], None]) -> Tensor:
+        ctx.send = send
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[None, None, None]:
+        ctx.send()
+        return None, None, None
+
+
+class _Probe(torch.autograd.Function):
+    """The identity; tells the dry run which gradient arrives."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, dry: DryRun, call: int) -> Tensor:
+        ctx.dry, ctx.call = dry, call
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        ctx.dry.arrive(ctx.call, float(g.detach()))
+        return g, None, None
+
+
+def _apply(function: type[torch.autograd.Function], *args: Any) -> Tensor:
+    result: Tensor = function.apply(*args)
+    return result
+
+
+def _send(value: Tensor, factor: float) -> None:
+    torch.autograd.backward(value, torch.full_like(value, factor))
+
+
+def _anchor(value: Tensor) -> Tensor:
+    return torch.zeros((), dtype=value.dtype, device=value.device, requires_grad=True)
+
+
+def _rows_per_record(shared: Shared, t: Tensor) -> int | None:
+    label = shared.following.label(t)
+    if not isinstance(label, Records):
+        return None
+    if label.dim or label.before > 1:
+        raise Coupled(
+            f"the criterion is given a tensor of shape {tuple(t.shape)} that holds the records in dimension "
+            f"{label.dim}, not "
+            "one after another in the first; transpose it inside the criterion"
+        )
+    return label.within
+
+
+def _paths(shared: Shared, args: Any, kwargs: Any) -> Any:
+    """How the arguments were computed, and all that is no tensor among them."""
+    tensors = tuple(shared.path(t) for t in tensors_in((args, kwargs)))
+
+    def other(value: Any) -> Any:
+        try:
+            return plain(value, lambda _: None)
+        except Coupled:
+            return type(value)
+
+    return tensors, tuple(other(a) for a in args), tuple((k, other(v)) for k, v in kwargs.items())

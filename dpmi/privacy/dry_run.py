@@ -1,0 +1,198 @@
+"""What two dry runs of the user's loop show, once and for all, before anything is released."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .isolation.labels import Coupled
+from .isolation.program import RECORDS, Program, Step
+from .isolation.shared import Constants
+
+_LOG = logging.getLogger("dpmi")
+
+TOLERANCE = 1e-3
+"""Relative difference of two gradients that are the same but for rounding in float32."""
+
+SHOWN = (1.0, 2.0)
+"""The losses that the loop sees in the dry runs. They are fixed, so that what it makes of them depends on no record."""
+
+
+@dataclass
+class CriterionCall:
+    """One use of the criterion for a physical batch.
+
+    Args:
+        paths: how its arguments were computed.
+        factor: what the loop multiplies its loss with before backward(); every bucket's loss gets it.
+    """
+
+    paths: Any
+    factor: float = 0.0
+
+
+@dataclass
+class Agreement:
+    """What every physical batch of several buckets has in common.
+
+    Args:
+        programs: of the forward passes of one batch, in order.
+        inputs: for each pass, how its inputs were computed.
+        calls: of the criterion, in order.
+    """
+
+    programs: list[Program] = field(default_factory=list)
+    inputs: list[Any] = field(default_factory=list)
+    calls: list[CriterionCall] = field(default_factory=list)
+
+
+class DryRun:
+    """Runs the user's loop on two and on three copies of one record, of which nothing is released.
+
+    The loop sees an ordinary forward pass and its own criterion, so that whatever it does works. Beside it, the same is
+    done to tensors whose records are followed. The first thing that keeps buckets from sharing a batch is the
+    :attr:`problem`. Nothing is read off the values, only off the calls: the records decide nothing.
+    """
+
+    def __init__(self) -> None:
+        self.problem: str | None = None
+        """Why buckets cannot share a physical batch; None if nothing was found."""
+        self.work = 0.0
+        """Multiply-adds per record of the forward passes of a batch."""
+        self.agreement = Agreement()
+        self.constants = Constants()
+        self.round = 0
+        self._traces: list[list[Step]] = []
+        self._arrived: dict[int, float] = {}
+        self._gradients: list[Sequence[Tensor | None]] = []
+        self._passes = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether both dry runs were made."""
+        return self.round == len(RECORDS)
+
+    @property
+    def shown(self) -> float:
+        """The loss that the loop sees in this one."""
+        return SHOWN[self.round]
+
+    def note(self, problem: str) -> None:
+        """Keep the first thing that is wrong."""
+        self.problem = self.problem or problem
+
+    def begin(self) -> None:
+        """Begin the next of the two, or the same again after it was left."""
+        self._passes = 0
+        self._arrived = {}
+        self._gradients = []
+        if self.round == 0:
+            self._traces = []
+            self.agreement = Agreement()
+
+    def add_pass(self, trace: list[Step], inputs: Any) -> Program | None:
+        """Take in the calls of a forward pass; in the second run, return the program of both.
+
+        Raises:
+            Coupled: they are not the same calls.
+        """
+        at, self._passes = self._passes, self._passes + 1
+        if self.round == 0:
+            self._traces.append(trace)
+            self.agreement.inputs.append(inputs)
+            return None
+        if at >= len(self._traces):
+            raise Coupled("the module is called more often for more records")
+        program = Program.of(self._traces[at], trace)
+        self.agreement.programs.append(program)
+        if self.agreement.inputs[at] != inputs:
+            raise Coupled("the loop gives the module inputs that are computed otherwise for more records")
+        return program
+
+    def add_call(self, paths: Any, gradient: Sequence[Tensor | None]) -> int:
+        """Take in a use of the criterion, and the gradient of its loss; returns its number in this run."""
+        at = len(self._gradients)
+        self._gradients.append(gradient)
+        if self.round == 0:
+            self.agreement.calls.append(CriterionCall(paths))
+        elif at >= len(self.agreement.calls) or self.agreement.calls[at].paths != paths:
+            self.note("the loop gives the criterion something that is computed otherwise for more records")
+        return at
+
+    def arrive(self, call: int, factor: float) -> None:
+        """Take in the gradient that backward() sends to the loss of a call."""
+        self._arrived[call] = self._arrived.get(call, 0.0) + factor
+
+    def end(self, gradients: list[Tensor | None], *, numbers_left: bool) -> None:
+        """End this run: see that the gradients are those of the criterion, times a factor of the loop's.
+
+        Args:
+            gradients: what backward() left for every trained parameter.
+            numbers_left: whether the loop read numbers off the batch before.
+        """
+        if self.problem is None:
+            self._end(gradients, numbers_left)
+        self.round += 1
+
+    def _end(self, gradients: list[Tensor | None], numbers_left: bool) -> None:
+        calls = self.agreement.calls
+        if len(self._gradients) != len(calls) or self._passes != len(self._traces):
+            self.note("the loop calls module or criterion more often for more records")
+        if not self._arrived:
+            self.note("backward() was not called on the loss of the criterion that make_private returned")
+        scale = self._common_scale(gradients)
+        if self.problem is not None or scale is None:
+            return
+        for at, call in enumerate(calls):
+            factor = scale * self._arrived.get(at, 0.0)
+            if self.round == 0:
+                call.factor = factor
+            elif factor != call.factor:
+                _LOG.warning(
+                    "what the loop makes of the criterion's loss is not a multiple of it; the loss of every bucket "
+                    "gets the "
+                    "factor %g. Put it into the criterion",
+                    call.factor,
+                )
+            if numbers_left and factor not in (0.0, 1.0):
+                self.note(
+                    f"the loop reads numbers off the batch and multiplies the loss by {factor:g}, which may depend "
+                    f"on them; "
+                    "read them after backward()"
+                )
+
+    def _common_scale(self, gradients: list[Tensor | None]) -> float | None:
+        """What the loop did to all gradients after backward(): 1, or a power of 2 (a gradient scaler's)."""
+        expected: list[Tensor | None] = [None] * len(gradients)
+        for at, gradient in enumerate(self._gradients):
+            for i, g in enumerate(gradient):
+                if g is not None and at in self._arrived:
+                    term = g.double() * self._arrived[at]
+                    before = expected[i]
+                    expected[i] = term if before is None else before + term
+        pairs: list[tuple[Tensor, Tensor]] = []
+        for g, e in zip(gradients, expected, strict=True):
+            some = g if g is not None else e
+            if some is not None:
+                zero = torch.zeros_like(some, dtype=torch.float64)
+                pairs.append((zero if g is None else g.double(), zero if e is None else e))
+        length = sum(float(e.square().sum()) for _, e in pairs)
+        if length == 0.0 and not any(bool(g.any()) for g, _ in pairs):
+            return 1.0
+        ratio = sum(float((g * e).sum()) for g, e in pairs) / length if length else math.inf
+        scale = 2.0 ** round(math.log2(ratio)) if 0.0 < ratio < math.inf else math.inf
+        apart = sum(float((g - scale * e).square().sum()) for g, e in pairs) if scale < math.inf else math.inf
+        if not apart <= (TOLERANCE * scale) ** 2 * length:
+            self.note(
+                "the gradient is not that of the criterion alone: the loss has other terms, or gradients are "
+                "changed between "
+                "backward() and step()"
+            )
+            return None
+        return scale

@@ -1,0 +1,192 @@
+"""What the rules have in common: reading a call's arguments, aligning its operands, renumbering dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from torch import Tensor
+
+from .labels import PUBLIC, Coupled, Label, Public, Records
+from .rules import RULES, Call, Rule
+
+_R = TypeVar("_R", bound=Rule)
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The words of a text: names, in long lists."""
+    return tuple(text.split())
+
+
+def rule_of(*functions: Callable[..., Any]) -> Callable[[_R], _R]:
+    """Register a rule for these functions only: others of their name take their arguments in another order."""
+
+    def register(function: _R) -> _R:
+        RULES.update(dict.fromkeys(functions, function))
+        return function
+
+    return register
+
+
+def refuse(call: Call, why: str) -> NoReturn:
+    """Raise :class:`Coupled`, with the function's name."""
+    raise Coupled(f"{call.name}: {why}")
+
+
+def keywords(call: Call, allowed: Collection[str]) -> None:
+    """Refuse a call with a keyword argument that its rule does not know, or without a positional operand."""
+    for name, value in call.kwargs.items():
+        if value is not None and name not in allowed:
+            refuse(call, f"the argument {name}={type(value).__name__} is not known to keep records apart")
+    if not call.args:
+        refuse(call, "pass its operands by position")
+
+
+def argument(call: Call, position: int, *names: str, default: Any = None) -> Any:
+    """An argument that is passed by position, or by one of these names."""
+    if len(call.args) > position:
+        return call.args[position]
+    for name in names:
+        if name in call.kwargs:
+            return call.kwargs[name]
+    return default
+
+
+def variadic(call: Call, *names: str) -> Any:
+    """What follows the first operand: ``f(x, 1, 2)``, ``f(x, (1, 2))`` or by name."""
+    rest = call.args[1:]
+    if not rest:
+        return argument(call, 1, *names)
+    return rest[0] if len(rest) == 1 and not isinstance(rest[0], int) else rest
+
+
+def dimension(call: Call, value: Any, ndim: int) -> int:
+    """One dimension, counted from 0."""
+    if type(value) is not int:
+        refuse(call, f"the dimension is {value!r}, not a number")
+    return value + ndim if value < 0 else value
+
+
+def dimensions(call: Call, value: Any, ndim: int) -> tuple[int, ...]:
+    """One or several dimensions, counted from 0."""
+    if type(value) is int:
+        return (value + ndim if value < 0 else value,)
+    if not isinstance(value, (tuple, list)) or not value:
+        refuse(call, f"the dimensions are {value!r}: over all entries, so over all records")
+    return tuple(dimension(call, each, ndim) for each in value)
+
+
+def public(call: Call, start: int, end: int | None = None) -> None:
+    """Refuse operands from this one on that hold records, or that are as long as the batch."""
+    for label in call.labels[start:end]:
+        if label is PUBLIC:
+            continue
+        if isinstance(label, Records):
+            refuse(call, "an operand that all records share (a weight, a table, an index) depends on records")
+        if label.following:
+            refuse(call, "an operand that all records share is as long as the number of records")
+
+
+def meet(call: Call, tensor: Tensor, label: Public, dim: int, size: int) -> None:
+    """Refuse a public operand whose values differ along the records' dimension, of this size.
+
+    Args:
+        call: the call.
+        tensor: the public operand.
+        label: its label.
+        dim: its dimension that meets the records; negative if it has none.
+        size: size of the records' dimension.
+
+    Raises:
+        Coupled: also if another of its dimensions is as long as the batch: a sum over it would depend on N.
+    """
+    if label.following and not label.following <= {dim}:
+        refuse(
+            call, "a public operand is as long as the number of records in another dimension than the records"
+        )
+    if dim < 0:
+        return
+    length = tensor.shape[dim]
+    if length == 1 and dim not in label.following:
+        return
+    if length == size and (label.is_constant(dim) or tensor.stride(dim) == 0):
+        return
+    refuse(call, f"public values of shape {tuple(tensor.shape)} differ from record to record")
+
+
+def align(call: Call, tensors: Sequence[Tensor], labels: Sequence[Label], ndim: int) -> Records | None:
+    """The label that all operands have once they are broadcast to ``ndim`` dimensions, or none if all are public."""
+    got: Records | None = None
+    for tensor, label in zip(tensors, labels, strict=True):
+        if isinstance(label, Records):
+            off = ndim - tensor.dim()
+            here = label if off == 0 else Records(label.dim + off, label.before, label.within)
+            if got is None:
+                got = here
+            elif got != here:
+                refuse(call, f"records lie differently in its operands: {got} and {here}")
+    if got is None:
+        return None
+    for tensor, label in zip(tensors, labels, strict=True):
+        if isinstance(label, Public):
+            dim = got.dim - ndim + tensor.dim()
+            meet(call, tensor, label, dim, got.before * call.records * got.within)
+    return got
+
+
+def broadcast(tensors: Sequence[Tensor], labels: Iterable[Public], ndim: int) -> Public:
+    """The label of a function of each entry of public operands."""
+    labels = tuple(labels)
+    if all(label is PUBLIC for label in labels):
+        return PUBLIC
+    shape = [
+        max((t.shape[i - ndim + t.dim()] for t in tensors if i >= ndim - t.dim()), default=1)
+        for i in range(ndim)
+    ]
+    constant, same, everywhere = set(range(ndim)), True, True
+    for tensor, label in zip(tensors, labels, strict=True):
+        off = ndim - tensor.dim()
+        spread = {
+            i
+            for i in range(ndim)
+            if i < off or (tensor.shape[i - off] == 1 and i - off not in label.following)
+        }
+        constant &= spread | {i for i in range(off, ndim) if label.is_constant(i - off)}
+        drawn = not label.same and (label.everywhere or bool(label.constant))
+        same = same and not drawn
+        # Draws that are broadcast are no longer independent of each other.
+        everywhere = everywhere and (
+            tensor.dim() == 0 or (label.everywhere and (label.same or not any(shape[i] != 1 for i in spread)))
+        )
+    return Public(everywhere=True, same=same) if everywhere else Public(frozenset(constant), same=same)
+
+
+def apart(call: Call, label: Label, ndim: int, mixed: Collection[int]) -> Label:
+    """The label after a function that mixes the entries along these dimensions, and leaves the others alone."""
+    if isinstance(label, Records):
+        if label.dim in mixed:
+            refuse(call, "it mixes along the dimension of the records")
+        return label
+    assert isinstance(label, Public)
+    if label is PUBLIC:
+        return label
+    if any(dim in mixed for dim in label.following):
+        refuse(call, "public values over a dimension that is as long as the number of records")
+    kept = frozenset(range(ndim)) if label.everywhere else label.constant
+    return Public(kept.difference(mixed), same=label.same)
+
+
+def renumber(label: Label, order: Sequence[int | None]) -> Label:
+    """The label once output dimension i is input dimension ``order[i]``, or a new one of size 1.
+
+    The dimension of the records must be among them.
+    """
+    if isinstance(label, Records):
+        return Records(order.index(label.dim), label.before, label.within)
+    assert isinstance(label, Public)
+    old = [dim for dim in order if dim is not None]
+    if label is PUBLIC or (label.everywhere and (label.same or old == sorted(old))):
+        return label
+    return Public(
+        frozenset(i for i, dim in enumerate(order) if dim is None or label.is_constant(dim)), same=label.same
+    )

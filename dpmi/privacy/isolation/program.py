@@ -1,0 +1,195 @@
+"""The calls that a forward pass makes, which must be the same whatever the number of records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .labels import Coupled
+
+RECORDS = (2, 3)
+"""Records of the two dry runs that a program is made from. They are fixed: a first batch would let other buckets decide
+what the program is."""
+
+
+class Step(NamedTuple):
+    """One call, as it is compared.
+
+    Args:
+        func: what was called; for the end of a pass, None.
+        arguments: its arguments; a tensor among them is the call that made it.
+        shapes: of the tensors that it returned.
+    """
+
+    func: Callable[..., Any] | None
+    arguments: Any
+    shapes: tuple[tuple[int, ...], ...]
+
+
+class _Multiple(NamedTuple):
+    """A number that was this many times the number of records in both dry runs."""
+
+    times: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """The steps of a pass; sizes that follow the number of records are its multiples, all else is fixed.
+
+    Args:
+        steps: with :class:`_Multiple` in place of the numbers that differ.
+        following: for each step, the dimensions of its outputs that follow the number of records.
+    """
+
+    steps: tuple[Step, ...]
+    following: tuple[tuple[frozenset[int], ...], ...]
+
+    @classmethod
+    def of(cls, first: Sequence[Step], second: Sequence[Step]) -> Program:
+        """The program of two dry runs, of two and of three records.
+
+        Raises:
+            Coupled: they differ in more than sizes.
+        """
+        for a, b in zip(first, second, strict=False):
+            if a.func is not b.func:
+                raise Coupled(
+                    f"{_name(b.func)} is called for {RECORDS[1]} records where {_name(a.func)} is called for "
+                    f"{RECORDS[0]}: what is computed depends on the number of records, or on chance"
+                )
+        if len(first) != len(second):
+            raise Coupled(
+                f"{len(first)} calls are made for {RECORDS[0]} records and {len(second)} for {RECORDS[1]}: what is "
+                "computed depends on the number of records, or on chance"
+            )
+        steps, following = [], []
+        for a, b in zip(first, second, strict=True):
+            shapes = tuple(_merge_shapes(p, q, a) for p, q in zip(a.shapes, b.shapes, strict=False))
+            if len(a.shapes) != len(b.shapes):
+                raise Coupled(f"{_name(a.func)} returns more for more records")
+            steps.append(Step(a.func, _merge(a.arguments, b.arguments, a, sizes=_sizes(a)), shapes))
+            following.append(
+                tuple(
+                    frozenset(i for i, size in enumerate(shape) if isinstance(size, _Multiple))
+                    for shape in shapes
+                )
+            )
+        return cls(tuple(steps), tuple(following))
+
+    def expected(self, records: int) -> list[Step]:
+        """The steps of a pass over so many records."""
+        found = self._expected.get(records)
+        if found is None:
+            found = [_instance(step, records) for step in self.steps]
+            self._expected[records] = found
+        return found
+
+    @cached_property
+    def _expected(self) -> dict[int, list[Step]]:
+        return {}
+
+
+_ALL_SIZES = {
+    f for name in ("zeros", "ones", "empty", "rand", "randn") if (f := getattr(torch, name, None)) is not None
+}
+_SIZES_AFTER_TENSOR = {
+    getattr(Tensor, name)
+    for name in (
+        "view",
+        "reshape",
+        "expand",
+        "new_zeros",
+        "new_ones",
+        "new_empty",
+        "unflatten",
+        "__getitem__",
+    )
+} | {torch.reshape, torch.unflatten, torch.broadcast_to, Tensor.broadcast_to}
+_FIRST_IS_SIZE = {torch.full}
+_FIRST_AFTER_TENSOR = {Tensor.new_full}
+_SIZE_NAMES = ("size", "shape")
+
+SIZED = frozenset({*_ALL_SIZES, *_SIZES_AFTER_TENSOR, *_FIRST_IS_SIZE, *_FIRST_AFTER_TENSOR})
+"""Functions among whose arguments are sizes, which may follow the number of records."""
+
+
+def _sizes(step: Step) -> Callable[[int | str], bool]:
+    """Which arguments of a call are sizes, and may follow the number of records; by position or name."""
+    positions: tuple[int, int] = (0, 0)
+    if step.func in _ALL_SIZES:
+        positions = (0, 64)
+    elif step.func in _SIZES_AFTER_TENSOR:
+        positions = (1, 64)
+    elif step.func in _FIRST_IS_SIZE:
+        positions = (0, 1)
+    elif step.func in _FIRST_AFTER_TENSOR:
+        positions = (1, 2)
+    named = positions != (0, 0)
+    return lambda key: (
+        positions[0] <= key < positions[1] if isinstance(key, int) else named and key in _SIZE_NAMES
+    )
+
+
+def _merge(a: Any, b: Any, step: Step, *, sizes: Callable[[int | str], bool]) -> Any:
+    """The arguments of two runs as one: (positional, ((name, value), ...))."""
+    if step.func is None:
+        return _same(a, b, step, follows=False)
+    (args, named), (other, others) = a, b
+    if len(args) != len(other) or [k for k, _ in named] != [k for k, _ in others]:
+        raise Coupled(f"{_name(step.func)} gets other arguments for more records")
+    return (
+        tuple(_same(x, y, step, follows=sizes(i)) for i, (x, y) in enumerate(zip(args, other, strict=True))),
+        tuple((k, _same(x, y, step, follows=sizes(k))) for (k, x), (_, y) in zip(named, others, strict=True)),
+    )
+
+
+def _same(a: Any, b: Any, step: Step, *, follows: bool) -> Any:
+    if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
+        return tuple(_same(x, y, step, follows=follows) for x, y in zip(a, b, strict=True))
+    if a == b:
+        return a
+    if follows and type(a) is int and type(b) is int:
+        return _multiple(a, b, step)
+    raise Coupled(
+        f"{_name(step.func)} gets {_shown(a)} for {RECORDS[0]} records and {_shown(b)} for {RECORDS[1]}: what is "
+        "computed depends on the number of records, or on chance"
+    )
+
+
+def _merge_shapes(a: tuple[int, ...], b: tuple[int, ...], step: Step) -> tuple[Any, ...]:
+    if len(a) != len(b):
+        raise Coupled(f"{_name(step.func)} returns another number of dimensions for more records")
+    return tuple(p if p == q else _multiple(p, q, step) for p, q in zip(a, b, strict=True))
+
+
+def _multiple(a: int, b: int, step: Step) -> _Multiple:
+    times = a // RECORDS[0]
+    if (a, b) != (times * RECORDS[0], times * RECORDS[1]):
+        raise Coupled(
+            f"a size in {_name(step.func)} is {a} for {RECORDS[0]} records and {b} for {RECORDS[1]}, no multiple of "
+            "their number"
+        )
+    return _Multiple(times)
+
+
+def _instance(value: Any, records: int) -> Any:
+    if type(value) is _Multiple:
+        return value.times * records
+    if type(value) is Step:
+        return Step(value.func, _instance(value.arguments, records), _instance(value.shapes, records))
+    if type(value) is tuple:
+        return tuple(_instance(v, records) for v in value)
+    return value
+
+
+def _name(func: Any) -> str:
+    return "the end of the pass" if func is None else str(getattr(func, "__name__", func))
+
+
+def _shown(value: Any) -> str:
+    return str(value[1]) if isinstance(value, tuple) and len(value) == 2 else str(value)

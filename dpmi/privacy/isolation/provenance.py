@@ -1,0 +1,120 @@
+"""One bucket at a time: nothing that one pass computes may reach the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from .arguments import operands, writes_in_place
+from .functions import METADATA
+from .public import PublicTensors
+
+
+class CarriedOver(RuntimeError):
+    """A forward pass keeps what it computed of one bucket, where it would reach the next, or the released model."""
+
+
+class Provenance(TorchFunctionMode):
+    """Within ``with provenance:``, every tensor is public or of this bucket.
+
+    A tensor that was made in the pass of another bucket is refused, unless it depends on no record, and so is a write
+    to a public tensor, or to memory that it shares. Buffers may be written to with what depends on public tensors
+    alone, as spectral normalization does: :attr:`before` then holds what they were.
+
+    A tensor that no pass made, such as a constant from a closure, is taken for public.
+
+    Args:
+        public: the tensors that depend on no record.
+        buffers: which of them are buffers, by id.
+        storages: addresses of the memory of all of them.
+        token: of this bucket; passes over the same records share it.
+    """
+
+    def __init__(
+        self, public: PublicTensors, *, buffers: frozenset[int], storages: frozenset[int], token: object
+    ) -> None:
+        super().__init__()
+        self._public = public
+        self._buffers = buffers
+        self._storages = storages
+        self._token = token
+        self._numbers_left = False
+        self.before: dict[Tensor, Tensor] = {}
+        """Copies of the buffers that were written to, from before the first write."""
+
+    def take_in(self, t: Tensor) -> None:
+        """Label a tensor of this bucket."""
+        if t not in self._public:
+            t._dpmi = (self._token, False)  # type: ignore[attr-defined]
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        classes: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Make a call, if all that it uses is of this bucket or public.
+
+        Raises:
+            CarriedOver: it is not; the call was not made.
+        """
+        kwargs = kwargs or {}
+        if func in METADATA:
+            return func(*args, **kwargs)
+        tensors = operands(args, kwargs)
+        pure = not self._numbers_left
+        for t in tensors:
+            mark = getattr(t, "_dpmi", None)
+            if mark is not None and not mark[1] and t not in self._public:
+                if mark[0] is not self._token:
+                    raise CarriedOver(
+                        f"a tensor of shape {tuple(t.shape)} that was computed from the records of another bucket "
+                        f"is used "
+                        "again. Keep nothing of one forward pass for the next"
+                    )
+                pure = False
+        name = getattr(func, "__name__", "")
+        written = kwargs.get("out")
+        if written is None and tensors and writes_in_place(func, name):
+            written = tensors[0]
+        for t in (written,) if isinstance(written, Tensor) else written or ():
+            self._check_write(t, name, pure=pure)
+        out = func(*args, **kwargs)
+        self._mark(out, tensors, pure)
+        return out
+
+    def _check_write(self, t: Tensor, name: str, *, pure: bool) -> None:
+        if t in self._public:
+            known = self._public.reference(t) or "an attribute"
+            if not (pure and id(t) in self._buffers):
+                raise CarriedOver(
+                    f"{name} in the forward pass writes to {known!r}, which outlives it: "
+                    + (
+                        "what it holds would be released without noise, or reach other buckets"
+                        if not pure
+                        else "only the optimizer may move a parameter"
+                    )
+                )
+            if t not in self.before:
+                self.before[t] = t.detach().clone()
+        elif t.numel() and t.untyped_storage().data_ptr() in self._storages:
+            raise CarriedOver(
+                f"{name} in the forward pass writes into the memory of a parameter, a buffer or an attribute of the "
+                "module, which outlives it"
+            )
+        elif not pure:
+            t._dpmi = (self._token, False)  # type: ignore[attr-defined]
+
+    def _mark(self, out: Any, tensors: list[Tensor], pure: bool) -> None:
+        if isinstance(out, Tensor):
+            if out not in self._public and not any(out is t for t in tensors):
+                out._dpmi = (self._token, pure)  # type: ignore[attr-defined]
+        elif isinstance(out, tuple | list):
+            for t in out:
+                self._mark(t, tensors, pure)
+        elif tensors and not pure:
+            self._numbers_left = True

@@ -1,0 +1,306 @@
+"""Functions that move entries to other places of another shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from math import prod
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from .labels import PUBLIC, Label, Public, Records
+from .operands import (
+    align,
+    apart,
+    argument,
+    broadcast,
+    dimension,
+    dimensions,
+    keywords,
+    refuse,
+    renumber,
+    rule_of,
+    variadic,
+)
+from .rules import After, Call, rule
+
+
+def reshaped(call: Call, label: Records, old: Sequence[int], new: Sequence[int]) -> Records:
+    """Where the records are in another shape of the same entries.
+
+    The entries in order are (what comes before) x N x (what comes after). A dimension of the new shape holds the
+    records if what comes before it divides the first, and its own size is a multiple of N and of the rest.
+    """
+    front = prod(old[: label.dim]) * label.before
+    got: Records | None = None
+    passed = 1
+    if call.records and all(new):
+        for dim, size in enumerate(new):
+            if front % passed:
+                break
+            before = front // passed
+            if size % (before * call.records) == 0 and (got is None or before < got.before):
+                # For a single record several are true: the one with the least before it is what others would show.
+                got = Records(dim, before, size // (before * call.records))
+            passed *= size
+    if got is None:
+        refuse(call, f"from {tuple(old)} to {tuple(new)} records are merged with what is not theirs alone")
+    return got
+
+
+def regrouped(label: Public, old: Sequence[int], new: Sequence[int]) -> Public:
+    """The dimensions of another shape that are constant: those of a group of old ones that all are."""
+    constant: set[int] = set()
+    i = j = 0
+    while i < len(old) or j < len(new):
+        first, start = i, j
+        p = old[i] if i < len(old) else 1
+        q = new[j] if j < len(new) else 1
+        i, j = i + 1, j + 1
+        while p != q:
+            if p < q and i < len(old):
+                p, i = p * old[i], i + 1
+            elif p > q and j < len(new):
+                q, j = q * new[j], j + 1
+            else:
+                return PUBLIC
+        group = [dim for dim in range(first, min(i, len(old))) if old[dim] != 1 or dim in label.following]
+        # Two dimensions of draws are not one: draws along one may be equal along the other.
+        if all(label.is_constant(dim) for dim in group) and (label.same or len(group) < 2):
+            constant.update(range(start, min(j, len(new))))
+    return Public(frozenset(constant), same=label.same)
+
+
+@rule("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as", "ravel")
+def reshape(call: Call) -> Label | After:
+    """Another shape, which shows once it is made."""
+    keywords(call, ("shape", "size", "start_dim", "end_dim", "dim", "sizes", "other"))
+    label, old = call.labels[0], call.tensors[0].shape
+    if label is PUBLIC:
+        return PUBLIC
+    if any(isinstance(value, torch.dtype) for value in call.args):
+        refuse(call, "another type of the same memory")
+    if isinstance(label, Records):
+        held = label
+        return lambda out: reshaped(call, held, old, out.shape)
+    known = label
+    if known.everywhere:
+        return known
+    return lambda out: regrouped(known, old, out.shape)
+
+
+@rule("squeeze", "squeeze_")
+def squeeze(call: Call) -> Label:
+    """Dimensions of size 1 go; that of the records would go with a single record."""
+    keywords(call, ("dim",))
+    shape, label = call.tensors[0].shape, call.labels[0]
+    ndim = len(shape)
+    value = variadic(call, "dim")
+    dims = range(ndim) if value is None else dimensions(call, value, ndim)
+    if isinstance(label, Records) and label.dim in dims and (value is not None or shape[label.dim] == 1):
+        refuse(call, "the dimension of the records is removed where it has size 1")
+    if isinstance(label, Public) and any(dim in dims for dim in label.following):
+        refuse(call, "a dimension as long as the number of records is removed where it has size 1")
+    return renumber(label, [dim for dim in range(ndim) if shape[dim] != 1 or dim not in dims])
+
+
+@rule("unsqueeze", "unsqueeze_")
+def unsqueeze(call: Call) -> Label:
+    """A new dimension of size 1."""
+    keywords(call, ("dim",))
+    ndim = call.tensors[0].dim()
+    dim = dimension(call, argument(call, 1, "dim"), ndim + 1)
+    return renumber(call.labels[0], [*range(dim), None, *range(dim, ndim)])
+
+
+@rule("permute", "transpose", "t", "swapaxes", "swapdims", "movedim", "moveaxis", "adjoint")
+@rule_of(*(getattr(Tensor, name).__get__ for name in ("T", "mT", "H", "mH")))
+def permute(call: Call) -> Label:
+    """Dimensions in another order."""
+    keywords(call, ("dims", "dim0", "dim1", "axis0", "axis1", "source", "destination"))
+    if call.labels[0] is PUBLIC:
+        return PUBLIC
+    ndim = call.tensors[0].dim()
+    name = call.name
+    order = list(range(ndim))
+    if name == "permute":
+        order = list(dimensions(call, variadic(call, "dims"), ndim))
+    elif name in ("transpose", "swapaxes", "swapdims"):
+        a = dimension(call, argument(call, 1, "dim0", "axis0"), ndim)
+        b = dimension(call, argument(call, 2, "dim1", "axis1"), ndim)
+        order[a], order[b] = b, a
+    elif name in ("movedim", "moveaxis"):
+        source = dimensions(call, argument(call, 1, "source"), ndim)
+        target = dict(zip(dimensions(call, argument(call, 2, "destination"), ndim), source, strict=True))
+        others = (dim for dim in range(ndim) if dim not in source)
+        order = [target[dim] if dim in target else next(others) for dim in range(ndim)]
+    elif name == "t" or call.func in (Tensor.T.__get__, Tensor.H.__get__):  # type: ignore[attr-defined]
+        order.reverse()
+    else:
+        order[-2:] = order[:-3:-1]
+    return renumber(call.labels[0], order)
+
+
+@rule("expand", "expand_as", "broadcast_to")
+def expand(call: Call) -> Label | After:
+    """Dimensions of size 1 become longer, new ones come in front."""
+    keywords(call, ("size", "sizes", "other"))
+    label, old = call.labels[0], call.tensors[0].shape
+    if isinstance(label, Records):
+        held = label
+        return lambda out: _expanded(call, held, old, out.shape)
+    if label.same and label.everywhere:
+        return label
+    return partial(_expanded_public, label, old)
+
+
+def _expanded(call: Call, label: Records, old: Sequence[int], new: Sequence[int]) -> Records:
+    dim = label.dim + len(new) - len(old)
+    if new[dim] != old[label.dim]:
+        refuse(call, "a single record is repeated along the dimension of the records")
+    return Records(dim, label.before, label.within)
+
+
+def _expanded_public(label: Public, old: Sequence[int], out: Tensor) -> Public:
+    off = out.dim() - len(old)
+    spread = {
+        i for i in range(out.dim()) if i < off or (old[i - off] == 1 and i - off not in label.following)
+    }
+    constant = spread | {i for i in range(off, out.dim()) if label.is_constant(i - off)}
+    return Public(frozenset(constant), same=label.same or not (label.everywhere or label.constant))
+
+
+@rule("repeat", "tile")
+def repeat(call: Call) -> Label:
+    """The tensor again, so many times along each dimension: index i of R N belongs to record i % N."""
+    keywords(call, ("dims", "repeats", "sizes"))
+    times: Any = variadic(call, "dims", "repeats", "sizes")
+    times = (times,) if isinstance(times, int) else tuple(times)
+    label, ndim = call.labels[0], call.tensors[0].dim()
+    if not all(type(each) is int and each > 0 for each in times):
+        refuse(call, f"repeated {times} times")
+    times = (1,) * (ndim - len(times)) + times
+    off = len(times) - ndim
+    if isinstance(label, Records):
+        dim = label.dim + off
+        return Records(dim, label.before * times[dim], label.within)
+    assert isinstance(label, Public)
+    if label is PUBLIC or (label.everywhere and label.same):
+        return label
+    if any(times[dim + off] > 1 for dim in label.following):
+        refuse(call, "public values that are as long as the number of records")
+    kept = {dim + off for dim in range(ndim) if label.is_constant(dim)}
+    return Public(frozenset(dim for dim in kept if times[dim] == 1 or label.same), same=label.same)
+
+
+@rule("repeat_interleave")
+def repeat_interleave(call: Call) -> Label:
+    """Each entry along a dimension so many times: index i of N R belongs to record i // R."""
+    keywords(call, ("repeats", "dim", "output_size"))
+    label, ndim = call.labels[0], call.tensors[0].dim()
+    times, value = argument(call, 1, "repeats"), argument(call, 2, "dim")
+    if value is None and ndim == 1:
+        value = 0
+    if type(times) is not int or times < 1:
+        if isinstance(label, Records) or any(
+            isinstance(each, Records) or each.following for each in call.labels
+        ):
+            refuse(call, "so many times as a tensor says")
+        return PUBLIC
+    if isinstance(label, Records) and value is None:
+        refuse(call, "a repetition of all entries in turn: name the dimension")
+    if isinstance(label, Records):
+        dim = dimension(call, value, ndim)
+        return Records(label.dim, label.before, label.within * times) if dim == label.dim else label
+    return apart(call, label, ndim, range(ndim) if value is None else dimensions(call, value, ndim))
+
+
+@rule("cat", "concat", "concatenate", "stack")
+def cat(call: Call) -> Label:
+    """Several tensors along one dimension; along that of the records if all hold them alike: R batches of N."""
+    keywords(call, ("dim", "axis"))
+    tensors, labels = call.tensors, call.labels
+    ndim = tensors[0].dim()
+    if any(tensor.dim() != ndim for tensor in tensors):
+        refuse(call, "tensors of different numbers of dimensions")
+    stacked = call.name == "stack"
+    dim = dimension(call, argument(call, 1, "dim", "axis", default=0), ndim + stacked)
+    got = align(call, tensors, labels, ndim)
+    if got is None:
+        known = cast("list[Public]", labels)
+        if not stacked and any(dim in label.following for label in known):
+            refuse(call, "public tensors that are as long as the number of records, one after another")
+        label = broadcast(tensors, known, ndim)
+        if stacked:
+            return (
+                renumber(apart(call, label, ndim, ()), [*range(dim), None, *range(dim, ndim)])
+                if label.same
+                else PUBLIC
+            )
+        return apart(call, label, ndim, (dim,))
+    if stacked:
+        return Records(got.dim + (dim <= got.dim), got.before, got.within)
+    if dim == got.dim:
+        if any(isinstance(label, Public) for label in labels):
+            refuse(call, "public values among the records")
+        return Records(dim, got.before * len(tensors), got.within)
+    return got
+
+
+@rule_of(torch.split, Tensor.split, torch.split_with_sizes, Tensor.split_with_sizes)
+@rule("tensor_split")
+def split(call: Call) -> Label:
+    """``split(x, sizes, dim=0)``."""
+    keywords(
+        call,
+        ("split_size", "split_size_or_sections", "split_sizes", "indices_or_sections", "sections", "dim"),
+    )
+    return _taken(call, argument(call, 2, "dim", default=0), removed=False)
+
+
+@rule("chunk")
+def chunk(call: Call) -> Label:
+    """``chunk(x, chunks, dim=0)``; also of R batches of N, one after another."""
+    keywords(call, ("chunks", "dim"))
+    label, number = call.labels[0], argument(call, 1, "chunks")
+    value = argument(call, 2, "dim", default=0)
+    if isinstance(label, Records) and label.dim == dimension(call, value, call.tensors[0].dim()):
+        if type(number) is not int or label.before % number:
+            refuse(call, "records are taken apart")
+        return Records(label.dim, label.before // number, label.within)
+    return _taken(call, value, removed=False)
+
+
+@rule("narrow")
+def narrow(call: Call) -> Label:
+    """``narrow(x, dim, start, length)``."""
+    keywords(call, ("dim", "start", "length"))
+    if len(call.tensors) > 1:
+        refuse(call, "a start that is a tensor")
+    return _taken(call, argument(call, 1, "dim"), removed=False)
+
+
+@rule("unbind")
+def unbind(call: Call) -> Label:
+    """``unbind(x, dim=0)``."""
+    keywords(call, ("dim",))
+    return _taken(call, argument(call, 1, "dim", default=0), removed=True)
+
+
+@rule("select")
+def select(call: Call) -> Label:
+    """``select(x, dim, index)``."""
+    keywords(call, ("dim", "index"))
+    if len(call.tensors) > 1:
+        refuse(call, "an index that is a tensor")
+    return _taken(call, argument(call, 1, "dim"), removed=True)
+
+
+def _taken(call: Call, value: Any, *, removed: bool) -> Label:
+    """The label of parts along a dimension, which then has another size, or is gone."""
+    ndim, label = call.tensors[0].dim(), call.labels[0]
+    dim = dimension(call, value, ndim)
+    label = apart(call, label, ndim, (dim,))
+    return renumber(label, [i for i in range(ndim) if i != dim]) if removed else label
