@@ -3,6 +3,7 @@
 ``python -m benchmarks.bucket_step [FILE.json]`` prints the table of `benchmarks.problems`, and writes it. Ratios are of
 interleaved runs in one process. Non-private is an epoch of SGD over the same images at ITS best batch size;
 "per record" is what Opacus offers for the same question: its per-record gradients, added up by bucket, then clipped.
+Ours is given the criterion, so that several buckets share a pass; "without a criterion" is one bucket per pass.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from .memory import in_child, peak_of
 from .problems import PROBLEMS, Problem
 
 REPEATS = 3
-OURS, PER_RECORD = "bucket-DP", "per record, then grouped"
+OURS, WITHOUT_CRITERION, PER_RECORD = "bucket-DP", "without a criterion", "per record, then grouped"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Measured:
         seconds: of one logical step of ours.
         batch_size: the best one of non-private training.
         time: ours / non-private.
+        without_criterion: ours, one bucket per pass / non-private.
         speed: per record / ours.
         memory: our peak, less one gradient / the non-private peak, at the same physical batch size.
         peak_mib: our peak beyond data and model.
@@ -55,6 +57,7 @@ class Measured:
     seconds: float
     batch_size: int
     time: float
+    without_criterion: float
     speed: float
     memory: float
     peak_mib: float
@@ -65,6 +68,7 @@ class Measured:
 def private_step(
     problem: Problem,
     *,
+    with_criterion: bool = True,
     max_physical_batch_size: int = 512,
     steps: int = 1,
     device: str = "cpu",
@@ -73,7 +77,10 @@ def private_step(
     """A pass of logical steps through the public API: loader, forward, backward, clipping, noise, update."""
     images, labels, partition = problem.data()
     model = problem.classifier().to(device)
-    module, optimizer, loader = PrivacyEngine().make_private(
+    criterion = nn.CrossEntropyLoss()
+    if with_criterion:
+        options = {**options, "criterion": criterion}
+    module, optimizer, *wrapped, loader = PrivacyEngine().make_private(
         module=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9),
         data_loader=DataLoader(TensorDataset(images.to(device), labels.to(device))),
@@ -85,14 +92,15 @@ def private_step(
         steps_per_epoch=steps,
         **options,  # type: ignore[arg-type]
     )
+    loss_of = wrapped[0] if with_criterion else criterion
 
     def step() -> None:
         for x, y in loader:
             optimizer.zero_grad()
-            F.cross_entropy(module(x), y).backward()
+            loss_of(module(x), y).backward()
             optimizer.step()
 
-    step()  # the first pass rehearses
+    step()  # the first pass begins with the dry run
     return step
 
 
@@ -186,7 +194,13 @@ def measure(problem: Problem, repeats: int = REPEATS, device: str = "cpu") -> Me
     runs: dict[object, Callable[[], None]] = {
         size: ordinary_epoch(problem, size, device) for size in problem.batch_sizes
     }
-    runs[OURS] = private_step(problem, max_physical_batch_size=problem.private_batch, device=device)
+    for way in (OURS, WITHOUT_CRITERION):
+        runs[way] = private_step(
+            problem,
+            with_criterion=way == OURS,
+            max_physical_batch_size=problem.private_batch,
+            device=device,
+        )
     seconds = {key: _median(times) for key, times in _in_turns(runs, repeats, device).items()}
     best = min(problem.batch_sizes, key=seconds.__getitem__)
     # The per-record way takes minutes on some: once, after a turn of ours for comparison.
@@ -206,6 +220,7 @@ def measure(problem: Problem, repeats: int = REPEATS, device: str = "cpu") -> Me
         seconds=seconds[OURS],
         batch_size=best,
         time=seconds[OURS] / seconds[best],
+        without_criterion=seconds[WITHOUT_CRITERION] / seconds[best],
         speed=slow[PER_RECORD][0] / slow[OURS][0],
         memory=(ours - gradient) / ordinary,
         peak_mib=ours / 2**20,
@@ -276,7 +291,8 @@ def run(path: Path | None = None, device: str = "cpu") -> list[Measured]:
     """Print the table, and write it to ``path``."""
     print(f"one logical step on {machine(device)}; (limit)")
     print(
-        f"{'model, buckets':36}{'time / non-private':>20}{'x per record':>20}{'memory ratio':>18}{'fetching':>10}"
+        f"{'model, buckets':36}{'time / non-private':>20}{'without a criterion':>21}"
+        f"{'x per record':>20}{'memory ratio':>18}{'fetching':>10}"
     )
     table = []
     for problem in PROBLEMS:
@@ -287,7 +303,8 @@ def run(path: Path | None = None, device: str = "cpu") -> list[Measured]:
             path.write_text(json.dumps({"machine": machine(device), "rows": rows}, indent=2))
         print(
             f"{m.problem:36}"
-            f"{m.time:12.2f} ({problem.most_time:.2f}){m.speed:13.1f} ({problem.least_speed:.1f})"
+            f"{m.time:12.2f} ({problem.most_time:.2f}){m.without_criterion:21.2f}"
+            f"{m.speed:13.1f} ({problem.least_speed:.1f})"
             f"{m.memory:11.2f} ({problem.most_memory:.1f}){m.fetching:9.1%}   "
             f"step {m.seconds:.3f} s; non-private best at batch {m.batch_size}; peak {m.peak_mib:.0f} MiB, "
             f"per record {m.per_record_mib:.0f} MiB",

@@ -15,7 +15,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from torch.nn import functional as F
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dpmi.models import build
@@ -92,11 +92,12 @@ def steps(setting: Setting) -> tuple[float, int]:
     partition = Partition.by_column(np.arange(setting.buckets * setting.size) // setting.size)
     images = torch.rand(len(partition), 1, 28, 28, generator=torch.Generator().manual_seed(0))
     model = build("cnn", image_shape=(1, 28, 28), num_classes=10, seed=0)
-    module, optimizer, loader = PrivacyEngine().make_private(
+    module, optimizer, criterion, loader = PrivacyEngine().make_private(
         module=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=1e-3),
         data_loader=DataLoader(TensorDataset(images, torch.as_tensor(partition.bucket_of % 10))),
         partition=partition,
+        criterion=nn.CrossEntropyLoss(),
         sampling_rate=min(setting.sampling_rate, 1.0 - 1e-12),
         noise_multiplier=1.0,
         max_grad_norm=1.0,
@@ -107,7 +108,7 @@ def steps(setting: Setting) -> tuple[float, int]:
     def run() -> None:
         for x, y in loader:
             optimizer.zero_grad()
-            F.cross_entropy(module(x), y).backward()
+            criterion(module(x), y).backward()
             optimizer.step()
 
     run()

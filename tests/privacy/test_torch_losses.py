@@ -336,6 +336,20 @@ def test_what_may_differ_within_a_bucket_is_left_to_a_loop(name: str) -> None:
     assert found is None
 
 
+def test_a_weight_that_holds_records_is_left_to_a_loop() -> None:
+    x, y, weight = torch.rand(6, 6), torch.rand(6, 6), torch.rand(6)
+    for holds, found in ((True, None), (False, (2,))):
+        losses = torch_losses_by_bucket(
+            F.binary_cross_entropy,
+            (x, y),
+            {"weight": weight},
+            segments=Segments([2, 4]),
+            reduction="mean",
+            rows_per_record=lambda tensor, holds=holds: None if tensor is weight and not holds else 1,
+        )
+        assert (None if losses is None else losses.shape) == found
+
+
 @pytest.mark.filterwarnings("ignore:size_average and reduce", "ignore:Using a target size")
 def test_deprecated_arguments_and_broadcasting_as_in_a_loop() -> None:
     x, y = torch.rand(6, 1, requires_grad=True), torch.rand(6)
