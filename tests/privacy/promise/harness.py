@@ -1,7 +1,7 @@
 """One user replaced: how far does what the engine releases move?
 
 A case is a user's code: a module, a criterion, a loop. It runs twice, on data that differ in one user (content, number
-of records, labels), without noise and with every user drawn at every step. Whatever else the engine raises is a fault. The parameters are set back after every
+of records, labels), without noise and with every user drawn at every step. The parameters are set back after every
 released step (which is post-processing), so that each step of the two runs starts at the same place, and what the
 parameters moved by, times K, is the clipped sum. The promise for one replaced user is a difference of at most 2 S.
 """
