@@ -101,7 +101,7 @@ WRONG: dict[str, Criterion] = {
 }
 
 
-@pytest.mark.parametrize("mode", SHARED)
+@pytest.mark.parametrize("mode", ["auto", *SHARED])
 @pytest.mark.parametrize("name", WRONG)
 def test_a_criterion_that_returns_no_scalar(name: str, mode: str) -> None:
     criterion = Switched(WRONG[name])

@@ -137,6 +137,10 @@ class Outcome:
     max_grad_norm: float
 
     @property
+    def runs(self) -> tuple[Run, Run]:
+        return self.first, self.other
+
+    @property
     def refusal(self) -> Exception | None:
         return self.first.refusal or self.other.refusal
 
@@ -178,7 +182,9 @@ def run(case: Case, mode: str, *, replaced: bool) -> Run:
         return torch.cat([(p.detach() - s).flatten() for p, s in zip(trained, start, strict=True)]) * USERS
 
     def released(*_: object) -> None:
-        sums.append(moved())
+        if not bool((update := moved()).any()):
+            return  # a step without gradients, which releases nothing
+        sums.append(update)
         others = [p for p in model.parameters() if not p.requires_grad] + list(model.buffers())
         fixed.append(torch.cat([torch.zeros(1), *(o.detach().flatten().float() for o in others)]))
         with torch.no_grad():
@@ -213,7 +219,7 @@ def run(case: Case, mode: str, *, replaced: bool) -> Run:
             criterion = private[2] if takes_criterion else criterion
             watched = _Watched(private[-1], private[1])
             case.loop(Session(private[0], private[1], criterion, watched, model, old, loader))
-        except (ValueError, TypeError, RuntimeError) as error:
+        except (ValueError, TypeError, RuntimeError, AssertionError) as error:  # the last one is GradScaler's
             if "unexpected keyword" in str(error):
                 raise
             refusal = error
@@ -236,8 +242,7 @@ def has_shared(found: Run) -> bool:
 
 
 def _before(case: Case, *, replaced: bool) -> tuple[nn.Module, SGD, DataLoader[Any], Partition]:
-    _seed(0)
-    torch.manual_seed(1)
+    _seed(1)
     model = case.model()
     records = users(case.data, replaced=replaced)
     dataset: Dataset[Any] = TensorDataset(
@@ -249,6 +254,6 @@ def _before(case: Case, *, replaced: bool) -> tuple[nn.Module, SGD, DataLoader[A
 
 
 def _seed(seed: int) -> None:
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - users' code draws from it

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .harness import Case, Session
-from .separate import Around, Tied, mlp
+from .separate import Around, Language, mlp
 from .users import CLASSES, FEATURES, VOCABULARY
 
 
@@ -120,11 +120,11 @@ def couples(name: str, loop: Callable[[Session], None], **options: Any) -> Case:
 CASES = [
     Case(
         "loop: flattened by the loop",
-        Tied,
+        Language,
         nn.CrossEntropyLoss,
         on_batch(lambda out, y: (out.reshape(-1, VOCABULARY), y.reshape(-1))),
         data="tokens",
-        options={"max_grad_norm": 4.0},
+        options={"max_grad_norm": 1.0},
     ),
     Case(
         "loop: running maximum of the loss",

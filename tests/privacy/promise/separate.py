@@ -58,6 +58,18 @@ class Pooled(nn.Module):
         return self.head(self.words(x).mean(1))
 
 
+class Language(nn.Module):
+    """A language model: (n, 5) to (n, 5, 12)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(VOCABULARY, 8)
+        self.head = nn.Linear(8, VOCABULARY)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.words(x)))
+
+
 class Tied(nn.Module):
     """A language model whose last layer is its first: (n, 5) to (n, 5, 12)."""
 
@@ -184,8 +196,9 @@ CASES = [
     Case("mlp", mlp),
     Case("cnn with group norm", cnn, data="images"),
     Case("embedding, pooled", Pooled, data="words"),
-    Case("tied weights", Tied, words_criterion, data="tokens"),
-    Case("lstm", lambda: Recurrent(batch_first=True), data="sequences"),
+    Case("language model", Language, words_criterion, data="tokens"),
+    Case("tied weights", Tied, words_criterion, data="tokens", auto="runs", shared="either"),
+    Case("lstm", lambda: Recurrent(batch_first=True), data="sequences", auto="runs", shared="either"),
     Case(
         "lstm, time first",
         lambda: Recurrent(batch_first=False),
@@ -193,7 +206,7 @@ CASES = [
         auto="runs",
         shared="either",
     ),
-    Case("attention within a record", Attending, data="sequences"),
+    Case("attention within a record", Attending, data="sequences", auto="runs", shared="either"),
     Case("siamese, twice the batch", Siamese, auto="runs", shared="either"),
     Case("weight norm", constrained(parametrizations.weight_norm), shared="either", auto="runs"),
     Case("spectral norm", constrained(spectral), shared="either", auto="runs", exact=False),

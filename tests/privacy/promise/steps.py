@@ -176,7 +176,7 @@ CASES = [
     refused("accumulated", accumulated),
     refused("closure", closure),
     refused("second optimizer", second_optimizer(over_all), sharing="either"),
-    refused("original optimizer", second_optimizer(original)),
+    refused("original optimizer", second_optimizer(original), sharing="either"),
     refused("old optimizer", old_optimizer),
     refused("old loader", old_loader),
     refused("old objects", old_objects),
