@@ -56,11 +56,9 @@ def rule(*names: str) -> Callable[[_R], _R]:
 
     def register(function: _R) -> _R:
         for name in names:
-            found = [
-                f
-                for owner in (torch, F, Tensor, torch._C._nn, torch._C)
-                if callable(f := getattr(owner, name, None))
-            ]
+            # A module has an __eq__ of its own.
+            owners = (Tensor,) if name.startswith("__") else (torch, F, Tensor, torch._C._nn, torch._C)
+            found = [f for owner in owners if callable(f := getattr(owner, name, None))]
             assert found, name
             RULES.update(dict.fromkeys(found, function))
         return function
