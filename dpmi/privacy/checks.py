@@ -75,8 +75,8 @@ def check_optimizer(optimizer: Optimizer, module: nn.Module) -> None:
     if left:
         raise ValueError(
             f"optimizer does not hold parameter {left[0]!r} of module ({len(left)} in all), which is trainable: "
-            "another optimizer could train it without noise. Freeze what is not to be trained (requires_grad_(False)), or add "
-            "it to the optimizer"
+            "another optimizer could train it without noise. Freeze what is not to be trained "
+            "(requires_grad_(False)), or add it to the optimizer"
         )
     _check_kind(optimizer)
 
