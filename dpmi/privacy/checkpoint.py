@@ -22,8 +22,8 @@ from .loader import BucketDataLoader
 from .optimizer import BucketOptimizer
 from .plan import Plan
 
-FORMAT, VERSION = "dpmi-checkpoint", 1
-_PARTS = ("facts", "model", "optimizer", "draws", "noise", "forward", "others", "sha256")
+FORMAT, VERSION = "dpmi-checkpoint", 2
+_PARTS = ("facts", "model", "optimizer", "draws", "pending", "noise", "forward", "others", "sha256")
 
 
 class Stateful(Protocol):
@@ -95,7 +95,7 @@ def save(
     Raises:
         RuntimeError: a logical step is under way.
     """
-    if not training.optimizer.is_between_steps:
+    if not training.loader.is_between_steps:
         raise RuntimeError(
             "a logical step is under way, of which nothing was released; save the checkpoint where "
             "optimizer.released is True, or after the loop"
@@ -114,6 +114,9 @@ def save(
         "model": training.module._module.state_dict(),
         "optimizer": training.optimizer.original_optimizer.state_dict(),
         "draws": position.draws,
+        "pending": [
+            [torch.from_numpy(draw.buckets), torch.from_numpy(draw.starts)] for draw in position.pending
+        ],
         "noise": training.loader.draws.source.noise_state(),
         "forward": _forward_state(training),
         "others": {name: other.state_dict() for name, other in others.items()},
@@ -164,7 +167,10 @@ def load(path: str | Path, training: Training, *, others: Mapping[str, Stateful]
     training.optimizer.original_optimizer.load_state_dict(content["optimizer"])
     training.module._module.load_state_dict(content["model"])
     source.load(draws=content["draws"], noise=content["noise"])
-    training.loader.draws.go_on(facts["steps_of_pass"])
+    training.optimizer.abandon()
+    training.loader.draws.go_on(
+        facts["steps_of_pass"], [(buckets.numpy(), starts.numpy()) for buckets, starts in content["pending"]]
+    )
     training.optimizer.released_steps = facts["released_steps"]
     _load_forward_state(training, content["forward"])
     for name, other in others.items():

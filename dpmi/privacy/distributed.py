@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from heapq import heapreplace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .noise import NoiseSource
 from .partition import IntArray
 
+Value = TypeVar("Value")
 _CPU = torch.device("cpu")
 
 
@@ -147,6 +148,19 @@ class Ranks:
         with self._waiting("Nothing of this pass was released"):
             dist.broadcast(key, src=0)
         source.follow(key.cpu())
+
+    def of_first(self, value: Value) -> Value:
+        """What rank 0 has, on every rank.
+
+        Raises:
+            RuntimeError: another rank is gone.
+        """
+        if self.size == 1:
+            return value
+        sent = [value]
+        with self._waiting("Nothing of this pass was released"):
+            dist.broadcast_object_list(sent, src=0, device=self._device)
+        return sent[0]
 
     def any(self, problem: bool) -> bool:
         """Whether any rank has a problem; all ranks get the same answer.

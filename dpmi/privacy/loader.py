@@ -39,8 +39,13 @@ class BucketDataLoader(DataLoader[Any]):
     """A DataLoader whose batches are drawn buckets, and which tells the optimizer what it yields.
 
     A pass is ``steps`` logical steps. An empty draw is stepped by the loader itself (noise only, billed), so the
-    loop never sees an empty batch. Leaving a loop early drops the unfinished logical step. ``len()`` is not
-    defined, because the number of physical batches is random: ``operator.length_hint`` gives its expectation.
+    loop never sees an empty batch. ``len()`` is not defined, because the number of physical batches is random:
+    ``operator.length_hint`` gives its expectation.
+
+    Leaving a loop early does not change which buckets are drawn. What was summed of the unfinished logical step is
+    dropped, and the next pass begins with the same draw, from its first physical batch. Only if ``optimizer.step()``
+    is called for the last batch after the loop was left, as with ``x, y = next(iter(loader))``, the next pass goes on
+    with the physical batch that follows.
 
     Where physical batches are to hold several buckets, the first pass begins with two dry runs, on copies of one
     record, of which nothing is released: see :class:`~dpmi.privacy.dry_run.DryRun`. A collate function is called
@@ -89,6 +94,8 @@ class BucketDataLoader(DataLoader[Any]):
         self._max_buckets = min(choice.max_buckets, sampler.plan.partition.num_buckets)
         self._dry = DryRun() if self._max_buckets > 1 else None
         self._ranks = ranks
+        self._pass: object | None = None
+        self._dry_run: Iterator[Any] | None = None
 
     def __len__(self) -> int:
         """Not defined: the number of physical batches in a pass is random."""
@@ -102,23 +109,39 @@ class BucketDataLoader(DataLoader[Any]):
         return round(self.draws.expected_batches())
 
     def __iter__(self) -> Any:
-        """Yield the physical batches of one pass, dropping whatever an earlier loop left unfinished."""
+        """Yield the physical batches of one pass, which begins with what an earlier loop drew and left unfinished.
+
+        Raises:
+            RuntimeError: the last batch was not stepped, or its logical step was dropped after an error; or another
+                loop over this loader was begun meanwhile.
+        """
         optimizer = self._optimizer
-        optimizer.abandon()
-        self.draws.plans.clear()
+        self._take_up()
+        this = self._pass = object()
         try:
-            self._ranks.begin_pass(self.draws.source, released=optimizer.released_steps)
+            self.draws.begin_pass(released=optimizer.released_steps)
             if self._dry is not None:
-                yield from self._rehearse()
+                # Kept, because a loop of next(iter(loader)) goes through it in several passes.
+                self._dry_run = self._dry_run or self._rehearse()
+                for records in self._dry_run:
+                    yield records
+                    self._check_newest(this)
             for batch, records in self.batches():
                 if not batch.buckets:
                     optimizer.release(batch)
                     continue
                 optimizer.begin(batch)
                 yield self._shared(records, batch)
+                self._check_newest(this)
                 self._check_stepped(batch)
+                self._check_taken(batch)
         finally:
-            optimizer.abandon()
+            # A generator is closed when somebody collects it, which may be in the middle of the next pass.
+            if self._pass is this:
+                self._pass = None
+                if not optimizer.batch_is_pending:
+                    optimizer.abandon()
+                    self._dry_run = None
 
     def batches(self) -> Iterator[tuple[PhysicalBatch, Any]]:
         """Every physical batch of a pass and its records; an empty draw has none."""
@@ -143,8 +166,30 @@ class BucketDataLoader(DataLoader[Any]):
 
     def training_position(self) -> Position:
         """Where the training is, to go on from there: after the last released step, or where a new pass begins."""
-        source = self.draws.source
-        return self._optimizer.position or Position(steps=0, draws=source.draws_state())
+        return Position(
+            steps=0 if self._pass is None else self._optimizer.steps_of_pass,
+            pending=self.draws.pending,
+            draws=self.draws.source.draws_state(),
+        )
+
+    @property
+    def is_between_steps(self) -> bool:
+        """True when a training can go on from here: in a pass after a released step, or anywhere outside of one.
+
+        Outside of a pass, a draw that is left begins again where the training goes on.
+        """
+        return self._pass is None or self._optimizer.is_between_steps
+
+    def _take_up(self) -> None:
+        """Go on after the last batch if it was stepped when its loop was over; else drop what is unfinished."""
+        left, pending = self._optimizer.taken, self.draws.pending
+        self.draws.plans.clear()
+        if self._optimizer.batch_is_pending or self._pass is not None:
+            self._dry_run = left = None
+        if left is not None and pending and pending[0] is left.draw:
+            self.draws.go_on_after(left)
+        else:
+            self._optimizer.abandon()
 
     def _rehearse(self) -> Iterator[Any]:
         """Let the user's loop run dry, then allow several buckets in one physical batch, or do not."""
@@ -205,9 +250,25 @@ class BucketDataLoader(DataLoader[Any]):
 
     def _check_stepped(self, batch: PhysicalBatch) -> None:
         if self._optimizer.batch_is_pending:
+            self._optimizer.abandon()
             raise RuntimeError(
                 f"optimizer.step() was not called for the last batch (bucket {batch.buckets[0]}); call it once for "
                 "every batch. The logical step was dropped, nothing of it was released"
+            )
+
+    def _check_newest(self, this: object) -> None:
+        if self._pass is not this:
+            raise RuntimeError(
+                "another loop over this loader was begun, and this one is over: take batches in one loop at a time"
+            )
+
+    def _check_taken(self, batch: PhysicalBatch) -> None:
+        """A loop that swallows errors must not go on without the buckets that one of them dropped."""
+        draw = batch.draw
+        if self._optimizer.taken is not batch and not (draw is not None and draw.spent):
+            raise RuntimeError(
+                "the logical step was dropped, because optimizer.step() raised an error; nothing of it was released. "
+                "The pass is over: mend the cause, and begin a new loop, which starts with the same draw"
             )
 
 

@@ -50,11 +50,17 @@ class NoiseMode(str, Enum):
 class NoiseSource(ABC):
     """Independent streams for the noise and for the draws; no other part of a run draws from either.
 
+    A process that is forked from the source's own has streams of its own, or none: what two processes release with the
+    same noise has none in its difference.
+
     Attributes:
         mode: where they come from.
     """
 
     mode: NoiseMode
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
 
     @staticmethod
     def of(seed: int | None, *, secure: bool, device: torch.device) -> NoiseSource:
@@ -124,12 +130,12 @@ class _TorchSource(NoiseSource):
     """Two of torch's generators: one on the CPU for the draws, one on the device for the noise."""
 
     def __init__(self, seed: int | None, device: torch.device) -> None:
+        super().__init__()
         self._draws = torch.Generator()
         self._noise = torch.Generator(device)
         if seed is None:
             self.mode = NoiseMode.ORDINARY
-            _seed_by_system(self._draws)
-            _seed_by_system(self._noise)
+            self._seed()
         else:
             self.mode = NoiseMode.SEEDED
             self._draws.manual_seed(seed)
@@ -137,21 +143,26 @@ class _TorchSource(NoiseSource):
             self._noise.manual_seed(int(torch.randint(2**62, (), generator=self._draws)))
 
     def fill_(self, flat: Tensor, std: float) -> None:
+        self._after_fork()
         flat.normal_(0.0, std, generator=self._noise)
 
     def uniform(self, n: int) -> Tensor:
+        self._after_fork()
         return torch.rand(n, dtype=torch.float64, generator=self._draws)
 
     def key(self) -> Tensor:
-        return self._draws.get_state()
+        return self.draws_state()
 
     def follow(self, key: Tensor) -> None:
+        self._after_fork()
         self._draws.set_state(key)
 
     def draws_state(self) -> Tensor:
+        self._after_fork()
         return self._draws.get_state()
 
     def noise_state(self) -> Tensor:
+        self._after_fork()
         return self._noise.get_state()
 
     def load(self, *, draws: Tensor, noise: Tensor) -> None:
@@ -159,6 +170,21 @@ class _TorchSource(NoiseSource):
         _check_state("noise", noise, self.noise_state())
         self._draws.set_state(draws)
         self._noise.set_state(noise)
+
+    def _after_fork(self) -> None:
+        if self._process == os.getpid():
+            return
+        if self.mode is NoiseMode.SEEDED:
+            raise RuntimeError(
+                "this process was forked after make_private, and would repeat the seeded noise and draws of its "
+                "parent; call make_private in the process that trains, each with a seed of its own"
+            )
+        self._seed()
+        self._process = os.getpid()
+
+    def _seed(self) -> None:
+        _seed_by_system(self._draws)
+        _seed_by_system(self._noise)
 
 
 class _SecureSource(NoiseSource):
@@ -174,6 +200,7 @@ class _SecureSource(NoiseSource):
     mode = NoiseMode.SECURE
 
     def __init__(self) -> None:
+        super().__init__()
         self._key: bytes | None = None
         self._draws = 0
 
@@ -185,16 +212,22 @@ class _SecureSource(NoiseSource):
             chunk.copy_(_gaussian(len(chunk), device).mul_(std))
 
     def uniform(self, n: int) -> Tensor:
+        self._after_fork()
         if self._key is None:
             return _uniform(n, torch.device("cpu"))
         self._draws += 1
         return _fractions(hashlib.shake_256(self._key + self._draws.to_bytes(8, "little")).digest(8 * n))
 
     def key(self) -> Tensor:
-        return torch.frombuffer(bytearray(_random_bytes(KEY_BYTES)), dtype=torch.uint8)
+        self._after_fork()
+        if self._key is None:
+            self._key = _random_bytes(KEY_BYTES)
+        return torch.frombuffer(bytearray(self._key + self._draws.to_bytes(8, "little")), dtype=torch.uint8)
 
     def follow(self, key: Tensor) -> None:
-        self._key, self._draws = bytes(key.tolist()), 0
+        self._after_fork()
+        content = bytes(key.tolist())
+        self._key, self._draws = content[:KEY_BYTES], int.from_bytes(content[KEY_BYTES:], "little")
 
     def draws_state(self) -> Tensor:
         return torch.empty(0, dtype=torch.uint8)
@@ -204,6 +237,11 @@ class _SecureSource(NoiseSource):
     def load(self, *, draws: Tensor, noise: Tensor) -> None:
         _check_state("draws", draws, self.draws_state())
         _check_state("noise", noise, self.noise_state())
+
+    def _after_fork(self) -> None:
+        """Forget the common key; OpenSSL sees to the rest."""
+        if self._process != os.getpid():
+            self._key, self._draws, self._process = None, 0, os.getpid()
 
 
 def _check_state(name: str, state: Tensor, own: Tensor) -> None:

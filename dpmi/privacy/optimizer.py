@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -20,7 +21,7 @@ from .gradients.norms import ROUNDING
 from .gradients.running_sum import RunningSum
 from .isolation.shared import Shared
 from .noise import NoiseSource
-from .plan import PhysicalBatch, Plan, Position
+from .plan import PhysicalBatch, Plan
 
 
 class NonFiniteGradientError(RuntimeError):
@@ -73,8 +74,10 @@ class BucketOptimizer(DPOptimizer):
         """To be the only optimizer that moves the trained parameters, once it is taken."""
         self._fingerprint = Fingerprint(named)
         self._step_is_open = False
-        self.position: Position | None = None
-        """Of the training, after the last released step; None before the first, and after the end of a pass."""
+        self.taken: PhysicalBatch | None = None
+        """The last physical batch that was taken in of a logical step that is not released yet."""
+        self.steps_of_pass = 0
+        """Logical steps of the pass that are done, after the last released one; 0 where a new pass begins."""
         self._parts: Rows | None = None
         self.released = False
         """True when the last call of ``step()`` ended a logical step and changed the parameters."""
@@ -104,7 +107,7 @@ class BucketOptimizer(DPOptimizer):
             batch: the buckets.
             dry: sees what the loop does with them; nothing is clipped, summed or released.
         """
-        if dry is None and self.is_between_steps:
+        if dry is None and self.taken is None:
             # What moved the parameters before is post-processing; from here on, gradients are computed at them.
             self._fingerprint.take()
         self._batch = batch
@@ -133,13 +136,14 @@ class BucketOptimizer(DPOptimizer):
 
     @property
     def is_between_steps(self) -> bool:
-        """True while no logical step is under way, of which something was drawn or summed but not released."""
-        return not (self.batch_is_pending or self._step_is_open or self._parts is not None)
+        """True when no logical step is partly accumulated, and no physical batch is pending."""
+        return not self.batch_is_pending and self.taken is None
 
     def abandon(self) -> None:
-        """Drop an unfinished logical step: nothing of it was released, so nothing is billed."""
-        self._batch = self._parts = self._dry = self.position = None
+        """Drop an unfinished logical step: nothing of it was released, so nothing is billed, and its draw remains."""
+        self._batch = self._parts = self._dry = self.taken = None
         self._step_is_open = False
+        self.steps_of_pass = 0
         self._module.begin(None)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -166,6 +170,8 @@ class BucketOptimizer(DPOptimizer):
         try:
             with self.ranks.telling():
                 self._take(batch)
+            if self._dry is None:
+                self.taken = batch
             if batch.completes_step:
                 self.release(batch)
         except BaseException:
@@ -178,18 +184,28 @@ class BucketOptimizer(DPOptimizer):
         Args:
             batch: the last of the step.
         """
+        draw = batch.draw
+        assert draw is not None  # the sampler's batches have one
         with self.ranks.telling():
+            if draw.process != os.getpid():
+                raise RuntimeError(
+                    "this process was forked within a logical step, whose draw and noise are its parent's; nothing was "
+                    "released here. Begin a new loop over the loader after a fork"
+                )
             self._open_step()
             self.claim.check()
             self._check_trainable()
-        self.ranks.begin_sum(self.released_steps + 1, draw=batch.draw, settings=self.param_groups)
+        self.ranks.begin_sum(self.released_steps + 1, draw=draw.digest, settings=self.param_groups)
         if self.step_hook is not None:
             self.step_hook(self)
+        # Billed, so that its buckets must not be in another step: the next one draws anew, even if this one fails now.
+        draw.spent = True
         self.ranks.sum_(self._sum.flat)
         for p, gradient in zip(self._trained, self._sum.gradients(), strict=True):
             p.grad = gradient.to(p.dtype)
         self._step_is_open = False
         self._module.end_step()
+        self.taken = None
         try:
             with self.claim.releasing():
                 self.original_optimizer.step()
@@ -198,7 +214,7 @@ class BucketOptimizer(DPOptimizer):
                 p.grad = None
         self.released = True
         self.released_steps += 1
-        self.position = batch.position
+        self.steps_of_pass = batch.steps_of_pass
 
     def _open_step(self) -> None:
         """Begin the sum of a logical step with Gaussian noise of standard deviation sigma * S / (q K)."""

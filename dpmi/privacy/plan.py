@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from torch import Tensor
@@ -60,16 +61,37 @@ class Plan:
         return self.sampling_rate * self.partition.num_buckets
 
 
+@dataclass(kw_only=True, eq=False)
+class Draw:
+    """What one logical step drew. It is kept until it is billed: whoever leaves the loop meets it again.
+
+    Args:
+        buckets: drawn on all ranks together, (n,).
+        starts: where what is taken of each bucket begins, (K,).
+        digest: what the ranks compare.
+        process: id of the process that drew; a fork of it draws for itself.
+        spent: whether the step was billed.
+    """
+
+    buckets: IntArray
+    starts: IntArray
+    digest: int
+    process: int = field(default_factory=os.getpid)
+    spent: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Position:
     """Where a training is between two logical steps.
 
     Args:
         steps: logical steps of the pass that are done; 0 where a new one begins.
-        draws: where the stream of the draws is, see :class:`~dpmi.privacy.noise.NoiseSource`.
+        pending: what was drawn and is not billed yet, in its order.
+        draws: where the stream of the draws is after them, see :class:`~dpmi.privacy.noise.NoiseSource`.
     """
 
     steps: int
+    pending: tuple[Draw, ...]
     draws: Tensor
 
 
@@ -87,8 +109,9 @@ class PhysicalBatch:
         starts: where in its bucket the first of these records is, (k,); after the last one comes the first.
         completes_bucket: no further part of the last bucket follows.
         completes_step: no further bucket follows in this logical step.
-        draw: digest of what the logical step drew, on all ranks together.
-        position: of the training after this logical step.
+        draw: of the logical step; None in a batch of which nothing is released.
+        index: number of this physical batch in its logical step.
+        steps_of_pass: logical steps of the pass that are done after this one; 0 after the last.
     """
 
     buckets: tuple[int, ...]
@@ -97,8 +120,9 @@ class PhysicalBatch:
     starts: tuple[int, ...] = ()
     completes_bucket: bool = True
     completes_step: bool = False
-    draw: int = 0
-    position: Position | None = None
+    draw: Draw | None = None
+    index: int = 0
+    steps_of_pass: int = 0
 
     @cached_property
     def records(self) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.utils.data import Sampler
 from .distributed import ALONE, Ranks
 from .noise import NoiseSource
 from .partition import IntArray
-from .plan import PhysicalBatch, Plan, Position
+from .plan import Draw, PhysicalBatch, Plan
 
 _EMPTY = PhysicalBatch(buckets=(), sizes=(), bucket_records=())
 
@@ -27,6 +28,9 @@ class BucketSampler(Sampler[IntArray]):
     Of a bucket with more records than the plan takes, those are taken that follow a random place in a fixed order of
     its records, the first again after the last: each record equally often. Place and order depend on how many records
     the bucket has, and on nothing outside it.
+
+    What was drawn stays until it is billed, and comes first in the next pass: who leaves a loop does not get another
+    draw by it.
 
     As a ``Sampler`` it yields the record indices of one physical batch after another, and appends what they are to
     ``plans``, in the same order; an empty draw yields nothing and appends a batch without buckets.
@@ -58,26 +62,59 @@ class BucketSampler(Sampler[IntArray]):
         self._ranks = ranks
         self.max_buckets = 1
         self.plans: deque[PhysicalBatch] = deque()
-        self._done = 0
+        self._drawn: deque[Draw] = deque()
+        self._done = self._taken = 0
+
+    @property
+    def pending(self) -> tuple[Draw, ...]:
+        """What was drawn and not billed, in its order; nothing in a fork of the process that drew it."""
+        here = os.getpid()
+        self._drawn = deque(draw for draw in self._drawn if not draw.spent and draw.process == here)
+        return tuple(self._drawn)
+
+    def begin_pass(self, *, released: int) -> None:
+        """Wait for all ranks, and take over the draws of rank 0, those that were not billed among them.
+
+        Args:
+            released: logical steps so far.
+
+        Raises:
+            RuntimeError: another rank is elsewhere, or gone.
+        """
+        self._ranks.begin_pass(self.source, released=released)
+        own = self.pending
+        first = self._ranks.of_first([(draw.buckets, draw.starts) for draw in own])
+        self._drawn = deque(
+            own[i] if i < len(own) and _same(own[i], buckets, starts) else self._as_draw(buckets, starts)
+            for i, (buckets, starts) in enumerate(first)
+        )
 
     def batches(self) -> Iterator[PhysicalBatch]:
         """One pass, or what is left of it: the physical batches of its logical steps; an empty draw has no buckets."""
-        first, self._done = self._done, 0
+        (first, self._done), (taken, self._taken) = (self._done, 0), (self._taken, 0)
+        pending = deque(self.pending)
         for step in range(first, self.steps):
-            uniform = self.source.uniform(self.plan.partition.num_buckets).numpy()
-            drawn = np.flatnonzero(uniform < self.plan.sampling_rate)
-            starts = self._starts()
-            after = Position(steps=(step + 1) % self.steps, draws=self.source.draws_state())
-            mine = self._ranks.share(drawn, self.plan.records_of[drawn])
-            packed = list(self._packed(mine, starts)) if len(mine) else [_EMPTY]
-            yield from packed[:-1]
-            yield dataclasses.replace(
-                packed[-1], completes_step=True, draw=self._ranks.digest(drawn), position=after
-            )
+            draw = pending.popleft() if pending else self._draw()
+            mine = self._ranks.share(draw.buckets, self.plan.records_of[draw.buckets])
+            packed = list(self._packed(mine, draw.starts)) if len(mine) else [_EMPTY]
+            for index in range(taken, len(packed)):
+                yield dataclasses.replace(
+                    packed[index],
+                    completes_step=index == len(packed) - 1,
+                    draw=draw,
+                    index=index,
+                    steps_of_pass=(step + 1) % self.steps,
+                )
+            taken = 0
 
-    def go_on(self, done: int) -> None:
-        """Let the next pass begin after ``done`` of its logical steps."""
+    def go_on(self, done: int, pending: Iterable[tuple[IntArray, IntArray]]) -> None:
+        """Let the next pass begin after ``done`` of its logical steps, with these buckets and starts."""
         self._done = done
+        self._drawn = deque(self._as_draw(buckets, starts) for buckets, starts in pending)
+
+    def go_on_after(self, batch: PhysicalBatch) -> None:
+        """Let the next pass begin after this physical batch, of the first draw that is pending."""
+        self._taken = batch.index + 1
 
     def __iter__(self) -> Iterator[IntArray]:
         """One pass: the record indices of every physical batch."""
@@ -128,6 +165,17 @@ class BucketSampler(Sampler[IntArray]):
         number = np.arange(len(order)) - start[bucket]
         return order[np.lexsort((number.astype(np.uint64) * _GOLDEN, bucket))]
 
+    def _draw(self) -> Draw:
+        uniform = self.source.uniform(self.plan.partition.num_buckets).numpy()
+        draw = self._as_draw(np.flatnonzero(uniform < self.plan.sampling_rate), self._starts())
+        while self._drawn and self._drawn[0].spent:
+            self._drawn.popleft()
+        self._drawn.append(draw)
+        return draw
+
+    def _as_draw(self, buckets: IntArray, starts: IntArray) -> Draw:
+        return Draw(buckets=buckets, starts=starts, digest=self._ranks.digest(buckets))
+
     def _starts(self) -> IntArray:
         """Where what is taken of each bucket begins, (K,): 0 where all of it is."""
         sizes = self.plan.partition.sizes
@@ -172,3 +220,7 @@ class BucketSampler(Sampler[IntArray]):
                 starts=(start + bounds[i],),
                 completes_bucket=i == parts - 1,
             )
+
+
+def _same(draw: Draw, buckets: IntArray, starts: IntArray) -> bool:
+    return np.array_equal(draw.buckets, buckets) and np.array_equal(draw.starts, starts)

@@ -257,6 +257,10 @@ def test_sources_that_follow_one_key_draw_alike_and_keep_their_own_noise() -> No
             source.follow(key)
         draws = [torch.cat([source.uniform(5000), source.uniform(5000)]) for source in sources]
         assert torch.equal(*draws)
+        assert not torch.equal(draws[0][:5000], draws[0][5000:])
+        late = NoiseSource.of(None, secure=secure, device=torch.device("cpu"))
+        late.follow(sources[1].key())
+        assert torch.equal(late.uniform(5), sources[0].uniform(5)), "a key says how far the draws are, too"
         # Uniform, by the Kolmogorov-Smirnov bound at 1e-6.
         ordered = draws[0].sort().values
         assert float((ordered - (torch.arange(10_000) + 0.5) / 10_000).abs().max()) < 2.7 / 100

@@ -91,19 +91,19 @@ def test_nothing_of_a_dropped_step_leaks_into_the_next() -> None:
         torch.default_generator.manual_seed(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _, module, optimizer, loader = wrap(
-                sampling_rate=1.0, noise_multiplier=0.0, max_physical_batch_size=3, steps_per_epoch=1, seed=0
+            engine, module, optimizer, loader = wrap(
+                sampling_rate=1.0, noise_multiplier=0.0, max_physical_batch_size=8, steps_per_epoch=1, seed=0
             )
         if drop:
-            poison = iter(loader)
-            x, y = next(poison)
-            optimizer.zero_grad()
-            F.cross_entropy(module(x * 100), y).backward()
-            optimizer.step()
-            x, y = next(poison)
-            F.cross_entropy(module(x * 100), y).backward()  # and leave in the middle of a batch
+            for i, (x, y) in enumerate(loader):
+                F.cross_entropy(module(x), (y + 1) % 3).backward()
+                if i == 1:
+                    break  # in the middle of a batch, after a whole bucket was summed
+                optimizer.step()
+            assert not optimizer.is_between_steps
         for x, y in loader:
             step(module, optimizer, x, y)
+        assert engine.ledger.steps == 1
         return weights(module)
 
     assert torch.equal(run(drop=True), run(drop=False))
@@ -311,11 +311,17 @@ def test_records_from_another_loader_are_refused() -> None:
     assert engine.ledger.steps == 0
 
 
-def test_a_forgotten_step_is_an_error_not_a_free_pass() -> None:
-    _, module, _, loader = wrap(sampling_rate=1.0)
+@pytest.mark.parametrize("mode", ["hooks", "stream"])
+def test_a_forgotten_step_is_an_error_not_a_free_pass(mode: str) -> None:
+    """In the dry run, and in a logical step."""
+    engine, module, optimizer, loader = wrap(sampling_rate=1.0, grad_sample_mode=mode)
     with pytest.raises(RuntimeError, match=r"step\(\) was not called"):
         for x, y in loader:
+            assert optimizer.rehearsing == (mode == "hooks")
             F.cross_entropy(module(x), y).backward()
+    with pytest.raises(RuntimeError, match="without a batch"):
+        optimizer.step()
+    assert engine.ledger.steps == 0
 
 
 def test_a_step_without_a_gradient_is_an_error() -> None:
