@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dpmi.privacy import Partition
 from dpmi.privacy.distributed import Ranks
-from dpmi.privacy.noise import NoiseMode, NoiseSource
+from dpmi.privacy.noise import NoiseMode
 from dpmi.privacy.rehearsal import Rehearsal
 
 from .ranks import LIMIT, N, X, Y, on_ranks, weights, wrap
@@ -245,25 +245,6 @@ def expected(rank: int) -> int:
 def test_the_expected_length_is_that_of_one_rank() -> None:
     assert expected(0) == 60
     assert on_ranks(expected) == [30, 30]
-
-
-def test_sources_that_follow_one_key_draw_alike_and_keep_their_own_noise() -> None:
-    for secure in (False, True):
-        sources = [NoiseSource.of(None, secure=secure, device=torch.device("cpu")) for _ in range(2)]
-        key = sources[0].key()
-        assert len(key) >= 32
-        assert not torch.equal(key, sources[1].key())
-        for source in sources:
-            source.follow(key)
-        draws = [torch.cat([source.uniform(5000), source.uniform(5000)]) for source in sources]
-        assert torch.equal(*draws)
-        # Uniform, by the Kolmogorov-Smirnov bound at 1e-6.
-        ordered = draws[0].sort().values
-        assert float((ordered - (torch.arange(10_000) + 0.5) / 10_000).abs().max()) < 2.7 / 100
-        noise = [torch.zeros(4), torch.zeros(4)]
-        for source, flat in zip(sources, noise, strict=True):
-            source.fill_(flat, 1.0)
-        assert not torch.equal(*noise)
 
 
 # Modules that are distributed already
