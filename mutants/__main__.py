@@ -1,4 +1,7 @@
-"""``make mutants``: plant every fault, print what found it; ``python -m mutants WORD`` those with a word in their line."""
+"""``make mutants``: plant every fault, and print which test found it.
+
+``python -m mutants WORD`` plants those with a word in their path or name.
+"""
 
 from __future__ import annotations
 

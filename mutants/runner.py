@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
+from io import StringIO
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import pytest
 
 from .fault import Fault
 
@@ -22,7 +26,9 @@ COPIED = ("accountants", "dpmi", "tests")
 LIMIT = 300.0
 """Seconds that the tests of one fault may take."""
 
-_PASSED, _FAILED = 0, 1  # pytest's exit codes; every other one says that it could not test
+# Every test run is a fork of a process that has imported what takes long: of ten seconds, two are left.
+_PROCESSES = get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["dp_accounting", "hypothesis", "opacus", "pytest", "scipy.stats", "torch"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,25 +111,48 @@ def _copy(folder: Path) -> None:
 
 def _first_failure(folder: Path, tests: Sequence[str]) -> str | None:
     """Run the tests in a copy, and return which one failed first; None if none did."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", *tests]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(folder),  # before the installed package; processes that tests start inherit it
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "OMP_NUM_THREADS": "1",
-    }
+    receiver, sender = _PROCESSES.Pipe(duplex=False)
+    process = _PROCESSES.Process(target=_test, args=(folder, tests, sender))
+    process.start()
+    sender.close()  # the other end is the process's own, so that its death is heard
     try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, check=False, capture_output=True, text=True, timeout=LIMIT
-        )
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(f"{' '.join(tests)} took longer than {LIMIT:g} s; name faster tests") from None
-    if done.returncode == _PASSED:
-        return None
-    found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    if done.returncode != _FAILED or found is None:
+        if not receiver.poll(LIMIT):
+            raise RuntimeError(f"{' '.join(tests)} took longer than {LIMIT:g} s; name faster tests")
+        code, failed, output = receiver.recv()
+    except EOFError:
+        code, failed, output = None, None, "the process died"
+    finally:
+        process.kill()
+        process.join()
+    if code not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
         raise RuntimeError(
-            f"pytest could not run {' '.join(tests)} (exit code {done.returncode}); a fault has to leave code that "
-            f"runs, and its tests have to exist:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+            f"pytest could not run {' '.join(tests)} (exit code {code}); a fault has to leave code that runs, and its "
+            f"tests have to exist:\n{output[-4000:]}"
         )
-    return found.group(1)
+    first: str | None = failed
+    return first
+
+
+def _test(folder: Path, tests: Sequence[str], sender: Connection) -> None:
+    """In a process of its own: run the tests, and send the exit code, the first that failed, and the output."""
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))  # before the installed packages
+    # For processes that tests start.
+    os.environ.update(PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE="1")
+    sys.dont_write_bytecode = True
+    first, output = _First(), StringIO()
+    with redirect_stdout(output):
+        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests], plugins=[first])
+    sender.send((int(code), first.failed, output.getvalue()))
+
+
+class _First:
+    """A plug-in of pytest that remembers which test failed first."""
+
+    def __init__(self) -> None:
+        self.failed: str | None = None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Look at every report."""
+        if report.failed and self.failed is None:
+            self.failed = report.nodeid

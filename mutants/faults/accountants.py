@@ -105,7 +105,7 @@ _ANSWER_FAULTS = (
         path="accountants/verdict.py",
         old="epsilon = subclasses * table.target_epsilon",
         new="epsilon = table.target_epsilon",
-        tests=("tests/accountants/test_verdict.py",),
+        tests=("tests/accountants/test_verdict.py::TestTenClasses",),
     ),
 )
 

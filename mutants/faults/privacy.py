@@ -9,6 +9,7 @@ _CHECKPOINT = "tests/privacy/test_checkpoint.py"
 _ENGINE = "tests/privacy/test_engine.py"
 _NOISE = "tests/privacy/test_noise.py"
 _PARTITION = "tests/privacy/test_partition.py"
+_PLAN = "tests/privacy/test_plan.py"
 _RANKS = "tests/privacy/test_distributed.py"
 _SOURCE = "tests/privacy/test_noise_source.py"
 _STATEMENT = "tests/privacy/test_statement.py"
@@ -144,21 +145,21 @@ _PLAN_FAULTS = (
         path="dpmi/privacy/plan.py",
         old="BucketMechanism(sampling_rate=self.sampling_rate,",
         new="BucketMechanism(sampling_rate=self.sampling_rate / 2,",
-        tests=(_NOISE,),
+        tests=(_PLAN,),
     ),
     Fault(
         name="twice the noise of the plan is billed",
         path="dpmi/privacy/plan.py",
         old="noise_multiplier=self.noise_multiplier)",
         new="noise_multiplier=2 * self.noise_multiplier)",
-        tests=(f"{_ENGINE}::test_two_runs_on_one_engine_add_up_and_another_partition_is_refused",),
+        tests=(_PLAN,),
     ),
     Fault(
         name="the sum is divided by the number of all buckets",
         path="dpmi/privacy/plan.py",
         old="return self.sampling_rate * self.partition.num_buckets",
         new="return float(self.partition.num_buckets)",
-        tests=(_NOISE,),
+        tests=(_PLAN,),
     ),
 )
 
@@ -315,7 +316,9 @@ _RANKS_FAULTS = (
         path="dpmi/privacy/distributed.py",
         old="if any(a.draw != mine.draw for a in answers):",
         new="if any(a.draw is None for a in answers):",
-        tests=("tests/privacy/test_distributed_failures.py::test_ranks_that_drift_apart_release_nothing_more",),
+        tests=(
+            "tests/privacy/test_distributed_failures.py::test_ranks_that_drift_apart_release_nothing_more",
+        ),
     ),
 )
 
