@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-gpu lint format bench results install clean
+.PHONY: demo test test-slow test-gpu mutants lint format bench results install clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -27,6 +27,10 @@ test-slow: $(READY)
 
 test-gpu: $(READY)
 	$(BIN)/pytest -m gpu
+
+# Plants faults in copies of the packages, one at a time, and shows which test finds each.
+mutants: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m mutants
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

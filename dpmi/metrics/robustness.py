@@ -8,6 +8,8 @@ appendix asks for 10.
 
 from __future__ import annotations
 
+import logging.config
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -35,6 +37,7 @@ ATTACKS: dict[str, dict[str, float]] = {
     "one_pixel": {"maxiter": 10, "popsize": 10},
 }
 BATCH_SIZE = 256
+_IMPORTING = threading.Lock()
 Progress = Callable[[int, int], None]
 _Search = Callable[[Tensor, Tensor], Tensor]
 
@@ -157,8 +160,9 @@ def share(fraction: float, count: int) -> Interval:
 def _in_the_ball(attack: str, victim: nn.Module, image: Tensor, targeted: bool) -> _Search:
     """The toolbox's gradient attacks, on images like this one."""
     check_installed()
-    from art.attacks import evasion  # noqa: PLC0415 - an optional package
-    from art.estimators.classification import PyTorchClassifier  # noqa: PLC0415
+    with _logging_kept():
+        from art.attacks import evasion  # noqa: PLC0415 - an optional package
+        from art.estimators.classification import PyTorchClassifier  # noqa: PLC0415
 
     kinds = {
         "fgsm": evasion.FastGradientMethod,
@@ -237,6 +241,28 @@ def _one_pixel(victim: nn.Module, targeted: bool, seed: int) -> _Search:
 
 def _device(model: nn.Module, data: ImageSet) -> torch.device:
     return next((p.device for p in model.parameters()), data.images.device)
+
+
+@contextmanager
+def _logging_kept() -> Iterator[None]:
+    """Import the toolbox without its configuration of logging, which would close every handler of the process.
+
+    Of that configuration its own silence is kept. What other threads configure meanwhile is configured.
+    """
+    with _IMPORTING:  # of two imports at a time, one would leave here what the other put
+        configure, importing = logging.config.dictConfig, threading.get_ident()
+
+        def configure_others(config: Any) -> None:
+            if threading.get_ident() == importing:
+                logging.getLogger("art").addHandler(logging.NullHandler())
+            else:
+                configure(config)
+
+        logging.config.dictConfig = configure_others
+        try:
+            yield
+        finally:
+            logging.config.dictConfig = configure
 
 
 @contextmanager

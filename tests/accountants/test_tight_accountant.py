@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from itertools import pairwise
 from typing import Any
@@ -175,6 +176,17 @@ def test_delta_down_to_its_limit_and_not_below() -> None:
 def test_more_steps_than_float64_resolves_are_refused_with_the_delta_that_would_do() -> None:
     with pytest.raises(ValueError, match=r"delta must be at least 2e-08 .*raise delta"):
         cost(0.001, 10.0, 10**8, 1e-8)
+
+
+def test_rounding_of_every_step_is_set_aside_in_both_directions() -> None:
+    """A trillion steps, by their number alone, leave 1e-4 of delta to floating-point error."""
+    one = pld.one_step(BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6), "add_remove", 2.0**-10)
+    many = dataclasses.replace(one, steps=10**12)
+    assert many.epsilon(1e-3) == pytest.approx(one.epsilon(9e-4), rel=1e-9)
+    assert many.epsilon(1e-3) > one.epsilon(1e-3) + 1e-3
+    epsilons = np.array([0.0, 0.1, 800.0])
+    for deltas in (pld.Composition.delta, pld.Composition.delta_of_removal):
+        assert deltas(many, epsilons) == pytest.approx(deltas(one, epsilons) + 1e-4, rel=1e-9)
 
 
 def test_infinity_from_the_engine_is_an_error_not_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,6 +109,34 @@ def test_nothing_of_a_dropped_step_leaks_into_the_next() -> None:
     assert torch.equal(run(drop=True), run(drop=False))
 
 
+@pytest.mark.parametrize("batches", [1, 2])
+def test_what_a_dropped_step_has_summed_is_dropped_with_it(batches: int) -> None:
+    """Each physical batch is a whole bucket, which is clipped and summed at once."""
+
+    def run(*, drop: bool) -> Tensor:
+        torch.default_generator.manual_seed(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _, module, optimizer, loader = wrap(
+                sampling_rate=1.0,
+                noise_multiplier=0.0,
+                max_physical_batch_size=8,
+                steps_per_epoch=1,
+                grad_sample_mode="stream",
+                seed=0,
+            )
+        if drop:
+            for i, (x, y) in enumerate(loader, start=1):
+                step(module, optimizer, x * 100, y)
+                if i == batches:
+                    break
+        for x, y in loader:
+            step(module, optimizer, x, y)
+        return weights(module)
+
+    assert torch.equal(run(drop=True), run(drop=False))
+
+
 def test_zero_grad_is_not_needed_and_may_follow_the_step() -> None:
     def run(when: str) -> Tensor:
         torch.default_generator.manual_seed(0)

@@ -156,6 +156,34 @@ class TestDraws:
         assert uncorrelated(torch.special.ndtri(source.uniform(N).clamp(2.0**-53)), values)
 
 
+class TestDrawsInCommon:
+    @pytest.mark.parametrize("mode", MODES, ids=ids)
+    def test_followers_of_a_key_draw_alike_and_never_the_same_twice(self, mode: NoiseMode) -> None:
+        source, other = source_of(mode, seed=1), source_of(mode, seed=2)
+        key = source.key()
+        assert len(key) >= 32
+        assert not torch.equal(key, other.key())
+        for follower in (source, other):
+            follower.follow(key)
+        draws, same = ([follower.uniform(10) for _ in range(3)] for follower in (source, other))
+        assert all(torch.equal(one, two) for one, two in zip(draws, same, strict=True))
+        assert len(torch.cat(draws).unique()) == 30
+
+    @pytest.mark.parametrize("mode", MODES, ids=ids)
+    def test_noise_of_followers_is_their_own(self, mode: NoiseMode) -> None:
+        one, other = source_of(mode, seed=1), source_of(mode, seed=2)
+        other.follow(one.key())
+        assert uncorrelated(filled(one, N), filled(other, N))
+
+    def test_are_uniform_in_secure_mode_too(self) -> None:
+        source = source_of(NoiseMode.SECURE)
+        source.follow(source.key())
+        values, more = source.uniform(N), source.uniform(N)
+        assert stats.kstest(values.numpy(), "uniform").pvalue > RARE
+        assert uncorrelated(values, more)
+        assert uncorrelated(values[1:], values[:-1])
+
+
 class TestSecure:
     def test_bytes_are_those_of_the_cryptographic_generator(self) -> None:
         assert noise._random_bytes is ssl.RAND_bytes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -80,6 +82,20 @@ def test_bad_partitions_are_refused(make, words: list[str]) -> None:  # type: ig
         make()
     for word in words:
         assert word in str(error.value)
+
+
+def test_hash_is_of_the_ids_the_unit_and_the_provenance() -> None:
+    """What a checkpoint or a ledger is tied to: whoever changes one of them has another partition."""
+    one = Partition.by_class([0, 1, 1])
+    assert one.hash == Partition.by_class([0, 1, 1]).hash
+    others = [
+        dataclasses.replace(one, bucket_of=np.array([0, 1, 0])),
+        dataclasses.replace(one, bucket_of=np.array([0, 1, 1, 1])),
+        dataclasses.replace(one, unit="user"),
+        dataclasses.replace(one, provenance=Provenance.FITTED),
+        dataclasses.replace(one, provenance=Provenance.PUBLIC),
+    ]
+    assert len({one.hash, *(other.hash for other in others)}) == 6
 
 
 def test_the_ids_cannot_be_changed_afterwards() -> None:

@@ -12,11 +12,8 @@ from dpmi import cli
 from dpmi.metrics import robustness
 from dpmi.study.side_effects import IMAGES
 
-from . import test_cli
-from .study.conftest import TINY
-from .test_cli import Dpmi, is_one_line
-
-dpmi = test_cli.dpmi
+from ..study.conftest import TINY
+from .conftest import Dpmi, is_one_line
 
 
 @pytest.fixture

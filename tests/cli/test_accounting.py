@@ -10,10 +10,7 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from . import test_cli
-from .test_cli import Dpmi, epsilon, is_one_line
-
-dpmi = test_cli.dpmi
+from .conftest import Dpmi, epsilon, is_one_line
 
 TARGET = ("calibrate", "--target-epsilon", 4, "--delta", "1e-3", "--unit", "subclass")
 RUN = ("reconstruction-bound", "--sampling-rate", 0.2, "--noise-multiplier", 1.6, "--steps", 200)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from dpmi.cli import app
 from dpmi.study import StoreError
 
-from .study.conftest import TINY, run_study
+from ..study.conftest import TINY, run_study
 
 STUDY = TINY.replace('"softmax"', '"cnn-small"').replace("[0, 1]", "[0]").replace("[0.5, 1.0]", "1.0")
 PNG = b"\x89PNG\r\n\x1a\n"

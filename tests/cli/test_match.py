@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from .study.conftest import TINY
-from .test_cli import Dpmi, dpmi, is_one_line
-
-__all__ = ["dpmi"]
+from ..study.conftest import TINY
+from .conftest import Dpmi, is_one_line
 
 OPEN = (
     TINY.replace("steps = 20", "steps = 60")

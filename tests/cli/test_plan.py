@@ -13,12 +13,9 @@ import pytest
 
 from dpmi.cli.labels import class_sizes
 
-from . import test_cli
-from .test_cli import Dpmi, Outcome, is_one_line
+from .conftest import Dpmi, Outcome, is_one_line
 
 pytestmark = pytest.mark.usefixtures("calibrated_once")
-
-dpmi = test_cli.dpmi
 
 TARGET = ("plan", "--epsilon", 8, "--delta", "1e-4", "--sampling-rate", "0.2", "--steps", "200")
 DIGITS = ("--class-sizes", ",".join(["6000"] * 10), "--parameters", 7706)

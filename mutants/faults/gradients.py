@@ -1,0 +1,213 @@
+"""Faults in the gradients of buckets: norms that are too small, and sums of more than what was measured."""
+
+from __future__ import annotations
+
+from ..fault import Fault
+
+_NORMS = "tests/privacy/test_norms.py"
+_CAPTURE = "tests/privacy/test_capture.py"
+_IMPLICIT = "tests/privacy/test_implicit.py"
+_LAYERS = "tests/privacy/test_layers.py"
+_SUM = "tests/privacy/test_running_sum.py"
+_UPDATE = "tests/privacy/test_update.py"
+_ROWS = f"{_LAYERS}::test_rows_equal_a_backward_pass_per_bucket"
+
+_NORM_FAULTS = (
+    Fault(
+        name="a norm leaves out biases",
+        path="dpmi/privacy/gradients/norms.py",
+        old="flat = [row.reshape(k, -1) for row in rows]",
+        new="flat = [row.reshape(k, -1) for row in rows if row.dim() != 2]",
+        tests=(_NORMS,),
+    ),
+    Fault(
+        name="a norm leaves out the last parameter",
+        path="dpmi/privacy/gradients/norms.py",
+        old="flat = [row.reshape(k, -1) for row in rows]",
+        new="flat = [row.reshape(k, -1) for row in rows[: max(1, len(rows) - 1)]]",
+        tests=(_NORMS,),
+    ),
+    Fault(
+        name="a norm leaves out the elements after the last whole run",
+        path="dpmi/privacy/gradients/norms.py",
+        old="together = torch.cat([runs, flat[:, whole:]], dim=1)",
+        new="together = runs",
+        tests=(_NORMS,),
+    ),
+    Fault(
+        name="a large norm is summed in float32",
+        path="dpmi/privacy/gradients/norms.py",
+        old="runs = torch.linalg.vector_norm(flat[:, :whole].reshape(len(flat), -1, _FLOAT32_RUN), dim=2)",
+        new="runs = torch.linalg.vector_norm(flat[:, :whole], dim=1, keepdim=True)",
+        tests=(f"{_UPDATE}::test_clipped_norm_never_exceeds_the_bound_in_float64",),
+    ),
+    Fault(
+        name="the norm of a tiny gradient underflows",
+        path="dpmi/privacy/gradients/norms.py",
+        old="if bool((total < _TINY).any()):",
+        new="if bool((total < 0).any()):",
+        tests=(_NORMS,),
+    ),
+)
+
+_SUM_FAULTS = (
+    Fault(
+        name="a bucket alone is summed without its factor",
+        path="dpmi/privacy/gradients/running_sum.py",
+        old="alpha=factor",
+        new="alpha=1.0",
+        tests=(_SUM,),
+    ),
+    Fault(
+        name="several buckets are summed with their mean factor",
+        path="dpmi/privacy/gradients/running_sum.py",
+        old="weights, flat = factors.to(part),",
+        new="weights, flat = factors.to(part).mean().expand(len(factors)),",
+        tests=(_SUM,),
+    ),
+    Fault(
+        name="only parameters of the first type get noise",
+        path="dpmi/privacy/gradients/running_sum.py",
+        old="        for flat in self._flat.values():\n            fill(flat)",
+        new="        for i, flat in enumerate(self._flat.values()):\n            _ = flat.zero_() if i else fill(flat)",
+        tests=(_SUM,),
+    ),
+    Fault(
+        name="the sum goes to a parameter's neighbour",
+        path="dpmi/privacy/gradients/running_sum.py",
+        old="kinds[kind] = kinds.get(kind, 0) + p.numel()",
+        new="kinds[kind] = max(kinds.get(kind, 0), p.numel())",
+        tests=(_SUM,),
+    ),
+)
+
+_SEGMENT_FAULTS = (
+    Fault(
+        name="a bucket's sum has the buckets before it, too",
+        path="dpmi/privacy/gradients/segments.py",
+        old="(self.bucket_of_record(device) == bucket)",
+        new="(self.bucket_of_record(device) <= bucket)",
+        tests=(_ROWS,),
+    ),
+    Fault(
+        name="runs of buckets begin a record too early",
+        path="dpmi/privacy/gradients/segments.py",
+        old="runs.append(Run(bucket, count, size, self.bounds[bucket]))",
+        new="runs.append(Run(bucket, count, size, max(0, self.bounds[bucket] - 1)))",
+        tests=(f"{_CAPTURE}::test_segments_group_buckets_of_one_size", _ROWS),
+    ),
+)
+
+_LAYER_FAULTS = (
+    Fault(
+        name="a linear layer's rows take another bucket's inputs",
+        path="dpmi/privacy/gradients/linear.py",
+        old="write_outer_sums(x[run.records], g[run.records], rows[run.buckets])",
+        new="write_outer_sums(x[run.records].flip(0), g[run.records], rows[run.buckets])",
+        tests=(_ROWS,),
+    ),
+    Fault(
+        name="a bias has a gradient per position, not their sum",
+        path="dpmi/privacy/gradients/linear.py",
+        old="return segments.sum(g, range(1, g.dim() - 1))",
+        new="return segments.sum(g.flatten(1, -2)[:, 0] if g.dim() > 2 else g)",
+        tests=(_ROWS,),
+    ),
+    Fault(
+        name="a convolution's rows take the inputs of the first bucket",
+        path="dpmi/privacy/gradients/conv.py",
+        old="gs[i], xs[i], weight",
+        new="gs[i], xs[0][:1].expand_as(xs[i]), weight",
+        tests=(_ROWS,),
+    ),
+    Fault(
+        name="a convolution's bias is summed over records only",
+        path="dpmi/privacy/gradients/conv.py",
+        old="return segments.sum(g, range(2, g.dim()))",
+        new="return segments.sum(g.flatten(2)[:, :, 0])",
+        tests=(_ROWS,),
+    ),
+    Fault(
+        name="the factor of a normalisation takes inputs that are not normalised",
+        path="dpmi/privacy/gradients/norm.py",
+        old="self._normalise(x).to(dtype) * g.to(dtype)",
+        new="x.to(dtype) * g.to(dtype)",
+        tests=(_ROWS,),
+    ),
+    Fault(
+        name="an embedding's padding gets a gradient",
+        path="dpmi/privacy/gradients/embedding.py",
+        old="kept = token != self._padding",
+        new="kept = token == token",
+        tests=(_ROWS,),
+    ),
+    Fault(
+        name="an embedding that rescales its lines in the forward pass is accepted",
+        path="dpmi/privacy/gradients/embedding.py",
+        old="if max_norm is not None:",
+        new="if max_norm is not None and max_norm < 0:",
+        tests=(f"{_CAPTURE}::test_what_cannot_be_split_by_bucket_is_refused",),
+    ),
+    Fault(
+        name="all of a layer run bucket by bucket goes to the first bucket",
+        path="dpmi/privacy/gradients/leaf.py",
+        old='own = {f"leaf.{name}": copy[i]',
+        new='own = {f"leaf.{name}": copy[0]',
+        tests=(_ROWS,),
+    ),
+    Fault(
+        name="a subclass that computes something else is taken for its base class",
+        path="dpmi/privacy/gradients/leaf.py",
+        old="isinstance(m, known) and _computes_as(m, known) for",
+        new="isinstance(m, known) for",
+        tests=(_ROWS,),
+    ),
+)
+
+_GHOST_FAULTS = (
+    Fault(
+        name="a norm adds up positions as if they were orthogonal",
+        path="dpmi/privacy/gradients/implicit.py",
+        old="pairs.sum((1, 2))",
+        new="pairs.diagonal(dim1=1, dim2=2).sum(1)",
+        tests=(_IMPLICIT,),
+    ),
+    Fault(
+        name="a bucket whose row is kept is added twice",
+        path="dpmi/privacy/gradients/implicit.py",
+        old="            factors[run.buckets] = 0.0\n",
+        new="",
+        tests=(_IMPLICIT,),
+    ),
+    Fault(
+        name="a token that comes twice is measured as two tokens",
+        path="dpmi/privacy/gradients/implicit.py",
+        old="squares = torch.linalg.vector_norm(self._values, dim=1, dtype=torch.float64).square()\n"
+        "        self.squared_norms = squares.new_zeros(num_buckets).index_add_(0, self._bucket, squares)",
+        new="squares = torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).square()\n"
+        "        self.squared_norms = squares.new_zeros(num_buckets).index_add_(0, bucket, squares)",
+        tests=(_IMPLICIT,),
+    ),
+    Fault(
+        name="the rounding of what nearly cancels is not measured",
+        path="dpmi/privacy/gradients/implicit.py",
+        old="found.append(norms + self._rounding(x, g, segments, positions))",
+        new="found.append(norms)",
+        tests=(f"{_CAPTURE}::test_no_clipped_gradient_is_too_long_when_records_nearly_cancel",),
+    ),
+    Fault(
+        name="an input that changed after it was measured is used",
+        path="dpmi/privacy/gradients/implicit.py",
+        old="if self._x._version != self._version:",
+        new="if self._x._version < self._version:",
+        tests=(f"{_CAPTURE}::test_modifying_an_input_that_ghost_needs_is_refused",),
+    ),
+)
+
+FAULTS: tuple[Fault, ...] = (
+    *_NORM_FAULTS,
+    *_SUM_FAULTS,
+    *_SEGMENT_FAULTS,
+    *_LAYER_FAULTS,
+    *_GHOST_FAULTS,
+)

@@ -1,0 +1,274 @@
+"""Faults in the loop: what is drawn, clipped, summed, released and billed at a logical step."""
+
+from __future__ import annotations
+
+from ..fault import Fault
+
+_CHECKPOINT = "tests/privacy/test_checkpoint.py"
+_ENGINE = "tests/privacy/test_engine.py"
+_NOISE = "tests/privacy/test_noise.py"
+_RECORDS = "tests/privacy/test_records_per_bucket.py"
+_TARGET = "tests/privacy/test_target_epsilon.py"
+_UPDATE = "tests/privacy/test_update.py"
+_BRUTE_FORCE = f"{_UPDATE}::test_update_equals_brute_force"
+
+_RELEASE_FAULTS = (
+    Fault(
+        name="noise has not the noise multiplier",
+        path="dpmi/privacy/optimizer.py",
+        old="std = self.noise_multiplier * self.max_grad_norm / self.expected_batch_size",
+        new="std = self.max_grad_norm / self.expected_batch_size",
+        tests=(_NOISE,),
+    ),
+    Fault(
+        name="noise has half its size",
+        path="dpmi/privacy/optimizer.py",
+        old="std = self.noise_multiplier * self.max_grad_norm / self.expected_batch_size",
+        new="std = self.noise_multiplier * self.max_grad_norm / (2 * self.expected_batch_size)",
+        tests=(_NOISE,),
+    ),
+    Fault(
+        name="noise is scaled as a mean over all buckets",
+        path="dpmi/privacy/optimizer.py",
+        old="std = self.noise_multiplier * self.max_grad_norm / self.expected_batch_size",
+        new="std = self.noise_multiplier * self.max_grad_norm / self._plan.partition.num_buckets",
+        tests=(_NOISE,),
+    ),
+    Fault(
+        name="noise is drawn at every physical batch",
+        path="dpmi/privacy/optimizer.py",
+        old="        gradients.add_to(self._sum,",
+        new="        for flat in self._sum.flat:\n"
+        "            flat.add_(torch.randn_like(flat), alpha=self.noise_multiplier * self.max_grad_norm)\n"
+        "        gradients.add_to(self._sum,",
+        tests=(_NOISE,),
+    ),
+    Fault(
+        name="every physical batch begins the sum anew",
+        path="dpmi/privacy/optimizer.py",
+        old="            self._step_is_open = True\n",
+        new="            self._step_is_open = False\n",
+        tests=(_BRUTE_FORCE,),
+    ),
+    Fault(
+        name="a step has the sum and the noise of the one before",
+        path="dpmi/privacy/optimizer.py",
+        old="        self._step_is_open = False\n        try:\n",
+        new="        try:\n",
+        tests=(_NOISE,),
+    ),
+    Fault(
+        name="a step is billed after its release, and not if that crashes",
+        path="dpmi/privacy/optimizer.py",
+        old="        if self.step_hook is not None:\n            self.step_hook(self)\n"
+        "        self.ranks.sum_(self._sum.flat)\n",
+        new="        self.ranks.sum_(self._sum.flat)\n        bill = self.step_hook\n"
+        "        self.original_optimizer.register_step_post_hook(lambda *_: bill and bill(self))\n",
+        tests=(f"{_ENGINE}::test_a_step_is_billed_even_if_the_optimizer_crashes_while_it_is_released",),
+    ),
+    Fault(
+        name="what a dropped step has summed is released by the next",
+        path="dpmi/privacy/optimizer.py",
+        old="        self._step_is_open = False\n        self._module.begin(None)\n",
+        new="        self._module.begin(None)\n",
+        tests=(f"{_ENGINE}::test_what_a_dropped_step_has_summed_is_dropped_with_it",),
+    ),
+    Fault(
+        name="a part of a dropped bucket is added to the next bucket",
+        path="dpmi/privacy/optimizer.py",
+        old="self._batch = self._parts = self._rehearsal = self.position = None",
+        new="self._batch = self._rehearsal = self.position = None",
+        tests=(f"{_ENGINE}::test_nothing_of_a_dropped_step_leaks_into_the_next",),
+    ),
+    Fault(
+        name="a gradient that is not finite is summed",
+        path="dpmi/privacy/optimizer.py",
+        old="if not bool(norms.isfinite().all()):",
+        new="if len(norms) == 0:",
+        tests=(f"{_ENGINE}::test_a_non_finite_gradient_is_refused_before_anything_is_released",),
+    ),
+    Fault(
+        name="a parameter unfrozen later is trained without clipping",
+        path="dpmi/privacy/optimizer.py",
+        old="            self._check_trainable()\n",
+        new="",
+        tests=(f"{_ENGINE}::test_unfreezing_after_make_private_is_refused",),
+    ),
+)
+
+_CLIPPING_FAULTS = (
+    Fault(
+        name="a bucket is not clipped",
+        path="dpmi/privacy/optimizer.py",
+        old="return torch.minimum(1.0 / sizes, longest / norms)",
+        new="return 1.0 / sizes",
+        tests=(_BRUTE_FORCE,),
+    ),
+    Fault(
+        name="a bucket is clipped to twice the bound",
+        path="dpmi/privacy/optimizer.py",
+        old="longest = self.max_grad_norm * (1.0 - ROUNDING)",
+        new="longest = 2 * self.max_grad_norm * (1.0 - ROUNDING)",
+        tests=(f"{_UPDATE}::test_clipped_norm_never_exceeds_the_bound_in_float64",),
+    ),
+    Fault(
+        name="a bucket is clipped twice",
+        path="dpmi/privacy/optimizer.py",
+        old="return torch.minimum(1.0 / sizes, longest / norms)",
+        new="return torch.minimum(1.0 / sizes, longest / norms) * torch.clamp(longest / norms, max=1.0)",
+        tests=(_BRUTE_FORCE,),
+    ),
+    Fault(
+        name="a bucket's sum is clipped, not its mean",
+        path="dpmi/privacy/optimizer.py",
+        old="return torch.minimum(1.0 / sizes, longest / norms)",
+        new="return torch.minimum(torch.ones_like(sizes), longest / norms)",
+        tests=(_BRUTE_FORCE,),
+    ),
+    Fault(
+        name="rounding may leave a clipped bucket longer than the bound",
+        path="dpmi/privacy/optimizer.py",
+        old="longest = self.max_grad_norm * (1.0 - ROUNDING)",
+        new="longest = self.max_grad_norm * (1.0 + ROUNDING)",
+        tests=(f"{_UPDATE}::test_clipped_norm_never_exceeds_the_bound_in_float64",),
+    ),
+    Fault(
+        name="a bucket is clipped part by part",
+        path="dpmi/privacy/optimizer.py",
+        old="        if batch.is_part:\n",
+        new="        if not batch.buckets:\n",
+        tests=(_BRUTE_FORCE,),
+    ),
+    Fault(
+        name="of a bucket in parts the last one counts",
+        path="dpmi/privacy/optimizer.py",
+        old="            gradients.add(self._parts)\n",
+        new="            pass\n",
+        tests=(_BRUTE_FORCE,),
+    ),
+)
+
+_DRAW_FAULTS = (
+    Fault(
+        name="a fixed number of buckets is drawn",
+        path="dpmi/privacy/sampling.py",
+        old="drawn = np.flatnonzero(uniform < self.plan.sampling_rate)",
+        new="drawn = np.sort(np.argsort(uniform)[: max(1, round(self.plan.expected_buckets))])",
+        tests=(_NOISE,),
+    ),
+    Fault(
+        name="buckets are drawn more often than is billed",
+        path="dpmi/privacy/sampling.py",
+        old="drawn = np.flatnonzero(uniform < self.plan.sampling_rate)",
+        new="drawn = np.flatnonzero(uniform < 1.25 * self.plan.sampling_rate)",
+        tests=(f"{_NOISE}::test_every_bucket_is_drawn_as_a_whole_at_the_billed_rate",),
+    ),
+    Fault(
+        name="one draw decides for all buckets",
+        path="dpmi/privacy/sampling.py",
+        old="drawn = np.flatnonzero(uniform < self.plan.sampling_rate)",
+        new="drawn = np.flatnonzero(np.full_like(uniform, uniform[0]) < self.plan.sampling_rate)",
+        tests=(f"{_NOISE}::test_every_bucket_is_drawn_as_a_whole_at_the_billed_rate",),
+    ),
+    Fault(
+        name="an empty draw is no step",
+        path="dpmi/privacy/sampling.py",
+        old="packed = list(self._packed(mine, starts)) if len(mine) else [_EMPTY]",
+        new="packed = list(self._packed(mine, starts))\n            if not packed:\n                continue",
+        tests=(f"{_ENGINE}::test_empty_draws_update_with_noise_and_are_billed",),
+    ),
+    Fault(
+        name="records near the end of a bucket are taken less often",
+        path="dpmi/privacy/sampling.py",
+        old="(places * sizes).astype(np.int64)",
+        new="(places * (sizes - self.plan.records_of)).astype(np.int64)",
+        tests=(f"{_RECORDS}::test_every_record_is_taken_equally_often",),
+    ),
+    Fault(
+        name="which records of a bucket are taken depends on the other buckets",
+        path="dpmi/privacy/sampling.py",
+        old="number = np.arange(len(order)) - start[bucket]",
+        new="number = order",
+        tests=(f"{_RECORDS}::test_what_is_taken_of_a_bucket_does_not_depend_on_the_others",),
+    ),
+    Fault(
+        name="the last bucket of a large draw is left out",
+        path="dpmi/privacy/sampling.py",
+        old="while first < len(drawn):",
+        new="while first < max(1, len(drawn) - 1) and len(drawn):",
+        tests=(_BRUTE_FORCE,),
+    ),
+    Fault(
+        name="an empty draw is not released",
+        path="dpmi/privacy/loader.py",
+        old="                    optimizer.release(batch)\n",
+        new="",
+        tests=(f"{_ENGINE}::test_empty_draws_update_with_noise_and_are_billed",),
+    ),
+    Fault(
+        name="a batch that the loop does not step is passed over",
+        path="dpmi/privacy/loader.py",
+        old="                yield records\n                self._check_stepped(batch)\n",
+        new="                yield records\n",
+        tests=(f"{_ENGINE}::test_a_forgotten_step_is_an_error_not_a_free_pass",),
+    ),
+)
+
+_BILL_FAULTS = (
+    Fault(
+        name="only the first step is billed",
+        path="dpmi/privacy/engine.py",
+        old="self._ledger = self._ledger.record(plan.mechanism)",
+        new="self._ledger = self._ledger or self._ledger.record(plan.mechanism)",
+        tests=(_ENGINE,),
+    ),
+    Fault(
+        name="a resumed engine forgets what was billed",
+        path="dpmi/privacy/engine.py",
+        old="        self._ledger = loaded.account.ledger\n",
+        new="",
+        tests=(f"{_CHECKPOINT}::test_resumed_equals_uninterrupted_bit_for_bit",),
+    ),
+    Fault(
+        name="an engine with billed steps forgets them for a checkpoint",
+        path="dpmi/privacy/engine.py",
+        old="        if self._ledger.steps:\n",
+        new="        if self._ledger.steps < 0:\n",
+        tests=(f"{_CHECKPOINT}::test_an_engine_that_has_billed_steps_does_not_forget_them",),
+    ),
+    Fault(
+        name="an engine reports a seed as secure noise",
+        path="dpmi/privacy/engine.py",
+        old="self._noise = self._noise.weaker(source.mode)",
+        new="self._noise = NoiseMode.SECURE",
+        tests=(_ENGINE,),
+    ),
+    Fault(
+        name="an engine drops the provenance of its partition",
+        path="dpmi/privacy/engine.py",
+        old="provenance=partition.provenance,",
+        new="provenance=type(partition.provenance).RECORD,",
+        tests=(f"{_ENGINE}::test_a_seeded_or_fitted_run_says_so",),
+    ),
+    Fault(
+        name="one engine bills two partitions as one",
+        path="dpmi/privacy/engine.py",
+        old="self.plan.partition.hash != partition.hash:",
+        new="len(self.plan.partition) != len(partition):",
+        tests=(f"{_ENGINE}::test_two_runs_on_one_engine_add_up_and_another_partition_is_refused",),
+    ),
+    Fault(
+        name="a training takes a step more than its target allows",
+        path="dpmi/privacy/engine.py",
+        old="self._ledger.steps >= self._most_steps:",
+        new="self._ledger.steps > self._most_steps:",
+        tests=(f"{_TARGET}::test_the_step_after_the_last_one_releases_nothing_and_bills_nothing",),
+    ),
+)
+
+FAULTS: tuple[Fault, ...] = (
+    *_RELEASE_FAULTS,
+    *_CLIPPING_FAULTS,
+    *_DRAW_FAULTS,
+    *_BILL_FAULTS,
+)

@@ -1,0 +1,158 @@
+"""Plants faults in copies of the packages, and runs tests on them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from io import StringIO
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from .fault import Fault
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("accountants", "dpmi", "tests")
+LIMIT = 300.0
+"""Seconds that the tests of one fault may take."""
+
+# Every test run is a fork of a process that has imported what takes long: of ten seconds, two are left.
+_PROCESSES = get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["dp_accounting", "hypothesis", "opacus", "pytest", "scipy.stats", "torch"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the tests said to one fault.
+
+    Args:
+        fault: that was planted.
+        caught_by: the first test that failed; None if all passed, so that the fault survived.
+        seconds: that it took, the start of the interpreter included.
+    """
+
+    fault: Fault
+    caught_by: str | None
+    seconds: float
+
+
+def run(
+    faults: Sequence[Fault], *, workers: int | None = None, tell: Callable[[Outcome], None] | None = None
+) -> list[Outcome]:
+    """Plant every fault in a copy of its own, and return the outcomes in the order of the faults.
+
+    Args:
+        faults: what to plant.
+        workers: copies that are tested at a time; one per core by default.
+        tell: called with each outcome, in the order of the faults, as soon as it and those before it are there.
+
+    Raises:
+        ValueError: a fault does not fit its file.
+        RuntimeError: the tests of a fault could not be run, or took longer than ``LIMIT``.
+    """
+    for fault in faults:  # before anything is run
+        fault.planted((ROOT / fault.path).read_text(encoding="utf-8"))
+    outcomes = []
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        for outcome in pool.map(_attempt, faults):
+            outcomes.append(outcome)
+            if tell is not None:
+                tell(outcome)
+    return outcomes
+
+
+def check_tests(faults: Iterable[Fault], *, workers: int | None = None) -> None:
+    """Run the tests of all faults on an unchanged copy: a test that fails anyway finds nothing.
+
+    Raises:
+        RuntimeError: a test fails, or could not be run.
+    """
+    by_file: dict[str, set[str]] = {}
+    for test in (test for fault in faults for test in fault.tests):
+        by_file.setdefault(test.partition("::")[0], set()).add(test)
+    # A file that is named as a whole has all of its tests run.
+    tests = [[file] if file in names else sorted(names) for file, names in by_file.items()]
+    with TemporaryDirectory() as folder, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        _copy(Path(folder))
+        for failed in pool.map(partial(_first_failure, Path(folder)), tests):
+            if failed is not None:
+                raise RuntimeError(f"{failed} fails without any fault; make the tests pass first")
+
+
+def _attempt(fault: Fault) -> Outcome:
+    start = time.monotonic()
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        _copy(folder)
+        path = folder / fault.path
+        path.write_text(fault.planted(path.read_text(encoding="utf-8")), encoding="utf-8")
+        try:
+            caught_by = _first_failure(folder, fault.tests)
+        except RuntimeError as error:
+            raise RuntimeError(f"fault {fault.name!r} in {fault.path}: {error}") from error
+    return Outcome(fault=fault, caught_by=caught_by, seconds=time.monotonic() - start)
+
+
+def _copy(folder: Path) -> None:
+    for package in COPIED:
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+
+
+def _first_failure(folder: Path, tests: Sequence[str]) -> str | None:
+    """Run the tests in a copy, and return which one failed first; None if none did."""
+    receiver, sender = _PROCESSES.Pipe(duplex=False)
+    process = _PROCESSES.Process(target=_test, args=(folder, tests, sender))
+    process.start()
+    sender.close()  # the other end is the process's own, so that its death is heard
+    try:
+        if not receiver.poll(LIMIT):
+            raise RuntimeError(f"{' '.join(tests)} took longer than {LIMIT:g} s; name faster tests")
+        code, failed, output = receiver.recv()
+    except EOFError:
+        code, failed, output = None, None, "the process died"
+    finally:
+        process.kill()
+        process.join()
+    if code not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
+        raise RuntimeError(
+            f"pytest could not run {' '.join(tests)} (exit code {code}); a fault has to leave code that runs, and its "
+            f"tests have to exist:\n{output[-4000:]}"
+        )
+    first: str | None = failed
+    return first
+
+
+def _test(folder: Path, tests: Sequence[str], sender: Connection) -> None:
+    """In a process of its own: run the tests, and send the exit code, the first that failed, and the output."""
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))  # before the installed packages
+    # For processes that tests start.
+    os.environ.update(PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE="1")
+    sys.dont_write_bytecode = True
+    first, output = _First(), StringIO()
+    with redirect_stdout(output):
+        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests], plugins=[first])
+    sender.send((int(code), first.failed, output.getvalue()))
+
+
+class _First:
+    """A plug-in of pytest that remembers which test failed first."""
+
+    def __init__(self) -> None:
+        self.failed: str | None = None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Look at every report."""
+        if report.failed and self.failed is None:
+            self.failed = report.nodeid
