@@ -72,6 +72,8 @@ class DryRun:
         self._arrived: dict[int, float] = {}
         self._gradients: list[Sequence[Tensor | None]] = []
         self._passes = 0
+        self.accumulated = False
+        """Whether backward() reached a trained parameter in this one."""
 
     @property
     def is_over(self) -> bool:
@@ -92,6 +94,7 @@ class DryRun:
         self._passes = 0
         self._arrived = {}
         self._gradients = []
+        self.accumulated = False
         if self.round == 0:
             self._traces = []
             self.agreement = Agreement()
@@ -144,7 +147,7 @@ class DryRun:
         calls = self.agreement.calls
         if len(self._gradients) != len(calls) or self._passes != len(self._traces):
             self.note("the loop calls module or criterion more often for more records")
-        if not self._arrived:
+        if not self._arrived or not self.accumulated:
             self.note("backward() was not called on the loss of the criterion that make_private returned")
         scale = self._common_scale(gradients)
         if self.problem is not None or scale is None:

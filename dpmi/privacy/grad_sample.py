@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ _BY_IDENTITY = (
     "_placeholders",
     "_advanced",
     "_constants",
+    "_handles",
 )
 
 
@@ -97,6 +99,7 @@ class BucketGradSampleModule(GradSampleModule):
         self._is_compiled = any(hasattr(m, "_orig_mod") for m in self._module.modules())
         self._constants = Constants()
         self._advanced: dict[Tensor, Tensor] = {}
+        self._handles: list[Any] = []
         self.autograd_grad_sample_hooks: list[Any] = []
         self.train_only(p for p in self._all if p.requires_grad)
         self.enable_hooks()
@@ -157,7 +160,14 @@ class BucketGradSampleModule(GradSampleModule):
             )
             constants = self._constants if dry is None else dry.constants
             self.shared = Shared(self.capture, constants, rehearsing=dry is not None)
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        if dry is not None:
+            accumulated = partial(_accumulated, dry)
+            self._handles = [p.register_post_accumulate_grad_hook(accumulated) for p in self.trained]  # type: ignore[no-untyped-call]
         self._before = self._watch.tensors()
+        self._kept = self._watch.attributes()
 
     def agree(self, dry: DryRun) -> None:
         """Let physical batches hold several buckets, which are all like the dry runs."""
@@ -222,6 +232,7 @@ class BucketGradSampleModule(GradSampleModule):
         if self._problem is not None:
             raise RuntimeError(self._problem)
         if capture is None:
+            self._watch.check_attributes(self._kept)
             return self._ordinary()
         self.check_no_ordinary_gradient()
         for p in self.trained:
@@ -321,7 +332,7 @@ class BucketGradSampleModule(GradSampleModule):
                 "them; read them after backward()"
             )
         out = self._followed(shared, args, kwargs, at)
-        return map_tensors(lambda t: shared.give_out(t, ("module", at)), out, whole=True)
+        return shared.give_out_all(out, ("module", at))
 
     def _followed(self, shared: Shared, args: tuple[Any, ...], kwargs: dict[str, Any], at: int | None) -> Any:
         assert self.capture is not None
@@ -400,6 +411,10 @@ class BucketGradSampleModule(GradSampleModule):
                 f"{n}; pass "
                 "it what the loader yielded and nothing else, and evaluate under torch.no_grad()"
             )
+
+
+def _accumulated(dry: DryRun, _: Tensor) -> None:
+    dry.accumulated = True
 
 
 def _inputs(shared: Shared, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -197,10 +198,11 @@ class BucketCriterion(nn.Module):
         except Exception:  # it is only looked at, and may be anything
             return
         if found in ("mean", "sum") and found != module.loss_reduction:
-            raise ValueError(
+            warnings.warn(
                 f"loss_reduction is {module.loss_reduction!r}, but the criterion takes the {found} over the records "
                 f"of a "
-                f"batch; pass loss_reduction={found!r}"
+                f"batch, so that buckets are clipped to other than their mean gradients; pass loss_reduction={found!r}",
+                stacklevel=2,
             )
 
 

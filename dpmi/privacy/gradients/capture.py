@@ -23,7 +23,7 @@ from dpmi.privacy.isolation.rules import Call
 from . import conv, embedding, linear, norm  # noqa: F401 (they register the functions that are intercepted)
 from .implicit import Implicit
 from .layers import INTERCEPTED, Layer
-from .leaf import record_dimension, run_by_bucket
+from .leaf import output_dimensions, record_dimension, run_by_bucket
 from .norms import row_norms
 from .segments import Segments
 
@@ -248,11 +248,14 @@ class Capture(Following):
         own = {name: p for name, p in leaf.named_parameters() if id(p) in self._names}
         if self._in_leaf or not torch.is_grad_enabled() or not own:
             return forward(*args, **kwargs)
+        self._in_leaf = True  # and nothing of what is done here is a call of the pass
         try:
             return self._run_leaf(leaf, forward, own, args, kwargs)
         except Coupled as error:
             self.problem = self.problem or str(error)
             raise
+        finally:
+            self._in_leaf = False
 
     def _run_leaf(
         self,
@@ -261,7 +264,7 @@ class Capture(Following):
         own: dict[str, nn.Parameter],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> Tensor:
+    ) -> Any:
         names = " and ".join(repr(self._names[id(p)]) for p in own.values())
         place = Records(record_dimension(leaf))
         tensors = operands(args, kwargs)
@@ -281,17 +284,17 @@ class Capture(Following):
         self.compare(leaf, arguments)
         of_records = {id(t) for t, label in zip(tensors, labels, strict=True) if type(label) is Records}
         call = partial(self._call_one_bucket, leaf, forward)
-        self._in_leaf = True
         try:
             out = run_by_bucket(
                 leaf, call, own, self.segments, self._add, of_records=of_records, args=args, kwargs=kwargs
             )
         except TypeError as error:
             raise Coupled(f"parameter {names}: {error}") from error
-        finally:
-            self._in_leaf = False
-        self.add_step(Step(leaf, arguments, (tuple(out.shape),)))
-        self.put_label(out, place, len(self.trace) - 1)
+        made = operands((out,), {})
+        at = len(self.trace)
+        self.add_step(Step(leaf, arguments, tuple(tuple(t.shape) for t in made)))
+        for i, dim in enumerate(output_dimensions(leaf, len(made)) or ()):
+            self.put_label(made[i], Records(dim), (at, i))
         return out
 
     def _call_one_bucket(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from .layers import at_least_float32
 from .segments import Segments
@@ -70,7 +70,7 @@ def run_by_bucket(
     of_records: Collection[int],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-) -> Tensor:
+) -> Any:
     """Call a module bucket by bucket.
 
     Args:
@@ -85,15 +85,15 @@ def run_by_bucket(
         kwargs: of the call.
 
     Returns:
-        The outputs, one bucket after another.
+        The outputs, one bucket after another, with the records where :func:`output_dimensions` says.
 
     Raises:
-        TypeError: the output is not a tensor with the records in the same dimension.
+        TypeError: the output does not hold the records there.
     """
     dim = record_dimension(leaf)
     copies = {name: _copies(p, segments.num_buckets, take) for name, p in parameters.items()}
     call = _Call(leaf, forward)
-    outs = []
+    outs: list[list[Tensor]] = []
     for i, size in enumerate(segments.sizes):
         start = segments.bounds[i]
 
@@ -102,12 +102,31 @@ def run_by_bucket(
 
         own = {f"leaf.{name}": copy[i] for name, copy in copies.items()}
         out = functional_call(call, own, tree_map(part, args), tree_map(part, dict(kwargs)))
-        if not isinstance(out, Tensor) or out.dim() <= dim or out.shape[dim] != size:
+        tensors, structure = tree_flatten(out)
+        dims = output_dimensions(leaf, len(tensors))
+        if dims is None or any(
+            not isinstance(t, Tensor) or t.dim() <= d or t.shape[d] != size
+            for t, d in zip(tensors, dims, strict=True)
+        ):
             raise TypeError(
                 f"{type(leaf).__name__} returns something else than a tensor with one entry per record"
             )
-        outs.append(out)
-    return torch.cat(outs, dim)
+        outs.append(tensors)
+    assert dims is not None
+    return tree_unflatten(
+        [torch.cat(own, d) for own, d in zip(zip(*outs, strict=True), dims, strict=True)], structure
+    )
+
+
+def output_dimensions(leaf: nn.Module, outputs: int) -> list[int] | None:
+    """Where a layer that returns so many tensors has the records in each of them; None if that is not known.
+
+    Recurrent layers return hidden states too, (layers, records, hidden) whatever the layout of their input.
+    """
+    first = record_dimension(leaf)
+    if outputs > 1 and not isinstance(leaf, nn.RNNBase):
+        return None
+    return [first] + [1] * (outputs - 1)
 
 
 def _copies(p: Tensor, count: int, take: Callable[[Tensor, Tensor], None]) -> tuple[Tensor, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import wraps
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +12,15 @@ from torch.overrides import TorchFunctionMode
 from .arguments import operands, writes_in_place
 from .functions import METADATA
 from .public import PublicTensors
+
+
+def _named(names: str) -> frozenset[Any]:
+    return frozenset(getattr(Tensor, name) for name in names.split())
+
+
+# Whoever has the memory of a tensor can write to it unseen.
+_MEMORY = _named("numpy __array__ data_ptr untyped_storage storage __dlpack__ set_")
+_HOOKS = _named("register_hook register_post_accumulate_grad_hook")
 
 
 class CarriedOver(RuntimeError):
@@ -99,6 +109,10 @@ class Provenance(TorchFunctionMode):
                     )
                 pure = False
         name = getattr(func, "__name__", "")
+        if func in _MEMORY:
+            self._check_memory(tensors[0], name)
+        elif func in _HOOKS and len(args) > 1:
+            args = (args[0], self.watched(args[1]), *args[2:])
         written = kwargs.get("out")
         if written is None and tensors and writes_in_place(func, name):
             written = tensors[0]
@@ -107,6 +121,26 @@ class Provenance(TorchFunctionMode):
         out = func(*args, **kwargs)
         self._mark(out, tensors, pure)
         return out
+
+    def watched(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        """A hook of the backward pass that keeps nothing for another bucket either."""
+
+        @wraps(hook)
+        def run(*args: Any) -> Any:
+            for t in operands(args, {}):
+                self.take_in(t)
+            with self:
+                return hook(*args)
+
+        return run
+
+    def _check_memory(self, t: Tensor, name: str) -> None:
+        if t in self._public or (t.numel() and t.untyped_storage().data_ptr() in self._storages):
+            raise CarriedOver(
+                f"{name} in the forward pass gives away the memory of a parameter, a buffer or an attribute, where "
+                f"no write "
+                "to it would be seen. Take a copy first, by clone()"
+            )
 
     def _check_write(self, t: Tensor, name: str, *, pure: bool) -> None:
         if t in self._public:

@@ -81,6 +81,14 @@ class Shared:
         visible = Guard.apply(real) if real.requires_grad else real.detach()
         return self.wrap(visible, real, path)
 
+    def give_out_all(self, real: Any, path: Any) -> Any:
+        """The same for every tensor in a structure.
+
+        Raises:
+            TypeError: it cannot be looked into.
+        """
+        return map_tensors(lambda t: self.give_out(t, path), real, whole=True)
+
     def real(self, t: Tensor) -> Tensor:
         """What stands behind an operand of the loop.
 
@@ -91,6 +99,10 @@ class Shared:
             if t._shared is not self or t._real is None:
                 raise Coupled("a tensor of another physical batch is used")
             return t._real
+        if t.requires_grad:
+            raise Coupled(
+                f"a parameter of shape {tuple(t.shape)} meets the records outside of the private module's forward pass"
+            )
         if not self._constants.knows(t):
             raise Coupled(
                 f"a tensor of shape {tuple(t.shape)} meets the records that was not computed from them record by "
@@ -113,6 +125,16 @@ class Shared:
         real_args, real_kwargs = map_tensors(self.real, (args, kwargs))
         with self.following.apart():
             return func(*real_args, **real_kwargs)
+
+
+# What they do is not done to the records: gradients of a loop's own, which the guard refuses where buckets are shared.
+_OF_THE_TENSOR = frozenset(
+    getattr(Tensor, name) for name in ("requires_grad_", "retain_grad", "register_hook", "backward")
+) | {
+    accessor
+    for name in ("requires_grad", "grad", "grad_fn")
+    for accessor in (getattr(Tensor, name).__get__, getattr(Tensor, name).__set__)
+}
 
 
 class Guard(torch.autograd.Function):
@@ -184,33 +206,31 @@ def _computed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     tensors = operands(args, kwargs)
     shared = next(t._shared for t in tensors if isinstance(t, BucketTensor))
     if shared.is_over:
-        return _ordinarily(func, args, kwargs)
+        return func(*args, **kwargs)
     in_place = writes_in_place(func, getattr(func, "__name__", ""))
+    if func in _OF_THE_TENSOR:
+        return func(*args, **kwargs)
     try:
         real = shared.compute(func, args, kwargs)
         path = _path(func, args, kwargs, real, shared)
     except Coupled:
         if in_place and isinstance(tensors[0], BucketTensor):
             tensors[0]._real = None
-        out = _ordinarily(func, args, kwargs)
-        if not isinstance(out, Tensor | tuple | list):
-            shared.numbers_left = True
-        return out
-    if shared.rehearsing:
-        out = _ordinarily(func, args, kwargs)
-        if in_place:
-            args[0]._path = path
-            return args[0]
-        return _paired(shared, out, real, path)
+        return _mixed(shared, func(*args, **kwargs))
+    out = func(*args, **kwargs) if shared.rehearsing else None
     if in_place:
         args[0]._path = path
         return args[0]
-    return map_tensors(lambda t: shared.give_out(t, path), real)
+    return _paired(shared, out, real, path) if shared.rehearsing else shared.give_out_all(real, path)
 
 
-def _ordinarily(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    plain_args, plain_kwargs = map_tensors(ordinary, (args, kwargs))
-    return func(*plain_args, **plain_kwargs)
+def _mixed(shared: Shared, out: Any) -> Any:
+    """What was not computed record by record: no constant of the loop, and nothing for the criterion."""
+    if not isinstance(out, Tensor | tuple | list):
+        shared.numbers_left = True
+    for t in operands((out,), {}):
+        t._dpmi = (shared, False)  # type: ignore[attr-defined]
+    return out
 
 
 def _paired(shared: Shared, out: Any, real: Any, path: Any) -> Any:
