@@ -176,7 +176,9 @@ def test_gradients_from_anything_but_the_criterion_are_refused() -> None:
     module, x = nn.Linear(5, 3), torch.randn(4, 5)
     capture = capture_of(module, [2, 2])
     out = run(module, x, capture)
-    with pytest.raises(RuntimeError, match=r"reached parameter 'bias' from something else|'weight' from something else"):
+    with pytest.raises(
+        RuntimeError, match=r"reached parameter 'bias' from something else|'weight' from something else"
+    ):
         out.sum().backward()
     assert capture.is_empty
 
