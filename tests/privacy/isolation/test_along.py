@@ -25,7 +25,17 @@ def _dim(data: st.DataObject, ndim: int) -> int:
 def reduction(data: st.DataObject, func: Any) -> Trial:
     x = draw_held(data, 2, 4)
     ndim = len(x.shape)
-    single = func.__name__ in ("prod", "argmax", "argmin", "median", "nanmedian", "mode", "max", "min", "cummax")
+    single = func.__name__ in (
+        "prod",
+        "argmax",
+        "argmin",
+        "median",
+        "nanmedian",
+        "mode",
+        "max",
+        "min",
+        "cummax",
+    )
     dim = _dim(data, ndim) if single else _dims(data, ndim)
     keep = data.draw(st.booleans())
     name = func.__name__
@@ -93,7 +103,15 @@ def similarity(data: st.DataObject, func: Any) -> Trial:
 
 
 _REDUCTIONS = (along.reduction, along.extremum, along.spread, along.norm, along.mode, along.kthvalue)
-_WHOLE = (along.along, along.along_last, along.topk, along.flip, along.roll, along.gumbel_softmax, along.normalize)
+_WHOLE = (
+    along.along,
+    along.along_last,
+    along.topk,
+    along.flip,
+    along.roll,
+    along.gumbel_softmax,
+    along.normalize,
+)
 FAMILIES = (
     dict.fromkeys(_REDUCTIONS, reduction)
     | dict.fromkeys((*_WHOLE, along.windows), whole)

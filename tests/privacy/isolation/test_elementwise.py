@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from dpmi.privacy.isolation import elementwise
 from dpmi.privacy.isolation.functions import RULES
-from dpmi.privacy.isolation.labels import CONSTANT, PUBLIC, SAME, Coupled, Label, Public, Records
+from dpmi.privacy.isolation.labels import PUBLIC
 
-from .harness import Operand, Trial, ask, check_family, draw_held, draw_partner, name_of
+from .harness import Operand, Trial, check_family, draw_held, draw_partner, name_of
 
 _THREE = {"addcmul", "addcdiv", "where", "lerp", "clamp", "clip"}
 _INTEGERS = {"bitwise_not", "bitwise_and", "bitwise_or", "bitwise_xor", "__invert__", "__and__", "__rand__", "__or__"} | {
@@ -70,7 +70,9 @@ def drawn(data: st.DataObject, func: Any) -> Trial:
 
 
 def cast_to(data: st.DataObject, func: Any) -> Trial:
-    rest = {"to": (torch.float32,), "type": (torch.float32,), "type_as": (torch.zeros(3),)}.get(func.__name__, ())
+    rest = {"to": (torch.float32,), "type": (torch.float32,), "type_as": (torch.zeros(3),)}.get(
+        func.__name__, ()
+    )
     first = draw_held(data)
     if func.__name__ == "type_as":
         return Trial([first, Operand((3,), PUBLIC, "bool")])
