@@ -48,14 +48,11 @@ def reduction(data: st.DataObject, func: Any) -> Trial:
         if data.draw(st.booleans()):
             return Trial([x], lambda tensors, _: (*tensors, dim, False, keep))
         return Trial([x], lambda tensors, _: (*tensors, dim), form | {"correction": 0})
-    if name in ("norm", "linalg_vector_norm"):
-        return Trial([x], lambda tensors, _: (*tensors, 2, dim, keep))
-    if name == "kthvalue":
-        one = _dim(data, ndim)
-        return Trial([x], lambda tensors, _: (*tensors, 1, one, keep))
-    if data.draw(st.booleans()):
-        return Trial([x], lambda tensors, _: tuple(tensors), {"dim": dim, "keepdim": keep})
-    return Trial([x], lambda tensors, _: (*tensors, dim, keep))
+    if name in ("norm", "linalg_vector_norm", "kthvalue"):
+        return Trial([x], lambda tensors, _: (*tensors, 1, dim, keep))
+    named = data.draw(st.booleans())
+    rest = () if named else (dim, keep)
+    return Trial([x], lambda tensors, _: (*tensors, *rest), {"dim": dim, "keepdim": keep} if named else {})
 
 
 def whole(data: st.DataObject, func: Any) -> Trial:

@@ -1,4 +1,4 @@
-"""Calls that must be accepted, with their labels, and calls that must be refused; and no rule without a property test."""
+"""Calls that must be accepted, with their labels, and calls that must be refused; no rule without a property test."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Follow(TorchFunctionMode):
         return out
 
 
-def followed(function: Callable[[Tensor], Tensor], x: Tensor, label: Label = Records(0)) -> Label:
+def followed(function: Callable[[Tensor], Tensor], x: Tensor, label: Label) -> Label:
     with Follow(x=(x, label)) as mode:
         out = function(x)
     return mode.label(out)
@@ -254,7 +254,7 @@ PUBLIC_CALLS: list[tuple[Callable[[Tensor], Tensor], Label, Label | None]] = [
     (lambda t: t[-1], Public(following=frozenset({0})), None),
     (lambda t: t[-1], FOLLOWS, PUBLIC),
     (lambda t: t + 1, SAME, SAME),
-    (lambda t: F.dropout(t), SAME, CONSTANT),
+    (F.dropout, SAME, CONSTANT),
     (lambda t: t + torch.rand(3), SAME, Public(frozenset({0, 1}))),
 ]
 
@@ -282,6 +282,6 @@ def test_sets_of_functions() -> None:
     assert not {torch.arange, torch.randperm, torch.eye} & FACTORIES_CONSTANT
     assert {torch.empty, torch.empty_like, Tensor.new_empty} <= FACTORIES_EMPTY
     assert set(RULES) >= FILLS
-    assert {Tensor.size, Tensor.shape.__get__, Tensor.dim} <= METADATA  # type: ignore[attr-defined]
-    assert not {Tensor.item, Tensor.data.__get__, Tensor.tolist} & METADATA  # type: ignore[attr-defined]
+    assert {Tensor.size, Tensor.shape.__get__, Tensor.dim} <= METADATA
+    assert not {Tensor.item, Tensor.data.__get__, Tensor.tolist} & METADATA
     assert not METADATA & set(RULES)

@@ -30,7 +30,7 @@ def class_loss(data: st.DataObject, func: Any) -> Trial:
     x = Operand((2, 3, 2, 2)[:ndim], draw_label(data, ndim))
     assert isinstance(x.label, Records)
     target = Operand((2, 2, 2)[: max(ndim - 1, 1)], x.label, "index")
-    if target.label.dim >= len(target.shape):  # type: ignore[union-attr]
+    if target.label.dim >= len(target.shape):
         target.label = Records(0)
     if func is F.cross_entropy and data.draw(st.booleans()):
         target = Operand(x.shape, x.label)

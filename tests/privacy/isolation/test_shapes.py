@@ -74,7 +74,7 @@ def unsqueeze(data: st.DataObject, func: Any) -> Trial:
 
 def permute(data: st.DataObject, func: Any) -> Trial:
     name = func.__name__
-    flat = name == "t" or func in (Tensor.T.__get__, Tensor.H.__get__)  # type: ignore[attr-defined]
+    flat = name == "t" or func in (Tensor.T.__get__, Tensor.H.__get__)
     x = draw_held(data, 2, 2 if flat else 4)
     ndim = len(x.shape)
     if name == "permute":
@@ -113,7 +113,7 @@ def repeat(data: st.DataObject, func: Any) -> Trial:
     x = draw_held(data)
     if func.__name__ == "repeat_interleave":
         rest = (data.draw(st.integers(1, 3)), _dim(data, len(x.shape)))
-        rest = rest[:1] if data.draw(st.integers(0, 3)) == 0 else rest  # type: ignore[assignment]
+        rest = rest[:1] if data.draw(st.integers(0, 3)) == 0 else rest
         return Trial([x], lambda tensors, _: (*tensors, *rest))
     least = len(x.shape) if func.__name__ == "repeat" else 1
     times = tuple(data.draw(st.lists(st.integers(1, 3), min_size=least, max_size=len(x.shape) + 1)))
