@@ -148,6 +148,16 @@ def test_a_loop_of_single_batches_trains_the_same_model(way: str) -> None:
     assert torch.equal(weights(single.model), weights(whole.model)) or way == "workers"
 
 
+def test_a_loop_goes_on_after_a_single_batch() -> None:
+    whole, run = (Run(sampling_rate=0.9, steps_per_epoch=4) for _ in range(2))
+    whole.train(4)
+    run.step(*next(iter(run.loader)))
+    for batch in run.loader:
+        run.step(*batch)
+    assert run.steps == whole.steps
+    assert torch.equal(weights(run.model), weights(whole.model))
+
+
 def test_a_batch_that_is_only_looked_at_changes_nothing() -> None:
     whole, looking = Run().train(), Run()
     while len(looking.steps) < STEPS:
