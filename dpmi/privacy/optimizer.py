@@ -233,7 +233,7 @@ class BucketOptimizer(DPOptimizer):
         if self._dry is not None:
             self._module.end_dry_run()
             return
-        self._check_unmoved()
+        self._check_unmoved(quick=not batch.completes_step)
         scale = self._module.scale
         gradients = self._module.collect(batch)
         if gradients is None:
@@ -276,9 +276,9 @@ class BucketOptimizer(DPOptimizer):
     def _name(self, batch: PhysicalBatch, i: int) -> str:
         return f"{batch.buckets[i]} ({self._plan.partition.names[batch.buckets[i]]})"
 
-    def _check_unmoved(self) -> None:
+    def _check_unmoved(self, *, quick: bool) -> None:
         """What moves the parameters within a logical step has seen its records, and no noise is added to it."""
-        if moved := self._fingerprint.changed():
+        if moved := self._fingerprint.changed(quick=quick):
             raise RuntimeError(
                 f"parameter {moved[0]!r} was changed within a logical step ({len(moved)} in all), by something other "
                 "than the private optimizer; nothing of the step was released. Change parameters where "
