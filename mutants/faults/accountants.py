@@ -278,7 +278,7 @@ _SEARCH_FAULTS = (
         tests=(f"{_PROFILE}::test_no_noise_tells_everything",),
     ),
     Fault(
-        name="every test is said to fail always",
+        name="a trade-off says that every test errs",
         path="accountants/profile.py",
         old="lines.max(axis=1)",
         new="np.ones(len(a))",

@@ -344,11 +344,19 @@ def test_records_from_another_loader_are_refused() -> None:
     assert engine.ledger.steps == 0
 
 
-def test_a_forgotten_step_is_an_error_not_a_free_pass() -> None:
-    _, module, _, loader = wrap(sampling_rate=1.0)
+@pytest.mark.parametrize("mode", ["auto", "stream"])
+@pytest.mark.parametrize("stepped", [0, 2])
+def test_a_forgotten_step_is_an_error_not_a_free_pass(mode: str, stepped: int) -> None:
+    engine, module, optimizer, loader = wrap(
+        sampling_rate=1.0, max_physical_batch_size=8, grad_sample_mode=mode
+    )
     with pytest.raises(RuntimeError, match=r"step\(\) was not called"):
-        for x, y in loader:
+        for i, (x, y) in enumerate(loader):
+            optimizer.zero_grad()
             F.cross_entropy(module(x), y).backward()
+            if i < stepped:
+                optimizer.step()
+    assert engine.ledger.steps == 0
 
 
 def test_a_step_without_a_gradient_is_an_error() -> None:
