@@ -292,7 +292,7 @@ class Capture(Following):
             if isinstance(
                 leaf, nn.RNNBase
             ):  # its own list of weights still holds the copies of the last bucket
-                leaf._update_flat_weights()  # type: ignore[no-untyped-call]
+                leaf._update_flat_weights()
         made = operands((out,), {})
         at = len(self.trace)
         self.add_step(Step(leaf, arguments, tuple(tuple(t.shape) for t in made)))
