@@ -109,7 +109,7 @@ def check_criterion(criterion: object, loss_reduction: str) -> None:
         return
     if not callable(criterion):
         raise TypeError(
-            f"criterion is {type(criterion).__name__}; it must be callable with outputs and targets, such as "
+            f"criterion is {criterion!r}; it must be callable with outputs and targets, such as "
             "nn.CrossEntropyLoss()"
         )
     if isinstance(criterion, nn.Module) and any(p.requires_grad for p in criterion.parameters()):

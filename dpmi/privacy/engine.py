@@ -202,9 +202,13 @@ class PrivacyEngine:
             module, strategy=choice.strategy, loss_reduction=loss_reduction, all_records=len(partition)
         )
         private_optimizer = BucketOptimizer(
-            optimizer, module=private_module, plan=plan, source=source, ranks=ranks
+            optimizer,
+            module=private_module,
+            plan=plan,
+            source=source,
+            bill=lambda: self._bill(plan),
+            ranks=ranks,
         )
-        private_optimizer.attach_step_hook(lambda _: self._bill(plan))
         sampler = BucketSampler(
             plan,
             steps=steps_per_epoch or max(1, round(1 / plan.sampling_rate)),

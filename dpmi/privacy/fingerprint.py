@@ -11,6 +11,12 @@ from torch import Tensor, nn
 COLUMNS = 1024
 """Words of 64 bits in one row."""
 
+EVERY = 16
+"""Of so many rows, a quick look reads one."""
+
+_ROWS, _COLUMNS, _QUICK = (1, 1), (0, 1), (1, EVERY)
+"""Over which dimension is summed, and which rows: every so many."""
+
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _Sums = dict[tuple[torch.device, torch.dtype], Tensor]
 
@@ -24,9 +30,9 @@ class _Cut(NamedTuple):
     rows: tuple[Tensor, ...]
     rest: Tensor
 
-    def along(self, dim: int) -> list[Tensor]:
+    def sums(self, dim: int, every: int) -> list[Tensor]:
         """Sums over ``dim``, as integers; with those of the rows comes what fills no row."""
-        sums = [rows.sum(dim).view(torch.int64) for rows in self.rows if len(rows)]
+        sums = [rows[::every].sum(dim).view(torch.int64) for rows in self.rows if len(rows)]
         return [*sums, self.rest] if dim and len(self.rest) else sums
 
 
@@ -36,7 +42,8 @@ class Fingerprint:
     It takes a hundredth of the parameters' memory. One changed word always changes two sums. If several change, each
     row and each column would have to cancel, which neither a rescaling, nor an update, nor values that trade places
     do. Columns are looked at only if a version counter or an address says that something was written; ``p.data`` and
-    NumPy move no counter, and what they write is found by the rows. Nothing waits for a GPU before :meth:`changed`.
+    NumPy move no counter, and what they write is found by the rows, or by a quick look at some of them. Nothing waits
+    for a GPU before :meth:`changed`.
 
     Args:
         named: the parameters and their names.
@@ -47,23 +54,31 @@ class Fingerprint:
         self._layouts: list[object] = []
         self._versions: list[int] = []
         self._cuts: list[_Cut] = []
-        self._before: tuple[_Sums, _Sums] = ({}, {})
+        self._before: dict[tuple[int, int], _Sums] = {}
         self._kinds_before: list[object] = []
 
     @torch.no_grad()
     def take(self) -> None:
         """Remember what the parameters hold now."""
         self._look()
-        self._before, self._kinds_before = (self._sums(1), self._sums(0)), self._kinds()
+        self._before = {which: self._sums(*which) for which in (_ROWS, _COLUMNS, _QUICK)}
+        self._kinds_before = self._kinds()
 
     @torch.no_grad()
-    def changed(self) -> list[str]:
-        """Names of the parameters that do not hold the bits, in the layout, of the last :meth:`take`."""
+    def changed(self, *, quick: bool = False) -> list[str]:
+        """Names of the parameters that do not hold the bits, in the layout, of the last :meth:`take`.
+
+        Args:
+            quick: of what no counter tells, look at every 16th row only.
+        """
         written = self._look()
         if written and (kinds := self._kinds()) != self._kinds_before:
             pairs = zip(self._named, kinds, self._kinds_before, strict=True)
             return [name for (name, _), now, before in pairs if now != before]
-        different = self._different(1) | (self._different(0) if written else set())
+        if not written:
+            different = self._different(_QUICK if quick else _ROWS)
+        else:
+            different = self._different(_ROWS) | self._different(_COLUMNS)
         return [name for name, _ in self._named if name in different]
 
     def _look(self) -> bool:
@@ -83,13 +98,13 @@ class Fingerprint:
         """Without which sums are not of the same things."""
         return [(p.shape, p.dtype, p.device) for _, p in self._named]
 
-    def _different(self, dim: int) -> set[str]:
-        before, now = self._before[1 - dim], self._sums(dim)
+    def _different(self, which: tuple[int, int]) -> set[str]:
+        before, now = self._before[which], self._sums(*which)
         if all(torch.equal(now[kind], before[kind]) for kind in now):
             return set()
         owners: dict[object, list[str]] = {}
         for (name, _), cut in zip(self._named, self._cuts, strict=True):
-            for part in cut.along(dim):
+            for part in cut.sums(*which):
                 owners.setdefault((part.device, part.dtype), []).extend([name] * len(part))
         return {
             owners[kind][place]
@@ -97,10 +112,10 @@ class Fingerprint:
             for place in (now[kind] != before[kind]).nonzero()[:, 0].tolist()
         }
 
-    def _sums(self, dim: int) -> _Sums:
+    def _sums(self, dim: int, every: int) -> _Sums:
         found: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
         for cut in self._cuts:
-            for part in cut.along(dim):
+            for part in cut.sums(dim, every):
                 found.setdefault((part.device, part.dtype), []).append(part)
         return {kind: torch.cat(parts) for kind, parts in found.items()}
 

@@ -89,6 +89,8 @@ class BucketGradSampleModule(GradSampleModule):
         self._all_records = all_records
         self._problem: str | None = None
         self._passes = 0
+        self._before: dict[str, tuple[int, int]] = {}
+        self._kept: dict[str, Any] = {}
         super().__init__(m, batch_first=True, loss_reduction=loss_reduction, strict=False)
 
     def add_hooks(self, **_: object) -> None:
@@ -141,15 +143,25 @@ class BucketGradSampleModule(GradSampleModule):
         """
         if self.shared is not None:
             self.shared.is_over = True
-        self.batch, self.dry, self.token = batch, dry, object()
-        self.capture = self.shared = self._problem = None
-        self._passes = self.criterion_calls = 0
-        for p in self._all:
-            p.grad = None
         for buffer, before in self._advanced.items():  # every batch of a logical step begins with the same
             with torch.no_grad():
                 buffer.copy_(before)
         self._advanced.clear()
+        # At once: every assignment to an attribute of a module takes microseconds.
+        self.__dict__.update(
+            batch=batch,
+            dry=dry,
+            token=object(),
+            capture=None,
+            shared=None,
+            criterion_calls=0,
+            _problem=None,
+            _passes=0,
+            _before=self._watch.tensors(),
+            _kept=self._watch.attributes(),
+        )
+        for p in self._all:
+            p.grad = None
         if batch is not None and (dry is not None or len(batch.buckets) > 1):
             self.capture = Capture(
                 self._trained,
@@ -166,8 +178,6 @@ class BucketGradSampleModule(GradSampleModule):
         if dry is not None:
             accumulated = partial(_accumulated, dry)
             self._handles = [p.register_post_accumulate_grad_hook(accumulated) for p in self.trained]  # type: ignore[no-untyped-call]
-        self._before = self._watch.tensors()
-        self._kept = self._watch.attributes()
 
     def agree(self, dry: DryRun) -> None:
         """Let physical batches hold several buckets, which are all like the dry runs."""

@@ -141,7 +141,7 @@ class BucketDataLoader(DataLoader[Any]):
                 self._pass = None
                 if not optimizer.batch_is_pending:
                     optimizer.abandon()
-                    self._dry_run = None
+                    self._start_dry_runs_anew()
 
     def batches(self) -> Iterator[tuple[PhysicalBatch, Any]]:
         """Every physical batch of a pass and its records; an empty draw has none."""
@@ -185,11 +185,18 @@ class BucketDataLoader(DataLoader[Any]):
         left, pending = self._optimizer.taken, self.draws.pending
         self.draws.plans.clear()
         if self._optimizer.batch_is_pending or self._pass is not None:
-            self._dry_run = left = None
+            self._start_dry_runs_anew()
+            left = None
         if left is not None and pending and pending[0] is left.draw:
             self.draws.go_on_after(left)
         else:
             self._optimizer.abandon()
+
+    def _start_dry_runs_anew(self) -> None:
+        """Forget what a loop did in them that was left; it may be another one that comes back."""
+        self._dry_run = None
+        if self._dry is not None:
+            self._dry = DryRun()
 
     def _rehearse(self) -> Iterator[Any]:
         """Let the user's loop run dry, then allow several buckets in one physical batch, or do not."""

@@ -34,13 +34,14 @@ class BucketOptimizer(DPOptimizer):
     ``step()`` is called once per physical batch by the user's unchanged loop; only the call that ends a logical
     step changes the parameters. :attr:`released` tells which one did, and hooks registered with
     ``optimizer.original_optimizer.register_step_post_hook`` run once per released step, empty draws included.
-    What :meth:`attach_step_hook` is given runs before anything of a step is released: the engine bills there.
+    What :meth:`attach_step_hook` is given runs before a step is billed and anything of it is released.
 
     Args:
         optimizer: the user's optimizer; what it does with the noisy gradient is post-processing.
         module: the wrapped module, which computes the gradients that are clipped here.
         plan: the run's plan.
         source: of the noise.
+        bill: charges one logical step; it is called before anything of the step is released.
         ranks: with which the noisy sum is added up.
     """
 
@@ -51,6 +52,7 @@ class BucketOptimizer(DPOptimizer):
         module: BucketGradSampleModule,
         plan: Plan,
         source: NoiseSource,
+        bill: Callable[[], None],
         ranks: Ranks = ALONE,
     ) -> None:
         super().__init__(
@@ -62,6 +64,7 @@ class BucketOptimizer(DPOptimizer):
         self._module = module
         self._plan = plan
         self._source = source
+        self._bill = bill
         self.ranks = ranks
         self._batch: PhysicalBatch | None = None
         self._dry: DryRun | None = None
@@ -198,6 +201,7 @@ class BucketOptimizer(DPOptimizer):
         self.ranks.begin_sum(self.released_steps + 1, draw=draw.digest, settings=self.param_groups)
         if self.step_hook is not None:
             self.step_hook(self)
+        self._bill()
         # Billed, so that its buckets must not be in another step: the next one draws anew, even if this one fails now.
         draw.spent = True
         self.ranks.sum_(self._sum.flat)
@@ -229,7 +233,7 @@ class BucketOptimizer(DPOptimizer):
         if self._dry is not None:
             self._module.end_dry_run()
             return
-        self._check_unmoved()
+        self._check_unmoved(quick=not batch.completes_step)
         scale = self._module.scale
         gradients = self._module.collect(batch)
         if gradients is None:
@@ -272,9 +276,9 @@ class BucketOptimizer(DPOptimizer):
     def _name(self, batch: PhysicalBatch, i: int) -> str:
         return f"{batch.buckets[i]} ({self._plan.partition.names[batch.buckets[i]]})"
 
-    def _check_unmoved(self) -> None:
+    def _check_unmoved(self, *, quick: bool) -> None:
         """What moves the parameters within a logical step has seen its records, and no noise is added to it."""
-        if moved := self._fingerprint.changed():
+        if moved := self._fingerprint.changed(quick=quick):
             raise RuntimeError(
                 f"parameter {moved[0]!r} was changed within a logical step ({len(moved)} in all), by something other "
                 "than the private optimizer; nothing of the step was released. Change parameters where "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections import OrderedDict, UserDict, deque
+from collections import UserDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
@@ -219,7 +219,6 @@ def _open_object(value: Any, where: str) -> tuple[list[Any], list[Any], Callable
     attributes = dict(getattr(value, "__dict__", {}))
     slots = {name: getattr(value, name) for name in _slots(type(value)) if hasattr(value, name)}
     items = dict(dict.items(value)) if isinstance(value, dict) else {}
-    set_item = OrderedDict.__setitem__ if isinstance(value, OrderedDict) else dict.__setitem__
 
     def rebuild(children: list[Any]) -> Any:
         made: Any = None
@@ -237,7 +236,7 @@ def _open_object(value: Any, where: str) -> tuple[list[Any], list[Any], Callable
         for name in slots:
             object.__setattr__(made, name, next(remaining))
         for key in items:
-            set_item(made, key, next(remaining))
+            dict.__setitem__(made, key, next(remaining))
         return made
 
     return [*attributes, *slots, *items], [*attributes.values(), *slots.values(), *items.values()], rebuild

@@ -174,11 +174,11 @@ _TIGHT_FAULTS = (
         tests=(f"{_TIGHT}::test_probabilities_that_sum_to_more_than_one_are_not_composed",),
     ),
     Fault(
-        name="more steps than float64 resolves are answered",
+        name="a delta among the tails that composition cuts off is answered",
         path="accountants/pld.py",
-        old="if delta < 2 * ROUNDING_PER_STEP * ledger.steps:",
-        new="if delta < 0:",
-        tests=(f"{_TIGHT}::test_more_steps_than_float64_resolves_are_refused_with_the_delta_that_would_do",),
+        old="if delta < SMALLEST_DELTA:",
+        new="if delta < SMALLEST_DELTA / 10:",
+        tests=(f"{_TIGHT}::test_delta_down_to_its_limit_and_not_below",),
     ),
 )
 
@@ -278,7 +278,7 @@ _SEARCH_FAULTS = (
         tests=(f"{_PROFILE}::test_no_noise_tells_everything",),
     ),
     Fault(
-        name="every test is said to fail always",
+        name="a trade-off says that every test errs",
         path="accountants/profile.py",
         old="lines.max(axis=1)",
         new="np.ones(len(a))",

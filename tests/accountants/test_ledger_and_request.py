@@ -35,6 +35,16 @@ def test_recording_leaves_the_ledger_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("accountant", list(ACCOUNTANTS))
+def test_one_step_without_noise_among_others_costs_everything(accountant: str) -> None:
+    with pytest.warns(UserWarning, match="noise_multiplier is 0"):
+        bare = BucketMechanism(sampling_rate=0.2, noise_multiplier=0.0)
+    ledger = Ledger(((STEP, 200), (bare, 1)))
+    assert ledger.noiseless
+    assert ledger.guarantee(delta=1e-3, unit="class", accountant=accountant).epsilon == math.inf
+    assert not Ledger(((STEP, 200),)).noiseless
+
+
+@pytest.mark.parametrize("accountant", list(ACCOUNTANTS))
 def test_two_hundred_steps_one_by_one_cost_what_they_cost_at_once(accountant: str) -> None:
     ledger = Ledger()
     for _ in range(200):

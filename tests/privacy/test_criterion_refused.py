@@ -236,6 +236,8 @@ def test_a_module_that_changes_a_parameter(moved: str, mode: str) -> None:
     assert "'stream'" not in str(found.value), "it is unsound there too"
     private.check_nothing_released()
     model.moves = False
+    if moved == "trained" and mode in SHARED:
+        return  # they do not split the gradient of a parameter that is used outside of layers
     private.train()
     assert private.engine.ledger.steps == 3
 

@@ -94,7 +94,7 @@ def test_places_count() -> None:
     one, two = (nn.Parameter(values(4, 2 * COLUMNS) + i) for i in range(2))
     watched = Fingerprint([("one", one), ("two", two)])
     original = one.detach().clone()
-    for order in (original.flip(0), original.flip(1)):
+    for order in (original.flip(0), original.view(4, -1, 2).flip(1).view_as(original)):
         watched.take()
         with torch.no_grad():
             one.copy_(order)
@@ -125,10 +125,24 @@ def test_opposite_signs_are_a_change(kind: str) -> None:
     assert watched.changed() == ["p"]
 
 
+@pytest.mark.parametrize("way", ["counted", "not counted"])
+def test_a_quick_look_sees_what_is_counted_and_what_is_everywhere(way: str) -> None:
+    p = nn.Parameter(values(40, 2 * COLUMNS))  # forty rows of words
+    watched = Fingerprint([("p", p)])
+    watched.take()
+    with torch.no_grad():
+        (p if way == "counted" else p.data)[17, 3] += 1.0
+    assert watched.changed(quick=True) == (["p"] if way == "counted" else [])
+    assert watched.changed() == ["p"]
+    watched.take()
+    p.data.mul_(1.001)
+    assert watched.changed(quick=True) == ["p"]
+
+
 def test_it_is_small_and_empty_parameters_are_nothing() -> None:
     p = nn.Parameter(values(1000, COLUMNS, dtype=torch.float64))
     watched = Fingerprint([("p", p), ("empty", nn.Parameter(torch.empty(0, 3)))])
     watched.take()
-    kept = sum(t.numel() for sums in watched._before for t in sums.values())
-    assert kept == 2 * (1000 + COLUMNS)
+    kept = sum(t.numel() for sums in watched._before.values() for t in sums.values())
+    assert kept == 2 * (1000 + COLUMNS + 63)
     assert watched.changed() == []

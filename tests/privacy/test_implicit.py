@@ -11,7 +11,7 @@ from dpmi.privacy.gradients.linear import Linear
 from dpmi.privacy.gradients.segments import Segments
 
 GENERATOR = torch.Generator().manual_seed(0)
-WIDTHS = 6, 8
+WIDTHS = 60, 80
 
 
 def rows_of(x: Tensor, g: Tensor, segments: Segments) -> Tensor:
@@ -21,19 +21,19 @@ def rows_of(x: Tensor, g: Tensor, segments: Segments) -> Tensor:
 
 
 @pytest.mark.parametrize("positions", [(), (3,)])
-@pytest.mark.parametrize("sizes", [[1, 9, 1], [9, 1, 9], [2, 2, 9, 9, 1], [1, 1, 1]])
+@pytest.mark.parametrize("sizes", [[1, 40, 1], [40, 2, 40], [2, 2, 40, 40, 3], [1, 2, 3]])
 def test_rows_that_are_kept_and_factors_add_up(sizes: list[int], positions: tuple[int, ...]) -> None:
-    """Of buckets of nine records a row is smaller than the factors; of one or two it is not."""
+    """Of buckets of 40 records a row is smaller than the factors; of up to three it is not."""
     segments = Segments(sizes)
     x, g = (torch.randn(sum(sizes), *positions, width, generator=GENERATOR) for width in WIDTHS)
     layer = Linear(torch.zeros(WIDTHS[1], WIDTHS[0]))
     if not positions:
-        assert {run.size for run in segments.runs() if rows_are_smaller(layer, x, g, run)} <= {9}
+        assert {run.size for run in segments.runs() if rows_are_smaller(layer, x, g, run)} <= {40}
     expected, found = rows_of(x, g, segments), Factors(layer, x, g, segments)
     torch.testing.assert_close(found.squared_norms.sqrt(), expected.flatten(1).norm(dim=1), rtol=1e-5, atol=0)
     factors = torch.rand(len(sizes), generator=GENERATOR, dtype=torch.float64)
     total = found.weighted_sum(factors)
-    torch.testing.assert_close(total.double(), torch.tensordot(factors, expected, 1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(total.double(), torch.tensordot(factors, expected, 1), rtol=1e-5, atol=1e-4)
     # What was measured is not used up by the sum.
     torch.testing.assert_close(found.weighted_sum(factors), total)
 

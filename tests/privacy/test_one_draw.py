@@ -148,6 +148,16 @@ def test_a_loop_of_single_batches_trains_the_same_model(way: str) -> None:
     assert torch.equal(weights(single.model), weights(whole.model)) or way == "workers"
 
 
+def test_a_loop_goes_on_after_a_single_batch() -> None:
+    whole, run = (Run(sampling_rate=0.9, steps_per_epoch=4) for _ in range(2))
+    whole.train(4)
+    run.step(*next(iter(run.loader)))
+    for batch in run.loader:
+        run.step(*batch)
+    assert run.steps == whole.steps
+    assert torch.equal(weights(run.model), weights(whole.model))
+
+
 def test_a_batch_that_is_only_looked_at_changes_nothing() -> None:
     whole, looking = Run().train(), Run()
     while len(looking.steps) < STEPS:
@@ -219,12 +229,15 @@ def test_a_step_that_was_billed_is_not_released_again() -> None:
     assert run.steps == [whole.steps[0], whole.steps[2]]
 
 
-def test_two_loops_at_a_time_are_refused() -> None:
-    run = Run(sampling_rate=1.0)
+@pytest.mark.parametrize("way", ["tensors", "hooks"])
+def test_two_loops_at_a_time_are_refused(way: str) -> None:
+    """Also in the dry run."""
+    run = Run(**{**WAYS[way], "sampling_rate": 1.0})
     older = iter(run.loader)
     run.step(*next(older))
     newer = iter(run.loader)
     run.step(*next(newer))
+    assert run.optimizer.rehearsing == (way == "hooks")
     with pytest.raises(RuntimeError, match="another loop over this loader was begun"):
         next(older)
 
@@ -267,6 +280,20 @@ def test_a_checkpoint_after_a_loop_that_was_left_has_the_draw(
     assert one.steps[2:] == other.steps
     assert one.engine.ledger == other.engine.ledger
     assert torch.equal(weights(one.model), weights(other.model))
+
+
+def test_a_checkpoint_after_a_single_batch_is_at_the_end_of_a_pass(tmp_path: Path) -> None:
+    options = {"sampling_rate": 0.9, "max_physical_batch_size": 60, "steps_per_epoch": 3}
+    run, resumed = Run(**options), Run(**options)
+    while not run.optimizer.released:
+        run.step(*next(iter(run.loader)))
+    run.engine.save_checkpoint(tmp_path / "run.pt")
+    resumed.engine.load_checkpoint(tmp_path / "run.pt")
+    for one in (run, resumed):
+        for batch in one.loader:
+            one.step(*batch)
+    assert resumed.steps == run.steps[1:]
+    assert len(resumed.steps) == 3
 
 
 def test_a_checkpoint_holds_what_workers_drew_ahead(tmp_path: Path) -> None:

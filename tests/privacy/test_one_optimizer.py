@@ -276,6 +276,18 @@ def test_a_move_within_a_logical_step_is_refused_before_release(way: str, when: 
     assert engine.ledger.steps == optimizer.released_steps == 0
 
 
+def test_a_few_values_of_many_are_found_at_the_end_of_the_step() -> None:
+    """Where torch's counter does not tell."""
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 40 * 2048, bias=False), nn.AdaptiveAvgPool1d(3))
+    engine, module, optimizer, loader = wrap(model, sampling_rate=1.0, max_physical_batch_size=4)
+    with pytest.raises(RuntimeError, match=r"parameter '1\.weight' was changed within a logical step"):
+        for i, (x, y) in enumerate(loader):
+            if i == 1:
+                model[1].weight.data.view(-1)[17 * 2048 + 5] += 1.0
+            step(module, optimizer, x, y)
+    assert engine.ledger.steps == 0
+
+
 def test_a_home_made_update_at_the_end_of_a_step_is_refused() -> None:
     """Of one physical batch only: the gradient is that of its records, and it is used without noise."""
     engine, module, optimizer, loader = wrap(sampling_rate=1.0)

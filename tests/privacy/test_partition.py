@@ -89,7 +89,7 @@ def test_hash_is_of_the_ids_the_unit_and_the_provenance() -> None:
     one = Partition.by_class([0, 1, 1])
     assert one.hash == Partition.by_class([0, 1, 1]).hash
     others = [
-        dataclasses.replace(one, bucket_of=np.array([0, 1, 0])),
+        dataclasses.replace(one, bucket_of=np.array([1, 0, 1])),
         dataclasses.replace(one, bucket_of=np.array([0, 1, 1, 1])),
         dataclasses.replace(one, unit="user"),
         dataclasses.replace(one, provenance=Provenance.FITTED),

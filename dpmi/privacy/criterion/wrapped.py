@@ -20,7 +20,7 @@ from ..isolation.shared import BucketTensor, Shared, ordinary
 from ..isolation.watch import Watch
 from ..structures import map_tensors, tensors_in
 from .bucket_losses import losses_by_bucket, reduced
-from .reduction import dry_reduction
+from .reduction import dry_reduction, reduction_of
 
 _ADVICE = "nothing of this step was released. Use grad_sample_mode='stream', without a criterion"
 
@@ -43,6 +43,7 @@ class BucketCriterion(nn.Module):
         self._private = (module,)  # in a tuple, or it would be a submodule of this one
         self._public = PublicTensors(criterion)
         self._watch = Watch(criterion)
+        self._is_torchs = reduction_of(criterion) is not None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The criterion's value.
@@ -141,6 +142,8 @@ class BucketCriterion(nn.Module):
         return self._run(object(), *args, **kwargs)
 
     def _run(self, token: object, *args: Any, **kwargs: Any) -> Any:
+        if self._is_torchs:  # which keeps nothing
+            return self.criterion(*args, **kwargs)
         provenance = Provenance(
             self._public, buffers=frozenset(), storages=self._watch.storages(), token=token
         )

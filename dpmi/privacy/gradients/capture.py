@@ -255,9 +255,7 @@ class Capture(Following):
                     f"{what} is used by {call.name}, outside the layers whose gradients are known by bucket"
                 )
 
-    def _call_leaf(
-        self, leaf: nn.Module, forward: Callable[..., Tensor], *args: Any, **kwargs: Any
-    ) -> Tensor:
+    def _call_leaf(self, leaf: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         own = {name: p for name, p in leaf.named_parameters() if id(p) in self._names}
         if self._in_leaf or not torch.is_grad_enabled() or not own:
             return forward(*args, **kwargs)
@@ -303,6 +301,11 @@ class Capture(Following):
             )
         except TypeError as error:
             raise Coupled(f"parameter {names}: {error}") from error
+        finally:
+            if isinstance(
+                leaf, nn.RNNBase
+            ):  # its own list of weights still holds the copies of the last bucket
+                leaf._update_flat_weights()
         made = operands((out,), {})
         at = len(self.trace)
         self.add_step(Step(leaf, arguments, tuple(tuple(t.shape) for t in made)))

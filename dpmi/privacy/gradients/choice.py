@@ -17,7 +17,7 @@ GradSampleMode = Literal["auto", "stream", "hooks", "ghost"]
 
 LOG = logging.getLogger("dpmi")
 
-ONE_AT_A_TIME = "one bucket goes through the model at a time, because %s"
+ONE_AT_A_TIME = "one bucket at a time goes through the model, because %s"
 """Logged once per run, with the reason."""
 
 ROWS_BYTES = 2**25

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import zlib
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ class Watch:
         if isinstance(module, nn.Module):
             self._tensors = dict((*module.named_parameters(), *module.named_buffers()))
             self.buffers = frozenset(id(b) for b in module.buffers())
+        self._kept = _Kept(module)
 
     def tensors(self) -> dict[str, tuple[int, int]]:
         """Address and version of every parameter and buffer, by name."""
@@ -44,7 +46,9 @@ class Watch:
 
     def attributes(self) -> dict[str, Any]:
         """Everything else that the module keeps, by name."""
-        return dict(_attributes(self._module))
+        if not self._kept.is_as_it_was():
+            self._kept = _Kept(self._module)
+        return self._kept.attributes
 
     def storages(self) -> frozenset[int]:
         """Addresses of the memory of parameters and buffers."""
@@ -81,6 +85,8 @@ class Watch:
             CarriedOver: names the attribute.
         """
         now = self.attributes()
+        if now is before:
+            return
         for name in before.keys() | now.keys():
             old, new = before.get(name, _UNKNOWN), now.get(name, _UNKNOWN)
             if old is not new and not _may_become(name, old, new):
@@ -104,37 +110,60 @@ def _depends_on_records(value: Any) -> bool:
     return mark is not None and not mark[1]
 
 
-def _attributes(module: object) -> Iterator[tuple[str, Any]]:
-    seen: set[int] = set()
-    if not isinstance(module, nn.Module):
-        yield from _leaves(getattr(module, "__dict__", {}), "", seen, _DEPTH)
-        return
-    for prefix, m in module.named_modules():
-        own = {key: value for key, value in vars(m).items() if key not in _OWN}
-        yield from _leaves(own, f"{prefix}." if prefix else "", seen, _DEPTH)
+class _Kept:
+    """The attributes of a module, and a look at them that is quick where nothing has changed.
+
+    Args:
+        module: the module.
+    """
+
+    def __init__(self, module: object) -> None:
+        self.attributes: dict[str, Any] = {}
+        self._containers: list[tuple[Any, list[Any]]] = []
+        self._arrays: list[tuple[np.ndarray[Any, Any], int]] = []
+        self._seen: set[int] = set()
+        if isinstance(module, nn.Module):
+            for prefix, m in module.named_modules():
+                self._take(f"{prefix}." if prefix else "", vars(m), _DEPTH, but=_OWN)
+        elif hasattr(module, "__dict__"):
+            self._take("", vars(module), _DEPTH)
+
+    def is_as_it_was(self) -> bool:
+        """Whether every container holds the very objects that it held, and every array the same numbers."""
+        for container, values in self._containers:
+            if len(container) != len(values) or not all(map(operator.is_, _values(container), values)):
+                return False
+        return all(_content(array) == content for array, content in self._arrays)
+
+    def _take(self, prefix: str, container: Any, depth: int, but: frozenset[str] = frozenset()) -> None:
+        self._containers.append((container, list(_values(container))))
+        for key, value in container.items() if isinstance(container, dict) else enumerate(container):
+            if key in but:
+                continue
+            name = f"{prefix}{key}"
+            inside = _inside(value) if depth else None
+            if isinstance(value, np.ndarray):
+                self._arrays.append((value, _content(value)))
+                self.attributes[name] = self._arrays[-1][1]
+            elif inside is None:
+                self.attributes[name] = value
+            elif id(inside) not in self._seen:
+                self._seen.add(id(inside))
+                self.attributes[f"len({name})"] = len(inside)
+                self._take(f"{name}.", inside, depth - 1)
 
 
-def _leaves(values: dict[Any, Any], prefix: str, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        inside = _inside(value) if depth else None
-        if inside is None:
-            yield name, value
-        elif id(value) not in seen:
-            seen.add(id(value))
-            yield f"len({name})", len(inside)
-            yield from _leaves(inside, f"{name}.", seen, depth - 1)
+def _values(container: Any) -> Any:
+    return container.values() if isinstance(container, dict) else container
 
 
-def _inside(value: Any) -> dict[Any, Any] | None:
-    """What a container holds; None for what is none."""
-    if isinstance(value, dict):
+def _inside(value: Any) -> Any:
+    """The container that a value is, or that holds its attributes; None if it is neither."""
+    if isinstance(value, dict | list | tuple | deque | set | frozenset):
         return value
-    if isinstance(value, list | tuple | deque):
-        return dict(enumerate(value))
-    if isinstance(value, set | frozenset):
-        return {"members": frozenset(value)} if value else {}
-    if isinstance(value, np.ndarray):
-        return {"content": zlib.crc32(np.ascontiguousarray(value).view(np.uint8).data) if value.size else 0}
     plain = isinstance(value, nn.Module | Tensor | type) or callable(value) or not hasattr(value, "__dict__")
     return None if plain else vars(value)
+
+
+def _content(array: np.ndarray[Any, Any]) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).tobytes())

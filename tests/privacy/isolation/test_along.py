@@ -25,7 +25,17 @@ def _dim(data: st.DataObject, ndim: int) -> int:
 def reduction(data: st.DataObject, func: Any) -> Trial:
     x = draw_held(data, 2, 4)
     ndim = len(x.shape)
-    single = func.__name__ in ("prod", "argmax", "argmin", "median", "nanmedian", "mode", "max", "min", "cummax")
+    single = func.__name__ in (
+        "prod",
+        "argmax",
+        "argmin",
+        "median",
+        "nanmedian",
+        "mode",
+        "max",
+        "min",
+        "cummax",
+    )
     dim = _dim(data, ndim) if single else _dims(data, ndim)
     keep = data.draw(st.booleans())
     name = func.__name__
@@ -38,14 +48,11 @@ def reduction(data: st.DataObject, func: Any) -> Trial:
         if data.draw(st.booleans()):
             return Trial([x], lambda tensors, _: (*tensors, dim, False, keep))
         return Trial([x], lambda tensors, _: (*tensors, dim), form | {"correction": 0})
-    if name in ("norm", "linalg_vector_norm"):
-        return Trial([x], lambda tensors, _: (*tensors, 2, dim, keep))
-    if name == "kthvalue":
-        one = _dim(data, ndim)
-        return Trial([x], lambda tensors, _: (*tensors, 1, one, keep))
-    if data.draw(st.booleans()):
-        return Trial([x], lambda tensors, _: tuple(tensors), {"dim": dim, "keepdim": keep})
-    return Trial([x], lambda tensors, _: (*tensors, dim, keep))
+    if name in ("norm", "linalg_vector_norm", "kthvalue"):
+        return Trial([x], lambda tensors, _: (*tensors, 1, dim, keep))
+    named = data.draw(st.booleans())
+    rest = () if named else (dim, keep)
+    return Trial([x], lambda tensors, _: (*tensors, *rest), {"dim": dim, "keepdim": keep} if named else {})
 
 
 def whole(data: st.DataObject, func: Any) -> Trial:
@@ -93,7 +100,15 @@ def similarity(data: st.DataObject, func: Any) -> Trial:
 
 
 _REDUCTIONS = (along.reduction, along.extremum, along.spread, along.norm, along.mode, along.kthvalue)
-_WHOLE = (along.along, along.along_last, along.topk, along.flip, along.roll, along.gumbel_softmax, along.normalize)
+_WHOLE = (
+    along.along,
+    along.along_last,
+    along.topk,
+    along.flip,
+    along.roll,
+    along.gumbel_softmax,
+    along.normalize,
+)
 FAMILIES = (
     dict.fromkeys(_REDUCTIONS, reduction)
     | dict.fromkeys((*_WHOLE, along.windows), whole)

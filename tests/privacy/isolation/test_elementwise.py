@@ -10,14 +10,16 @@ from torch.nn import functional as F
 
 from dpmi.privacy.isolation import elementwise
 from dpmi.privacy.isolation.functions import RULES
-from dpmi.privacy.isolation.labels import CONSTANT, PUBLIC, SAME, Coupled, Label, Public, Records
+from dpmi.privacy.isolation.labels import PUBLIC
+from dpmi.privacy.isolation.operands import words
 
-from .harness import Operand, Trial, ask, check_family, draw_held, draw_partner, name_of
+from .harness import Operand, Trial, check_family, draw_held, draw_partner, name_of
 
 _THREE = {"addcmul", "addcdiv", "where", "lerp", "clamp", "clip"}
-_INTEGERS = {"bitwise_not", "bitwise_and", "bitwise_or", "bitwise_xor", "__invert__", "__and__", "__rand__", "__or__"} | {
-    "__ror__", "__xor__", "__rxor__", "__iand__", "__ior__", "__ixor__"
-}  # fmt: skip
+_INTEGERS = words(
+    """bitwise_not bitwise_and bitwise_or bitwise_xor __invert__ __and__ __rand__ __or__ __ror__ __xor__ __rxor__
+    __iand__ __ior__ __ixor__"""
+)
 _REST: dict[str, tuple[Any, ...]] = {"threshold": (0.3, 0.2), "_threshold": (0.3, 0.2), "geometric_": (0.5,)}
 _ONE_OPERAND = {name.removesuffix("_") for name in elementwise._ONE} | set(elementwise._ONE)
 _DRAWN_LATER = {"dropout": (0.5, True), "feature_dropout": (0.5, True), "alpha_dropout": (0.5, True)}
@@ -36,11 +38,9 @@ def entrywise(data: st.DataObject, func: Any) -> Trial:
         rest = _REST.get(func.__name__, _REST.get(name, ()))
         return Trial([first], lambda tensors, _: (*tensors, *rest))
     if name in _ONE_OPERAND or func.__name__ in _ONE_OPERAND or name == "log_sigmoid":
-        keywords = {"inplace": True} if name in ("relu", "silu", "elu") and func in vars(F).values() else {}
-        if keywords:
-            # torch.relu has no such argument.
-            keywords = keywords if func.__module__ == "torch.nn.functional" else {}
-        return Trial([first], keywords=keywords)
+        return Trial(
+            [first], keywords={"inplace": data.draw(st.booleans())} if func in (F.relu, F.silu) else {}
+        )
     if name == "fill":
         return Trial([first], lambda tensors, _: (*tensors, 0.5))
     if name == "masked_fill":
@@ -70,7 +70,9 @@ def drawn(data: st.DataObject, func: Any) -> Trial:
 
 
 def cast_to(data: st.DataObject, func: Any) -> Trial:
-    rest = {"to": (torch.float32,), "type": (torch.float32,), "type_as": (torch.zeros(3),)}.get(func.__name__, ())
+    rest = {"to": (torch.float32,), "type": (torch.float32,), "type_as": (torch.zeros(3),)}.get(
+        func.__name__, ()
+    )
     first = draw_held(data)
     if func.__name__ == "type_as":
         return Trial([first, Operand((3,), PUBLIC, "bool")])

@@ -130,7 +130,7 @@ CASES = [
     couples("inputs permuted", on_inputs(only_inputs_permuted)),
     either("mixup of two losses", mixup_of_two_losses, alone="runs", auto="runs"),
     either("cut in half", cut_in_half),
-    either("the batch before", trains_on_the_batch_before, alone="outside"),
+    either("the batch before", trains_on_the_batch_before, alone="outside", auto="outside"),
     shares("inputs normalized by constants", lambda x, y: ((x - 0.5) / 0.2, y)),
     shares("inputs of another type", lambda x, y: (x.to(torch.float64), y), model=doubled),
     shares("inputs flipped", lambda x, y: (x.flip(-1), y), model=cnn, data="images"),
