@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from dpmi.privacy.gradients.capture import Capture
 from dpmi.privacy.gradients.implicit import Factors
 from dpmi.privacy.gradients.linear import Linear
-from dpmi.privacy.gradients.capture import Capture
 from dpmi.privacy.gradients.segments import Segments
 from dpmi.privacy.isolation.labels import Coupled
 from dpmi.privacy.isolation.provenance import CarriedOver
@@ -134,6 +134,18 @@ class Derived(nn.Module):
         return self.child(F.linear(x, 2 * self.weight))
 
 
+class Attended(nn.Module):
+    """Attention of torch, which slices one parameter for three layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.MultiheadAttention(5, 1, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(x, x + 1, x, need_weights=False)[0]
+        return out
+
+
 class Scaled(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -149,7 +161,7 @@ class Scaled(nn.Module):
     [
         (Scaled, r"parameter 'scale' is used by mul"),
         (Derived, "what was computed from parameters is used by linear"),
-        (lambda: Attended(), "'inner.in_proj_weight' is used by linear|computed from parameters"),
+        (Attended, "'inner.in_proj_weight' is used by linear|computed from parameters"),
     ],
 )
 def test_other_uses_of_parameters_are_refused(make: Callable[[], nn.Module], match: str) -> None:
@@ -158,18 +170,6 @@ def test_other_uses_of_parameters_are_refused(make: Callable[[], nn.Module], mat
     with pytest.raises(Coupled, match=match):
         run(module, x, capture)
     assert capture.problem is not None
-
-
-class Attended(nn.Module):
-    """Attention of torch, which slices one parameter for three layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.MultiheadAttention(5, 1, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.inner(x, x + 1, x, need_weights=False)[0]
-        return out
 
 
 def test_gradients_from_anything_but_the_criterion_are_refused() -> None:
@@ -302,7 +302,7 @@ class Bag(nn.Module):
 @pytest.mark.parametrize(
     ("make", "x", "match"),
     [
-        (lambda: Summed(), torch.zeros(4, 5), r"'scale'.*Summed returns something else"),
+        (Summed, torch.zeros(4, 5), r"'scale'.*Summed returns something else"),
         (
             lambda: nn.Embedding(9, 3, max_norm=1.0),
             torch.zeros(4, dtype=torch.int64),

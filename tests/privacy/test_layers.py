@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dpmi.privacy.gradients.capture import Capture
 from dpmi.privacy.gradients.leaf import other_leaves
 from dpmi.privacy.gradients.segments import Segments
-from dpmi.privacy.isolation.labels import Coupled, Records
+from dpmi.privacy.isolation.labels import Records
 from dpmi.privacy.isolation.public import PublicTensors
 
 SIZES = {"ones": [1] * 6, "fours": [4] * 3, "ragged": [1, 1, 2, 5, 5, 17], "one bucket": [7]}
