@@ -60,12 +60,17 @@ class Provenance(TorchFunctionMode):
     Args:
         public: the tensors that depend on no record.
         buffers: which of them are buffers, by id.
-        storages: addresses of the memory of all of them.
+        storages: addresses of the memory of all of them; asked when something is written to.
         token: of this bucket; passes over the same records share it.
     """
 
     def __init__(
-        self, public: PublicTensors, *, buffers: frozenset[int], storages: frozenset[int], token: object
+        self,
+        public: PublicTensors,
+        *,
+        buffers: frozenset[int],
+        storages: Callable[[], frozenset[int]],
+        token: object,
     ) -> None:
         super().__init__()
         self._public = public
@@ -135,7 +140,7 @@ class Provenance(TorchFunctionMode):
         return run
 
     def _check_memory(self, t: Tensor, name: str) -> None:
-        if t in self._public or (t.numel() and t.untyped_storage().data_ptr() in self._storages):
+        if t in self._public or (t.numel() and t.untyped_storage().data_ptr() in self._storages()):
             raise CarriedOver(
                 f"{name} in the forward pass gives away the memory of a parameter, a buffer or an attribute, where "
                 f"no write "
@@ -151,7 +156,7 @@ class Provenance(TorchFunctionMode):
                 raise CarriedOver(changed(kind or "attribute", self._public.name(t)))
             if t not in self.before:
                 self.before[t] = t.detach().clone()
-        elif t.numel() and t.untyped_storage().data_ptr() in self._storages:
+        elif t.numel() and t.untyped_storage().data_ptr() in self._storages():
             raise CarriedOver(
                 f"{name} in the forward pass writes into the memory of a parameter, a buffer or an attribute of the "
                 "module, which outlives it"

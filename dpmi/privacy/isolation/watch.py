@@ -16,8 +16,8 @@ from .provenance import CarriedOver, changed
 _DEPTH = 3
 """How deep lists, dicts and objects among a module's attributes are searched."""
 
-# nn.Module's own: parameters and buffers are watched as tensors, and a loop may turn hooks and modes on and off.
-_OWN = frozenset(vars(nn.Module()))
+# nn.Module's own: a loop may turn hooks and modes on and off.
+_OWN = frozenset(vars(nn.Module())) - {"_parameters", "_buffers"}
 _UNKNOWN = object()
 _COMPARED = (int, float, complex, bool, str, bytes, frozenset, np.generic)
 
@@ -33,12 +33,15 @@ class Watch:
     def __init__(self, module: object, trained: Iterable[Tensor] = ()) -> None:
         self._module = module
         self._trained = {id(t) for t in trained}
+        self._look()
+
+    def _look(self) -> None:
         self._tensors: dict[str, Tensor] = {}
         self.buffers: frozenset[int] = frozenset()
-        if isinstance(module, nn.Module):
-            self._tensors = dict((*module.named_parameters(), *module.named_buffers()))
-            self.buffers = frozenset(id(b) for b in module.buffers())
-        self._kept = _Kept(module)
+        if isinstance(self._module, nn.Module):
+            self._tensors = dict((*self._module.named_parameters(), *self._module.named_buffers()))
+            self.buffers = frozenset(id(b) for b in self._module.buffers())
+        self._kept = _Kept(self._module)
 
     def tensors(self) -> dict[str, tuple[int, int]]:
         """Address and version of every parameter and buffer, by name."""
@@ -47,7 +50,7 @@ class Watch:
     def attributes(self) -> dict[str, Any]:
         """Everything else that the module keeps, by name."""
         if not self._kept.is_as_it_was():
-            self._kept = _Kept(self._module)
+            self._look()
         return self._kept.attributes
 
     def storages(self) -> frozenset[int]:
