@@ -88,8 +88,12 @@ def weights(module: nn.Module) -> np.ndarray:
     return torch.cat([p.detach().flatten() for p in module.parameters()]).numpy().copy()
 
 
-def wrap(model: nn.Module | None = None, **options: Any) -> tuple[PrivacyEngine, Any, Any, Any]:
-    """Six buckets of four records, all drawn at every step, in physical batches of four."""
+def wrap(model: nn.Module | None = None, **options: Any) -> tuple[Any, ...]:
+    """Six buckets of four records, all drawn at every step, in physical batches of four.
+
+    Returns:
+        The engine, and what make_private returns.
+    """
     engine = PrivacyEngine()
     if model is None:
         torch.default_generator.manual_seed(0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -38,13 +40,15 @@ def private_run(
     epochs: int = 1,
     **options: object,
 ) -> Run:
-    """Train with the user's loop; ``options`` go to make_private."""
+    """Train with the user's loop; ``options`` go to make_private, and the criterion where buckets may share a batch."""
     records = TensorDataset(x, y, torch.arange(len(x)))
     engine = PrivacyEngine()
     arguments = {"sampling_rate": 0.5, "noise_multiplier": 0.0, "max_grad_norm": 0.3, "seed": 1, **options}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # noise_multiplier = 0 warns, and is what is wanted here
-        module, optimizer, loader = engine.make_private(
+        if arguments.get("grad_sample_mode") != "stream":
+            arguments["criterion"] = nn.CrossEntropyLoss(reduction=reduction)
+        module, optimizer, *criterion, loader = engine.make_private(
             module=model,
             optimizer=torch.optim.SGD(
                 [p for p in model.parameters() if p.requires_grad], lr=LEARNING_RATE, momentum=MOMENTUM
@@ -67,14 +71,22 @@ def private_run(
             if not optimizer.rehearsing:
                 drawn += index.tolist()
                 run.batches.append(len(index))
-            step(module, optimizer, inputs, labels, reduction=reduction)
+            step(module, optimizer, inputs, labels, *criterion, reduction=reduction)
     return run
 
 
-def step(module: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor, *, reduction: str = "mean") -> None:
-    """What a user's loop does with one batch."""
+def step(
+    module: nn.Module,
+    optimizer: Optimizer,
+    x: Tensor,
+    y: Tensor,
+    criterion: Callable[..., Tensor] | None = None,
+    *,
+    reduction: str = "mean",
+) -> None:
+    """What a user's loop does with one batch; ``criterion`` is what make_private returned, if it did."""
     optimizer.zero_grad()
-    F.cross_entropy(module(x), y, reduction=reduction).backward()
+    (criterion or partial(F.cross_entropy, reduction=reduction))(module(x), y).backward()
     optimizer.step()
 
 

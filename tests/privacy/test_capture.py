@@ -11,22 +11,26 @@ from opacus import GradSampleModule
 from opacus.layers import DPLSTM
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from dpmi.privacy.gradients.capture import Capture
 from dpmi.privacy.gradients.implicit import Factors
-from dpmi.privacy.gradients.leaf import other_leaves
 from dpmi.privacy.gradients.linear import Linear
 from dpmi.privacy.gradients.segments import Segments
+from dpmi.privacy.isolation.labels import Coupled
+from dpmi.privacy.isolation.provenance import CarriedOver
 
 from .test_layers import (
     Attention,
-    Bag,
     Recurrent,
     Twice,
     brute_force,
+    capture_of,
     floats,
     loss_of,
     relative_error,
+    run,
+    send_back,
     tokens,
     trained,
 )
@@ -35,11 +39,6 @@ from .test_layers import (
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
-
-
-def capture_of(module: nn.Module, sizes: list[int], *, ghost: bool = False) -> Capture:
-    leaves = other_leaves(module, trained(module))
-    return Capture(trained(module), Segments(sizes), leaves=leaves, ghost=ghost)
 
 
 def rows_of(module: nn.Module, capture: Capture) -> dict[str, Tensor]:
@@ -82,9 +81,7 @@ def test_buckets_of_one_record_equal_opacus(
 ) -> None:
     module, x = make(), draw(5)
     capture = capture_of(module, [1] * 5)
-    with capture:
-        out = module(x)
-    loss_of(out).backward()
+    send_back(loss_of(run(module, x, capture)), capture)
     theirs = GradSampleModule(module, loss_reduction="sum")
     loss_of(theirs(x)).backward()
     expected = {name: p.grad_sample.double() for name, p in module.named_parameters()}  # type: ignore[attr-defined]
@@ -95,11 +92,10 @@ def test_backward_passes_add_up_until_they_are_cleared() -> None:
     module, x, sizes = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)), torch.randn(6, 5), [2, 4]
     capture = capture_of(module, sizes)
     assert capture.is_empty
-    with capture:
-        first, second = module(x), module(x)
-    loss_of(first).backward(retain_graph=True)
-    loss_of(first).backward()
-    loss_of(second).backward()
+    first, second = run(module, x, capture), run(module, x, capture)
+    send_back(loss_of(first), capture, keep=True)
+    send_back(loss_of(first), capture)
+    send_back(loss_of(second), capture)
     expected = {name: 3.0 * rows for name, rows in brute_force(module, x, sizes).items()}
     assert relative_error(rows_of(module, capture), expected) < 1e-5
     assert not capture.is_empty
@@ -108,79 +104,162 @@ def test_backward_passes_add_up_until_they_are_cleared() -> None:
 
 
 def test_a_parameter_that_was_not_reached_is_absent() -> None:
-    module = nn.ModuleList([nn.Linear(5, 3), nn.Linear(5, 3)])
+    module, x = nn.ModuleList([nn.Linear(5, 3), nn.Linear(5, 3)]), torch.randn(4, 5)
     capture = capture_of(module, [2, 2])
-    with capture:
-        out = module[0](torch.randn(4, 5)), module[1](torch.randn(4, 5))
-    out[1].sum().backward()
+    _, out = run(lambda x: (module[0](x), module[1](x)), x, capture)  # type: ignore[arg-type, return-value]
+    send_back(out.sum(), capture)
     assert rows_of(module, capture).keys() == {"1.weight", "1.bias"}
 
 
 def test_nothing_is_captured_without_gradients_or_outside() -> None:
     module, x = nn.Linear(5, 3), torch.randn(4, 5)
     capture = capture_of(module, [2, 2], ghost=True)
-    with capture, torch.no_grad():
-        assert not module(torch.randn(3, 5)).requires_grad
-        assert not module(x).requires_grad
+    with torch.no_grad():
+        assert not run(module, x, capture).requires_grad
+        assert not run(module, x, capture).requires_grad
     module(x).sum().backward()
     assert capture.is_empty
     assert module.weight.grad is not None
 
 
-def test_other_uses_are_left_to_autograd() -> None:
-    class Model(nn.Module):
+class Derived(nn.Module):
+    """A layer whose weight is computed from a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 5))
+        self.child = nn.Identity()  # modules without children are run bucket by bucket
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.child(F.linear(x, 2 * self.weight))
+
+
+class Attended(nn.Module):
+    """Attention of torch, which slices one parameter for three layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.MultiheadAttention(5, 1, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(x, x + 1, x, need_weights=False)[0]
+        return out
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 3)
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) * self.scale
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (Scaled, r"parameter 'scale' is used by mul"),
+        (Derived, "what was computed from parameters is used by linear"),
+        (Attended, "'inner.in_proj_weight' is used by linear|computed from parameters"),
+    ],
+)
+def test_other_uses_of_parameters_are_refused(make: Callable[[], nn.Module], match: str) -> None:
+    module, x = make(), torch.randn(4, 3, 5)
+    capture = capture_of(module, [2, 2])
+    with pytest.raises(Coupled, match=match):
+        run(module, x, capture)
+    assert capture.problem is not None
+
+
+def test_gradients_from_anything_but_the_criterion_are_refused() -> None:
+    module, x = nn.Linear(5, 3), torch.randn(4, 5)
+    capture = capture_of(module, [2, 2])
+    out = run(module, x, capture)
+    with pytest.raises(
+        RuntimeError, match=r"reached parameter 'bias' from something else|'weight' from something else"
+    ):
+        out.sum().backward()
+    assert capture.is_empty
+
+
+def test_what_depends_on_parameters_alone_is_no_output() -> None:
+    module, x = nn.Linear(5, 3), torch.randn(4, 5)
+    capture = capture_of(module, [2, 2])
+    out = run(lambda _: module.weight.square(), x, capture)
+    with pytest.raises(Coupled, match="computed from parameters alone"):
+        capture.finish([out])
+
+
+def test_an_autograd_function_of_the_users_is_refused() -> None:
+    class Mixing(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: object, g: Tensor) -> Tensor:
+            return g.mean(0).expand_as(g)
+
+    module, x = nn.Linear(5, 3), torch.randn(4, 5)
+    capture = capture_of(module, [2, 2])
+    with pytest.raises(Coupled, match=r"made elsewhere|Mixing is an autograd function of its own"):
+        capture.finish([run(lambda x: Mixing.apply(module(x)).tanh(), x, capture)])
+
+
+def test_gradient_checkpointing_is_refused() -> None:
+    module, x = nn.Linear(5, 3), torch.randn(4, 5)
+    capture = capture_of(module, [2, 2])
+    with pytest.raises(Coupled, match="'weight' and 'bias' is computed again in the backward pass"):
+        run(lambda x: checkpoint(module, x, use_reentrant=False), x, capture)
+
+
+def test_a_leaf_that_keeps_something_of_one_bucket_for_the_next_is_refused() -> None:
+    class Keeping(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layer = nn.Linear(5, 3)
-            self.scale = nn.Parameter(torch.ones(3))
+            self.scale = nn.Parameter(torch.ones(5))
+            self.before: Tensor | None = None
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.layer(x) * self.scale + F.linear(x, 2 * self.layer.weight)
+            out = x * self.scale
+            if self.before is not None:
+                out = out + self.before
+            self.before = x.mean()
+            return out
 
-    module, x = Model(), torch.randn(4, 5)
-    capture = capture_of(module, [2, 2])
-    with capture:
-        out = module(x)
-    out.sum().backward()
-    assert {name for name, p in module.named_parameters() if p.grad is not None} == {"scale", "layer.weight"}
-
-
-def test_attention_of_torch_is_left_to_autograd() -> None:
-    module, x = nn.MultiheadAttention(4, 2, batch_first=True), torch.randn(4, 3, 4)
-    capture = capture_of(module, [2, 2])
-    with capture:
-        out, _ = module(x, x, x)
-    out.sum().backward()
-    assert capture.is_empty
-    assert all(p.grad is not None for p in module.parameters())
+    capture = capture_of(Keeping(), [2, 2])
+    with pytest.raises(CarriedOver, match="of another bucket"):
+        run(capture._leaves[0], torch.randn(4, 5), capture)
 
 
 def test_the_input_gradient_is_unchanged() -> None:
     module = nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
     x = torch.randn(4, 2, 5, 5, requires_grad=True)
     (expected,) = torch.autograd.grad(loss_of(module(x)), x)
-    with capture_of(module, [1, 3]):
-        out = module(x)
-    loss_of(out).backward()
+    capture = capture_of(module, [1, 3])
+    send_back(loss_of(run(module, x, capture)), capture)
     assert torch.equal(x.grad, expected)  # type: ignore[arg-type]
 
 
 def test_modifying_a_captured_input_is_refused() -> None:
     module = nn.ModuleDict({"a": nn.Linear(5, 5), "b": nn.Linear(5, 3)})
-    with capture_of(module, [2, 2]):
-        hidden = module["a"](torch.randn(4, 5)) * 1
-        out = module["b"](hidden)
-    hidden += 1
+    capture, hidden = capture_of(module, [2, 2]), []
+
+    def forward(x: Tensor) -> Tensor:
+        hidden.append(module["a"](x) * 1)
+        return module["b"](hidden[0])
+
+    out = run(forward, torch.randn(4, 5), capture)
+    hidden[0] += 1
     with pytest.raises(RuntimeError, match=r"'b\.weight'.*modified in place"):
-        out.sum().backward()
+        send_back(out.sum(), capture)
 
 
 def test_modifying_an_input_that_ghost_needs_is_refused() -> None:
     module, x = nn.Linear(50, 40), torch.randn(4, 50)
     capture = capture_of(module, [1] * 4, ghost=True)
-    with capture:
-        out = module(x)
-    out.sum().backward()
+    send_back(run(module, x, capture).sum(), capture)
     x += 1
     with pytest.raises(RuntimeError, match="modified in place"):
         capture.weighted_sum(torch.ones(4))
@@ -191,67 +270,79 @@ def test_an_input_is_freed_when_its_gradient_has_been_used() -> None:
     capture = capture_of(module, [2, 2])
     x = torch.randn(4, 5)
     gone = weakref.ref(x)
-    with capture:
-        out = module(x)
+    out = run(module, x, capture)
     del x
     assert gone() is not None
-    out.sum().backward()
+    send_back(out.sum(), capture)
     assert gone() is None
+
+
+class Summed(nn.Module):
+    """A layer whose output does not hold the records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.scale).sum()
+
+
+class Bag(nn.Module):
+    """The tokens of all records in one row, from offsets on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.EmbeddingBag(9, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.flatten(), torch.tensor([0, 3, 6, 9]))
 
 
 @pytest.mark.parametrize(
     ("make", "x", "match"),
     [
-        (
-            lambda: nn.Linear(5, 3),
-            torch.zeros(3, 4, 5),
-            r"'weight' and 'bias'.*\(3, 4, 5\).*4 records.*\"stream\"",
-        ),
-        (lambda: nn.PReLU(5), torch.zeros(3, 5), r"'weight'.*\(3, 5\).*\"stream\""),
-        (
-            lambda: nn.LSTM(5, 3, batch_first=True),
-            torch.zeros(4, 2, 5),
-            r"'weight_ih_l0'.*LSTM returns.*\"stream\"",
-        ),
+        (Summed, torch.zeros(4, 5), r"'scale'.*Summed returns something else"),
         (
             lambda: nn.Embedding(9, 3, max_norm=1.0),
             torch.zeros(4, dtype=torch.int64),
-            "'weight': max_norm=1.0",
+            "max_norm changes the table",
         ),
         (
             lambda: nn.Embedding(9, 3, scale_grad_by_freq=True),
             torch.zeros(4, dtype=torch.int64),
-            "'weight': scale_grad_by_freq=True",
+            "scale_grad_by_freq scales gradients",
         ),
-        (lambda: Bag("max"), torch.zeros(4, 3, dtype=torch.int64), "'layer.weight': mode=\"max\""),
+        (
+            lambda: nn.EmbeddingBag(9, 3, mode="max"),
+            torch.zeros(4, 3, dtype=torch.int64),
+            "'weight': mode=\"max\"",
+        ),
+        (Bag, torch.zeros(4, 3, dtype=torch.int64), "embedding_bag.*offsets"),
     ],
 )
 def test_what_cannot_be_split_by_bucket_is_refused(
     make: Callable[[], nn.Module], x: Tensor, match: str
 ) -> None:
     module = make()
-    with pytest.raises(RuntimeError, match=match), capture_of(module, [2, 2]):
-        module(x)
+    with pytest.raises(Coupled, match=match):
+        run(module, x, capture_of(module, [2, 2]))
     assert "forward" not in vars(module)
 
 
 def test_ghost_refuses_a_parameter_used_twice() -> None:
     module, x = Twice(), torch.randn(4, 5)
-    with (
-        pytest.raises(RuntimeError, match=r"'layer\.weight' is used more than once.*\"hooks\" or \"stream\""),
-        capture_of(module, [2, 2], ghost=True),
-    ):
-        module(x)
+    with pytest.raises(Coupled, match=r"'layer\.weight' is used more than once.*\"hooks\" or \"stream\""):
+        run(module, x, capture_of(module, [2, 2], ghost=True))
 
 
 def test_ghost_refuses_a_second_backward_pass() -> None:
     module = nn.Linear(5, 3)
     capture = capture_of(module, [2, 2], ghost=True)
-    with capture:
-        out = module(torch.randn(4, 5))
-    out.sum().backward(retain_graph=True)
+    out = run(module, torch.randn(4, 5), capture)
+    send_back(out.sum(), capture, keep=True)
     with pytest.raises(RuntimeError, match="more than once"):
-        out.sum().backward()
+        send_back(out.sum(), capture)
 
 
 def test_ghost_starts_again_when_cleared() -> None:
@@ -260,10 +351,9 @@ def test_ghost_starts_again_when_cleared() -> None:
     assert capture.squared_norms.tolist() == [0.0, 0.0]
     for _ in range(2):
         capture.clear()
-        with capture:
-            out = module(x)
+        out = run(module, x, capture)
         capture.clear()  # as by a zero_grad() between the forward and the backward pass
-        out.sum().backward()
+        send_back(out.sum(), capture)
     assert capture.squared_norms[0] == pytest.approx(
         float(x[:2].sum(0).square().sum() * 3 + 2**2 * 3), rel=1e-5
     )
@@ -274,8 +364,7 @@ def test_a_forward_method_of_an_instance_is_put_back() -> None:
     module.forward = own = lambda x: F.prelu(x, 2 * module.weight)  # type: ignore[method-assign]
     x = torch.randn(4, 5)
     capture = capture_of(module, [1, 3])
-    with capture:
-        out = module(x)
+    out = run(module, x, capture)
     assert module.forward is own
     assert torch.equal(out, own(x))
 
@@ -289,9 +378,7 @@ def test_bfloat16_rows_are_float32(ghost: bool) -> None:
     expected = brute_force(module, x, sizes)
     capture = capture_of(module, sizes, ghost=ghost)
     with torch.autocast("cpu", torch.bfloat16):
-        with capture:
-            out = module(x)
-        loss_of(out.float()).backward()
+        send_back(loss_of(run(module, x, capture).float()), capture)
     if ghost:
         squares = torch.stack([rows.flatten(1).square().sum(1) for rows in expected.values()]).sum(0)
         assert float((capture.squared_norms / squares).sqrt().sub(1).abs().max()) < 2e-2
@@ -310,9 +397,7 @@ def test_float64_stays_float64() -> None:
         torch.randn(6, 5, dtype=torch.float64),
     )
     capture = capture_of(module, [3, 3])
-    with capture:
-        out = module(x)
-    loss_of(out).backward()
+    send_back(loss_of(run(module, x, capture)), capture)
     assert {rows.dtype for rows in capture.rows.values()} == {torch.float64}
     assert relative_error(rows_of(module, capture), brute_force(module, x, [3, 3])) < 1e-13
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dpmi.privacy.rehearsal import Rehearsal
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -184,24 +183,20 @@ def test_ranks_go_on_together_from_the_checkpoint_that_the_first_one_saved(tmp_p
 
 
 def several(rank: int, problem_on: int, mode: str) -> tuple[np.ndarray, int]:
-    class Troubled(Rehearsal):
-        def take(self, *args: Any) -> None:
-            super().take(*args)
-            self.problem = "records are coupled" if rank == problem_on else None
-
-    import dpmi.privacy.loader
-
-    dpmi.privacy.loader.Rehearsal = Troubled  # type: ignore[misc]
-    _, module, optimizer, loader = wrap(max_physical_batch_size=12, grad_sample_mode=mode, steps_per_epoch=1)
+    _, module, optimizer, criterion, loader = wrap(
+        criterion=nn.CrossEntropyLoss(), max_physical_batch_size=12, grad_sample_mode=mode, steps_per_epoch=1
+    )
+    if rank == problem_on:
+        loader._dry.note("records are coupled")
     most = 0
     for x, y in loader:
         if not optimizer.rehearsing:
-            most = max(most, len(set(y.tolist())))
-        step(module, optimizer, x, y)
+            most = max(most, len(y) // 4)
+        step(module, optimizer, x, y, criterion)
     return weights(module), most
 
 
-def test_what_one_rank_finds_in_the_rehearsal_holds_for_all() -> None:
+def test_what_one_rank_finds_in_the_dry_runs_holds_for_all() -> None:
     fine = on_ranks(several, -1, "hooks")
     assert [most for _, most in fine] == [3, 3]
     alone = on_ranks(several, 1, "auto")
@@ -209,7 +204,7 @@ def test_what_one_rank_finds_in_the_rehearsal_holds_for_all() -> None:
     assert np.array_equal(alone[0][0], alone[1][0])
     for error in on_ranks(several, 1, "hooks"):
         assert isinstance(error, RuntimeError)
-        assert "nothing was released. Use grad_sample_mode='stream'" in str(error)
+        assert "nothing was released. Use grad_sample_mode='stream', without a criterion" in str(error)
 
 
 # Who takes what

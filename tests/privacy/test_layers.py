@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from dpmi.privacy.gradients.capture import Capture
 from dpmi.privacy.gradients.leaf import other_leaves
 from dpmi.privacy.gradients.segments import Segments
+from dpmi.privacy.isolation.labels import Records
+from dpmi.privacy.isolation.public import PublicTensors
 
 SIZES = {"ones": [1] * 6, "fours": [4] * 3, "ragged": [1, 1, 2, 5, 5, 17], "one bucket": [7]}
 VOCABULARY = 9
@@ -28,6 +30,31 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)[0]
+
+
+class State(nn.Module):
+    """The last hidden state of a layer that has the records in the second dimension."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.transpose(0, 1))[1].squeeze(0)
+
+
+class ZeroState(nn.Module):
+    """A cell whose state is made in the forward pass, and filled by index."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self.bias = nn.PReLU(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = torch.tanh(self.layer(x)) * 2
+        out[:, 0] = 0.5
+        return self.bias(out + x.new_zeros(len(x), 3))
 
 
 class Attention(nn.Module):
@@ -59,26 +86,6 @@ class Twice(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(self.layer(x).tanh())
-
-
-class Bag(nn.Module):
-    """The tokens of all records in one row; their number differs from record to record."""
-
-    def __init__(self, mode: str, *, last: bool = False, padding: int | None = None) -> None:
-        super().__init__()
-        self.layer = nn.EmbeddingBag(VOCABULARY, 4, mode=mode, include_last_offset=last, padding_idx=padding)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        kept = tokens != 8
-        kept[:, 0] = True
-        lengths = kept.sum(1)
-        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        weights = (tokens[kept] + 1).to(self.layer.weight) if self.layer.mode == "sum" else None
-        return self.layer(
-            tokens[kept],
-            offsets if self.layer.include_last_offset else offsets[:-1],
-            per_sample_weights=weights,
-        )
 
 
 class Bilinear(nn.Module):
@@ -200,12 +207,12 @@ ONCE: dict[str, Case] = {
     "sequence bias": (lambda: SequenceBias(4, batch_first=True), floats(3, 4)),
     "embedding bag": (lambda: nn.EmbeddingBag(VOCABULARY, 4), tokens(6)),
     "embedding bag with padding": (lambda: nn.EmbeddingBag(VOCABULARY, 4, padding_idx=2), tokens(6)),
-    "embedding bag with offsets": (lambda: Bag("mean"), tokens(6)),
-    "embedding bag with last offset": (lambda: Bag("mean", last=True, padding=2), tokens(6)),
-    "embedding bag with weights": (lambda: Bag("sum"), tokens(6)),
     "bilinear": (lambda: nn.Sequential(nn.Linear(4, 4), Bilinear()), floats(4)),
     "prelu": (lambda: nn.Sequential(nn.Linear(4, 4), nn.PReLU(4)), floats(4)),
     "transposed convolution": (lambda: nn.ConvTranspose2d(2, 3, 3, stride=2), floats(2, 4, 4)),
+    "lstm of torch": (lambda: Recurrent(nn.LSTM(4, 3, batch_first=True)), floats(3, 4)),
+    "state of a gru, time first": (lambda: State(nn.GRU(4, 3)), floats(3, 4)),
+    "state that begins at zero": (ZeroState, floats(4)),
     "own layer": (lambda: nn.Sequential(Scale(), nn.Linear(4, 3)), floats(4)),
     "own convolution": (lambda: nn.Sequential(Standardised(2, 3, 3), nn.ReLU(inplace=True)), floats(2, 5, 5)),
 }
@@ -254,6 +261,32 @@ def relative_error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> flo
     )
 
 
+def capture_of(module: nn.Module, sizes: list[int], *, ghost: bool = False) -> Capture:
+    """A capture of all trained parameters, for buckets of these sizes."""
+    named = trained(module)
+    return Capture(
+        named,
+        Segments(sizes),
+        public=PublicTensors(module),
+        leaves=other_leaves(module, named),
+        ghost=ghost,
+    )
+
+
+def run(module: Callable[[Tensor], Tensor], x: Tensor, capture: Capture) -> Tensor:
+    """One forward pass on the records of the physical batch."""
+    capture.take_in(x, Records(0))
+    capture.begin_pass([x], None)
+    with capture:
+        return module(x)
+
+
+def send_back(loss: Tensor, capture: Capture, *, keep: bool = False) -> None:
+    """The backward pass from the criterion."""
+    with capture.taking():
+        loss.backward(retain_graph=keep)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
@@ -265,10 +298,8 @@ def test_rows_equal_a_backward_pass_per_bucket(case: str, sizes: list[int]) -> N
     make, draw = (ONCE | SEVERAL_TIMES)[case]
     module, x = make(), draw(sum(sizes))
     expected = brute_force(module, x, sizes)
-    capture = Capture(trained(module), Segments(sizes), leaves=other_leaves(module, trained(module)))
-    with capture:
-        out = module(x)
-    loss_of(out).backward()
+    capture = capture_of(module, sizes)
+    send_back(loss_of(run(module, x, capture)), capture)
     found = {name: capture.rows[p] for name, p in trained(module)}
     assert all(p.grad is None for p in module.parameters())
     assert all(rows.dtype == torch.float32 for rows in found.values())
@@ -281,12 +312,8 @@ def test_ghost_equals_the_rows(case: str, sizes: list[int]) -> None:
     make, draw = ONCE[case]
     module, x = make(), draw(sum(sizes))
     expected = brute_force(module, x, sizes)
-    capture = Capture(
-        trained(module), Segments(sizes), leaves=other_leaves(module, trained(module)), ghost=True
-    )
-    with capture:
-        out = module(x)
-    loss_of(out).backward()
+    capture = capture_of(module, sizes, ghost=True)
+    send_back(loss_of(run(module, x, capture)), capture)
     squares = torch.stack([rows.flatten(1).square().sum(1) for rows in expected.values()]).sum(0)
     assert capture.squared_norms.dtype == torch.float64
     assert float(((capture.squared_norms - squares) / squares).abs().max()) < 1e-5

@@ -158,6 +158,18 @@ class Capture(Following):
             return func(*args, **(kwargs or {}))
         return super().__torch_function__(func, classes, args, kwargs)
 
+    def operand_labels(self, func: Callable[..., Any], tensors: list[Tensor]) -> list[Label]:
+        """The labels of the operands; a layer's input that is public, with an equal row per record, holds records.
+
+        Such is the state that a recurrent cell begins with: what the layer makes of it has gradients by bucket.
+        """
+        labels = super().operand_labels(func, tensors)
+        if func in INTERCEPTED and type(labels[0]) is Public and labels[0].is_constant(0):
+            x, follows = tensors[0], self._program is None or 0 in labels[0].following
+            if x.dim() > 1 and len(x) == self.records and follows and not x.requires_grad:
+                labels[0] = Records(0)
+        return labels
+
     def call(self, call: Call, label: Label | Callable[[Any], Label]) -> Any:
         """Make a call, tapped where it uses trained parameters."""
         if not torch.is_grad_enabled():
@@ -184,10 +196,11 @@ class Capture(Following):
             *(detached.get(id(a), a) for a in call.args),
             **{key: detached.get(id(a), a) for key, a in call.kwargs.items()},
         )
-        into = label if isinstance(label, Records) else self.label(x)
+        of_input = call.labels[0]
+        into = label if isinstance(label, Records) else of_input
         # Without the anchor, the output of a first layer would have no node in the graph, and no gradient.
         anchor = torch.zeros((), requires_grad=True)
-        take = partial(self._take, layer, self.label(x), into)
+        take = partial(self._take, layer, of_input, into)
         return _Tap.apply(out, x, anchor, names, take)
 
     def begin_pass(self, inputs: Iterable[Tensor], program: Program | None) -> None:

@@ -15,7 +15,15 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .arguments import operands, plain, writes_in_place
-from .functions import FACTORIES_CONSTANT, FACTORIES_EMPTY, FACTORIES_SAME, FILLS, METADATA, RULES
+from .functions import (
+    FACTORIES_CONSTANT,
+    FACTORIES_EMPTY,
+    FACTORIES_NEW,
+    FACTORIES_SAME,
+    FILLS,
+    METADATA,
+    RULES,
+)
 from .labels import CONSTANT, PUBLIC, SAME, Coupled, Label, Public, Records
 from .program import Program, Step
 from .public import PublicTensors
@@ -138,13 +146,17 @@ class Following(TorchFunctionMode):
                 self.problem = self.problem or str(error)
             raise
 
+    def operand_labels(self, func: Callable[..., Any], tensors: list[Tensor]) -> list[Label]:
+        """The labels of the operands of a call."""
+        return [self.label(t) for t in tensors]
+
     def call(self, call: Call, label: Label | Callable[[Any], Label]) -> Any:
         """Make a call that keeps the records apart; ``label`` is what its output will have."""
         return call.func(*call.args, **call.kwargs)
 
     def _followed(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tensors = operands(args, kwargs)
-        labels = [self.label(t) for t in tensors]
+        labels = self.operand_labels(func, tensors)
         holds = False
         for found in labels:
             if type(found) is Records:
@@ -155,13 +167,15 @@ class Following(TorchFunctionMode):
             if inner is not None:
                 with self:
                     return inner(*args, **kwargs)
-            if holds:
+            if holds and not (func in FACTORIES_NEW and len(tensors) == 1):
                 raise Coupled(f"{_name(func)} is not known to keep records apart")
         call = Call(func, args, kwargs, tensors, labels, self.records)
         label = self._label_of(call, known)
         arguments = self.arguments(args, kwargs)
         self.compare(func, arguments)
         out = self.call(call, label)
+        if func is Tensor.__setitem__:  # which returns nothing
+            out = args[0]
         if type(label) is not Records and type(label) is not Public:
             label = label(out)  # type: ignore[operator]
         self._take_out(Step(func, arguments, _shapes(out)), call, label, out)

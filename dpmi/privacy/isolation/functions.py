@@ -33,6 +33,9 @@ FACTORIES_EMPTY = _named(
 )
 """Allocate memory: ``Public(empty=True)``."""
 
+FACTORIES_NEW = _named("new_zeros new_ones new_full new_empty", Tensor)
+"""Take nothing but type and device of the tensor that they belong to."""
+
 FILLS = _named("zero_ fill_ normal_ uniform_ bernoulli_ exponential_", Tensor)
 """Write to every entry what depends on no entry: what empty memory may be given to first."""
 
@@ -56,6 +59,7 @@ METADATA = (
 __all__ = [
     "FACTORIES_CONSTANT",
     "FACTORIES_EMPTY",
+    "FACTORIES_NEW",
     "FACTORIES_SAME",
     "FILLS",
     "METADATA",
