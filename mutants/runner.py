@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
@@ -143,7 +143,7 @@ def _test(folder: Path, tests: Sequence[str], sender: Connection) -> None:
     os.environ.update(PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE="1")
     sys.dont_write_bytecode = True
     first, output = _First(), StringIO()
-    with redirect_stdout(output):
+    with redirect_stdout(output), redirect_stderr(output):
         code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests], plugins=[first])
     sender.send((int(code), first.failed, output.getvalue()))
 

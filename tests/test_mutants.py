@@ -85,7 +85,7 @@ def test_a_fault_is_caught_survives_or_is_an_error() -> None:
     told: list[str] = []
     outcomes = run([caught, survivor], tell=lambda outcome: told.append(outcome.fault.name))
     assert told == [caught.name, survivor.name]
-    assert [outcome.caught_by for outcome in outcomes] == [f"{LIGHT['tests'][0]}[-1.0]", None]
+    assert [outcome.caught_by for outcome in outcomes] == [f"{LIGHT['tests'][0]}[-0.1]", None]
     with pytest.raises(RuntimeError, match=r"'no such name'.*could not run .*exit code"):
         run([broken])
     assert (ROOT / LIGHT["path"]).read_text(encoding="utf-8") == before  # type: ignore[operator]

@@ -36,6 +36,7 @@ _BY_IDENTITY = (
     "trained",
     "_placeholders",
     "_advanced",
+    "_example",
     "_constants",
     "_handles",
 )
@@ -91,6 +92,7 @@ class BucketGradSampleModule(GradSampleModule):
         self._passes = 0
         self._before: dict[str, tuple[int, int]] = {}
         self._kept: dict[str, Any] = {}
+        self._used: set[int] = set()
         super().__init__(m, batch_first=True, loss_reduction=loss_reduction, strict=False)
 
     def add_hooks(self, **_: object) -> None:
@@ -101,6 +103,7 @@ class BucketGradSampleModule(GradSampleModule):
         self._is_compiled = any(hasattr(m, "_orig_mod") for m in self._module.modules())
         self._constants = Constants()
         self._advanced: dict[Tensor, Tensor] = {}
+        self._example: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self._handles: list[Any] = []
         self.autograd_grad_sample_hooks: list[Any] = []
         self.train_only(p for p in self._all if p.requires_grad)
@@ -142,7 +145,7 @@ class BucketGradSampleModule(GradSampleModule):
             dry: nothing of it will be released; it shows whether buckets can share a batch.
         """
         if self.shared is not None:
-            self.shared.is_over = True
+            self.shared.end()
         for buffer, before in self._advanced.items():  # every batch of a logical step begins with the same
             with torch.no_grad():
                 buffer.copy_(before)
@@ -157,6 +160,7 @@ class BucketGradSampleModule(GradSampleModule):
             criterion_calls=0,
             _problem=None,
             _passes=0,
+            _used=set(),
             _before=self._watch.tensors(),
             _kept=self._watch.attributes(),
         )
@@ -185,8 +189,16 @@ class BucketGradSampleModule(GradSampleModule):
         self._constants = dry.constants
         self.agreement = dry.agreement
 
-    def end_step(self) -> None:
-        """Keep what buffers of weights alone have become in the logical step that is released."""
+    def end_step(self, *, empty: bool) -> None:
+        """Keep what buffers of weights alone have become in the logical step that is released.
+
+        Args:
+            empty: no bucket was drawn. Then they move here, as they would have: what they become must not tell.
+        """
+        if empty and self._example is not None:
+            args, kwargs = self._example
+            with torch.no_grad():
+                self._of_one_bucket(object(), args, kwargs)
         self._advanced.clear()
 
     def clear(self) -> None:
@@ -237,12 +249,12 @@ class BucketGradSampleModule(GradSampleModule):
         """
         self._watch.check_tensors(self._before, but=self._advanced.keys(), trained=False)
         if self.shared is not None:
-            self.shared.is_over = True
+            self.shared.end()
         capture, self.capture = self.capture, None
         if self._problem is not None:
             raise RuntimeError(self._problem)
         if capture is None:
-            self._watch.check_attributes(self._kept)
+            self._watch.check_attributes(self._kept, self._used)
             return self._ordinary()
         self.check_no_ordinary_gradient()
         for p in self.trained:
@@ -315,7 +327,7 @@ class BucketGradSampleModule(GradSampleModule):
     def _of_one_bucket(self, token: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One forward pass on records of one bucket, so that it keeps nothing for the next."""
         provenance = Provenance(
-            self._public, buffers=self._watch.buffers, storages=self._watch.storages(), token=token
+            self._public, buffers=self._watch.buffers, storages=self._watch.storages, token=token
         )
         for t in tensors_in((args, kwargs)):
             provenance.take_in(t)
@@ -325,9 +337,12 @@ class BucketGradSampleModule(GradSampleModule):
         for t in tensors_in(out):
             provenance.take_in(t)
         self._watch.check_tensors(tensors, but=provenance.before.keys())
-        self._watch.check_attributes(attributes)
+        self._watch.check_attributes(attributes, provenance.used)
+        self._used |= provenance.used
         for buffer, before in provenance.before.items():
             self._advanced.setdefault(buffer, before)
+            if self._example is None:  # of inputs; what is written depends on no value in them
+                self._example = map_tensors(torch.zeros_like, (args, kwargs))
         return out
 
     def _of_several(self, shared: Shared, at: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -368,8 +383,10 @@ class BucketGradSampleModule(GradSampleModule):
         if dry.problem is None:
             try:
                 followed = self._try_followed(dry, shared, args, kwargs)
-            except Exception as error:  # whatever does not work for several buckets is left to one at a time
+            except (Coupled, CarriedOver) as error:
                 dry.note(str(error))
+            except Exception as error:  # whatever does not work for several buckets is left to one at a time
+                dry.note(f"of {type(error).__name__}: {error}")
         assert self.batch is not None
         with FlopCounterMode(display=False) as counter:
             out = self._of_one_bucket(self.token, *map_tensors(ordinary, (args, kwargs)))

@@ -208,7 +208,7 @@ class BucketOptimizer(DPOptimizer):
         for p, gradient in zip(self._trained, self._sum.gradients(), strict=True):
             p.grad = gradient.to(p.dtype)
         self._step_is_open = False
-        self._module.end_step()
+        self._module.end_step(empty=not batch.buckets)
         self.taken = None
         try:
             with self.claim.releasing():

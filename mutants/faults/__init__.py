@@ -1,11 +1,12 @@
 """The faults, one module for each group of files under attack. A new fault is an entry in one of them."""
 
 from ..fault import Fault
-from . import accountants, gradients, privacy, training
+from . import account, accountants, gradients, privacy, training
 
 FAULTS: tuple[Fault, ...] = (
     *accountants.FAULTS,
     *privacy.FAULTS,
+    *account.FAULTS,
     *gradients.FAULTS,
     *training.FAULTS,
 )

@@ -144,9 +144,7 @@ class BucketCriterion(nn.Module):
     def _run(self, token: object, *args: Any, **kwargs: Any) -> Any:
         if self._is_torchs:  # which keeps nothing
             return self.criterion(*args, **kwargs)
-        provenance = Provenance(
-            self._public, buffers=frozenset(), storages=self._watch.storages(), token=token
-        )
+        provenance = Provenance(self._public, buffers=frozenset(), storages=self._watch.storages, token=token)
         for t in tensors_in((args, kwargs)):
             provenance.take_in(t)
         tensors, attributes = self._watch.tensors(), self._watch.attributes()
@@ -170,8 +168,11 @@ class BucketCriterion(nn.Module):
             self._try_by_bucket(module, shared, args, kwargs)
             gradient = list(torch.autograd.grad(value, module.trained, retain_graph=True, allow_unused=True))
             at = dry.add_call(_paths(shared, args, kwargs), gradient)
-        except Exception as error:  # whatever does not work for several buckets is left to one at a time
+        except (Coupled, CarriedOver) as error:
             dry.note(str(error))
+            return value
+        except Exception as error:  # whatever does not work for several buckets is left to one at a time
+            dry.note(f"of {type(error).__name__}: {error}")
             return value
         return _apply(_Probe, value - value.detach() + dry.shown, dry, at)
 

@@ -317,7 +317,7 @@ class Capture(Following):
         self, leaf: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
         """Run a layer on one bucket, so that it keeps nothing for the next one."""
-        provenance = Provenance(self.public, buffers=frozenset(), storages=frozenset(), token=object())
+        provenance = Provenance(self.public, buffers=frozenset(), storages=frozenset, token=object())
         for t in operands(args, kwargs):
             provenance.take_in(t)
         with provenance:

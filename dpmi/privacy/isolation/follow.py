@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -212,6 +213,7 @@ class Following(TorchFunctionMode):
         return (
             tuple([plain(a, reference) for a in args]),
             tuple([(k, plain(v, reference)) for k, v in kwargs.items()]) if kwargs else (),
+            torch.is_grad_enabled(),
         )
 
     def compare(self, func: Callable[..., Any], arguments: Any) -> None:
@@ -299,7 +301,7 @@ def _name(func: Any) -> str:
 
 def _shown(arguments: Any) -> str:
     """The plain arguments of a call, for a message."""
-    if not (isinstance(arguments, tuple) and len(arguments) == 2):
+    if not (isinstance(arguments, tuple) and len(arguments) == 3):
         return ""
     shown = [str(a) for a in arguments[0] if not (isinstance(a, tuple) and a[:1] == ("made by",))]
     return f"({', '.join([*shown, *(f'{k}={v}' for k, v in arguments[1])])})"

@@ -136,15 +136,16 @@ def _sizes(step: Step) -> Callable[[int | str], bool]:
 
 
 def _merge(a: Any, b: Any, step: Step, *, sizes: Callable[[int | str], bool]) -> Any:
-    """The arguments of two runs as one: (positional, ((name, value), ...))."""
+    """The arguments of two runs as one: (positional, ((name, value), ...), whether gradients are computed)."""
     if step.func is None:
         return _same(a, b, step, follows=False)
-    (args, named), (other, others) = a, b
-    if len(args) != len(other) or [k for k, _ in named] != [k for k, _ in others]:
+    (args, named, grad), (other, others, grad_too) = a, b
+    if grad != grad_too or len(args) != len(other) or [k for k, _ in named] != [k for k, _ in others]:
         raise Coupled(f"{_name(step.func)} gets other arguments for more records")
     return (
         tuple(_same(x, y, step, follows=sizes(i)) for i, (x, y) in enumerate(zip(args, other, strict=True))),
         tuple((k, _same(x, y, step, follows=sizes(k))) for (k, x), (_, y) in zip(named, others, strict=True)),
+        grad,
     )
 
 

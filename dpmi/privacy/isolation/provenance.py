@@ -60,12 +60,17 @@ class Provenance(TorchFunctionMode):
     Args:
         public: the tensors that depend on no record.
         buffers: which of them are buffers, by id.
-        storages: addresses of the memory of all of them.
+        storages: addresses of the memory of all of them; asked when something is written to.
         token: of this bucket; passes over the same records share it.
     """
 
     def __init__(
-        self, public: PublicTensors, *, buffers: frozenset[int], storages: frozenset[int], token: object
+        self,
+        public: PublicTensors,
+        *,
+        buffers: frozenset[int],
+        storages: Callable[[], frozenset[int]],
+        token: object,
     ) -> None:
         super().__init__()
         self._public = public
@@ -75,6 +80,8 @@ class Provenance(TorchFunctionMode):
         self._numbers_left = False
         self.before: dict[Tensor, Tensor] = {}
         """Copies of the buffers that were written to, from before the first write."""
+        self.used: set[int] = set()
+        """Which tensors that were there before the pass it has used, by id."""
 
     def take_in(self, t: Tensor) -> None:
         """Label a tensor of this bucket."""
@@ -108,6 +115,8 @@ class Provenance(TorchFunctionMode):
                         "again. Keep nothing of one forward pass for the next"
                     )
                 pure = False
+            if mark is None or mark[0] is not self._token:
+                self.used.add(id(t))
         name = getattr(func, "__name__", "")
         if func in _MEMORY:
             self._check_memory(tensors[0], name)
@@ -135,7 +144,7 @@ class Provenance(TorchFunctionMode):
         return run
 
     def _check_memory(self, t: Tensor, name: str) -> None:
-        if t in self._public or (t.numel() and t.untyped_storage().data_ptr() in self._storages):
+        if t in self._public or (t.numel() and t.untyped_storage().data_ptr() in self._storages()):
             raise CarriedOver(
                 f"{name} in the forward pass gives away the memory of a parameter, a buffer or an attribute, where "
                 f"no write "
@@ -151,7 +160,7 @@ class Provenance(TorchFunctionMode):
                 raise CarriedOver(changed(kind or "attribute", self._public.name(t)))
             if t not in self.before:
                 self.before[t] = t.detach().clone()
-        elif t.numel() and t.untyped_storage().data_ptr() in self._storages:
+        elif t.numel() and t.untyped_storage().data_ptr() in self._storages():
             raise CarriedOver(
                 f"{name} in the forward pass writes into the memory of a parameter, a buffer or an attribute of the "
                 "module, which outlives it"

@@ -47,14 +47,26 @@ class Shared:
     """
 
     def __init__(self, following: Following, constants: Constants, *, rehearsing: bool) -> None:
-        self.following = following
+        self._following: Following | None = following
         self.rehearsing = rehearsing
         self.numbers_left = False
         """Whether the loop has read a number off the batch: what it does from then on may depend on all records."""
-        self.is_over = False
-        self.problem: str | None = None
-        """In a dry run, why buckets cannot share a batch."""
         self._constants = constants
+
+    @property
+    def following(self) -> Following:
+        """The labels."""
+        assert self._following is not None
+        return self._following
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the batch was stepped: its tensors are like any others, and gradients are not kept with them."""
+        return self._following is None
+
+    def end(self) -> None:
+        """Let go of the labels."""
+        self._following = None
 
     def take_in(self, t: Tensor, name: str) -> BucketTensor:
         """A tensor that the loader yields, whose first dimension holds the records."""

@@ -1,0 +1,177 @@
+"""Faults in what outlives a step: the account, its statement, checkpoints, and ranks that train together."""
+
+from __future__ import annotations
+
+from ..fault import Fault
+
+_ACCOUNT = "tests/privacy/test_account.py"
+_CHECKPOINT = "tests/privacy/test_checkpoint.py"
+_ENGINE = "tests/privacy/test_engine.py"
+_NOISE = "tests/privacy/test_noise.py"
+_RANKS = "tests/privacy/test_distributed.py"
+_STATEMENT = "tests/privacy/test_statement.py"
+
+_ACCOUNT_FAULTS = (
+    Fault(
+        name="two runs on one partition cost what the first one did",
+        path="dpmi/privacy/account.py",
+        old="ledger=one.ledger + other.ledger,",
+        new="ledger=one.ledger,",
+        tests=(f"{_ACCOUNT}::TestCombine",),
+    ),
+    Fault(
+        name="a seeded run is a guarantee",
+        path="dpmi/privacy/account.py",
+        old="result.is_guarantee and not seeded",
+        new="result.is_guarantee",
+        tests=(f"{_ENGINE}::test_same_seed_same_run_and_no_seed_no_repeat",),
+    ),
+    Fault(
+        name="a guarantee on fitted buckets does not say that it is conditional",
+        path="dpmi/privacy/account.py",
+        old="((CONDITIONAL,) if self.provenance.conditional else ())",
+        new="()",
+        tests=(f"{_ENGINE}::test_a_seeded_or_fitted_run_says_so",),
+    ),
+    Fault(
+        name="an account always answers for an addition",
+        path="dpmi/privacy/account.py",
+        old="unit=self.unit, adjacency=adjacency,",
+        new='unit=self.unit, adjacency="add_remove",',
+        tests=(_STATEMENT,),
+    ),
+    Fault(
+        name="an edited account is read",
+        path="dpmi/privacy/account.py",
+        old='            documents.check_hash(document["sha256"], documents.digest(_content(account)))\n',
+        new="",
+        tests=(_ACCOUNT,),
+    ),
+    Fault(
+        name="a statement does not begin with the seed",
+        path="dpmi/privacy/statement.py",
+        old="seeded = any(account.noise is NoiseMode.SEEDED",
+        new="seeded = all(account.noise is NoiseMode.SECURE",
+        tests=(_STATEMENT,),
+    ),
+    Fault(
+        name="a statement forgets all accounts but the first",
+        path="dpmi/privacy/statement.py",
+        old="accounts = combine(self.accounts)",
+        new="accounts = combine(self.accounts)[:1]",
+        tests=(_STATEMENT,),
+    ),
+    Fault(
+        name="a statement has the smaller epsilon only",
+        path="dpmi/privacy/statement.py",
+        old="for adjacency in ADJACENCIES)",
+        new="for adjacency in ADJACENCIES[1:])",
+        tests=(_STATEMENT,),
+    ),
+)
+
+_CHECKPOINT_FAULTS = (
+    Fault(
+        name="a checkpoint forgets the ledger",
+        path="dpmi/privacy/checkpoint.py",
+        old='    account = Account.from_json(facts["account"])\n',
+        new='    account = Account.from_json(facts["account"])\n'
+        '    object.__setattr__(account, "ledger", type(account.ledger)())\n',
+        tests=(f"{_CHECKPOINT}::test_resumed_equals_uninterrupted_bit_for_bit",),
+    ),
+    Fault(
+        name="a resumed run repeats the noise that it began with",
+        path="dpmi/privacy/checkpoint.py",
+        old='source.load(draws=content["draws"], noise=content["noise"])',
+        new='source.load(draws=content["draws"], noise=source.noise_state())',
+        tests=(f"{_CHECKPOINT}::test_resumed_equals_uninterrupted_bit_for_bit",),
+    ),
+    Fault(
+        name="a resumed run repeats the draws that it began with",
+        path="dpmi/privacy/checkpoint.py",
+        old='source.load(draws=content["draws"], noise=content["noise"])',
+        new='source.load(draws=source.draws_state(), noise=content["noise"])',
+        tests=(f"{_CHECKPOINT}::test_resumed_equals_uninterrupted_bit_for_bit",),
+    ),
+    Fault(
+        name="a resumed pass begins anew",
+        path="dpmi/privacy/checkpoint.py",
+        old='    training.loader.draws.go_on(facts["steps_of_pass"])\n',
+        new="",
+        tests=(f"{_CHECKPOINT}::test_resumed_equals_uninterrupted_bit_for_bit",),
+    ),
+    Fault(
+        name="a checkpoint of another run is loaded",
+        path="dpmi/privacy/checkpoint.py",
+        old="if facts.get(name) != mine:",
+        new="if name not in facts:",
+        tests=(f"{_CHECKPOINT}::test_another_run_is_refused_and_nothing_is_changed",),
+    ),
+    Fault(
+        name="a changed checkpoint is loaded",
+        path="dpmi/privacy/checkpoint.py",
+        old="if _digest(content) != stated:",
+        new="if not stated:",
+        tests=(f"{_CHECKPOINT}::test_a_changed_ledger_or_parameter_is_refused",),
+    ),
+    Fault(
+        name="a checkpoint's hash leaves out the values of tensors",
+        path="dpmi/privacy/checkpoint.py",
+        old="        yield value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()\n",
+        new="",
+        tests=(f"{_CHECKPOINT}::test_a_changed_ledger_or_parameter_is_refused",),
+    ),
+    Fault(
+        name="a step under way is saved as if it had not begun",
+        path="dpmi/privacy/checkpoint.py",
+        old="if not training.optimizer.is_between_steps:",
+        new="if training.optimizer.batch_is_pending:",
+        tests=(f"{_CHECKPOINT}::test_a_step_under_way_is_not_saved",),
+    ),
+    Fault(
+        name="a resumed run has no target to keep to",
+        path="dpmi/privacy/checkpoint.py",
+        old='most_steps=facts["most_steps"])',
+        new="most_steps=None)",
+        tests=(f"{_CHECKPOINT}::test_a_target_is_kept_across_a_checkpoint",),
+    ),
+    Fault(
+        name="a crash while saving leaves half a checkpoint",
+        path="dpmi/privacy/checkpoint.py",
+        old="            torch.save(content, file)\n",
+        new="            torch.save(content, path)\n            torch.save(content, file)\n",
+        tests=(f"{_CHECKPOINT}::test_a_full_disk_leaves_the_last_checkpoint",),
+    ),
+)
+
+_RANKS_FAULTS = (
+    Fault(
+        name="no rank adds the noise",
+        path="dpmi/privacy/distributed.py",
+        old="return self.rank == 0",
+        new="return self.rank == self.size",
+        tests=(_NOISE,),
+    ),
+    Fault(
+        name="a drawn bucket is taken by two ranks",
+        path="dpmi/privacy/distributed.py",
+        old="drawn[taken_by == self.rank]",
+        new="drawn[taken_by >= self.rank]",
+        tests=(f"{_RANKS}::test_shares_are_disjoint_complete_and_balanced",),
+    ),
+    Fault(
+        name="ranks that drew other buckets are summed",
+        path="dpmi/privacy/distributed.py",
+        old="if any(a.draw != mine.draw for a in answers):",
+        new="if any(a.draw is None for a in answers):",
+        tests=(
+            "tests/privacy/test_distributed_failures.py::test_ranks_that_drift_apart_release_nothing_more",
+        ),
+    ),
+)
+
+FAULTS: tuple[Fault, ...] = (
+    *_ACCOUNT_FAULTS,
+    *_CHECKPOINT_FAULTS,
+    *_RANKS_FAULTS,
+)
