@@ -183,7 +183,7 @@ class Following(TorchFunctionMode):
 
     def _label_of(self, call: Call, known: Any) -> Label | Callable[[Any], Label]:
         func, labels = call.func, call.labels
-        if "out" in call.kwargs:
+        if call.kwargs.get("out") is not None:
             raise Coupled(f"{call.name} writes into a tensor that is given to it (out=)")
         if call.tensors and writes_in_place(func, call.name) and call.tensors[0] in self.public:
             raise Coupled(
