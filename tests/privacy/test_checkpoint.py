@@ -54,9 +54,12 @@ class Run:
             "seed": 4,
             **options,
         }
-        self.module, self.optimizer, self.loader = self.engine.make_private(
+        if arguments.get("grad_sample_mode") is not None:
+            arguments["criterion"] = F.cross_entropy
+        self.module, self.optimizer, *criterion, self.loader = self.engine.make_private(
             module=self.model, optimizer=sgd, data_loader=data, **arguments
         )
+        self.criterion = criterion[0] if criterion else F.cross_entropy
         self.schedule = torch.optim.lr_scheduler.StepLR(sgd, step_size=3, gamma=0.5)
         sgd.register_step_post_hook(lambda *_: self.schedule.step())
 
@@ -64,7 +67,7 @@ class Run:
         for _ in range(self.engine.ledger.steps // STEPS, epochs):
             for x, y in self.loader:
                 self.optimizer.zero_grad()
-                F.cross_entropy(self.module(x), y).backward()
+                self.criterion(self.module(x), y).backward()
                 self.optimizer.step()
                 if self.optimizer.released and self.engine.ledger.steps == stop_after:
                     assert save is not None

@@ -53,11 +53,12 @@ class Run:
         }
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.module, self.optimizer, self.loader = self.engine.make_private(
+            self.module, self.optimizer, *criterion, self.loader = self.engine.make_private(
                 module=self.model,
                 optimizer=torch.optim.SGD(self.model.parameters(), lr=0.1),
                 **arguments,
             )
+        self.criterion = criterion[0] if criterion else F.cross_entropy
         self.taken: list[int] = []
         self.steps: list[list[int]] = []
         self.optimizer.original_optimizer.register_step_post_hook(self._released)
@@ -69,7 +70,7 @@ class Run:
     def step(self, x: Tensor, y: Tensor, index: Tensor) -> None:
         if not self.optimizer.rehearsing:
             self.taken = [*self.taken, *index.tolist()]
-        F.cross_entropy(self.module(x), y).backward()
+        self.criterion(self.module(x), y).backward()
         self.optimizer.step()
 
     def train(self, steps: int = STEPS, leave: Callable[[Run, Tensor, bool], bool] = lambda *_: False) -> Run:
@@ -107,7 +108,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "tensors": {},
     "workers": {"data_loader": DataLoader(Records(), num_workers=2)},
     "some records": {"max_records_per_bucket": 3, "max_physical_batch_size": 2},
-    "hooks": {"grad_sample_mode": "hooks", "max_physical_batch_size": 12},
+    "hooks": {"grad_sample_mode": "hooks", "criterion": F.cross_entropy, "max_physical_batch_size": 12},
 }
 
 

@@ -1,0 +1,206 @@
+"""Nothing of one bucket reaches the next: tensors of old passes, writes to what outlives a pass, attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dpmi.privacy.isolation.provenance import CarriedOver, Provenance
+from dpmi.privacy.isolation.public import PublicTensors
+from dpmi.privacy.isolation.watch import Watch
+
+X = torch.rand(4, 5)
+
+
+class Model(nn.Module):
+    """A module with something of every kind, and a forward pass that is given to it."""
+
+    def __init__(self, body: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        self.inner = nn.Linear(5, 5)
+        self.register_buffer("mean", torch.zeros(5))
+        self.constant = torch.ones(5)
+        self.cached: Tensor | None = None
+        self.number, self.text, self.array = 0, "a", np.zeros(3)
+        self.list: list[Any] = [1]
+        self.dict: dict[str, Any] = {"a": 1}
+        self.members = {1}
+        self.object = Holder()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Any:
+        return self.body(self, x)
+
+
+class Holder:
+    def __init__(self) -> None:
+        self.value = 1.0
+
+
+class Passes:
+    """Forward passes on one bucket after another, as the private module makes them."""
+
+    def __init__(self, body: Callable[[Any, Tensor], Any]) -> None:
+        self.module = Model(body)
+        self.public, self.watch = PublicTensors(self.module), Watch(self.module)
+
+    def run(self, token: object | None = None) -> Provenance:
+        provenance = Provenance(
+            self.public, buffers=self.watch.buffers, storages=self.watch.storages, token=token or object()
+        )
+        x = X.clone()
+        provenance.take_in(x)
+        tensors, attributes = self.watch.tensors(), self.watch.attributes()
+        with provenance:
+            self.module(x)
+        self.watch.check_tensors(tensors, but=provenance.before.keys())
+        self.watch.check_attributes(attributes)
+        return provenance
+
+
+def keep(m: Any, value: Any) -> Any:
+    m.cached = value
+    return value
+
+
+KEPT: dict[str, Callable[[Any, Tensor], Any]] = {
+    "mean": lambda m, x: (x if m.cached is None else x - m.cached, keep(m, x.mean(0))),
+    "derived": lambda m, x: (x if m.cached is None else m.cached.exp(), keep(m, m.inner(x))),
+}
+
+
+@pytest.mark.parametrize("body", KEPT.values(), ids=KEPT)
+def test_what_one_bucket_left_is_not_used_for_the_next(body: Callable[[Any, Tensor], Any]) -> None:
+    passes, token = Passes(body), object()
+    passes.run(token)
+    passes.run(token)  # the same bucket
+    with pytest.raises(CarriedOver, match="computed from the records of another bucket"):
+        passes.run()
+
+
+def test_what_depends_on_no_record_is_used_again() -> None:
+    passes = Passes(lambda m, x: x + (m.cached if m.cached is not None else keep(m, m.inner.weight.sum())))
+    passes.run()
+    passes.run()
+    assert passes.module.cached is not None
+
+
+def test_what_depends_on_a_number_of_the_records_is_not() -> None:
+    def body(m: Any, x: Tensor) -> Any:
+        high = x.max().item()
+        return x + (m.cached if m.cached is not None else keep(m, torch.full((5,), high)))
+
+    passes = Passes(body)
+    passes.run()
+    with pytest.raises(CarriedOver, match="of another bucket"):
+        passes.run()
+
+
+def test_a_tensor_may_be_kept_for_the_loop() -> None:
+    passes = Passes(lambda m, x: keep(m, m.inner(x)))
+    for _ in range(3):
+        passes.run()
+    assert passes.module.cached is not None
+
+
+WRITES: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
+    "parameter": (lambda m, x: m.inner.weight.data.add_(x.mean()), "memory of a parameter|parameter"),
+    "parameter itself": (lambda m, x: in_place(m.inner.weight, x), "parameter 'inner.weight'"),
+    "parameter, of weights": (lambda m, x: in_place(m.inner.weight, m.constant), "parameter 'inner.weight'"),
+    "buffer": (lambda m, x: m.mean.add_(x.mean(0)), "buffer 'mean'"),
+    "buffer by index": (lambda m, x: m.mean.__setitem__(0, x.mean()), "buffer 'mean'"),
+    "buffer, out=": (lambda m, x: torch.mean(x, 0, out=m.mean), "buffer 'mean'"),
+    "view": (lambda m, x: m.mean[:2].add_(x.mean()), "memory of a parameter, a buffer"),
+    "data": (lambda m, x: m.mean.data.add_(x.mean()), "memory of a parameter, a buffer|buffer"),
+    "constant": (lambda m, x: m.constant.add_(x.mean()), "attribute '.*constant'"),
+    "given away": (lambda m, x: m.mean.numpy(), "numpy in the forward pass gives away the memory"),
+}
+
+
+def in_place(p: Tensor, value: Tensor) -> Tensor:
+    with torch.no_grad():
+        return p.add_(value.mean())
+
+
+@pytest.mark.parametrize(("body", "match"), WRITES.values(), ids=WRITES)
+def test_writes_to_what_outlives_the_pass_are_refused(body: Callable[[Any, Tensor], Any], match: str) -> None:
+    passes = Passes(body)
+    before = {name: t.clone() for name, t in passes.module.state_dict().items()}
+    with pytest.raises(CarriedOver, match=match):
+        passes.run()
+    for name, t in passes.module.state_dict().items():
+        assert torch.equal(t, before[name]), "refused before anything was written"
+
+
+def test_a_write_to_a_buffer_that_depends_on_weights_alone_is_noted() -> None:
+    """As of spectral normalization."""
+    passes = Passes(lambda m, x: m.mean.copy_(m.inner.weight.detach().sum(0)) + x)
+    provenance = passes.run()
+    (before,) = provenance.before.values()
+    assert torch.equal(before, torch.zeros(5))
+    assert bool(passes.module.mean.any())
+
+
+def test_not_after_a_number_was_read_off_the_records() -> None:
+    passes = Passes(lambda m, x: (x.max().item(), m.mean.add_(m.inner.weight.detach().sum(0))))
+    with pytest.raises(CarriedOver, match="buffer 'mean'"):
+        passes.run()
+
+
+def test_memory_that_the_pass_made_is_its_own() -> None:
+    passes = Passes(lambda m, x: m.mean.clone().add_(x.mean(0)) + torch.zeros(5).numpy()[0])
+    passes.run()
+    passes.run()
+
+
+def test_writing_records_into_what_was_pure_makes_it_theirs() -> None:
+    passes = Passes(
+        lambda m, x: (x if m.cached is None else x + m.cached, keep(m, torch.zeros(5)).add_(x.mean(0)))
+    )
+    passes.run()
+    with pytest.raises(CarriedOver, match="of another bucket"):
+        passes.run()
+
+
+def setting(name: str, value: Any) -> Callable[[Any, Tensor], Any]:
+    return lambda m, x: setattr(m, name, value)
+
+
+ATTRIBUTES: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
+    "number": (lambda m, x: setattr(m, "number", m.number + 1), "'number'"),
+    "text": (setting("text", "b"), "'text'"),
+    "new": (setting("later", 1), "'later'"),
+    "kind": (setting("number", 0.0), "'number'"),
+    "list": (lambda m, x: m.list.append(2), "list"),
+    "item": (lambda m, x: m.list.__setitem__(0, 2), "'list.0'"),
+    "dict": (lambda m, x: m.dict.update(b=2), "dict"),
+    "value": (lambda m, x: m.dict.update(a=2), "'dict.a'"),
+    "set": (lambda m, x: m.members.add(2), "members"),
+    "array": (lambda m, x: m.array.__setitem__(0, 1.0), "array"),
+    "object": (lambda m, x: setattr(m.object, "value", 2.0), "'object.value'"),
+    "of a layer": (lambda m, x: setattr(m.inner, "extra", 1), "'inner.extra'"),
+}
+
+
+@pytest.mark.parametrize(("body", "match"), ATTRIBUTES.values(), ids=ATTRIBUTES)
+def test_attributes_that_a_pass_changes_are_refused(body: Callable[[Any, Tensor], Any], match: str) -> None:
+    with pytest.raises(CarriedOver, match=f"(?s)changed attribute .*{match}"):
+        Passes(body).run()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        setting("number", 0),
+        setting("text", "a"),
+        lambda m, x: (m.list.append(2), m.list.pop()),
+        lambda m, x: m.train(False),
+    ],
+)
+def test_what_is_the_same_afterwards_is_no_change(body: Callable[[Any, Tensor], Any]) -> None:
+    Passes(body).run()
