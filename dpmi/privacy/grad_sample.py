@@ -291,13 +291,18 @@ class BucketGradSampleModule(GradSampleModule):
         """
         assert self.capture is not None
         with self.capture.taking():
-            torch.autograd.backward(losses, factors, retain_graph=keep)
+            torch.autograd.backward(losses, factors, retain_graph=keep or self.has_several_losses)
         if keep:
             self.capture.clear()
             return
         for p in self._placeholders:  # a gradient scaler wants to see some gradient
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
+
+    @property
+    def has_several_losses(self) -> bool:
+        """Whether the loop calls the criterion more than once for a batch: the losses may share a graph."""
+        return self.agreement is not None and len(self.agreement.calls) > 1
 
     def check_no_ordinary_gradient(self) -> None:
         """Refuse a gradient that autograd summed over all buckets.

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from dpmi.privacy import BucketGradSampleModule, Partition, PhysicalBatch, PrivacyEngine
+from dpmi.privacy import Partition, PrivacyEngine
 
 from .reference import brute_force, private_run, relative_error
+from .test_layers import capture_of, send_back, trained
+from .test_layers import run as forward
 
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
 TOLERANCE = 1e-5
@@ -126,7 +128,7 @@ def test_a_parameter_that_some_buckets_do_not_reach_has_gradient_zero_there() ->
     model, x, y = UnevenUse(), torch.randn(6, 6), torch.tensor([0, 1, 2, 0, 1, 2])
     partition = Partition.by_record(6)
     start = copy.deepcopy(model)
-    run = private_run(model, x, y, partition, epochs=2)
+    run = private_run(model, x, y, partition, epochs=2, grad_sample_mode="stream")
     assert relative_error(model, brute_force(start, x, y, partition, run.steps)) < TOLERANCE
 
 
@@ -138,21 +140,11 @@ def test_one_record_per_bucket_equals_opacus(name: str) -> None:
     theirs = GradSampleModule(copy.deepcopy(model))
     F.cross_entropy(theirs(x), y).backward()
 
-    ours, one_each = BucketGradSampleModule(model, strategy="hooks"), (1,) * len(x)
-    batch = PhysicalBatch(
-        buckets=tuple(range(len(x))),
-        sizes=one_each,
-        bucket_records=one_each,
-        completes_bucket=True,
-        completes_step=True,
-    )
-    ours.begin(batch)
-    F.cross_entropy(ours(x), y).backward()
+    capture = capture_of(model, [1] * len(x))
+    send_back(F.cross_entropy(forward(model, x, capture), y, reduction="sum"), capture)
     assert all(p.grad is None for p in model.parameters())
-    found = ours.collect(batch)
-    trained = [p for p in theirs.parameters() if p.requires_grad]
-    for rows, p in zip(found.rows, trained, strict=True):
-        torch.testing.assert_close(rows * ours.scale, p.grad_sample, rtol=1e-5, atol=1e-6)
+    for ours, p in zip(trained(model), trained(theirs), strict=True):
+        torch.testing.assert_close(capture.rows[ours[1]], p[1].grad_sample, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])

@@ -88,7 +88,12 @@ class BucketCriterion(nn.Module):
         if module.agreement is None or not value.requires_grad:
             return value
         # In a run whose other batches are shared, the factor is the same here.
-        return _apply(_Total, _anchor(value), value.detach(), partial(_send, value, self._factor(module)))
+        return _apply(
+            _Total,
+            _anchor(value),
+            value.detach(),
+            partial(_send, value, self._factor(module), keep=module.has_several_losses),
+        )
 
     def _by_bucket(self, module: BucketGradSampleModule, shared: Shared, args: Any, kwargs: Any) -> Tensor:
         agreement = module.agreement
@@ -243,8 +248,8 @@ def _apply(function: type[torch.autograd.Function], *args: Any) -> Tensor:
     return result
 
 
-def _send(value: Tensor, factor: float) -> None:
-    torch.autograd.backward(value, torch.full_like(value, factor))
+def _send(value: Tensor, factor: float, *, keep: bool) -> None:
+    torch.autograd.backward(value, torch.full_like(value, factor), retain_graph=keep)
 
 
 def _anchor(value: Tensor) -> Tensor:

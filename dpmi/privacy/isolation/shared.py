@@ -238,8 +238,7 @@ def _computed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 
 def _mixed(shared: Shared, out: Any) -> Any:
     """What was not computed record by record: no constant of the loop, and nothing for the criterion."""
-    if not isinstance(out, Tensor | tuple | list):
-        shared.numbers_left = True
+    shared.numbers_left = True  # a tensor, too, is read as a number unseen
     for t in operands((out,), {}):
         t._dpmi = (shared, False)  # type: ignore[attr-defined]
     return out
