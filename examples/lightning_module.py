@@ -24,19 +24,20 @@ PUBLIC, TRAIN = 100, 450  # records 0..99 only set the scale, 100..449 train, th
 class PrivateClassifier(LightningModule):
     """Logistic regression."""
 
-    def __init__(self, plain_loader: DataLoader[Any], partition: Partition) -> None:
+    def __init__(self, plain_loader: DataLoader[Any]) -> None:
         super().__init__()
         self.automatic_optimization = False  # the automatic one gives step() a closure, which dpmi refuses
         self.model: nn.Module = nn.Linear(30, 2)
-        self.engine, self.plain_loader, self.partition = PrivacyEngine(), plain_loader, partition
+        self.engine, self.plain_loader = PrivacyEngine(), plain_loader
 
     def configure_optimizers(self) -> Optimizer:
-        """Make all three private: here, because Lightning has put the parameters on their device by now."""
-        self.model, self.optimizer, self.loader = self.engine.make_private(
+        """Make all four private: here, because Lightning has put the parameters on their device by now."""
+        self.model, self.optimizer, self.criterion, self.loader = self.engine.make_private(
             module=self.model,
             optimizer=torch.optim.SGD(self.model.parameters(), lr=0.3),
+            criterion=nn.CrossEntropyLoss(),
             data_loader=self.plain_loader,
-            partition=self.partition,
+            partition=Partition.by_column(range(PUBLIC, TRAIN), unit="patient"),
             sampling_rate=0.1,
             noise_multiplier=2.0,
             max_grad_norm=1.0,
@@ -51,7 +52,7 @@ class PrivateClassifier(LightningModule):
         """Take one batch and step; if it took ``batch``, Lightning would fetch another before this step."""
         (x, y), *_ = next(dataloader_iter)
         self.optimizer.zero_grad()
-        self.manual_backward(nn.functional.cross_entropy(self.model(x.to(self.device)), y.to(self.device)))
+        self.manual_backward(self.criterion(self.model(x.to(self.device)), y.to(self.device)))
         self.optimizer.step()  # not that of self.optimizers(), which gives it a closure, too
 
 
@@ -60,8 +61,7 @@ def main() -> tuple[float, PrivacyEngine]:
     table, labels = load_breast_cancer(return_X_y=True)
     scaled = (table - table[:PUBLIC].mean(0)) / table[:PUBLIC].std(0)
     x, y = torch.tensor(scaled, dtype=torch.float32), torch.tensor(labels)
-    patients = Partition.by_column(range(PUBLIC, TRAIN), unit="patient")
-    module = PrivateClassifier(DataLoader(TensorDataset(x[PUBLIC:TRAIN], y[PUBLIC:TRAIN])), patients)
+    module = PrivateClassifier(DataLoader(TensorDataset(x[PUBLIC:TRAIN], y[PUBLIC:TRAIN])))
     # Epochs, not max_steps: Lightning does not count the steps of manual optimization.
     Trainer(
         max_epochs=10, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False

@@ -32,6 +32,12 @@ SEPARATE = (
     "for what its own training runs released; it does not bound what the other runs tell about that unit."
 )
 
+ASSUMED = (
+    "the training loop carries nothing of one batch to the next by itself: no running average of the loss and no "
+    "list of earlier outputs, in a variable of its own or a global one, enters a later loss"
+)
+"""What no check of the engine can see."""
+
 PACKAGES = ("dpmi", "torch", "opacus", "dp-accounting", "numpy")
 
 
@@ -182,6 +188,7 @@ def _facts(account: Account) -> dict[str, str]:
         "Partition": f"{account.buckets} buckets, {account.provenance.value}; SHA-256 {account.partition_hash}",
         "Public": f"the number of buckets ({account.buckets}), the divisor (sampling rate times number of buckets), "
         "and every hyper-parameter",
+        "Assumed": ASSUMED,
     }
 
 
@@ -212,4 +219,5 @@ def _promise(account: Account, guarantees: Sequence[Guarantee]) -> dict[str, Any
         "noise": facts["Noise"],
         "randomness": facts["Randomness"],
         "public": facts["Public"],
+        "assumed": facts["Assumed"],
     }

@@ -64,6 +64,8 @@ def test_all_of_the_markdown() -> None:
         + "ab" * 32,
         "- Public: the number of buckets (10), the divisor (sampling rate times number of buckets), and every "
         "hyper-parameter",
+        "- Assumed: the training loop carries nothing of one batch to the next by itself: no running average of the "
+        "loss and no list of earlier outputs, in a variable of its own or a global one, enters a later loss",
         "",
         "## Not accounted",
         "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -32,11 +32,11 @@ class Call:
     tensors: list[Tensor]
     labels: list[Label]
     records: int
-    name: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Name the function."""
-        self.name = getattr(self.func, "__name__", repr(self.func))
+    @property
+    def name(self) -> str:
+        """What the function is called."""
+        return getattr(self.func, "__name__", "") or repr(self.func)
 
 
 After = Callable[[Any], Label]
