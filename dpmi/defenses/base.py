@@ -38,6 +38,7 @@ class Setup:
         steps: updates that the stage will take.
         seed: of everything that stays the same from stage to stage, such as a partition.
         stage_seed: of everything that is drawn anew in every stage.
+        objective: computes the loss.
         batch_coupled: the loss couples the records of a batch.
     """
 
@@ -48,6 +49,7 @@ class Setup:
     steps: int
     seed: int
     stage_seed: int
+    objective: Objective
     batch_coupled: bool = False
 
 
@@ -60,7 +62,7 @@ class Session:
         optimizer: ``step()`` is called once per batch of ``loader``.
         loader: yields (images, labels); iterated over until enough steps have been taken.
         account: asked for after training; None where nothing is promised.
-        criterion: takes logits and labels, in the place of the defence's own loss; None where that is computed.
+        criterion: takes what ``module`` returns, and labels; None where the objective runs ``module`` itself.
         ignored_warnings: starts of warnings by the libraries of this session that nobody can act on.
     """
 
@@ -68,7 +70,7 @@ class Session:
     optimizer: Optimizer
     loader: DataLoader[Any]
     account: Callable[[], Account] | None = None
-    criterion: Callable[[Tensor, Tensor], Any] | None = None
+    criterion: Callable[[Any, Tensor], Any] | None = None
     ignored_warnings: tuple[str, ...] = ()
 
 
@@ -117,6 +119,12 @@ class Defense:
     def fields(cls) -> tuple[str, ...]:
         """Names of the hyper-parameters."""
         return tuple(f.name for f in dataclasses.fields(cls))
+
+    @property
+    def plain_loss(self) -> bool:
+        """Whether the loss is the mean cross-entropy, so that it needs logits and labels only."""
+        kind = type(self)
+        return kind.criterion is Defense.criterion and kind.penalty is Defense.penalty
 
     @property
     def private(self) -> PrivateDefense | None:

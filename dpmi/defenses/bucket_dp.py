@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from accountants import checks
@@ -13,6 +14,7 @@ from dpmi.data import ImageSet
 from dpmi.privacy import Partition, PrivacyEngine
 
 from .base import Session, Setup
+from .objective import Forward
 from .private import PrivateDefense
 
 
@@ -40,11 +42,17 @@ class BucketDP(PrivateDefense, ABC):
         """The buckets."""
 
     def privatize(self, setup: Setup) -> Session:
-        """Wrap all three; one pass over the loader is the whole stage."""
+        """Wrap module, optimizer, loader and loss; one pass over the loader is the whole stage.
+
+        A loss that compares the records of a batch takes one bucket at a time, the others several where that is faster.
+        """
         engine = PrivacyEngine()
-        module, optimizer, loader = engine.make_private(
-            module=setup.module,
+        objective = setup.objective
+        loss = nn.CrossEntropyLoss() if objective.defense.plain_loss else objective.loss
+        module, optimizer, *criterion, loader = engine.make_private(
+            module=Forward(setup.module, objective),
             optimizer=setup.optimizer,
+            criterion=None if setup.batch_coupled else loss,
             data_loader=DataLoader(TensorDataset(setup.data.images, setup.data.labels)),
             partition=self.partition(setup.data, setup.seed),
             sampling_rate=self.sampling_rate,
@@ -52,10 +60,15 @@ class BucketDP(PrivateDefense, ABC):
             max_grad_norm=self.max_grad_norm,
             max_records_per_bucket=self.max_records_per_bucket,
             steps_per_epoch=setup.steps,
-            grad_sample_mode="stream" if setup.batch_coupled else "auto",
             seed=setup.stage_seed,
         )
-        return Session(module=module, optimizer=optimizer, loader=loader, account=lambda: engine.account)
+        return Session(
+            module=module,
+            optimizer=optimizer,
+            loader=loader,
+            account=lambda: engine.account,
+            criterion=criterion[0] if criterion else loss,
+        )
 
     def remarks_on_coupling(self) -> tuple[str, ...]:
         """Every bucket of these partitions lies inside one class."""

@@ -134,6 +134,11 @@ class Composition(Defense):
         return " + ".join(part.label for part in self.parts)
 
     @property
+    def plain_loss(self) -> bool:
+        """Whether no part changes the loss."""
+        return all(part.plain_loss for part in self.parts)
+
+    @property
     def private(self) -> PrivateDefense | None:
         """The differentially private part, if there is one."""
         return next((part.private for part in self.parts if part.private is not None), None)

@@ -33,8 +33,38 @@ class Batch:
     done: float
 
 
+Outputs = tuple[Tensor, Tensor, dict[str, Tensor]]
+"""Images as the model got them, logits, and latents of one forward pass: what a loss gets besides labels."""
+
+
+class Loss:
+    """The mean loss over some records, out of one forward pass.
+
+    Args:
+        defense: says what the loss is.
+
+    Attributes:
+        done: fraction of the stage that is done, in [0, 1). The training loop sets it before each batch.
+    """
+
+    def __init__(self, defense: Defense) -> None:
+        self.defense = defense
+        self.done = 0.0
+
+    def __call__(self, outputs: Outputs, labels: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            outputs: of the forward pass.
+            labels: int64 (n,).
+        """
+        images, logits, latents = outputs
+        batch = Batch(images, labels, logits, latents, self.done)
+        return self.defense.criterion(batch).mean() + self.defense.penalty(batch)
+
+
 class Objective:
-    """The mean loss over one batch.
+    """The mean loss over one batch, and the forward pass that it takes.
 
     Args:
         defense: says what the loss is.
@@ -54,6 +84,7 @@ class Objective:
     ) -> None:
         self.defense = defense
         self.layers = defense.observed(model, image_shape)
+        self.loss = Loss(defense)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, done: float) -> Tensor:
         """Run the model, and take the loss of what it says.
@@ -64,14 +95,12 @@ class Objective:
             labels: (n,).
             done: fraction of this stage that is done, in [0, 1).
         """
-        batch = self.run(model, images, labels, done)
-        return self.defense.criterion(batch).mean() + self.defense.penalty(batch)
+        self.loss.done = done
+        return self.loss(_outputs(model, images, self.defense, self.layers), labels)
 
     def run(self, model: nn.Module, images: Tensor, labels: Tensor, done: float) -> Batch:
         """One forward pass: what the loss is made of."""
-        images = self.defense.augment(images)
-        with observe(model, self.layers) as latents:
-            logits = model(images)
+        images, logits, latents = _outputs(model, images, self.defense, self.layers)
         return Batch(images, labels, logits, latents, done)
 
     def summary(self, model: nn.Module, data: ImageSet) -> dict[str, float]:
@@ -82,3 +111,30 @@ class Objective:
             data: the private training set.
         """
         return {}
+
+
+class Forward(nn.Module):
+    """A model that returns all that its loss needs, for a privacy engine that follows what is computed of the records.
+
+    Args:
+        model: as built.
+        objective: of its training.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.defense = objective.defense
+        self.layers = objective.layers
+
+    def forward(self, images: Tensor) -> Outputs | Tensor:
+        """Augment the images (n, C, H, W) and run the model; logits only where these are all that the loss needs."""
+        outputs = _outputs(self.model, images, self.defense, self.layers)
+        return outputs[1] if self.defense.plain_loss else outputs
+
+
+def _outputs(model: nn.Module, images: Tensor, defense: Defense, layers: tuple[str, ...]) -> Outputs:
+    images = defense.augment(images)
+    with observe(model, layers) as latents:
+        logits = model(images)
+    return images, logits, latents

@@ -70,7 +70,8 @@ class RandomErasing(Defense):
         erased = rows[:, None, :, None] & columns[:, None, None, :]
         if self.fill == "random":
             return torch.where(erased, torch.rand_like(images), images)
-        return torch.where(erased, images.new_tensor(_MEANS[channels])[:, None, None], images)
+        mean = torch.tensor(_MEANS[channels], dtype=images.dtype, device=images.device)
+        return torch.where(erased, mean[:, None, None], images)
 
     @staticmethod
     def _inside(area: Tensor, side: int) -> Tensor:

@@ -24,7 +24,7 @@ from dpmi.models import FEATURES, layer, seeded
 from dpmi.privacy import Account, combine
 
 from .base import Defense, Progress, Setup
-from .objective import Objective
+from .objective import Forward, Objective
 
 #: What the optimizer leaves on parameters and the wrapper on layers, and cleanup() does not take away.
 _LEFTOVERS = ("summed_grad", "activations", "max_batch_len", "_norm_sample")
@@ -224,6 +224,7 @@ def _train_stage(
             steps=recipe.steps,
             seed=seed,
             stage_seed=stage_seed,
+            objective=objective,
             batch_coupled=defense.loss_scope == "batch_coupled",
         )
     )
@@ -233,6 +234,7 @@ def _train_stage(
         while done < recipe.steps:
             for images, labels in session.loader:
                 session.optimizer.zero_grad()
+                objective.loss.done = done / recipe.steps
                 if session.criterion is not None:
                     loss = session.criterion(session.module(images), labels)
                 else:
@@ -273,5 +275,5 @@ def unwrap(module: nn.Module) -> nn.Module:
         for owner in (*inner.parameters(), *inner.modules()):
             for name in _LEFTOVERS:
                 vars(owner).pop(name, None)
-        return inner
+        return inner.model if isinstance(inner, Forward) else inner
     return module

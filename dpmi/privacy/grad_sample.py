@@ -92,6 +92,7 @@ class BucketGradSampleModule(GradSampleModule):
         self._passes = 0
         self._before: dict[str, tuple[int, int]] = {}
         self._kept: dict[str, Any] = {}
+        self._used: set[int] = set()
         super().__init__(m, batch_first=True, loss_reduction=loss_reduction, strict=False)
 
     def add_hooks(self, **_: object) -> None:
@@ -159,6 +160,7 @@ class BucketGradSampleModule(GradSampleModule):
             criterion_calls=0,
             _problem=None,
             _passes=0,
+            _used=set(),
             _before=self._watch.tensors(),
             _kept=self._watch.attributes(),
         )
@@ -252,7 +254,7 @@ class BucketGradSampleModule(GradSampleModule):
         if self._problem is not None:
             raise RuntimeError(self._problem)
         if capture is None:
-            self._watch.check_attributes(self._kept)
+            self._watch.check_attributes(self._kept, self._used)
             return self._ordinary()
         self.check_no_ordinary_gradient()
         for p in self.trained:
@@ -335,7 +337,8 @@ class BucketGradSampleModule(GradSampleModule):
         for t in tensors_in(out):
             provenance.take_in(t)
         self._watch.check_tensors(tensors, but=provenance.before.keys())
-        self._watch.check_attributes(attributes)
+        self._watch.check_attributes(attributes, provenance.used)
+        self._used |= provenance.used
         for buffer, before in provenance.before.items():
             self._advanced.setdefault(buffer, before)
             if self._example is None:  # of inputs; what is written depends on no value in them

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dpmi import models
 from dpmi.data import ImageSet, Split
 from dpmi.defenses import (
     Batch,
@@ -107,17 +108,53 @@ def test_updates_are_those_of_the_definition(
     assert trained.account.ledger.steps == RECIPE.steps
 
 
-def test_noise_of_the_bottleneck_does_not_mix_buckets(split: Split) -> None:
-    """No gradient can be compared where each forward pass draws anew: the engine then takes one bucket at a time."""
+def test_the_loss_of_a_bucket_sees_that_bucket_only(split: Split) -> None:
     defense = get("class-dp+mid")(noise_multiplier=1.0, sampling_rate=0.5, max_grad_norm=1.0, beta=0.1)
-    sizes: list[set[int]] = []
+    classes: list[set[int]] = []
+    done: list[float] = []
 
     class Recording(type(defense)):  # type: ignore[misc]
-        def criterion(self, batch: Batch) -> Tensor:
-            sizes.append(set(batch.labels.tolist()))
-            return super().criterion(batch)
+        def penalty(self, batch: Batch) -> Tensor | float:
+            classes.append(set(batch.labels.tolist()))
+            done.append(batch.done)
+            return super().penalty(batch)
 
     recording = Recording(**{f: getattr(defense, f) for f in defense.fields()})
     train(recording, softmax(), ImageSet(split.train.images[:60], split.train.labels[:60]), RECIPE, seed=0)
-    # The first is the rehearsal of two buckets, of which nothing is released.
-    assert [len(labels) for labels in sizes[1:]] == [1] * (len(sizes) - 1)
+    assert {len(of_bucket) for of_bucket in classes} == {1}
+    assert len(set.union(*classes)) > 1
+    assert sorted(set(done)) == [0.0, 0.25, 0.5, 0.75]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("class-dp", {}),
+        ("class-dp+mid", {"beta": 0.1}),
+        ("class-dp+calor", {"rank": 5}),
+        ("class-dp+label-smoothing", {"alpha": -0.4}),
+        ("class-dp+random-erasing", {"max_area": 0.4, "fill": "mean"}),
+        ("class-dp+random-erasing", {"max_area": 0.4, "fill": "random"}),
+    ],
+)
+def test_buckets_share_a_forward_pass(split: Split, name: str, settings: dict[str, Any]) -> None:
+    """Some forward pass holds more records than any class has."""
+    defense = get(name)(noise_multiplier=1.0, sampling_rate=0.999, max_grad_norm=1.0, **settings)
+    model = softmax()
+    records: list[int] = []
+    model.register_forward_hook(lambda _, args, output: records.append(len(args[0])))
+    recipe = Recipe(steps=8, learning_rate=0.1)
+    train(defense, model, ImageSet(split.train.images[:60], split.train.labels[:60]), recipe, seed=0)
+    assert max(records) > 50, "all buckets of a step"
+
+
+def test_a_loss_that_compares_records_takes_one_bucket_at_a_time(split: Split) -> None:
+    defense = get("class-dp+bido-hsic")(noise_multiplier=1.0, sampling_rate=0.9, max_grad_norm=1.0)
+    model = models.build("cnn-small", image_shape=(1, 8, 8), num_classes=10, seed=0)
+    data = ImageSet(split.train.images[:60], split.train.labels[:60])
+    records: list[int] = []
+    model.register_forward_hook(
+        lambda module, args, _: records.append(len(args[0])) if module.training else None
+    )
+    train(defense, model, data, RECIPE, seed=0)
+    assert max(records) <= int(data.labels.bincount().max())

@@ -25,6 +25,7 @@ from dpmi.defenses import (
     BucketDP,
     ClassDP,
     NoDefense,
+    Objective,
     Recipe,
     RecordDP,
     Session,
@@ -210,7 +211,8 @@ def test_record_level_gradients_are_right_whatever_the_memory_layout_of_the_mode
         torch.autograd.grad(F.cross_entropy(model(images[i : i + 1]), labels[i : i + 1]), parameters)
         for i in range(5)
     ]
-    session = RecordDP(noise_multiplier=1.0, sampling_rate=0.1, max_grad_norm=1.0).privatize(
+    defense = RecordDP(noise_multiplier=1.0, sampling_rate=0.1, max_grad_norm=1.0)
+    session = defense.privatize(
         Setup(
             module=model,
             optimizer=torch.optim.SGD(parameters, lr=0.1),
@@ -219,6 +221,7 @@ def test_record_level_gradients_are_right_whatever_the_memory_layout_of_the_mode
             steps=1,
             seed=0,
             stage_seed=0,
+            objective=Objective(defense, model, (1, 8, 8), 10, 0),
         )
     )
     F.cross_entropy(session.module(images), labels).backward()

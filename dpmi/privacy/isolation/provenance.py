@@ -80,6 +80,8 @@ class Provenance(TorchFunctionMode):
         self._numbers_left = False
         self.before: dict[Tensor, Tensor] = {}
         """Copies of the buffers that were written to, from before the first write."""
+        self.used: set[int] = set()
+        """Which tensors that were there before the pass it has used, by id."""
 
     def take_in(self, t: Tensor) -> None:
         """Label a tensor of this bucket."""
@@ -113,6 +115,8 @@ class Provenance(TorchFunctionMode):
                         "again. Keep nothing of one forward pass for the next"
                     )
                 pure = False
+            if mark is None or mark[0] is not self._token:
+                self.used.add(id(t))
         name = getattr(func, "__name__", "")
         if func in _MEMORY:
             self._check_memory(tensors[0], name)

@@ -78,11 +78,12 @@ class Watch:
             if trained or id(t) not in self._trained:
                 raise CarriedOver(changed("parameter", name))
 
-    def check_attributes(self, before: dict[str, Any]) -> None:
+    def check_attributes(self, before: dict[str, Any], used: Collection[int] = ()) -> None:
         """Refuse a change since ``before``.
 
         Args:
             before: of :meth:`attributes`.
+            used: which tensors of before the pass used, by id.
 
         Raises:
             CarriedOver: names the attribute.
@@ -92,20 +93,28 @@ class Watch:
             return
         for name in before.keys() | now.keys():
             old, new = before.get(name, _UNKNOWN), now.get(name, _UNKNOWN)
-            if old is not new and not _may_become(name, old, new):
+            if old is not new and not _may_become(name, old, new, used):
                 raise CarriedOver(changed("attribute", name))
 
 
-def _may_become(name: str, old: Any, new: Any) -> bool:
+def _may_become(name: str, old: Any, new: Any, used: Collection[int]) -> bool:
     """Whether a forward pass may leave ``new`` where ``old`` was.
 
     Tensors that it made may be kept where there were none, or those of an earlier pass: every later use of what depends
-    on records is refused by :class:`~dpmi.privacy.isolation.provenance.Provenance`.
+    on records is refused by :class:`~dpmi.privacy.isolation.provenance.Provenance`. What depends on none may also
+    replace a tensor that the pass made no use of, such as the weight that spectral normalization computes every time.
     """
+    if isinstance(old, Tensor) and _depends_on_none(new):
+        return id(old) not in used
     if old is _UNKNOWN or old is None or _depends_on_records(old):
         made = isinstance(new, Tensor) and hasattr(new, "_dpmi")
         return made or new is None or new is _UNKNOWN or (old is _UNKNOWN and name.startswith("len("))
     return type(old) is type(new) and isinstance(old, _COMPARED) and bool(old == new)
+
+
+def _depends_on_none(value: Any) -> bool:
+    mark = getattr(value, "_dpmi", None) if isinstance(value, Tensor) else None
+    return mark is not None and bool(mark[1])
 
 
 def _depends_on_records(value: Any) -> bool:
