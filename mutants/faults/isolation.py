@@ -6,9 +6,8 @@ from ..fault import Fault
 
 _BATTERY = "tests/privacy/promise/test_battery.py::test_one_user_moves_the_sum_by_two_at_most"
 _FUNCTIONS = "tests/privacy/isolation/test_functions.py"
-_FOLLOW = "tests/privacy/isolation/test_follow.py"
-_PROGRAM = "tests/privacy/isolation/test_program.py"
-_PROVENANCE = "tests/privacy/isolation/test_provenance.py"
+_CALLS = "tests/privacy/isolation/test_same_calls.py"
+_LABELS = "tests/privacy/isolation/test_labels.py"
 _RULES = "tests/privacy/isolation"
 
 _LABEL_FAULTS = (
@@ -17,63 +16,63 @@ _LABEL_FAULTS = (
         path="dpmi/privacy/isolation/follow.py",
         old="if mark is not None and mark[0] is self._token:\n            if mark[2] != t._version:",
         new="if mark is not None and len(mark) > 2:\n            if mark[2] != t._version:",
-        tests=(_FOLLOW,),
+        tests=(_LABELS,),
     ),
     Fault(
         name="a label counts after its tensor was modified unseen",
         path="dpmi/privacy/isolation/follow.py",
         old="if mark[2] != t._version:",
         new="if mark[2] > t._version:",
-        tests=(_FOLLOW,),
+        tests=(_LABELS,),
     ),
     Fault(
         name="a tensor that nobody knows is public",
         path="dpmi/privacy/isolation/follow.py",
         old="if self.public.reference(t) is not None:",
         new="if self.public.reference(t) is not None or mark is None:",
-        tests=(_FOLLOW,),
+        tests=(_LABELS,),
     ),
     Fault(
         name="an attribute is public after somebody wrote to it",
         path="dpmi/privacy/isolation/public.py",
         old="return name if version is None or version == t._version else None",
         new="return name",
-        tests=(_FOLLOW,),
+        tests=(_LABELS,),
     ),
     Fault(
         name="a function without a rule keeps records apart",
         path="dpmi/privacy/isolation/follow.py",
         old="if holds and not (func in FACTORIES_NEW and len(tensors) == 1):",
         new="if holds and func is None:",
-        tests=(_FOLLOW,),
+        tests=(_LABELS,),
     ),
     Fault(
         name="records may be written into a public tensor",
         path="dpmi/privacy/isolation/follow.py",
         old="if call.tensors and writes_in_place(func, call.name) and call.tensors[0] in self.public:",
         new="if call.tensors and 'out' in call.kwargs and call.tensors[0] in self.public:",
-        tests=(_FOLLOW,),
+        tests=(_LABELS,),
     ),
     Fault(
         name="memory that was not filled is read",
         path="dpmi/privacy/isolation/follow.py",
         old="if func not in FILLS or len(labels) > 1:",
         new="if func is None:",
-        tests=(_FOLLOW,),
+        tests=(_LABELS,),
     ),
     Fault(
         name="a number may be read off records in the forward pass",
         path="dpmi/privacy/isolation/follow.py",
         old="if call.tensors and not all(t in self.public for t in call.tensors):",
         new="if call.tensors and not call.tensors:",
-        tests=(_FOLLOW,),
+        tests=(_LABELS,),
     ),
     Fault(
         name="a pass goes on as if nothing was refused",
         path="dpmi/privacy/isolation/follow.py",
         old="        if self.problem is not None:\n            raise Coupled(self.problem)\n",
         new="",
-        tests=(_FOLLOW,),
+        tests=(_LABELS,),
     ),
 )
 
@@ -83,63 +82,70 @@ _PROGRAM_FAULTS = (
         path="dpmi/privacy/isolation/follow.py",
         old="if step is None or step.func is not func or step.arguments != arguments:",
         new="if step is None or step.arguments != arguments:",
-        tests=(_PROGRAM, _FOLLOW),
+        tests=(_CALLS,),
     ),
     Fault(
         name="a pass may give a function other arguments than the program",
         path="dpmi/privacy/isolation/follow.py",
         old="if step is None or step.func is not func or step.arguments != arguments:",
         new="if step is None or step.func is not func:",
-        tests=(_PROGRAM, _FOLLOW),
+        tests=(_CALLS,),
     ),
     Fault(
         name="a pass may use another tensor than the program",
         path="dpmi/privacy/isolation/follow.py",
         old='return ("made by", mark[4])',
         new='return ("made by", None)',
-        tests=(_PROGRAM, _FOLLOW),
+        tests=(_CALLS,),
     ),
     Fault(
-        name="a pass may end before the program",
+        name="a pass may end where it likes",
         path="dpmi/privacy/isolation/follow.py",
-        old="if self._expected is not None and len(self.trace) != len(self._expected):",
-        new="if self._expected is not None and len(self.trace) > len(self._expected):",
-        tests=(_PROGRAM, _FOLLOW),
+        old="if at >= len(self._expected) or self._expected[at] != step:",
+        new="if step.func and (at >= len(self._expected) or self._expected[at] != step):",
+        tests=(_CALLS,),
+    ),
+    Fault(
+        name="a pass may be made without gradients",
+        path="dpmi/privacy/isolation/follow.py",
+        old="            torch.is_grad_enabled(),\n",
+        new="            True,\n",
+        tests=(_CALLS,),
     ),
     Fault(
         name="a pass may return other shapes than the program",
         path="dpmi/privacy/isolation/follow.py",
         old="if at >= len(self._expected) or self._expected[at] != step:",
         new="if at >= len(self._expected) or self._expected[at][:2] != step[:2]:",
-        tests=(_PROGRAM, _FOLLOW),
+        tests=(_CALLS,),
     ),
     Fault(
         name="any number may follow the number of records",
         path="dpmi/privacy/isolation/program.py",
         old="        positions[0] <= key < positions[1] if isinstance(key, int) else named and key in _SIZE_NAMES\n",
         new="        True\n",
-        tests=(_PROGRAM,),
+        tests=(_CALLS,),
     ),
     Fault(
         name="a size that is no multiple of the number of records is taken for one",
         path="dpmi/privacy/isolation/program.py",
         old="if (a, b) != (times * RECORDS[0], times * RECORDS[1]):",
         new="if a > b:",
-        tests=(_PROGRAM,),
+        tests=(_CALLS,),
     ),
     Fault(
         name="one and True are the same argument",
         path="dpmi/privacy/isolation/arguments.py",
         old="return (kind, value) if kind in _NUMBERS else value",
         new="return value",
-        tests=(_PROGRAM,),
+        tests=(_CALLS,),
     ),
     Fault(
         name="an argument of any type is a constant",
         path="dpmi/privacy/isolation/arguments.py",
         old="    if isinstance(value, torch.Generator):\n        return torch.Generator\n",
         new="    if isinstance(value, object):\n        return kind\n",
-        tests=(_PROGRAM,),
+        tests=(_CALLS,),
     ),
 )
 
@@ -182,8 +188,8 @@ _RULE_FAULTS = (
     Fault(
         name="a weight may depend on records",
         path="dpmi/privacy/isolation/operands.py",
-        old="        if isinstance(label, Records):\n            refuse(call, \"an operand",
-        new="        if isinstance(label, Records) and label.dim:\n            refuse(call, \"an operand",
+        old='        if isinstance(label, Records):\n            refuse(call, "an operand',
+        new='        if isinstance(label, Records) and label.dim:\n            refuse(call, "an operand',
         tests=(f"{_FUNCTIONS}::test_refused[weights by batch]", f"{_RULES}/test_layers.py"),
     ),
     Fault(
@@ -252,7 +258,7 @@ _RULE_FAULTS = (
     Fault(
         name="some of the records may be picked",
         path="dpmi/privacy/isolation/indexing.py",
-        old="        if label.dim in parsed.picked:\n            refuse(call, \"some of the records are picked\")\n",
+        old='        if label.dim in parsed.picked:\n            refuse(call, "some of the records are picked")\n',
         new="",
         tests=(f"{_FUNCTIONS}::test_refused", f"{_RULES}/test_indexing.py"),
     ),
@@ -272,4 +278,28 @@ _RULE_FAULTS = (
     ),
 )
 
-FAULTS: tuple[Fault, ...] = (*_LABEL_FAULTS, *_PROGRAM_FAULTS, *_RULE_FAULTS)
+_SHAPE_FAULTS = (
+    Fault(
+        name="a reshape may merge records",
+        path="dpmi/privacy/isolation/shapes.py",
+        old="    if got is None:\n        refuse(",
+        new="    if got is None and call.records:\n        return label\n    if got is None:\n        refuse(",
+        tests=(f"{_FUNCTIONS}::test_refused[reshape of the transposed]", f"{_RULES}/test_shapes.py"),
+    ),
+    Fault(
+        name="a transposed tensor keeps its label",
+        path="dpmi/privacy/isolation/shapes.py",
+        old='    return renumber(call.labels[0], order)\n\n\n@rule("expand"',
+        new='    return call.labels[0]\n\n\n@rule("expand"',
+        tests=(f"{_FUNCTIONS}::test_refused[gram matrix]", f"{_RULES}/test_shapes.py"),
+    ),
+    Fault(
+        name="a single record may be repeated along the records",
+        path="dpmi/privacy/isolation/shapes.py",
+        old="if new[dim] != old[label.dim]:",
+        new="if new[dim] < old[label.dim]:",
+        tests=(f"{_RULES}/test_shapes.py",),
+    ),
+)
+
+FAULTS: tuple[Fault, ...] = (*_LABEL_FAULTS, *_PROGRAM_FAULTS, *_RULE_FAULTS, *_SHAPE_FAULTS)

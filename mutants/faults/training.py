@@ -54,8 +54,8 @@ _RELEASE_FAULTS = (
     Fault(
         name="a step has the sum and the noise of the one before",
         path="dpmi/privacy/optimizer.py",
-        old="        self._step_is_open = False\n        self._module.end_step()\n",
-        new="        self._module.end_step()\n",
+        old="        self._step_is_open = False\n        self._module.end_step(",
+        new="        self._module.end_step(",
         tests=(_NOISE,),
     ),
     Fault(
