@@ -1,7 +1,7 @@
 """The faults, one module for each group of files under attack. A new fault is an entry in one of them."""
 
 from ..fault import Fault
-from . import account, accountants, gradients, privacy, training
+from . import account, accountants, carried, gradients, isolation, privacy, sharing, training
 
 FAULTS: tuple[Fault, ...] = (
     *accountants.FAULTS,
@@ -9,5 +9,8 @@ FAULTS: tuple[Fault, ...] = (
     *account.FAULTS,
     *gradients.FAULTS,
     *training.FAULTS,
+    *isolation.FAULTS,
+    *sharing.FAULTS,
+    *carried.FAULTS,
 )
 """All, in the order of the table."""

@@ -96,8 +96,8 @@ _CHECKPOINT_FAULTS = (
     Fault(
         name="a resumed pass begins anew",
         path="dpmi/privacy/checkpoint.py",
-        old='    training.loader.draws.go_on(facts["steps_of_pass"])\n',
-        new="",
+        old='        facts["steps_of_pass"], [(',
+        new="        0, [(",
         tests=(f"{_CHECKPOINT}::test_resumed_equals_uninterrupted_bit_for_bit",),
     ),
     Fault(
@@ -124,7 +124,7 @@ _CHECKPOINT_FAULTS = (
     Fault(
         name="a step under way is saved as if it had not begun",
         path="dpmi/privacy/checkpoint.py",
-        old="if not training.optimizer.is_between_steps:",
+        old="if not training.loader.is_between_steps:",
         new="if training.optimizer.batch_is_pending:",
         tests=(f"{_CHECKPOINT}::test_a_step_under_way_is_not_saved",),
     ),

@@ -7,6 +7,7 @@ from ..fault import Fault
 _CHECKPOINT = "tests/privacy/test_checkpoint.py"
 _ENGINE = "tests/privacy/test_engine.py"
 _NOISE = "tests/privacy/test_noise.py"
+_OPTIMIZER = "tests/privacy/test_one_optimizer.py"
 _RECORDS = "tests/privacy/test_records_per_bucket.py"
 _TARGET = "tests/privacy/test_target_epsilon.py"
 _UPDATE = "tests/privacy/test_update.py"
@@ -53,31 +54,30 @@ _RELEASE_FAULTS = (
     Fault(
         name="a step has the sum and the noise of the one before",
         path="dpmi/privacy/optimizer.py",
-        old="        self._step_is_open = False\n        try:\n",
-        new="        try:\n",
+        old="        self._step_is_open = False\n        self._module.end_step(",
+        new="        self._module.end_step(",
         tests=(_NOISE,),
     ),
     Fault(
         name="a step is billed after its release, and not if that crashes",
         path="dpmi/privacy/optimizer.py",
-        old="        if self.step_hook is not None:\n            self.step_hook(self)\n"
-        "        self.ranks.sum_(self._sum.flat)\n",
-        new="        self.ranks.sum_(self._sum.flat)\n        bill = self.step_hook\n"
-        "        self.original_optimizer.register_step_post_hook(lambda *_: bill and bill(self))\n",
+        old="        self._bill()\n",
+        new="        bill = self._bill\n"
+        "        after = self.original_optimizer.register_step_post_hook(lambda *_: (after.remove(), bill()))\n",
         tests=(f"{_ENGINE}::test_a_step_is_billed_even_if_the_optimizer_crashes_while_it_is_released",),
     ),
     Fault(
         name="what a dropped step has summed is released by the next",
         path="dpmi/privacy/optimizer.py",
-        old="        self._step_is_open = False\n        self._module.begin(None)\n",
-        new="        self._module.begin(None)\n",
+        old="        self._step_is_open = False\n        self.steps_of_pass = 0\n",
+        new="        self.steps_of_pass = 0\n",
         tests=(f"{_ENGINE}::test_what_a_dropped_step_has_summed_is_dropped_with_it",),
     ),
     Fault(
         name="a part of a dropped bucket is added to the next bucket",
         path="dpmi/privacy/optimizer.py",
-        old="self._batch = self._parts = self._rehearsal = self.position = None",
-        new="self._batch = self._rehearsal = self.position = None",
+        old="self._batch = self._parts = self._dry = self.taken = None",
+        new="self._batch = self._dry = self.taken = None",
         tests=(f"{_ENGINE}::test_nothing_of_a_dropped_step_leaks_into_the_next",),
     ),
     Fault(
@@ -92,7 +92,7 @@ _RELEASE_FAULTS = (
         path="dpmi/privacy/optimizer.py",
         old="            self._check_trainable()\n",
         new="",
-        tests=(f"{_ENGINE}::test_unfreezing_after_make_private_is_refused",),
+        tests=(f"{_OPTIMIZER}::test_a_parameter_that_becomes_trainable_later_is_noticed_before_release",),
     ),
 )
 
@@ -152,29 +152,29 @@ _DRAW_FAULTS = (
     Fault(
         name="a fixed number of buckets is drawn",
         path="dpmi/privacy/sampling.py",
-        old="drawn = np.flatnonzero(uniform < self.plan.sampling_rate)",
-        new="drawn = np.sort(np.argsort(uniform)[: max(1, round(self.plan.expected_buckets))])",
+        old="np.flatnonzero(uniform < self.plan.sampling_rate)",
+        new="np.sort(np.argsort(uniform)[: max(1, round(self.plan.expected_buckets))])",
         tests=(_NOISE,),
     ),
     Fault(
         name="buckets are drawn more often than is billed",
         path="dpmi/privacy/sampling.py",
-        old="drawn = np.flatnonzero(uniform < self.plan.sampling_rate)",
-        new="drawn = np.flatnonzero(uniform < 1.25 * self.plan.sampling_rate)",
+        old="np.flatnonzero(uniform < self.plan.sampling_rate)",
+        new="np.flatnonzero(uniform < 1.25 * self.plan.sampling_rate)",
         tests=(f"{_NOISE}::test_every_bucket_is_drawn_as_a_whole_at_the_billed_rate",),
     ),
     Fault(
         name="one draw decides for all buckets",
         path="dpmi/privacy/sampling.py",
-        old="drawn = np.flatnonzero(uniform < self.plan.sampling_rate)",
-        new="drawn = np.flatnonzero(np.full_like(uniform, uniform[0]) < self.plan.sampling_rate)",
+        old="np.flatnonzero(uniform < self.plan.sampling_rate)",
+        new="np.flatnonzero(np.full_like(uniform, uniform[0]) < self.plan.sampling_rate)",
         tests=(f"{_NOISE}::test_every_bucket_is_drawn_as_a_whole_at_the_billed_rate",),
     ),
     Fault(
         name="an empty draw is no step",
         path="dpmi/privacy/sampling.py",
-        old="packed = list(self._packed(mine, starts)) if len(mine) else [_EMPTY]",
-        new="packed = list(self._packed(mine, starts))\n            if not packed:\n                continue",
+        old="packed = list(self._packed(mine, draw.starts)) if len(mine) else [_EMPTY]",
+        new="packed = list(self._packed(mine, draw.starts))\n            if not packed:\n                continue",
         tests=(f"{_ENGINE}::test_empty_draws_update_with_noise_and_are_billed",),
     ),
     Fault(
@@ -208,8 +208,8 @@ _DRAW_FAULTS = (
     Fault(
         name="a batch that the loop does not step is passed over",
         path="dpmi/privacy/loader.py",
-        old="                yield records\n                self._check_stepped(batch)\n",
-        new="                yield records\n",
+        old="                self._check_stepped(batch)\n                self._check_taken(batch)\n",
+        new="",
         tests=(f"{_ENGINE}::test_a_forgotten_step_is_an_error_not_a_free_pass",),
     ),
 )

@@ -1,0 +1,352 @@
+"""Faults between one batch and the next: what a module, a loop, another optimizer or a fork leaves behind."""
+
+from __future__ import annotations
+
+from ..fault import Fault
+
+_BATTERY = "tests/privacy/promise/test_battery.py::test_one_user_moves_the_sum_by_two_at_most"
+_DRAW = "tests/privacy/test_one_draw.py"
+_DRY = "tests/privacy/test_dry_run.py"
+_FINGERPRINT = "tests/privacy/test_fingerprint.py"
+_FORK = "tests/privacy/test_fork.py"
+_GUARD = "tests/privacy/test_guard.py"
+_OPTIMIZER = "tests/privacy/test_one_optimizer.py"
+_RELEASE = "tests/privacy/test_release.py"
+_WATCHED = "tests/privacy/isolation/test_left_behind.py"
+
+_MODULE_FAULTS = (
+    Fault(
+        name="a refused batch is released if the loop goes on",
+        path="dpmi/privacy/grad_sample.py",
+        old="        if self._problem is not None:\n            raise RuntimeError(self._problem)\n",
+        new="",
+        tests=(f"{_DRY}::test_an_error_that_the_loop_swallows_still_stops_the_step",),
+    ),
+    Fault(
+        name="a gradient over all buckets is dropped in silence",
+        path="dpmi/privacy/grad_sample.py",
+        old="        self.check_no_ordinary_gradient()\n        for p in self.trained:\n",
+        new="        for p in self.trained:\n",
+        tests=(f"{_GUARD}::test_a_penalty_on_parameters_is_refused",),
+    ),
+    Fault(
+        name="a module may be called more often than in the dry runs",
+        path="dpmi/privacy/grad_sample.py",
+        old="        if at >= len(self.agreement.programs):\n            raise Coupled(",
+        new="        at = min(at, len(self.agreement.programs) - 1)\n"
+        "        if at < 0:\n"
+        "            raise Coupled(",
+        tests=(f"{_DRY}::test_a_later_deviation_is_an_error_before_anything_is_released",),
+    ),
+    Fault(
+        name="nobody watches what a pass of one bucket uses",
+        path="dpmi/privacy/grad_sample.py",
+        old="with nullcontext() if self._is_compiled else provenance:",
+        new="with nullcontext():",
+        tests=(f"{_BATTERY}[bank in a closure]",),
+    ),
+    Fault(
+        name="all buckets are one to whoever watches",
+        path="dpmi/privacy/grad_sample.py",
+        old="            token=object(),\n",
+        new="            token=self,\n",
+        tests=(f"{_BATTERY}[bank in a closure]",),
+    ),
+    Fault(
+        name="a buffer may move in evaluation",
+        path="dpmi/privacy/grad_sample.py",
+        old="            self._watch.check_tensors(before)\n            return out\n",
+        new="            return out\n",
+        tests=(f"{_BATTERY}[average that moves in evaluation]",),
+    ),
+    Fault(
+        name="buffers of weights keep what a physical batch made of them",
+        path="dpmi/privacy/grad_sample.py",
+        old="            with torch.no_grad():\n                buffer.copy_(before)\n",
+        new="            pass\n",
+        tests=(f"{_RELEASE}::test_buffers_of_weights_move_once_in_a_logical_step",),
+    ),
+    Fault(
+        name="records of another loader are trained on",
+        path="dpmi/privacy/grad_sample.py",
+        old="        if shapes and (whole or not any(size and size % n == 0 for size in sizes)):\n",
+        new="        if not shapes:\n",
+        tests=("tests/privacy/test_engine.py::test_records_from_another_loader_are_refused",),
+    ),
+    Fault(
+        name="a model without a batch of the private loader trains",
+        path="dpmi/privacy/grad_sample.py",
+        old="        if self.batch is None:\n"
+        "            raise RuntimeError(\n"
+        '                "the private model',
+        new="        if self.batch is None and self.capture:\n"
+        "            raise RuntimeError(\n"
+        '                "the private model',
+        tests=("tests/privacy/test_engine.py::test_records_from_another_loader_are_refused",),
+    ),
+    Fault(
+        name="the collate function gets all buckets at once",
+        path="dpmi/privacy/loader.py",
+        old="yield [part.tolist() for part in np.split(records, np.cumsum(sizes)[:-1])]",
+        new="yield [records.tolist()] if len(sizes) else []",
+        tests=("tests/privacy/test_collate.py",),
+    ),
+)
+
+_WATCH_FAULTS = (
+    Fault(
+        name="a tensor of another bucket may be used again",
+        path="dpmi/privacy/isolation/provenance.py",
+        old="if mark[0] is not self._token:",
+        new="if mark[0] is None:",
+        tests=(f"{_BATTERY}[bank in a closure]",),
+    ),
+    Fault(
+        name="the memory of a parameter may be given away",
+        path="dpmi/privacy/isolation/provenance.py",
+        old="        if func in _MEMORY:\n",
+        new="        if func is None:\n",
+        tests=(f"{_BATTERY}[average in a frozen parameter's memory]",),
+    ),
+    Fault(
+        name="hooks of the backward pass are not watched",
+        path="dpmi/privacy/isolation/provenance.py",
+        old="elif func in _HOOKS and len(args) > 1:",
+        new="elif func in _HOOKS and len(args) > 9:",
+        tests=(f"{_BATTERY}[gradient kept by a hook]",),
+    ),
+    Fault(
+        name="a view of a parameter may be written to",
+        path="dpmi/privacy/isolation/provenance.py",
+        old="        elif t.numel() and t.untyped_storage().data_ptr() in self._storages():\n",
+        new="        elif t.numel() and not self._token:\n",
+        tests=(f"{_WATCHED}::test_a_write_is_refused",),
+    ),
+    Fault(
+        name="a public tensor may be written to",
+        path="dpmi/privacy/isolation/provenance.py",
+        old="if not (pure and id(t) in self._buffers):",
+        new="if not (pure or id(t) in self._buffers):",
+        tests=(f"{_WATCHED}::test_a_write_is_refused",),
+    ),
+    Fault(
+        name="records may be written into a buffer",
+        path="dpmi/privacy/isolation/provenance.py",
+        old="if not (pure and id(t) in self._buffers):",
+        new="if id(t) not in self._buffers:",
+        tests=(f"{_BATTERY}[average in a buffer]",),
+    ),
+    Fault(
+        name="numbers read off records may be written into a buffer",
+        path="dpmi/privacy/isolation/provenance.py",
+        old="            self._numbers_left = True\n",
+        new="            self._numbers_left = False\n",
+        tests=(f"{_WATCHED}::test_a_write_is_refused",),
+    ),
+    Fault(
+        name="an attribute may change",
+        path="dpmi/privacy/isolation/watch.py",
+        old="if old is not new and not _may_become(name, old, new, used):",
+        new="if old is not new and name not in now:",
+        tests=(f"{_BATTERY}[average in a number]",),
+    ),
+    Fault(
+        name="a numpy array may be written to",
+        path="dpmi/privacy/isolation/watch.py",
+        old="return all(_content(array) == content for array, content in self._arrays)",
+        new="return True",
+        tests=(f"{_WATCHED}::test_what_a_module_keeps_is_compared",),
+    ),
+    Fault(
+        name="a parameter may get other memory",
+        path="dpmi/privacy/isolation/watch.py",
+        old="if (t.data_ptr(), t._version) == before[name] or",
+        new="if t._version == before[name][1] or",
+        tests=(f"{_BATTERY}[average in a frozen parameter's data]",),
+    ),
+    Fault(
+        name="what is written to a buffer is not counted",
+        path="dpmi/privacy/isolation/watch.py",
+        old="if (t.data_ptr(), t._version) == before[name] or",
+        new="if t.data_ptr() == before[name][0] or",
+        tests=(f"{_BATTERY}[average that moves in evaluation]",),
+    ),
+)
+
+_OPTIMIZER_FAULTS = (
+    Fault(
+        name="another optimizer may move trained parameters",
+        path="dpmi/privacy/exclusive.py",
+        old="    if name := _claimed(optimizer):\n",
+        new="    if name := None:\n",
+        tests=(f"{_OPTIMIZER}::test_another_optimizer_is_stopped_before_it_moves_anything",),
+    ),
+    Fault(
+        name="make_private claims no parameter",
+        path="dpmi/privacy/engine.py",
+        old="        private_optimizer.claim.take()\n",
+        new="",
+        tests=(f"{_OPTIMIZER}::test_another_optimizer_is_stopped_before_it_moves_anything",),
+    ),
+    Fault(
+        name="after an error in a release any optimizer may move the parameters",
+        path="dpmi/privacy/exclusive.py",
+        old="        try:\n            yield\n        finally:\n            self.is_releasing = False\n",
+        new="        yield\n        self.is_releasing = False\n",
+        tests=(f"{_RELEASE}::test_an_error_of_the_optimizer_ends_its_release",),
+    ),
+    Fault(
+        name="an optimizer of an earlier make_private goes on",
+        path="dpmi/privacy/optimizer.py",
+        old="            self.claim.check()\n",
+        new="",
+        tests=(f"{_OPTIMIZER}::test_a_second_make_private_on_the_same_module_takes_it_over",),
+    ),
+    Fault(
+        name="parameters may move within a logical step",
+        path="dpmi/privacy/optimizer.py",
+        old="        self._check_unmoved(quick=not batch.completes_step)\n",
+        new="",
+        tests=(f"{_OPTIMIZER}::test_a_move_within_a_logical_step_is_refused_before_release",),
+    ),
+    Fault(
+        name="a whole look at the parameters is never taken",
+        path="dpmi/privacy/optimizer.py",
+        old="quick=not batch.completes_step",
+        new="quick=True",
+        tests=(f"{_OPTIMIZER}::test_a_few_values_of_many_are_found_at_the_end_of_the_step",),
+    ),
+    Fault(
+        name="every physical batch may begin with moved parameters",
+        path="dpmi/privacy/optimizer.py",
+        old="if dry is None and self.taken is None:",
+        new="if dry is None:",
+        tests=(f"{_OPTIMIZER}::test_a_move_within_a_logical_step_is_refused_before_release",),
+    ),
+    Fault(
+        name="rows of a parameter may trade places",
+        path="dpmi/privacy/fingerprint.py",
+        old="different = self._different(_ROWS) | self._different(_COLUMNS)",
+        new="different = self._different(_COLUMNS)",
+        tests=(f"{_FINGERPRINT}::test_places_count",),
+    ),
+    Fault(
+        name="columns of a parameter may trade places",
+        path="dpmi/privacy/fingerprint.py",
+        old="different = self._different(_ROWS) | self._different(_COLUMNS)",
+        new="different = self._different(_ROWS)",
+        tests=(f"{_FINGERPRINT}::test_places_count",),
+    ),
+    Fault(
+        name="signs may change in pairs",
+        path="dpmi/privacy/fingerprint.py",
+        old="if flat.dtype == torch.float64 else []",
+        new="if flat.dtype == torch.float16 else []",
+        tests=(f"{_FINGERPRINT}::test_opposite_signs_are_a_change",),
+    ),
+)
+
+_DRAW_FAULTS = (
+    Fault(
+        name="who leaves a loop gets another draw",
+        path="dpmi/privacy/sampling.py",
+        old="        pending = deque(self.pending)\n",
+        new="        pending: deque[Draw] = deque()\n",
+        tests=(f"{_DRAW}::test_who_is_in_does_not_depend_on_when_the_loop_is_left",),
+    ),
+    Fault(
+        name="of what was drawn ahead the last draw is kept",
+        path="dpmi/privacy/sampling.py",
+        old="        self._drawn.append(draw)\n",
+        new="        self._drawn = deque([draw])\n",
+        tests=(f"{_DRAW}::test_who_is_in_does_not_depend_on_when_the_loop_is_left",),
+    ),
+    Fault(
+        name="a checkpoint forgets what was drawn and not billed",
+        path="dpmi/privacy/checkpoint.py",
+        old='for buckets, starts in content["pending"]]',
+        new='for buckets, starts in content["pending"][:0]]',
+        tests=(f"{_DRAW}::test_a_checkpoint_after_a_loop_that_was_left_has_the_draw",),
+    ),
+    Fault(
+        name="a draw that was billed is in another step",
+        path="dpmi/privacy/optimizer.py",
+        old="        draw.spent = True\n",
+        new="",
+        tests=(f"{_DRAW}::test_a_step_that_was_billed_is_not_released_again",),
+    ),
+    Fault(
+        name="a loop that swallows errors goes on without the dropped buckets",
+        path="dpmi/privacy/loader.py",
+        old="                self._check_taken(batch)\n",
+        new="",
+        tests=(f"{_DRAW}::test_a_loop_that_swallows_an_error_does_not_go_on_without_the_dropped_buckets",),
+    ),
+    Fault(
+        name="two loops share one logical step",
+        path="dpmi/privacy/loader.py",
+        old="                yield self._shared(records, batch)\n                self._check_newest(this)\n",
+        new="                yield self._shared(records, batch)\n",
+        tests=(f"{_DRAW}::test_two_loops_at_a_time_are_refused",),
+    ),
+    Fault(
+        name="a fork repeats the noise of its parent",
+        path="dpmi/privacy/noise.py",
+        old="        self._after_fork()\n        flat.normal_(",
+        new="        flat.normal_(",
+        tests=(f"{_FORK}::test_an_unseeded_source_begins_anew",),
+    ),
+    Fault(
+        name="a fork repeats the draws of its parent",
+        path="dpmi/privacy/noise.py",
+        old="        self._after_fork()\n        return torch.rand(n,",
+        new="        return torch.rand(n,",
+        tests=(f"{_FORK}::test_an_unseeded_source_begins_anew",),
+    ),
+    Fault(
+        name="a fork of a seeded run begins with a seed that nobody gave",
+        path="dpmi/privacy/noise.py",
+        old="        if self.mode is NoiseMode.SEEDED:\n            raise RuntimeError(\n",
+        new="        if self.mode is None:\n            raise RuntimeError(\n",
+        tests=(f"{_FORK}::test_a_seeded_source_is_refused",),
+    ),
+    Fault(
+        name="parent and child release one draw",
+        path="dpmi/privacy/sampling.py",
+        old="if not draw.spent and draw.process == here)",
+        new="if not draw.spent and here)",
+        tests=(f"{_FORK}::test_a_draw_is_not_released_by_parent_and_child",),
+    ),
+    Fault(
+        name="a child ends the step that its parent began",
+        path="dpmi/privacy/optimizer.py",
+        old="if draw.process != os.getpid():",
+        new="if draw.process < 0:",
+        tests=(f"{_FORK}::test_a_step_that_was_begun_in_the_parent_is_not_released_by_the_child",),
+    ),
+)
+
+_BILL_FAULTS = (
+    Fault(
+        name="no step is billed",
+        path="dpmi/privacy/optimizer.py",
+        old="        self._bill()\n",
+        new="",
+        tests=("tests/privacy/test_engine.py::test_empty_draws_update_with_noise_and_are_billed",),
+    ),
+    Fault(
+        name="a step hook of the user's takes the place of the bill",
+        path="dpmi/privacy/optimizer.py",
+        old="            self.step_hook(self)\n        self._bill()\n",
+        new="            self.step_hook(self)\n        else:\n            self._bill()\n",
+        tests=(f"{_RELEASE}::test_a_step_hook_of_the_user_does_not_replace_the_bill",),
+    ),
+)
+
+FAULTS: tuple[Fault, ...] = (
+    *_MODULE_FAULTS,
+    *_WATCH_FAULTS,
+    *_OPTIMIZER_FAULTS,
+    *_DRAW_FAULTS,
+    *_BILL_FAULTS,
+)

@@ -1,0 +1,305 @@
+"""Faults in what keeps records apart: labels, rules, programs, and what a pass may leave behind."""
+
+from __future__ import annotations
+
+from ..fault import Fault
+
+_BATTERY = "tests/privacy/promise/test_battery.py::test_one_user_moves_the_sum_by_two_at_most"
+_FUNCTIONS = "tests/privacy/isolation/test_functions.py"
+_CALLS = "tests/privacy/isolation/test_same_calls.py"
+_LABELS = "tests/privacy/isolation/test_labels.py"
+_RULES = "tests/privacy/isolation"
+
+_LABEL_FAULTS = (
+    Fault(
+        name="a label of another pass counts",
+        path="dpmi/privacy/isolation/follow.py",
+        old="if mark is not None and mark[0] is self._token:\n            if mark[2] != t._version:",
+        new="if mark is not None and len(mark) > 2:\n            if mark[2] != t._version:",
+        tests=(_LABELS,),
+    ),
+    Fault(
+        name="a label counts after its tensor was modified unseen",
+        path="dpmi/privacy/isolation/follow.py",
+        old="if mark[2] != t._version:",
+        new="if mark[2] > t._version:",
+        tests=(_LABELS,),
+    ),
+    Fault(
+        name="a tensor that nobody knows is public",
+        path="dpmi/privacy/isolation/follow.py",
+        old="if self.public.reference(t) is not None:",
+        new="if self.public.reference(t) is not None or mark is None:",
+        tests=(_LABELS,),
+    ),
+    Fault(
+        name="an attribute is public after somebody wrote to it",
+        path="dpmi/privacy/isolation/public.py",
+        old="return name if version is None or version == t._version else None",
+        new="return name",
+        tests=(_LABELS,),
+    ),
+    Fault(
+        name="a function without a rule keeps records apart",
+        path="dpmi/privacy/isolation/follow.py",
+        old="if holds and not (func in FACTORIES_NEW and len(tensors) == 1):",
+        new="if holds and func is None:",
+        tests=(_LABELS,),
+    ),
+    Fault(
+        name="records may be written into a public tensor",
+        path="dpmi/privacy/isolation/follow.py",
+        old="if call.tensors and writes_in_place(func, call.name) and call.tensors[0] in self.public:",
+        new="if call.tensors and 'out' in call.kwargs and call.tensors[0] in self.public:",
+        tests=(_LABELS,),
+    ),
+    Fault(
+        name="memory that was not filled is read",
+        path="dpmi/privacy/isolation/follow.py",
+        old="if func not in FILLS or len(labels) > 1:",
+        new="if func is None:",
+        tests=(_LABELS,),
+    ),
+    Fault(
+        name="a number may be read off records in the forward pass",
+        path="dpmi/privacy/isolation/follow.py",
+        old="if call.tensors and not all(t in self.public for t in call.tensors):",
+        new="if call.tensors and not call.tensors:",
+        tests=(_LABELS,),
+    ),
+    Fault(
+        name="a pass goes on as if nothing was refused",
+        path="dpmi/privacy/isolation/follow.py",
+        old="        if self.problem is not None:\n            raise Coupled(self.problem)\n",
+        new="",
+        tests=(_LABELS,),
+    ),
+)
+
+_PROGRAM_FAULTS = (
+    Fault(
+        name="a pass may call another function than the program",
+        path="dpmi/privacy/isolation/follow.py",
+        old="if step is None or step.func is not func or step.arguments != arguments:",
+        new="if step is None or step.arguments != arguments:",
+        tests=(_CALLS,),
+    ),
+    Fault(
+        name="a pass may give a function other arguments than the program",
+        path="dpmi/privacy/isolation/follow.py",
+        old="if step is None or step.func is not func or step.arguments != arguments:",
+        new="if step is None or step.func is not func:",
+        tests=(_CALLS,),
+    ),
+    Fault(
+        name="a pass may use another tensor than the program",
+        path="dpmi/privacy/isolation/follow.py",
+        old='return ("made by", mark[4])',
+        new='return ("made by", None)',
+        tests=(_CALLS,),
+    ),
+    Fault(
+        name="a pass may end where it likes",
+        path="dpmi/privacy/isolation/follow.py",
+        old="if at >= len(self._expected) or self._expected[at] != step:",
+        new="if step.func and (at >= len(self._expected) or self._expected[at] != step):",
+        tests=(_CALLS,),
+    ),
+    Fault(
+        name="a pass may be made without gradients",
+        path="dpmi/privacy/isolation/follow.py",
+        old="            torch.is_grad_enabled(),\n",
+        new="            True,\n",
+        tests=(_CALLS,),
+    ),
+    Fault(
+        name="a pass may return other shapes than the program",
+        path="dpmi/privacy/isolation/follow.py",
+        old="if at >= len(self._expected) or self._expected[at] != step:",
+        new="if at >= len(self._expected) or self._expected[at][:2] != step[:2]:",
+        tests=(_CALLS,),
+    ),
+    Fault(
+        name="any number may follow the number of records",
+        path="dpmi/privacy/isolation/program.py",
+        old="        positions[0] <= key < positions[1] if isinstance(key, int) else named and key in _SIZE_NAMES\n",
+        new="        True\n",
+        tests=(_CALLS,),
+    ),
+    Fault(
+        name="a size that is no multiple of the number of records is taken for one",
+        path="dpmi/privacy/isolation/program.py",
+        old="if (a, b) != (times * RECORDS[0], times * RECORDS[1]):",
+        new="if a > b:",
+        tests=(_CALLS,),
+    ),
+    Fault(
+        name="one and True are the same argument",
+        path="dpmi/privacy/isolation/arguments.py",
+        old="return (kind, value) if kind in _NUMBERS else value",
+        new="return value",
+        tests=(_CALLS,),
+    ),
+    Fault(
+        name="an argument of any type is a constant",
+        path="dpmi/privacy/isolation/arguments.py",
+        old="    if isinstance(value, torch.Generator):\n        return torch.Generator\n",
+        new="    if isinstance(value, object):\n        return kind\n",
+        tests=(_CALLS,),
+    ),
+)
+
+_RULE_FAULTS = (
+    Fault(
+        name="a mean over the records keeps them apart",
+        path="dpmi/privacy/isolation/operands.py",
+        old="        if label.dim in mixed:\n            refuse(",
+        new='        if label.dim in mixed and call.name != "mean":\n            refuse(',
+        tests=(f"{_RULES}/test_along.py", f"{_FUNCTIONS}::test_refused[home-made batch norm]"),
+    ),
+    Fault(
+        name="a public sum over as many entries as there are records is public",
+        path="dpmi/privacy/isolation/operands.py",
+        old="if any(dim in mixed for dim in label.following):",
+        new="if any(dim in mixed for dim in label.following - label.constant):",
+        tests=(f"{_FUNCTIONS}::test_public_tensors_as_long_as_the_batch_keep_the_rules_of_records",),
+    ),
+    Fault(
+        name="records that lie differently are aligned",
+        path="dpmi/privacy/isolation/operands.py",
+        old="            elif got != here:\n                refuse(",
+        new="            elif got.dim != here.dim:\n                refuse(",
+        tests=(f"{_RULES}/test_elementwise.py",),
+    ),
+    Fault(
+        name="records that lie in different dimensions are aligned",
+        path="dpmi/privacy/isolation/operands.py",
+        old="            elif got != here:\n                refuse(",
+        new="            elif got[1:] != here[1:]:\n                refuse(",
+        tests=(f"{_RULES}/test_elementwise.py", f"{_FUNCTIONS}::test_refused[outer]"),
+    ),
+    Fault(
+        name="public values may differ from record to record",
+        path="dpmi/privacy/isolation/operands.py",
+        old="if length == size and (label.is_constant(dim) or tensor.stride(dim) == 0):",
+        new="if length == size:",
+        tests=(f"{_FUNCTIONS}::test_refused[arange]", f"{_FUNCTIONS}::test_refused[positions of tokens]"),
+    ),
+    Fault(
+        name="a weight may depend on records",
+        path="dpmi/privacy/isolation/operands.py",
+        old='        if isinstance(label, Records):\n            refuse(call, "an operand',
+        new='        if isinstance(label, Records) and label.dim:\n            refuse(call, "an operand',
+        tests=(f"{_FUNCTIONS}::test_refused[weights by batch]", f"{_RULES}/test_layers.py"),
+    ),
+    Fault(
+        name="a keyword argument that no rule knows is let through",
+        path="dpmi/privacy/isolation/operands.py",
+        old="if value is not None and name not in allowed:",
+        new="if value is not None and not allowed:",
+        tests=(f"{_FUNCTIONS}::test_refused", f"{_RULES}/test_along.py"),
+    ),
+    Fault(
+        name="records are written into a tensor that holds none",
+        path="dpmi/privacy/isolation/elementwise.py",
+        old="if writes(call) and labels[0] != got:",
+        new="if writes(call) and not call.tensors:",
+        tests=(f"{_FUNCTIONS}::test_refused[written into public]",),
+    ),
+    Fault(
+        name="attention among the records keeps them apart",
+        path="dpmi/privacy/isolation/products.py",
+        old="if got.dim >= ndim - (3 if grouped else 2):",
+        new="if got.dim >= ndim - (2 if grouped else 1):",
+        tests=(f"{_FUNCTIONS}::test_refused[records as a sequence]", f"{_RULES}/test_products.py"),
+    ),
+    Fault(
+        name="a product may sum over the records",
+        path="dpmi/privacy/isolation/products.py",
+        old="        if of_b.dim == max(ndim_b - 2, 0):\n",
+        new="        if of_b.dim == max(ndim_b - 2, 0) and of_a is PUBLIC:\n",
+        tests=(f"{_FUNCTIONS}::test_refused[covariance]", f"{_RULES}/test_products.py"),
+    ),
+    Fault(
+        name="a product of every record with every other is let through",
+        path="dpmi/privacy/isolation/products.py",
+        old="if got is not None and (got != here or here.dim >= ndim - 2):",
+        new="if got is not None and got.before != here.before:",
+        tests=(f"{_FUNCTIONS}::test_refused[gram matrix]", f"{_RULES}/test_products.py"),
+    ),
+    Fault(
+        name="batch normalisation in training keeps records apart",
+        path="dpmi/privacy/isolation/layers.py",
+        old='if argument(call, 5, "training", default=False):',
+        new='if argument(call, 5, "training", default=False) is None:',
+        tests=(f"{_FUNCTIONS}::test_refused[batch norm]", f"{_RULES}/test_layers.py"),
+    ),
+    Fault(
+        name="a convolution may run over the records",
+        path="dpmi/privacy/isolation/layers.py",
+        old="if isinstance(label, Records) and label.dim == 0 and have == ndim:",
+        new="if isinstance(label, Records):",
+        tests=(f"{_FUNCTIONS}::test_refused[convolution over N]",),
+    ),
+    Fault(
+        name="an embedding may rescale its table by the records",
+        path="dpmi/privacy/isolation/layers.py",
+        old='if argument(call, 3, "max_norm") is not None:',
+        new='if argument(call, 3, "max_norm") is True:',
+        tests=(f"{_FUNCTIONS}::test_refused[max_norm]",),
+    ),
+    Fault(
+        name="one_hot may count the classes of all records",
+        path="dpmi/privacy/isolation/layers.py",
+        old="if type(number) is not int or number < 1:",
+        new="if type(number) is not int:",
+        tests=(f"{_FUNCTIONS}::test_refused[classes of the batch]",),
+    ),
+    Fault(
+        name="some of the records may be picked",
+        path="dpmi/privacy/isolation/indexing.py",
+        old='        if label.dim in parsed.picked:\n            refuse(call, "some of the records are picked")\n',
+        new="",
+        tests=(f"{_FUNCTIONS}::test_refused", f"{_RULES}/test_indexing.py"),
+    ),
+    Fault(
+        name="a mask may pick records",
+        path="dpmi/privacy/isolation/indexing.py",
+        old="if isinstance(part, Tensor) and part.dtype not in _INTEGERS:",
+        new="if isinstance(part, Tensor) and part.is_complex():",
+        tests=(f"{_RULES}/test_indexing.py", f"{_FUNCTIONS}::test_refused[mask]"),
+    ),
+    Fault(
+        name="a loss may be the mean over all records",
+        path="dpmi/privacy/isolation/losses.py",
+        old='if call.kwargs.get("reduction") != "none" or any(',
+        new='if call.kwargs.get("reduction") == "sum" or any(',
+        tests=(f"{_FUNCTIONS}::test_refused[mean loss]", f"{_RULES}/test_losses.py"),
+    ),
+)
+
+_SHAPE_FAULTS = (
+    Fault(
+        name="a reshape may merge records",
+        path="dpmi/privacy/isolation/shapes.py",
+        old="    if got is None:\n        refuse(",
+        new="    if got is None and call.records:\n        return label\n    if got is None:\n        refuse(",
+        tests=(f"{_FUNCTIONS}::test_refused[reshape of the transposed]", f"{_RULES}/test_shapes.py"),
+    ),
+    Fault(
+        name="a transposed tensor keeps its label",
+        path="dpmi/privacy/isolation/shapes.py",
+        old='    return renumber(call.labels[0], order)\n\n\n@rule("expand"',
+        new='    return call.labels[0]\n\n\n@rule("expand"',
+        tests=(f"{_FUNCTIONS}::test_refused[gram matrix]", f"{_RULES}/test_shapes.py"),
+    ),
+    Fault(
+        name="a single record may be repeated along the records",
+        path="dpmi/privacy/isolation/shapes.py",
+        old="if new[dim] != old[label.dim]:",
+        new="if new[dim] < old[label.dim]:",
+        tests=(f"{_RULES}/test_shapes.py",),
+    ),
+)
+
+FAULTS: tuple[Fault, ...] = (*_LABEL_FAULTS, *_PROGRAM_FAULTS, *_RULE_FAULTS, *_SHAPE_FAULTS)

@@ -1,0 +1,252 @@
+"""Faults in how several buckets share a physical batch: taps, guarded tensors, the criterion, the dry runs."""
+
+from __future__ import annotations
+
+from ..fault import Fault
+
+_BATTERY = "tests/privacy/promise/test_battery.py::test_one_user_moves_the_sum_by_two_at_most"
+_CAPTURE = "tests/privacy/test_capture.py"
+_DRY = "tests/privacy/test_dry_run.py"
+_GUARD = "tests/privacy/test_guard.py"
+_LAYERS = "tests/privacy/test_layers.py"
+_LOSSES = "tests/privacy/test_bucket_losses.py"
+_REFUSED = "tests/privacy/test_criterion_refused.py"
+
+_CAPTURE_FAULTS = (
+    Fault(
+        name="taps take gradients of any backward pass",
+        path="dpmi/privacy/gradients/capture.py",
+        old="        if not self._taking:\n",
+        new="        if self._taking is None:\n",
+        tests=(f"{_CAPTURE}::test_gradients_from_anything_but_the_criterion_are_refused",),
+    ),
+    Fault(
+        name="a layer that is computed again in the backward pass is tapped",
+        path="dpmi/privacy/gradients/capture.py",
+        old="if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:",
+        new="if torch._C._autograd._top_saved_tensors_default_hooks(True) is self:",
+        tests=(f"{_CAPTURE}::test_gradient_checkpointing_is_refused",),
+    ),
+    Fault(
+        name="a parameter outside the known layers is left to autograd",
+        path="dpmi/privacy/gradients/capture.py",
+        old="if type(label) is Public and t.requires_grad and not any(t is p for p in trained):",
+        new="if type(label) is Public and t.requires_grad and not call.tensors:",
+        tests=(f"{_CAPTURE}::test_other_uses_of_parameters_are_refused",),
+    ),
+    Fault(
+        name="a module may return what depends on parameters alone",
+        path="dpmi/privacy/gradients/capture.py",
+        old="if type(self.label(t)) is Public and t.requires_grad:",
+        new="if type(self.label(t)) is Public and t is None:",
+        tests=(f"{_CAPTURE}::test_what_depends_on_parameters_alone_is_no_output",),
+    ),
+    Fault(
+        name="a layer that is run bucket by bucket may keep something",
+        path="dpmi/privacy/gradients/capture.py",
+        old="        with provenance:\n            return forward(*args, **kwargs)\n",
+        new="        return forward(*args, **kwargs)\n",
+        tests=(f"{_CAPTURE}::test_a_leaf_that_keeps_something_of_one_bucket_for_the_next_is_refused",),
+    ),
+    Fault(
+        name="buckets of a layer that is run bucket by bucket are one",
+        path="dpmi/privacy/gradients/capture.py",
+        old="storages=frozenset, token=object())",
+        new="storages=frozenset, token=self)",
+        tests=(f"{_CAPTURE}::test_a_leaf_that_keeps_something_of_one_bucket_for_the_next_is_refused",),
+    ),
+    Fault(
+        name="records that are not in front are taken as if they were",
+        path="dpmi/privacy/gradients/capture.py",
+        old="        if label.dim:\n            t = t.movedim(label.dim, 0)\n",
+        new="",
+        tests=(
+            f"{_LAYERS}::test_rows_equal_a_backward_pass_per_bucket",
+            f"{_BATTERY}[time first]",
+        ),
+    ),
+    Fault(
+        name="of records that come several times one is taken",
+        path="dpmi/privacy/gradients/capture.py",
+        old="if label.before > 1:\n            parts",
+        new="if label.before > self.records:\n            parts",
+        tests=(f"{_BATTERY}[siamese, twice the batch]",),
+    ),
+)
+
+_SHARED_FAULTS = (
+    Fault(
+        name="what a loop makes of all records is taken for one record's",
+        path="dpmi/privacy/isolation/shared.py",
+        old="        return _mixed(shared, func(*args, **kwargs))\n",
+        new="        out = func(*args, **kwargs)\n"
+        "        if isinstance(out, Tensor) and out.dim():\n"
+        "            shared.following.take_in(out, Records(0))\n"
+        "            return shared.wrap(out, out, None)\n"
+        "        return _mixed(shared, out)\n",
+        tests=(f"{_BATTERY}[loop: mixup]",),
+    ),
+    Fault(
+        name="a loop may use records of another batch",
+        path="dpmi/privacy/isolation/shared.py",
+        old="if t._shared is not self or t._real is None:",
+        new="if t._real is None:",
+        tests=(f"{_GUARD}::test_what_belongs_to_another_batch_is_refused",),
+    ),
+    Fault(
+        name="what a loop makes of a batch is taken for a constant",
+        path="dpmi/privacy/isolation/shared.py",
+        old='if self.learning and not hasattr(t, "_dpmi"):',
+        new='if not hasattr(t, "_dpmi"):',
+        tests=(f"{_GUARD}::test_constants_are_learnt_in_the_dry_runs_only",),
+    ),
+    Fault(
+        name="a constant may be written to",
+        path="dpmi/privacy/isolation/shared.py",
+        old="return found is not None and found[1] == t._version",
+        new="return found is not None",
+        tests=(f"{_GUARD}::test_constants_are_learnt_in_the_dry_runs_only",),
+    ),
+    Fault(
+        name="a parameter meets records in the loop",
+        path="dpmi/privacy/isolation/shared.py",
+        old="        if t.requires_grad:\n            raise Coupled(\n",
+        new="        if t.requires_grad and t.grad_fn:\n            raise Coupled(\n",
+        tests=(f"{_GUARD}::test_a_trained_parameter_in_the_loop_is_refused",),
+    ),
+    Fault(
+        name="outputs let gradients back that are not the criterion's",
+        path="dpmi/privacy/isolation/shared.py",
+        old="        return real.detach()\n"
+        "\n"
+        "    @staticmethod\n"
+        "    def backward(ctx: Any, *_: Any) -> Any:\n",
+        new="        return real.detach()\n"
+        "\n"
+        "    @staticmethod\n"
+        "    def backward(ctx: Any, *_: Any) -> Any:\n"
+        "        return _[0]\n"
+        "\n"
+        "    @staticmethod\n"
+        "    def unused(ctx: Any, *_: Any) -> Any:\n",
+        tests=(f"{_GUARD}::test_a_second_term_of_the_loss_is_refused",),
+    ),
+)
+
+_CRITERION_FAULTS = (
+    Fault(
+        name="what a loop makes of the loss moves every bucket's gradient",
+        path="dpmi/privacy/criterion/wrapped.py",
+        old="        ctx.send()\n",
+        new="        ctx.send.func(*ctx.send.args[:-1], ctx.send.args[-1] * float(g))\n",
+        tests=(f"{_BATTERY}[loop: loss ** 2]",),
+    ),
+    Fault(
+        name="a bucket's loss is that of the whole batch",
+        path="dpmi/privacy/criterion/bucket_losses.py",
+        old="buckets = whole if segments.num_buckets == 1 else split(args, kwargs, segments, rows_per_record)",
+        new="buckets = whole * segments.num_buckets",
+        tests=(_LOSSES,),
+    ),
+    Fault(
+        name="a criterion may keep a number of one bucket for the next",
+        path="dpmi/privacy/criterion/wrapped.py",
+        old="        self._watch.check_attributes(attributes)\n",
+        new="",
+        tests=(f"{_BATTERY}[loss: remembers a number]",),
+    ),
+    Fault(
+        name="a criterion may keep outputs of one bucket for the next",
+        path="dpmi/privacy/criterion/wrapped.py",
+        old="        with provenance:\n            value = self.criterion(*args, **kwargs)\n",
+        new="        value = self.criterion(*args, **kwargs)\n",
+        tests=(f"{_BATTERY}[loss: remembers outputs]",),
+    ),
+    Fault(
+        name="a criterion may be called more often than in the dry runs",
+        path="dpmi/privacy/criterion/wrapped.py",
+        old="        if at >= len(calls):\n",
+        new="        at = min(at, len(calls) - 1)\n        if not calls:\n",
+        tests=(f"{_DRY}::test_a_later_deviation_is_an_error_before_anything_is_released",),
+    ),
+    Fault(
+        name="outputs whose records are not in front are split as if they were",
+        path="dpmi/privacy/criterion/wrapped.py",
+        old="if label.dim or label.before > 1:",
+        new="if label.before > 1:",
+        tests=(f"{_REFUSED}::test_outputs_that_cannot_be_split_by_record",),
+    ),
+    Fault(
+        name="a bucket's loss is divided by the targets of all buckets",
+        path="dpmi/privacy/criterion/torch_losses.py",
+        old="return sums / torch.where(nothing, 1, count)",
+        new="return sums / torch.where(nothing, 1, count).sum()",
+        tests=(_LOSSES,),
+    ),
+    Fault(
+        name="a loss with a hook is computed without it",
+        path="dpmi/privacy/criterion/torch_losses.py",
+        old="if type(criterion) not in _MODULES or has_own_forward(criterion):",
+        new="if type(criterion) not in _MODULES:",
+        tests=("tests/privacy/test_torch_losses.py",),
+    ),
+)
+
+_DRY_RUN_FAULTS = (
+    Fault(
+        name="what the dry runs find is ignored",
+        path="dpmi/privacy/loader.py",
+        old="found = self._ranks.any(dry.problem is not None)",
+        new="found = self._ranks.any(dry is None)",
+        tests=(f"{_BATTERY}[home-made batch norm]",),
+    ),
+    Fault(
+        name="a user who insists on sharing gets one bucket at a time",
+        path="dpmi/privacy/loader.py",
+        old="            if self._choice.insist:\n",
+        new="            if not problem:\n",
+        tests=(f"{_DRY}::test_it_is_refused_if_the_user_insists",),
+    ),
+    Fault(
+        name="terms of the loss besides the criterion's are not noticed",
+        path="dpmi/privacy/dry_run.py",
+        old="if not apart <= (TOLERANCE * scale) ** 2 * length:",
+        new="if apart < 0:",
+        tests=(f"{_DRY}::test_it_is_refused_if_the_user_insists",),
+    ),
+    Fault(
+        name="gradients that the loop sets by hand are not noticed",
+        path="dpmi/privacy/dry_run.py",
+        old="if not self._arrived or not self.accumulated:",
+        new="if not self._arrived:",
+        tests=(
+            "tests/privacy/test_auto_never_fails.py::test_auto_is_stream[criterion-gradients by hand]",
+            f"{_BATTERY}[loop: gradients by hand]",
+        ),
+    ),
+    Fault(
+        name="the factor is that of the larger dry run",
+        path="dpmi/privacy/dry_run.py",
+        old="            if self.round == 0:\n                call.factor = factor\n",
+        new="            if self.round == 1 or not call.factor:\n                call.factor = factor\n",
+        tests=(
+            "tests/privacy/test_dry_run_loss.py::test_what_is_no_multiple_of_the_loss_gets_a_fixed_factor_and_a_warning",
+        ),
+    ),
+    Fault(
+        name="a module may be given other inputs for more records",
+        path="dpmi/privacy/dry_run.py",
+        old="if self.agreement.inputs[at] != inputs:",
+        new="if self.agreement.inputs[at] is inputs:",
+        tests=(f"{_GUARD}::test_what_depends_on_the_number_of_records_is_noticed",),
+    ),
+    Fault(
+        name="a criterion may be given other targets for more records",
+        path="dpmi/privacy/dry_run.py",
+        old="elif at >= len(self.agreement.calls) or self.agreement.calls[at].paths != paths:",
+        new="elif at >= len(self.agreement.calls):",
+        tests=(f"{_GUARD}::test_what_depends_on_the_number_of_records_is_noticed",),
+    ),
+)
+
+FAULTS: tuple[Fault, ...] = (*_CAPTURE_FAULTS, *_SHARED_FAULTS, *_CRITERION_FAULTS, *_DRY_RUN_FAULTS)

@@ -1,0 +1,94 @@
+"""What a forward pass may leave behind in a module: nothing that depends on records."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dpmi.privacy.isolation.provenance import CarriedOver, Provenance
+from dpmi.privacy.isolation.public import PublicTensors
+from dpmi.privacy.isolation.watch import Watch
+
+
+class Module(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+        self.register_buffer("buffer", torch.ones(3))
+        self.buffer: Tensor
+        self.kept = torch.ones(3)
+        self.number = 1.0
+        self.array = np.ones(3)
+        self.nested = {"list": [1.0], "deque": deque([2.0]), "object": SimpleNamespace(value=3.0)}
+
+
+def watched(module: Module) -> Provenance:
+    watch = Watch(module)
+    return Provenance(PublicTensors(module), buffers=watch.buffers, storages=watch.storages, token=object())
+
+
+WRITES: dict[str, tuple[Callable[[Module, Tensor], object], str]] = {
+    "buffer": (lambda m, x: m.buffer.add_(x.mean(0)), "changed buffer 'buffer'"),
+    "buffer, by a number": (lambda m, x: m.buffer.add_(x.mean().item()), "changed buffer 'buffer'"),
+    "buffer, out": (lambda m, x: torch.mean(x, 0, out=m.buffer), "changed buffer 'buffer'"),
+    "parameter": (lambda m, _: m.weight.mul_(0.9), "changed parameter 'weight'"),
+    "attribute": (lambda m, _: m.kept.mul_(0.9), "changed attribute '.kept'"),
+    "view": (
+        lambda m, x: m.buffer.detach()[1:].add_(x.mean()),
+        "writes into the memory of a parameter, a buffer",
+    ),
+    "data": (lambda m, x: m.weight.data.add_(x.mean()), "writes into the memory of a parameter, a buffer"),
+    "numpy": (lambda m, _: m.buffer.numpy(), "gives away the memory of a parameter, a buffer"),
+    "numpy of a view": (lambda m, _: m.buffer[1:].numpy(), "gives away the memory of a parameter, a buffer"),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_write_is_refused(name: str) -> None:
+    write, match = WRITES[name]
+    module, x = Module(), torch.rand(4, 3)
+    provenance = watched(module)
+    provenance.take_in(x)
+    with provenance, torch.no_grad(), pytest.raises(CarriedOver, match=match):
+        write(module, x)
+    assert all(bool((t == 1).all()) for t in (module.weight, module.buffer, module.kept))
+
+
+def test_a_buffer_may_follow_from_weights_alone() -> None:
+    module, x = Module(), torch.rand(4, 3)
+    provenance = watched(module)
+    provenance.take_in(x)
+    with provenance, torch.no_grad():
+        x.mean(0)
+        module.buffer.mul_(module.weight.sum())
+    assert module.buffer.tolist() == [3.0] * 3
+    assert provenance.before[module.buffer].tolist() == [1.0] * 3
+
+
+CHANGES: dict[str, tuple[Callable[[Module], object], str]] = {
+    "number": (lambda m: setattr(m, "number", 2.0), "'number'"),
+    "new": (lambda m: setattr(m, "other", 2.0), "'other'"),
+    "array": (lambda m: m.array.__iadd__(1), "'array'"),
+    "another array": (lambda m: setattr(m, "array", np.zeros(3)), "'array'"),
+    "list": (lambda m: m.nested["list"].append(1.0), r"nested\.list"),  # type: ignore[attr-defined]
+    "deque": (lambda m: m.nested["deque"].append(1.0), r"nested\.deque"),  # type: ignore[attr-defined]
+    "object": (lambda m: setattr(m.nested["object"], "value", 4.0), r"'nested\.object\.value'"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_a_module_keeps_is_compared(name: str) -> None:
+    change, match = CHANGES[name]
+    module = Module()
+    watch = Watch(module)
+    before = watch.attributes()
+    watch.check_attributes(before)
+    change(module)
+    with pytest.raises(CarriedOver, match=match):
+        watch.check_attributes(before)
