@@ -52,8 +52,7 @@ def merge(buckets: Sequence[Any]) -> Any:
         raise RuntimeError(
             f"the records of two buckets are collated to tensors of shapes {shapes[0]} and "
             f"{next((own for own in shapes if own != shapes[0]), shapes[0])} per record, which do not fit into one "
-            f"physical "
-            "batch; pad all of them to one length, or use grad_sample_mode='stream', without a criterion"
+            "physical batch; pad all of them to one length, or use grad_sample_mode='stream', without a criterion"
         )
     together = iter([torch.cat(own) for own in zip(*parts, strict=True)])
     merged = map_tensors(lambda _: next(together), buckets[0])

@@ -159,15 +159,13 @@ class DryRun:
             elif factor != call.factor:
                 _LOG.warning(
                     "what the loop makes of the criterion's loss is not a multiple of it; the loss of every bucket "
-                    "gets the "
-                    "factor %g. Put it into the criterion",
+                    "gets the factor %g. Put it into the criterion",
                     call.factor,
                 )
             if numbers_left and factor not in (0.0, 1.0):
                 self.note(
                     f"the loop reads numbers off the batch and multiplies the loss by {factor:g}, which may depend "
-                    f"on them; "
-                    "read them after backward()"
+                    "on them; read them after backward()"
                 )
 
     def _common_scale(self, gradients: list[Tensor | None]) -> float | None:
@@ -194,8 +192,7 @@ class DryRun:
         if not apart <= (TOLERANCE * scale) ** 2 * length:
             self.note(
                 "the gradient is not that of the criterion alone: the loss has other terms, or gradients are "
-                "changed between "
-                "backward() and step()"
+                "changed between backward() and step()"
             )
             return None
         return scale

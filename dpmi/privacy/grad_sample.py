@@ -275,9 +275,8 @@ class BucketGradSampleModule(GradSampleModule):
     def refuse(self, reason: str) -> str:
         """Refuse the physical batch for good, whatever the loop makes of the error; returns what to tell."""
         self._problem = self._problem or (
-            f"several buckets share this physical batch, and {reason}. The dry runs did not show it; nothing of "
-            f"this step "
-            "was released. Use grad_sample_mode='stream', without a criterion"
+            f"several buckets share this physical batch, and {reason}. The dry runs did not show it; nothing of this "
+            "step was released. Use grad_sample_mode='stream', without a criterion"
         )
         return self._problem
 
@@ -316,10 +315,9 @@ class BucketGradSampleModule(GradSampleModule):
             ):
                 p.grad = None
                 raise Coupled(
-                    f"parameter {name!r} has a gradient that does not come from outputs of the module: the loss "
-                    f"uses the "
-                    "parameter itself. Use weight_decay of the optimizer, or grad_sample_mode='stream' without a "
-                    "criterion"
+                    f"parameter {name!r} has a gradient that does not come from outputs of the module: the loss uses "
+                    "the parameter itself. Use weight_decay of the optimizer, or grad_sample_mode='stream' without "
+                    "a criterion"
                 )
 
     @property
@@ -358,8 +356,7 @@ class BucketGradSampleModule(GradSampleModule):
         if shared.numbers_left and _inputs(shared, args, kwargs) != self.agreement.inputs[at]:
             raise Coupled(
                 "the loop has read numbers off the batch before it computed what it gives the module, which may "
-                "depend on "
-                "them; read them after backward()"
+                "depend on them; read them after backward()"
             )
         out = self._followed(shared, args, kwargs, at)
         return shared.give_out_all(out, ("module", at))
@@ -440,8 +437,7 @@ class BucketGradSampleModule(GradSampleModule):
         if shapes and (whole or not any(size and size % n == 0 for size in sizes)):
             raise RuntimeError(
                 f"the private model got {shapes[0][0]} records (shape {shapes[0]}) where the private loader yielded "
-                f"{n}; pass "
-                "it what the loader yielded and nothing else, and evaluate under torch.no_grad()"
+                f"{n}; pass it what the loader yielded and nothing else, and evaluate under torch.no_grad()"
             )
 
 

@@ -248,8 +248,7 @@ class BucketDataLoader(DataLoader[Any]):
             if t.dim() == 0 or len(t) != batch.records:
                 raise RuntimeError(
                     f"the loader made a tensor of shape {tuple(t.shape)} of {batch.records} records, whose first "
-                    f"dimension "
-                    "does not hold them; use grad_sample_mode='stream', without a criterion"
+                    "dimension does not hold them; use grad_sample_mode='stream', without a criterion"
                 )
             return shared.take_in(t, str(next(number)))
 

@@ -64,8 +64,7 @@ class BucketCriterion(nn.Module):
             if not shared.rehearsing:
                 raise RuntimeError(
                     "several buckets share this physical batch, and the criterion was given nothing that the "
-                    "private module "
-                    f"returned, or that follows from it record by record; {_ADVICE}"
+                    f"private module returned, or that follows from it record by record; {_ADVICE}"
                 )
             assert module.dry is not None
             module.dry.note(
@@ -103,8 +102,7 @@ class BucketCriterion(nn.Module):
         if shared.numbers_left and at < len(agreement.calls) and agreement.calls[at].paths != paths:
             raise Coupled(
                 "the loop has read numbers off the batch before it computed what it gives the criterion, which may "
-                "depend "
-                "on them; read them after backward()"
+                "depend on them; read them after backward()"
             )
         factor = self._factor(module)
         losses, weights = self._losses(module, shared, args, kwargs)
@@ -209,8 +207,8 @@ class BucketCriterion(nn.Module):
         if found in ("mean", "sum") and found != module.loss_reduction:
             warnings.warn(
                 f"loss_reduction is {module.loss_reduction!r}, but the criterion takes the {found} over the records "
-                f"of a "
-                f"batch, so that buckets are clipped to other than their mean gradients; pass loss_reduction={found!r}",
+                "of a batch, so that buckets are clipped to other than their mean gradients; pass "
+                f"loss_reduction={found!r}",
                 stacklevel=2,
             )
 
@@ -263,8 +261,7 @@ def _rows_per_record(shared: Shared, t: Tensor) -> int | None:
     if label.dim or label.before > 1:
         raise Coupled(
             f"the criterion is given a tensor of shape {tuple(t.shape)} that holds the records in dimension "
-            f"{label.dim}, not "
-            "one after another in the first; transpose it inside the criterion"
+            f"{label.dim}, not one after another in the first; transpose it inside the criterion"
         )
     return label.within
 

@@ -357,11 +357,9 @@ class Capture(Following):
     def _add(self, p: Tensor, gradient: Tensor | Implicit) -> None:
         if not self._taking:
             raise RuntimeError(
-                f"several buckets share this physical batch, and backward() reached parameter "
-                f"{self._names[id(p)]!r} from "
-                "something else than the loss of the criterion that make_private returned; nothing was released. "
-                "Put the "
-                "whole loss into the criterion, or use grad_sample_mode='stream'"
+                f"several buckets share this physical batch, and backward() reached parameter {self._names[id(p)]!r} "
+                "from something else than the loss of the criterion that make_private returned; nothing was "
+                "released. Put the whole loss into the criterion, or use grad_sample_mode='stream'"
             )
         if self._ghost and (p in self.rows or p in self._implicit):  # a second backward pass
             raise RuntimeError(_used_twice(self._names[id(p)]))

@@ -82,14 +82,13 @@ def choose(
     if mode in ("hooks", "ghost") and not criterion:
         raise ValueError(
             f"grad_sample_mode is {mode!r}, which takes several buckets at a time, and needs to compute the loss of "
-            f"each by "
-            "itself; pass criterion=..., and use the criterion that make_private then returns, or use 'stream'"
+            "each by itself; pass criterion=..., and use the criterion that make_private then returns, or use "
+            "'stream'"
         )
     if mode == "stream" and criterion:
         raise ValueError(
             "criterion is given, and grad_sample_mode='stream' takes one bucket at a time, with any loss; leave the "
-            "criterion "
-            "out, or use 'auto'"
+            "criterion out, or use 'auto'"
         )
     compiled = any(hasattr(m, "_orig_mod") for m in module.modules())
     if compiled and mode in ("hooks", "ghost"):

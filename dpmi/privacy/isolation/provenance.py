@@ -32,19 +32,16 @@ def changed(kind: str, name: str) -> str:
     if kind == "parameter":
         return (
             f"the forward pass changed parameter {name!r}, which only the private optimizer may move: the change "
-            f"would be "
-            "released without noise, and reach other buckets. Take it out of the forward pass"
+            "would be released without noise, and reach other buckets. Take it out of the forward pass"
         )
     if kind == "buffer":
         return (
             f"the forward pass changed buffer {name!r}: statistics of the private records would be released without "
-            f"noise, "
-            "and reach other buckets. Use a layer without running statistics, such as GroupNorm"
+            "noise, and reach other buckets. Use a layer without running statistics, such as GroupNorm"
         )
     return (
-        f"the forward pass changed attribute {name!r}: what it keeps of one bucket could reach the next one. "
-        f"Compute it anew "
-        "in every pass, or outside of the module from public values"
+        f"the forward pass changed attribute {name!r}: what it keeps of one bucket could reach the next one. Compute "
+        "it anew in every pass, or outside of the module from public values"
     )
 
 
@@ -110,9 +107,8 @@ class Provenance(TorchFunctionMode):
             if mark is not None and not mark[1] and t not in self._public:
                 if mark[0] is not self._token:
                     raise CarriedOver(
-                        f"a tensor of shape {tuple(t.shape)} that was computed from the records of another bucket "
-                        f"is used "
-                        "again. Keep nothing of one forward pass for the next"
+                        f"a tensor of shape {tuple(t.shape)} that was computed from the records of another bucket is "
+                        "used again. Keep nothing of one forward pass for the next"
                     )
                 pure = False
             if mark is None or mark[0] is not self._token:
@@ -147,8 +143,7 @@ class Provenance(TorchFunctionMode):
         if t in self._public or (t.numel() and t.untyped_storage().data_ptr() in self._storages()):
             raise CarriedOver(
                 f"{name} in the forward pass gives away the memory of a parameter, a buffer or an attribute, where "
-                f"no write "
-                "to it would be seen. Take a copy first, by clone()"
+                "no write to it would be seen. Take a copy first, by clone()"
             )
 
     def _check_write(self, t: Tensor, name: str, *, pure: bool) -> None:

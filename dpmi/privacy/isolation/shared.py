@@ -118,8 +118,7 @@ class Shared:
         if not self._constants.knows(t):
             raise Coupled(
                 f"a tensor of shape {tuple(t.shape)} meets the records that was not computed from them record by "
-                f"record, "
-                "nor there before the first batch"
+                "record, nor there before the first batch"
             )
         self.following.public.add(t, "a constant of the loop")
         return t
@@ -166,9 +165,8 @@ class Guard(torch.autograd.Function):
         """
         raise RuntimeError(
             "several buckets share this physical batch, and backward() was called on something else than the loss "
-            "of the "
-            "criterion that make_private returned; nothing was released. Put the whole loss into the criterion, or use "
-            "grad_sample_mode='stream'"
+            "of the criterion that make_private returned; nothing was released. Put the whole loss into the "
+            "criterion, or use grad_sample_mode='stream'"
         )
 
 
