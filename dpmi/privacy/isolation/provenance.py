@@ -18,8 +18,9 @@ def _named(names: str) -> frozenset[Any]:
     return frozenset(getattr(Tensor, name) for name in names.split())
 
 
-# Whoever has the memory of a tensor can write to it unseen.
-_MEMORY = _named("numpy __array__ data_ptr untyped_storage storage __dlpack__ set_")
+MEMORY = _named("numpy __array__ untyped_storage storage __dlpack__ set_")
+"""Whoever has the memory of a tensor can write to it unseen."""
+
 _HOOKS = _named("register_hook register_post_accumulate_grad_hook")
 
 
@@ -114,7 +115,7 @@ class Provenance(TorchFunctionMode):
             if mark is None or mark[0] is not self._token:
                 self.used.add(id(t))
         name = getattr(func, "__name__", "")
-        if func in _MEMORY:
+        if func in MEMORY:
             self._check_memory(tensors[0], name)
         elif func in _HOOKS and len(args) > 1:
             args = (args[0], self.watched(args[1]), *args[2:])

@@ -54,7 +54,7 @@ class PublicTensors:
             self._known[id(p)] = (p, name, None)
         for prefix, m in module.named_modules():
             own = {k: v for k, v in vars(m).items() if k not in ("_parameters", "_buffers", "_modules")}
-            for name, t in _tensors(own, f"{prefix}.", _DEPTH):
+            for name, t in _tensors(own, f"{prefix}." if prefix else "", _DEPTH):
                 self.add(t, name)
 
 

@@ -15,6 +15,7 @@ from .follow import Following
 from .functions import METADATA
 from .labels import Coupled, Records
 from .program import SIZED
+from .provenance import MEMORY
 
 
 class Constants:
@@ -148,6 +149,9 @@ _OF_THE_TENSOR = frozenset(
 }
 
 
+_ALIASES = MEMORY | {Tensor.data.__get__}  # type: ignore[attr-defined]
+
+
 class Guard(torch.autograd.Function):
     """The identity, through which no gradient comes back."""
 
@@ -220,6 +224,10 @@ def _computed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     in_place = writes_in_place(func, getattr(func, "__name__", ""))
     if func in _OF_THE_TENSOR:
         return func(*args, **kwargs)
+    if (
+        func in _ALIASES
+    ):  # of a copy, or the loop could write to what the module and the criterion get, unseen
+        return _mixed(shared, func(args[0].clone(), *args[1:], **kwargs))
     try:
         real = shared.compute(func, args, kwargs)
         path = _path(func, args, kwargs, real, shared)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import zlib
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ _DEPTH = 3
 
 # nn.Module's own: a loop may turn hooks and modes on and off.
 _OWN = frozenset(vars(nn.Module())) - {"_parameters", "_buffers"}
+_OF_CLASSES = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__"})
 _UNKNOWN = object()
 _COMPARED = (int, float, complex, bool, str, bytes, frozenset, np.generic)
 
@@ -137,6 +138,8 @@ class _Kept:
         if isinstance(module, nn.Module):
             for prefix, m in module.named_modules():
                 self._take(f"{prefix}." if prefix else "", vars(m), _DEPTH, but=_OWN)
+            for kind in {type(m) for m in module.modules() if not type(m).__module__.startswith("torch.")}:
+                self._take(f"{kind.__name__}.", vars(kind), _DEPTH, but=_OF_CLASSES)
         elif hasattr(module, "__dict__"):
             self._take("", vars(module), _DEPTH)
 
@@ -149,7 +152,7 @@ class _Kept:
 
     def _take(self, prefix: str, container: Any, depth: int, but: frozenset[str] = frozenset()) -> None:
         self._containers.append((container, list(_values(container))))
-        for key, value in container.items() if isinstance(container, dict) else enumerate(container):
+        for key, value in container.items() if isinstance(container, Mapping) else enumerate(container):
             if key in but:
                 continue
             name = f"{prefix}{key}"
@@ -166,7 +169,7 @@ class _Kept:
 
 
 def _values(container: Any) -> Any:
-    return container.values() if isinstance(container, dict) else container
+    return container.values() if isinstance(container, Mapping) else container
 
 
 def _inside(value: Any) -> Any:

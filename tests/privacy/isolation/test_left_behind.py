@@ -17,6 +17,8 @@ from dpmi.privacy.isolation.watch import Watch
 
 
 class Module(nn.Module):
+    average = 0.0
+
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(3))
@@ -38,7 +40,7 @@ WRITES: dict[str, tuple[Callable[[Module, Tensor], object], str]] = {
     "buffer, by a number": (lambda m, x: m.buffer.add_(x.mean().item()), "changed buffer 'buffer'"),
     "buffer, out": (lambda m, x: torch.mean(x, 0, out=m.buffer), "changed buffer 'buffer'"),
     "parameter": (lambda m, _: m.weight.mul_(0.9), "changed parameter 'weight'"),
-    "attribute": (lambda m, _: m.kept.mul_(0.9), "changed attribute '.kept'"),
+    "attribute": (lambda m, _: m.kept.mul_(0.9), "changed attribute 'kept'"),
     "view": (
         lambda m, x: m.buffer.detach()[1:].add_(x.mean()),
         "writes into the memory of a parameter, a buffer",
@@ -73,6 +75,7 @@ def test_a_buffer_may_follow_from_weights_alone() -> None:
 
 CHANGES: dict[str, tuple[Callable[[Module], object], str]] = {
     "number": (lambda m: setattr(m, "number", 2.0), "'number'"),
+    "of the class": (lambda _: setattr(Module, "average", 2.0), r"'Module\.average'"),
     "new": (lambda m: setattr(m, "other", 2.0), "'other'"),
     "array": (lambda m: m.array.__iadd__(1), "'array'"),
     "another array": (lambda m: setattr(m, "array", np.zeros(3)), "'array'"),
@@ -83,7 +86,8 @@ CHANGES: dict[str, tuple[Callable[[Module], object], str]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_a_module_keeps_is_compared(name: str) -> None:
+def test_what_a_module_keeps_is_compared(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Module, "average", 0.0)  # put back afterwards
     change, match = CHANGES[name]
     module = Module()
     watch = Watch(module)

@@ -109,6 +109,17 @@ def test_writing_across_records_makes_it_of_no_use() -> None:
         y._shared.real(y)
 
 
+@pytest.mark.parametrize("alias", [lambda x: x.data, lambda x: torch.from_numpy(x.numpy())])
+def test_memory_that_is_given_away_is_a_copy(alias: Callable[[Tensor], Tensor]) -> None:
+    """A write to it would be seen by nobody."""
+    shared, x = shared_batch()
+    given = alias(x)
+    given -= given.mean(0)
+    assert torch.equal(shared.real(x), X)
+    assert shared.numbers_left
+    assert type(given) is Tensor
+
+
 def test_a_tensor_of_another_batch_is_refused() -> None:
     shared, _ = shared_batch()
     _, other = shared_batch()
