@@ -124,10 +124,10 @@ def test_a_parameter_does_not_meet_the_records_in_the_loop() -> None:
 
 def test_constants_are_what_the_dry_run_saw_unchanged() -> None:
     constants, mean = Constants(), X.mean(0)
-    shared, x = shared_batch(constants=constants, rehearsing=True)
+    _, x = shared_batch(constants=constants, rehearsing=True)
     assert type(x - mean) is BucketTensor
     constants.learning = False
-    shared, x = shared_batch(constants=constants)
+    _, x = shared_batch(constants=constants)
     assert type(x - mean) is BucketTensor
     assert type(x - X.mean(0)) is Tensor, "made later"
     mean.add_(1)
