@@ -50,8 +50,10 @@ def one_sum(model: nn.Module, mode: str, *, x: Tensor = X, autocast: bool = Fals
     y = options.pop("y", Y)
     optimizer = Recorder(model.parameters(), lr=0.0)
     arguments = {"partition": BUCKETS, "max_grad_norm": 1.0, **options}
+    if mode != "stream":
+        arguments["criterion"] = F.cross_entropy
     with pytest.warns(UserWarning, match="noise_multiplier"):
-        module, private, loader = PrivacyEngine().make_private(
+        module, private, *criterion, loader = PrivacyEngine().make_private(
             module=model,
             optimizer=optimizer,
             data_loader=DataLoader(TensorDataset(x, y)),
@@ -63,7 +65,7 @@ def one_sum(model: nn.Module, mode: str, *, x: Tensor = X, autocast: bool = Fals
     for inputs, labels in loader:
         private.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            loss = F.cross_entropy(module(inputs), labels)
+            loss = (criterion[0] if criterion else F.cross_entropy)(module(inputs), labels)
         loss.backward()
         private.step()
     assert optimizer.dtypes == {p.dtype for p in model.parameters()}
@@ -117,6 +119,7 @@ def test_a_compiled_module_is_streamed_and_the_same() -> None:
             sampling_rate=0.5,
             noise_multiplier=1.0,
             max_grad_norm=1.0,
+            criterion=F.cross_entropy,
             grad_sample_mode="hooks",
         )
 
