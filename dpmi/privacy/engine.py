@@ -39,8 +39,9 @@ class PrivacyEngine:
         >>> engine = PrivacyEngine()
         >>> model, optimizer, criterion, loader = engine.make_private(
         ...     module=model, optimizer=optimizer, criterion=torch.nn.CrossEntropyLoss(),
-        data_loader=DataLoader(TensorDataset(x, y), batch_size=8), ...     partition=Partition.by_class(y),
-        sampling_rate=0.5, noise_multiplier=2.0, max_grad_norm=1.0) >>> for inputs, labels in loader:
+        ...     data_loader=DataLoader(TensorDataset(x, y), batch_size=8), partition=Partition.by_class(y),
+        ...     sampling_rate=0.5, noise_multiplier=2.0, max_grad_norm=1.0)
+        >>> for inputs, labels in loader:
         ...     optimizer.zero_grad()
         ...     criterion(model(inputs), labels).backward()
         ...     optimizer.step()
@@ -286,6 +287,7 @@ class PrivacyEngine:
             target_epsilon: above 0, for one bucket of ``partition``.
             target_delta: in (0, 1), and well below 1 / K.
             max_grad_norm: S > 0.
+            criterion: the loss, of outputs and targets.
             max_records_per_bucket: most records of a drawn bucket that a step takes.
             adjacency: "replace" or "add_remove", of the target.
             loss_reduction: "mean" or "sum".

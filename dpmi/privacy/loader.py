@@ -55,8 +55,8 @@ class BucketDataLoader(DataLoader[Any]):
         source: the user's loader; its data set, collate function and workers are kept.
         sampler: the draws.
         optimizer: is told of every physical batch before it is yielded.
-        choice: how many buckets share a physical batch, if the rehearsal finds nothing against it.
-        ranks: with which every pass is begun and rehearsed together.
+        choice: how many buckets share a physical batch, if the dry runs find nothing against it.
+        ranks: with which every pass is begun, and every dry run judged.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class BucketDataLoader(DataLoader[Any]):
             self.draws.begin_pass(released=optimizer.released_steps)
             if self._dry is not None:
                 # Kept, because a loop of next(iter(loader)) goes through it in several passes.
-                self._dry_run = self._dry_run or self._rehearse()
+                self._dry_run = self._dry_run or self._run_dry()
                 for records in self._dry_run:
                     yield records
                     self._check_newest(this)
@@ -198,7 +198,7 @@ class BucketDataLoader(DataLoader[Any]):
         if self._dry is not None:
             self._dry = DryRun()
 
-    def _rehearse(self) -> Iterator[Any]:
+    def _run_dry(self) -> Iterator[Any]:
         """Let the user's loop run dry, then allow several buckets in one physical batch, or do not."""
         dry = self._dry
         assert dry is not None
