@@ -121,8 +121,6 @@ class Following(TorchFunctionMode):
         for t in outputs:
             self.label(t)
         self.add_step(Step(None, tuple(self._reference(t) for t in outputs), ()))
-        if self._expected is not None and len(self.trace) != len(self._expected):
-            self._refuse(f"the pass ended after {len(self.trace)} calls of {len(self._expected)}")
 
     def __torch_function__(
         self,

@@ -108,6 +108,10 @@ def test_a_modification_that_is_seen_keeps_it() -> None:
         (lambda x: x + float(x.sum()), "sum|mixes"),
         (lambda x: x + x.tolist()[0][0], "tolist"),
         (lambda x: x + len(x.unique()), "unique"),
+        (
+            lambda x: x + float((MODEL.weight + 1).sum()),
+            "makes a Python value of what was computed in this pass",
+        ),
         (lambda x: x * (1 if (x > 0) else 2), "bool|not known"),
     ],
 )
@@ -192,7 +196,7 @@ def test_a_pass_that_is_the_program_is_accepted_for_any_number_of_records() -> N
         (lambda a, b: torch.relu(a) - b, "call 1 is relu.*and in the dry run tanh"),
         (no_gradient, "call 1 is _set_grad_enabled"),
         (lambda a, b: (torch.tanh(a) - b).exp(), "call 3 is exp.*there was none|dry run"),
-        (lambda a, b: torch.tanh(a), "returned other shapes or tensors|ended after"),
+        (lambda a, b: torch.tanh(a), "the end of the pass returned other shapes or tensors"),
         (lambda a, b: torch.sub(torch.tanh(a), b, alpha=2), "call 2 is sub"),
         (lambda a, b: torch.tanh(a).sub(b, alpha=2), r"call 2 is sub\(alpha=2\)"),
     ],
@@ -224,3 +228,18 @@ def test_a_size_that_is_read_off_the_records_is_refused() -> None:
     follow(lambda x: x.view(len(x), 5) + torch.zeros(len(x), 5), torch.rand(4, 5), program=program)
     with pytest.raises(Coupled, match="not that of the dry run"):
         follow(lambda x: x.view(-1, 5) + torch.zeros(chunk * 2, 5), torch.rand(4, 5), program=program)
+
+
+@pytest.mark.parametrize(
+    ("forward", "match"),
+    [
+        (lambda x: x[:, :1].expand(-1, len(x)), "the number of records in a second dimension"),
+        (
+            lambda x: x + torch.linalg.matrix_norm(torch.ones(len(x), 5)),
+            "whose size follows the number of records",
+        ),
+    ],
+)
+def test_what_follows_their_number_enters_as_their_dimension_only(forward: Forward, match: str) -> None:
+    with pytest.raises(Coupled, match=match):
+        follow(forward, torch.rand(4, 5), program=program_of(forward, (5,)))

@@ -167,6 +167,46 @@ def test_writing_records_into_what_was_pure_makes_it_theirs() -> None:
         passes.run()
 
 
+@pytest.mark.parametrize(
+    ("body", "match"),
+    [
+        (lambda m, x: unseen(m.mean), "buffer 'mean'"),
+        (lambda m, x: unseen(m.inner.weight), "parameter 'inner.weight'"),
+    ],
+)
+def test_writes_that_are_not_seen_as_calls_are_found_afterwards(
+    body: Callable[[Any, Tensor], Any], match: str
+) -> None:
+    with pytest.raises(CarriedOver, match=match):
+        Passes(body).run()
+
+
+def unseen(t: Tensor) -> None:
+    with torch._C.DisableTorchFunction(), torch.no_grad():
+        t.add_(1)
+
+
+def test_a_hook_of_the_backward_pass_keeps_nothing_for_the_next_bucket() -> None:
+    kept: list[Tensor] = []
+
+    def hook(g: Tensor) -> Tensor:
+        g = g + kept[-1] if kept else g
+        kept.append(g * 1)
+        return g
+
+    def body(m: Any, x: Tensor) -> Any:
+        h = m.inner(x)
+        h.register_hook(hook)
+        m.cached = h.sum()
+
+    passes = Passes(body)
+    passes.run()
+    passes.module.cached.backward()  # type: ignore[union-attr]
+    passes.run()
+    with pytest.raises(CarriedOver, match="of another bucket"):
+        passes.module.cached.backward()  # type: ignore[union-attr]
+
+
 def setting(name: str, value: Any) -> Callable[[Any, Tensor], Any]:
     return lambda m, x: setattr(m, name, value)
 
