@@ -60,17 +60,14 @@ _CAPTURE_FAULTS = (
         path="dpmi/privacy/gradients/capture.py",
         old="        if label.dim:\n            t = t.movedim(label.dim, 0)\n",
         new="",
-        tests=(
-            f"{_LAYERS}::test_rows_equal_a_backward_pass_per_bucket",
-            f"{_BATTERY}[time first]",
-        ),
+        tests=("tests/privacy/test_tap_layouts.py",),
     ),
     Fault(
         name="of records that come several times one is taken",
         path="dpmi/privacy/gradients/capture.py",
         old="if label.before > 1:\n            parts",
         new="if label.before > self.records:\n            parts",
-        tests=(f"{_BATTERY}[siamese, twice the batch]",),
+        tests=("tests/privacy/test_tap_layouts.py",),
     ),
 )
 
@@ -108,13 +105,6 @@ _SHARED_FAULTS = (
         tests=(f"{_GUARD}::test_constants_are_learnt_in_the_dry_runs_only",),
     ),
     Fault(
-        name="a parameter meets records in the loop",
-        path="dpmi/privacy/isolation/shared.py",
-        old="        if t.requires_grad:\n            raise Coupled(\n",
-        new="        if t.requires_grad and t.grad_fn:\n            raise Coupled(\n",
-        tests=(f"{_GUARD}::test_a_trained_parameter_in_the_loop_is_refused",),
-    ),
-    Fault(
         name="outputs let gradients back that are not the criterion's",
         path="dpmi/privacy/isolation/shared.py",
         old="        return real.detach()\n"
@@ -139,7 +129,9 @@ _CRITERION_FAULTS = (
         path="dpmi/privacy/criterion/wrapped.py",
         old="        ctx.send()\n",
         new="        ctx.send.func(*ctx.send.args[:-1], ctx.send.args[-1] * float(g))\n",
-        tests=(f"{_BATTERY}[loop: loss ** 2]",),
+        tests=(
+            "tests/privacy/test_dry_run_loss.py::test_what_is_no_multiple_of_the_loss_gets_a_fixed_factor_and_a_warning",
+        ),
     ),
     Fault(
         name="a bucket's loss is that of the whole batch",

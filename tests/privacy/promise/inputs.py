@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
 from typing import Any
@@ -96,6 +97,25 @@ def cut_in_half(s: Session) -> None:
             s.optimizer.step()
 
 
+def for_certain_sizes(x: Tensor, y: Tensor) -> Batch:
+    """Sizes that no dry run has: each record by itself, as the records of all users say."""
+    return (x * -3, y) if len(x) in range(30, 60) else (x, y)
+
+
+def over_the_largest_of_a_copy(x: Tensor, y: Tensor) -> Batch:
+    return x / (0.1 + copy.deepcopy(x).abs().max().item()), y
+
+
+def scaled_by_an_evaluation(s: Session) -> None:
+    for _ in range(s.epochs):
+        for x, y in s.loader:
+            with torch.no_grad():
+                largest = s.model(x).abs().max().item()
+            s.optimizer.zero_grad()
+            s.criterion(s.model(x * largest), y).backward()
+            s.optimizer.step()
+
+
 def doubled() -> nn.Module:
     return mlp().double()
 
@@ -130,6 +150,9 @@ CASES = [
     couples("inputs permuted", on_inputs(only_inputs_permuted)),
     either("mixup of two losses", mixup_of_two_losses, alone="runs", auto="runs"),
     either("cut in half", cut_in_half),
+    either("for certain sizes", on_inputs(for_certain_sizes), alone="runs"),
+    either("over the largest number of a copy", on_inputs(over_the_largest_of_a_copy), alone="runs"),
+    either("scaled by an evaluation", scaled_by_an_evaluation, alone="runs"),
     either("the batch before", trains_on_the_batch_before, alone="outside", auto="outside"),
     shares("inputs normalized by constants", lambda x, y: ((x - 0.5) / 0.2, y)),
     shares("inputs of another type", lambda x, y: (x.to(torch.float64), y), model=doubled),
