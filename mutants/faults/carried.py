@@ -104,7 +104,7 @@ _WATCH_FAULTS = (
     Fault(
         name="the memory of a parameter may be given away",
         path="dpmi/privacy/isolation/provenance.py",
-        old="        if func in _MEMORY:\n",
+        old="        if func in MEMORY:\n",
         new="        if func is None:\n",
         tests=(f"{_BATTERY}[average in a frozen parameter's memory]",),
     ),

@@ -218,8 +218,8 @@ _RULE_FAULTS = (
         name="a product may sum over the records",
         path="dpmi/privacy/isolation/products.py",
         old="        if of_b.dim == max(ndim_b - 2, 0):\n",
-        new="        if of_b.dim == max(ndim_b - 2, 0) and of_a is PUBLIC:\n",
-        tests=(f"{_FUNCTIONS}::test_refused[covariance]", f"{_RULES}/test_products.py"),
+        new="        if of_b.dim == max(ndim_b, 0):\n",
+        tests=(f"{_FUNCTIONS}::test_refused[lower triangle]",),
     ),
     Fault(
         name="a product of every record with every other is let through",

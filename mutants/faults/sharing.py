@@ -8,9 +8,7 @@ _BATTERY = "tests/privacy/promise/test_battery.py::test_one_user_moves_the_sum_b
 _CAPTURE = "tests/privacy/test_capture.py"
 _DRY = "tests/privacy/test_dry_run.py"
 _GUARD = "tests/privacy/test_guard.py"
-_LAYERS = "tests/privacy/test_layers.py"
 _LOSSES = "tests/privacy/test_bucket_losses.py"
-_REFUSED = "tests/privacy/test_criterion_refused.py"
 
 _CAPTURE_FAULTS = (
     Fault(
@@ -129,9 +127,7 @@ _CRITERION_FAULTS = (
         path="dpmi/privacy/criterion/wrapped.py",
         old="        ctx.send()\n",
         new="        ctx.send.func(*ctx.send.args[:-1], ctx.send.args[-1] * float(g))\n",
-        tests=(
-            "tests/privacy/test_dry_run_loss.py::test_what_is_no_multiple_of_the_loss_gets_a_fixed_factor_and_a_warning",
-        ),
+        tests=("tests/privacy/test_dry_run_loss.py::test_a_factor_of_the_loop_counts_for_every_bucket",),
     ),
     Fault(
         name="a bucket's loss is that of the whole batch",
@@ -152,7 +148,7 @@ _CRITERION_FAULTS = (
         path="dpmi/privacy/criterion/wrapped.py",
         old="        with provenance:\n            value = self.criterion(*args, **kwargs)\n",
         new="        value = self.criterion(*args, **kwargs)\n",
-        tests=(f"{_BATTERY}[loss: remembers outputs]",),
+        tests=(f"{_BATTERY}[loss: remembers outputs in a closure]",),
     ),
     Fault(
         name="a criterion may be called more often than in the dry runs",
@@ -160,13 +156,6 @@ _CRITERION_FAULTS = (
         old="        if at >= len(calls):\n",
         new="        at = min(at, len(calls) - 1)\n        if not calls:\n",
         tests=(f"{_DRY}::test_a_later_deviation_is_an_error_before_anything_is_released",),
-    ),
-    Fault(
-        name="outputs whose records are not in front are split as if they were",
-        path="dpmi/privacy/criterion/wrapped.py",
-        old="if label.dim or label.before > 1:",
-        new="if label.before > 1:",
-        tests=(f"{_REFUSED}::test_outputs_that_cannot_be_split_by_record",),
     ),
     Fault(
         name="a bucket's loss is divided by the targets of all buckets",
@@ -212,7 +201,7 @@ _DRY_RUN_FAULTS = (
         old="if not self._arrived or not self.accumulated:",
         new="if not self._arrived:",
         tests=(
-            "tests/privacy/test_auto_never_fails.py::test_auto_is_stream[criterion-gradients by hand]",
+            "tests/privacy/test_auto_never_fails.py::test_auto_is_stream[gradients by hand-criterion]",
             f"{_BATTERY}[loop: gradients by hand]",
         ),
     ),

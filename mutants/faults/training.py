@@ -78,7 +78,7 @@ _RELEASE_FAULTS = (
         path="dpmi/privacy/optimizer.py",
         old="self._batch = self._parts = self._dry = self.taken = None",
         new="self._batch = self._dry = self.taken = None",
-        tests=(f"{_ENGINE}::test_nothing_of_a_dropped_step_leaks_into_the_next",),
+        tests=("tests/privacy/test_release.py::test_a_part_of_a_bucket_is_dropped_with_its_step",),
     ),
     Fault(
         name="a gradient that is not finite is summed",

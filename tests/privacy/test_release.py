@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.optim import SGD
 
@@ -40,6 +40,19 @@ def test_an_error_of_the_optimizer_ends_its_release() -> None:
     with pytest.raises(RuntimeError, match="of a private module without clipping"):
         SGD(run.model.parameters(), lr=0.1).step()
     assert torch.equal(weights(run.model), before)
+
+
+def test_a_part_of_a_bucket_is_dropped_with_its_step() -> None:
+    def train(*, drop: bool) -> Tensor:
+        run = Run(sampling_rate=1.0, max_physical_batch_size=3)
+        if drop:
+            for x, y, index in run.loader:
+                run.step(100 * x, y, index)
+                break  # half of the bucket
+            run.taken = []
+        return weights(run.train(1).model)
+
+    assert torch.equal(train(drop=True), train(drop=False))
 
 
 def test_buffers_of_weights_move_once_in_a_logical_step() -> None:

@@ -67,11 +67,6 @@ def test_nothing_else_does(name: str) -> None:
         program_of(function)
 
 
-def without_gradients(x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return torch.sin(x)
-
-
 LATER: dict[str, tuple[Function, Function]] = {
     "another function": (torch.sin, torch.cos),
     "another number": (lambda x: x * 2, lambda x: x * 3),
@@ -84,7 +79,6 @@ LATER: dict[str, tuple[Function, Function]] = {
     "a call less": (lambda x: x.sin().cos(), lambda x: x.sin()),
     "a size that did not follow": (lambda x: x + torch.zeros(1, 4), lambda x: x + torch.zeros(len(x), 4)),
     "another size that follows": (lambda x: x.view(-1, 2), lambda x: x.view(-1, 1)),
-    "without gradients": (torch.sin, without_gradients),
 }
 
 
@@ -99,6 +93,12 @@ def test_a_later_pass_that_computes_something_else_is_refused(name: str) -> None
         Coupled, match="the end of the pass returned other" if at_end else r"dry run: call \d is"
     ):
         followed(later, 5, program)
+
+
+def test_a_pass_without_gradients_is_another_one() -> None:
+    program = program_of(torch.sin)
+    with torch.no_grad(), pytest.raises(Coupled, match="not that of the dry run"):
+        followed(torch.sin, 5, program)
 
 
 def test_records_of_another_shape_are_refused() -> None:
