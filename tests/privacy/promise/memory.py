@@ -64,6 +64,18 @@ def in_attribute_in_place(m: Any, h: Tensor) -> Tensor:
     return h - 5 * m.kept
 
 
+def in_attribute_view(m: Any, h: Tensor) -> Tensor:
+    out = h - 5 * m.kept
+    m.kept.detach()[:].copy_(h.detach().mean(0, keepdim=True))
+    return out
+
+
+def in_attribute_data(m: Any, h: Tensor) -> Tensor:
+    out = h - 5 * m.kept
+    m.kept.data.copy_(h.detach().mean(0, keepdim=True))
+    return out
+
+
 def in_global(_: Any, h: Tensor) -> Tensor:
     out = h - 5 * torch.cat(BANK).mean(0) if BANK else h
     BANK.append(h.detach())
@@ -214,6 +226,8 @@ CASES = [
     refused("bank in a closure", lambda: Remembering(in_closure())),
     refused("average in an attribute", remembering(in_attribute)),
     refused("average in an attribute, in place", remembering(in_attribute_in_place)),
+    refused("average in a view of an attribute", remembering(in_attribute_view)),
+    refused("average in an attribute's data", remembering(in_attribute_data)),
     refused("average in a numpy array", remembering(in_array)),
     refused("average in a number", remembering(in_number)),
     refused("average in a frozen parameter", remembering(in_frozen)),
