@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from dpmi.privacy.collate import Buckets, merge
 
-from .test_dry_run import N, X, Trained, linear
+from .test_dry_run import N, Trained, X, linear
 
 
 def test_tensors_are_put_one_after_another() -> None:

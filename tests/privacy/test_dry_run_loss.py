@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .test_dry_run import X, Loop, Trained, linear, plain, with_loss
+from .test_dry_run import Loop, Trained, X, linear, plain, with_loss
 
 
 def same_as_alone(loop: Loop, model: Callable[[], nn.Module] = linear, **options: Any) -> Trained:
