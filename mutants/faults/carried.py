@@ -57,7 +57,7 @@ _MODULE_FAULTS = (
         path="dpmi/privacy/grad_sample.py",
         old="            self._watch.check_tensors(before)\n            return out\n",
         new="            return out\n",
-        tests=(f"{_BATTERY}[average that moves in evaluation]",),
+        tests=(f"{_RELEASE}::test_an_evaluation_moves_no_buffer",),
     ),
     Fault(
         name="buffers of weights keep what a physical batch made of them",
@@ -113,7 +113,7 @@ _WATCH_FAULTS = (
         path="dpmi/privacy/isolation/provenance.py",
         old="elif func in _HOOKS and len(args) > 1:",
         new="elif func in _HOOKS and len(args) > 9:",
-        tests=(f"{_BATTERY}[gradient kept by a hook]",),
+        tests=(f"{_WATCHED}::test_a_hook_of_the_backward_pass_is_watched_too",),
     ),
     Fault(
         name="a view of a parameter may be written to",
@@ -169,7 +169,7 @@ _WATCH_FAULTS = (
         path="dpmi/privacy/isolation/watch.py",
         old="if (t.data_ptr(), t._version) == before[name] or",
         new="if t.data_ptr() == before[name][0] or",
-        tests=(f"{_BATTERY}[average that moves in evaluation]",),
+        tests=(f"{_WATCHED}::test_a_tensor_that_changed_is_named",),
     ),
 )
 

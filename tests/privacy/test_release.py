@@ -58,6 +58,8 @@ def test_a_part_of_a_bucket_is_dropped_with_its_step() -> None:
 def test_buffers_of_weights_move_once_in_a_logical_step() -> None:
     """Whatever the number of physical batches; it depends on the records that were drawn."""
     model = parametrizations.spectral_norm(nn.Linear(4, 3))
+    with torch.no_grad():
+        model.parametrizations.weight.original.normal_()  # a singular vector is not found yet
     expected = copy.deepcopy(model)
     engine, module, optimizer, loader = wrap(
         model, sampling_rate=1.0, steps_per_epoch=3, optimizer=SGD(model.parameters(), lr=0.0)
@@ -69,3 +71,24 @@ def test_buffers_of_weights_move_once_in_a_logical_step() -> None:
         expected(X)
     found = model.state_dict()
     assert all(torch.equal(t, found[name]) for name, t in expected.state_dict().items())
+
+
+class Averaging(nn.Linear):
+    """Moves a buffer where nothing is trained."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 3)
+        self.register_buffer("mean", torch.zeros(4))
+        self.mean: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            self.mean.add_(x.mean(0))
+        return super().forward(x)
+
+
+def test_an_evaluation_moves_no_buffer() -> None:
+    _, module, _, _ = wrap(Averaging())
+    module.eval()
+    with torch.no_grad(), pytest.raises(RuntimeError, match="changed buffer 'mean'"):
+        module(X)

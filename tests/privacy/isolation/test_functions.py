@@ -200,6 +200,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...], Label]] = 
     "arange": (lambda x: x * torch.arange(N)[:, None], (N, 6), Records(0)),
     "order": (lambda x: x[x[:, 0].argsort()], (N, 6), Records(0)),
     "mask": (lambda x: x[x[:, 0] > 0.5], (N, 6), Records(0)),
+    "mask of a table": (lambda x: torch.rand(N)[x[:, 0] > 0.5], (N, 6), Records(0)),
     "unique": (lambda x: x[:, 0].round().unique(), (N, 6), Records(0)),
     "outer": (lambda x: x[:, None] + x[None], (N, 6), Records(0)),
     "scatter by record": (

@@ -96,3 +96,29 @@ def test_what_a_module_keeps_is_compared(name: str, monkeypatch: pytest.MonkeyPa
     change(module)
     with pytest.raises(CarriedOver, match=match):
         watch.check_attributes(before)
+
+
+def test_a_hook_of_the_backward_pass_is_watched_too() -> None:
+    module, x = Module(), torch.rand(4, 3, requires_grad=True)
+    provenance = watched(module)
+    provenance.take_in(x)
+    with provenance:
+        out = (x * module.weight).exp()
+        out.register_hook(lambda g: module.buffer.add_(g.mean(0)))
+    with pytest.raises(CarriedOver, match="changed buffer 'buffer'"):
+        out.sum().backward()
+
+
+@pytest.mark.parametrize("name", ["weight", "buffer"])
+@pytest.mark.parametrize("way", ["in place", "other memory"])
+def test_a_tensor_that_changed_is_named(name: str, way: str) -> None:
+    module = Module()
+    watch, t = Watch(module), getattr(module, name)
+    before = watch.tensors()
+    watch.check_tensors(before)
+    if way == "in place":
+        t.detach().add_(1)
+    else:
+        t.data = t.detach() + 1
+    with pytest.raises(CarriedOver, match=f"changed (buffer|parameter) '{name}'"):
+        watch.check_tensors(before)
