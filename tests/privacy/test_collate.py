@@ -34,10 +34,12 @@ def test_structures_are_put_together_by_their_parts(kind: type) -> None:
 
 
 def test_dictionaries_keep_texts_and_constants() -> None:
-    merged = merge([
-        {"x": torch.zeros(1), "text": ["a"], "unit": "cm"},
-        {"x": torch.ones(2), "text": ["b", "c"], "unit": "cm"},
-    ])
+    merged = merge(
+        [
+            {"x": torch.zeros(1), "text": ["a"], "unit": "cm"},
+            {"x": torch.ones(2), "text": ["b", "c"], "unit": "cm"},
+        ]
+    )
     assert merged["x"].tolist() == [0, 1, 1]
     assert merged["text"] == ["a", "b", "c"]
     assert merged["unit"] == "cm"

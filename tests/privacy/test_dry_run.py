@@ -158,7 +158,11 @@ PROBLEMS: dict[str, tuple[Callable[[], nn.Module], Loop, str]] = {
     "mean": (Centred, plain, "mean"),
     "sum of those before": (Leaning, plain, "cumsum"),
     "number of records": (Counting, plain, "depends on the number of records"),
-    "mean in the loop": (linear, from_the_mean, "meets the records|not computed from them|another physical batch"),
+    "mean in the loop": (
+        linear,
+        from_the_mean,
+        "meets the records|not computed from them|another physical batch",
+    ),
     "second term": (linear, two_terms, "other terms"),
     "clipped gradients": (linear, clipped, "gradients are changed"),
 }
@@ -225,7 +229,8 @@ def test_it_is_refused_if_the_user_insists(
 
 
 @pytest.mark.parametrize(
-    ("mode", "word"), [("hooks", r"backward\(\) was not called on the loss"), ("auto", "no gradient of bucket")]
+    ("mode", "word"),
+    [("hooks", r"backward\(\) was not called on the loss"), ("auto", "no gradient of bucket")],
 )
 def test_a_loop_without_a_backward_pass_is_refused(mode: str, word: str) -> None:
     with pytest.raises(RuntimeError, match=word):
