@@ -1,7 +1,7 @@
 """The faults, one module for each group of files under attack. A new fault is an entry in one of them."""
 
 from ..fault import Fault
-from . import account, accountants, carried, gradients, isolation, privacy, sharing, training
+from . import account, accountants, carried, draws, gradients, isolation, privacy, sharing, training
 
 FAULTS: tuple[Fault, ...] = (
     *accountants.FAULTS,
@@ -12,5 +12,6 @@ FAULTS: tuple[Fault, ...] = (
     *isolation.FAULTS,
     *sharing.FAULTS,
     *carried.FAULTS,
+    *draws.FAULTS,
 )
 """All, in the order of the table."""

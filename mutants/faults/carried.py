@@ -1,14 +1,12 @@
-"""Faults between one batch and the next: what a module, a loop, another optimizer or a fork leaves behind."""
+"""Faults between one batch and the next: what a module or another optimizer leaves behind."""
 
 from __future__ import annotations
 
 from ..fault import Fault
 
 _BATTERY = "tests/privacy/promise/test_battery.py::test_one_user_moves_the_sum_by_two_at_most"
-_DRAW = "tests/privacy/test_one_draw.py"
 _DRY = "tests/privacy/test_dry_run.py"
 _FINGERPRINT = "tests/privacy/test_fingerprint.py"
-_FORK = "tests/privacy/test_fork.py"
 _GUARD = "tests/privacy/test_guard.py"
 _OPTIMIZER = "tests/privacy/test_one_optimizer.py"
 _RELEASE = "tests/privacy/test_release.py"
@@ -246,107 +244,8 @@ _OPTIMIZER_FAULTS = (
     ),
 )
 
-_DRAW_FAULTS = (
-    Fault(
-        name="who leaves a loop gets another draw",
-        path="dpmi/privacy/sampling.py",
-        old="        pending = deque(self.pending)\n",
-        new="        pending: deque[Draw] = deque()\n",
-        tests=(f"{_DRAW}::test_who_is_in_does_not_depend_on_when_the_loop_is_left",),
-    ),
-    Fault(
-        name="of what was drawn ahead the last draw is kept",
-        path="dpmi/privacy/sampling.py",
-        old="        self._drawn.append(draw)\n",
-        new="        self._drawn = deque([draw])\n",
-        tests=(f"{_DRAW}::test_who_is_in_does_not_depend_on_when_the_loop_is_left",),
-    ),
-    Fault(
-        name="a checkpoint forgets what was drawn and not billed",
-        path="dpmi/privacy/checkpoint.py",
-        old='for buckets, starts in content["pending"]]',
-        new='for buckets, starts in content["pending"][:0]]',
-        tests=(f"{_DRAW}::test_a_checkpoint_after_a_loop_that_was_left_has_the_draw",),
-    ),
-    Fault(
-        name="a draw that was billed is in another step",
-        path="dpmi/privacy/optimizer.py",
-        old="        draw.spent = True\n",
-        new="",
-        tests=(f"{_DRAW}::test_a_step_that_was_billed_is_not_released_again",),
-    ),
-    Fault(
-        name="a loop that swallows errors goes on without the dropped buckets",
-        path="dpmi/privacy/loader.py",
-        old="                self._check_taken(batch)\n",
-        new="",
-        tests=(f"{_DRAW}::test_a_loop_that_swallows_an_error_does_not_go_on_without_the_dropped_buckets",),
-    ),
-    Fault(
-        name="two loops share one logical step",
-        path="dpmi/privacy/loader.py",
-        old="                yield self._shared(records, batch)\n                self._check_newest(this)\n",
-        new="                yield self._shared(records, batch)\n",
-        tests=(f"{_DRAW}::test_two_loops_at_a_time_are_refused",),
-    ),
-    Fault(
-        name="a fork repeats the noise of its parent",
-        path="dpmi/privacy/noise.py",
-        old="        self._after_fork()\n        flat.normal_(",
-        new="        flat.normal_(",
-        tests=(f"{_FORK}::test_an_unseeded_source_begins_anew",),
-    ),
-    Fault(
-        name="a fork repeats the draws of its parent",
-        path="dpmi/privacy/noise.py",
-        old="        self._after_fork()\n        return torch.rand(n,",
-        new="        return torch.rand(n,",
-        tests=(f"{_FORK}::test_an_unseeded_source_begins_anew",),
-    ),
-    Fault(
-        name="a fork of a seeded run begins with a seed that nobody gave",
-        path="dpmi/privacy/noise.py",
-        old="        if self.mode is NoiseMode.SEEDED:\n            raise RuntimeError(\n",
-        new="        if self.mode is None:\n            raise RuntimeError(\n",
-        tests=(f"{_FORK}::test_a_seeded_source_is_refused",),
-    ),
-    Fault(
-        name="parent and child release one draw",
-        path="dpmi/privacy/sampling.py",
-        old="if not draw.spent and draw.process == here)",
-        new="if not draw.spent and here)",
-        tests=(f"{_FORK}::test_a_draw_is_not_released_by_parent_and_child",),
-    ),
-    Fault(
-        name="a child ends the step that its parent began",
-        path="dpmi/privacy/optimizer.py",
-        old="if draw.process != os.getpid():",
-        new="if draw.process < 0:",
-        tests=(f"{_FORK}::test_a_step_that_was_begun_in_the_parent_is_not_released_by_the_child",),
-    ),
-)
-
-_BILL_FAULTS = (
-    Fault(
-        name="no step is billed",
-        path="dpmi/privacy/optimizer.py",
-        old="        self._bill()\n",
-        new="",
-        tests=("tests/privacy/test_engine.py::test_empty_draws_update_with_noise_and_are_billed",),
-    ),
-    Fault(
-        name="a step hook of the user's takes the place of the bill",
-        path="dpmi/privacy/optimizer.py",
-        old="            self.step_hook(self)\n        self._bill()\n",
-        new="            self.step_hook(self)\n        else:\n            self._bill()\n",
-        tests=(f"{_RELEASE}::test_a_step_hook_of_the_user_does_not_replace_the_bill",),
-    ),
-)
-
 FAULTS: tuple[Fault, ...] = (
     *_MODULE_FAULTS,
     *_WATCH_FAULTS,
     *_OPTIMIZER_FAULTS,
-    *_DRAW_FAULTS,
-    *_BILL_FAULTS,
 )
