@@ -21,7 +21,7 @@ from .gradients.segments import Segments
 from .isolation.labels import Coupled, Records
 from .isolation.provenance import CarriedOver, Provenance
 from .isolation.public import PublicTensors
-from .isolation.shared import Constants, Shared, ordinary
+from .isolation.shared import Constants, Shared, given_away, ordinary
 from .isolation.watch import Watch
 from .plan import PhysicalBatch
 from .structures import map_tensors, tensors_in
@@ -217,7 +217,7 @@ class BucketGradSampleModule(GradSampleModule):
         """
         trains = torch.is_grad_enabled() and self.hooks_enabled
         if not trains or (self.batch is None and not self.training):
-            args, kwargs = map_tensors(ordinary, (args, kwargs))
+            args, kwargs = map_tensors(given_away, (args, kwargs))
             if self.training:
                 return self._of_one_bucket(object(), args, kwargs)
             before = self._watch.tensors()
@@ -330,7 +330,7 @@ class BucketGradSampleModule(GradSampleModule):
     def _of_one_bucket(self, token: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One forward pass on records of one bucket, so that it keeps nothing for the next."""
         provenance = Provenance(
-            self._public, buffers=self._watch.buffers, storages=self._watch.storages, token=token
+            self._public, buffers=self._watch.buffers, storages=self._storages, token=token
         )
         for t in tensors_in((args, kwargs)):
             provenance.take_in(t)
@@ -353,10 +353,10 @@ class BucketGradSampleModule(GradSampleModule):
         assert self.agreement is not None
         if at >= len(self.agreement.programs):
             raise Coupled(f"the module is called {at + 1} times for one batch")
-        if shared.numbers_left and _inputs(shared, args, kwargs) != self.agreement.inputs[at]:
+        if _inputs(shared, args, kwargs) != self.agreement.inputs[at]:
             raise Coupled(
-                "the loop has read numbers off the batch before it computed what it gives the module, which may "
-                "depend on them; read them after backward()"
+                "the loop computes what it gives the module in another way than in the dry runs, so that it may "
+                "depend on the number of records or on their values"
             )
         out = self._followed(shared, args, kwargs, at)
         return shared.give_out_all(out, ("module", at))
@@ -417,6 +417,10 @@ class BucketGradSampleModule(GradSampleModule):
         # Now that it is known which sizes follow the number of records, with all checks.
         self.capture.undo_pass()
         return self._run_followed(self.capture, inputs, program, real_args, real_kwargs)
+
+    def _storages(self) -> frozenset[int]:
+        """Addresses of the memory of everything that must not be written to."""
+        return self._watch.storages() | self._public.storages()
 
     def _ordinary(self) -> Rows | None:
         rows: list[Tensor | None] = []

@@ -16,7 +16,7 @@ from ..isolation.arguments import plain
 from ..isolation.labels import Coupled, Records
 from ..isolation.provenance import CarriedOver, Provenance
 from ..isolation.public import PublicTensors
-from ..isolation.shared import BucketTensor, Shared, ordinary
+from ..isolation.shared import BucketTensor, Shared, given_away, ordinary
 from ..isolation.watch import Watch
 from ..structures import map_tensors, tensors_in
 from .bucket_losses import losses_by_bucket, reduced
@@ -57,7 +57,7 @@ class BucketCriterion(nn.Module):
         shared = module.shared
         given = tensors_in((args, kwargs))
         if not torch.is_grad_enabled() or module.batch is None:
-            return self.criterion(*map_tensors(ordinary, args), **map_tensors(ordinary, kwargs))
+            return self.criterion(*map_tensors(given_away, args), **map_tensors(given_away, kwargs))
         if shared is None or shared.is_over:
             return self._of_one_bucket(module, args, kwargs)
         if not any(isinstance(t, BucketTensor) for t in given):
@@ -79,6 +79,9 @@ class BucketCriterion(nn.Module):
         except (Coupled, CarriedOver) as error:
             raise RuntimeError(module.refuse(str(error))) from error
 
+    def _storages(self) -> frozenset[int]:
+        return self._watch.storages() | self._public.storages()
+
     def _of_one_bucket(self, module: BucketGradSampleModule, args: Any, kwargs: Any) -> Tensor:
         assert module.batch is not None
         args, kwargs = map_tensors(ordinary, (args, kwargs))
@@ -99,10 +102,11 @@ class BucketCriterion(nn.Module):
         assert agreement is not None
         paths = _paths(shared, args, kwargs)
         at = module.criterion_calls
-        if shared.numbers_left and at < len(agreement.calls) and agreement.calls[at].paths != paths:
+        if at < len(agreement.calls) and agreement.calls[at].paths != paths:
             raise Coupled(
-                "the loop has read numbers off the batch before it computed what it gives the criterion, which may "
-                "depend on them; read them after backward()"
+                "the loop computes what it gives the criterion in another way than in the dry runs, so that it may "
+                "depend on the number of records or on their values. Numbers that change over the training belong "
+                "into the criterion"
             )
         factor = self._factor(module)
         losses, weights = self._losses(module, shared, args, kwargs)
@@ -147,7 +151,7 @@ class BucketCriterion(nn.Module):
     def _run(self, token: object, *args: Any, **kwargs: Any) -> Any:
         if self._is_torchs:  # which keeps nothing
             return self.criterion(*args, **kwargs)
-        provenance = Provenance(self._public, buffers=frozenset(), storages=self._watch.storages, token=token)
+        provenance = Provenance(self._public, buffers=frozenset(), storages=self._storages, token=token)
         for t in tensors_in((args, kwargs)):
             provenance.take_in(t)
         tensors, attributes = self._watch.tensors(), self._watch.attributes()

@@ -31,6 +31,10 @@ class PublicTensors:
         _, name, version = found
         return name if version is None or version == t._version else None
 
+    def storages(self) -> frozenset[int]:
+        """Addresses of their memory."""
+        return frozenset(t.untyped_storage().data_ptr() for t, _, _ in self._known.values() if t.numel())
+
     def name(self, t: Tensor) -> str:
         """What a public tensor is called."""
         return self._known[id(t)][1]

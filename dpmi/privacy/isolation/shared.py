@@ -201,11 +201,11 @@ class BucketTensor(Tensor):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copy and pickle as an ordinary tensor."""
-        return ordinary(self).__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
+        return given_away(self).__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
     def __deepcopy__(self, memo: Any) -> Tensor:
         """Copy as an ordinary tensor."""
-        return ordinary(self).detach().clone()
+        return given_away(self).detach().clone()
 
 
 def ordinary(t: Tensor) -> Tensor:
@@ -216,10 +216,18 @@ def ordinary(t: Tensor) -> Tensor:
         return t.as_subclass(Tensor)
 
 
+def given_away(t: Tensor) -> Tensor:
+    """The same, for somebody who may read numbers off it unseen."""
+    if isinstance(t, BucketTensor):
+        t._shared.numbers_left = True
+    return ordinary(t)
+
+
 def _computed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     tensors = operands(args, kwargs)
-    shared = next(t._shared for t in tensors if isinstance(t, BucketTensor))
-    if shared.is_over:
+    batches = (t._shared for t in tensors if isinstance(t, BucketTensor))
+    shared = next((batch for batch in batches if not batch.is_over), None)
+    if shared is None:
         return func(*args, **kwargs)
     in_place = writes_in_place(func, getattr(func, "__name__", ""))
     if func in _OF_THE_TENSOR:
