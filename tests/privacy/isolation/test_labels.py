@@ -80,7 +80,7 @@ REFUSED: dict[str, tuple[Callable[[Module, Tensor], object], str]] = {
     "item of a draw": (lambda *_: torch.rand(1).item(), "item makes a Python value"),
     "buffer": (lambda m, _: m.buffer.add_(1), "add_ writes to 'buffer', which outlives the pass"),
     "parameter": (lambda m, _: m.weight.mul_(2), "mul_ writes to 'weight', which outlives the pass"),
-    "attribute": (lambda m, _: m.kept.mul_(2), "mul_ writes to '.kept', which outlives the pass"),
+    "attribute": (lambda m, _: m.kept.mul_(2), "mul_ writes to 'kept', which outlives the pass"),
     "memory": (lambda _, x: x + torch.empty(3), "add reads memory that was not filled"),
     "out": (lambda _, x: torch.add(x, 1, out=x), r"add writes into a tensor that is given to it \(out=\)"),
 }
