@@ -122,7 +122,7 @@ CASES: dict[str, AttackCase] = {
     },
     "lomma-gmi": AttackCase(
         {
-            "iterations": 60,
+            "iterations": 25,
             "restarts": 2,
             "learning_rate": 0.05,
             "prior": WGAN,
@@ -153,7 +153,7 @@ CASES: dict[str, AttackCase] = {
         score=0.3,
     ),
     "plg-mi": AttackCase(
-        {"iterations": 60, "images_per_class": 2, "prior": CONDITIONAL_GAN},
+        {"iterations": 40, "images_per_class": 2, "prior": CONDITIONAL_GAN},
         {
             "iterations": 0,
             "learning_rate": 0,
@@ -167,6 +167,7 @@ CASES: dict[str, AttackCase] = {
     "ppa": AttackCase(
         {
             **STYLE_SETTINGS,
+            "candidates": 400,
             "iterations": 20,
             "learning_rate": 0.05,
             "augmentation": "digits",
