@@ -19,6 +19,7 @@ from .gradients.choice import Strategy
 from .gradients.leaf import other_leaves
 from .gradients.segments import Segments
 from .isolation.labels import Coupled, Records
+from .isolation.program import Program
 from .isolation.provenance import CarriedOver, Provenance
 from .isolation.public import PublicTensors
 from .isolation.shared import Constants, Shared, given_away, ordinary
@@ -358,25 +359,22 @@ class BucketGradSampleModule(GradSampleModule):
                 "the loop computes what it gives the module in another way than in the dry runs, so that it may "
                 "depend on the number of records or on their values"
             )
-        out = self._followed(shared, args, kwargs, at)
+        out = self._followed(shared, self.agreement.programs[at], args, kwargs)
         return shared.give_out_all(out, ("module", at))
 
-    def _followed(self, shared: Shared, args: tuple[Any, ...], kwargs: dict[str, Any], at: int | None) -> Any:
+    def _followed(self, shared: Shared, program: Program | None, args: Any, kwargs: Any) -> Any:
+        """A forward pass whose records are followed, on what stands behind the loop's tensors."""
         assert self.capture is not None
         real_args, real_kwargs = map_tensors(shared.real, (args, kwargs))
         inputs = [t for t in tensors_in((real_args, real_kwargs)) if t not in self._public]
-        program = None if at is None or self.agreement is None else self.agreement.programs[at]
-        return self._run_followed(self.capture, inputs, program, real_args, real_kwargs)
-
-    def _run_followed(
-        self, capture: Capture, inputs: list[Tensor], program: Any, args: Any, kwargs: Any
-    ) -> Any:
-        capture.begin_pass(inputs, program)
-        with capture:
-            out = self._module(*args, **kwargs)
+        if not inputs:
+            raise Coupled("the module gets no tensor of the private loader")
+        self.capture.begin_pass(inputs, program)
+        with self.capture:
+            out = self._module(*real_args, **real_kwargs)
         outputs: list[Tensor] = []
         map_tensors(outputs.append, out, whole=True)
-        capture.finish(outputs)
+        self.capture.finish(outputs)
         return out
 
     def _rehearsed(self, dry: DryRun, shared: Shared, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -406,17 +404,13 @@ class BucketGradSampleModule(GradSampleModule):
 
     def _try_followed(self, dry: DryRun, shared: Shared, args: Any, kwargs: Any) -> Any:
         assert self.capture is not None
-        real_args, real_kwargs = map_tensors(shared.real, (args, kwargs))
-        inputs = [t for t in tensors_in((real_args, real_kwargs)) if t not in self._public]
-        if not inputs:
-            raise Coupled("the module gets no tensor of the private loader")
-        out = self._run_followed(self.capture, inputs, None, real_args, real_kwargs)
+        out = self._followed(shared, None, args, kwargs)
         program = dry.add_pass(self.capture.trace, _inputs(shared, args, kwargs))
         if program is None:
             return out
         # Now that it is known which sizes follow the number of records, with all checks.
         self.capture.undo_pass()
-        return self._run_followed(self.capture, inputs, program, real_args, real_kwargs)
+        return self._followed(shared, program, args, kwargs)
 
     def _storages(self) -> frozenset[int]:
         """Addresses of the memory of everything that must not be written to."""

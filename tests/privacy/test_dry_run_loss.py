@@ -155,8 +155,25 @@ def test_numbers_that_are_read_off_the_batch_do_not_choose_the_inputs() -> None:
         high = float(x.abs().max()) > 2.5 and not run.optimizer.rehearsing
         plain(run, x * 2 if high else x, y)
 
-    with pytest.raises(RuntimeError, match="has read numbers off the batch before"):
+    with pytest.raises(
+        RuntimeError, match="computes what it gives the module in another way than in the dry runs"
+    ):
         Trained(linear(), loop=loop, grad_sample_mode="hooks")
+
+
+def test_a_number_deep_in_the_criterions_arguments_is_compared() -> None:
+    """It may be computed from all the records of the batch."""
+
+    def weighted(out: Tensor, target: dict[str, Any]) -> Tensor:
+        return F.cross_entropy(out, target["y"]) * target["weight"]
+
+    def loop(run: Trained, x: Tensor, y: Tensor) -> None:
+        weight = 1.0 if len(y) < 10 else 2.0
+        run.criterion(run.module(x), {"y": y, "weight": weight}).backward()
+        run.optimizer.step()
+
+    with pytest.raises(RuntimeError, match="gives the criterion in another way than in the dry runs"):
+        Trained(linear(), weighted, loop, grad_sample_mode="hooks")
 
 
 def test_numbers_may_be_read_for_metrics() -> None:

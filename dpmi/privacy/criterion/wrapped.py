@@ -12,13 +12,12 @@ from torch import Tensor, nn
 
 from ..dry_run import DryRun
 from ..grad_sample import BucketGradSampleModule
-from ..isolation.arguments import plain
 from ..isolation.labels import Coupled, Records
 from ..isolation.provenance import CarriedOver, Provenance
 from ..isolation.public import PublicTensors
 from ..isolation.shared import BucketTensor, Shared, given_away, ordinary
 from ..isolation.watch import Watch
-from ..structures import map_tensors, tensors_in
+from ..structures import constants, map_tensors, tensors_in
 from .bucket_losses import losses_by_bucket, reduced
 from .reduction import dry_reduction, reduction_of
 
@@ -271,13 +270,6 @@ def _rows_per_record(shared: Shared, t: Tensor) -> int | None:
 
 
 def _paths(shared: Shared, args: Any, kwargs: Any) -> Any:
-    """How the arguments were computed, and all that is no tensor among them."""
-    tensors = tuple(shared.path(t) for t in tensors_in((args, kwargs)))
-
-    def other(value: Any) -> Any:
-        try:
-            return plain(value, lambda _: None)
-        except Coupled:
-            return type(value)
-
-    return tensors, tuple(other(a) for a in args), tuple((k, other(v)) for k, v in kwargs.items())
+    """How the arguments were computed, and all that is no tensor in them, however deep."""
+    others = {where: (type(value), value) for where, value in constants(args, kwargs).items()}
+    return tuple(shared.path(t) for t in tensors_in((args, kwargs))), others

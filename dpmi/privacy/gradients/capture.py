@@ -302,9 +302,8 @@ class Capture(Following):
         except TypeError as error:
             raise Coupled(f"parameter {names}: {error}") from error
         finally:
-            if isinstance(
-                leaf, nn.RNNBase
-            ):  # its own list of weights still holds the copies of the last bucket
+            if isinstance(leaf, nn.RNNBase):
+                # Its own list of weights still holds the copies of the last bucket.
                 leaf._update_flat_weights()
         made = operands((out,), {})
         at = len(self.trace)

@@ -232,9 +232,8 @@ def _computed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     in_place = writes_in_place(func, getattr(func, "__name__", ""))
     if func in _OF_THE_TENSOR:
         return func(*args, **kwargs)
-    if (
-        func in _ALIASES
-    ):  # of a copy, or the loop could write to what the module and the criterion get, unseen
+    if func in _ALIASES:
+        # Of a copy, or the loop could write to what the module and the criterion get, unseen.
         return _mixed(shared, func(args[0].clone(), *args[1:], **kwargs))
     try:
         real = shared.compute(func, args, kwargs)
