@@ -11,29 +11,30 @@ from torch import Tensor, nn
 COLUMNS = 1024
 """Words of 64 bits in one row."""
 
-EVERY = 16
-"""Of so many rows, a quick look reads one."""
+SAMPLE = 64
+"""Of each parameter, a quick look reads so many values at least, or all."""
 
-_ROWS, _COLUMNS, _QUICK = (1, 1), (0, 1), (1, EVERY)
-"""Over which dimension is summed, and which rows: every so many."""
-
+_ROWS, _COLUMNS, _SAMPLE = "rows", "columns", "sample"
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _Sums = dict[tuple[torch.device, torch.dtype], Tensor]
 
 
 class _Cut(NamedTuple):
-    """One parameter as integers with the same bits: full rows of words (rows, COLUMNS), and the rest (n,).
+    """One parameter as integers with the same bits: full rows of words (rows, COLUMNS), the rest (n,), and a sample.
 
     In float64 the sign is the highest bit of a word, and an even number of signs cancels: its rows come as values, too.
     """
 
     rows: tuple[Tensor, ...]
-    rest: Tensor
+    rest: tuple[Tensor, ...]
+    sample: tuple[Tensor, ...]
 
-    def sums(self, dim: int, every: int) -> list[Tensor]:
-        """Sums over ``dim``, as integers; with those of the rows comes what fills no row."""
-        sums = [rows[::every].sum(dim).view(torch.int64) for rows in self.rows if len(rows)]
-        return [*sums, self.rest] if dim and len(self.rest) else sums
+    def look(self, at: str) -> tuple[Tensor, ...]:
+        """The sample, or sums of the rows or columns, as integers; with those of the rows comes what fills no row."""
+        if at == _SAMPLE:
+            return self.sample
+        sums = [rows.sum(1 if at == _ROWS else 0).view(torch.int64) for rows in self.rows]
+        return (*sums, *self.rest) if at == _ROWS else tuple(sums)
 
 
 class Fingerprint:
@@ -42,8 +43,8 @@ class Fingerprint:
     It takes a hundredth of the parameters' memory. One changed word always changes two sums. If several change, each
     row and each column would have to cancel, which neither a rescaling, nor an update, nor values that trade places
     do. Columns are looked at only if a version counter or an address says that something was written; ``p.data`` and
-    NumPy move no counter, and what they write is found by the rows, or by a quick look at some of them. Nothing waits
-    for a GPU before :meth:`changed`.
+    NumPy move no counter, and what they write is found by the rows, or by a quick look at a sample. Nothing waits for a
+    GPU before :meth:`changed`.
 
     Args:
         named: the parameters and their names.
@@ -54,14 +55,17 @@ class Fingerprint:
         self._layouts: list[object] = []
         self._versions: list[int] = []
         self._cuts: list[_Cut] = []
-        self._before: dict[tuple[int, int], _Sums] = {}
+        self._before: dict[str, _Sums] = {}
         self._kinds_before: list[object] = []
 
     @torch.no_grad()
     def take(self) -> None:
         """Remember what the parameters hold now."""
         self._look()
-        self._before = {which: self._sums(*which) for which in (_ROWS, _COLUMNS, _QUICK)}
+        self._before = {
+            at: {kind: found.clone() for kind, found in self._found(at).items()}
+            for at in (_ROWS, _COLUMNS, _SAMPLE)
+        }
         self._kinds_before = self._kinds()
 
     @torch.no_grad()
@@ -69,14 +73,14 @@ class Fingerprint:
         """Names of the parameters that do not hold the bits, in the layout, of the last :meth:`take`.
 
         Args:
-            quick: of what no counter tells, look at every 16th row only.
+            quick: of what no counter tells, look at a sample only.
         """
         written = self._look()
         if written and (kinds := self._kinds()) != self._kinds_before:
             pairs = zip(self._named, kinds, self._kinds_before, strict=True)
             return [name for (name, _), now, before in pairs if now != before]
         if not written:
-            different = self._different(_QUICK if quick else _ROWS)
+            different = self._different(_SAMPLE if quick else _ROWS)
         else:
             different = self._different(_ROWS) | self._different(_COLUMNS)
         return [name for name, _ in self._named if name in different]
@@ -98,13 +102,13 @@ class Fingerprint:
         """Without which sums are not of the same things."""
         return [(p.shape, p.dtype, p.device) for _, p in self._named]
 
-    def _different(self, which: tuple[int, int]) -> set[str]:
-        before, now = self._before[which], self._sums(*which)
+    def _different(self, at: str) -> set[str]:
+        before, now = self._before[at], self._found(at)
         if all(torch.equal(now[kind], before[kind]) for kind in now):
             return set()
         owners: dict[object, list[str]] = {}
         for (name, _), cut in zip(self._named, self._cuts, strict=True):
-            for part in cut.sums(*which):
+            for part in cut.look(at):
                 owners.setdefault((part.device, part.dtype), []).extend([name] * len(part))
         return {
             owners[kind][place]
@@ -112,12 +116,12 @@ class Fingerprint:
             for place in (now[kind] != before[kind]).nonzero()[:, 0].tolist()
         }
 
-    def _sums(self, dim: int, every: int) -> _Sums:
+    def _found(self, at: str) -> _Sums:
         found: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
         for cut in self._cuts:
-            for part in cut.sums(dim, every):
+            for part in cut.look(at):
                 found.setdefault((part.device, part.dtype), []).append(part)
-        return {kind: torch.cat(parts) for kind, parts in found.items()}
+        return {kind: torch.cat(parts) if len(parts) > 1 else parts[0] for kind, parts in found.items()}
 
 
 def _flat(p: Tensor) -> tuple[Tensor, bool]:
@@ -135,5 +139,9 @@ def _cut(flat: Tensor) -> _Cut:
     rows = integers[:whole]
     if flat.storage_offset() % per_word == 0:
         rows = rows.view(torch.int64)
-    values = [flat[:whole].view(-1, COLUMNS)] if flat.dtype == torch.float64 else []
-    return _Cut((rows.view(-1, COLUMNS), *values), integers[whole:])
+    parts = (rows, flat[:whole]) if flat.dtype == torch.float64 else (rows,)
+    return _Cut(
+        rows=tuple(part.view(-1, COLUMNS) for part in parts if whole),
+        rest=(integers[whole:],) if whole < len(integers) else (),
+        sample=(integers[:: max(1, len(integers) // SAMPLE)],),
+    )

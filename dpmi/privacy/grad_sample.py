@@ -232,7 +232,7 @@ class BucketGradSampleModule(GradSampleModule):
                 "torch.no_grad() to evaluate"
             )
         if self.shared is None:
-            self._check_records(args, kwargs)
+            self._check_records(tensors_in((args, kwargs)))
             return self._of_one_bucket(self.token, args, kwargs)
         at, self._passes = self._passes, self._passes + 1
         if self.dry is not None:
@@ -251,12 +251,13 @@ class BucketGradSampleModule(GradSampleModule):
         self._watch.check_tensors(self._before, but=self._advanced.keys(), trained=False)
         if self.shared is not None:
             self.shared.end()
-        capture, self.capture = self.capture, None
         if self._problem is not None:
             raise RuntimeError(self._problem)
+        capture = self.capture
         if capture is None:
             self._watch.check_attributes(self._kept, self._used)
             return self._ordinary()
+        self.capture = None
         self.check_no_ordinary_gradient()
         for p in self.trained:
             p.grad = None
@@ -342,7 +343,7 @@ class BucketGradSampleModule(GradSampleModule):
             provenance.take_in(t)
         self._watch.check_tensors(tensors, but=provenance.before.keys())
         self._watch.check_attributes(attributes, provenance.used)
-        self._used |= provenance.used
+        self._used.update(provenance.used)
         for buffer, before in provenance.before.items():
             self._advanced.setdefault(buffer, before)
             if self._example is None:  # of inputs; what is written depends on no value in them
@@ -425,10 +426,10 @@ class BucketGradSampleModule(GradSampleModule):
             rows.append(None if grad is None else grad.unsqueeze(0))
         return None if all(row is None for row in rows) else Rows(rows)
 
-    def _check_records(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _check_records(self, inputs: list[Tensor]) -> None:
         """Refuse inputs that can be seen not to be the records of this batch."""
         assert self.batch is not None
-        shapes = [tuple(t.shape) for t in tensors_in((args, kwargs)) if t.dim()]
+        shapes = [tuple(t.shape) for t in inputs if t.dim()]
         n = self.batch.records
         sizes = {size for shape in shapes for size in shape}
         whole = n not in sizes and any(shape[0] == self._all_records for shape in shapes)

@@ -6,7 +6,9 @@ import os
 from collections.abc import Callable
 from typing import NoReturn
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from opacus.optimizers import DPOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
@@ -246,23 +248,26 @@ class BucketOptimizer(DPOptimizer):
             if not batch.completes_bucket:
                 return
             self._parts = None
-        norms = gradients.norms() * scale
-        if not bool(norms.isfinite().all()):
-            worst = int(norms.isfinite().logical_not().nonzero()[0])
+        # Few numbers: from here, torch would take longer per call, and a GPU would be waited for again.
+        norms = gradients.norms().cpu().numpy() * scale
+        if not np.isfinite(norms).all():
+            worst = int(np.flatnonzero(~np.isfinite(norms))[0])
             raise NonFiniteGradientError(
-                f"the gradient of bucket {self._name(batch, worst)} has norm {float(norms[worst])}; the logical "
+                f"the gradient of bucket {self._name(batch, worst)} has norm {norms[worst]}; the logical "
                 "step was dropped before anything was released. Lower the learning rate, or look for invalid "
                 "records in that bucket"
             )
         self._open_step()
-        gradients.add_to(self._sum, self._factors(norms, batch) * (scale / self.expected_batch_size))
+        factors = self._factors(norms, batch) * (scale / self.expected_batch_size)
+        gradients.add_to(self._sum, torch.from_numpy(factors))
 
-    def _factors(self, norms: Tensor, batch: PhysicalBatch) -> Tensor:
-        """What turns sums over records into clipped means, (k,) float64."""
+    def _factors(self, norms: NDArray[np.float64], batch: PhysicalBatch) -> NDArray[np.float64]:
+        """What turns sums over records into clipped means, (k,)."""
         longest = self.max_grad_norm * (1.0 - ROUNDING)
-        sizes = torch.tensor(batch.bucket_records, dtype=torch.float64, device=norms.device)
-        # Of a gradient of zero the second is infinite.
-        return torch.minimum(1.0 / sizes, longest / norms)
+        sizes = np.array(batch.bucket_records, dtype=np.float64)
+        with np.errstate(divide="ignore", over="ignore"):  # of a gradient of zero the second is infinite
+            factors: NDArray[np.float64] = np.minimum(1.0 / sizes, longest / norms)
+        return factors
 
     def _joined(self, gradients: BucketGradients, scale: float) -> Rows:
         """This part of a bucket and the parts before it, as a sum over records."""

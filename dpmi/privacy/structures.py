@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections import UserDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from functools import partial
@@ -286,10 +286,22 @@ def map_tensors(function: Callable[[Tensor], Any], value: Any, *, whole: bool = 
 def tensors_in(value: Any) -> list[Tensor]:
     """Every tensor in a structure, in order; one that is there twice, twice."""
     found: list[Tensor] = []
-
-    def keep(t: Tensor) -> Tensor:
-        found.append(t)
-        return t
-
-    map_tensors(keep, value)
+    _gather(value, found)
     return found
+
+
+def _gather(value: Any, found: list[Tensor]) -> None:
+    if isinstance(value, Tensor):
+        found.append(value)
+        return
+    kind = type(value)
+    children: Iterable[Any] = ()
+    if kind is tuple or kind is list:
+        children = value
+    elif kind is dict:
+        children = value.values()
+    elif not isinstance(value, _CONSTANT) and kind is not slice:
+        with suppress(TypeError):  # what cannot be looked into stays whole
+            children = _open(value, "a value")[1]
+    for child in children:
+        _gather(child, found)

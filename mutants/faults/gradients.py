@@ -44,8 +44,8 @@ _NORM_FAULTS = (
     Fault(
         name="the norm of a tiny gradient underflows",
         path="dpmi/privacy/gradients/norms.py",
-        old="if bool((total < _TINY).any()):",
-        new="if bool((total < 0).any()):",
+        old="if float(total.min()) < _TINY:",
+        new="if float(total.min()) < 0:",
         tests=(_NORMS,),
     ),
 )

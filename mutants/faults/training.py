@@ -83,7 +83,7 @@ _RELEASE_FAULTS = (
     Fault(
         name="a gradient that is not finite is summed",
         path="dpmi/privacy/optimizer.py",
-        old="if not bool(norms.isfinite().all()):",
+        old="if not np.isfinite(norms).all():",
         new="if len(norms) == 0:",
         tests=(f"{_ENGINE}::test_a_non_finite_gradient_is_refused_before_anything_is_released",),
     ),
@@ -100,8 +100,8 @@ _CLIPPING_FAULTS = (
     Fault(
         name="a bucket is not clipped",
         path="dpmi/privacy/optimizer.py",
-        old="return torch.minimum(1.0 / sizes, longest / norms)",
-        new="return 1.0 / sizes",
+        old="= np.minimum(1.0 / sizes, longest / norms)",
+        new="= 1.0 / sizes",
         tests=(_BRUTE_FORCE,),
     ),
     Fault(
@@ -114,15 +114,15 @@ _CLIPPING_FAULTS = (
     Fault(
         name="a bucket is clipped twice",
         path="dpmi/privacy/optimizer.py",
-        old="return torch.minimum(1.0 / sizes, longest / norms)",
-        new="return torch.minimum(1.0 / sizes, longest / norms) * torch.clamp(longest / norms, max=1.0)",
+        old="= np.minimum(1.0 / sizes, longest / norms)",
+        new="= np.minimum(1.0 / sizes, longest / norms) * np.minimum(longest / norms, 1.0)",
         tests=(_BRUTE_FORCE,),
     ),
     Fault(
         name="a bucket's sum is clipped, not its mean",
         path="dpmi/privacy/optimizer.py",
-        old="return torch.minimum(1.0 / sizes, longest / norms)",
-        new="return torch.minimum(torch.ones_like(sizes), longest / norms)",
+        old="= np.minimum(1.0 / sizes, longest / norms)",
+        new="= np.minimum(1.0, longest / norms)",
         tests=(_BRUTE_FORCE,),
     ),
     Fault(

@@ -54,12 +54,11 @@ class BucketCriterion(nn.Module):
         """
         module = self._private[0]
         shared = module.shared
-        given = tensors_in((args, kwargs))
         if not torch.is_grad_enabled() or module.batch is None:
             return self.criterion(*map_tensors(given_away, args), **map_tensors(given_away, kwargs))
         if shared is None or shared.is_over:
             return self._of_one_bucket(module, args, kwargs)
-        if not any(isinstance(t, BucketTensor) for t in given):
+        if not any(isinstance(t, BucketTensor) for t in tensors_in((args, kwargs))):
             if not shared.rehearsing:
                 raise RuntimeError(
                     "several buckets share this physical batch, and the criterion was given nothing that the "

@@ -42,7 +42,7 @@ class Rows:
     def add_to(self, total: RunningSum, factors: Tensor) -> None:
         """See :class:`BucketGradients`."""
         if len(factors) == 1:
-            total.add(self.of(0), float(factors))
+            total.add(self.of(0), factors.item())
         else:
             total.add_rows(self.rows, factors)
 

@@ -34,7 +34,7 @@ def row_norms(rows: list[Tensor]) -> Tensor:
     if small:  # of an empty list there is no norm
         norms.append(torch.stack(torch._foreach_norm(small, dtype=torch.float64))[None])
     total: Tensor = torch.linalg.vector_norm(torch.cat(norms, dim=1), dim=1)
-    if bool((total < _TINY).any()):
+    if float(total.min()) < _TINY:
         total = torch.linalg.vector_norm(torch.cat([row.double() for row in flat], dim=1), dim=1)
     return total
 

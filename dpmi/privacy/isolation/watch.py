@@ -6,6 +6,7 @@ import operator
 import zlib
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,10 @@ class _Kept:
 
     def __init__(self, module: object) -> None:
         self.attributes: dict[str, Any] = {}
-        self._containers: list[tuple[Any, list[Any]]] = []
+        self._views: list[Collection[Any]] = []
+        """Of every container, what is in it now; these follow it."""
+        self._sizes: list[int] = []
+        self._values: list[Any] = []
         self._arrays: list[tuple[np.ndarray[Any, Any], int]] = []
         self._seen: set[int] = set()
         if isinstance(module, nn.Module):
@@ -145,13 +149,18 @@ class _Kept:
 
     def is_as_it_was(self) -> bool:
         """Whether every container holds the very objects that it held, and every array the same numbers."""
-        for container, values in self._containers:
-            if len(container) != len(values) or not all(map(operator.is_, _values(container), values)):
-                return False
+        if list(map(len, self._views)) != self._sizes:
+            return False
+        if not all(map(operator.is_, chain.from_iterable(self._views), self._values)):
+            return False
         return all(_content(array) == content for array, content in self._arrays)
 
     def _take(self, prefix: str, container: Any, depth: int, but: frozenset[str] = frozenset()) -> None:
-        self._containers.append((container, list(_values(container))))
+        if not isinstance(container, tuple | frozenset):  # which cannot change
+            view = container.values() if isinstance(container, Mapping) else container
+            self._views.append(view)
+            self._sizes.append(len(view))
+            self._values.extend(view)
         for key, value in container.items() if isinstance(container, Mapping) else enumerate(container):
             if key in but:
                 continue
@@ -166,10 +175,6 @@ class _Kept:
                 self._seen.add(id(inside))
                 self.attributes[f"len({name})"] = len(inside)
                 self._take(f"{name}.", inside, depth - 1)
-
-
-def _values(container: Any) -> Any:
-    return container.values() if isinstance(container, Mapping) else container
 
 
 def _inside(value: Any) -> Any:
