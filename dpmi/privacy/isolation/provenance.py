@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -53,7 +54,8 @@ class Provenance(TorchFunctionMode):
     to a public tensor, or to memory that it shares. Buffers may be written to with what depends on public tensors
     alone, as spectral normalization does: :attr:`before` then holds what they were.
 
-    A tensor that no pass made, such as a constant from a closure, is taken for public.
+    A tensor that no pass made, such as a constant from a closure, is taken for public. What is written to is judged by
+    version counters, whatever the name of the function: batch normalisation writes, too.
 
     Args:
         public: the tensors that depend on no record.
@@ -76,6 +78,7 @@ class Provenance(TorchFunctionMode):
         self._storages = storages
         self._token = token
         self._numbers_left = False
+        self._sharing: dict[int, list[Tensor]] = {}
         self.before: dict[Tensor, Tensor] = {}
         """Copies of the buffers that were written to, from before the first write."""
         self.used: set[int] = set()
@@ -122,10 +125,26 @@ class Provenance(TorchFunctionMode):
         written = kwargs.get("out")
         if written is None and tensors and writes_in_place(func, name):
             written = tensors[0]
-        for t in (written,) if isinstance(written, Tensor) else written or ():
+        written = (written,) if isinstance(written, Tensor) else written or ()
+        for t in written:
             self._check_write(t, name, pure=pure)
-        out = func(*args, **kwargs)
+        read = [t for t in tensors if all(t is not other for other in written)]
+        out = self._run(partial(func, *args, **kwargs), name, read, pure=pure)
+        if pure:
+            for t in tensors:
+                self._note_pure(t)
         self._mark(out, tensors, pure)
+        return out
+
+    def _run(self, call: Callable[[], Any], name: str, read: list[Tensor], *, pure: bool) -> Any:
+        """Make a call, and judge what it wrote to without saying so in its name."""
+        versions = [version(t) for t in read]
+        # Its running statistics move no counter.
+        values = [t.detach().clone() for t in read] if "batch_norm" in name else []
+        out = call()
+        for i, t in enumerate(read):
+            if version(t) != versions[i] or (values and not torch.equal(t, values[i])):
+                self._check_write(t, name, pure=pure and t not in self._public)
         return out
 
     def watched(self, hook: Callable[..., Any]) -> Callable[..., Any]:
@@ -163,13 +182,35 @@ class Provenance(TorchFunctionMode):
             )
         elif not pure:
             t._dpmi = (self._token, False)  # type: ignore[attr-defined]
+            for other in self._sharing.get(memory(t), ()):
+                other._dpmi = (self._token, False)  # type: ignore[attr-defined]
+
+    def _note_pure(self, t: Tensor) -> None:
+        """Remember a tensor that depends on no record: others, such as its views, may be written to in its place."""
+        if t not in self._public:
+            self._sharing.setdefault(memory(t), []).append(t)
 
     def _mark(self, out: Any, tensors: list[Tensor], pure: bool) -> None:
         if isinstance(out, Tensor):
             if out not in self._public and not any(out is t for t in tensors):
                 out._dpmi = (self._token, pure)  # type: ignore[attr-defined]
+                if pure:
+                    self._note_pure(out)
         elif isinstance(out, tuple | list):
             for t in out:
                 self._mark(t, tensors, pure)
         elif tensors and not pure:
             self._numbers_left = True
+
+
+def version(t: Tensor) -> int:
+    """How often a tensor, or another that shares its memory, was written to; 0 of those that torch does not count."""
+    return 0 if t.is_inference() else t._version
+
+
+def memory(t: Tensor) -> int:
+    """Address of a tensor's memory; 0 if it has none that another could share, as sparse and batched ones."""
+    try:
+        return t.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return 0

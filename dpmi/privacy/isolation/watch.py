@@ -7,12 +7,12 @@ import zlib
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
 
-from .provenance import CarriedOver, changed
+from .provenance import CarriedOver, changed, memory, version
 
 _DEPTH = 3
 """How deep lists, dicts and objects among a module's attributes are searched."""
@@ -21,6 +21,7 @@ _DEPTH = 3
 _OWN = frozenset(vars(nn.Module())) - {"_parameters", "_buffers"}
 _OF_CLASSES = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__"})
 _UNKNOWN = object()
+_WRITES = "writes to "
 _COMPARED = (int, float, complex, bool, str, bytes, frozenset, np.generic)
 
 
@@ -43,7 +44,7 @@ class Watch:
         if isinstance(self._module, nn.Module):
             self._tensors = dict((*self._module.named_parameters(), *self._module.named_buffers()))
             self.buffers = frozenset(id(b) for b in self._module.buffers())
-        self._kept = _Kept(self._module)
+        self._kept = _Kept(self._module, {id(t) for t in self._tensors.values()})
 
     def tensors(self) -> dict[str, tuple[int, int]]:
         """Address and version of every parameter and buffer, by name."""
@@ -56,8 +57,9 @@ class Watch:
         return self._kept.attributes
 
     def storages(self) -> frozenset[int]:
-        """Addresses of the memory of parameters and buffers."""
-        return frozenset(t.untyped_storage().data_ptr() for t in self._tensors.values() if t.numel())
+        """Addresses of the memory of parameters, buffers and tensors among the attributes, as of the last look."""
+        kept = (value for value in self._kept.attributes.values() if isinstance(value, Tensor))
+        return frozenset(memory(t) for t in (*self._tensors.values(), *kept)) - {0}
 
     def check_tensors(
         self, before: dict[str, tuple[int, int]], *, but: Collection[Tensor] = (), trained: bool = True
@@ -96,7 +98,7 @@ class Watch:
         for name in before.keys() | now.keys():
             old, new = before.get(name, _UNKNOWN), now.get(name, _UNKNOWN)
             if old is not new and not _may_become(name, old, new, used):
-                raise CarriedOver(changed("attribute", name))
+                raise CarriedOver(changed("attribute", name.removeprefix(_WRITES)))
 
 
 def _may_become(name: str, old: Any, new: Any, used: Collection[int]) -> bool:
@@ -106,6 +108,10 @@ def _may_become(name: str, old: Any, new: Any, used: Collection[int]) -> bool:
     on records is refused by :class:`~dpmi.privacy.isolation.provenance.Provenance`. What depends on none may also
     replace a tensor that the pass made no use of, such as the weight that spectral normalization computes every time.
     """
+    if isinstance(old, _Writes) and isinstance(new, _Writes):
+        return old.to is not new.to or old.times == new.times  # another tensor is judged itself
+    if isinstance(old, _Writes) or isinstance(new, _Writes):
+        return True
     if isinstance(old, Tensor) and _depends_on_none(new):
         return id(old) not in used
     if old is _UNKNOWN or old is None or _depends_on_records(old):
@@ -124,20 +130,30 @@ def _depends_on_records(value: Any) -> bool:
     return mark is not None and not mark[1]
 
 
+class _Writes(NamedTuple):
+    """How often a tensor was written to."""
+
+    to: Tensor
+    times: int
+
+
 class _Kept:
     """The attributes of a module, and a look at them that is quick where nothing has changed.
 
     Args:
         module: the module.
+        watched: parameters and buffers, by id; whether they were written to is looked at elsewhere.
     """
 
-    def __init__(self, module: object) -> None:
+    def __init__(self, module: object, watched: Collection[int]) -> None:
+        self._watched = watched
         self.attributes: dict[str, Any] = {}
         self._views: list[Collection[Any]] = []
         """Of every container, what is in it now; these follow it."""
         self._sizes: list[int] = []
         self._values: list[Any] = []
         self._arrays: list[tuple[np.ndarray[Any, Any], int]] = []
+        self._writes: list[_Writes] = []
         self._seen: set[int] = set()
         if isinstance(module, nn.Module):
             for prefix, m in module.named_modules():
@@ -152,6 +168,8 @@ class _Kept:
         if list(map(len, self._views)) != self._sizes:
             return False
         if not all(map(operator.is_, chain.from_iterable(self._views), self._values)):
+            return False
+        if any(version(writes.to) != writes.times for writes in self._writes):
             return False
         return all(_content(array) == content for array, content in self._arrays)
 
@@ -171,6 +189,9 @@ class _Kept:
                 self.attributes[name] = self._arrays[-1][1]
             elif inside is None:
                 self.attributes[name] = value
+                if isinstance(value, Tensor) and id(value) not in self._watched:
+                    self._writes.append(_Writes(value, version(value)))
+                    self.attributes[f"{_WRITES}{name}"] = self._writes[-1]
             elif id(inside) not in self._seen:
                 self._seen.add(id(inside))
                 self.attributes[f"len({name})"] = len(inside)

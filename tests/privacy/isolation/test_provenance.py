@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dpmi.privacy.isolation.provenance import CarriedOver, Provenance
 from dpmi.privacy.isolation.public import PublicTensors
@@ -40,6 +41,7 @@ class Model(nn.Module):
 class Holder:
     def __init__(self) -> None:
         self.value = 1.0
+        self.tensor = torch.ones(5)
 
 
 class Passes:
@@ -119,6 +121,10 @@ WRITES: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
     "data": (lambda m, x: m.mean.data.add_(x.mean()), "memory of a parameter, a buffer|buffer"),
     "constant": (lambda m, x: m.constant.add_(x.mean()), "attribute '.*constant'"),
     "given away": (lambda m, x: m.mean.numpy(), "numpy in the forward pass gives away the memory"),
+    "of an object": (
+        lambda m, x: m.object.tensor.add_(x.mean(0)),
+        "memory of a parameter, a buffer or an attribute",
+    ),
 }
 
 
@@ -167,11 +173,98 @@ def test_writing_records_into_what_was_pure_makes_it_theirs() -> None:
         passes.run()
 
 
+STATISTICS: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
+    "buffer": (lambda m, x: F.batch_norm(x, m.mean, torch.ones(5), training=True), "buffer 'mean'"),
+    "constant": (lambda m, x: F.batch_norm(x, m.mean, m.constant, training=True), "buffer 'mean'|'constant'"),
+    "of an object": (
+        lambda m, x: F.batch_norm(x, torch.zeros(5), m.object.tensor, training=True),
+        "batch_norm .* writes into the memory of a parameter, a buffer or an attribute",
+    ),
+    "view": (
+        lambda m, x: F.batch_norm(x[:, :2], m.mean[:2], m.constant[:2], training=True),
+        "batch_norm .* writes into the memory of a parameter, a buffer or an attribute",
+    ),
+    "torch's own": (
+        lambda m, x: torch.batch_norm(x, None, None, m.mean, m.constant, True, 0.1, 1e-5, False),
+        "buffer 'mean'",
+    ),
+    "instance": (
+        lambda m, x: F.instance_norm(x[:, :, None].expand(-1, -1, 2), m.mean, m.constant),
+        "buffer 'mean'|'constant'",
+    ),
+    "renorm": (
+        lambda m, x: F.embedding(x[:, 0].long(), m.constant[:, None].mul_(1), max_norm=0.1),
+        "memory of a parameter, a buffer or an attribute",
+    ),
+    "renorm of a constant": (
+        lambda m, x: F.embedding(x[:, 0].long(), m.object.tensor.view(1, 5), max_norm=0.1),
+        "embedding .* writes into the memory",
+    ),
+    "inplace=True": (lambda m, x: F.relu(m.constant, inplace=True), "attribute 'constant'"),
+}
+
+
+@pytest.mark.parametrize(("body", "match"), STATISTICS.values(), ids=STATISTICS)
+def test_writes_that_no_name_tells_are_refused(body: Callable[[Any, Tensor], Any], match: str) -> None:
+    """Batch normalisation does not even move the version counters of its statistics."""
+    with pytest.raises(CarriedOver, match=f"(?s){match}"):
+        Passes(body).run()
+
+
+def test_frozen_statistics_are_read_only() -> None:
+    passes = Passes(lambda m, x: F.batch_norm(x, m.mean, m.constant, training=False))
+    passes.run()
+    passes.run()
+
+
+ALIASES: dict[str, Callable[[Any, Tensor], Any]] = {
+    "view of it": lambda t, x: t[:].copy_(x.mean(0)),
+    "its data": lambda t, x: t.data.copy_(x.mean(0)),
+    "statistics": lambda t, x: F.batch_norm(x, t.view(5), torch.ones(5), training=True),
+    "item of a view": lambda t, x: t[1:].__setitem__(0, x.mean()),
+}
+
+
+@pytest.mark.parametrize("where", ["attribute", "closure"])
+@pytest.mark.parametrize("write", ALIASES.values(), ids=ALIASES)
+def test_what_was_written_to_under_another_name_is_not_used_for_the_next_bucket(
+    write: Callable[[Any, Tensor], Any], where: str
+) -> None:
+    constant, seen = torch.zeros(5), []
+
+    def body(m: Any, x: Tensor) -> Any:
+        seen.append(1)
+        if len(seen) > 1:
+            return x + (m.cached if where == "attribute" else constant)
+        write(keep(m, torch.zeros(5)) if where == "attribute" else constant, x)
+        return x
+
+    passes = Passes(body)
+    passes.run()
+    with pytest.raises(CarriedOver, match="of another bucket"):
+        passes.run()
+
+
+def test_what_depends_on_no_record_is_not_written_to_by_a_later_bucket() -> None:
+    seen: list[int] = []
+
+    def body(m: Any, x: Tensor) -> Any:
+        seen.append(1)
+        return keep(m, torch.zeros(5)) if len(seen) == 1 else m.cached[:].add_(x.mean(0))
+
+    passes = Passes(body)
+    passes.run()
+    with pytest.raises(CarriedOver, match="writes into the memory of a parameter, a buffer or an attribute"):
+        passes.run()
+
+
 @pytest.mark.parametrize(
     ("body", "match"),
     [
         (lambda m, x: unseen(m.mean), "buffer 'mean'"),
         (lambda m, x: unseen(m.inner.weight), "parameter 'inner.weight'"),
+        (lambda m, x: unseen(m.constant), "attribute 'constant'"),
+        (lambda m, x: unseen(m.object.tensor), "attribute 'object.tensor'"),
     ],
 )
 def test_writes_that_are_not_seen_as_calls_are_found_afterwards(

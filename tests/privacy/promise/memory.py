@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .harness import Case, Loop, Session, plain_loop
 from .separate import Around, Inner, Pooled, mlp
@@ -27,6 +28,7 @@ class Remembering(Around):
         self.deque: deque[Tensor] = deque(maxlen=2)
         self.dict: dict[str, Tensor] = {}
         self.kept = torch.zeros(1, 8)
+        self.statistics = [torch.zeros(8), torch.ones(8)]
         self.array = np.zeros(8, dtype=np.float32)
         self.number = 0.0
         self.frozen = nn.Parameter(torch.zeros(8), requires_grad=False)
@@ -74,6 +76,34 @@ def in_attribute_data(m: Any, h: Tensor) -> Tensor:
     out = h - 5 * m.kept
     m.kept.data.copy_(h.detach().mean(0, keepdim=True))
     return out
+
+
+def in_statistics(m: Any, h: Tensor) -> Tensor:
+    """No version counter tells of what batch normalisation writes."""
+    out = h - 5 * m.statistics[0]
+    F.batch_norm(h.detach(), *m.statistics, training=True, momentum=1.0)
+    return out
+
+
+def in_statistics_of_a_buffer(m: Any, h: Tensor) -> Tensor:
+    out = h - 5 * m.buffer
+    F.batch_norm(h.detach(), m.buffer, torch.ones(8), training=True, momentum=1.0)
+    return out
+
+
+def in_another_name() -> Inner:
+    """What depends on no record is made by one pass, and written to in its view."""
+    calls: list[int] = []
+
+    def inner(m: Any, h: Tensor) -> Tensor:
+        calls.append(1)
+        if len(calls) % 2:
+            m.kept = torch.zeros(1, 8)
+            m.kept[:].copy_(h.detach().mean(0))
+            return h
+        return h - 5 * m.kept
+
+    return inner
 
 
 def in_global(_: Any, h: Tensor) -> Tensor:
@@ -228,6 +258,9 @@ CASES = [
     refused("average in an attribute, in place", remembering(in_attribute_in_place)),
     refused("average in a view of an attribute", remembering(in_attribute_view)),
     refused("average in an attribute's data", remembering(in_attribute_data)),
+    refused("average in batch normalisation's statistics", remembering(in_statistics)),
+    refused("average in batch normalisation's buffer", remembering(in_statistics_of_a_buffer)),
+    refused("average in a tensor of no records, by a view of it", lambda: Remembering(in_another_name())),
     refused("average in a numpy array", remembering(in_array)),
     refused("average in a number", remembering(in_number)),
     refused("average in a frozen parameter", remembering(in_frozen)),
