@@ -203,8 +203,8 @@ _RULE_FAULTS = (
     Fault(
         name="records are written into a tensor that holds none",
         path="dpmi/privacy/isolation/elementwise.py",
-        old="if writes(call) and labels[0] != got:",
-        new="if writes(call) and not call.tensors:",
+        old="if writes_in_place(call.func, call.name, call.kwargs) and labels[0] != got:",
+        new="if not call.tensors:",
         tests=(f"{_FUNCTIONS}::test_refused[written into public]",),
     ),
     Fault(

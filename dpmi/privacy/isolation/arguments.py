@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -86,9 +86,9 @@ _NUMBERS = frozenset({float, bool, complex})
 _PLAIN = frozenset({int, str, type(None)})
 
 
-def writes_in_place(func: Callable[..., Any], name: str) -> bool:
-    """Whether a function by its name writes into its first argument."""
-    if func is Tensor.__setitem__:
+def writes_in_place(func: Callable[..., Any], name: str, kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call by its name, or with ``inplace=True``, writes into its first argument."""
+    if func is Tensor.__setitem__ or kwargs.get("inplace"):
         return True
     if name.startswith("__"):
         return name.startswith("__i") and name not in _NOT_IN_PLACE

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .arguments import writes_in_place
 from .labels import CONSTANT, SAME, Label, Public, Records
 from .operands import align, apart, broadcast, keywords, public, refuse, rule_of, words
 from .rules import Call, rule
@@ -53,14 +54,6 @@ def _in_place(names: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
-def writes(call: Call) -> bool:
-    """Whether a call writes to its first operand."""
-    name = call.name
-    if name[-1] == "_":
-        return name[-2:] != "__" or (name[:3] == "__i" and name != "__invert__")
-    return bool(call.kwargs.get("inplace"))
-
-
 @rule(*_in_place(_ONE), *_in_place(_SEVERAL))
 def elementwise(call: Call) -> Label:
     """Operands that hold records hold them in the same places; public ones have the same values for every record."""
@@ -75,7 +68,7 @@ def elementwise(call: Call) -> Label:
     got = align(call, tensors, labels, ndim)
     if got is None:
         return broadcast(tensors, cast("list[Public]", labels), ndim)
-    if writes(call) and labels[0] != got:
+    if writes_in_place(call.func, call.name, call.kwargs) and labels[0] != got:
         refuse(call, "records are written into a tensor that holds none")
     return got
 

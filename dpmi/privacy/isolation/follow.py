@@ -183,7 +183,7 @@ class Following(TorchFunctionMode):
         func, labels = call.func, call.labels
         if call.kwargs.get("out") is not None:
             raise Coupled(f"{call.name} writes into a tensor that is given to it (out=)")
-        if call.tensors and writes_in_place(func, call.name) and call.tensors[0] in self.public:
+        if call.tensors and writes_in_place(func, call.name, call.kwargs) and call.tensors[0] in self.public:
             raise Coupled(
                 f"{call.name} writes to {self.public.reference(call.tensors[0])!r}, which outlives the pass"
             )

@@ -123,7 +123,7 @@ class Provenance(TorchFunctionMode):
         elif func in _HOOKS and len(args) > 1:
             args = (args[0], self.watched(args[1]), *args[2:])
         written = kwargs.get("out")
-        if written is None and tensors and writes_in_place(func, name):
+        if written is None and tensors and writes_in_place(func, name, kwargs):
             written = tensors[0]
         written = (written,) if isinstance(written, Tensor) else written or ()
         for t in written:

@@ -229,7 +229,7 @@ def _computed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     shared = next((batch for batch in batches if not batch.is_over), None)
     if shared is None:
         return func(*args, **kwargs)
-    in_place = writes_in_place(func, getattr(func, "__name__", ""))
+    in_place = writes_in_place(func, getattr(func, "__name__", ""), kwargs)
     if func in _OF_THE_TENSOR:
         return func(*args, **kwargs)
     if func in _ALIASES:
@@ -244,8 +244,9 @@ def _computed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
         return _mixed(shared, func(*args, **kwargs))
     out = func(*args, **kwargs) if shared.rehearsing else None
     if in_place:
-        args[0]._path = path
-        return args[0]
+        written: Any = tensors[0]
+        written._path = path
+        return written
     return _paired(shared, out, real, path) if shared.rehearsing else shared.give_out_all(real, path)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from dpmi.privacy.isolation.arguments import operands, plain, writes_in_place
 from dpmi.privacy.isolation.labels import Coupled
@@ -51,4 +52,9 @@ def test_what_could_carry_anything_is_refused(value: Any) -> None:
     ],
 )
 def test_names_say_what_writes_in_place(func: Any, expected: bool) -> None:
-    assert writes_in_place(func, func.__name__) is expected
+    assert writes_in_place(func, func.__name__, {}) is expected
+
+
+def test_inplace_is_an_argument_of_some() -> None:
+    assert writes_in_place(F.relu, "relu", {"inplace": True})
+    assert not writes_in_place(F.relu, "relu", {"inplace": False})

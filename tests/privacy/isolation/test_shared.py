@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dpmi.privacy.isolation.follow import Following
 from dpmi.privacy.isolation.labels import Coupled
@@ -91,8 +92,10 @@ def test_writing_in_place_writes_to_what_is_behind(rehearsing: bool) -> None:
     path = shared.path(x)
     x.mul_(2)
     x[:, 0] = 7.0
+    assert F.threshold(input=x, threshold=8.0, value=8.0, inplace=True) is x
     expected = X * 2
     expected[:, 0] = 7.0
+    expected.clamp_(min=8.0)
     assert torch.equal(ordinary(x), expected)
     assert torch.equal(shared.real(x), expected)
     assert shared.path(x) != path
