@@ -19,7 +19,7 @@ demo: $(READY)
 # One process per core, one thread in each: a file's tests stay together, because they share what they trained.
 # A Ray cluster takes all cores for itself, and is tested after the others.
 test: $(READY) lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --ignore tests/study/test_ray.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/study/test_ray.py
 	$(BIN)/pytest tests/study/test_ray.py
 
 test-slow: $(READY)

@@ -11,6 +11,15 @@ from accountants import planner
 collect_ignore = ["plugin_package"]
 
 
+#: Few tests that take minutes: a core that began with them last would be the only one at work in the end.
+LONGEST = ("test_notebooks.py", "test_plugin_package.py", "test_examples.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, in their own order."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def calibrated_once() -> Iterator[None]:
     """Calibrate each setting once in a session: it takes a second, and the planner's other inputs do not matter."""

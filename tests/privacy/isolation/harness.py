@@ -190,7 +190,7 @@ def _one_record_less(
 Family = Callable[[st.DataObject, Any], Trial]
 
 
-def check_family(func: Any, family: Family, examples: int = 40) -> None:
+def check_family(func: Any, family: Family, examples: int = 24) -> None:
     """Search for a call that the rule accepts although it couples records; and find one at least that it accepts."""
     accepted = 0
 
