@@ -332,7 +332,11 @@ class BucketGradSampleModule(GradSampleModule):
     def _of_one_bucket(self, token: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One forward pass on records of one bucket, so that it keeps nothing for the next."""
         provenance = Provenance(
-            self._public, buffers=self._watch.buffers, storages=self._storages, token=token
+            self._public,
+            buffers=self._watch.buffers,
+            storages=self._storages,
+            token=token,
+            root=self._module,
         )
         for t in tensors_in((args, kwargs)):
             provenance.take_in(t)
@@ -343,6 +347,7 @@ class BucketGradSampleModule(GradSampleModule):
             provenance.take_in(t)
         self._watch.check_tensors(tensors, but=provenance.before.keys())
         self._watch.check_attributes(attributes, provenance.used)
+        provenance.check_numbers()
         self._used.update(provenance.used)
         for buffer, before in provenance.before.items():
             self._advanced.setdefault(buffer, before)

@@ -242,6 +242,24 @@ def test_a_module_that_changes_a_parameter(moved: str, mode: str) -> None:
     assert private.engine.ledger.steps == 3
 
 
+LAST = {"loss": 0.0}
+
+
+def scaled_by_the_last(out: Tensor, y: Tensor) -> Tensor:
+    loss = F.cross_entropy(out, y)
+    scaled = loss * (1.0 + LAST["loss"])
+    LAST["loss"] = loss.item()
+    return scaled
+
+
+@pytest.mark.parametrize("mode", ["auto", *SHARED])
+def test_a_number_that_it_leaves_for_the_next_bucket(mode: str) -> None:
+    private = Private(grad_sample_mode=mode, criterion=scaled_by_the_last)
+    with pytest.raises(RuntimeError, match=r"read numbers off the records, and changed 'LAST\.loss'"):
+        private.train()
+    private.check_nothing_released()
+
+
 @pytest.mark.parametrize("mode", WITH_CRITERION)
 def test_another_optimizer_moves_nothing(mode: str) -> None:
     options = {"criterion": nn.CrossEntropyLoss()} if WITH_CRITERION[mode] else {}

@@ -149,7 +149,9 @@ class BucketCriterion(nn.Module):
     def _run(self, token: object, *args: Any, **kwargs: Any) -> Any:
         if self._is_torchs:  # which keeps nothing
             return self.criterion(*args, **kwargs)
-        provenance = Provenance(self._public, buffers=frozenset(), storages=self._storages, token=token)
+        provenance = Provenance(
+            self._public, buffers=frozenset(), storages=self._storages, token=token, root=self.criterion
+        )
         for t in tensors_in((args, kwargs)):
             provenance.take_in(t)
         tensors, attributes = self._watch.tensors(), self._watch.attributes()
@@ -157,6 +159,7 @@ class BucketCriterion(nn.Module):
             value = self.criterion(*args, **kwargs)
         self._watch.check_tensors(tensors)
         self._watch.check_attributes(attributes)
+        provenance.check_numbers()
         return value
 
     def _rehearsed(

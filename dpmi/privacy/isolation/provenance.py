@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from .arguments import operands, writes_in_place
 from .functions import METADATA
+from .numbers import numbers_kept
 from .public import PublicTensors
 
 
@@ -41,6 +42,11 @@ def changed(kind: str, name: str) -> str:
             f"the forward pass changed buffer {name!r}: statistics of the private records would be released without "
             "noise, and reach other buckets. Use a layer without running statistics, such as GroupNorm"
         )
+    if kind == "number":
+        return (
+            f"the forward pass read numbers off the records, and changed {name!r}: what it keeps of one bucket could "
+            "reach the next one. Return it with the outputs, or keep a detached tensor"
+        )
     return (
         f"the forward pass changed attribute {name!r}: what it keeps of one bucket could reach the next one. Compute "
         "it anew in every pass, or outside of the module from public values"
@@ -62,6 +68,8 @@ class Provenance(TorchFunctionMode):
         buffers: which of them are buffers, by id.
         storages: addresses of the memory of all of them; asked when something is written to.
         token: of this bucket; passes over the same records share it.
+        root: the module or the criterion. From the first number that is read off the records on, no number that its
+            code can reach may change.
     """
 
     def __init__(
@@ -71,8 +79,11 @@ class Provenance(TorchFunctionMode):
         buffers: frozenset[int],
         storages: Callable[[], frozenset[int]],
         token: object,
+        root: object = None,
     ) -> None:
         super().__init__()
+        self._root = root
+        self._numbers_before: dict[str, object] | None = None
         self._public = public
         self._buffers = buffers
         self._storages = storages
@@ -147,6 +158,21 @@ class Provenance(TorchFunctionMode):
                 self._check_write(t, name, pure=pure and t not in self._public)
         return out
 
+    def check_numbers(self) -> None:
+        """Refuse a pass that read a number off its records and left one where the next pass could find it.
+
+        Raises:
+            CarriedOver: names it.
+        """
+        before = self._numbers_before
+        if before is None:
+            return
+        now = numbers_kept(self._root)
+        for name in before.keys() | now.keys():
+            old, new = before.get(name), now.get(name)
+            if old is not new and (type(old) is not type(new) or old != new):
+                raise CarriedOver(changed("number", name))
+
     def watched(self, hook: Callable[..., Any]) -> Callable[..., Any]:
         """A hook of the backward pass that keeps nothing for another bucket either."""
 
@@ -201,6 +227,8 @@ class Provenance(TorchFunctionMode):
                 self._mark(t, tensors, pure)
         elif tensors and not pure:
             self._numbers_left = True
+            if self._numbers_before is None:
+                self._numbers_before = numbers_kept(self._root)
 
 
 def version(t: Tensor) -> int:

@@ -133,6 +133,50 @@ def in_number(m: Any, h: Tensor) -> Tensor:
     return h * (1 - 6 * m.number)
 
 
+NUMBERS = {"average": 0.0}
+
+
+def in_global_number(_: Any, h: Tensor) -> Tensor:
+    out = h * (1 - 6 * NUMBERS["average"])
+    NUMBERS["average"] = h.var(0, unbiased=False).mean().item()
+    return out
+
+
+def in_closure_number() -> Inner:
+    average = 0.0
+
+    def inner(_: Any, h: Tensor) -> Tensor:
+        nonlocal average
+        out, average = h * (1 - 6 * average), h.var(0, unbiased=False).mean().item()
+        return out
+
+    return inner
+
+
+class Slot:
+    __slots__ = ("average",)
+
+    def __init__(self) -> None:
+        self.average = 0.0
+
+
+def in_slot() -> Inner:
+    slot = Slot()
+
+    def inner(_: Any, h: Tensor) -> Tensor:
+        out, slot.average = h * (1 - 6 * slot.average), h.var(0, unbiased=False).mean().item()
+        return out
+
+    return inner
+
+
+def as_seed(_: Any, h: Tensor) -> Tensor:
+    """The next bucket's draw is chosen by this one's records."""
+    out = h * (1 + 5 * torch.rand(()))
+    torch.manual_seed(int(h.detach().abs().mean().item() * 1e6))
+    return out
+
+
 def in_frozen(m: Any, h: Tensor) -> Tensor:
     with torch.no_grad():
         m.frozen.mul_(0.9).add_(h.mean(0))
@@ -263,6 +307,10 @@ CASES = [
     refused("average in a tensor of no records, by a view of it", lambda: Remembering(in_another_name())),
     refused("average in a numpy array", remembering(in_array)),
     refused("average in a number", remembering(in_number)),
+    refused("average in a global number", remembering(in_global_number)),
+    refused("average in a closure's number", lambda: Remembering(in_closure_number())),
+    refused("average in an object's slot", lambda: Remembering(in_slot())),
+    refused("average as a seed", remembering(as_seed)),
     refused("average in a frozen parameter", remembering(in_frozen)),
     refused("average in a frozen parameter's data", remembering(in_frozen_data)),
     refused("average in a frozen parameter's memory", remembering(in_frozen_memory)),

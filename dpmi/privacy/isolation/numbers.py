@@ -1,0 +1,120 @@
+"""Numbers that code can reach: where a pass that read some off its records could leave them for the next one."""
+
+from __future__ import annotations
+
+import array
+import sys
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_LIBRARIES = sys.stdlib_module_names | {"dpmi", "numpy", "opacus", "torch", "torchvision"}
+_NUMBERS = (bool, int, float, complex, str, bytes, np.generic)
+_BYTES = (bytearray, array.array, np.ndarray)
+# Hooks are the user's own, for monitoring; all else among nn.Module's attributes cannot hold a number.
+_OWN = frozenset(vars(nn.Module())) - {"_modules"}
+
+
+def numbers_kept(root: object) -> dict[str, object]:
+    """Every number and text that the code of a module or function can reach, by where it is.
+
+    Looked into are attributes and slots, containers, and of functions the defaults, the closure and the globals that
+    their code names; not libraries, hooks and tensors. What cannot be looked into, such as an iterator, is left out.
+
+    Args:
+        root: the module, or the criterion.
+    """
+    found: dict[str, object] = {"torch.initial_seed()": torch.initial_seed()}
+    seen: set[int] = set()
+    kept: list[object] = []  # or another object could get the address of one that was made for the walk
+    todo: list[tuple[str, Any]] = [("", root)]
+    while todo:
+        name, value = todo.pop()
+        if isinstance(value, _NUMBERS):
+            found[name] = value
+        elif isinstance(value, _BYTES):
+            found[name] = zlib.crc32(np.ascontiguousarray(value).tobytes())
+        elif isinstance(value, torch.Generator):
+            found[name] = value.initial_seed()
+        elif not isinstance(value, Tensor) and id(value) not in seen:
+            seen.add(id(value))
+            kept.append(value)
+            todo.extend((f"{name}.{key}" if name else f"{key}", inside) for key, inside in _inside(value))
+    return found
+
+
+def _inside(value: Any) -> Iterable[tuple[object, Any]]:
+    found: Iterable[tuple[object, Any]] = ()
+    if isinstance(value, Mapping):
+        found = value.items()
+    elif isinstance(value, list | tuple | deque | set | frozenset):
+        found = enumerate(value)
+    elif isinstance(value, partial):
+        found = [("func", value.func), ("args", value.args), ("keywords", value.keywords)]
+    elif isinstance(value, MethodType):
+        found = [("self", value.__self__), ("func", value.__func__)]
+    elif isinstance(value, staticmethod | classmethod):
+        found = [("func", value.__func__)]
+    elif isinstance(value, property):
+        found = [("get", value.fget)]
+    elif isinstance(value, nn.Module):
+        own = [(key, inside) for key, inside in vars(value).items() if key not in _OWN]
+        found = [*own, ("class", type(value))]
+    elif isinstance(value, FunctionType | type):
+        if not _is_of_a_library(value):
+            found = _of_function(value) if isinstance(value, FunctionType) else _of_class(value)
+    elif isinstance(value, SimpleNamespace) or not _is_of_a_library(type(value)):
+        found = _of_object(value)
+    return list(found)
+
+
+def _of_class(kind: type) -> Iterator[tuple[object, Any]]:
+    yield from vars(kind).items()
+    yield from enumerate(kind.__bases__)
+
+
+def _of_object(value: Any) -> Iterator[tuple[object, Any]]:
+    yield from getattr(value, "__dict__", {}).items()
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for name in [slots] if isinstance(slots, str) else slots:
+            # Of a name with two underscores in front, the slot has another; its descriptor is in the class.
+            slot: Any = vars(kind).get(name) or vars(kind).get(f"_{kind.__name__.lstrip('_')}{name}")
+            with suppress(AttributeError):  # not set yet
+                yield name, slot.__get__(value, kind)
+    yield "class", type(value)
+
+
+def _of_function(function: FunctionType) -> Iterator[tuple[object, Any]]:
+    yield "defaults", function.__defaults__
+    yield "defaults", function.__kwdefaults__
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # not filled yet
+            yield name, cell.cell_contents
+    names = set(_named_in(function.__code__))
+    for name in names & function.__globals__.keys():
+        value = function.__globals__[name]
+        if not isinstance(value, ModuleType):
+            yield name, value
+        elif not _is_of_a_library(value):
+            yield from ((f"{name}.{key}", vars(value)[key]) for key in names & vars(value).keys())
+
+
+def _named_in(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _named_in(constant)
+
+
+def _is_of_a_library(value: Any) -> bool:
+    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+    return isinstance(name, str) and name.partition(".")[0] in _LIBRARIES

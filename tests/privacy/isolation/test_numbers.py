@@ -1,0 +1,184 @@
+"""A number that a pass reads off its records is left nowhere that the code of a module can reach."""
+
+from __future__ import annotations
+
+import array
+import functools
+from collections import Counter
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dpmi.privacy.isolation.numbers import numbers_kept
+from dpmi.privacy.isolation.provenance import CarriedOver, Provenance
+from dpmi.privacy.isolation.public import PublicTensors
+
+X = torch.rand(4, 5)
+STATE = {"n": 0.0}
+TOTAL = 0.0
+
+
+class Other:
+    n: ClassVar[float] = 0.0
+
+
+class Base:
+    n: ClassVar[float] = 0.0
+
+
+class Derived(Base):
+    pass
+
+
+class Slots:
+    __slots__ = ("__n", "m")
+
+    def __init__(self) -> None:
+        self.__n = 0.0
+
+    def keep(self, value: float) -> None:
+        self.__n = value
+
+    def add(self, value: float) -> None:
+        self.m = value + self.__n
+
+
+class Model(nn.Module):
+    """Holds one thing, and a forward pass of it."""
+
+    def __init__(self, held: Any, body: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        self.inner = nn.Linear(5, 5)
+        self.held, self.body = held, body
+
+    def forward(self, x: Tensor) -> Any:
+        return self.body(self.held, x)
+
+
+def run(model: Model) -> None:
+    x = X.clone()
+    provenance = Provenance(
+        PublicTensors(model), buffers=frozenset(), storages=frozenset, token=object(), root=model
+    )
+    provenance.take_in(x)
+    with provenance:
+        model(x)
+    provenance.check_numbers()
+
+
+def to_global(_: Any, x: Tensor) -> None:
+    global TOTAL  # noqa: PLW0603
+    TOTAL += x.mean().item()
+
+
+def to_default(_: Any, x: Tensor, memo: list[float] = [0.0]) -> None:  # noqa: B006
+    memo[0] += x.mean().item()
+
+
+def to_keyword(_: Any, x: Tensor, *, memo: list[float] = [0.0]) -> None:  # noqa: B006
+    memo[0] += x.mean().item()
+
+
+def closure() -> Callable[[Any, Tensor], None]:
+    n = 0.0
+
+    def body(_: Any, x: Tensor) -> None:
+        nonlocal n
+        n += x.mean().item()
+
+    return body
+
+
+def inner_function(_: Any, x: Tensor) -> None:
+    def write() -> None:
+        STATE["n"] += x.mean().item()
+
+    write()
+
+
+class WithProperty:
+    @property
+    def up(self) -> Callable[[Tensor], None]:
+        return lambda x: STATE.update(n=STATE["n"] + x.mean().item())
+
+    @staticmethod
+    def static(x: Tensor) -> None:
+        STATE["n"] += x.mean().item()
+
+    @classmethod
+    def of_class(cls, x: Tensor) -> None:
+        STATE["n"] += x.mean().item()
+
+
+def count(_: Any, x: Tensor, by: Counter[str]) -> None:
+    by["n"] += round(1000 * x.mean().item())
+
+
+LEFT: dict[str, tuple[Callable[[], Any], Callable[[Any, Tensor], Any]]] = {
+    "global": (lambda: None, to_global),
+    "item of a global": (lambda: None, lambda _, x: STATE.update(n=STATE["n"] + x.mean().item())),
+    "global, by an inner function": (lambda: None, inner_function),
+    "global, by a property": (WithProperty, lambda o, x: o.up(x)),
+    "global, by a static method": (WithProperty, lambda o, x: o.static(x)),
+    "global, by a class method": (WithProperty, lambda o, x: o.of_class(x)),
+    "another class": (lambda: None, lambda _, x: setattr(Other, "n", Other.n + x.mean().item())),
+    "base class": (Derived, lambda o, x: setattr(Base, "n", Base.n + x.mean().item())),
+    "default": (lambda: None, to_default),
+    "default of a keyword": (lambda: None, to_keyword),
+    "closure": (lambda: None, closure()),
+    "partial": (lambda: None, functools.partial(count, by=Counter())),
+    "method": (lambda: SimpleNamespace(f=Slots().keep), lambda o, x: o.f(x.mean().item())),
+    "slot": (Slots, lambda o, x: o.keep(x.mean().item())),
+    "slot that was not set": (Slots, lambda o, x: o.add(x.mean().item())),
+    "deep": (lambda: [[{"a": (SimpleNamespace(c=[0.0]),)}]], lambda o, x: o[0][0]["a"][0].c.append(x.max().item())),
+    "bytes": (lambda: bytearray(2), lambda o, x: o.__setitem__(0, int(x.mean().item() * 99))),
+    "array": (lambda: array.array("d", [0.0]), lambda o, x: o.__setitem__(0, x.mean().item())),
+    "numpy": (lambda: [[[[[np.zeros(2)]]]]], lambda o, x: o[0][0][0][0][0].__setitem__(0, x.mean().item())),
+    "seed of a generator": (torch.Generator, lambda o, x: o.manual_seed(int(x.sum().item() * 1e6))),
+    "torch's seed": (lambda: None, lambda _, x: torch.manual_seed(int(x.sum().item() * 1e6))),
+    "truth": (lambda: [[[[False]]]], lambda o, x: o[0][0][0].append(bool((x > 0).any()))),
+    "tolist": (lambda: [[[[0.0]]]], lambda o, x: o[0][0][0].extend(x[0].tolist())),
+    "its own array": (lambda: [[[[0.0]]]], lambda o, x: o[0][0][0].append(float(x.numpy().sum()))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("held", "body"), LEFT.values(), ids=LEFT)
+def test_a_number_that_is_left_is_refused(
+    held: Callable[[], Any], body: Callable[[Any, Tensor], Any]
+) -> None:
+    model = Model(held(), body)
+    with torch.random.fork_rng(devices=[]), pytest.raises(CarriedOver, match="read numbers off the records"):
+        run(model)
+
+
+def counting(_: Any, x: Tensor) -> None:
+    STATE["calls"] = STATE.get("calls", 0) + len(x)
+
+
+KEPT: dict[str, Callable[[Any, Tensor], Any]] = {
+    "a count, where no number was read": counting,
+    "a number that is used": lambda _, x: x * x.max().item(),
+    "a choice": lambda _, x: x * 2 if (x > 0.5).any() else x,
+    "a number of the weights": lambda m, x: STATE.update(w=torch.ones(3).sum().item()),
+    "a tensor": lambda held, x: (x.max().item(), held.append(x.detach())),
+    "draws": lambda _, x: (x.max().item(), torch.rand(3), np.random.default_rng().random()),
+}
+
+
+@pytest.mark.parametrize("body", KEPT.values(), ids=KEPT)
+def test_all_else_is_let_through(body: Callable[[Any, Tensor], Any]) -> None:
+    run(Model([], body))
+
+
+def test_libraries_hooks_and_circles_are_not_looked_into() -> None:
+    model = Model([], lambda held, x: torch.relu(x))
+    model.held.append(model.held)
+    model.register_forward_hook(lambda *_: None)
+    found = numbers_kept(model)
+    assert found["_modules.inner.in_features"] == 5
+    assert len(found) < 40
