@@ -50,7 +50,7 @@ _LABEL_FAULTS = (
     Fault(
         name="records may be written into a public tensor",
         path="dpmi/privacy/isolation/follow.py",
-        old="if call.tensors and writes_in_place(func, call.name) and call.tensors[0] in self.public:",
+        old="if call.tensors and writes_in_place(func, call.name, call.kwargs) and call.tensors[0] in self.public:",
         new="if call.tensors and 'out' in call.kwargs and call.tensors[0] in self.public:",
         tests=(_LABELS,),
     ),

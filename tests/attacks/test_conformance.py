@@ -205,8 +205,17 @@ def test_every_registered_attack_has_a_case() -> None:
     assert not missing, "give it settings in CASES"
 
 
+#: Variants that take longest, of attacks whose other variants, or whose parts, are in the quick tests.
+LONG = {"vmi/full", "vmi/flow", "lomma-ked-mi"}
+
+
 class TestAttacks(AttackConformance):
-    cases = CASES
+    cases = {name: case for name, case in CASES.items() if name not in LONG}
+
+
+@pytest.mark.slow
+class TestLongAttacks(AttackConformance):
+    cases = {name: case for name, case in CASES.items() if name in LONG}
 
 
 class _Breaks(nn.Module):

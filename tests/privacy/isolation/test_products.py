@@ -157,4 +157,4 @@ TABLE = {func: FAMILIES[rule] for func, rule in RULES.items() if rule in FAMILIE
 
 @pytest.mark.parametrize("func", TABLE, ids=name_of)
 def test_keeps_records_apart(func: Any) -> None:
-    check_family(func, TABLE[func], examples=60)
+    check_family(func, TABLE[func], examples=100)
