@@ -206,16 +206,17 @@ def test_every_registered_attack_has_a_case() -> None:
 
 
 #: Variants that take longest, of attacks whose other variants, or whose parts, are in the quick tests.
-LONG = {"vmi/full", "vmi/flow", "lomma-ked-mi"}
+LONG = {name: CASES[name] for name in ("vmi/full", "vmi/flow", "lomma-ked-mi")}
+OTHERS = {name: case for name, case in CASES.items() if name not in LONG}
 
 
 class TestAttacks(AttackConformance):
-    cases = {name: case for name, case in CASES.items() if name not in LONG}
+    cases = OTHERS
 
 
 @pytest.mark.slow
 class TestLongAttacks(AttackConformance):
-    cases = {name: case for name, case in CASES.items() if name in LONG}
+    cases = LONG
 
 
 class _Breaks(nn.Module):
