@@ -120,7 +120,7 @@ _WATCH_FAULTS = (
         path="dpmi/privacy/isolation/provenance.py",
         old='if "batch_norm" in name else []',
         new="if not name else []",
-        tests=(f"{_BATTERY}[average in batch normalisation's statistics]",),
+        tests=(f"{_PROVENANCE}::test_writes_that_no_name_tells_are_refused",),
     ),
     Fault(
         name="records may be written into a tensor under another name",
@@ -159,7 +159,7 @@ _WATCH_FAULTS = (
         path="dpmi/privacy/isolation/watch.py",
         old="        if list(map(len, self._views)) != self._sizes:\n            return False\n",
         new="",
-        tests=(f"{_WATCHED}::test_what_a_module_keeps_is_compared", _PROVENANCE),
+        tests=(f"{_WATCHED}::test_a_container_that_is_the_last_may_not_grow_either",),
     ),
     Fault(
         name="a number that was read off the records may be left anywhere",
@@ -229,7 +229,7 @@ _WATCH_FAULTS = (
         path="dpmi/privacy/isolation/watch.py",
         old="if old is not new and not _may_become(name, old, new, used):",
         new="if old is not new and name not in now:",
-        tests=(f"{_BATTERY}[average in a number]",),
+        tests=(f"{_PROVENANCE}::test_attributes_that_a_pass_changes_are_refused",),
     ),
     Fault(
         name="a numpy array may be written to",

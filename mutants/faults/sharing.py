@@ -141,7 +141,9 @@ _CRITERION_FAULTS = (
         path="dpmi/privacy/criterion/wrapped.py",
         old="        self._watch.check_attributes(attributes)\n",
         new="",
-        tests=(f"{_BATTERY}[loss: remembers a number]",),
+        tests=(
+            "tests/privacy/test_criterion_refused.py::test_an_attribute_that_it_changes_for_the_next_bucket",
+        ),
     ),
     Fault(
         name="a criterion may keep outputs of one bucket for the next",

@@ -242,6 +242,25 @@ def test_a_module_that_changes_a_parameter(moved: str, mode: str) -> None:
     assert private.engine.ledger.steps == 3
 
 
+class WeightedByTheLast(nn.Module):
+    """No number is read off the records: their count is enough."""
+
+    last = 1
+
+    def forward(self, out: Tensor, y: Tensor) -> Tensor:
+        loss = F.cross_entropy(out, y) * self.last
+        self.last = len(y)
+        return loss
+
+
+@pytest.mark.parametrize("mode", ["auto", *SHARED])
+def test_an_attribute_that_it_changes_for_the_next_bucket(mode: str) -> None:
+    private = Private(grad_sample_mode=mode, criterion=WeightedByTheLast())
+    with pytest.raises(RuntimeError, match="changed attribute 'last'"):
+        private.train()
+    private.check_nothing_released()
+
+
 LAST = {"loss": 0.0}
 
 

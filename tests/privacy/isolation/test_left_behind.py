@@ -98,6 +98,15 @@ def test_what_a_module_keeps_is_compared(name: str, monkeypatch: pytest.MonkeyPa
         watch.check_attributes(before)
 
 
+def test_a_container_that_is_the_last_may_not_grow_either() -> None:
+    criterion = SimpleNamespace(seen=[1.0])
+    watch = Watch(criterion)
+    before = watch.attributes()
+    criterion.seen.append(2.0)
+    with pytest.raises(CarriedOver, match=r"changed attribute '(seen\.1|len\(seen\))'"):
+        watch.check_attributes(before)
+
+
 def test_a_hook_of_the_backward_pass_is_watched_too() -> None:
     module, x = Module(), torch.rand(4, 3, requires_grad=True)
     provenance = watched(module)
