@@ -12,7 +12,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -142,6 +142,7 @@ def _test(folder: Path, tests: Sequence[str], sender: Connection) -> None:
     # For processes that tests start.
     os.environ.update(PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE="1")
     sys.dont_write_bytecode = True
+    set_start_method(None, force=True)  # the platform's again, not this process's own
     first, output = _First(), StringIO()
     with redirect_stdout(output), redirect_stderr(output):
         code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests], plugins=[first])
