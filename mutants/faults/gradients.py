@@ -143,9 +143,9 @@ _LAYER_FAULTS = (
     ),
     Fault(
         name="an embedding that rescales its lines in the forward pass is accepted",
-        path="dpmi/privacy/gradients/embedding.py",
-        old="if max_norm is not None:",
-        new="if max_norm is not None and max_norm < 0:",
+        path="dpmi/privacy/isolation/layers.py",
+        old='if argument(call, 3, "max_norm") is not None:',
+        new='if argument(call, 3, "max_norm") == 0:',
         tests=(f"{_CAPTURE}::test_what_cannot_be_split_by_bucket_is_refused",),
     ),
     Fault(

@@ -115,7 +115,7 @@ def _embedding(  # noqa: PLR0917 (the function's own signature)
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> tuple[Tensor, Layer]:
-    return input, Embedding(weight, padding_idx, _coupling(max_norm, scale_grad_by_freq))
+    return input, Embedding(weight, padding_idx, _coupling(scale_grad_by_freq))
 
 
 @intercepts(torch.embedding)
@@ -127,7 +127,7 @@ def _embedding_of_aten(
     sparse: bool = False,
 ) -> tuple[Tensor, Layer]:
     padding = padding_idx if padding_idx >= 0 else None
-    return indices, Embedding(weight, padding, _coupling(None, scale_grad_by_freq))
+    return indices, Embedding(weight, padding, _coupling(scale_grad_by_freq))
 
 
 @intercepts(F.embedding_bag)
@@ -144,7 +144,7 @@ def _embedding_bag(  # noqa: PLR0917 (the function's own signature)
     include_last_offset: bool = False,
     padding_idx: int | None = None,
 ) -> tuple[Tensor, Layer]:
-    unsupported = _coupling(max_norm, scale_grad_by_freq)
+    unsupported = _coupling(scale_grad_by_freq)
     if offsets is not None:
         unsupported = (
             "offsets say where records begin, so that the input holds them in no dimension of its own"
@@ -161,9 +161,7 @@ def _embedding_bag(  # noqa: PLR0917 (the function's own signature)
     return input, layer
 
 
-def _coupling(max_norm: float | None, scale_grad_by_freq: bool) -> str | None:
-    if max_norm is not None:
-        return f"max_norm={max_norm} changes the table in the forward pass, without noise; set max_norm=None"
+def _coupling(scale_grad_by_freq: bool) -> str | None:
     if scale_grad_by_freq:
         return (
             "scale_grad_by_freq=True divides by counts over all buckets of a physical batch; set "

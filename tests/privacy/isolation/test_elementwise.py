@@ -106,4 +106,4 @@ _CHECKED = [func for func in TABLE if func is not Tensor.cuda]
 
 @pytest.mark.parametrize("func", _CHECKED, ids=name_of)
 def test_keeps_records_apart(func: Any) -> None:
-    check_family(func, TABLE[func], examples=8)
+    check_family(func, TABLE[func], examples=12)
