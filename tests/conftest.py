@@ -1,9 +1,12 @@
-"""What the tests of the planner share."""
+"""Where every test begins, which files begin first, and what the tests of the planner share."""
 
 import functools
+import random
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
+import torch
 
 from accountants import planner
 
@@ -18,6 +21,14 @@ LONGEST = ("test_notebooks.py", "test_plugin_package.py", "test_examples.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, in their own order."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Seed the global generators before the fixtures: no test's numbers depend on which tests ran before it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 (what libraries draw from)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -82,7 +82,7 @@ def test_the_seed_decides_and_nothing_else_moves() -> None:
 
     def run(seed: int) -> tuple[float, float]:
         found = knowledge_extraction(
-            net, recons.images, recons.labels, hard, TEST, epochs=3, batch_size=2, seed=seed
+            net, recons.images, recons.labels, hard, TEST, epochs=20, batch_size=2, seed=seed
         )
         return found.train, found.test
 
