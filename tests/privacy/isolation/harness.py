@@ -108,7 +108,7 @@ def called(func: Any, trial: Trial, tensors: list[Tensor], records: int, *, made
         if made
         else None
     )
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     out = func(*args, **trial.keywords)
     if made and not isinstance(label, (Records, Public)):
         label = label(out)

@@ -161,12 +161,12 @@ def test_what_the_loop_computes_apart_does_not_count_as_the_pass() -> None:
 def test_functions_of_torch_are_followed_to_what_they_call(function: Forward) -> None:
     x = torch.rand(4, 5)
     follow(function, x)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     following = Following(PUBLIC, 4)
     following.take_in(x, Records(0))
     with following:
         found = function(x)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     assert torch.equal(found, function(x)), "followed or not, it is the same function"
 
 
