@@ -347,7 +347,8 @@ class BucketGradSampleModule(GradSampleModule):
             provenance.take_in(t)
         self._watch.check_tensors(tensors, but=provenance.before.keys())
         self._watch.check_attributes(attributes, provenance.used)
-        provenance.check_numbers()
+        provenance.watch_backward(tensors_in(out))
+        provenance.forget_numbers()
         self._used.update(provenance.used)
         for buffer, before in provenance.before.items():
             self._advanced.setdefault(buffer, before)

@@ -279,6 +279,32 @@ def test_a_number_that_it_leaves_for_the_next_bucket(mode: str) -> None:
     private.check_nothing_released()
 
 
+class ScaledByTheLastGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor) -> Tensor:
+        return loss * (1 + LAST["loss"])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        g = g * (1 + LAST["loss"])
+        LAST["loss"] = g.item()
+        return g
+
+
+def with_a_function_of_its_own(out: Tensor, y: Tensor) -> Tensor:
+    return ScaledByTheLastGradient.apply(F.cross_entropy(out, y))
+
+
+@pytest.mark.parametrize("mode", ["auto", *SHARED])
+def test_a_number_that_its_backward_pass_leaves_for_the_next_bucket(mode: str) -> None:
+    private = Private(grad_sample_mode=mode, criterion=with_a_function_of_its_own)
+    with pytest.raises(
+        RuntimeError, match=r"read numbers off the records, and changed 'ScaledByTheLast|LAST"
+    ):
+        private.train()
+    private.check_nothing_released()
+
+
 @pytest.mark.parametrize("mode", WITH_CRITERION)
 def test_another_optimizer_moves_nothing(mode: str) -> None:
     options = {"criterion": nn.CrossEntropyLoss()} if WITH_CRITERION[mode] else {}

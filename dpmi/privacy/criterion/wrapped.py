@@ -159,7 +159,8 @@ class BucketCriterion(nn.Module):
             value = self.criterion(*args, **kwargs)
         self._watch.check_tensors(tensors)
         self._watch.check_attributes(attributes)
-        provenance.check_numbers()
+        provenance.watch_backward(tensors_in(value), inputs=tensors_in((args, kwargs)))
+        provenance.forget_numbers()
         return value
 
     def _rehearsed(

@@ -12,8 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 from .arguments import operands, writes_in_place
 from .functions import METADATA
-from .numbers import numbers_kept
 from .public import PublicTensors
+from .reach import Reached, reached
 
 
 def _named(names: str) -> frozenset[Any]:
@@ -22,6 +22,8 @@ def _named(names: str) -> frozenset[Any]:
 
 MEMORY = _named("numpy __array__ untyped_storage storage __dlpack__ set_")
 """Whoever has the memory of a tensor can write to it unseen."""
+
+_BACKWARD = frozenset({Tensor.backward, torch.autograd.grad, torch.autograd.backward})
 
 _HOOKS = _named("register_hook register_post_accumulate_grad_hook")
 
@@ -83,7 +85,8 @@ class Provenance(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self._root = root
-        self._numbers_before: dict[str, object] | None = None
+        self._reached: Reached | None = None
+        self._is_backward = False
         self._public = public
         self._buffers = buffers
         self._storages = storages
@@ -126,13 +129,12 @@ class Provenance(TorchFunctionMode):
                         "used again. Keep nothing of one forward pass for the next"
                     )
                 pure = False
+            elif mark is None and self._is_backward and t not in self._public:
+                pure = False  # one that was saved in the forward pass has lost its label
             if mark is None or mark[0] is not self._token:
                 self.used.add(id(t))
         name = getattr(func, "__name__", "")
-        if func in MEMORY:
-            self._check_memory(tensors[0], name)
-        elif func in _HOOKS and len(args) > 1:
-            args = (args[0], self.watched(args[1]), *args[2:])
+        args = self._watched_args(func, name, tensors, args)
         written = kwargs.get("out")
         if written is None and tensors and writes_in_place(func, name, kwargs):
             written = tensors[0]
@@ -147,6 +149,18 @@ class Provenance(TorchFunctionMode):
         self._mark(out, tensors, pure)
         return out
 
+    def _watched_args(
+        self, func: Callable[..., Any], name: str, tensors: list[Tensor], args: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
+        """The arguments of a call that writes, or runs code of the user's own, where no call is seen."""
+        if func in MEMORY:
+            self._check_memory(tensors[0], name)
+        elif func in _BACKWARD:
+            self.watch_backward(tensors)
+        elif func in _HOOKS and len(args) > 1:
+            return (args[0], self.watched(args[1]), *args[2:])
+        return args
+
     def _run(self, call: Callable[[], Any], name: str, read: list[Tensor], *, pure: bool) -> Any:
         """Make a call, and judge what it wrote to without saying so in its name."""
         versions = [version(t) for t in read]
@@ -158,16 +172,19 @@ class Provenance(TorchFunctionMode):
                 self._check_write(t, name, pure=pure and t not in self._public)
         return out
 
-    def check_numbers(self) -> None:
-        """Refuse a pass that read a number off its records and left one where the next pass could find it.
+    def forget_numbers(self) -> None:
+        """See that the numbers that the pass read off its records do not outlive it.
+
+        Random generators go on from where the first of them was read.
 
         Raises:
-            CarriedOver: names it.
+            CarriedOver: a number was left where the next pass could find it; names it.
         """
-        before = self._numbers_before
-        if before is None:
+        if self._reached is None:
             return
-        now = numbers_kept(self._root)
+        self._reached.generators.go_on()
+        before, self._reached = self._reached.numbers, None
+        now = reached(self._root).numbers
         for name in before.keys() | now.keys():
             old, new = before.get(name), now.get(name)
             if old is not new and (type(old) is not type(new) or old != new):
@@ -181,7 +198,44 @@ class Provenance(TorchFunctionMode):
             for t in operands(args, {}):
                 self.take_in(t)
             with self:
-                return hook(*args)
+                out = hook(*args)
+            self.forget_numbers()
+            return out
+
+        return run
+
+    def watch_backward(self, outputs: Iterable[Tensor], *, inputs: Iterable[Tensor] = ()) -> None:
+        """See that autograd functions of the user's own keep nothing in their backward passes either.
+
+        Args:
+            outputs: of the pass; their graph is looked through.
+            inputs: where it ends.
+        """
+        seen = {t.grad_fn for t in inputs} | {None}
+        nodes: list[Any] = [t.grad_fn for t in outputs]
+        while nodes:
+            node = nodes.pop()
+            if node not in seen:
+                seen.add(node)
+                nodes.extend(following for following, _ in node.next_functions)
+                if hasattr(node, "_forward_cls") and not hasattr(node, "_dpmi"):
+                    node._dpmi = self
+                    node.apply = self._watched_function(node.apply)
+
+    def _watched_function(self, apply: Callable[..., Any]) -> Callable[..., Any]:
+        watched = self.watched(apply)
+
+        def run(*gradients: Any) -> Any:
+            before = reached(self._root).tensors
+            self._is_backward = True
+            try:
+                out = watched(*gradients)
+            finally:
+                self._is_backward = False
+            for t in reached(self._root).tensors:
+                if all(t is not other for other in before):
+                    self.take_in(t)
+            return out
 
         return run
 
@@ -227,8 +281,8 @@ class Provenance(TorchFunctionMode):
                 self._mark(t, tensors, pure)
         elif tensors and not pure:
             self._numbers_left = True
-            if self._numbers_before is None:
-                self._numbers_before = numbers_kept(self._root)
+            if self._reached is None:
+                self._reached = reached(self._root)
 
 
 def version(t: Tensor) -> int:

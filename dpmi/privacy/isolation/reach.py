@@ -1,4 +1,4 @@
-"""Numbers that code can reach: where a pass that read some off its records could leave them for the next one."""
+"""What code can reach: where a pass could leave something of its records for the next one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
+
+from .generators import OF_A_KIND, Generators
 
 _LIBRARIES = sys.stdlib_module_names | {"dpmi", "numpy", "opacus", "torch", "torchvision"}
 _NUMBERS = (bool, int, float, complex, str, bytes, np.generic)
@@ -23,32 +25,47 @@ _BYTES = (bytearray, array.array, np.ndarray)
 _OWN = frozenset(vars(nn.Module())) - {"_modules"}
 
 
-def numbers_kept(root: object) -> dict[str, object]:
-    """Every number and text that the code of a module or function can reach, by where it is.
+@dataclass(frozen=True)
+class Reached:
+    """What the code of a module or function can reach, as it is now."""
+
+    numbers: dict[str, object]
+    """Numbers and texts, by where they are."""
+    tensors: list[Tensor]
+    generators: Generators
+
+
+def reached(root: object) -> Reached:
+    """Find what the code of a module or function can reach.
 
     Looked into are attributes and slots, containers, and of functions the defaults, the closure and the globals that
-    their code names; not libraries, hooks and tensors. What cannot be looked into, such as an iterator, is left out.
+    their code names; not libraries and hooks. What cannot be looked into, such as an iterator, is left out.
 
     Args:
         root: the module, or the criterion.
     """
-    found: dict[str, object] = {"torch.initial_seed()": torch.initial_seed()}
+    numbers: dict[str, object] = {}
+    tensors: list[Tensor] = []
+    generators: list[object] = []
     seen: set[int] = set()
     kept: list[object] = []  # or another object could get the address of one that was made for the walk
     todo: list[tuple[str, Any]] = [("", root)]
     while todo:
         name, value = todo.pop()
         if isinstance(value, _NUMBERS):
-            found[name] = value
+            numbers[name] = value
         elif isinstance(value, _BYTES):
-            found[name] = zlib.crc32(np.ascontiguousarray(value).tobytes())
-        elif isinstance(value, torch.Generator):
-            found[name] = value.initial_seed()
-        elif not isinstance(value, Tensor) and id(value) not in seen:
+            numbers[name] = zlib.crc32(np.ascontiguousarray(value).tobytes())
+        elif id(value) not in seen:
             seen.add(id(value))
             kept.append(value)
-            todo.extend((f"{name}.{key}" if name else f"{key}", inside) for key, inside in _inside(value))
-    return found
+            if isinstance(value, Tensor):
+                tensors.append(value)
+            elif isinstance(value, OF_A_KIND):
+                generators.append(value)
+            else:
+                todo.extend((f"{name}.{key}" if name else f"{key}", inside) for key, inside in _inside(value))
+    return Reached(numbers, tensors, Generators(generators))
 
 
 def _inside(value: Any) -> Iterable[tuple[object, Any]]:

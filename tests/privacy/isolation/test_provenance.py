@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -53,7 +53,11 @@ class Passes:
 
     def run(self, token: object | None = None) -> Provenance:
         provenance = Provenance(
-            self.public, buffers=self.watch.buffers, storages=self.watch.storages, token=token or object()
+            self.public,
+            buffers=self.watch.buffers,
+            storages=self.watch.storages,
+            token=token or object(),
+            root=self.module,
         )
         x = X.clone()
         provenance.take_in(x)
@@ -277,6 +281,53 @@ def test_writes_that_are_not_seen_as_calls_are_found_afterwards(
 def unseen(t: Tensor) -> None:
     with torch._C.DisableTorchFunction(), torch.no_grad():
         t.add_(1)
+
+
+class Kept(torch.autograd.Function):
+    """Leaves the output, which is saved without its label, and its mean for whoever asks."""
+
+    outputs: ClassVar[list[Tensor]] = []
+    mean: ClassVar[float] = 0.0
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        out = x.exp()
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        Kept.outputs[:] = ctx.saved_tensors
+        return g
+
+
+class KeptNumber(Kept):
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        KeptNumber.mean = ctx.saved_tensors[0].mean().item()
+        return g
+
+
+def penalised(kind: Any) -> Callable[[Any, Tensor], Any]:
+    """A forward pass with a backward pass in it."""
+
+    def body(m: Any, x: Tensor) -> Any:
+        x = m.inner(x) - (Kept.outputs[0] if Kept.outputs else 0)
+        return torch.autograd.grad(kind.apply(x).sum(), x)
+
+    return body
+
+
+def test_a_function_of_the_users_own_keeps_nothing_in_a_backward_pass_within_the_forward_pass() -> None:
+    passes = Passes(penalised(Kept))
+    try:
+        passes.run()
+        with pytest.raises(CarriedOver, match="computed from the records of another bucket"):
+            passes.run()
+    finally:
+        Kept.outputs.clear()
+    with pytest.raises(CarriedOver, match="read numbers off the records"):
+        Passes(penalised(KeptNumber)).run()
 
 
 def test_a_hook_of_the_backward_pass_keeps_nothing_for_the_next_bucket() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,7 @@ class Remembering(Around):
         self.statistics = [torch.zeros(8), torch.ones(8)]
         self.array = np.zeros(8, dtype=np.float32)
         self.number = 0.0
+        self.random = np.random.default_rng(0)
         self.frozen = nn.Parameter(torch.zeros(8), requires_grad=False)
         self.register_buffer("buffer", torch.zeros(8))
         self.buffer: Tensor
@@ -171,9 +173,29 @@ def in_slot() -> Inner:
 
 
 def as_seed(_: Any, h: Tensor) -> Tensor:
-    """The next bucket's draw is chosen by this one's records."""
+    """The next bucket's draw would be chosen by this one's records."""
     out = h * (1 + 5 * torch.rand(()))
     torch.manual_seed(int(h.detach().abs().mean().item() * 1e6))
+    return out
+
+
+def as_seed_of_numpy(_: Any, h: Tensor) -> Tensor:
+    out = h * (1 + 5 * np.random.rand())  # noqa: NPY002
+    np.random.seed(int(h.detach().abs().mean().item() * 1e6))  # noqa: NPY002
+    return out
+
+
+def as_seed_of_python(_: Any, h: Tensor) -> Tensor:
+    out = h * (1 + 5 * random.random())
+    random.seed(h.detach().abs().mean().item())
+    return out
+
+
+def as_draws(m: Any, h: Tensor) -> Tensor:
+    """How often this bucket draws would choose what the next one gets."""
+    out = h * (1 + 5 * m.random.random())
+    for _ in range(int(h.detach().abs().mean().item() * 1e6) % 7):
+        m.random.random()
     return out
 
 
@@ -241,6 +263,82 @@ def in_hook(m: Any, h: Tensor) -> Tensor:
     return out
 
 
+def in_hook_number(_: Any, h: Tensor) -> Tensor:
+    out = h * (1 - 6 * NUMBERS["average"])
+
+    def keep(g: Tensor) -> None:
+        NUMBERS["average"] = 100 * g.norm().item()
+
+    if out.requires_grad:
+        out.register_hook(keep)
+    return out
+
+
+class KeepingBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h: Tensor) -> Tensor:
+        return h * (1 - 6 * NUMBERS["average"])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        out = g * (1 - 6 * NUMBERS["average"])
+        NUMBERS["average"] = 100 * g.norm().item()
+        return out
+
+
+class BankingBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h: Tensor) -> Tensor:
+        ctx.save_for_backward(h.exp())
+        return h - 5 * torch.cat(BANK).mean(0) if BANK else h * 1
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        BANK.append(g)
+        return g
+
+
+class SavingBackward(BankingBackward):
+    """What it keeps is the output of the forward pass, a new object without a label."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor) -> Tensor:
+        out = h - 5 * torch.cat(BANK).mean(0) if BANK else h * 1
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        BANK.append(ctx.saved_tensors[0])
+        return g
+
+
+class WritingBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, kept: Tensor) -> Tensor:
+        out = h - 5 * kept
+        ctx.kept = kept
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        ctx.kept.copy_(ctx.saved_tensors[0].mean(0))
+        return g, None
+
+
+class KeepingForward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h: Tensor) -> Tensor:
+        out = h * (1 - 6 * NUMBERS["average"])
+        NUMBERS["average"] = h.norm().item()
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        return g
+
+
 class Owner(Remembering):
     def __init__(self, inner: Inner) -> None:
         super().__init__(inner)
@@ -292,6 +390,11 @@ def remembering(inner: Inner) -> Callable[[], nn.Module]:
     return lambda: Remembering(inner)
 
 
+def drawing(name: str, inner: Inner) -> Case:
+    """Each bucket goes on where the one before it began."""
+    return Case(name, remembering(inner), alone="runs", auto="runs", shared="refused", exact=False)
+
+
 CASES = [
     refused("bank in a list", remembering(in_list)),
     refused("bank in a deque", remembering(in_deque)),
@@ -310,7 +413,25 @@ CASES = [
     refused("average in a global number", remembering(in_global_number)),
     refused("average in a closure's number", lambda: Remembering(in_closure_number())),
     refused("average in an object's slot", lambda: Remembering(in_slot())),
-    refused("average as a seed", remembering(as_seed)),
+    refused("gradient in a number, by a hook", remembering(in_hook_number)),
+    refused(
+        "gradient in a number, by a function of its own", remembering(lambda _, h: KeepingBackward.apply(h))
+    ),
+    refused(
+        "gradient in a bank, by a function of its own", remembering(lambda _, h: BankingBackward.apply(h))
+    ),
+    refused("output in a bank, by a function of its own", remembering(lambda _, h: SavingBackward.apply(h))),
+    refused(
+        "output in a buffer, by a function of its own",
+        remembering(lambda m, h: WritingBackward.apply(h, m.buffer)),
+    ),
+    refused(
+        "average in a number, by a function of its own", remembering(lambda _, h: KeepingForward.apply(h))
+    ),
+    drawing("average as a seed", as_seed),
+    drawing("average as NumPy's seed", as_seed_of_numpy),
+    drawing("average as Python's seed", as_seed_of_python),
+    drawing("average as the number of draws", as_draws),
     refused("average in a frozen parameter", remembering(in_frozen)),
     refused("average in a frozen parameter's data", remembering(in_frozen_data)),
     refused("average in a frozen parameter's memory", remembering(in_frozen_memory)),

@@ -1,0 +1,68 @@
+"""Random generators: how far a pass moved them, or to which seed, must tell the next pass nothing of its records."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+OF_A_KIND = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+"""What is a generator."""
+
+
+class Generators:
+    """The generators that a pass can reach, from the moment on at which it first reads a number off its records.
+
+    What it draws later may depend on that number, and so may a seed that it sets. :meth:`go_on` lets each generator go
+    on as if nothing had been drawn since.
+
+    Args:
+        held: those that the code of the pass can reach, besides the global ones of PyTorch, NumPy and Python.
+    """
+
+    def __init__(self, held: Iterable[Any]) -> None:
+        everywhere = (torch.default_generator, *torch.cuda.default_generators, np.random, random)
+        self._renew = [_renewal(g) for g in (*everywhere, *held)]
+
+    def go_on(self) -> None:
+        """Seed each from what it was."""
+        for renew in self._renew:
+            renew()
+
+
+def _renewal(generator: Any) -> Callable[[], None]:
+    if isinstance(generator, torch.Generator):
+        return partial(_renew_torch, generator, generator.get_state())
+    if isinstance(generator, np.random.Generator):
+        return partial(_renew_numpy, generator, generator.bit_generator.state)
+    if generator is np.random or isinstance(generator, np.random.RandomState):
+        return partial(_renew_legacy, generator, generator.get_state())
+    if isinstance(generator, random.SystemRandom):  # has no state
+        return lambda: None
+    return partial(_renew_python, generator, generator.getstate())
+
+
+def _renew_torch(generator: torch.Generator, state: torch.Tensor) -> None:
+    generator.set_state(state)
+    seed = torch.randint(2**63 - 1, (), generator=generator, device=generator.device)
+    generator.manual_seed(int(seed))
+
+
+def _renew_numpy(generator: np.random.Generator, state: Any) -> None:
+    generator.bit_generator.state = state
+    kind: Any = type(generator.bit_generator)
+    generator.bit_generator.state = kind(generator.integers(2**63, size=4)).state
+
+
+def _renew_legacy(generator: Any, state: Any) -> None:
+    generator.set_state(state)
+    generator.seed(generator.randint(2**32, size=8, dtype=np.int64))
+
+
+def _renew_python(generator: Any, state: Any) -> None:
+    generator.setstate(state)
+    generator.seed(generator.getrandbits(256))
