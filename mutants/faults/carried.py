@@ -217,7 +217,9 @@ _WATCH_FAULTS = (
         path="dpmi/privacy/isolation/provenance.py",
         old="            self._is_backward = True\n",
         new="            self._is_backward = False\n",
-        tests=(f"{_BATTERY}[output in a buffer, by a function of its own]",),
+        tests=(
+            f"{_PROVENANCE}::test_what_a_backward_pass_computes_from_what_was_saved_is_not_used_for_the_next_bucket",
+        ),
     ),
     Fault(
         name="what a backward pass leaves is taken for public",

@@ -330,6 +330,29 @@ def test_a_function_of_the_users_own_keeps_nothing_in_a_backward_pass_within_the
         Passes(penalised(KeptNumber)).run()
 
 
+class KeptElsewhere(Kept):
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        np.left = ctx.saved_tensors[0].mean(0)
+        return g
+
+
+def test_what_a_backward_pass_computes_from_what_was_saved_is_not_used_for_the_next_bucket(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where it lies in a place that is not looked into, such as a library."""
+    monkeypatch.setattr(np, "left", torch.zeros(5), raising=False)
+
+    def body(m: Any, x: Tensor) -> Any:
+        x = m.inner(x) - np.left
+        return torch.autograd.grad(KeptElsewhere.apply(x).sum(), x)
+
+    passes = Passes(body)
+    passes.run()
+    with pytest.raises(CarriedOver, match="computed from the records of another bucket"):
+        passes.run()
+
+
 def test_a_hook_of_the_backward_pass_keeps_nothing_for_the_next_bucket() -> None:
     kept: list[Tensor] = []
 
