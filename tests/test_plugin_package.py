@@ -70,7 +70,17 @@ def test_is_found_by_its_entry_points(site: Path) -> None:
 
 def test_runs_in_a_study_by_name(site: Path, tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(STUDY)
-    run(site, "-m", "dpmi.cli", "run", str(tmp_path / "study.toml"), "--out", str(tmp_path / "out"))
+    run(
+        site,
+        "-m",
+        "dpmi.cli",
+        "run",
+        str(tmp_path / "study.toml"),
+        "--out",
+        str(tmp_path / "out"),
+        "--workers",
+        "1",
+    )
     trials = pd.read_csv(tmp_path / "out" / "trials.csv")
     assert len(trials) == 3
     assert set(trials["attack"]) == {"random-walk"}

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from .arguments import operands, writes_in_place
@@ -22,6 +23,12 @@ def _named(names: str) -> frozenset[Any]:
 
 MEMORY = _named("numpy __array__ untyped_storage storage __dlpack__ set_")
 """Whoever has the memory of a tensor can write to it unseen."""
+
+_RENORMALISES = frozenset({F.embedding, F.embedding_bag})
+"""They write to their table before anybody could look, if they are given a max_norm."""
+
+_STATISTICS = frozenset({"batch_norm", "instance_norm"})
+"""They write to running statistics that they are given."""
 
 _BACKWARD = frozenset({Tensor.backward, torch.autograd.grad, torch.autograd.backward})
 
@@ -134,7 +141,7 @@ class Provenance(TorchFunctionMode):
             if mark is None or mark[0] is not self._token:
                 self.used.add(id(t))
         name = getattr(func, "__name__", "")
-        args = self._watched_args(func, name, tensors, args)
+        args = self._watched_args(func, name, tensors, args, kwargs)
         written = kwargs.get("out")
         if written is None and tensors and writes_in_place(func, name, kwargs):
             written = tensors[0]
@@ -150,13 +157,21 @@ class Provenance(TorchFunctionMode):
         return out
 
     def _watched_args(
-        self, func: Callable[..., Any], name: str, tensors: list[Tensor], args: tuple[Any, ...]
+        self,
+        func: Callable[..., Any],
+        name: str,
+        tensors: list[Tensor],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> tuple[Any, ...]:
         """The arguments of a call that writes, or runs code of the user's own, where no call is seen."""
         if func in MEMORY:
             self._check_memory(tensors[0], name)
         elif func in _BACKWARD:
             self.watch_backward(tensors)
+        elif func in _RENORMALISES and (args[3:4] or (kwargs.get("max_norm"),)) != (None,):
+            table = args[1] if len(args) > 1 else kwargs["weight"]
+            self._check_write(table, f"{name} with max_norm", pure=False)
         elif func in _HOOKS and len(args) > 1:
             return (args[0], self.watched(args[1]), *args[2:])
         return args
@@ -164,12 +179,18 @@ class Provenance(TorchFunctionMode):
     def _run(self, call: Callable[[], Any], name: str, read: list[Tensor], *, pure: bool) -> Any:
         """Make a call, and judge what it wrote to without saying so in its name."""
         versions = [version(t) for t in read]
-        # Its running statistics move no counter.
-        values = [t.detach().clone() for t in read] if "batch_norm" in name else []
+        # Their running statistics move no counter, or do so too late: they are put back before the refusal.
+        values = [t.detach().clone() for t in read] if name in _STATISTICS else []
         out = call()
-        for i, t in enumerate(read):
-            if version(t) != versions[i] or (values and not torch.equal(t, values[i])):
-                self._check_write(t, name, pure=pure and t not in self._public)
+        try:
+            for i, t in enumerate(read):
+                if version(t) != versions[i] or (values and not torch.equal(t, values[i])):
+                    self._check_write(t, name, pure=pure and t not in self._public)
+        except CarriedOver:
+            for t, value in zip(read, values, strict=False):
+                if not torch.equal(t, value):  # the input is not, and may be expanded
+                    t.detach().copy_(value)
+            raise
         return out
 
     def forget_numbers(self) -> None:

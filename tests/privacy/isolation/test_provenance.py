@@ -197,12 +197,16 @@ STATISTICS: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
         "buffer 'mean'|'constant'",
     ),
     "renorm": (
-        lambda m, x: F.embedding(x[:, 0].long(), m.constant[:, None].mul_(1), max_norm=0.1),
+        lambda m, x: F.embedding(x[:, 0].long(), m.constant[:, None], max_norm=0.1),
         "memory of a parameter, a buffer or an attribute",
+    ),
+    "renorm of bags": (
+        lambda m, x: F.embedding_bag(x.long(), m.constant[:, None], None, 0.1),
+        "embedding_bag with max_norm .* writes into the memory",
     ),
     "renorm of a constant": (
         lambda m, x: F.embedding(x[:, 0].long(), m.object.tensor.view(1, 5), max_norm=0.1),
-        "embedding .* writes into the memory",
+        "embedding with max_norm .* writes into the memory",
     ),
     "inplace=True": (lambda m, x: F.relu(m.constant, inplace=True), "attribute 'constant'"),
 }
@@ -210,9 +214,13 @@ STATISTICS: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
 
 @pytest.mark.parametrize(("body", "match"), STATISTICS.values(), ids=STATISTICS)
 def test_writes_that_no_name_tells_are_refused(body: Callable[[Any, Tensor], Any], match: str) -> None:
-    """Batch normalisation does not even move the version counters of its statistics."""
+    """Batch normalisation does not even move the version counters of its statistics; nothing has moved afterwards."""
+    passes = Passes(body)
     with pytest.raises(CarriedOver, match=f"(?s){match}"):
-        Passes(body).run()
+        passes.run()
+    assert torch.equal(passes.module.mean, torch.zeros(5))
+    assert torch.equal(passes.module.constant, torch.ones(5))
+    assert torch.equal(passes.module.object.tensor, torch.ones(5))
 
 
 def test_frozen_statistics_are_read_only() -> None:
