@@ -114,7 +114,18 @@ def run(notebook: NotebookNode, folder: Path, monkeypatch: pytest.MonkeyPatch) -
     assert list(work.iterdir()) == [], "a notebook leaves nothing behind"
 
 
-@pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
+#: Train for more than a minute.
+LONG = ("03_any_unit_of_privacy", "04_why_low_rank", "05_attack_your_model")
+
+
+def marks(stem: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.slow] if stem in LONG else []
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(path, id=path.stem, marks=marks(path.stem)) for path in NOTEBOOKS],
+)
 def executed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
     path: Path = request.param
     if path.stem in NEEDS_DATA and not os.environ.get("DPMI_DATA"):
@@ -130,9 +141,8 @@ def executed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def only(name: str) -> pytest.MarkDecorator:
     """For a test of what one notebook computes; it is not executed a second time."""
-    return pytest.mark.parametrize(
-        "executed", [path for path in NOTEBOOKS if path.stem == name], ids=[name], indirect=True
-    )
+    paths = [pytest.param(path, id=name, marks=marks(name)) for path in NOTEBOOKS if path.stem == name]
+    return pytest.mark.parametrize("executed", paths, indirect=True)
 
 
 def test_there_are_notebooks_to_run() -> None:

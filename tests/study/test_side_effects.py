@@ -119,6 +119,7 @@ def test_what_is_damaged_or_of_other_settings_is_measured_again(store: Store, wo
     assert work["robustness"] == 16 + 1 + 16
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_same_table(store: Store, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "other")
     pd.testing.assert_frame_equal(measured(Store.open(tmp_path / "other"), workers=2), measured(store))
