@@ -9,8 +9,11 @@ A package adds a plug-in without touching dpmi, by declaring it in its own ``pyp
 from __future__ import annotations
 
 import difflib
+import hashlib
+import inspect
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint, entry_points
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
 from typing import Generic, Protocol, TypeVar
 
 
@@ -87,6 +90,28 @@ class Registry(Generic[Plugin]):
                 f" with name {getattr(plugin, 'name', None)!r}"
             )
         return plugin
+
+
+@lru_cache
+def origin(plugin: type) -> str:
+    """Name and version of the distribution that a class of another package comes from; empty for dpmi's own.
+
+    A class that no distribution holds, such as one of a notebook, is known by its module and its source code.
+
+    >>> origin(Registry)
+    ''
+    """
+    top = plugin.__module__.partition(".")[0]
+    if top == "dpmi":
+        return ""
+    owners = sorted(set(packages_distributions().get(top, ())))
+    if owners:
+        return ", ".join(f"{name} {version(name)}" for name in owners)
+    try:
+        source = inspect.getsource(plugin)
+    except (OSError, TypeError):
+        return plugin.__module__
+    return f"{plugin.__module__} {hashlib.sha256(source.encode()).hexdigest()[:16]}"
 
 
 def _owner(entry: EntryPoint) -> str:

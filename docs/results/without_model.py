@@ -23,7 +23,7 @@ from dpmi.metrics.baselines import at_best_brightness
 from dpmi.metrics.neighbors import nearest_neighbors
 from dpmi.study import Store, StudySpec, evaluation, parse
 from dpmi.study.evaluation import Judge
-from dpmi.study.trial import load
+from dpmi.study.trial import load, trial_numbers
 
 #: Public images that are each handed in for every class; of a larger set as many are drawn.
 PUBLIC = 1000
@@ -55,7 +55,7 @@ class Row(NamedTuple):
 
 def attacked(spec: StudySpec, store: Store, split: Split, known: metrics.Baselines) -> list[Row]:
     """Every attack, over its seeds, the most accurate first; its pixels are those of its surest image of each class."""
-    stored = ((trial, store.trial_record(trial.key)) for trial in spec.trials)
+    stored = ((trial, trial_numbers(trial, store)) for trial in spec.trials_on(store.content()))
     finished = [(trial, record["per_class"]) for trial, record in stored if record is not None]
     recons = torch.from_numpy(np.concatenate([store.recons(trial.key) for trial, _ in finished]))
     labels = torch.arange(split.num_classes).repeat(len(finished))
@@ -167,10 +167,11 @@ def table(root: Path) -> str:
     """
     store = Store.open(root)
     spec = parse(store.spec_text)
-    if not any(store.trial_record(trial.key) for trial in spec.trials):
+    jobs = spec.jobs_on(store.content())
+    if not any(trial_numbers(trial, store) for job in jobs for trial in job.trials):
         raise SystemExit(f"{root} has no finished trial yet; run the study first")
     split = load(spec.data, None)
-    judge = evaluation.judge(spec.jobs[0], split, store, lambda *_: None)
+    judge = evaluation.judge(jobs[0], split, store, lambda *_: None)
     if judge is None:
         raise SystemExit(f"the study in {root} has no evaluator; name one that has")
     known = metrics.baselines(

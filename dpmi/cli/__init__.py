@@ -30,6 +30,7 @@ for command in (
     statement.statement,
     studies.curve,
     studies.run,
+    studies.measure,
     match.match,
     studies.report,
     layers.layers,

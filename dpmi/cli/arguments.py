@@ -36,7 +36,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program.
 
 DataRoot = Annotated[
     Path | None,
-    typer.Option(help="Folder that holds the data sets; default: the environment variable DPMI_DATA."),
+    typer.Option(
+        exists=True,
+        file_okay=False,
+        help="Folder that holds the data sets; default: the environment variable DPMI_DATA.",
+    ),
 ]
 Workers = Annotated[
     int | None,
@@ -49,4 +53,7 @@ Executor = Annotated[
         "that runs here, else one is started. All its machines must see --out and the data root, "
         "under the same paths."
     ),
+]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Delete another study that has the folder; else that is an error.")
 ]

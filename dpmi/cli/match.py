@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpmi.cli.arguments import DataRoot, Executor, Workers, integer, number
+from dpmi.cli.arguments import DataRoot, Executor, Replace, Workers, integer, number
 from dpmi.cli.output import console
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def match(
     data_root: DataRoot = None,
     workers: Workers = None,
     executor: Executor = "local",
+    replace: Replace = False,
 ) -> None:
     """Find the strength at which every defence of a study has the same accuracy, or the same epsilon."""
     if (accuracy is None) == (epsilon is None):
@@ -65,6 +66,7 @@ def match(
         match_accuracy,
         match_epsilon,
         parse_match,
+        prepare,
         read,
         train_models,
     )
@@ -75,8 +77,11 @@ def match(
     opened = parse_match(text)
     failures: list[Failure] = []
     if target is not None:
-        store = Store.create(out, text)
         root = None if data_root is None else str(data_root)
+        on = prepare(opened.weakest, root=root)
+        opened = opened.on(on)
+        store = Store.create(out, text, replace=replace)
+        store.save_content(on)
         train = partial(train_models, store=store, root=root, workers=workers, executor=executor)
         outcomes = match_accuracy(opened, store, target, train=_with_progress(opened.name, train))
         found = {label: outcome for label, outcome in outcomes.items() if isinstance(outcome, Found)}
@@ -85,7 +90,7 @@ def match(
         console().print(_accuracies(opened, found))
     else:
         strengths = match_epsilon(opened, epsilon or 0.0)
-        store = Store.create(out, text)
+        store = Store.create(out, text, replace=replace)
         console().print(_epsilons(opened, strengths))
     for failure in failures:
         print(f"dpmi: {failure.label}: {' '.join(failure.message.split())}", file=sys.stderr)

@@ -4,23 +4,25 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpmi.cli.arguments import DataRoot, Executor, Workers
+from dpmi.cli.arguments import DataRoot, Executor, Replace, Workers
 from dpmi.cli.output import console
 
 if TYPE_CHECKING:
-    from dpmi.study import Results, Store
+    from dpmi.study import Failure, Results, Store
 
 _PRESETS = resources.files("dpmi") / "study" / "presets"
 PRESETS = sorted(Path(preset.name).stem for preset in _PRESETS.iterdir() if preset.name.endswith(".toml"))
 
 
 def curve(
+    *,
     data: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "digits",
     out: Annotated[Path, typer.Option(help="Folder for the study; an interrupted one goes on.")] = Path(
         "runs/curve"
@@ -28,15 +30,17 @@ def curve(
     data_root: DataRoot = None,
     workers: Workers = None,
     executor: Executor = "local",
+    replace: Replace = False,
 ) -> None:
     """Draw epsilon against MIA distance: train, attack, measure, report."""
     if data not in PRESETS:
         raise ValueError(f"--data is {data!r}; it must be one of {', '.join(PRESETS)}")
     text = _PRESETS.joinpath(f"{data}.toml").read_text(encoding="utf-8")
-    _study(text, out, data_root, workers, executor)
+    _study(text, out, data_root, workers, executor, replace=replace)
 
 
 def run(
+    *,
     study: Annotated[Path, typer.Argument(help="A TOML file, such as studies/mnist.toml.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder for the study; default: runs/ and the file's name.")
@@ -44,11 +48,31 @@ def run(
     data_root: DataRoot = None,
     workers: Workers = None,
     executor: Executor = "local",
+    replace: Replace = False,
 ) -> None:
     """Run a study, or what is still missing of it, and write its report."""
     from dpmi.study import read
 
-    _study(read(study), out or Path("runs") / study.stem, data_root, workers, executor)
+    _study(read(study), out or Path("runs") / study.stem, data_root, workers, executor, replace=replace)
+
+
+def measure(
+    directory: Annotated[Path, typer.Argument(help="The folder of a finished or interrupted study.")],
+    data_root: DataRoot = None,
+    workers: Workers = None,
+    executor: Executor = "local",
+) -> None:
+    """Measure a study again where metrics have changed, and write its report; nothing is trained or attacked."""
+    from dpmi.study import Store, gather, measure, parse, unmeasured
+    from dpmi.study.progress import StudyProgress
+
+    _check_workers(workers)
+    store = Store.open(directory)
+    spec = parse(store.spec_text)
+    root = None if data_root is None else str(data_root)
+    with StudyProgress(spec.name, unmeasured(spec, store)) as progress:
+        failures = measure(spec, store, root=root, workers=workers, executor=executor, report=progress.report)
+    _finish(failures, gather(spec, store), store)
 
 
 def report(
@@ -81,21 +105,33 @@ def list_() -> None:
     console().print(table)
 
 
-def _study(text: str, out: Path, data_root: Path | None, workers: int | None, executor: str) -> None:
-    from dpmi.study import Store, executors, gather, parse, pending, run
+def _study(
+    text: str, out: Path, data_root: Path | None, workers: int | None, executor: str, *, replace: bool
+) -> None:
+    """Run what is missing of a study, and write its report."""
+    from dpmi.study import Store, executors, gather, parse, pending, prepare, run
     from dpmi.study.progress import StudyProgress
 
-    if workers is not None and workers < 1:
-        raise ValueError(f"--workers is {workers}; it must be at least 1")
+    _check_workers(workers)
     executors.check(executor)
     spec = parse(text)
-    store = Store.create(out, text)
     root = None if data_root is None else str(data_root)
-    with StudyProgress(spec.name, pending(spec, store)) as progress:
+    on = prepare(spec, root=root)  # whatever fails here leaves the folder as it was
+    store = Store.create(out, text, replace=replace)
+    with StudyProgress(spec.name, pending(spec, store, on)) as progress:
         failures = run(spec, store, root=root, workers=workers, executor=executor, report=progress.report)
+    _finish(failures, gather(spec, store), store)
+
+
+def _check_workers(workers: int | None) -> None:
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers is {workers}; it must be at least 1")
+
+
+def _finish(failures: Sequence[Failure], results: Results, store: Store) -> None:
+    """Tell what failed, and write the report of the rest."""
     for failure in failures:
         print(f"dpmi: {failure.label}: {' '.join(failure.message.split())}", file=sys.stderr)
-    results = gather(spec, store)
     if len(results.trials):
         _write_report(results, store)
     if failures:

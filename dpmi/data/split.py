@@ -1,7 +1,9 @@
 """What every data set is once it is loaded: private train and test images, and the attacker's public ones."""
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import torch
@@ -137,6 +139,20 @@ class Split:
         if self.public_labels is None or len(self.public) == 0:
             return None
         return ImageSet(self.public, self.public_labels)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all images and labels, and of what the classes are called, wherever they were read from."""
+        found = hashlib.sha256(repr((self.class_names, self.distance, self.public_class_names)).encode())
+        train, test = self.train, self.test
+        parts = (train.images, train.labels, test.images, test.labels, self.public, self.public_labels)
+        for part in parts:
+            if part is None:
+                found.update(b"none")
+            else:
+                found.update(f"{part.dtype} {tuple(part.shape)}".encode())
+                found.update(part.detach().cpu().contiguous().numpy().data)
+        return found.hexdigest()
 
     @property
     def num_classes(self) -> int:

@@ -7,7 +7,7 @@ from dpmi.models.latents import latents
 from dpmi.models.observe import evaluating, observe
 from dpmi.models.randomness import seeded
 from dpmi.models.registry import MODELS, build, check_name, names
-from dpmi.models.weights import check_source, load_weights
+from dpmi.models.weights import check_source, load_weights, source_digest
 
 __all__ = [
     "FEATURES",
@@ -32,4 +32,5 @@ __all__ = [
     "observe",
     "replace",
     "seeded",
+    "source_digest",
 ]

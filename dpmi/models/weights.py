@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +39,25 @@ def check_source(source: str, name: str) -> None:
             f"weights = {TORCHVISION!r} needs a model of torchvision's, such as {PREFIX}resnet18, got {name!r}; "
             "name a file"
         )
+
+
+def source_digest(source: str, name: str) -> str:
+    """SHA-256 of the file that weights come from; of torchvision's, of the address that names them and their hash.
+
+    Args:
+        source: as for :func:`load_weights`.
+        name: as given to :func:`build`.
+
+    Raises:
+        ValueError: there is no such file, or it cannot be read.
+    """
+    check_source(source, name)
+    if source == TORCHVISION:
+        return hashlib.sha256(get_model_weights(_of_torchvision(name))["DEFAULT"].url.encode()).hexdigest()
+    try:
+        return hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    except OSError as error:
+        raise _unreadable(Path(source), error) from error
 
 
 def load_weights(model: nn.Module, source: str | Path, *, name: str) -> tuple[str, ...]:
@@ -94,7 +114,7 @@ def _state_of(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise ValueError(f"weights {path} cannot be read: {error.strerror or error}; name a file") from error
+        raise _unreadable(path, error) from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"weights {path} is no file of torch.save with tensors alone: {reason}") from error
@@ -107,9 +127,18 @@ def _state_of(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def _unreadable(path: Path, error: OSError) -> ValueError:
+    return ValueError(f"weights {path} cannot be read: {error.strerror or error}; name a file")
+
+
+def _of_torchvision(name: str) -> str:
+    return name.removeprefix(PREFIX).removesuffix(GROUPNORM)
+
+
 def _torchvision_state(model: nn.Module, name: str) -> dict[str, Tensor]:
-    own = name.removeprefix(PREFIX).removesuffix(GROUPNORM)
-    state = get_model_weights(own)["DEFAULT"].get_state_dict(progress=False, check_hash=True)
+    state = get_model_weights(_of_torchvision(name))["DEFAULT"].get_state_dict(
+        progress=False, check_hash=True
+    )
     first, convolution = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
     state = {key: value for key, value in state.items() if not key.startswith(_AUXILIARY)}
     state[f"{first}.weight"] = for_channels(state[f"{first}.weight"], convolution.in_channels)

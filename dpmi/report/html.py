@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import platform
-from importlib.metadata import version
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -13,8 +11,6 @@ from dpmi.report.answer import Finding
 from dpmi.report.cells import Table
 from dpmi.report.tables import rows_of
 from dpmi.study.results import Results
-
-PACKAGES = ("dpmi", "torch", "opacus")
 
 
 def render(
@@ -35,7 +31,7 @@ def render(
         pictures={name: base64.b64encode(png).decode("ascii") for name, png in pictures.items()},
         statements=statements(results),
         attacks=attacks(results),
-        versions={package: version(package) for package in PACKAGES} | {"Python": platform.python_version()},
+        made_by=words.made_by(results.trials),
     )
 
 

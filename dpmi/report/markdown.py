@@ -27,6 +27,7 @@ def render(results: Results, findings: list[Finding], tables: dict[str, Table]) 
         )
     parts.append("![A training image of each class, and what was reconstructed](reconstructions.png)")
     parts += [pipe_table(table) for table in tables.values() if table.rows]
+    parts.append(escape(" ".join(words.made_by(results.trials))))
     parts.append(f"```sh\n{results.command}\n```")
     return "\n\n".join(parts) + "\n"
 

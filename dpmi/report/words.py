@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import pandas as pd
+
 ADJACENCIES = {"replace": "replace-one", "add_remove": "add/remove-one"}
 DISTANCES = {"euclidean": "Euclidean, pixels in [0, 1]", "ssim": "1 − SSIM"}
 MEASURES = {"distance": "MIA distance", "attack_accuracy": "attack accuracy"}
@@ -132,6 +134,23 @@ def p_value(value: float) -> str:
     ('0.031', '< 0.001')
     """
     return "< 0.001" if value < 1e-3 else f"{value:.2g}"
+
+
+def made_by(trials: pd.DataFrame) -> list[str]:
+    """Which code and which machines made the numbers, in a sentence or a few.
+
+    >>> made_by(pd.DataFrame({"trained_by": ["a", "a"], "attacked_by": ["a", "b"], "measured_by": ["b", "b"]}))[1:]
+    ['Trained by a.', 'Attacked by a (1 trial), b (1 trial).', 'Measured by b.']
+    """
+    columns = {"trained_by": "Trained", "attacked_by": "Attacked", "measured_by": "Measured"}
+    if trials[list(columns)].stack().nunique() == 1:
+        return [f"Trained, attacked and measured by {trials['trained_by'].iloc[0]}."]
+    lines = ["These numbers were not all made by one version of the code on one kind of machine."]
+    for column, done in columns.items():
+        counts = trials[column].value_counts()
+        makers = (f"{maker} ({n} trial{'s' if n > 1 else ''})" for maker, n in counts.items())
+        lines.append(f"{done} by {counts.index[0] if len(counts) == 1 else ', '.join(makers)}.")
+    return lines
 
 
 def matched(matched_on: str | None) -> str:

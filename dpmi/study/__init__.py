@@ -1,14 +1,16 @@
 """A study: a grid of trials, run in parallel, resumed where it stopped, gathered into one table."""
 
 from .bisection import Found, Target
+from .content import Content
 from .jobs import Job, Trial
 from .match import Match, match_accuracy, match_epsilon, parse_match
 from .results import Results
-from .run import Failure, gather, pending, run, train_models
+from .run import Failure, gather, measure, pending, prepare, run, train_models, unmeasured
 from .spec import SpecError, StudySpec, parse, read
 from .store import Store, StoreError
 
 __all__ = [
+    "Content",
     "Failure",
     "Found",
     "Job",
@@ -23,10 +25,13 @@ __all__ = [
     "gather",
     "match_accuracy",
     "match_epsilon",
+    "measure",
     "parse",
     "parse_match",
     "pending",
+    "prepare",
     "read",
     "run",
     "train_models",
+    "unmeasured",
 ]

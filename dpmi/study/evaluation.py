@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
@@ -12,12 +11,13 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from dpmi import defenses, metrics, models
+from dpmi import defenses, metrics, models, versions
 from dpmi.attacks import Reconstructions
 from dpmi.data import ImageSet, Split
 from dpmi.defenses import Recipe
 
-from .jobs import Job
+from . import maker
+from .jobs import Job, hashed
 from .spec import EvaluatorSpec
 from .store import Store
 
@@ -71,13 +71,20 @@ def judge(job: Job, split: Split, store: Store, progress: Progress) -> Judge | N
 
 
 def evaluator_key(job: Job) -> str:
-    """Content hash of everything that the evaluator depends on."""
-    text = f"evaluator {job.evaluator!r} {job.data!r}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """Hash of everything that the evaluator depends on; empty where the study has none."""
+    if job.evaluator is None:
+        return ""
+    return hashed(
+        evaluator=versions.EVALUATOR,
+        training=versions.TRAINING,
+        data=job.data_digest,
+        settings=job.evaluator.model_dump(),
+    )
 
 
 def _train(key: str, spec: EvaluatorSpec, split: Split, store: Store, progress: Progress) -> None:
     data = _training_set(spec, split)
+    finished = maker.started()
     trained = defenses.train(
         defenses.get("none")(),
         untrained(spec, split),
@@ -90,7 +97,7 @@ def _train(key: str, spec: EvaluatorSpec, split: Split, store: Store, progress: 
         "model": spec.model,
         "classes": int(data.labels.max()) + 1,
         "test_accuracy": metrics.accuracy(trained.model, split.test.images, split.test.labels),
-        "train_seconds": trained.seconds,
+        "made": finished(),
     }
     store.save_model(key, trained.model, record)
 
@@ -123,7 +130,8 @@ def _load(root: Path, key: str, spec: EvaluatorSpec, split: Split) -> Judge:
     store = Store(root)
     evaluator = untrained(spec, split).eval().requires_grad_(False)
     store.load_weights(key, evaluator)
-    record = store.model_record(key) or {}
+    record = store.model_record(key)
+    assert record is not None
     seen = metrics.evaluate(evaluator, split.train.images)
     return Judge(evaluator, seen.features, split.train.labels, spec.model, float(record["test_accuracy"]))
 

@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from dpmi import versions
 from dpmi.attacks import Attack
 from dpmi.defenses import Defense, Recipe
 from dpmi.models import Adaptation
+from dpmi.plugins import origin
+
+from .content import Content
 
 if TYPE_CHECKING:
     from .spec import BudgetSpec, DataSpec, EvaluatorSpec
@@ -38,20 +42,41 @@ class Job:
     evaluator: EvaluatorSpec | None = None
     budget: BudgetSpec | None = None
     adaptive: bool = False
+    content: Content | None = None
+    """Of the data and the weights; None in a study that is only read."""
 
     @cached_property
     def key(self) -> str:
-        """Content hash of everything that the trained model depends on."""
-        # The models of studies from before there were weights keep their keys.
-        weights = {} if self.weights is None else {"weights": self.weights}
-        return _hash(
-            data=self.data.model_dump(),
+        """Hash of everything that the trained model depends on: settings, content, code."""
+        return hashed(
+            training=versions.TRAINING,
+            packages=_origins(self.defense),
+            data=self.data_digest,
+            weights=self._content.weights,
+            settings=self.settings,
+        )
+
+    @property
+    def data_digest(self) -> str:
+        """Of the study's images and labels."""
+        return self._content.data
+
+    @property
+    def settings(self) -> str:
+        """All that is asked for, as a text that is equal where the same is asked for."""
+        return _text(
             model=self.model,
-            **weights,
+            pretrained=self.weights is not None,
             defense=settings_of(self.defense),
             recipe=dataclasses.asdict(self.recipe),
             seed=self.seed,
         )
+
+    @property
+    def _content(self) -> Content:
+        if self.content is None:
+            raise ValueError(f"{self.label} has no key before its data are loaded; ask StudySpec.jobs_on")
+        return self.content
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -66,9 +91,9 @@ class Job:
 
     @property
     def stages(self) -> int:
-        """Parts that progress tells apart: training, the evaluator's if there is one, each attack and its priors."""
+        """Parts that progress tells apart: training, the evaluator's if there is one, attacks, priors, measuring."""
         priors = sum(bool(attack.priors()) for attack in self.attacks)
-        return 1 + (self.evaluator is not None) + priors + len(self.trials)
+        return 2 + (self.evaluator is not None) + priors + len(self.trials)
 
     @property
     def label(self) -> str:
@@ -88,15 +113,21 @@ class Trial:
 
     @cached_property
     def key(self) -> str:
-        """Content hash of everything that the trial depends on: the name of its folder."""
-        # Trials of studies from before there were evaluators and budgets keep their keys.
-        found = {"evaluator": self.job.evaluator, "budget": self.job.budget}
-        besides: dict[str, Any] = {
-            name: spec.model_dump() for name, spec in found.items() if spec is not None
-        }
-        if self.adaptation is not None:
-            besides["adaptation"] = self.adaptation.name
-        return _hash(job=self.job.key, attack=settings_of(self.attack), **besides)
+        """Hash of everything that the reconstructions depend on: the name of their folder."""
+        return hashed(
+            job=self.job.key,
+            attack=versions.ATTACK,
+            prior=versions.PRIOR if self.attack.priors() else 0,
+            packages=_origins(self.attack),
+            settings=self.settings,
+        )
+
+    @property
+    def settings(self) -> str:
+        """All that is asked of the attack, as a text that is equal where the same is asked."""
+        budget = None if self.job.budget is None else self.job.budget.model_dump()
+        adaptation = None if self.adaptation is None else self.adaptation.name
+        return _text(attack=settings_of(self.attack), budget=budget, adaptation=adaptation)
 
     @property
     def label(self) -> str:
@@ -138,7 +169,19 @@ def settings_of(plugin: Defense | Attack) -> dict[str, Any]:
     return {"name": plugin.name, **{f.name: getattr(plugin, f.name) for f in dataclasses.fields(plugin)}}
 
 
-def _hash(**content: Any) -> str:
+def _origins(plugin: Defense | Attack) -> list[str]:
+    """Which other packages a plug-in comes from, its parts and what it holds included."""
+    kinds = list(getattr(plugin, "kinds", (type(plugin),)))
+    values = (getattr(plugin, f.name) for f in dataclasses.fields(plugin))
+    kinds += [type(value) for value in values if dataclasses.is_dataclass(value)]
+    return sorted({origin(kind) for kind in kinds} - {""})
+
+
+def _text(**content: Any) -> str:
     # repr is exact for floats and stable for frozen dataclasses, so equal content means equal text.
-    text = json.dumps(content, sort_keys=True, default=repr)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return json.dumps(content, sort_keys=True, default=repr)
+
+
+def hashed(**content: Any) -> str:
+    """Sixteen hexadecimal digits that are equal where the content is."""
+    return hashlib.sha256(_text(**content).encode()).hexdigest()[:16]

@@ -31,7 +31,7 @@ def finished(spec: StudySpec, store: Store, trial: str | None = None) -> list[Tr
     Raises:
         StoreError: there is none, or not that one.
     """
-    found = [each for each in spec.trials if store.trial_record(each.key) is not None]
+    found = [each for each in spec.trials_on(store.content()) if store.trial_record(each.key) is not None]
     if not found:
         raise StoreError(f"{store.root} has no finished trial yet; run the study first")
     if trial is None:

@@ -21,10 +21,12 @@ from accountants import calibrate
 from dpmi import defenses
 
 from .bisection import DIGITS, Answer, Ask, Found, Target, as_it_is, search
+from .content import Content
 from .jobs import Job, settings_of, told_apart
 from .run import Failure
 from .spec import SpecError, StudySpec, checked, load_toml, validated
 from .store import Store
+from .trial import model_numbers
 
 Train = Callable[[int, Sequence[Job]], Sequence[Failure]]
 """Trains the models of the n-th round, n = 1, 2, ..., none of which is in the store; returns those that failed."""
@@ -72,10 +74,22 @@ class Match:
     Args:
         document: the study file.
         candidates: one per table of its defences, in its order.
+        weakest: the study with every open strength at its weakest.
     """
 
     document: Mapping[str, Any]
     candidates: tuple[Candidate, ...]
+    weakest: StudySpec
+
+    def on(self, content: Content) -> Match:
+        """The same, with keys: its jobs' numbers depend on this content."""
+        return replace(
+            self,
+            candidates=tuple(
+                replace(candidate, jobs=tuple(replace(job, content=content) for job in candidate.jobs))
+                for candidate in self.candidates
+            ),
+        )
 
     @property
     def name(self) -> str:
@@ -141,7 +155,7 @@ def parse_match(text: str) -> Match:
         )
         for place, (label, found, (weak, strong)) in enumerate(zip(labels, opened, pairs, strict=True))
     )
-    return Match(document, candidates)
+    return Match(document, candidates, weakest)
 
 
 def match_accuracy(match: Match, store: Store, target: Target, *, train: Train) -> dict[str, Found | Failure]:
@@ -150,7 +164,7 @@ def match_accuracy(match: Match, store: Store, target: Target, *, train: Train) 
     Every round trains what all of the searches need next, so defences and seeds run in parallel.
 
     Args:
-        match: what to search.
+        match: what to search, :meth:`Match.on` a content.
         store: where the models are.
         target: the accuracy.
         train: trains models into the store.
@@ -169,7 +183,7 @@ def match_accuracy(match: Match, store: Store, target: Target, *, train: Train) 
             for candidate, _, ask in going
         ]
         jobs = [job for by_strength in wanted for group in by_strength.values() for job in group]
-        missing = [job for job in jobs if store.model_record(job.key) is None]
+        missing = [job for job in jobs if model_numbers(job, store) is None]
         failed = {failure.label: failure for failure in (train(rounds, missing) if missing else ())}
         still_going = []
         for (candidate, search_, _), by_strength in zip(going, wanted, strict=True):
@@ -266,8 +280,8 @@ def _search(candidate: Candidate, target: Target) -> Generator[Ask, Answer, Foun
 
 def _accuracies(jobs: Sequence[Job], store: Store) -> list[float]:
     """Test accuracies of stored models."""
-    records = [store.model_record(job.key) for job in jobs]
-    return [record["test_accuracy"] for record in records if record is not None]
+    found = [model_numbers(job, store) for job in jobs]
+    return [numbers["test_accuracy"] for numbers in found if numbers is not None]
 
 
 def _rounded_up(noise_multiplier: float) -> float:

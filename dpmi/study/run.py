@@ -21,14 +21,28 @@ import torch
 from joblib import Parallel, delayed
 
 from dpmi import metrics
+from dpmi.data import Split
 from dpmi.data.registry import DATA_ROOT_VARIABLE
 
-from . import evaluation, executors
-from .jobs import Job
+from . import evaluation, executors, maker
+from .content import Content
+from .jobs import Job, Trial
 from .results import Results
 from .spec import StudySpec
 from .store import Store, StoreError
-from .trial import is_complete, load, run_job, statement, train_model, untrained_model
+from .trial import (
+    content,
+    is_complete,
+    is_measured,
+    load,
+    measure_job,
+    model_numbers,
+    run_job,
+    statement,
+    train_model,
+    trial_numbers,
+    untrained_model,
+)
 
 _UPDATES_PER_SECOND = 4
 Report = Callable[[str, str, int, int], None]
@@ -43,9 +57,49 @@ class Failure:
     message: str
 
 
-def pending(spec: StudySpec, store: Store) -> list[Job]:
-    """The jobs whose model or one of whose trials is not in the store."""
-    return [job for job in spec.jobs if not is_complete(job, store)]
+def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
+    """Load what a study reads, and check that its models take it: what can go wrong before anything is written.
+
+    Args:
+        spec: the study.
+        root: the data root.
+
+    Returns:
+        What the keys of the study's results depend on besides its settings.
+
+    Raises:
+        ValueError, FileNotFoundError: the data cannot be loaded, or the model does not take such images or weights.
+    """
+    if root is not None and not Path(root).is_dir():
+        raise FileNotFoundError(
+            f"data root {root} is not there; name the folder that holds the data sets' folders"
+        )
+    root = absolute(root)
+    split = load(spec.data, root)
+    untrained_model(spec.jobs[0], split)
+    if spec.evaluator is not None:
+        evaluation.untrained(spec.evaluator, split)
+    return content(spec, split)
+
+
+def pending(spec: StudySpec, store: Store, on: Content) -> list[Job]:
+    """The jobs whose model or one of whose trials is not in the store, or not measured.
+
+    Args:
+        spec: the study.
+        store: its folder.
+        on: its content.
+    """
+    return [job for job in spec.jobs_on(on) if not is_complete(job, store)]
+
+
+def unmeasured(spec: StudySpec, store: Store) -> list[Job]:
+    """The jobs of which something is in the store that was not measured, or by older code.
+
+    Raises:
+        StoreError: the study was stopped before it had loaded its data.
+    """
+    return [job for job in spec.jobs_on(store.content()) if not is_measured(job, store)]
 
 
 def run(
@@ -89,25 +143,79 @@ def run(
         StoreError: another run is at work in the store's folder, or a worker's machine does not see it.
     """
     executors.check(executor)
+    on = prepare(spec, root=root)
     with store.writing():
-        jobs = pending(spec, store)
-        if not jobs:
-            return []
         root = absolute(root)
         split = load(spec.data, root)
-        if spec.evaluator is not None:
-            evaluation.untrained(spec.evaluator, split)
-        baselines = metrics.baselines(
-            torch.arange(split.num_classes),
-            split.train.images,
-            split.train.labels,
-            split.public,
-            kind=split.distance,
-        )
-        work = partial(run_job, baselines=baselines, root=root)
+        store.save_content(on)
+        _save_classes(store, split)
+        jobs = pending(spec, store, on)
+        if not jobs:
+            return []
+        work = partial(run_job, baselines=_baselines(split), root=root)
         return compute(
             work, jobs, store, root=root, workers=workers, executor=executor, address=address, report=report
         )
+
+
+def measure(
+    spec: StudySpec,
+    store: Store,
+    *,
+    root: str | None = None,
+    workers: int | None = None,
+    executor: str = "local",
+    address: str | None = None,
+    report: Report | None = None,
+) -> list[Failure]:
+    """Measure again what older code has measured, from what is stored; no model is trained, and none attacked.
+
+    Args:
+        spec: the study.
+        store: its folder.
+        root, workers, executor, address, report: as for :func:`run`.
+
+    Returns:
+        The jobs that failed, with the reason.
+
+    Raises:
+        StoreError: the data are not those that the study ran on, or it has not run.
+        As :func:`run`.
+    """
+    executors.check(executor)
+    on = prepare(spec, root=root)
+    if on != store.content():
+        raise StoreError(
+            f"the data or weights are not those that the models in {store.root} were trained on; name their folder "
+            "with --data-root, or run the study again"
+        )
+    with store.writing():
+        root = absolute(root)
+        split = load(spec.data, root)
+        _save_classes(store, split)
+        jobs = unmeasured(spec, store)
+        if not jobs:
+            return []
+        work = partial(measure_job, baselines=_baselines(split), root=root)
+        return compute(
+            work, jobs, store, root=root, workers=workers, executor=executor, address=address, report=report
+        )
+
+
+def _baselines(split: Split) -> metrics.Baselines:
+    """What an attacker gets without the model."""
+    return metrics.baselines(
+        torch.arange(split.num_classes),
+        split.train.images,
+        split.train.labels,
+        split.public,
+        kind=split.distance,
+    )
+
+
+def _save_classes(store: Store, split: Split) -> None:
+    examples = [int((split.train.labels == k).nonzero()[0]) for k in range(split.num_classes)]
+    store.save_classes(split.class_names, split.train.images[examples].numpy())
 
 
 def train_models(
@@ -123,7 +231,7 @@ def train_models(
     """Train the models of these jobs that are not in the store, and attack none.
 
     Args:
-        jobs: of one data set and one model; their attacks are ignored.
+        jobs: of one data set, one content and one model; their attacks are ignored.
         store: its folder.
         root, workers, executor, address, report: as for :func:`run`.
 
@@ -135,10 +243,11 @@ def train_models(
     """
     executors.check(executor)
     with store.writing():
-        missing = [job for job in jobs if store.model_record(job.key) is None]
+        missing = [job for job in jobs if model_numbers(job, store) is None]
         if not missing:
             return []
         root = absolute(root)
+        _save_classes(store, load(jobs[0].data, root))
         work = partial(train_model, root=root)
         return compute(
             work,
@@ -153,27 +262,30 @@ def train_models(
 
 
 def gather(spec: StudySpec, store: Store) -> Results:
-    """The tables and pictures of all complete trials, also of an interrupted study; the tables are stored."""
+    """The tables and pictures of all complete trials, also of an interrupted study; the tables are stored.
+
+    Raises:
+        StoreError: the study was stopped before it had loaded its data, or a file of the folder is damaged.
+    """
     class_names, examples = store.classes()
     rows: list[dict[str, Any]] = []
     classes: list[pd.DataFrame] = []
     recons: dict[str, np.ndarray] = {}
     statements: dict[str, str] = {}
-    for trial in spec.trials:
-        record, model = store.trial_record(trial.key), store.model_record(trial.job.key)
-        if record is None or model is None:
+    trials = spec.trials_on(store.content())
+    for trial in trials:
+        found = _whole(trial, store)
+        if found is None:
             continue
-        table = pd.DataFrame(record.pop("per_class"))
+        table = pd.DataFrame(found.pop("per_class"))
         table.insert(0, "trial", trial.key)
         classes.append(table)
         recons[trial.key] = store.recons(trial.key)
-        statements[trial.key] = statement(model.pop("account"), model["delta"], spec.not_accounted)
-        found = {f"diagnostic_{name}": value for name, value in model.pop("diagnostics").items()}
-        model["remarks"] = "; ".join(model["remarks"])
-        means = table.drop(columns=["trial", "class_index", "class_name"]).mean()
+        statements[trial.key] = statement(found.pop("account"), found["delta"], spec.not_accounted)
         adaptation = "" if trial.adaptation is None else trial.adaptation.name
         names = {"label": trial.job.setting, "attack": trial.attack_label, "adaptation": adaptation}
-        rows.append({"trial": trial.key, **model, **found, **record, **names, **means})
+        means = table.drop(columns=["trial", "class_index", "class_name"]).mean()
+        rows.append({"trial": trial.key, "data": spec.data.name, **found, **names, **means})
     per_class = pd.concat(classes, ignore_index=True) if classes else pd.DataFrame()
     results = Results(
         name=spec.name,
@@ -183,7 +295,7 @@ def gather(spec: StudySpec, store: Store) -> Results:
         examples=examples,
         class_names=class_names,
         statements=statements,
-        planned=len(spec.trials),
+        planned=len(trials),
         spec_toml=store.spec_text,
         command=shlex.join(["dpmi", "run", f"{store.root}/study.toml", "--out", str(store.root)]),
         matched_on=spec.matched_on,
@@ -191,6 +303,25 @@ def gather(spec: StudySpec, store: Store) -> Results:
     if rows:
         store.save_tables(results.trials, results.per_class)
     return results
+
+
+def _whole(trial: Trial, store: Store) -> dict[str, Any] | None:
+    """All that is known of a trial, in the columns of its row; None if it is not complete."""
+    records = {
+        "trained_by": store.model_record(trial.job.key),
+        "attacked_by": store.trial_record(trial.key),
+        "measured_by": trial_numbers(trial, store),
+    }
+    of_model = model_numbers(trial.job, store)
+    parts = [record for record in records.values() if record is not None]
+    if len(parts) < len(records) or of_model is None:
+        return None
+    made = {name: maker.told(part.pop("made")) for name, part in zip(records, parts, strict=True)}
+    model, trial_record, numbers = parts
+    of_model.pop("made")
+    diagnostics = {f"diagnostic_{name}": value for name, value in model.pop("diagnostics").items()}
+    model["remarks"] = "; ".join(model["remarks"])
+    return {**model, **of_model, **diagnostics, **trial_record, **numbers, **made}
 
 
 def absolute(root: str | None) -> str | None:
@@ -211,13 +342,6 @@ def compute(
     report: Report | None,
 ) -> list[Failure]:
     """Do the same work for every job, in parallel; ``work`` takes a job, the store, and where to tell progress."""
-    first = jobs[0]
-    split = load(first.data, root)
-    to_train = next((job for job in jobs if store.model_record(job.key) is None), None)
-    if to_train is not None:
-        untrained_model(to_train, split)
-    examples = [int((split.train.labels == k).nonzero()[0]) for k in range(split.num_classes)]
-    store.save_classes(split.class_names, split.train.images[examples].numpy())
     with (
         executors.EXECUTORS[executor](workers, address, len(jobs)) as opened,
         _relay(report, opened.queue) as queue,

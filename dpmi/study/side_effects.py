@@ -6,6 +6,7 @@ trained on poisoned data. Each number is stored on its own, so an interrupted ru
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,18 +15,19 @@ import pandas as pd
 import torch
 from torch import nn
 
-from dpmi import metrics
+from dpmi import metrics, versions
 from dpmi.data import ImageSet, Split
 from dpmi.defenses import train
 from dpmi.metrics import Interval
 from dpmi.metrics.backdoor import POISONED_SHARE, TARGET, TRIGGERS, backdoor_success, poison
 from dpmi.metrics.robustness import ATTACKS, check_installed, robustness
 
+from . import maker
 from .jobs import Job
 from .run import Failure, Report, absolute, compute
 from .spec import StudySpec
 from .store import Store, StoreError
-from .trial import Progress, load, stored_model, untrained_model
+from .trial import Progress, load, model_numbers, stored_model, untrained_model
 
 IMAGES = 500
 """Test images to attack: the one-pixel attack takes hundredths of a second for each."""
@@ -100,7 +102,7 @@ def unmeasured(spec: StudySpec, store: Store, *, backdoor: bool = False, images:
     """
     if images < 1:
         raise ValueError(f"images must be at least 1, got {images}")
-    trained = [job for job in spec.jobs if store.model_record(job.key) is not None]
+    trained = [job for job in spec.jobs_on(store.content()) if store.model_record(job.key) is not None]
     if not trained:
         raise StoreError(f"{store.root} has no trained model yet; run the study first")
     asked = list(questions(images, backdoor=backdoor))
@@ -115,15 +117,17 @@ def gather_side_effects(spec: StudySpec, store: Store, *, images: int = IMAGES) 
     interval over images (``_low``, ``_high``). What was not measured is NaN, or has no column at all.
     """
     rows = []
-    for job in spec.jobs:
+    for job in spec.jobs_on(store.content()):
         model = store.model_record(job.key)
         if model is None:
             continue
         row = {
             "model_key": job.key,
-            **{c: model[c] for c in ("data", "model", "defense", "strength", "seed")},
+            "data": job.data.name,
+            **{c: model[c] for c in ("model", "defense", "strength", "seed")},
         }
-        row |= {"label": job.setting, "test_accuracy": model["test_accuracy"]}
+        numbers = model_numbers(job, store) or {"test_accuracy": math.nan}
+        row |= {"label": job.setting, "test_accuracy": numbers["test_accuracy"]}
         for question in questions(images, backdoor=True):
             found = _stored(store, job, question) or {}
             row |= {f"{question.name}_{measure}": value for measure, value in found.items()}
@@ -133,11 +137,12 @@ def gather_side_effects(spec: StudySpec, store: Store, *, images: int = IMAGES) 
 
 def questions(images: int, *, backdoor: bool) -> Iterator[Question]:
     """All that is measured of a model."""
+    code = f"version {versions.SIDE_EFFECTS}"
     for attack, settings in ATTACKS.items():
-        yield Question(attack, f"{settings}, {images} images", partial(_adversarial, attack, images))
+        yield Question(attack, f"{settings}, {images} images, {code}", partial(_adversarial, attack, images))
     if backdoor:
         for name, trigger in TRIGGERS.items():
-            settings_of_all = f"{trigger!r}, share {POISONED_SHARE}, target {TARGET}"
+            settings_of_all = f"{trigger!r}, share {POISONED_SHARE}, target {TARGET}, {code}"
             yield Question(name, settings_of_all, partial(_backdoor, name))
 
 
@@ -148,18 +153,20 @@ def _measure_job(
     target = stored_model(job, store, split)
     for question in questions(images, backdoor=backdoor):
         if _stored(store, job, question) is None:
+            finished = maker.started()
             found = question.answer(
                 job=job, target=target, split=split, progress=partial(progress, question.name)
             )
-            store.save_side_effect(job.key, question.name, {"settings": question.settings, "found": found})
+            record = {"settings": question.settings, "found": found, "made": finished()}
+            store.save_side_effect(job.key, question.name, record)
         progress(question.name, 1, 1)
 
 
 def _stored(store: Store, job: Job, question: Question) -> dict[str, float] | None:
     record = store.side_effect(job.key, question.name)
-    if record is None or record["settings"] != question.settings:
+    if record is None or record.get("settings") != question.settings:
         return None
-    found: dict[str, float] = record["found"]
+    found: dict[str, float] | None = record.get("found")
     return found
 
 

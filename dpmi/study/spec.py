@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from dpmi import attacks, data, defenses, models
 from dpmi.defenses import Defense, Recipe
 
+from .content import Content
 from .jobs import Job, Trial, settings_of, told_apart
 
 if sys.version_info >= (3, 11):
@@ -135,12 +136,25 @@ class StudySpec(_Strict):
             for (defense, recipe), setting in zip(plugins, settings, strict=True)
             for seed in self.seeds
         )
-        seen: set[str] = set()
+        seen: set[tuple[str, str]] = set()
         for trial in (trial for job in jobs for trial in job.trials):
-            if trial.key in seen:
+            asked = (trial.job.settings, trial.settings)
+            if asked in seen:
                 raise SpecError(f"{trial.label} is asked for twice; remove one")
-            seen.add(trial.key)
+            seen.add(asked)
         return jobs
+
+    def jobs_on(self, content: Content) -> tuple[Job, ...]:
+        """The same, with keys: jobs whose numbers depend on this content.
+
+        Args:
+            content: of the data and the weights.
+        """
+        return tuple(dataclasses.replace(job, content=content) for job in self.jobs)
+
+    def trials_on(self, content: Content) -> tuple[Trial, ...]:
+        """Every trial of :meth:`jobs_on`."""
+        return tuple(trial for job in self.jobs_on(content) for trial in job.trials)
 
     @property
     def trials(self) -> tuple[Trial, ...]:

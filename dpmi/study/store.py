@@ -4,27 +4,33 @@ Layout::
 
     study.toml                the spec, as it was given
     matched.toml              the spec with matched strengths, if :mod:`dpmi.study.match` wrote one
+    content.json              digests of the data and the weights that the tables are of
     classes.npz               names of the classes, and a training image of each
-    models/<key>/             model.pt, record.json
-    trials/<key>/             recons.npy, record.json
+    models/<key>/             model.pt, record.json, measured.json
+    trials/<key>/             recons.npz, record.json, measured.json
     priors/<name>-<key>/      what attackers learnt from public images
     side-effects/<key>-*.json what :mod:`dpmi.study.side_effects` measured of a model, one file per attack
     trials.csv, trials.parquet, per_class.csv, per_class.parquet
 
-A key is the content hash of everything that the folder's content depends on, so an interrupted study goes on
-where it was, and an edited one runs only what changed.
+A key is the hash of everything that the folder's content depends on, so an interrupted study goes on where it was, and
+an edited one runs only what changed. A record holds the SHA-256 of the files beside it: what is damaged is computed
+again. What was measured is kept apart, under a key of its own: new metrics need no new training.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import shutil
+import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -33,13 +39,29 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
+from dpmi.attacks import Reconstructions
+
+from .content import Content
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 _SPEC = "study.toml"
 _MATCHED = "matched.toml"
+_CONTENT = "content.json"
 _CLASSES = "classes.npz"
 _RECORD = "record.json"
+_MEASURED = "measured.json"
+_WEIGHTS = "model.pt"
+_RECONS = "recons.npz"
 _SIDE_EFFECTS = "side-effects"
 _PARTIAL = ".partial-"
 _LOCK = ".run.lock"
+
+Kind = Literal["models", "trials"]
+_log = logging.getLogger("dpmi")
 
 
 class StoreError(RuntimeError):
@@ -58,29 +80,57 @@ class Store:
         self.root = root
 
     @classmethod
-    def create(cls, root: Path, spec_text: str) -> Store:
+    def create(cls, root: Path, spec_text: str, *, replace: bool = False) -> Store:
         """Make the folder, or take up the one that is there.
 
+        Args:
+            root: the folder.
+            spec_text: of the study, which may be an edited one.
+            replace: let a study of another name have the folder.
+
         Raises:
-            StoreError: it cannot be written, or it holds something that is not a study.
+            StoreError: it cannot be written, it holds something that is not a study or another study, or another run
+                is at work in it.
         """
         store = cls(root)
         try:
             root.mkdir(parents=True, exist_ok=True)
-            foreign = (path for path in root.iterdir() if not path.name.startswith(_PARTIAL))
+            left = (_LOCK, _PARTIAL)  # by a run that was killed
+            foreign = (path for path in root.iterdir() if not path.name.startswith(left))
             if not (root / _SPEC).exists() and any(foreign):
                 raise StoreError(
                     f"output folder {root} is not empty and holds no {_SPEC}; name an empty or a new folder"
                 )
-            with store._replacing(root / _SPEC) as temporary:
-                temporary.write_text(spec_text, encoding="utf-8")
-            for kind in ("models", "trials"):
-                (root / kind).mkdir(exist_ok=True)
+            with store.writing():
+                store._check_owner(spec_text, replace=replace)
+                with store._replacing(root / _SPEC) as temporary:
+                    temporary.write_text(spec_text, encoding="utf-8")
+                for kind in ("models", "trials"):
+                    (root / kind).mkdir(exist_ok=True)
         except OSError as error:
             raise StoreError(
                 f"output folder {root} cannot be written: {error.strerror or error}; name a folder that can"
             ) from error
         return store
+
+    def _check_owner(self, spec_text: str, *, replace: bool) -> None:
+        """A folder belongs to one study: tables of two would be taken for one another's."""
+        if not (self.root / _SPEC).exists():
+            return
+        try:
+            own, asked = _name(self.spec_text), _name(spec_text)
+        except StoreError:
+            return  # damaged: it is written anew
+        if own is None or own == asked:
+            return
+        if not replace:
+            raise StoreError(
+                f"{self.root} belongs to study {own!r}, and this is study {asked!r}; name another folder, or give "
+                "--replace to drop what is there"
+            )
+        for path in self.root.iterdir():
+            if path.name != _LOCK:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     @classmethod
     def open(cls, root: Path) -> Store:
@@ -95,8 +145,15 @@ class Store:
 
     @property
     def spec_text(self) -> str:
-        """The text of the spec."""
-        return (self.root / _SPEC).read_text(encoding="utf-8")
+        """The text of the spec.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        try:
+            return (self.root / _SPEC).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(f"{self.root / _SPEC} is damaged ({error}); run the study again") from error
 
     def save_matched(self, spec_text: str) -> Path:
         """Write the spec whose strengths were matched; it is the folder's study from now on."""
@@ -164,49 +221,134 @@ class Store:
         """Names and example images of the classes.
 
         Raises:
-            StoreError: the study was stopped before it had loaded its data.
+            StoreError: the study was stopped before it had loaded its data, or the file is damaged.
         """
         try:
             with np.load(self.root / _CLASSES, allow_pickle=False) as file:
                 return tuple(str(name) for name in file["names"]), file["examples"]
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        except FileNotFoundError as error:
             raise StoreError(f"{self.root} has no finished trial yet; run the study first") from error
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            raise StoreError(
+                f"{self.root / _CLASSES} is damaged; run the study again, which computes nothing twice"
+            ) from error
 
-    def save_model(self, key: str, model: nn.Module, record: dict[str, Any]) -> None:
+    def save_content(self, content: Content) -> None:
+        """Note which data and weights the study's tables are of from now on."""
+        with self._replacing(self.root / _CONTENT) as temporary:
+            _write_json(temporary, content.to_json())
+
+    def content(self) -> Content:
+        """Which data and weights the study's tables are of.
+
+        Raises:
+            StoreError: the study was stopped before it had loaded its data, or the file is damaged.
+        """
+        path = self.root / _CONTENT
+        if not path.exists():
+            raise StoreError(f"{self.root} has no finished trial yet; run the study first")
+        try:
+            return Content.from_json(_read_json(path) or {})
+        except TypeError as error:
+            raise StoreError(
+                f"{path} is damaged; run the study again, which computes nothing twice"
+            ) from error
+
+    def save_model(self, key: str, model: nn.Module, record: Mapping[str, Any]) -> None:
         """Write a trained model and what is known about it, whole or not at all."""
-        with self._replacing(self.root / "models" / key) as folder:
-            folder.mkdir()
-            torch.save(model.state_dict(), folder / "model.pt")
-            _write_json(folder / _RECORD, record)
+        self._save("models", key, _WEIGHTS, lambda path: torch.save(model.state_dict(), path), record)
 
     def model_record(self, key: str) -> dict[str, Any] | None:
-        """What is known about a trained model; None if it is not there."""
-        return _read_json(self.root / "models" / key / _RECORD)
+        """What is known about a trained model; None if it is not there, or damaged."""
+        return self._record("models", key, _WEIGHTS)
 
     def load_weights(self, key: str, model: nn.Module) -> None:
         """Load a trained model's parameters into a freshly built one."""
-        state = torch.load(self.root / "models" / key / "model.pt", weights_only=True)
+        state = torch.load(self.root / "models" / key / _WEIGHTS, weights_only=True)
         model.load_state_dict(state)
 
-    def save_trial(self, key: str, recons: np.ndarray, record: dict[str, Any]) -> None:
-        """Write a trial's pictures and numbers, whole or not at all."""
-        with self._replacing(self.root / "trials" / key) as folder:
-            folder.mkdir()
-            np.save(folder / "recons.npy", recons, allow_pickle=False)
-            _write_json(folder / _RECORD, record)
+    def save_trial(self, key: str, recons: Reconstructions, record: Mapping[str, Any]) -> None:
+        """Write the reconstructions of a trial and what is known about them, whole or not at all."""
+        tensors = ("images", "labels", "scores", "iterations", "diverged")
+        arrays = {name: getattr(recons, name).numpy() for name in tensors}
+        counts = {name: getattr(recons, name) for name in ("queries", "grad_calls", "stopped_by")}
+
+        def write(path: Path) -> None:
+            with path.open("wb") as file:
+                np.savez(file, **arrays)
+
+        self._save("trials", key, _RECONS, write, {**record, **counts})
 
     def trial_record(self, key: str) -> dict[str, Any] | None:
-        """A trial's numbers; None if it is not there."""
-        return _read_json(self.root / "trials" / key / _RECORD)
+        """What is known about a trial; None if it is not there, or damaged."""
+        return self._record("trials", key, _RECONS)
+
+    def reconstructions(self, key: str) -> Reconstructions:
+        """All that the attack of a trial returned.
+
+        Raises:
+            StoreError: it is not there, or damaged.
+        """
+        path = self.root / "trials" / key / _RECONS
+        record = self.trial_record(key)
+        if record is None:
+            raise StoreError(f"{path} is damaged; run the study again, which computes it anew")
+        with np.load(path, allow_pickle=False) as file:
+            found: dict[str, Any] = {name: torch.from_numpy(file[name]) for name in file.files}
+        counts = {name: record[name] for name in ("queries", "grad_calls", "stopped_by")}
+        return Reconstructions(**found, **counts)
 
     def recons(self, key: str) -> np.ndarray:
-        """A trial's pictures, (K, C, H, W)."""
-        path = self.root / "trials" / key / "recons.npy"
-        try:
-            recons: np.ndarray = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise StoreError(f"{path} is damaged ({error}); delete {path.parent} and run again") from error
-        return recons
+        """The picture of each class of which the target is surest, (K, C, H, W).
+
+        Raises:
+            StoreError: as for :meth:`reconstructions`.
+        """
+        found = self.reconstructions(key)
+        scores = found.scores.view(len(set(found.labels.tolist())), -1)
+        surest = scores.argmax(dim=1) + torch.arange(len(scores)) * scores.shape[1]
+        pictures: np.ndarray = found.images[surest].numpy()
+        return pictures
+
+    def save_measured(self, kind: Kind, key: str, measurement: str, found: Mapping[str, Any]) -> None:
+        """Write what was measured of a model or a trial.
+
+        Args:
+            kind: of what.
+            key: of the model or the trial.
+            measurement: key of everything that the measurement depends on besides.
+            found: the numbers.
+        """
+        with self._replacing(self.root / kind / key / _MEASURED) as temporary:
+            _write_json(temporary, {"key": measurement, "found": found})
+
+    def measured(self, kind: Kind, key: str, measurement: str) -> dict[str, Any] | None:
+        """What was measured, or None where that is not there, or was measured in another way."""
+        record = _read_json(self.root / kind / key / _MEASURED)
+        if record is None or record.get("key") != measurement or not isinstance(record.get("found"), dict):
+            return None
+        return dict(record["found"])
+
+    def _save(
+        self, kind: Kind, key: str, name: str, write: Callable[[Path], None], record: Mapping[str, Any]
+    ) -> None:
+        with self._replacing(self.root / kind / key) as folder:
+            folder.mkdir()
+            write(folder / name)
+            _write_json(folder / _RECORD, {**record, "sha256": _sha256(folder / name)})
+
+    def _record(self, kind: Kind, key: str, name: str) -> dict[str, Any] | None:
+        folder = self.root / kind / key
+        if not folder.exists():
+            return None
+        record = _read_json(folder / _RECORD)
+        if record is None or "sha256" not in record:
+            _tell_damaged(folder / _RECORD)
+            return None
+        if not _is_whole(folder / name, record.pop("sha256")):
+            _tell_damaged(folder / name)
+            return None
+        return record
 
     def save_side_effect(self, key: str, name: str, record: dict[str, Any]) -> None:
         """Write one measurement of a trained model, whole or not at all.
@@ -250,6 +392,37 @@ class Store:
                     temporary.unlink()
 
 
+@lru_cache(maxsize=4096)  # one line for each file
+def _tell_damaged(path: Path) -> None:
+    _log.warning("%s is damaged or missing; a run of the study computes it again", path)
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    try:
+        status = path.stat()
+        return _known_sha256(path, status.st_mtime_ns, status.st_size) == sha256
+    except OSError:
+        return False
+
+
+@lru_cache(maxsize=4096)
+def _known_sha256(path: Path, mtime_ns: int, size: int) -> str:
+    """Of a file that nobody has written since it was read last."""
+    return _sha256(path)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _name(spec_text: str) -> object:
+    """What a study is called; None where its file is damaged."""
+    try:
+        return tomllib.loads(spec_text).get("name")
+    except tomllib.TOMLDecodeError:
+        return None
+
+
 def _write_json(path: Path, record: dict[str, Any]) -> None:
     with path.open("w", encoding="utf-8") as file:
         json.dump(record, file, indent=1)
@@ -265,6 +438,6 @@ def _sync(path: Path) -> None:
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None  # absent, or damaged: it is computed again
     return record if isinstance(record, dict) else None

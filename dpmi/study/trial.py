@@ -1,4 +1,4 @@
-"""One job of a study: train a model unless it is there, attack it, measure, store."""
+"""One job of a study: train a model, attack it and measure, each unless it is in the store."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from functools import lru_cache, partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from dpmi import data, metrics, models
+from dpmi import data, metrics, models, versions
 from dpmi.attacks import Budget, Reconstructions
 from dpmi.data import Split
 from dpmi.defenses import Trained, train
 from dpmi.metrics import Baselines
 from dpmi.privacy import Account
 
-from . import evaluation
-from .evaluation import Judge
-from .jobs import Job, Trial
-from .spec import DataSpec
+from . import evaluation, maker
+from .content import Content
+from .jobs import Job, Trial, hashed
+from .spec import DataSpec, StudySpec
 from .store import Store
 
 Progress = Callable[[str, int, int], None]
+#: What progress calls it.
+MEASURING = "measuring"
+
 NO_PROMISE = "No privacy is promised: ordinary training, epsilon is infinite for every unit."
 
 
@@ -38,15 +41,60 @@ def load(spec: DataSpec, root: str | None) -> Split:
     return _load(spec.name, tuple(sorted(spec.options.items())), root)
 
 
+def content(spec: StudySpec, split: Split) -> Content:
+    """What the keys of a study depend on besides its settings.
+
+    Args:
+        spec: the study.
+        split: its data.
+
+    Raises:
+        ValueError: the weights cannot be read.
+    """
+    weights = "" if spec.weights is None else models.source_digest(spec.weights, spec.model)
+    return Content(data=split.digest, weights=weights)
+
+
 def is_complete(job: Job, store: Store) -> bool:
-    """Whether the model and all of its trials are in the store."""
-    return store.model_record(job.key) is not None and all(
-        store.trial_record(trial.key) is not None for trial in job.trials
+    """Whether the model and all of its trials are in the store, and measured."""
+    return (
+        store.model_record(job.key) is not None
+        and all(store.trial_record(trial.key) is not None for trial in job.trials)
+        and is_measured(job, store)
     )
 
 
+def is_measured(job: Job, store: Store) -> bool:
+    """Whether all that is in the store of a job is measured."""
+    if store.model_record(job.key) is not None and model_numbers(job, store) is None:
+        return False
+    return all(
+        trial_numbers(trial, store) is not None
+        for trial in job.trials
+        if store.trial_record(trial.key) is not None
+    )
+
+
+def model_numbers(job: Job, store: Store) -> dict[str, Any] | None:
+    """What was measured of the model of a job; None if nothing was, or by older code."""
+    return store.measured("models", job.key, _measurement_of_models())
+
+
+def trial_numbers(trial: Trial, store: Store) -> dict[str, Any] | None:
+    """What was measured of a trial; None if nothing was, or by older code, or with another evaluator."""
+    return store.measured("trials", trial.key, _measurement_of_trials(trial.job))
+
+
+def _measurement_of_models() -> str:
+    return hashed(measurement=versions.MEASUREMENT)
+
+
+def _measurement_of_trials(job: Job) -> str:
+    return hashed(measurement=versions.MEASUREMENT, evaluator=evaluation.evaluator_key(job))
+
+
 def train_model(job: Job, store: Store, *, root: str | None, progress: Progress) -> None:
-    """Train the model of a job, unless it is in the store.
+    """Train the model of a job and measure it, unless that is in the store.
 
     Args:
         job: the model.
@@ -56,6 +104,7 @@ def train_model(job: Job, store: Store, *, root: str | None, progress: Progress)
     """
     if store.model_record(job.key) is None:
         split = load(job.data, root)
+        finished = maker.started()
         trained = train(
             job.defense,
             untrained_model(job, split),
@@ -65,12 +114,14 @@ def train_model(job: Job, store: Store, *, root: str | None, progress: Progress)
             public=split.labelled_public,
             progress=partial(progress, "training"),
         )
-        store.save_model(job.key, trained.model, _model_record(job, trained, split))
+        store.save_model(job.key, trained.model, {**_model_record(job, trained), "made": finished()})
     progress("training", 1, 1)
+    if model_numbers(job, store) is None:
+        _measure_model(job, store, load(job.data, root))
 
 
 def run_job(job: Job, store: Store, *, baselines: Baselines, root: str | None, progress: Progress) -> None:
-    """Train a model and attack it, as far as that is not in the store.
+    """Train a model, attack it and measure, as far as that is not in the store.
 
     Args:
         job: the model and its attacks.
@@ -85,17 +136,55 @@ def run_job(job: Job, store: Store, *, baselines: Baselines, root: str | None, p
     split = load(job.data, root)
     # Attack what was stored, not what is at hand: a resumed study attacks the very same model.
     target = stored_model(job, store, split)
-    judge = evaluation.judge(job, split, store, progress)
     for trial in job.trials:
         if store.trial_record(trial.key) is None:
-            recons, seconds = _attack(trial, target, split, store, progress)
-            record = _trial_record(trial, recons, split, baselines, seconds)
-            if judge is not None:
-                _add_judgement(record, recons, judge, target, split)
-            store.save_trial(trial.key, recons.images[_surest(recons)].numpy(), record)
+            _attack(trial, target, split, store, progress)
         if trial.attack.priors():
             progress(_of_prior(trial), 1, 1)
         progress(trial.what, 1, 1)
+    measure_job(job, store, baselines=baselines, root=root, progress=progress)
+
+
+def measure_job(
+    job: Job, store: Store, *, baselines: Baselines, root: str | None, progress: Progress
+) -> None:
+    """Measure what is in the store of a job and was not measured, or by older code.
+
+    The evaluator is trained if the store has none.
+
+    Args:
+        job, store, baselines, root, progress: as for :func:`run_job`.
+    """
+    split = load(job.data, root)
+    if store.model_record(job.key) is not None and model_numbers(job, store) is None:
+        _measure_model(job, store, split)
+    trials = [trial for trial in job.trials if store.trial_record(trial.key) is not None]
+    left = [trial for trial in trials if trial_numbers(trial, store) is None]
+    judge = evaluation.judge(job, split, store, progress) if left else None
+    target = stored_model(job, store, split)
+    for done, trial in enumerate(left):
+        progress(MEASURING, done, len(left))
+        finished = maker.started()
+        recons = store.reconstructions(trial.key)
+        found = _numbers(recons, split, baselines)
+        if judge is not None:
+            whole, per_class = evaluation.columns(recons, judge, target, split)
+            found.update(whole)
+            found["per_class"].update(per_class)
+        store.save_measured("trials", trial.key, _measurement_of_trials(job), {**found, "made": finished()})
+    if job.evaluator is not None:
+        progress(evaluation.TRAINING, 1, 1)
+    progress(MEASURING, 1, 1)
+
+
+def _measure_model(job: Job, store: Store, split: Split) -> None:
+    finished = maker.started()
+    accuracy = partial(metrics.accuracy, stored_model(job, store, split))
+    found = {
+        "train_accuracy": accuracy(split.train.images, split.train.labels),
+        "test_accuracy": accuracy(split.test.images, split.test.labels),
+    }
+    store.save_measured("models", job.key, _measurement_of_models(), {**found, "made": finished()})
 
 
 def untrained_model(job: Job, split: Split) -> nn.Module:
@@ -137,10 +226,9 @@ def statement(account: str, delta: float, not_accounted: tuple[str, ...]) -> str
     return Account.from_json(account).statement(delta, not_accounted=not_accounted).markdown()
 
 
-def _attack(
-    trial: Trial, target: nn.Module, split: Split, store: Store, progress: Progress
-) -> tuple[Reconstructions, float]:
-    """Reconstruct every class; also the seconds that the search took."""
+def _attack(trial: Trial, target: nn.Module, split: Split, store: Store, progress: Progress) -> None:
+    """Reconstruct every class, and keep all that the attack returns."""
+    whole = maker.started()
     knowledge = trial.attack.fit(
         target,
         public=split.public,
@@ -160,24 +248,24 @@ def _attack(
         adaptation=trial.adaptation,
         progress=partial(progress, trial.what),
     )
-    return recons, time.perf_counter() - started
+    record = {
+        "model_key": trial.job.key,
+        "attack": trial.attack.name,
+        "attack_settings": repr(trial.attack),
+        "images_per_class": trial.attack.images_per_class,
+        "attack_seconds": time.perf_counter() - started,
+        "made": whole(),
+    }
+    store.save_trial(trial.key, recons, record)
 
 
 def _of_prior(trial: Trial) -> str:
     return f"{trial.attack_label}: training its prior"
 
 
-def _surest(recons: Reconstructions) -> Tensor:
-    """The row of each class of which the target is surest: the one picture that is shown."""
-    scores = recons.scores.view(len(set(recons.labels.tolist())), -1)
-    return scores.argmax(dim=1) + torch.arange(len(scores)) * scores.shape[1]
-
-
-def _model_record(job: Job, trained: Trained, split: Split) -> dict[str, Any]:
+def _model_record(job: Job, trained: Trained) -> dict[str, Any]:
     """What the table says about a model; its epsilons always with unit, adjacency, delta, accountant."""
-    accuracy = partial(metrics.accuracy, trained.model)
     return {
-        "data": job.data.name,
         "model": job.model,
         "defense": job.defense.name,
         "label": job.defense.label,
@@ -185,8 +273,6 @@ def _model_record(job: Job, trained: Trained, split: Split) -> dict[str, Any]:
         "strength_name": job.defense.strength_field,
         "seed": job.seed,
         "unit": job.defense.unit,
-        "train_accuracy": accuracy(split.train.images, split.train.labels),
-        "test_accuracy": accuracy(split.test.images, split.test.labels),
         "train_seconds": trained.seconds,
         "diagnostics": trained.diagnostics,
         "remarks": list(job.defense.remarks()),
@@ -230,46 +316,30 @@ def _privacy_columns(job: Job, account: Account | None) -> dict[str, Any]:
     }
 
 
-def _trial_record(
-    trial: Trial, recons: Reconstructions, split: Split, baselines: Baselines, seconds: float
-) -> dict[str, Any]:
+def _numbers(recons: Reconstructions, split: Split, baselines: Baselines) -> dict[str, Any]:
+    """What is measured of reconstructions without an evaluator; ``per_class`` has columns with one number per class."""
     distances = metrics.mia_distance(
         recons.images, recons.labels, split.train.images, split.train.labels, kind=split.distance
     )
     # Of several images of a class the mean: the attacker does not know which of them came nearest.
     classes, distance = metrics.class_means(distances.values, recons.labels)
-    advantage = metrics.advantage(distance, baselines)
-    oracle = metrics.advantage_over_nearest(distance, baselines)
     per_class = {
         "class_index": classes,
         "distance": distance,
         "distance_blank": baselines.blank,
         "distance_public_mean": baselines.public_mean,
         "distance_public_nearest": baselines.public_nearest,
-        "advantage": advantage,
-        "advantage_over_nearest": oracle,
+        "advantage": metrics.advantage(distance, baselines),
+        "advantage_over_nearest": metrics.advantage_over_nearest(distance, baselines),
         "score": metrics.class_means(recons.scores, recons.labels)[1],
     }
     columns = {name: values.tolist() for name, values in per_class.items()}
     return {
-        "model_key": trial.job.key,
-        "attack": trial.attack.name,
-        "attack_settings": repr(trial.attack),
         "distance_kind": split.distance,
         "iterations": float(recons.iterations.double().mean()),
         "queries": recons.queries,
         "grad_calls": recons.grad_calls,
-        "attack_seconds": seconds,
-        "images_per_class": trial.attack.images_per_class,
         "diverged": int(recons.diverged.sum()),
         "stopped_by": recons.stopped_by or "",
         "per_class": {**columns, "class_name": list(split.class_names)},
     }
-
-
-def _add_judgement(
-    record: dict[str, Any], recons: Reconstructions, judge: Judge, target: nn.Module, split: Split
-) -> None:
-    whole, per_class = evaluation.columns(recons, judge, target, split)
-    record.update(whole)
-    record["per_class"].update(per_class)

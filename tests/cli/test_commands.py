@@ -30,7 +30,7 @@ def test_list_names_everything(dpmi: Dpmi) -> None:
 
 
 def test_an_interrupted_command_says_so(dpmi: Dpmi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(studies, "_study", interrupted)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
+from dpmi import versions
 from dpmi.cli import studies
 
 from ..study.conftest import TINY
-from .conftest import Dpmi, is_one_line
+from .conftest import Dpmi, check_mistake, is_one_line
+
+SHORT = TINY.replace("[0, 1]", "[0]").replace("[0.5, 1.0]", "0.5")
 
 
 def test_presets_are_studies_that_parse() -> None:
@@ -71,3 +75,75 @@ class TestRun:
             "dpmi: none",
             "dpmi: class-dp",
         ]
+
+    def test_other_code_is_measured_again_and_not_shown(
+        self, dpmi: Dpmi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        study, out = tmp_path / "study.toml", tmp_path / "out"
+        study.write_text(SHORT, encoding="utf-8")
+        assert dpmi("run", study, "--out", out, "--workers", 1).code == 0
+        stored = {path: path.read_bytes() for path in out.glob("*/*/record.json")}
+        first = pd.read_csv(out / "trials.csv")
+        monkeypatch.setattr(versions, "MEASUREMENT", versions.MEASUREMENT + 1)
+        outcome = dpmi("measure", out, "--workers", 1)
+        assert outcome == (0, f"report: {out / 'report.html'}\n", "")
+        assert {path: path.read_bytes() for path in out.glob("*/*/record.json")} == stored
+        pd.testing.assert_frame_equal(pd.read_csv(out / "trials.csv"), first)
+
+
+class TestFolder:
+    """A run that fails at its start leaves everything as it was."""
+
+    @pytest.fixture
+    def finished(self, dpmi: Dpmi, tmp_path: Path) -> Path:
+        (tmp_path / "study.toml").write_text(SHORT, encoding="utf-8")
+        assert dpmi("run", tmp_path / "study.toml", "--out", tmp_path / "out", "--workers", 1).code == 0
+        return tmp_path / "out"
+
+    @staticmethod
+    def content(folder: Path) -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def test_of_another_study_is_refused_unless_replaced(self, dpmi: Dpmi, finished: Path) -> None:
+        before = self.content(finished)
+        other = finished.with_name("other.toml")
+        other.write_text(SHORT.replace('"tiny"', '"another"'), encoding="utf-8")
+        command = ("run", other, "--out", finished, "--workers", 1)
+        check_mistake(dpmi(*command), "belongs to study 'tiny', and this is study 'another'", "--replace")
+        assert self.content(finished) == before
+        assert dpmi(*command, "--replace").code == 0
+        assert 'name = "another"' in (finished / "study.toml").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize(
+        ("old", "new", "words"),
+        [
+            ('"softmax"', '"cnn"', "model 'cnn' takes images"),
+            ('"softmax"', '"softmax"\nweights = "nowhere.pt"', "nowhere.pt cannot be read"),
+            ('name = "digits"', 'name = "att-faces"', "att-faces"),
+        ],
+    )
+    def test_that_cannot_start_is_left_as_it_was(
+        self, dpmi: Dpmi, finished: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, words: str
+    ) -> None:
+        monkeypatch.delenv("DPMI_DATA", raising=False)
+        before = self.content(finished)
+        broken = finished.with_name("broken.toml")
+        assert old in SHORT
+        broken.write_text(SHORT.replace(old, new), encoding="utf-8")
+        for out in (finished, finished.with_name("new")):
+            check_mistake(dpmi("run", broken, "--out", out, "--workers", 1), words)
+        assert self.content(finished) == before
+        assert not finished.with_name("new").exists()
+
+    @pytest.mark.parametrize("command", ["run", "measure", "match"])
+    def test_without_its_data_root_is_left_as_it_was(self, dpmi: Dpmi, finished: Path, command: str) -> None:
+        before = self.content(finished)
+        study = finished.with_name("study.toml")
+        arguments = {
+            "run": ("run", study, "--out", finished),
+            "measure": ("measure", finished),
+            "match": ("match", study, "--out", finished, "--accuracy", "0.9"),
+        }[command]
+        outcome = dpmi(*arguments, "--data-root", finished.with_name("nowhere"))
+        check_mistake(outcome, "nowhere")
+        assert self.content(finished) == before

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from dpmi import cli
 from dpmi.metrics import robustness
@@ -45,10 +48,14 @@ def test_writes_table_page_and_plot_and_resumes(dpmi: Dpmi, study: Path) -> None
 
 
 def test_a_failure_is_one_line_and_exit_code_1(dpmi: Dpmi, study: Path) -> None:
-    next(study.glob("models/*/model.pt")).unlink()
+    path = next(study.glob("models/*/model.pt"))
+    torch.save({}, path)  # whole, and of no model
+    record = json.loads(path.with_name("record.json").read_text())
+    record["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_name("record.json").write_text(json.dumps(record))
     outcome = dpmi("side-effects", study, "--images", 2, "--workers", 1)
     assert outcome.code == 1
-    assert sum("model.pt" in line and line.startswith("dpmi: ") for line in outcome.err.splitlines()) == 1
+    assert sum("Missing key" in line and line.startswith("dpmi: ") for line in outcome.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

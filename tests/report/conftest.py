@@ -115,6 +115,9 @@ def make_results(
                         "grad_calls": 500.0,
                         "train_seconds": 2.1,
                         "attack_seconds": 0.8,
+                        "trained_by": "dpmi 1.0",
+                        "attacked_by": "dpmi 1.0",
+                        "measured_by": "dpmi 1.0",
                         "attack_settings": f"{attack.title()}(iterations=500, learning_rate=0.1)",
                     }
                 )

@@ -129,8 +129,20 @@ def test_spec_command_settings_and_versions_are_there(page: str, results: Result
     assert results.spec_toml in text
     assert results.command in text
     assert "Mi-Face(iterations=500, learning_rate=0.1)" in text
-    for package in ("dpmi", "torch", "opacus"):
-        assert re.search(rf"{package} \d+\.\d+", text)
+    assert "Trained, attacked and measured by dpmi 1.0." in text
+
+
+def test_a_folder_of_several_makers_says_so(results: Results, tmp_path: Path):
+    trials = results.trials.assign(measured_by="dpmi 1.1")
+    trials.loc[trials.index[0], "attacked_by"] = "dpmi 0.9"
+    mixed = unescape(write(replace(results, trials=trials), tmp_path).read_text(encoding="utf-8"))
+    count = len(trials) - 1
+    said = (
+        "These numbers were not all made by one version of the code on one kind of machine. Trained by dpmi 1.0. "
+        f"Attacked by dpmi 1.0 ({count} trials), dpmi 0.9 (1 trial). Measured by dpmi 1.1."
+    )
+    assert said in mixed
+    assert said in (tmp_path / "summary.md").read_text(encoding="utf-8")
 
 
 def test_the_bound_in_the_picture_is_explained_where_it_is(page: str, results: Results, tmp_path: Path):

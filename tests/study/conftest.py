@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dpmi.study import Failure, Results, Store, gather, parse, run
+from dpmi.study import Failure, Job, Results, Store, Trial, gather, parse, prepare, run
 
 TINY = """
 name = "tiny"
@@ -80,6 +80,17 @@ def run_study(
     else:
         failures += found
     return store, gather(spec, store)
+
+
+def jobs_of(text: str) -> tuple[Job, ...]:
+    """The jobs of a study, with keys."""
+    spec = parse(text)
+    return spec.jobs_on(prepare(spec))
+
+
+def trials_of(text: str) -> tuple[Trial, ...]:
+    """The trials of a study, with keys."""
+    return tuple(trial for job in jobs_of(text) for trial in job.trials)
 
 
 def comparable(table: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pytest
 from dpmi.report import survival, write
 from dpmi.study import parse
 
-from .conftest import JUDGED, comparable, run_study
+from .conftest import JUDGED, comparable, run_study, trials_of
 
 DEFENDED = '[[defenses]]\nname = "mid"\nbeta = 0.01\n\n[[defenses]]\nname = "calor"\nrank = 4\n\n'
 KNOWN = (
@@ -26,12 +26,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
 
 
 def test_every_adaptation_is_a_trial_of_its_own() -> None:
-    spec, unaware = parse(KNOWN), parse(KNOWN.replace("adaptive = true", ""))
-    adapted = {trial.key for trial in spec.trials if trial.adaptation is not None}
+    trials, unaware = trials_of(KNOWN), trials_of(KNOWN.replace("adaptive = true", ""))
+    adapted = {trial.key for trial in trials if trial.adaptation is not None}
     # Of two attacks; three adaptations of mid, four of calor, and the logit loss of no defence.
     assert len(adapted) == 2 * (1 + 3 + 4)
-    assert {trial.key for trial in spec.trials} - adapted == {trial.key for trial in unaware.trials}
-    (job,) = (job for job in spec.jobs if job.defense.name == "mid" and job.seed == 0)
+    assert {trial.key for trial in trials} - adapted == {trial.key for trial in unaware}
+    (job,) = (job for job in parse(KNOWN).jobs if job.defense.name == "mid" and job.seed == 0)
     assert [trial.what for trial in job.trials] == [
         f"{attack}{way}"
         for attack in ("enhanced", "gmi")

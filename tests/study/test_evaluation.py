@@ -15,8 +15,9 @@ from dpmi.report import write
 from dpmi.report.tables import summary
 from dpmi.study import SpecError, Store, parse
 from dpmi.study.evaluation import Judge, columns
+from dpmi.study.trial import trial_numbers
 
-from .conftest import JUDGED, comparable, run_study
+from .conftest import JUDGED, comparable, run_study, trials_of
 
 JUDGEMENT = (
     "attack_accuracy",
@@ -75,8 +76,10 @@ def test_recall_needs_more_images_than_neighbours(judged) -> None:
     assert trials.loc["gmi", "recall"].notna().all()
 
 
-def test_one_picture_of_each_class_is_kept(judged) -> None:
-    _, results = judged
+def test_all_reconstructions_are_kept_and_one_of_each_class_is_shown(judged) -> None:
+    store, results = judged
+    kept = [len(store.reconstructions(key)) for key in results.trials["trial"]]
+    assert kept == (10 * results.trials["images_per_class"]).tolist()
     shapes = {recons.shape for recons in results.recons.values()}
     assert shapes == {(10, 1, 8, 8)}
     assert set(results.trials["images_per_class"]) == {1, 5}
@@ -97,9 +100,12 @@ def test_a_second_run_does_nothing(judged, tmp_path: Path) -> None:
 
 
 def test_another_evaluator_judges_anew(judged) -> None:
-    spec, other = parse(JUDGED), parse(JUDGED.replace("steps = 150", "steps = 151"))
-    assert {t.job.key for t in spec.trials} == {t.job.key for t in other.trials}
-    assert not {t.key for t in spec.trials} & {t.key for t in other.trials}
+    """Without an attack: the same reconstructions are measured."""
+    store, _ = judged
+    other = JUDGED.replace("steps = 150", "steps = 151")
+    assert [trial.key for trial in trials_of(other)] == [trial.key for trial in trials_of(JUDGED)]
+    assert all(trial_numbers(trial, store) is not None for trial in trials_of(JUDGED))
+    assert all(trial_numbers(trial, store) is None for trial in trials_of(other))
 
 
 def test_a_budget_ends_the_attacks(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from dpmi import data, metrics, models
 from dpmi.study import Store, StoreError, StudySpec, parse
 from dpmi.study.layers import finished, layer_information
 
-from .conftest import TINY, run_study
+from .conftest import TINY, run_study, trials_of
 
 TEXT = TINY.replace('"softmax"', '"cnn-small"').replace("[0.5, 1.0]", "1.0") + (
     '[[attacks]]\nname = "miface"\niterations = 5\n'
@@ -80,10 +80,10 @@ def test_a_model_of_one_layer_has_no_information_for_inversion(tmp_path: Path) -
 
 def test_what_is_not_there(study: tuple[StudySpec, Store], tmp_path: Path) -> None:
     spec, store = study
-    one = spec.trials[3].key
+    one = trials_of(TEXT)[3].key
     assert [trial.key for trial in finished(spec, store, one)] == [one]
     with pytest.raises(
-        StoreError, match=rf"no finished trial 'x'; the ids are .* such as '{spec.trials[0].key}'"
+        StoreError, match=rf"no finished trial 'x'; the ids are .* such as '{trials_of(TEXT)[0].key}'"
     ):
         finished(spec, store, "x")
     with pytest.raises(StoreError, match="has no finished trial yet; run the study first"):

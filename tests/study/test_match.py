@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from accountants import BucketMechanism, Ledger
+from dpmi import versions
 from dpmi.study import (
+    Content,
     Failure,
     Found,
     Job,
@@ -23,15 +24,20 @@ from dpmi.study import (
     match_epsilon,
     parse,
     parse_match,
+    prepare,
     run,
     train_models,
 )
+from dpmi.study.jobs import hashed
 from dpmi.study.spec import REPORTED
 
 from .conftest import TINY
 
 OPEN = TINY.replace("noise_multiplier = [0.5, 1.0]\n", "noise_multiplier = [0.05, 20.0]\n")
 RECORD = '[[defenses]]\nname = "record-dp"\nsampling_rate = 0.1\nmax_grad_norm = 1.0\n'
+
+
+ON = Content(data="of a test")
 
 
 class Training:
@@ -47,8 +53,9 @@ class Training:
             assert self.store.model_record(job.key) is None
             assert job.trials == ()
             if job.defense.strength != self.broken:
-                record: dict[str, Any] = {"test_accuracy": accuracy(job)}
-                self.store.save_model(job.key, torch.nn.Linear(1, 1), record)
+                self.store.save_model(job.key, torch.nn.Linear(1, 1), {})
+                found = {"test_accuracy": accuracy(job)}
+                self.store.save_measured("models", job.key, hashed(measurement=versions.MEASUREMENT), found)
         return [Failure(job.label, "broken") for job in jobs if job.defense.strength == self.broken]
 
     @property
@@ -73,7 +80,7 @@ def found(outcome: Found | Failure) -> Found:
 
 
 def test_every_defence_at_the_target(store: Store) -> None:
-    match = parse_match(OPEN + RECORD)
+    match = parse_match(OPEN + RECORD).on(ON)
     training = Training(store)
     outcomes = match_accuracy(match, store, Target(0.8), train=training)
     assert list(outcomes) == ["none", "class-dp", "record-dp"]
@@ -97,7 +104,7 @@ def test_an_interrupted_match_goes_on(store: Store) -> None:
         pass
 
     whole = Training(Store.create(store.root.parent / "whole", OPEN))
-    expected = repr(match_accuracy(parse_match(OPEN), whole.store, Target(0.8), train=whole))
+    expected = repr(match_accuracy(parse_match(OPEN).on(ON), whole.store, Target(0.8), train=whole))
 
     first = Training(store)
 
@@ -107,17 +114,17 @@ def test_an_interrupted_match_goes_on(store: Store) -> None:
         return first(round_, jobs)
 
     with pytest.raises(Stopped):
-        match_accuracy(parse_match(OPEN), store, Target(0.8), train=stopped)
+        match_accuracy(parse_match(OPEN).on(ON), store, Target(0.8), train=stopped)
     second = Training(store)
-    assert repr(match_accuracy(parse_match(OPEN), store, Target(0.8), train=second)) == expected
+    assert repr(match_accuracy(parse_match(OPEN).on(ON), store, Target(0.8), train=second)) == expected
     assert first.trained + second.trained == whole.trained
     third = Training(store)
-    assert repr(match_accuracy(parse_match(OPEN), store, Target(0.8), train=third)) == expected
+    assert repr(match_accuracy(parse_match(OPEN).on(ON), store, Target(0.8), train=third)) == expected
     assert third.rounds == []
 
 
 def test_a_failed_training_ends_the_search_of_its_defence_alone(store: Store) -> None:
-    match = parse_match(OPEN + RECORD.replace("sampling", "noise_multiplier = [0.1, 10.0]\nsampling"))
+    match = parse_match(OPEN + RECORD.replace("sampling", "noise_multiplier = [0.1, 10.0]\nsampling")).on(ON)
     outcomes = match_accuracy(match, store, Target(0.8), train=Training(store, broken=20.0))
     assert outcomes["class-dp"] == Failure("class-dp, noise multiplier 20, seed 0", "broken")
     assert found(outcomes["record-dp"]).note == ""
@@ -128,6 +135,7 @@ def test_the_matched_study_trains_nothing_again(tmp_path: Path) -> None:
     text = OPEN.replace("steps = 20", "steps = 60").replace("[0.05, 20.0]", "[0.01, 2.0]")
     store = Store.create(tmp_path / "study", text)
     match = parse_match(text)
+    match = match.on(prepare(match.weakest))
 
     def train(_: int, jobs: Sequence[Job]) -> list[Failure]:
         return train_models(jobs, store, workers=1)
@@ -187,7 +195,7 @@ def test_the_matched_study_is_the_study_but_for_the_strengths() -> None:
     match = parse_match(text + RECORD)
     matched = match.study("accuracy 0.9", {"none": 0.0, "class-dp": 0.25, "record-dp": 1.5})
     by_hand = text.replace("[0.05, 20.0]", "0.25") + RECORD + "noise_multiplier = 1.5\n"
-    assert [t.key for t in parse(matched).trials] == [t.key for t in parse(by_hand).trials]
+    assert [t.key for t in parse(matched).trials_on(ON)] == [t.key for t in parse(by_hand).trials_on(ON)]
     assert parse(matched).matched_on == "accuracy 0.9"
     # A defence that failed is left out.
     left = parse(match.study("accuracy 0.9", {"none": 0.0, "record-dp": 1.5}))

@@ -42,14 +42,15 @@ def test_a_line_is_not_wrapped(capsys: pytest.CaptureFixture[str], monkeypatch: 
 
 
 def test_the_whole_counts_training_and_attacks(capsys: pytest.CaptureFixture[str]) -> None:
-    """Six jobs of two stages: one is finished, another is half through its training."""
+    """Six jobs of three stages: one is finished, another is half through its training."""
     reports = [
         ("none, seed 0", "training", 1, 1),
         ("none, seed 0", "enhanced", 1, 1),
+        ("none, seed 0", "measuring", 1, 1),
         ("none, seed 1", "training", 10, 20),
     ]
     line = said(capsys, reports=reports)
-    assert line.startswith(f"{100 * (1 + 0.25) / 6:.0f} % done")
+    assert line.startswith(f"{100 * (1 + 0.5 / 3) / 6:.0f} % done")
     assert line.endswith(": none, seed 1: training")
 
 
@@ -71,6 +72,6 @@ def test_priors_and_the_evaluator_are_stages_of_their_own(tmp_path: Path) -> Non
                 finished.add(what)
 
         assert run(spec, store, workers=1, report=report) == []
-        assert len(finished) == job.stages == 5
+        assert len(finished) == job.stages == 6
         for record in (tmp_path / "trials").glob("*"):
             shutil.rmtree(record)

@@ -18,9 +18,9 @@ import torch
 from typer.testing import CliRunner
 
 from dpmi.cli import app
-from dpmi.study import Failure, Job, Store, StoreError, gather, parse, pending, run
+from dpmi.study import Failure, Job, Store, StoreError, gather, parse, pending, prepare, run
 
-from .conftest import TINY, comparable, run_study
+from .conftest import TINY, comparable, jobs_of, run_study
 
 RUN = importlib.import_module("dpmi.study.run")  # the package has a function of that name
 SHORT = TINY.replace("[0.5, 1.0]", "0.5")
@@ -77,7 +77,7 @@ def test_same_numbers_from_two_nodes(cluster: str, tmp_path: Path, in_worker: An
 
     spec, store = parse(SHORT), Store.create(tmp_path / "study", SHORT)
     assert run(spec, store, executor="ray", address=cluster, report=report) == []
-    assert told == {job.label: {"training", "enhanced"} for job in spec.jobs}
+    assert told == {job.label: {"training", "enhanced", "measuring"} for job in spec.jobs}
     assert not list(store.root.rglob(".partial-*"))
     assert not ray.is_initialized(), "what it connected it disconnects"
 
@@ -86,7 +86,7 @@ def test_same_numbers_from_two_nodes(cluster: str, tmp_path: Path, in_worker: An
     pd.testing.assert_frame_equal(found.per_class, local.per_class, check_exact=True)
 
     nodes, processes, threads = zip(
-        *(Path(tmp_path, job.key).read_text().split() for job in spec.jobs), strict=True
+        *(Path(tmp_path, job.key).read_text().split() for job in jobs_of(SHORT)), strict=True
     )
     assert len(set(nodes)) == len(set(processes)) == 2
     assert str(os.getpid()) not in processes
@@ -98,7 +98,7 @@ def test_a_worker_that_dies_ends_the_study_with_one_error(
 ) -> None:
     def deadly(job: Job, mark: Path, *rest: Any) -> Failure | None:
         if job.seed == 1:
-            while not list(mark.parent.glob("trials/[!.]*/record.json")):
+            while not list(mark.parent.glob("trials/[!.]*/measured.json")):
                 time.sleep(0.02)
             os._exit(1)
         return importlib.import_module("dpmi.study.run")._guarded(job, mark, *rest)  # type: ignore[no-any-return]
@@ -113,7 +113,7 @@ def test_a_worker_that_dies_ends_the_study_with_one_error(
     assert 1 <= len(gather(spec, store).trials) < len(spec.trials)
     monkeypatch.undo()
     assert run(spec, store, workers=1) == []
-    assert pending(spec, store) == []
+    assert pending(spec, store, prepare(spec)) == []
 
 
 def test_a_node_that_does_not_see_the_folder_is_named(cluster: str, tmp_path: Path, in_worker: Any) -> None:
@@ -152,7 +152,7 @@ def test_without_a_cluster_one_is_started(
     with pytest.warns(UserWarning, match=r"is used \(Could not find any\); one is started here \(CPUs: 1\)"):
         assert run(spec, store, executor="ray", workers=1) == []
     assert opened == [("auto", None), ("local", 1)]
-    assert pending(spec, store) == []
+    assert pending(spec, store, prepare(spec)) == []
     assert not ray.is_initialized()
 
 

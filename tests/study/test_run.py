@@ -17,10 +17,10 @@ import torch
 
 from dpmi import data
 from dpmi.metrics import mia_distance
-from dpmi.study import Failure, Results, Store, gather, parse, pending, run
+from dpmi.study import Failure, Results, Store, gather, parse, pending, prepare, run
 from dpmi.study import trial as trial_module
 
-from .conftest import TINY, comparable, run_study
+from .conftest import TINY, comparable, run_study, trials_of
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,8 @@ def assert_same(one: Results, other: Results) -> None:
 
 def test_tables(finished: tuple[Store, Results]) -> None:
     _, results = finished
-    trials, spec = results.trials, parse(TINY)
-    assert trials["trial"].tolist() == [t.key for t in spec.trials]
+    trials = results.trials
+    assert trials["trial"].tolist() == [t.key for t in trials_of(TINY)]
     assert results.planned == len(trials) == 6
     assert trials["label"].tolist()[::2] == [
         "none",
@@ -170,19 +170,19 @@ def test_damaged_record_is_computed_again(
 
 
 def test_gather_of_an_interrupted_study(finished: tuple[Store, Results], tmp_path: Path) -> None:
-    spec = parse(TINY)
     text = TINY.replace('name = "class-dp"', 'name = "class-dp"\ntraining = { steps = 19 }')
-    assert len(pending(parse(text), finished[0])) == 4
+    assert len(pending(parse(text), finished[0], prepare(parse(text)))) == 4
     part = gather(parse(text), finished[0])
     assert part.trials["defense"].tolist() == ["none", "none"]
     assert part.planned == 6
     assert len(part.per_class) == 20
-    assert set(part.recons) == {t.key for t in spec.trials[:2]}
+    assert set(part.recons) == {t.key for t in trials_of(TINY)[:2]}
 
 
 def test_gather_of_a_study_without_a_finished_trial(tmp_path: Path) -> None:
     store = Store.create(tmp_path, TINY)
     store.save_classes(("a",), np.zeros((1, 1, 2, 2), dtype=np.float32))
+    store.save_content(prepare(parse(TINY)))
     results = gather(parse(TINY), store)
     assert results.trials.empty
     assert results.planned == 6
@@ -232,7 +232,7 @@ def test_progress_ends_at_the_whole_also_of_what_was_there(tmp_path: Path, work:
             told.setdefault(label, set()).add(what)
 
     assert run(parse(text), Store.open(tmp_path), workers=1, report=report) == []
-    stages = {"training", "enhanced, iterations 4", "enhanced, iterations 5"}
+    stages = {"training", "enhanced, iterations 4", "enhanced, iterations 5", "measuring"}
     assert told == {"none, seed 0": stages, "class-dp, noise multiplier 0.5, seed 0": stages}
     assert work == {"train": 2, "attack": 4}
 
@@ -264,7 +264,7 @@ def test_killed_and_resumed_gives_the_same_tables(tmp_path: Path, work: dict[str
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 60
-    while not list(out.glob("trials/[!.]*/record.json")):
+    while not list(out.glob("trials/[!.]*/measured.json")):
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)

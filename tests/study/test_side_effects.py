@@ -15,14 +15,16 @@ from dpmi.data import ImageSet
 from dpmi.defenses import train
 from dpmi.metrics.backdoor import TRIGGERS, backdoor_success, poison
 from dpmi.metrics.robustness import ATTACKS, robustness
-from dpmi.study import Store, StoreError, parse, run
+from dpmi.study import Failure, Job, Store, StoreError, parse, run
 from dpmi.study import side_effects as module
 from dpmi.study.side_effects import gather_side_effects, measure, unmeasured
+from dpmi.study.trial import stored_model
 
-from .conftest import TINY
+from .conftest import TINY, jobs_of
 
 TEXT = TINY.replace("[0.5, 1.0]", "0.5")
 SPEC = parse(TEXT)
+JOBS = jobs_of(TEXT)
 IMAGES = 12
 
 
@@ -65,7 +67,7 @@ def measured(store: Store, *, backdoor: bool = False, images: int = IMAGES, work
 
 def test_numbers_are_those_of_the_stored_models_and_of_poisoned_ones(store: Store) -> None:
     table = measured(store, backdoor=True)
-    assert table["model_key"].tolist() == [job.key for job in SPEC.jobs]
+    assert table["model_key"].tolist() == [job.key for job in JOBS]
     assert table["label"].tolist() == ["none"] * 2 + ["class-dp, noise multiplier 0.5"] * 2
     assert table["seed"].tolist() == [0, 1] * 2
     split = data.load("digits")
@@ -76,7 +78,7 @@ def test_numbers_are_those_of_the_stored_models_and_of_poisoned_ones(store: Stor
         return models.build("softmax", image_shape=split.image_shape, num_classes=10, seed=seed)
 
     for place in (0, 3):
-        job, row = SPEC.jobs[place], table.iloc[place]
+        job, row = JOBS[place], table.iloc[place]
         model = fresh(job.seed)
         store.load_weights(job.key, model)
         assert row["test_accuracy"] == metrics.accuracy(model, split.test.images, split.test.labels)
@@ -112,7 +114,7 @@ def test_what_is_stored_is_not_measured_again(store: Store, work: dict[str, int]
 
 def test_what_is_damaged_or_of_other_settings_is_measured_again(store: Store, work: dict[str, int]) -> None:
     first = measured(store)
-    (store.root / "side-effects" / f"{SPEC.jobs[1].key}-bim.json").write_text('{"cut o')
+    (store.root / "side-effects" / f"{JOBS[1].key}-bim.json").write_text('{"cut o')
     pd.testing.assert_frame_equal(measured(store), first)
     assert work["robustness"] == 16 + 1
     measured(store, images=IMAGES - 1)
@@ -137,22 +139,29 @@ def test_progress_ends_at_every_part(store: Store) -> None:
 
 
 def test_an_unfinished_study_is_measured_as_far_as_it_goes(store: Store) -> None:
-    shutil.rmtree(store.root / "models" / SPEC.jobs[0].key)
-    assert measured(store, images=4)["model_key"].tolist() == [job.key for job in SPEC.jobs[1:]]
+    shutil.rmtree(store.root / "models" / JOBS[0].key)
+    assert measured(store, images=4)["model_key"].tolist() == [job.key for job in JOBS[1:]]
 
 
-def test_a_model_that_fails_does_not_stop_the_others(store: Store) -> None:
-    (store.root / "models" / SPEC.jobs[2].key / "model.pt").unlink()
+def test_a_model_that_fails_does_not_stop_the_others(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(RuntimeError):
+        pass
+
+    def broken(job: Job, *rest: object) -> torch.nn.Module:
+        if job.key == JOBS[2].key:
+            raise Broken("on purpose")
+        return stored_model(job, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "stored_model", broken)
     (failure,) = measure(SPEC, store, images=4, workers=1)
-    assert failure.label == SPEC.jobs[2].label
-    assert "model.pt" in failure.message
+    assert failure == Failure(JOBS[2].label, "Broken: on purpose")
     missing = gather_side_effects(SPEC, store, images=4)["fgsm_accuracy"].isna()
     assert missing.tolist() == [False, False, True, False]
 
 
 def test_bad_input(tmp_path: Path) -> None:
     store = Store.create(tmp_path / "new", TEXT)
-    with pytest.raises(StoreError, match="has no trained model yet; run the study first"):
+    with pytest.raises(StoreError, match="has no finished trial yet; run the study first"):
         measure(SPEC, store)
     with pytest.raises(ValueError, match="images must be at least 1, got 0"):
         measure(SPEC, store, images=0)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from dpmi.attacks import Enhanced
 from dpmi.defenses import ClassDP, NoDefense, Recipe
-from dpmi.study import SpecError, parse, read
+from dpmi.plugins import origin
+from dpmi.study import Content, SpecError, parse, read
 
-from .conftest import TINY
+from .conftest import TINY, jobs_of, trials_of
 
 
 def replaced(old: str, new: str) -> str:
@@ -30,7 +32,7 @@ def test_expands_to_every_defence_strength_seed_and_attack() -> None:
     assert [(j.defense, j.seed) for j in spec.jobs] == [(d, seed) for d in defenses for seed in (0, 1)]
     assert {j.recipe for j in spec.jobs} == {Recipe(steps=20, learning_rate=0.5)}
     assert [t.attack for t in spec.trials] == [Enhanced(iterations=5), Enhanced(iterations=6)] * 6
-    assert len({t.key for t in spec.trials}) == 12
+    assert len({t.key for t in spec.trials_on(Content(data="d"))}) == 12
 
 
 def test_several_lists_are_a_grid() -> None:
@@ -89,29 +91,29 @@ class TestKeys:
             "noise_multiplier = [0.5, 1.0]\nsampling_rate = 0.3\nmax_grad_norm = 1.0\n",
             "max_grad_norm = 1.0\nsampling_rate = 0.3\nnoise_multiplier = [1.0, 0.5]\n",
         ).replace("steps = 20\nlearning_rate = 0.5\n", "learning_rate = 0.5\nsteps = 20\n")
-        assert {t.key for t in parse(other).trials} == {t.key for t in parse(TINY).trials}
+        assert {t.key for t in trials_of(other)} == {t.key for t in trials_of(TINY)}
 
     def test_are_the_same_for_a_whole_number_and_its_float(self) -> None:
         other = replaced("[0.5, 1.0]", "[0.5, 1]").replace("max_grad_norm = 1.0", "max_grad_norm = 1")
-        assert [t.key for t in parse(other).trials] == [t.key for t in parse(TINY).trials]
+        assert [t.key for t in trials_of(other)] == [t.key for t in trials_of(TINY)]
 
     def test_of_a_written_default_are_those_of_the_default(self) -> None:
         other = replaced("steps = 20", 'steps = 20\nmomentum = 0.9\nschedule = "constant"')
-        assert [t.key for t in parse(other).trials] == [t.key for t in parse(TINY).trials]
+        assert [t.key for t in trials_of(other)] == [t.key for t in trials_of(TINY)]
 
     def test_of_an_edited_defence_change_alone(self) -> None:
-        before, after = parse(TINY), parse(replaced("[0.5, 1.0]", "[0.5, 1.25]"))
+        before, after = jobs_of(TINY), jobs_of(replaced("[0.5, 1.0]", "[0.5, 1.25]"))
         changed = [
             (a.defense.strength != b.defense.strength, a.key != b.key)
-            for a, b in zip(before.jobs[2:], after.jobs[2:], strict=True)
+            for a, b in zip(before[2:], after[2:], strict=True)
         ]
         assert changed == [(False, False), (False, False), (True, True), (True, True)]
-        assert [j.key for j in before.jobs[:2]] == [j.key for j in after.jobs[:2]]
+        assert [j.key for j in before[:2]] == [j.key for j in after[:2]]
 
     def test_of_models_do_not_depend_on_the_attack(self) -> None:
-        before, after = parse(TINY), parse(replaced("iterations = 5", "iterations = 6"))
-        assert [j.key for j in before.jobs] == [j.key for j in after.jobs]
-        assert not {t.key for t in before.trials} & {t.key for t in after.trials}
+        other = replaced("iterations = 5", "iterations = 6")
+        assert [j.key for j in jobs_of(TINY)] == [j.key for j in jobs_of(other)]
+        assert not {t.key for t in trials_of(TINY)} & {t.key for t in trials_of(other)}
 
     @pytest.mark.parametrize(
         ("old", "new"),
@@ -124,7 +126,22 @@ class TestKeys:
         ],
     )
     def test_change_with_everything_that_a_model_depends_on(self, old: str, new: str) -> None:
-        assert not {j.key for j in parse(TINY).jobs} & {j.key for j in parse(replaced(old, new)).jobs}
+        assert not {j.key for j in jobs_of(TINY)} & {j.key for j in jobs_of(replaced(old, new))}
+
+    def test_are_none_before_the_data_are_known(self) -> None:
+        with pytest.raises(ValueError, match="none, seed 0 has no key before its data are loaded"):
+            _ = parse(TINY).jobs[0].key
+
+    def test_name_the_package_of_a_plug_in_and_its_version(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert origin(pytest.MonkeyPatch) == f"pytest {version('pytest')}"
+        assert origin(ClassDP) == ""
+        found = []
+        for release in ("1.0", "1.1"):
+            foreign = {ClassDP: f"their-dp {release}"}
+            monkeypatch.setattr("dpmi.study.jobs.origin", lambda kind, foreign=foreign: foreign.get(kind, ""))
+            found.append({job.defense.name: job.key for job in jobs_of(TINY)})
+        assert found[0]["none"] == found[1]["none"]
+        assert found[0]["class-dp"] != found[1]["class-dp"]
 
 
 PRIVATE = '[[defenses]]\nname = "class-dp"\n'

@@ -10,7 +10,7 @@ import torch
 from dpmi import models
 from dpmi.study import SpecError, Store, gather, parse, run
 
-from .conftest import TINY
+from .conftest import TINY, jobs_of, trials_of
 
 START = TINY.replace("seeds = [0, 1]", "seeds = [0]").replace("steps = 20", "steps = 1")
 
@@ -29,11 +29,17 @@ def weights(tmp_path: Path) -> Path:
     return tmp_path / "weights.pt"
 
 
-def test_keys_change_with_the_weights_and_only_then() -> None:
-    keys = [[job.key for job in parse(text).jobs] for text in (START, weighted("a.pt"), weighted("b.pt"))]
-    assert len({key for of_one in keys for key in of_one}) == 9
-    # Of the softmax regression without a defence, as stored before studies had weights.
-    assert keys[0][0] == "7fcc37dd5e80ea4e"
+def test_keys_change_with_the_weights_and_only_then(weights: Path, tmp_path: Path) -> None:
+    """With what is in the file, not with what it is called."""
+    same, other = tmp_path / "same.pt", tmp_path / "other.pt"
+    same.write_bytes(weights.read_bytes())
+    state = torch.load(weights)
+    torch.save({**state, "1.bias": state["1.bias"] + 1}, other)
+    afresh, first, copied, changed = (
+        [job.key for job in jobs_of(text)] for text in (START, *map(weighted, (weights, same, other)))
+    )
+    assert first == copied
+    assert len({*afresh, *first, *changed}) == 9
 
 
 def test_training_starts_from_the_weights(weights: Path, tmp_path: Path) -> None:
@@ -41,17 +47,19 @@ def test_training_starts_from_the_weights(weights: Path, tmp_path: Path) -> None
     spec = parse(text)
     store = Store.create(tmp_path / "study", text)
     assert run(spec, store, workers=1) == []
-    bias = torch.load(tmp_path / "study" / "models" / spec.jobs[0].key / "model.pt", weights_only=True)[
+    keys = [trial.key for trial in trials_of(text)]
+    bias = torch.load(tmp_path / "study" / "models" / jobs_of(text)[0].key / "model.pt", weights_only=True)[
         "1.bias"
     ]
     assert bias.argmax() == 7
     assert bias[7] > 990
-    private = [text for trial, text in gather(spec, store).statements.items() if trial != spec.trials[0].key]
+    private = [text for trial, text in gather(spec, store).statements.items() if trial != keys[0]]
     assert len(private) == 2
     assert all(f"the records that the weights {weights} had seen" in text for text in private)
-    # What is stored is complete: the file is not needed again.
+    # Whether what is stored started from the file that is asked for is not known without it.
     weights.unlink()
-    assert run(parse(weighted(weights).replace("iterations = 5", "iterations = 6")), store, workers=1) == []
+    with pytest.raises(ValueError, match=r"weights .*weights\.pt cannot be read: No such file"):
+        run(spec, store, workers=1)
 
 
 def test_weights_of_another_model_are_refused_before_anything_is_trained(

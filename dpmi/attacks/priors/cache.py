@@ -21,8 +21,10 @@ from filelock import FileLock
 from torch import Tensor, nn
 from torchvision.utils import make_grid, save_image
 
+from dpmi import versions
 from dpmi.attacks.target import Target
 from dpmi.models import evaluating, seeded
+from dpmi.plugins import origin
 
 from .base import Gan, ImageShape, Prior, Trainer
 
@@ -257,7 +259,8 @@ def _damaged(path: Path, reason: str) -> None:
 
 def _key(prior: Prior, module: nn.Module, public: Tensor, target: Target | None) -> str:
     """The layers are part of it, which follow from the shapes, and the weights that the training starts from."""
-    digest = hashlib.sha256(json.dumps([prior.name, _settings(prior), repr(module)]).encode())
+    code = [versions.PRIOR, origin(type(prior)), prior.name, _settings(prior), repr(module)]
+    digest = hashlib.sha256(json.dumps(code).encode())
     for value in module.state_dict().values():
         digest.update(value.contiguous().cpu().numpy().tobytes())
     digest.update(repr(tuple(public.shape)).encode())

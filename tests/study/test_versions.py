@@ -1,0 +1,185 @@
+"""A stage whose numbers change raises its version, or results of older code would be shown as of today's.
+
+``python -m tests.study.test_versions`` writes the numbers of this code into ``stage_numbers.json``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dpmi import attacks, data, defenses, metrics, models, versions
+from dpmi.attacks import Reconstructions
+from dpmi.attacks.priors import WganGP
+from dpmi.defenses import Recipe
+from dpmi.metrics.robustness import robustness
+from dpmi.study import evaluation, trial
+from dpmi.study.evaluation import Judge
+from dpmi.study.spec import EvaluatorSpec, TrainingSpec
+
+FILE = Path(__file__).with_name("stage_numbers.json")
+
+#: Few steps of training magnify the rounding of another processor by less.
+TOLERANCE = 2e-3
+
+PRIVATE = {"noise_multiplier": 0.5, "sampling_rate": 0.5, "max_grad_norm": 1.0}
+DEFENSES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "class-dp": PRIVATE,
+    "record-dp": {**PRIVATE, "sampling_rate": 0.05},
+    "mid": {"beta": 0.01},
+    "bido-hsic": {},
+    "label-smoothing": {"alpha": -0.05},
+    "calor": {"rank": 4},
+    "random-erasing": {"max_area": 0.3},
+}
+PRIOR = WganGP(steps=2, batch_size=16, latent_size=8)
+ATTACKS: dict[str, dict[str, Any]] = {
+    "miface": {"iterations": 5},
+    "enhanced": {"iterations": 5},
+    "gmi": {"prior": PRIOR, "iterations": 3, "restarts": 1},
+    "vmi": {"prior": PRIOR, "iterations": 3, "images_per_class": 2},
+}
+
+
+def classifier(name: str = "cnn-small") -> nn.Module:
+    return models.build(name, image_shape=(1, 8, 8), num_classes=10, seed=0).eval()
+
+
+def summary(t: Tensor) -> list[float]:
+    """Two numbers that most changes of a tensor move."""
+    weights = torch.linspace(-1, 1, t.numel(), dtype=torch.float64)
+    flat = t.detach().double().flatten()
+    return [float(flat.abs().mean()), float((flat * weights).mean())]
+
+
+def of_training() -> dict[str, list[float]]:
+    split = data.load("digits")
+    found = {}
+    for name, settings in DEFENSES.items():
+        defense = defenses.get(name)(**settings)
+        trained = defenses.train(
+            defense, classifier(), split.train, Recipe(steps=6, learning_rate=0.05, batch_size=32), seed=0
+        )
+        found[name] = summary(metrics.evaluate(trained.model.eval(), split.test.images[:20]).logits)
+    return found
+
+
+def of_the_evaluator() -> dict[str, list[float]]:
+    split = data.load("digits")
+    spec = EvaluatorSpec(model="cnn-small", training=TrainingSpec(steps=3, learning_rate=0.05))
+    images = evaluation._training_set(spec, split)
+    start = evaluation.untrained(spec, split)
+    return {"images": summary(images.images), "weights": summary(next(start.parameters()))}
+
+
+def of_priors() -> dict[str, list[float]]:
+    public = data.load("digits").public
+    prior = attacks.priors.fetch(
+        PRIOR,
+        public=public,
+        target=None,
+        image_shape=(1, 8, 8),
+        num_classes=10,
+        folder=None,
+        progress=lambda *_: None,
+    )
+    return {"wgan-gp": summary(torch.cat([p.flatten() for p in prior.parameters()]))}
+
+
+def of_attacks() -> dict[str, list[float]]:
+    target, public = classifier(), data.load("digits").public
+    found = {}
+    for name, settings in ATTACKS.items():
+        attack = attacks.get(name)(**settings)
+        knowledge = attack.fit(target, public=public, image_shape=(1, 8, 8))
+        recons = attack.run(
+            target,
+            torch.arange(10),
+            image_shape=(1, 8, 8),
+            generator=torch.Generator().manual_seed(0),
+            knowledge=knowledge,
+        )
+        found[name] = [*summary(recons.images), float(recons.scores.mean()), float(recons.queries)]
+    return found
+
+
+def of_measurements() -> dict[str, list[float]]:
+    split = data.load("digits")
+    recons = Reconstructions(
+        images=torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0)),
+        labels=torch.arange(10).repeat_interleave(3),
+        scores=torch.linspace(0, 1, 30),
+        iterations=torch.arange(30),
+        diverged=torch.zeros(30, dtype=torch.bool),
+        queries=7,
+        grad_calls=8,
+    )
+    private = split.train.images, split.train.labels
+    baselines = metrics.baselines(torch.arange(10), *private, split.public, kind=split.distance)
+    numbers = trial._numbers(recons, split, baselines)
+    seen = metrics.evaluate(classifier(), split.train.images)
+    judge = Judge(classifier(), seen.features, split.train.labels, "cnn-small", 0.1)
+    whole, per_class = evaluation.columns(recons, judge, classifier("softmax"), split)
+    columns = {**numbers.pop("per_class"), **per_class}
+    return {
+        **{
+            name: [float(value)] for name, value in {**numbers, **whole}.items() if not isinstance(value, str)
+        },
+        **{name: summary(torch.tensor(v)) for name, v in columns.items() if name != "class_name"},
+    }
+
+
+def of_side_effects() -> dict[str, list[float]]:
+    split = data.load("digits")
+    few = dataclasses.replace(split.test, images=split.test.images[:40], labels=split.test.labels[:40])
+    trained = defenses.train(
+        defenses.get("none")(),
+        classifier("softmax"),
+        split.train,
+        Recipe(steps=60, learning_rate=0.5),
+        seed=0,
+    )
+    return {name: list(robustness(name, trained.model, few, seed=0).accuracy) for name in ("fgsm", "pgd")}
+
+
+STAGES: dict[str, Callable[[], dict[str, list[float]]]] = {
+    "TRAINING": of_training,
+    "EVALUATOR": of_the_evaluator,
+    "PRIOR": of_priors,
+    "ATTACK": of_attacks,
+    "MEASUREMENT": of_measurements,
+    "SIDE_EFFECTS": of_side_effects,
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_numbers_are_those_of_the_version(stage: str) -> None:
+    known = json.loads(FILE.read_text(encoding="utf-8"))[stage]
+    now = STAGES[stage]()
+    same = known["numbers"].keys() == now.keys() and all(
+        now[name] == pytest.approx(numbers, rel=TOLERANCE, abs=1e-5, nan_ok=True)
+        for name, numbers in known["numbers"].items()
+    )
+    changed = [name for name in now if now[name] != pytest.approx(known["numbers"].get(name), rel=TOLERANCE)]
+    assert known["version"] == getattr(versions, stage), "run python -m tests.study.test_versions"
+    assert same, (
+        f"{', '.join(changed)} changed: raise versions.{stage}, so that nobody is shown older numbers, and run "
+        "python -m tests.study.test_versions"
+    )
+
+
+def test_every_stage_has_numbers() -> None:
+    assert set(STAGES) == {name for name in vars(versions) if name.isupper()}
+
+
+if __name__ == "__main__":
+    found = {name: {"version": getattr(versions, name), "numbers": stage()} for name, stage in STAGES.items()}
+    FILE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
