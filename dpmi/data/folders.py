@@ -108,8 +108,8 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _private_classes(private: float, classes: int) -> int:
-    count = round(private * classes) if private < 1 else private
-    if not (count == int(count) and 2 <= count <= classes):
+    count = round(private * classes) if 0 < private < 1 else private
+    if not (2 <= count <= classes and count == int(count)):
         raise ValueError(
             f"private must be from 2 to the {classes} classes, or a share below 1 of at least 2 of them; "
             f"got {private}"

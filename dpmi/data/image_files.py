@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dpmi.data.duplicates import without
 from dpmi.data.files import missing
+from dpmi.data.open_image import open_image
 from dpmi.data.pixels import to_labels
 from dpmi.data.split import Distance, ImageSet, Split
 
@@ -138,15 +139,9 @@ def _draw(public: Files, count: int, generator: np.random.Generator) -> list[_La
 
 def _read_file(file: Path, *, size: int, crop: int | None, dataset: str) -> Image.Image:
     try:
-        with Image.open(file) as image:
-            square = image.convert("RGB")
+        square = open_image(file, "RGB")
     except FileNotFoundError:
         raise missing(file.parent, dataset=dataset, holds=file.name) from None
-    # Pillow reports a broken PNG as a SyntaxError.
-    except (OSError, SyntaxError) as error:
-        raise ValueError(
-            f"{file} is damaged or not an image: {error}. Fetch it again or remove it."
-        ) from error
     if crop is not None:
         if min(square.size) < crop:
             raise ValueError(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from dpmi.data.files import data_folder, missing
+from dpmi.data.open_image import open_image
 
 FACES94_PHOTOS = 20
 
@@ -47,8 +48,7 @@ def read_faces94(root: Path | None, *, height: int, width: int, people: int | No
         if len(files) != FACES94_PHOTOS:
             raise ValueError(f"{person} must hold {FACES94_PHOTOS} jpg files; it holds {len(files)}")
         for file in files:
-            with Image.open(file) as image:
-                photos.append(image.convert("L").resize((width, height), Image.Resampling.LANCZOS))
+            photos.append(open_image(file, "L").resize((width, height), Image.Resampling.LANCZOS))
     return _photos(photos, [person.name for person in persons])
 
 
@@ -63,8 +63,7 @@ def read_att_faces(root: Path | None, *, height: int, width: int, dataset: str) 
             file = folder / name / f"{number}.pgm"
             if not file.is_file():
                 raise missing(file.parent, dataset=dataset, holds=file.name)
-            with Image.open(file) as image:
-                photos.append(_fit(image, height, width))
+            photos.append(_fit(open_image(file, "L"), height, width))
     return _photos(photos, names)
 
 
