@@ -19,6 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from accountants import checks
 
+from .ids import distinct
+
 IntArray = NDArray[np.int64]
 
 
@@ -137,12 +139,15 @@ class Partition:
         """One bucket per distinct value of a column of the table: user-level DP, for instance.
 
         Args:
-            ids: one value per record (N,), of any type that sorts.
+            ids: one value per record (N,), all of one type that sorts.
             unit: what a value stands for ("user", "patient", "hospital").
+
+        Raises:
+            ValueError: an id is missing or of another type than the first; the message names the record.
         """
-        values, inverse = np.unique(np.asarray(ids), return_inverse=True)
+        values, inverse = distinct(ids, unit)
         return cls(
-            inverse.reshape(-1).astype(np.int64),
+            inverse,
             unit,
             Provenance.RECORD,
             tuple(f"{unit} {value}" for value in values),
