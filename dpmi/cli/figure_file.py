@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from dpmi.whole_files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,9 +33,5 @@ def check(path: Path) -> None:
 
 def save(figure: Figure, path: Path) -> None:
     """Write the whole picture, in the place of an older one, or nothing."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format=path.suffix.removeprefix("."))
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        whole = Path(folder) / path.name
-        whole.write_bytes(picture.getvalue())
-        whole.replace(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.removeprefix("."))

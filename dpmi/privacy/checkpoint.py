@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from dpmi.whole_files import replacing
 
 from .account import Account
 from .grad_sample import BucketGradSampleModule
@@ -122,16 +122,8 @@ def save(
         "others": {name: other.state_dict() for name, other in others.items()},
     }
     content["sha256"] = _digest(content)
-    path = Path(path)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
 
 
 def load(path: str | Path, training: Training, *, others: Mapping[str, Stateful]) -> Loaded:

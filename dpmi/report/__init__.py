@@ -8,8 +8,6 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -33,6 +31,7 @@ from dpmi.report import (
     words,
 )
 from dpmi.study.results import Results
+from dpmi.whole_files import replacing
 
 __all__ = ["write", "write_layers", "write_side_effects"]
 
@@ -157,13 +156,5 @@ def _png(figure: Figure) -> bytes:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        # mkstemp makes a file for its owner alone; a report is made to be passed on.
-        Path(partial).chmod(0o644)
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)

@@ -138,8 +138,8 @@ _CHECKPOINT_FAULTS = (
     Fault(
         name="a crash while saving leaves half a checkpoint",
         path="dpmi/privacy/checkpoint.py",
-        old="            torch.save(content, file)\n",
-        new="            torch.save(content, path)\n            torch.save(content, file)\n",
+        old="        torch.save(content, file)\n",
+        new="        torch.save(content, path)\n        torch.save(content, file)\n",
         tests=(f"{_CHECKPOINT}::test_a_full_disk_leaves_the_last_checkpoint",),
     ),
 )

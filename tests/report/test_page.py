@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
 from dataclasses import replace
 from html import unescape
@@ -77,7 +76,7 @@ def test_a_failed_write_leaves_the_old_page(
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(os, "fdopen", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="no space"):
         write(results, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

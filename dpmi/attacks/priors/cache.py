@@ -7,9 +7,7 @@ import hashlib
 import io
 import json
 import math
-import os
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ from dpmi import versions
 from dpmi.attacks.target import Target
 from dpmi.models import evaluating, seeded
 from dpmi.plugins import origin
+from dpmi.whole_files import replacing
 
 from .base import Gan, ImageShape, Prior, Trainer
 
@@ -210,9 +209,9 @@ def _refuse_diverged(name: str, done: int, steps: int, losses: Mapping[str, floa
 def _save(module: nn.Module, folder: Path, record: Mapping[str, Any], bill: _Bill) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(module, Gan):
-        with _replacing(folder / _SAMPLES) as temporary:
+        with replacing(folder / _SAMPLES) as temporary:
             save_image(make_grid(samples(module, _SAMPLE_COUNT)), temporary, format="png")
-    with _replacing(folder / _RECORD) as temporary:
+    with replacing(folder / _RECORD) as temporary:
         temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
     # Last: what is there once it is there is complete.
     _write(folder, _PRIOR, {"module": module.state_dict(), "bill": bill()})
@@ -225,7 +224,7 @@ def _write(folder: Path, name: str, state: Mapping[str, Any]) -> None:
     torch.save(state, buffer)
     content = buffer.getvalue()
     folder.mkdir(parents=True, exist_ok=True)
-    with _replacing(folder / name) as temporary:
+    with replacing(folder / name) as temporary:
         temporary.write_bytes(content + hashlib.sha256(content).digest())
 
 
@@ -272,16 +271,3 @@ def _key(prior: Prior, module: nn.Module, public: Tensor, target: Target | None)
 
 def _settings(prior: Prior) -> dict[str, str]:
     return {field.name: repr(getattr(prior, field.name)) for field in dataclasses.fields(prior)}
-
-
-@contextmanager
-def _replacing(final: Path) -> Iterator[Path]:
-    """A path beside ``final`` that takes its place only when everything has been written."""
-    temporary = final.with_name(f".partial-{uuid.uuid4().hex}-{final.name}")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(final)
-    finally:
-        temporary.unlink(missing_ok=True)
