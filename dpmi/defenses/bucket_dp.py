@@ -112,6 +112,16 @@ class SubclassDP(BucketDP):
         super().__post_init__()
         checks.integer("clusters_per_class", self.clusters_per_class, minimum=1)
 
+    def check(self, model: nn.Module, data: ImageSet, public: ImageSet | None) -> None:
+        """Refuse more clusters than a class has images, too."""
+        super().check(model, data, public)
+        smallest = int(data.labels.bincount().min())
+        if self.clusters_per_class > smallest:
+            raise ValueError(
+                f"clusters_per_class is {self.clusters_per_class}, and the smallest class has {smallest} images; take "
+                "no more clusters than that"
+            )
+
     def partition(self, data: ImageSet, seed: int) -> Partition:
         """k-means on the pixels, as [Z20] section IV.C forms subclasses."""
         return Partition.by_kmeans(

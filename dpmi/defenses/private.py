@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import nn
 
 from accountants import BucketMechanism, checks
+from accountants.pld import SMALLEST_DELTA
 from dpmi.data import ImageSet
 
 from .base import Defense
@@ -39,7 +40,8 @@ class PrivateDefense(Defense):
         BucketMechanism(sampling_rate=self.sampling_rate, noise_multiplier=self.noise_multiplier)
         if checks.real("max_grad_norm", self.max_grad_norm) <= 0:
             raise ValueError(f"max_grad_norm must be above 0, got {self.max_grad_norm}")
-        checks.delta(self.delta)
+        if checks.delta(self.delta) < SMALLEST_DELTA:
+            raise ValueError(f"delta must be at least {SMALLEST_DELTA:g}, got {self.delta:g}")
 
     @property
     def private(self) -> PrivateDefense | None:

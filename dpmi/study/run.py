@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
-from dpmi import metrics
+from dpmi import defenses, metrics
 from dpmi.data import Split
 from dpmi.data.registry import DATA_ROOT_VARIABLE
 
@@ -76,10 +76,41 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
         )
     root = absolute(root)
     split = load(spec.data, root)
-    untrained_model(spec.jobs[0], split)
+    with torch.random.fork_rng(devices=[]):
+        _check_defenses(spec, split)
+        _check_attacks(spec, split)
     if spec.evaluator is not None:
         evaluation.untrained(spec.evaluator, split)
     return content(spec, split)
+
+
+def _check_defenses(spec: StudySpec, split: Split) -> None:
+    model = untrained_model(spec.jobs[0], split)
+    for defense in {job.setting: job.defense for job in spec.jobs}.values():
+        try:
+            defenses.check(defense, model, split.train, split.labelled_public)
+        except ValueError as error:
+            raise ValueError(f"defenses {defense.name}: {error}") from error
+
+
+def _check_attacks(spec: StudySpec, split: Split) -> None:
+    queries = None if spec.budget is None else spec.budget.queries
+    for attack in spec.jobs[0].attacks:
+        scored = split.num_classes * attack.images_per_class
+        if queries is not None and queries <= scored:
+            raise ValueError(
+                f"budget.queries is {queries}, and {attack.name} needs more than {scored}: it asks once for the "
+                "final score of every reconstruction"
+            )
+        for prior in attack.priors():
+            if not prior.given and len(split.public) == 0:
+                raise ValueError(
+                    f"attacks {attack.name}: {prior.name} is trained on public images; {split} has none"
+                )
+            try:
+                prior.build(split.image_shape, split.num_classes)
+            except (ValueError, OSError) as error:
+                raise ValueError(f"attacks {attack.name}: prior: {error}") from error
 
 
 def pending(spec: StudySpec, store: Store, on: Content) -> list[Job]:

@@ -57,7 +57,7 @@ class DataSpec(_Strict):
 class TrainingSpec(_Strict):
     """The fields of :class:`dpmi.defenses.Recipe`; a defence may override any of them."""
 
-    steps: Annotated[int, Field(ge=1)]
+    steps: Annotated[int, Field(ge=1, le=10**9)]
     learning_rate: Annotated[float, Field(gt=0)]
     batch_size: Annotated[int, Field(ge=1)] = 128
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -75,7 +75,7 @@ class EvaluatorSpec(_Strict):
     model: str
     training: TrainingSpec
     classes: Literal["all", "private"] = "all"
-    seed: Annotated[int, Field(ge=0)] = 1000
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1000
     """Of its weights and batches; another than the targets' seeds."""
 
 
@@ -99,7 +99,7 @@ class StudySpec(_Strict):
     """
 
     name: Annotated[str, Field(min_length=1)]
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], _AtLeastOne]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], _AtLeastOne]
     data: DataSpec
     model: str
     weights: Annotated[str, Field(min_length=1)] | None = None

@@ -20,14 +20,14 @@ again. What was measured is kept apart, under a key of its own: new metrics need
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
-import os
 import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -35,12 +35,16 @@ from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
 from dpmi.attacks import Reconstructions
+from dpmi.whole_files import PARTIAL, replacing
 
+from . import schema
 from .content import Content
 
 if sys.version_info >= (3, 11):
@@ -57,7 +61,6 @@ _MEASURED = "measured.json"
 _WEIGHTS = "model.pt"
 _RECONS = "recons.npz"
 _SIDE_EFFECTS = "side-effects"
-_PARTIAL = ".partial-"
 _LOCK = ".run.lock"
 
 Kind = Literal["models", "trials"]
@@ -95,7 +98,7 @@ class Store:
         store = cls(root)
         try:
             root.mkdir(parents=True, exist_ok=True)
-            left = (_LOCK, _PARTIAL)  # by a run that was killed
+            left = (_LOCK, PARTIAL)  # by a run that was killed
             foreign = (path for path in root.iterdir() if not path.name.startswith(left))
             if not (root / _SPEC).exists() and any(foreign):
                 raise StoreError(
@@ -103,7 +106,7 @@ class Store:
                 )
             with store.writing():
                 store._check_owner(spec_text, replace=replace)
-                with store._replacing(root / _SPEC) as temporary:
+                with replacing(root / _SPEC) as temporary:
                     temporary.write_text(spec_text, encoding="utf-8")
                 for kind in ("models", "trials"):
                     (root / kind).mkdir(exist_ok=True)
@@ -158,7 +161,7 @@ class Store:
     def save_matched(self, spec_text: str) -> Path:
         """Write the spec whose strengths were matched; it is the folder's study from now on."""
         for name in (_SPEC, _MATCHED):
-            with self._replacing(self.root / name) as temporary:
+            with replacing(self.root / name) as temporary:
                 temporary.write_text(spec_text, encoding="utf-8")
         return self.root / _MATCHED
 
@@ -169,7 +172,7 @@ class Store:
 
     def lock(self, key: str) -> Path:
         """The file that a worker locks while it trains the model of that key."""
-        return self.root / "models" / f"{_PARTIAL}{key}.lock"
+        return self.root / "models" / f"{PARTIAL}{key}.lock"
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -194,13 +197,13 @@ class Store:
 
     def _sweep(self) -> None:
         for folder in (self.root, *(self.root / kind for kind in ("models", "trials", _SIDE_EFFECTS))):
-            for partial in folder.glob(f"{_PARTIAL}*"):
+            for partial in folder.glob(f"{PARTIAL}*"):
                 shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
 
     @contextmanager
     def marked(self) -> Iterator[Path]:
         """A file in the folder by which a process on another machine can tell that it sees the same one."""
-        mark = (self.root / f"{_PARTIAL}{uuid.uuid4().hex}").absolute()
+        mark = (self.root / f"{PARTIAL}{uuid.uuid4().hex}").absolute()
         mark.touch()
         try:
             yield mark
@@ -214,7 +217,7 @@ class Store:
             names: one per class.
             examples: (K, C, H, W), a training image of each class.
         """
-        with self._replacing(self.root / _CLASSES) as temporary, temporary.open("wb") as file:
+        with replacing(self.root / _CLASSES) as temporary, temporary.open("wb") as file:
             np.savez(file, names=np.array(names, dtype=np.str_), examples=examples)
 
     def classes(self) -> tuple[tuple[str, ...], np.ndarray]:
@@ -235,7 +238,7 @@ class Store:
 
     def save_content(self, content: Content) -> None:
         """Note which data and weights the study's tables are of from now on."""
-        with self._replacing(self.root / _CONTENT) as temporary:
+        with replacing(self.root / _CONTENT) as temporary:
             _write_json(temporary, content.to_json())
 
     def content(self) -> Content:
@@ -256,7 +259,9 @@ class Store:
 
     def save_model(self, key: str, model: nn.Module, record: Mapping[str, Any]) -> None:
         """Write a trained model and what is known about it, whole or not at all."""
-        self._save("models", key, _WEIGHTS, lambda path: torch.save(model.state_dict(), path), record)
+        content = io.BytesIO()  # torch tells of a full disk in seven lines of C++
+        torch.save(model.state_dict(), content)
+        self._save("models", key, _WEIGHTS, lambda path: path.write_bytes(content.getvalue()), record)
 
     def model_record(self, key: str) -> dict[str, Any] | None:
         """What is known about a trained model; None if it is not there, or damaged."""
@@ -319,7 +324,7 @@ class Store:
             measurement: key of everything that the measurement depends on besides.
             found: the numbers.
         """
-        with self._replacing(self.root / kind / key / _MEASURED) as temporary:
+        with replacing(self.root / kind / key / _MEASURED) as temporary:
             _write_json(temporary, {"key": measurement, "found": found})
 
     def measured(self, kind: Kind, key: str, measurement: str) -> dict[str, Any] | None:
@@ -330,9 +335,9 @@ class Store:
         return dict(record["found"])
 
     def _save(
-        self, kind: Kind, key: str, name: str, write: Callable[[Path], None], record: Mapping[str, Any]
+        self, kind: Kind, key: str, name: str, write: Callable[[Path], object], record: Mapping[str, Any]
     ) -> None:
-        with self._replacing(self.root / kind / key) as folder:
+        with replacing(self.root / kind / key) as folder:
             folder.mkdir()
             write(folder / name)
             _write_json(folder / _RECORD, {**record, "sha256": _sha256(folder / name)})
@@ -359,7 +364,7 @@ class Store:
             record: what was measured.
         """
         (self.root / _SIDE_EFFECTS).mkdir(exist_ok=True)
-        with self._replacing(self.root / _SIDE_EFFECTS / f"{key}-{name}.json") as temporary:
+        with replacing(self.root / _SIDE_EFFECTS / f"{key}-{name}.json") as temporary:
             _write_json(temporary, record)
 
     def side_effect(self, key: str, name: str) -> dict[str, Any] | None:
@@ -369,27 +374,15 @@ class Store:
     def save_tables(self, trials: pd.DataFrame, per_class: pd.DataFrame) -> None:
         """Write both tables, as Parquet and as CSV."""
         for name, table in (("trials", trials), ("per_class", per_class)):
-            with self._replacing(self.root / f"{name}.csv") as temporary:
+            with replacing(self.root / f"{name}.csv") as temporary:
                 table.to_csv(temporary, index=False)
-            with self._replacing(self.root / f"{name}.parquet") as temporary:
-                table.to_parquet(temporary, index=False)
-
-    @contextmanager
-    def _replacing(self, final: Path) -> Iterator[Path]:
-        """A temporary path beside ``final`` that takes its place only when everything has been written."""
-        temporary = final.with_name(f"{_PARTIAL}{uuid.uuid4().hex}-{final.name}")
-        try:
-            yield temporary
-            if final.is_dir():  # a folder whose record could not be read
-                shutil.rmtree(final)
-            _sync(temporary)
-            temporary.replace(final)
-        finally:
-            if temporary.is_dir():
-                shutil.rmtree(temporary, ignore_errors=True)
-            else:
-                with suppress(FileNotFoundError):
-                    temporary.unlink()
+            with replacing(self.root / f"{name}.parquet") as temporary:
+                content = pa.Table.from_pandas(table, preserve_index=False)
+                metadata = {
+                    **(content.schema.metadata or {}),
+                    b"dpmi.schema": f"{name} {schema.VERSION}".encode(),
+                }
+                pq.write_table(content.replace_schema_metadata(metadata), temporary)
 
 
 @lru_cache(maxsize=4096)  # one line for each file
@@ -426,13 +419,6 @@ def _name(spec_text: str) -> object:
 def _write_json(path: Path, record: dict[str, Any]) -> None:
     with path.open("w", encoding="utf-8") as file:
         json.dump(record, file, indent=1)
-
-
-def _sync(path: Path) -> None:
-    """Wait until the disk has it: a power cut must not leave an empty file under its final name."""
-    for part in path.iterdir() if path.is_dir() else [path]:
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -270,7 +270,7 @@ def _model_record(job: Job, trained: Trained) -> dict[str, Any]:
         "defense": job.defense.name,
         "label": job.defense.label,
         "strength": job.defense.strength,
-        "strength_name": job.defense.strength_field,
+        "strength_name": job.defense.strength_field or "",
         "seed": job.seed,
         "unit": job.defense.unit,
         "train_seconds": trained.seconds,

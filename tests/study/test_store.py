@@ -113,7 +113,7 @@ def test_a_kill_while_writing_leaves_what_is_never_read_and_is_swept(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", die)
         patch.setattr("dpmi.study.store.shutil.rmtree", lambda *_, **__: None)
-        patch.setattr(Path, "unlink", lambda *_: None)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
         with pytest.raises(Killed):
             store.save_trial("t", RECONS, {"score": 0.5})
         with pytest.raises(Killed):
