@@ -119,7 +119,9 @@ def _study(
     on = prepare(spec, root=root)  # whatever fails here leaves the folder as it was
     store = Store.create(out, text, replace=replace)
     with StudyProgress(spec.name, pending(spec, store, on)) as progress:
-        failures = run(spec, store, root=root, workers=workers, executor=executor, report=progress.report)
+        failures = run(
+            spec, store, on=on, root=root, workers=workers, executor=executor, report=progress.report
+        )
     _finish(failures, gather(spec, store), store)
 
 

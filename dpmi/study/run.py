@@ -137,6 +137,7 @@ def run(
     spec: StudySpec,
     store: Store,
     *,
+    on: Content | None = None,
     root: str | None = None,
     workers: int | None = None,
     executor: str = "local",
@@ -156,6 +157,7 @@ def run(
     Args:
         spec: the study.
         store: its folder; complete trials in it are not run again.
+        on: what :func:`prepare` returned, if it was called; else it is.
         root: the data root.
         workers: jobs at a time; by default one per core, with Ray one per CPU of the cluster and never more; it
             waits until that many are free.
@@ -174,18 +176,21 @@ def run(
         StoreError: another run is at work in the store's folder, or a worker's machine does not see it.
     """
     executors.check(executor)
-    on = prepare(spec, root=root)
+    if on is None:
+        on = prepare(spec, root=root)
     with store.writing():
-        root = absolute(root)
-        split = load(spec.data, root)
         store.save_content(on)
-        _save_classes(store, split)
         jobs = pending(spec, store, on)
-        if not jobs:
-            return []
-        work = partial(run_job, baselines=_baselines(split), root=root)
-        return compute(
-            work, jobs, store, root=root, workers=workers, executor=executor, address=address, report=report
+        return _compute_measured(
+            run_job,
+            jobs,
+            spec,
+            store,
+            root=root,
+            workers=workers,
+            executor=executor,
+            address=address,
+            report=report,
         )
 
 
@@ -221,27 +226,43 @@ def measure(
             "with --data-root, or run the study again"
         )
     with store.writing():
-        root = absolute(root)
-        split = load(spec.data, root)
-        _save_classes(store, split)
         jobs = unmeasured(spec, store)
-        if not jobs:
-            return []
-        work = partial(measure_job, baselines=_baselines(split), root=root)
-        return compute(
-            work, jobs, store, root=root, workers=workers, executor=executor, address=address, report=report
+        return _compute_measured(
+            measure_job,
+            jobs,
+            spec,
+            store,
+            root=root,
+            workers=workers,
+            executor=executor,
+            address=address,
+            report=report,
         )
 
 
-def _baselines(split: Split) -> metrics.Baselines:
-    """What an attacker gets without the model."""
-    return metrics.baselines(
+def _compute_measured(
+    work: Callable[..., None],
+    jobs: Sequence[Job],
+    spec: StudySpec,
+    store: Store,
+    *,
+    root: str | None,
+    **how: Any,
+) -> list[Failure]:
+    """Do work that measures, against what an attacker gets without the model; ``how`` is that of :func:`compute`."""
+    root = absolute(root)
+    split = load(spec.data, root)
+    _save_classes(store, split)
+    if not jobs:
+        return []
+    baselines = metrics.baselines(
         torch.arange(split.num_classes),
         split.train.images,
         split.train.labels,
         split.public,
         kind=split.distance,
     )
+    return compute(partial(work, baselines=baselines, root=root), jobs, store, **how)
 
 
 def _save_classes(store: Store, split: Split) -> None:
@@ -284,7 +305,6 @@ def train_models(
             work,
             missing,
             store,
-            root=root,
             workers=workers,
             executor=executor,
             address=address,
@@ -366,7 +386,6 @@ def compute(
     jobs: Sequence[Job],
     store: Store,
     *,
-    root: str | None,
     workers: int | None,
     executor: str,
     address: str | None,

@@ -85,7 +85,6 @@ def measure(
             work,
             jobs,
             store,
-            root=root,
             workers=workers,
             executor="local",
             address=None,
