@@ -14,8 +14,11 @@ from typing import Any
 
 import torch
 
-#: Distributions whose version can change a number.
-_LIBRARIES = ("torch", "opacus", "dp-accounting", "numpy", "scikit-learn")
+from dpmi.privacy.statement import PACKAGES
+from dpmi.privacy.statement import versions as installed
+
+#: A distribution whose version can change a number, as can those that an epsilon depends on.
+_CLUSTERS = "scikit-learn"
 
 
 @lru_cache(maxsize=1)
@@ -40,10 +43,9 @@ def revision() -> str:
 @lru_cache(maxsize=1)
 def _code() -> dict[str, str]:
     return {
-        "dpmi": version("dpmi"),
         "revision": revision(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in _LIBRARIES},
+        **installed(),
+        _CLUSTERS: version(_CLUSTERS),
     }
 
 
@@ -77,7 +79,7 @@ def told(made: Mapping[str, Any]) -> str:
     ...       "threads": 1, "date": "2026-01-01", "wall_seconds": 1.0, "cpu_seconds": 1.0})
     'dpmi 1.0 (abc), python 3.12, torch 2.9, 1 thread of cpu (x86_64)'
     """
-    names = ("dpmi", "python", *_LIBRARIES)
+    names = ("dpmi", "python", *PACKAGES[1:], _CLUSTERS)
     parts = [f"{name} {made[name]}" for name in names if name in made]
     if made["revision"]:
         parts[0] += f" ({made['revision']})"

@@ -24,7 +24,6 @@ import io
 import json
 import logging
 import shutil
-import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -46,11 +45,7 @@ from dpmi.whole_files import PARTIAL, replacing
 
 from . import schema
 from .content import Content
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from .spec import SpecError, load_toml
 
 _SPEC = "study.toml"
 _MATCHED = "matched.toml"
@@ -411,8 +406,8 @@ def _sha256(path: Path) -> str:
 def _name(spec_text: str) -> object:
     """What a study is called; None where its file is damaged."""
     try:
-        return tomllib.loads(spec_text).get("name")
-    except tomllib.TOMLDecodeError:
+        return load_toml(spec_text).get("name")
+    except SpecError:
         return None
 
 

@@ -169,7 +169,7 @@ class Provenance(TorchFunctionMode):
             self._check_memory(tensors[0], name)
         elif func in _BACKWARD:
             self.watch_backward(tensors)
-        elif func in _RENORMALISES and (args[3:4] or (kwargs.get("max_norm"),)) != (None,):
+        elif func in _RENORMALISES and (args[3] if len(args) > 3 else kwargs.get("max_norm")) is not None:
             table = args[1] if len(args) > 1 else kwargs["weight"]
             self._check_write(table, f"{name} with max_norm", pure=False)
         elif func in _HOOKS and len(args) > 1:
