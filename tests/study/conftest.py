@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
+import pytest
 
 from dpmi.study import Failure, Job, Results, Store, Trial, gather, parse, prepare, run
 
@@ -91,6 +94,22 @@ def jobs_of(text: str) -> tuple[Job, ...]:
 def trials_of(text: str) -> tuple[Trial, ...]:
     """The trials of a study, with keys."""
     return tuple(trial for job in jobs_of(text) for trial in job.trials)
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, module: ModuleType, *names: str) -> dict[str, int]:
+    """How often functions of a module are called in this process from now on, by name without leading underscores."""
+    counts = {name.lstrip("_"): 0 for name in names}
+
+    def counted(name: str, function: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **kwargs: object) -> object:
+            counts[name.lstrip("_")] += 1
+            return function(*args, **kwargs)
+
+        return call
+
+    for name in names:
+        monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
+    return counts
 
 
 def comparable(table: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +14,7 @@ from dpmi import data, metrics, versions
 from dpmi.data import ImageSet, Split
 from dpmi.study import Results, Store, StoreError, gather, measure, parse, prepare, run, trial, unmeasured
 
-from .conftest import TINY, comparable, jobs_of, run_study, trials_of
+from .conftest import TINY, comparable, count_calls, jobs_of, run_study, trials_of
 
 SHORT = TINY.replace("seeds = [0, 1]", "seeds = [0]").replace("[0.5, 1.0]", "0.5")
 
@@ -35,18 +34,7 @@ def store(finished: tuple[Store, Results], tmp_path: Path) -> Store:
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How many models were trained, how many attacks were run, and how many were measured, in this process."""
-    counts = {"train": 0, "_attack": 0, "_numbers": 0}
-
-    def counted(name: str, function: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object, **kwargs: object) -> object:
-            counts[name] += 1
-            return function(*args, **kwargs)
-
-        return call
-
-    for name in counts:
-        monkeypatch.setattr(trial, name, counted(name, getattr(trial, name)))
-    return counts
+    return count_calls(monkeypatch, trial, "train", "_attack", "_numbers")
 
 
 def other_data(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
@@ -80,7 +68,7 @@ def test_other_data_give_other_numbers(
     other_data(monkeypatch, part)
     assert not before & {job.key for job in jobs_of(SHORT)}
     _, results = run_study(SHORT, store.root)
-    assert work == {"train": 2, "_attack": 2, "_numbers": 2}
+    assert work == {"train": 2, "attack": 2, "numbers": 2}
     assert set(results.trials["trial"]) == {each.key for each in trials_of(SHORT)}
 
 
@@ -99,11 +87,11 @@ def test_and_back_nothing_is_computed_again(
 @pytest.mark.parametrize(
     ("stage", "expected"),
     [
-        ("TRAINING", {"train": 2, "_attack": 2, "_numbers": 2}),
-        ("ATTACK", {"train": 0, "_attack": 2, "_numbers": 2}),
-        ("MEASUREMENT", {"train": 0, "_attack": 0, "_numbers": 2}),
-        ("PRIOR", {"train": 0, "_attack": 0, "_numbers": 0}),
-        ("EVALUATOR", {"train": 0, "_attack": 0, "_numbers": 0}),
+        ("TRAINING", {"train": 2, "attack": 2, "numbers": 2}),
+        ("ATTACK", {"train": 0, "attack": 2, "numbers": 2}),
+        ("MEASUREMENT", {"train": 0, "attack": 0, "numbers": 2}),
+        ("PRIOR", {"train": 0, "attack": 0, "numbers": 0}),
+        ("EVALUATOR", {"train": 0, "attack": 0, "numbers": 0}),
     ],
 )
 def test_another_version_of_a_stage_is_computed_again(
@@ -133,7 +121,7 @@ def test_a_changed_metric_is_measured_again_from_what_is_stored(
     monkeypatch.setattr(versions, "MEASUREMENT", versions.MEASUREMENT + 1)
     assert len(unmeasured(spec, store)) == 2
     assert measure(spec, store, workers=1) == []
-    assert work == {"train": 0, "_attack": 0, "_numbers": 2}
+    assert work == {"train": 0, "attack": 0, "numbers": 2}
     assert unmeasured(spec, store) == []
     trials = gather(spec, store).trials
     assert trials["distance"].tolist() == (2 * finished[1].trials["distance"]).tolist()

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from dpmi.metrics import mia_distance
 from dpmi.study import Failure, Results, Store, gather, parse, pending, prepare, run
 from dpmi.study import trial as trial_module
 
-from .conftest import TINY, comparable, run_study, trials_of
+from .conftest import TINY, comparable, count_calls, run_study, trials_of
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +31,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Results]:
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How many models were trained, and how many attacks were run, in this process."""
-    counts = {"train": 0, "attack": 0}
-
-    def counted(name: str, function: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object, **kwargs: object) -> object:
-            counts[name] += 1
-            return function(*args, **kwargs)
-
-        return call
-
-    monkeypatch.setattr(trial_module, "train", counted("train", trial_module.train))
-    monkeypatch.setattr(trial_module, "_attack", counted("attack", trial_module._attack))
-    return counts
+    return count_calls(monkeypatch, trial_module, "train", "_attack")
 
 
 def assert_same(one: Results, other: Results) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +19,7 @@ from dpmi.study import side_effects as module
 from dpmi.study.side_effects import gather_side_effects, measure, unmeasured
 from dpmi.study.trial import stored_model
 
-from .conftest import TINY, jobs_of
+from .conftest import TINY, count_calls, jobs_of
 
 TEXT = TINY.replace("[0.5, 1.0]", "0.5")
 SPEC = parse(TEXT)
@@ -46,18 +45,7 @@ def store(trained: Path, tmp_path: Path) -> Store:
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How many attacks were run, and how many models were trained, in this process."""
-    counts = {"robustness": 0, "train": 0}
-
-    def counted(name: str, function: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object, **kwargs: object) -> object:
-            counts[name] += 1
-            return function(*args, **kwargs)
-
-        return call
-
-    for name in counts:
-        monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
-    return counts
+    return count_calls(monkeypatch, module, "robustness", "train")
 
 
 def measured(store: Store, *, backdoor: bool = False, images: int = IMAGES, workers: int = 1) -> pd.DataFrame:
