@@ -24,6 +24,12 @@ def integer(text: str) -> int:
         raise typer.BadParameter(f"{text!r} is not an integer") from None
 
 
+def check_workers(workers: int | None) -> None:
+    """Refuse fewer than one."""
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers is {workers}; it must be at least 1")
+
+
 SamplingRate = Annotated[
     float, typer.Option(parser=number, help="q in (0, 1]: probability of drawing one bucket.")
 ]

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpmi.cli.arguments import DataRoot, Executor, Replace, Workers, integer, number
-from dpmi.cli.output import console
+from dpmi.cli.arguments import DataRoot, Executor, Replace, Workers, check_workers, integer, number
+from dpmi.cli.output import console, tell
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,8 +54,7 @@ def match(
     """Find the strength at which every defence of a study has the same accuracy, or the same epsilon."""
     if (accuracy is None) == (epsilon is None):
         raise ValueError("exactly one of --accuracy and --epsilon is needed")
-    if workers is not None and workers < 1:
-        raise ValueError(f"--workers is {workers}; it must be at least 1")
+    check_workers(workers)
 
     from dpmi.study import (
         Found,
@@ -92,8 +90,7 @@ def match(
         strengths = match_epsilon(opened, epsilon or 0.0)
         store = Store.create(out, text, replace=replace)
         console().print(_epsilons(opened, strengths))
-    for failure in failures:
-        print(f"dpmi: {failure.label}: {' '.join(failure.message.split())}", file=sys.stderr)
+    tell(failures)
     if strengths:
         matched_on = f"epsilon {epsilon:g}" if target is None else f"accuracy {target.accuracy:g}"
         path = store.save_matched(opened.study(matched_on, strengths))

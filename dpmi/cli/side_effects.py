@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dpmi.cli.arguments import DataRoot, Workers, integer
+from dpmi.cli.arguments import DataRoot, Workers, check_workers, integer
+from dpmi.cli.output import tell
 
 
 def side_effects(
@@ -29,8 +29,7 @@ def side_effects(
     from dpmi.study import Store, parse, side_effects
     from dpmi.study.progress import StudyProgress
 
-    if workers is not None and workers < 1:
-        raise ValueError(f"--workers is {workers}; it must be at least 1")
+    check_workers(workers)
     store = Store.open(directory)
     spec = parse(store.spec_text)
     jobs = side_effects.unmeasured(spec, store, backdoor=backdoor, images=images)
@@ -45,8 +44,7 @@ def side_effects(
             workers=workers,
             report=progress.report,
         )
-    for failure in failures:
-        print(f"dpmi: {failure.label}: {' '.join(failure.message.split())}", file=sys.stderr)
+    tell(failures)
     table = side_effects.gather_side_effects(spec, store, images=images)
     print(f"side effects: {write_side_effects(table, spec.name, directory)}")
     if failures:

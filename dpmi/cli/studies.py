@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpmi.cli.arguments import DataRoot, Executor, Replace, Workers
-from dpmi.cli.output import console
+from dpmi.cli.arguments import DataRoot, Executor, Replace, Workers, check_workers
+from dpmi.cli.output import console, tell
 
 if TYPE_CHECKING:
     from dpmi.study import Failure, Results, Store
@@ -66,7 +65,7 @@ def measure(
     from dpmi.study import Store, gather, measure, parse, unmeasured
     from dpmi.study.progress import StudyProgress
 
-    _check_workers(workers)
+    check_workers(workers)
     store = Store.open(directory)
     spec = parse(store.spec_text)
     root = None if data_root is None else str(data_root)
@@ -112,7 +111,7 @@ def _study(
     from dpmi.study import Store, executors, gather, parse, pending, prepare, run
     from dpmi.study.progress import StudyProgress
 
-    _check_workers(workers)
+    check_workers(workers)
     executors.check(executor)
     spec = parse(text)
     root = None if data_root is None else str(data_root)
@@ -125,15 +124,9 @@ def _study(
     _finish(failures, gather(spec, store), store)
 
 
-def _check_workers(workers: int | None) -> None:
-    if workers is not None and workers < 1:
-        raise ValueError(f"--workers is {workers}; it must be at least 1")
-
-
 def _finish(failures: Sequence[Failure], results: Results, store: Store) -> None:
     """Tell what failed, and write the report of the rest."""
-    for failure in failures:
-        print(f"dpmi: {failure.label}: {' '.join(failure.message.split())}", file=sys.stderr)
+    tell(failures)
     if len(results.trials):
         _write_report(results, store)
     if failures:
