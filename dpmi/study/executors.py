@@ -7,9 +7,10 @@ import os
 import socket
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from multiprocessing import parent_process
 from multiprocessing.managers import SyncManager
@@ -17,15 +18,15 @@ from queue import Queue
 from typing import Any
 from urllib.parse import urlsplit
 
-from joblib import parallel_config
+from joblib import Parallel, delayed
 
 
 @dataclass(frozen=True)
 class Executor:
-    """An open executor: joblib's ``Parallel`` uses it while its context lasts."""
+    """An open executor, of use while its context lasts."""
 
-    workers: int
-    """Jobs at a time."""
+    do: Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], list[Any]]
+    """Calls a function with each of these arguments, in parallel; the results are in their order."""
     queue: Callable[[], AbstractContextManager[Queue[Any]]]
     """Makes a queue that this process and every worker can reach."""
 
@@ -45,24 +46,27 @@ def check(name: str) -> None:
 
 @contextmanager
 def _local(workers: int | None, address: str | None, jobs: int) -> Iterator[Executor]:
-    yield Executor(min(workers or os.cpu_count() or 1, jobs), _managed_queue)
+    def do(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        processes = Parallel(n_jobs=min(workers or os.cpu_count() or 1, jobs))
+        return list(processes(delayed(function)(*arguments) for arguments in calls))
+
+    yield Executor(do, _managed_queue)
 
 
 @contextmanager
 def _ray(workers: int | None, address: str | None, jobs: int) -> Iterator[Executor]:
-    """Use the caller's connection to Ray, or make one and end it."""
-    import ray  # noqa: PLC0415 - an optional package
-    from ray.util.joblib import register_ray  # noqa: PLC0415
+    """Use the caller's connection to Ray, or make one and end it.
 
-    register_ray()
+    Ray's own actors, not its backend for joblib: the threads of that outlive it, and connect to Ray again.
+    """
+    import ray  # noqa: PLC0415 - an optional package
+
     mine = not ray.is_initialized()
     if mine:
         _connect(address, min(workers or os.cpu_count() or 1, jobs))
     try:
         cpus = int(ray.cluster_resources().get("CPU", 1))
-        # Ray's default, a worker that reserves no CPU, may be put on the machine where all the others are already.
-        with parallel_config("ray", ray_remote_args={"num_cpus": 1}):
-            yield Executor(min(workers or cpus, cpus, jobs), _ray_queue)
+        yield Executor(partial(_by_actors, min(workers or cpus, cpus, jobs)), _ray_queue)
     except ray.exceptions.RayError as error:
         raise RuntimeError(
             "Ray could not finish a job; what is complete is kept, and the same study goes on from there. "
@@ -71,6 +75,29 @@ def _ray(workers: int | None, address: str | None, jobs: int) -> Iterator[Execut
     finally:
         if mine:
             ray.shutdown()
+
+
+class _Worker:
+    """What a process of Ray is asked to do."""
+
+    def do(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        return function(*arguments)
+
+
+def _by_actors(workers: int, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Share the calls among so many processes of Ray, and end these, whatever happens."""
+    import ray  # noqa: PLC0415
+    from ray.util import ActorPool  # noqa: PLC0415
+
+    # Ray's default, a worker that reserves no CPU, may be put on the machine where all the others are already.
+    actors = [ray.remote(num_cpus=1)(_Worker).remote() for _ in range(workers)]
+    try:
+        return list(ActorPool(actors).map(lambda actor, call: actor.do.remote(function, call), calls))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    finally:
+        for actor in actors:
+            ray.kill(actor)
 
 
 EXECUTORS: dict[str, Callable[[int | None, str | None, int], AbstractContextManager[Executor]]] = {

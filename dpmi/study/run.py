@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from joblib import Parallel, delayed
 
 from dpmi import defenses, metrics
 from dpmi.data import Split
@@ -397,7 +396,7 @@ def compute(
         _relay(report, opened.queue) as queue,
         store.marked() as mark,
     ):
-        outcomes = Parallel(n_jobs=opened.workers)(delayed(_guarded)(job, mark, work, queue) for job in jobs)
+        outcomes = opened.do(_guarded, [(job, mark, work, queue) for job in jobs])
     return [outcome for outcome in outcomes if outcome is not None]
 
 

@@ -6,6 +6,7 @@ import importlib
 import os
 import platform
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,10 +107,12 @@ def test_a_worker_that_dies_ends_the_study_with_one_error(
     in_worker(deadly)
     monkeypatch.setenv("RAY_ADDRESS", cluster)
     spec, store = parse(SHORT), Store.create(tmp_path, SHORT)
+    before = threading.active_count()
     with pytest.raises(
         RuntimeError, match=r"what is complete is kept.* ActorDiedError: .* worker process has died"
     ):
         run(spec, store, executor="ray", report=lambda *_: None)
+    assert threading.active_count() == before, "a thread left behind would connect to Ray again"
     assert 1 <= len(gather(spec, store).trials) < len(spec.trials)
     monkeypatch.undo()
     assert run(spec, store, workers=1) == []
