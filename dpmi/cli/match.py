@@ -114,14 +114,14 @@ def _with_progress(name: str, train: Callable[..., list[Failure]]) -> Train:
 
 
 def _accuracies(opened: Match, found: Mapping[str, Found]) -> Table:
+    from dpmi.metrics import student_interval
     from dpmi.report import words
-    from dpmi.report.tables import t_interval
 
     table = _table("test accuracy", "trials", "")
     for candidate in opened.candidates:
         if candidate.label in found:
             end = found[candidate.label]
-            accuracy = words.percent_interval(*t_interval(end.accuracies, (0.0, 1.0)))
+            accuracy = words.percent_interval(*student_interval(end.accuracies, (0.0, 1.0)))
             table.add_row(
                 candidate.label,
                 candidate.field,

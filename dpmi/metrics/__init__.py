@@ -1,16 +1,22 @@
 """How close an attacker came, what that is worth without the model, and how good the classifier is."""
 
 from .accuracy import accuracy, confidence
-from .advantage import Interval, advantage, advantage_over_nearest, confidence_interval, success_rate
+from .advantage import advantage, advantage_over_nearest, success_rate
 from .attack_accuracy import AttackAccuracy, attack_accuracy, check_evaluator
 from .baselines import Baselines, baselines
 from .distance import Distances, mia_distance
 from .features import Evaluation, evaluate, feature_distance, knn_distance
 from .fid import FID, Gaussian, fid
 from .fisher import classification_information, inversion_information
+from .intervals import (
+    Interval,
+    confidence_interval,
+    paired_difference,
+    share_interval,
+    student_interval,
+)
 from .knowledge import KnowledgeExtraction, knowledge_extraction
 from .manifold import Manifolds, balls, manifolds
-from .paired import paired_difference
 from .per_class import ClassValue, class_means, worst_class
 from .similarity import best_psnr, best_ssim, lpips_distance, lpips_network
 from .tradeoff import tradeoff_ratio
@@ -77,6 +83,8 @@ __all__ = [
     "manifolds",
     "mia_distance",
     "paired_difference",
+    "share_interval",
+    "student_interval",
     "success_rate",
     "tradeoff_ratio",
     "worst_class",

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from dpmi.data import ImageSet
 
 from .accuracy import accuracy
-from .advantage import Interval
-from .robustness import share
+from .intervals import Interval, share_interval
 
 POISONED_SHARE = 0.01
 """Of all training images."""
@@ -121,4 +120,4 @@ def backdoor_success(model: nn.Module, data: ImageSet, trigger: Trigger) -> Inte
         raise ValueError(f"data must have images of classes other than {TARGET}; all {len(data)} are of it")
     marked = trigger.stamp(data.images[others])
     wanted = torch.full((len(marked),), TARGET)
-    return share(accuracy(model, marked, wanted), len(marked))
+    return share_interval(accuracy(model, marked, wanted), len(marked))

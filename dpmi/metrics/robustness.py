@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import stats
 from scipy.optimize import Bounds, differential_evolution
 from torch import Tensor, nn
 
@@ -27,7 +26,7 @@ from dpmi.data import ImageSet
 from dpmi.models import evaluating, seeded
 
 from .accuracy import accuracy
-from .advantage import Interval
+from .intervals import Interval, share_interval
 
 #: Settings of each attack, [CALoR] appendix F.2; pixels are in [0, 1] and the ball is that of the largest change.
 ATTACKS: dict[str, dict[str, float]] = {
@@ -86,7 +85,7 @@ def robustness(
         found = perturb(
             attack, model, ImageSet(data.images, labels), targeted=targeted, seed=seed, progress=tell
         )
-        shares[targeted] = share(accuracy(model, found, labels), count)
+        shares[targeted] = share_interval(accuracy(model, found, labels), count)
     return Robustness(accuracy=shares[False], targeted=shares[True])
 
 
@@ -145,16 +144,6 @@ def check_installed() -> None:
         raise RuntimeError(
             "adversarial attacks need a package that is not installed: pip install 'dpmi[robustness]'"
         ) from None
-
-
-def share(fraction: float, count: int) -> Interval:
-    """A share of ``count`` images with its 95 % Clopper-Pearson interval.
-
-    >>> [round(end, 4) for end in share(0.0, 10)]
-    [0.0, 0.0, 0.3085]
-    """
-    low, high = stats.binomtest(round(fraction * count), count).proportion_ci(0.95, method="exact")
-    return Interval(fraction, float(low), float(high))
 
 
 def _in_the_ball(attack: str, victim: nn.Module, image: Tensor, targeted: bool) -> _Search:

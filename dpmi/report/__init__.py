@@ -62,17 +62,17 @@ def write(results: Results, directory: Path) -> Path:
         "correlations": cells.correlations(correlations),
         "accounts": cells.accounts(summary),
     }
-    drawn = strongest.if_few(results, "attack", MOST_ATTACKS)
+    drawn = strongest.if_few(results, summary, "attack", MOST_ATTACKS)
     pictures = {
-        "curve": _png(curve.draw(drawn)),
+        "curve": _png(curve.draw(*drawn)),
         "reconstructions": _png(
-            reconstructions.draw(strongest.if_few(results, ["label", "attack"], MOST_ROWS))
+            reconstructions.draw(*strongest.if_few(results, summary, ["label", "attack"], MOST_ROWS))
         ),
     }
     if pairs.compares(summary):
         shown["tradeoff"] = cells.tradeoff(summary)
         shown["differences"] = cells.differences(differences, results.matched_on)
-        pictures["tradeoff"] = _png(tradeoff.draw(drawn))
+        pictures["tradeoff"] = _png(tradeoff.draw(*drawn))
     directory.mkdir(parents=True, exist_ok=True)
     for name, png in pictures.items():
         _replace(directory / f"{name}.png", png)

@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 
 from dpmi.report import bound_lines, words
 from dpmi.report.axes import FAINT, INK, RULE, EpsilonAxis, NameAxis
-from dpmi.report.tables import CLAIM, STRONGEST, claim_of, judged, rows_of, summary
+from dpmi.report.tables import CLAIM, STRONGEST, claim_of, judged, rows_of
 from dpmi.report.words import Claim
 from dpmi.study.results import Results
 
@@ -51,9 +51,13 @@ MEASURES = ("distance", "advantage", "attack_accuracy", "test_accuracy")
 ROW_HEIGHT = 7.4 / 3
 
 
-def draw(results: Results) -> Figure:
-    """Draw the figure: for each attack a row of panels per measure, one column per claim."""
-    table = summary(results)
+def draw(results: Results, table: pd.DataFrame) -> Figure:
+    """Draw the figure: for each attack a row of panels per measure, one column per claim.
+
+    Args:
+        results: of the study.
+        table: its :func:`~dpmi.report.tables.summary`.
+    """
     attacks = list(table["attack"].unique())
     claims = _claims(table)
     measures = [name for name in MEASURES if name != "attack_accuracy" or judged(results)]

@@ -11,9 +11,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dpmi.metrics import student_interval
 from dpmi.report.axes import FAINT, INK
 from dpmi.report.curve import DPI, PALETTE, frame
-from dpmi.report.tables import rows_of, t_interval
+from dpmi.report.tables import rows_of
 
 TASKS = {"classification": PALETTE[0], "inversion": PALETTE[1]}
 BAR = 0.4
@@ -38,7 +39,7 @@ def mean_shares(table: pd.DataFrame) -> pd.DataFrame:
         row |= {column: found[column].iloc[0] for column in ("kind", "parameters")}
         row["seeds"] = len(found)
         for task in TASKS:
-            interval = t_interval(found[f"{task}_share"], possible=(0.0, 1.0))
+            interval = student_interval(found[f"{task}_share"], possible=(0.0, 1.0))
             row |= dict(zip((task, f"{task}_low", f"{task}_high"), interval, strict=True))
         rows.append(row)
     return pd.DataFrame(rows)

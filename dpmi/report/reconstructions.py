@@ -10,11 +10,12 @@ from textwrap import fill
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from dpmi.report import words
-from dpmi.report.tables import STRONGEST, claim_of, rows_of, summary
+from dpmi.report.tables import STRONGEST, claim_of, rows_of
 from dpmi.study.results import Results
 
 DPI = 160
@@ -33,10 +34,15 @@ class Row(NamedTuple):
     images: np.ndarray
 
 
-def draw(results: Results) -> Figure:
-    """Draw the figure: one row of images per model and attack, one column per class, of the first seed."""
+def draw(results: Results, table: pd.DataFrame) -> Figure:
+    """Draw the figure: one row of images per model and attack, one column per class, of the first seed.
+
+    Args:
+        results: of the study.
+        table: its :func:`~dpmi.report.tables.summary`.
+    """
     shown = chosen_classes(len(results.class_names))
-    rows = _rows(results)
+    rows = _rows(results, table)
     height, width = results.examples.shape[-2:]
     cell_height = CELL_INCHES * height / width
     inches = (
@@ -83,11 +89,11 @@ _NAME: dict[str, Any] = {"fontsize": 9, "color": INK, "va": "bottom", "ha": "lef
 _DETAIL: dict[str, Any] = {"fontsize": 7.3, "color": FAINT, "va": "top", "ha": "left", "parse_math": False}
 
 
-def _rows(results: Results) -> list[Row]:
+def _rows(results: Results, table: pd.DataFrame) -> list[Row]:
     rows = [Row("training image", "one per class", results.examples)]
     attacks = results.trials["attack"].nunique()
     first_seeds = results.trials.set_index("trial", drop=False)
-    for setting in rows_of(summary(results)):
+    for setting in rows_of(table):
         (first,) = rows_of(first_seeds.loc[[setting.trials[0]]])
         claim = claim_of(first)
         name = "undefended" if first.defense == "none" else first.label

@@ -9,12 +9,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dpmi.metrics import student_interval
 from dpmi.metrics.backdoor import TRIGGERS
 from dpmi.metrics.robustness import ATTACKS
 from dpmi.report import cells, words
 from dpmi.report.axes import INK, NameAxis
 from dpmi.report.curve import DPI, MARKERS, PALETTE, frame
-from dpmi.report.tables import rows_of, t_interval
+from dpmi.report.tables import rows_of
 
 NAMES = {
     "fgsm": "FGSM",
@@ -49,7 +50,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     for label, models in table.groupby("label", sort=False):
         row: dict[str, Any] = {"label": label, "seeds": len(models)}
         for measure in measures:
-            values = t_interval(models[measure], SHARE)
+            values = student_interval(models[measure], SHARE)
             row |= dict(zip((measure, f"{measure}_low", f"{measure}_high"), values, strict=True))
         rows.append(row)
     return pd.DataFrame(rows)

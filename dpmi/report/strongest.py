@@ -71,16 +71,20 @@ def strongest(results: Results) -> list[Chosen]:
     return found
 
 
-def if_few(results: Results, column: str | list[str], most: int) -> Results:
+def if_few(
+    results: Results, summary: pd.DataFrame, column: str | list[str], most: int
+) -> tuple[Results, pd.DataFrame]:
     """What a picture shows: all, unless that is more than one can look at; then the strongest attack alone.
 
     Args:
         results: of :func:`with_strongest`.
+        summary: of :func:`dpmi.report.tables.summary`.
         column: what is drawn once for each of its values.
         most: so many are drawn.
     """
-    few = results.trials.groupby(column, dropna=False).ngroups <= most
-    return results if few else only(results, results.trials["attack"] == STRONGEST)
+    if results.trials.groupby(column, dropna=False).ngroups <= most:
+        return results, summary
+    return only(results, results.trials["attack"] == STRONGEST), summary[summary["attack"] == STRONGEST]
 
 
 def only(results: Results, chosen: pd.Series[bool]) -> Results:

@@ -7,14 +7,15 @@ is a 95 % interval, and is NaN where one seed gives none.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from dpmi.metrics.advantage import confidence_interval, success_rate
+from dpmi.metrics import confidence_interval, student_interval, success_rate
+from dpmi.metrics.intervals import UNKNOWN, Interval
 from dpmi.report import words
 from dpmi.report.words import Claim
 from dpmi.study.results import Results
@@ -26,43 +27,14 @@ MECHANISM = ["steps", "sampling_rate", "noise_multiplier", "max_grad_norm", "buc
 BASELINES = ["distance_blank", "distance_public_mean", "distance_public_nearest"]
 OVER_SEEDS = ["distance", "test_accuracy", "train_accuracy", "score"]
 RANGE = {"distance": (0.0, math.inf)}  # the others are shares, in [0, 1]
-OVER_SEEDS_AND_CLASSES = ["advantage", "advantage_over_nearest"]
-JUDGED_BY_CLASS = ["attack_accuracy", "knn_distance", "ssim"]
+BY_CLASS = ["advantage", "advantage_over_nearest", "attack_accuracy", "knn_distance", "ssim"]
 JUDGED = ["attack_accuracy_top5", "fid", "precision", "recall", "density", "coverage"]
 UNBOUNDED = {"fid", "density"}
-UNKNOWN = (math.nan, math.nan, math.nan)
-CONFIDENCE = 0.95
 STRONGEST = "strongest"
 """Stands in the column of attacks for the best of all; see :mod:`dpmi.report.strongest`."""
-RESAMPLES = 9_999
+PERMUTATIONS = 9_999
 FEWEST_EPSILONS = 3
 """Fewer distinct epsilons than this cannot show a trend."""
-
-
-def t_interval(
-    values: Iterable[float], possible: tuple[float, float] = (-math.inf, math.inf)
-) -> tuple[float, float, float]:
-    """Mean and 95 % Student interval ``(mean, low, high)`` of independent runs, NaN left out.
-
-    One run has a mean and no interval: both ends are NaN. The interval of two runs is so wide that it can
-    leave the ``possible`` range of the quantity; it is cut there, which takes away nothing that could be true.
-
-    >>> t_interval([0.9, 0.9])
-    (0.9, 0.9, 0.9)
-    >>> t_interval([0.9])
-    (0.9, nan, nan)
-    >>> t_interval([0.8, 1.0], possible=(0.0, 1.0))
-    (0.9, 0.0, 1.0)
-    """
-    finite = np.asarray([value for value in values if math.isfinite(value)], dtype=np.float64)
-    if finite.size == 0:
-        return math.nan, math.nan, math.nan
-    mean = float(finite.mean())
-    if finite.size == 1:
-        return mean, math.nan, math.nan
-    quantile = float(stats.t.ppf(0.5 + CONFIDENCE / 2, finite.size - 1))
-    half = quantile * float(finite.std(ddof=1)) / math.sqrt(finite.size)
-    return mean, max(mean - half, possible[0]), min(mean + half, possible[1])
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[Any]:
@@ -82,10 +54,15 @@ def summary(results: Results) -> pd.DataFrame:
     four epsilons, each the largest over the seeds, so that it holds for every run; the mechanism; the mean
     baselines; and ``<measure>``, ``<measure>_low``, ``<measure>_high`` for every measure. Distance, accuracy
     and score have a Student interval over seeds. The two advantages have the interval over seeds and classes
-    of :func:`dpmi.metrics.advantage.confidence_interval`. ``success`` is
-    :func:`dpmi.metrics.advantage.success_rate`, with its interval. Where the study has an evaluator, what it says
+    of :func:`dpmi.metrics.confidence_interval`. ``success`` is
+    :func:`dpmi.metrics.success_rate`, with its interval. Where the study has an evaluator, what it says
     follows, with ``attack_accuracy_worst``, the largest mean over seeds of a class.
     """
+    tables = {
+        measure: results.per_class.pivot(index="trial", columns="class_index", values=measure)
+        for measure in BY_CLASS
+        if measure in results.per_class
+    }
     rows = []
     for key, trials in results.trials.groupby(SETTING, dropna=False, sort=False):
         row: dict[str, object] = dict(zip(SETTING, key, strict=True))
@@ -95,14 +72,18 @@ def summary(results: Results) -> pd.DataFrame:
         row |= {column: trials[column].iloc[0] for column in MECHANISM}
         row |= {column: trials[column].mean() for column in BASELINES}
         for measure in OVER_SEEDS:
-            _put(row, measure, t_interval(trials[measure], RANGE.get(measure, (0.0, 1.0))))
-        for measure in OVER_SEEDS_AND_CLASSES:
-            values = _by_seed_and_class(results.per_class, trials, measure)
-            # pivot_table leaves out what is NaN everywhere, which is how a baseline without public data looks.
+            _put(row, measure, student_interval(trials[measure], RANGE.get(measure, (0.0, 1.0))))
+        by_class = {measure: _known(table.loc[sorted(trials["trial"])]) for measure, table in tables.items()}
+        for measure, values in by_class.items():
             _put(row, measure, confidence_interval(values) if values.size else UNKNOWN)
-        _put_judgement(row, results, trials)
-        won = _by_seed_and_class(results.per_class, trials, "advantage")
+        won = by_class["advantage"]
         _put(row, "success", success_rate(won) if won.size else UNKNOWN)
+        if judged(results) and by_class["attack_accuracy"].size:
+            row["attack_accuracy_worst"] = float(np.nanmean(by_class["attack_accuracy"], axis=0).max())
+        for measure in JUDGED:
+            if measure in trials:
+                top = math.inf if measure in UNBOUNDED else 1.0
+                _put(row, measure, student_interval(trials[measure], (0.0, top)))
         rows.append(row)
     return _in_reading_order(pd.DataFrame(rows))
 
@@ -112,26 +93,16 @@ def judged(results: Results) -> bool:
     return "attack_accuracy" in results.trials
 
 
-def _put_judgement(row: dict[str, object], results: Results, trials: pd.DataFrame) -> None:
-    for measure in JUDGED_BY_CLASS:
-        if measure in results.per_class:
-            values = _by_seed_and_class(results.per_class, trials, measure)
-            _put(row, measure, confidence_interval(values) if values.size else UNKNOWN)
-            if measure == "attack_accuracy" and values.size:
-                row["attack_accuracy_worst"] = float(np.nanmean(values, axis=0).max())
-    for measure in JUDGED:
-        if measure in trials:
-            top = math.inf if measure in UNBOUNDED else 1.0
-            _put(row, measure, t_interval(trials[measure], (0.0, top)))
-
-
-def _put(row: dict[str, object], measure: str, values: tuple[float, float, float]) -> None:
+def _put(row: dict[str, object], measure: str, values: Interval) -> None:
     row[measure], row[f"{measure}_low"], row[f"{measure}_high"] = values
 
 
-def _by_seed_and_class(per_class: pd.DataFrame, trials: pd.DataFrame, measure: str) -> np.ndarray:
-    mine = per_class[per_class["trial"].isin(trials["trial"])]
-    return mine.pivot_table(index="trial", columns="class_index", values=measure).to_numpy(dtype=np.float64)
+def _known(table: pd.DataFrame) -> np.ndarray:
+    """A measure by trial and class, without the trials and the classes of which nothing is known.
+
+    A baseline without public images is known nowhere.
+    """
+    return table.dropna(how="all").dropna(axis="columns", how="all").to_numpy(dtype=np.float64)
 
 
 def _in_reading_order(table: pd.DataFrame) -> pd.DataFrame:
@@ -198,7 +169,7 @@ def permutation_p_value(epsilons: np.ndarray, measured: np.ndarray) -> float:
         covariance,
         permutation_type="pairings",
         vectorized=True,
-        n_resamples=RESAMPLES,
+        n_resamples=PERMUTATIONS,
         random_state=np.random.default_rng(0),
     )
     return float(result.pvalue)

@@ -19,7 +19,7 @@ from dpmi.report import words
 from dpmi.report.axes import FAINT, INK
 from dpmi.report.curve import DPI, MARKERS, PALETTE, frame
 from dpmi.report.pairs import on_front
-from dpmi.report.tables import judged, rows_of, summary
+from dpmi.report.tables import judged, rows_of
 from dpmi.study.results import Results
 
 COLORS = (*PALETTE, "#882255", "#332288", "#999933")
@@ -39,9 +39,13 @@ Style: TypeAlias = tuple[str, str, Any]
 """Colour, marker and dashes."""
 
 
-def draw(results: Results) -> Figure:
-    """Draw the figure."""
-    table = summary(results)
+def draw(results: Results, table: pd.DataFrame) -> Figure:
+    """Draw the figure.
+
+    Args:
+        results: of the study.
+        table: its :func:`~dpmi.report.tables.summary`.
+    """
     attacks = list(table["attack"].unique())
     styles = _styles([name for name in table["defense"].unique() if name != "none"])
     handles = _legend_handles(table, styles)

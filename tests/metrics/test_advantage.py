@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from dpmi.metrics import Baselines, advantage, advantage_over_nearest, confidence_interval, success_rate
+from dpmi.metrics import Baselines, advantage, advantage_over_nearest, success_rate
 
 NAN = math.nan
 
@@ -34,71 +34,6 @@ def test_undefined_is_nan() -> None:
 def test_lengths_must_agree() -> None:
     with pytest.raises(ValueError, match=r"each of the 1 classes.*\(2,\)"):
         advantage(torch.ones(2), known([1.0], [1.0], [1.0]))
-
-
-def test_interval_is_deterministic_and_holds_the_mean() -> None:
-    values = np.random.default_rng(0).normal(size=(5, 20))
-    first = confidence_interval(values)
-    assert first == confidence_interval(values)
-    assert first != confidence_interval(values, seed=1)
-    assert first.mean == pytest.approx(values.mean())
-    assert first.low < first.mean < first.high
-    wider = confidence_interval(values, confidence=0.99)
-    assert wider.low < first.low < first.high < wider.high
-
-
-def test_interval_sees_seeds_and_classes() -> None:
-    """Closed form: the mean of 8 draws of 0 or 1 has standard error sqrt(1/4/8) = 0.177."""
-    halves = np.array([0.0, 1.0] * 4)
-    by_seed = np.repeat(halves[:, None], 50, axis=1)
-    for values in (by_seed, by_seed.T):
-        found = confidence_interval(values, confidence=0.6827, resamples=20_000)
-        assert found.mean == 0.5
-        # The binomial's own quantiles are multiples of 1/8.
-        assert (found.high - found.low) / 2 == pytest.approx(0.177, abs=0.063)
-    # Resampling all 400 values as if they were independent would give sqrt(1/4/400) = 0.025.
-
-
-def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    random = np.random.default_rng(0)
-    covered = 0
-    for draw in range(200):
-        values = random.normal(size=(10, 1)) + random.normal(size=(1, 40))
-        found = confidence_interval(values, resamples=400, seed=draw)
-        covered += found.low <= 0 <= found.high
-    assert 0.85 <= covered / 200 <= 0.99
-
-
-def test_one_seed_resamples_classes_only() -> None:
-    found = confidence_interval([[1.0, 2.0, 3.0, 4.0]])
-    assert 1 <= found.low < 2.5 < found.high <= 4
-    turned = confidence_interval([[1.0], [2.0], [3.0], [4.0]])
-    assert 1 <= turned.low < 2.5 < turned.high <= 4
-
-
-def test_one_value_has_no_interval() -> None:
-    found = confidence_interval([[0.25]])
-    assert found.mean == 0.25
-    assert math.isnan(found.low)
-    assert math.isnan(found.high)
-
-
-def test_undefined_values_are_left_out() -> None:
-    found = confidence_interval([[1.0, NAN, 3.0], [1.0, NAN, 3.0]])
-    assert found.mean == 2.0
-    assert (found.low, found.high) == (1.0, 3.0)
-    assert all(math.isnan(x) for x in confidence_interval([[NAN, NAN]]))
-
-
-@pytest.mark.parametrize("values", [[1.0, 2.0], [], [[]], [[math.inf, 1.0]]])
-def test_bad_table(values: list[float]) -> None:
-    with pytest.raises(ValueError, match="finite table"):
-        confidence_interval(values)
-
-
-def test_bad_confidence() -> None:
-    with pytest.raises(ValueError, match=r"confidence must be in \(0, 1\); got 95"):
-        confidence_interval([[1.0, 2.0]], confidence=95)
 
 
 @pytest.mark.parametrize("won", [0, 1, 4, 10])

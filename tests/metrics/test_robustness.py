@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from dpmi import models
 from dpmi.data import ImageSet
-from dpmi.metrics import accuracy
+from dpmi.metrics import accuracy, share_interval
 from dpmi.metrics import robustness as module
 from dpmi.metrics.robustness import ATTACKS, perturb, robustness
 
@@ -219,7 +219,7 @@ def test_intervals_against_the_closed_form() -> None:
     assert found.accuracy == pytest.approx((1.0, 0.025 ** (1 / 25), 1.0))
     assert found.targeted == pytest.approx((0.0, 0.0, 1 - 0.025 ** (1 / 25)))
     low, high = stats.beta.ppf([0.025, 0.975], [7, 8], [19, 18])
-    assert module.share(7 / 25, 25) == pytest.approx((7 / 25, low, high))
+    assert share_interval(7 / 25, 25) == pytest.approx((7 / 25, low, high))
 
 
 def test_bad_input(cnn: nn.Module, images: ImageSet) -> None:

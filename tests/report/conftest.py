@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 
+from dpmi.report import tables
 from dpmi.study.results import Results
 
 # defense, label, strength, unit, delta, epsilons (tight, add/remove, Lemma 3, Theorem 1), distance, accuracy
@@ -156,6 +159,12 @@ def make_results(
         spec_toml='name = "digits <demo>"\nseeds = [0, 1, 2]\n',
         command="dpmi run digits.toml --out runs/digits",
     )
+
+
+def drawn(picture: ModuleType, results: Results) -> Figure:
+    """A picture of a study as the report draws it."""
+    figure: Figure = picture.draw(results, tables.summary(results))
+    return figure
 
 
 def with_evaluator(results: Results) -> Results:

@@ -11,7 +11,16 @@ from matplotlib.lines import Line2D
 from dpmi.report import curve
 from dpmi.study.results import Results
 
-from .conftest import BLANK, CLASS_DP, PUBLIC_MEAN, PUBLIC_NEAREST, SETTINGS, make_results, with_evaluator
+from .conftest import (
+    BLANK,
+    CLASS_DP,
+    PUBLIC_MEAN,
+    PUBLIC_NEAREST,
+    SETTINGS,
+    drawn,
+    make_results,
+    with_evaluator,
+)
 
 INFINITE = ("subclass-dp", "subclass-dp, noise 0", 0.0, "subclass", 1e-3, (math.inf,) * 4, 1.3, 0.96)
 REGULARIZER = ("nls", "nls, -0.05", -0.05, "none", math.nan, (math.inf,) * 4, 1.5, 0.93)
@@ -49,7 +58,7 @@ def legend(figure: Figure) -> list[str]:
 
 
 def test_one_panel_per_unit_and_it_says_so(results: Results):
-    bottom = grid(curve.draw(results))[-1]
+    bottom = grid(drawn(curve, results))[-1]
     assert [axes.get_xlabel() for axes in bottom] == [
         "epsilon for one record (replace-one, delta = 1e-5, tight)",
         "epsilon for one subclass (replace-one, delta = 1e-3, tight)",
@@ -57,7 +66,7 @@ def test_one_panel_per_unit_and_it_says_so(results: Results):
 
 
 def test_no_panel_mixes_units(results: Results):
-    for row in grid(curve.draw(results)):
+    for row in grid(drawn(curve, results)):
         record, subclass = row
         assert places(record) == pytest.approx([1.02, 2.843, 9.84])
         assert places(subclass) == pytest.approx([4.466, 5.440, 15.924])
@@ -67,25 +76,25 @@ def test_no_panel_mixes_units(results: Results):
 def test_another_delta_is_another_panel(results: Results):
     trials = results.trials.copy()
     trials.loc[trials["label"] == "record-dp, noise 1", "delta"] = 1e-6
-    bottom = grid(curve.draw(Results(**(vars(results) | {"trials": trials}))))[-1]
+    bottom = grid(drawn(curve, Results(**(vars(results) | {"trials": trials}))))[-1]
     labels = [axes.get_xlabel() for axes in bottom]
     assert len(labels) == 3
     assert "epsilon for one record (replace-one, delta = 1e-6, tight)" in labels
 
 
 def test_rows_share_their_vertical_axis(results: Results):
-    for row in grid(curve.draw(results)):
+    for row in grid(drawn(curve, results)):
         assert row[0].get_ylim() == row[1].get_ylim()
 
 
 def test_baselines_and_the_undefended_model_cross_every_distance_panel(results: Results):
     undefended = results.trials.loc[results.trials["defense"] == "none", "distance"].mean()
-    for axes in grid(curve.draw(results))[0]:
+    for axes in grid(drawn(curve, results))[0]:
         assert levels(axes) == pytest.approx([undefended, BLANK, PUBLIC_MEAN, PUBLIC_NEAREST])
 
 
 def test_an_infinite_epsilon_has_a_tick_of_its_own_past_every_finite_one():
-    axes = grid(curve.draw(make_results(settings=(*SETTINGS, INFINITE))))[-1, 1]
+    axes = grid(drawn(curve, make_results(settings=(*SETTINGS, INFINITE))))[-1, 1]
     assert axes.get_xticklabels()[-1].get_text() == "∞"
     assert places(axes)[-1] == pytest.approx(axes.get_xticks()[-1])
     assert axes.get_xlim()[1] > places(axes)[-1] > 15.924 * 1.3
@@ -98,29 +107,29 @@ def test_an_infinite_epsilon_has_a_tick_of_its_own_past_every_finite_one():
 def test_few_epsilons_still_have_a_scale(epsilons: tuple[float, ...], ticks: list[str]):
     settings = [(*CLASS_DP[0][:5], (epsilon,) * 4, *CLASS_DP[0][6:]) for epsilon in epsilons]
     named = [(row[0], f"class-dp, {i}", float(i), *row[3:]) for i, row in enumerate(settings)]
-    axes = grid(curve.draw(make_results(settings=(SETTINGS[0], *named))))[-1, 0]
+    axes = grid(drawn(curve, make_results(settings=(SETTINGS[0], *named))))[-1, 0]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ticks
 
 
 def test_only_infinite_epsilons_still_make_a_panel():
-    axes = grid(curve.draw(make_results(settings=(SETTINGS[0], INFINITE))))[-1, 0]
+    axes = grid(drawn(curve, make_results(settings=(SETTINGS[0], INFINITE))))[-1, 0]
     assert axes.get_xticklabels()[-1].get_text() == "∞"
 
 
 def test_defences_without_a_guarantee_have_names_instead_of_epsilons():
-    bottom = grid(curve.draw(make_results(settings=(*SETTINGS, REGULARIZER))))[-1]
+    bottom = grid(drawn(curve, make_results(settings=(*SETTINGS, REGULARIZER))))[-1]
     assert [label.get_text() for label in bottom[2].get_xticklabels()] == ["nls, -0.05"]
     assert bottom[2].get_xlabel() == ""
 
 
 def test_the_undefended_model_alone_still_makes_a_picture():
-    panels = grid(curve.draw(make_results(seeds=[0], settings=SETTINGS[:1])))
+    panels = grid(drawn(curve, make_results(seeds=[0], settings=SETTINGS[:1])))
     assert panels.shape == (3, 1)
     assert [label.get_text() for label in panels[-1, 0].get_xticklabels()] == ["none"]
 
 
 def test_each_attack_has_its_block_and_one_seed_is_said_to_be_one():
-    figure = curve.draw(make_results(seeds=[0], attacks=("mi-face", "gmi")))
+    figure = drawn(curve, make_results(seeds=[0], attacks=("mi-face", "gmi")))
     titles = [block.get_suptitle() for block in figure.subfigs]
     assert titles == [
         "Attack mi-face on digits, mlp (one seed, so no intervals over seeds)",
@@ -129,7 +138,7 @@ def test_each_attack_has_its_block_and_one_seed_is_said_to_be_one():
 
 
 def test_labels_stay_inside_the_picture():
-    figure = curve.draw(make_results(settings=(*SETTINGS, INFINITE, REGULARIZER)))
+    figure = drawn(curve, make_results(settings=(*SETTINGS, INFINITE, REGULARIZER)))
     figure.draw_without_rendering()
     width, height = figure.canvas.get_width_height()
     for axes in figure.subfigs[0].axes:
@@ -146,7 +155,7 @@ JUDGED = with_evaluator(make_results(settings=(*SETTINGS, *CLASS_DP, INFINITE, R
 
 
 def test_an_evaluator_adds_a_row_of_attack_accuracy():
-    figure = curve.draw(JUDGED)
+    figure = drawn(curve, JUDGED)
     row = grid(figure, rows=4)[2]
     trials = JUDGED.trials
     undefended = trials.loc[trials["defense"] == "none", "attack_accuracy"].mean()
@@ -165,19 +174,19 @@ def test_an_evaluator_adds_a_row_of_attack_accuracy():
 
 
 def test_the_bound_of_a_class_is_at_chance_and_over_its_own_epsilons():
-    figure = curve.draw(JUDGED)
+    figure = drawn(curve, JUDGED)
     line = bound(grid(figure, rows=4)[2, 2])
     assert line is not None
-    drawn = dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
-    assert list(drawn) == pytest.approx([5.0, 13.0, 43.0])
+    above = dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
+    assert list(above) == pytest.approx([5.0, 13.0, 43.0])
     # Sampling rate 0.2, noise 1.6, 200 steps, kappa 0.1: confirmed by Monte Carlo on the likelihood ratio.
-    assert drawn[13.0] == pytest.approx(0.717, abs=5e-4)
-    assert list(drawn.values()) == sorted(drawn.values())
+    assert above[13.0] == pytest.approx(0.717, abs=5e-4)
+    assert list(above.values()) == sorted(above.values())
     assert "bound for one class, if kappa = 1/10 (chance)" in legend(figure)
 
 
 def test_the_bound_of_a_subclass_looks_unlike_that_of_a_class_and_says_what_it_is():
-    figure = curve.draw(JUDGED)
+    figure = drawn(curve, JUDGED)
     lines = [bound(axes) for axes in grid(figure, rows=4)[2]]
     record, subclass, of_class, none = lines
     assert none is None
@@ -194,14 +203,14 @@ def test_the_bound_of_a_subclass_looks_unlike_that_of_a_class_and_says_what_it_i
 
 
 def test_without_an_evaluator_there_is_neither_bound_nor_chance(results: Results):
-    figure = curve.draw(results)
+    figure = drawn(curve, results)
     assert all(bound(axes) is None for axes in grid(figure).ravel())
     assert not [text for text in legend(figure) if "chance" in text or "bound" in text]
 
 
 @pytest.mark.parametrize("settings", [CLASS_DP, SETTINGS, (*SETTINGS, *CLASS_DP, REGULARIZER)], ids=len)
 def test_the_legend_stays_inside_the_picture(settings: tuple):
-    figure = curve.draw(with_evaluator(make_results(settings=settings)))
+    figure = drawn(curve, with_evaluator(make_results(settings=settings)))
     figure.draw_without_rendering()
     box = figure.subfigs[0].legends[0].get_window_extent()
     width, height = figure.canvas.get_width_height()

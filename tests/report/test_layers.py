@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from matplotlib.container import BarContainer
 
+from dpmi.metrics import student_interval
 from dpmi.report.layers import TASKS, draw, mean_shares
-from dpmi.report.tables import t_interval
 
 SHARES = {("0", 0): (0.2, 0.9), ("0", 1): (0.4, 0.7), ("2", 0): (0.8, 0.1), ("2", 1): (0.6, 0.3)}
 
@@ -38,7 +38,7 @@ def test_means_and_intervals_over_seeds() -> None:
     assert (first["layer"], first["parameters"], first["seeds"]) == ("0", 10, 2)
     assert first["classification"] == pytest.approx(0.3)
     assert second["inversion"] == pytest.approx(0.2)
-    low, high = t_interval([0.2, 0.4], possible=(0.0, 1.0))[1:]
+    low, high = student_interval([0.2, 0.4], possible=(0.0, 1.0))[1:]
     assert (first["classification_low"], first["classification_high"]) == (low, high)
     (only, _) = mean_shares(table(seeds=1)).to_dict("records")
     assert only["classification"] == 0.2

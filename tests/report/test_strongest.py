@@ -15,7 +15,7 @@ from dpmi.report.tables import STRONGEST
 from dpmi.report.words import GLUE
 from dpmi.study.results import Results
 
-from .conftest import SETTINGS, make_results
+from .conftest import SETTINGS, drawn, make_results
 
 NONE, MASKED, TRUE = "none", "masked", "true"
 #: (label, attack, adaptation) -> attack accuracy of both classes, for seeds 0 and 1.
@@ -190,16 +190,20 @@ def test_an_interrupted_study_lacks_as_many_trials_as_before() -> None:
 
 def test_of_many_attacks_the_strongest_is_drawn() -> None:
     results = strongest.with_strongest(make_results(seeds=[0], attacks=("a", "b"), settings=SETTINGS[:2]))
+    summary = tables.summary(results)
     for column, count in (("attack", 3), (["label", "attack"], 6)):
-        assert strongest.if_few(results, column, count) is results
-        fewer = strongest.if_few(results, column, count - 1)
+        same, unchanged = strongest.if_few(results, summary, column, count)
+        assert same is results
+        assert unchanged is summary
+        fewer, rows = strongest.if_few(results, summary, column, count - 1)
+        pd.testing.assert_frame_equal(rows.reset_index(drop=True), tables.summary(fewer))
         assert set(fewer.trials["attack"]) == {STRONGEST}
         assert set(fewer.per_class["trial"]) == set(fewer.trials["trial"])
 
 
 def test_the_best_of_several_attacks_has_more_than_one_chance() -> None:
     """So neither chance nor bound is drawn where it is shown."""
-    figure = curve.draw(strongest.with_strongest(judged()))
+    figure = drawn(curve, strongest.with_strongest(judged()))
     legends = [
         {text.get_text() for text in legend.get_texts()} for part in figure.subfigs for legend in part.legends
     ]
@@ -208,7 +212,7 @@ def test_the_best_of_several_attacks_has_more_than_one_chance() -> None:
 
 def test_with_an_evaluator_robustness_is_attack_accuracy() -> None:
     results = strongest.with_strongest(judged())
-    assert [axes.get_ylabel().split("   ")[0] for axes in tradeoff.draw(results).axes[:3]] == [
+    assert [axes.get_ylabel().split("   ")[0] for axes in drawn(tradeoff, results).axes[:3]] == [
         "Attack accuracy",
         "MIA distance",
         "Advantage",

@@ -7,27 +7,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from dpmi.metrics.advantage import confidence_interval
+from dpmi.metrics import confidence_interval
 from dpmi.report import cells, tables, words
 from dpmi.study.results import Results
 
 from .conftest import SETTINGS, make_results, with_evaluator
-
-
-def test_t_interval_matches_the_textbook():
-    # mean 3, standard deviation sqrt(2.5), t(4, .975) = 2.776445
-    mean, low, high = tables.t_interval([1.0, 2.0, 3.0, 4.0, 5.0])
-    half = 2.776445105 * math.sqrt(2.5) / math.sqrt(5)
-    assert (mean, low, high) == pytest.approx((3.0, 3.0 - half, 3.0 + half))
-
-
-def test_t_interval_leaves_out_nan_and_has_none_for_one_run():
-    assert tables.t_interval([1.0, math.nan, 1.0]) == (1.0, 1.0, 1.0)
-    mean, low, high = tables.t_interval([2.0])
-    assert mean == 2.0
-    assert math.isnan(low)
-    assert math.isnan(high)
-    assert all(math.isnan(value) for value in tables.t_interval([math.nan]))
 
 
 def test_summary_has_a_row_per_setting_with_its_own_trials(results: Results):

@@ -16,7 +16,7 @@ from dpmi.report import cells, pairs, tables, tradeoff, write
 from dpmi.report.words import GLUE
 from dpmi.study.results import Results
 
-from .conftest import SETTINGS, make_results
+from .conftest import SETTINGS, drawn, make_results
 
 NINE_NAMES = (
     *("mid", "bido-coco", "bido-hsic", "transfer", "label-smoothing"),
@@ -30,7 +30,7 @@ NINE = tuple(
 
 
 def panels(results: Results) -> list[Axes]:
-    return list(tradeoff.draw(results).axes)
+    return list(drawn(tradeoff, results).axes)
 
 
 def front(axes: Axes) -> list[tuple[float, float]]:
@@ -70,7 +70,7 @@ def test_what_is_dominated_is_paler(results: Results):
 
 
 def test_nine_defences_are_told_apart_and_the_legend_covers_nothing():
-    figure = tradeoff.draw(make_results(settings=(SETTINGS[0], *NINE), attacks=("enhanced", "mi-face")))
+    figure = drawn(tradeoff, make_results(settings=(SETTINGS[0], *NINE), attacks=("enhanced", "mi-face")))
     figure.canvas.draw()
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()][-2:] == ["undefended model", "Pareto front"]
