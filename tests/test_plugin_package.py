@@ -52,22 +52,6 @@ def run(site: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_is_found_by_its_entry_points(site: Path) -> None:
-    code = (
-        "from dpmi import attacks, defenses\n"
-        "print(defenses.get('confidence-penalty')(penalty_weight=0.5))\n"
-        "print(defenses.get('class-dp+confidence-penalty').fields())\n"
-        "print(attacks.get('random-walk')(iterations=3))\n"
-        "print('confidence-penalty' in defenses.names(), 'random-walk' in attacks.names())\n"
-    )
-    assert run(site, "-c", code).splitlines() == [
-        "ConfidencePenalty(penalty_weight=0.5)",
-        "('noise_multiplier', 'sampling_rate', 'max_grad_norm', 'delta', 'max_records_per_bucket', 'penalty_weight')",
-        "RandomWalk(iterations=3, step_size=0.2)",
-        "True True",
-    ]
-
-
 def test_runs_in_a_study_by_name(site: Path, tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(STUDY)
     run(

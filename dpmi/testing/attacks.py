@@ -70,60 +70,72 @@ class AttackConformance(PluginConformance):
         """A trained classifier of ten classes, to be changed at will."""
         return deepcopy(classifier())
 
+    @pytest.fixture
+    def found(self, attack: Attack) -> Reconstructions:
+        """What it makes of all classes of the target."""
+        return reconstruct(attack)
+
+    @pytest.fixture
+    def drawn(self, random_attack: Attack) -> Reconstructions:
+        """The same, where it draws numbers."""
+        return reconstruct(random_attack)
+
     def test_says_what_it_needs(self, attack: Attack) -> None:
         """In the words that a study knows."""
         assert attack.requires
         assert attack.requires <= REQUIREMENTS
         assert (attack.loss in IDENTITY_LOSSES) == ("white_grad" in attack.requires)
 
-    def test_returns_images_of_every_class(self, attack: Attack, target: nn.Module) -> None:
+    def test_returns_images_of_every_class(self, attack: Attack, found: Reconstructions) -> None:
         """In [0, 1], with what there is to know about each."""
-        recons = _run(attack, target)
         count = 10 * attack.images_per_class
-        assert recons.images.shape == (count, *SHAPE)
-        assert recons.images.dtype == torch.float32
-        assert recons.images.min() >= 0
-        assert recons.images.max() <= 1
-        assert not recons.images.requires_grad
-        assert torch.equal(recons.labels, ALL.repeat_interleave(attack.images_per_class))
+        assert found.images.shape == (count, *SHAPE)
+        assert found.images.dtype == torch.float32
+        assert found.images.min() >= 0
+        assert found.images.max() <= 1
+        assert not found.images.requires_grad
+        assert torch.equal(found.labels, ALL.repeat_interleave(attack.images_per_class))
         columns = (("scores", torch.float32), ("iterations", torch.int64), ("diverged", torch.bool))
         for column, dtype in columns:
-            assert getattr(recons, column).shape == (count,)
-            assert getattr(recons, column).dtype == dtype
-        assert not recons.diverged.any()
-        assert (recons.iterations >= 1).all()
-        assert recons.stopped_by is None
+            assert getattr(found, column).shape == (count,)
+            assert getattr(found, column).dtype == dtype
+        assert not found.diverged.any()
+        assert (found.iterations >= 1).all()
+        assert found.stopped_by is None
 
-    def test_scores_are_those_of_the_returned_tensors(self, attack: Attack, target: nn.Module) -> None:
+    def test_scores_are_those_of_the_returned_tensors(
+        self, found: Reconstructions, target: nn.Module
+    ) -> None:
         """No rescaling, no rounding between the image that is scored and the image that is returned."""
-        recons = _run(attack, target)
-        torch.testing.assert_close(recons.scores, _confidence(target, recons.images, recons.labels))
+        torch.testing.assert_close(found.scores, _confidence(target, found.images, found.labels))
 
     def test_beats_the_black_and_the_grey_image(
-        self, attack: Attack, case: AttackCase, target: nn.Module
+        self, found: Reconstructions, case: AttackCase, target: nn.Module
     ) -> None:
         """An attack that finds nothing shows nothing."""
-        scores = _run(attack, target).scores.view(10, -1).mean(dim=1)
+        scores = found.scores.view(10, -1).mean(dim=1)
         for level in (0.0, 0.5):
             blank = _confidence(target, torch.full((10, *SHAPE), level), ALL)
             assert scores.mean() > blank.mean() + case.gain
             assert (scores > blank).sum() > 10 * case.gain
         assert scores.min() > case.score
 
-    def test_images_are_different_and_not_blank(self, attack: Attack, target: nn.Module) -> None:
+    def test_images_are_different_and_not_blank(self, attack: Attack, found: Reconstructions) -> None:
         """One image for all classes would be none; and each image of a class is another."""
-        flat = _run(attack, target).images.flatten(1)
+        flat = found.images.flatten(1)
         assert (flat.sum(1) > 0.5).all()
         assert (torch.cdist(flat, flat) + 10 * torch.eye(len(flat))).min() > (
             0.5 if attack.images_per_class == 1 else 0
         )
 
-    def test_same_seed_same_images(self, random_attack: Attack, target: nn.Module) -> None:
+    def test_same_seed_same_images(
+        self, random_attack: Attack, drawn: Reconstructions, target: nn.Module
+    ) -> None:
         """And another seed, others."""
-        first, second = _run(random_attack, target), _run(random_attack, target)
-        assert torch.equal(first.images, second.images)
-        assert torch.equal(first.scores, second.scores)
-        assert not torch.equal(first.images, _run(random_attack, target, seed=1).images)
+        again = _run(random_attack, target)
+        assert torch.equal(again.images, drawn.images)
+        assert torch.equal(again.scores, drawn.scores)
+        assert not torch.equal(again.images, _run(random_attack, target, seed=1).images)
 
     def test_global_randomness_is_left_alone(self, random_attack: Attack, target: nn.Module) -> None:
         """Also where the target draws numbers."""
@@ -235,19 +247,18 @@ class AttackConformance(PluginConformance):
         assert torch.equal(twice.images[:count], twice.images[-count:])
 
     def test_class_does_not_depend_on_the_others(
-        self, random_attack: Attack, case: AttackCase, target: nn.Module
+        self, random_attack: Attack, drawn: Reconstructions, case: AttackCase, target: nn.Module
     ) -> None:
         """Up to rounding."""
-        together, alone = _run(random_attack, target), _run(random_attack, target, torch.tensor([4]))
+        alone = _run(random_attack, target, torch.tensor([4]))
         rows = slice(4 * random_attack.images_per_class, 5 * random_attack.images_per_class)
-        torch.testing.assert_close(together.scores[rows], alone.scores, atol=case.rounding, rtol=0)
-        torch.testing.assert_close(together.images[rows], alone.images, atol=case.rounding / 10, rtol=0)
+        torch.testing.assert_close(drawn.scores[rows], alone.scores, atol=case.rounding, rtol=0)
+        torch.testing.assert_close(drawn.images[rows], alone.images, atol=case.rounding / 10, rtol=0)
 
-    def test_works_inside_no_grad(self, attack: Attack, target: nn.Module) -> None:
+    def test_works_inside_no_grad(self, attack: Attack, found: Reconstructions, target: nn.Module) -> None:
         """A caller who evaluates a model often is."""
-        outside = _run(attack, target)
         with torch.no_grad():
-            assert torch.equal(_run(attack, target).images, outside.images)
+            assert torch.equal(_run(attack, target).images, found.images)
 
     def test_two_classes(self, attack: Attack, case: AttackCase) -> None:
         """The fewest."""
@@ -270,12 +281,12 @@ class AttackConformance(PluginConformance):
         assert calls[-1][0] == calls[-1][1]
 
     def test_target_that_needs_contiguous_images(
-        self, attack: Attack, case: AttackCase, target: nn.Module
+        self, attack: Attack, found: Reconstructions, case: AttackCase, target: nn.Module
     ) -> None:
         """``view`` refuses what a convolution returns for images in channels_last."""
-        recons, same = _run(attack, _Views(target)), _run(attack, target)
-        assert recons.queries == same.queries + 2
-        torch.testing.assert_close(recons.scores, same.scores, atol=case.rounding, rtol=0)
+        recons = _run(attack, _Views(target))
+        assert recons.queries == found.queries + 2
+        torch.testing.assert_close(recons.scores, found.scores, atol=case.rounding, rtol=0)
 
     @pytest.mark.parametrize(
         ("classes", "message"),
@@ -345,6 +356,12 @@ def _run(
         budget=budget,
         adaptation=adaptation,
     )
+
+
+@cache
+def reconstruct(attack: Attack) -> Reconstructions:
+    """Attack all classes of the target, once for all tests that look at what comes out."""
+    return _run(attack, deepcopy(classifier()))
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -64,9 +65,17 @@ class DefenseConformance(PluginConformance):
         return plugin
 
     @pytest.fixture
-    def trained(self, defense: Defense, case: DefenseCase) -> Trained:
+    def watched(self, defense: Defense, case: DefenseCase, capfd: pytest.CaptureFixture[str]) -> Watched:
+        """A training on the digits, and all that was seen of it from outside."""
+        watched = watch(defense, case.model, case.recipe)
+        if watched.printed is None:
+            watched.printed = "".join(capfd.readouterr())
+        return watched
+
+    @pytest.fixture
+    def trained(self, watched: Watched) -> Trained:
         """What it makes of the digits."""
-        return _trained_once(defense, case.model, case.recipe)
+        return watched.trained
 
     def test_takes_its_parameters_by_name(self, kind: Callable[..., Defense]) -> None:
         """So that none changes its meaning when another is added."""
@@ -208,56 +217,35 @@ class DefenseConformance(PluginConformance):
         assert any(not torch.equal(value, before[key]) for key, value in after.items())
 
     def test_takes_and_bills_exactly_the_steps_of_the_recipe(
-        self, defense: Defense, case: DefenseCase
+        self, defense: Defense, watched: Watched, case: DefenseCase
     ) -> None:
         """Updates on public images come before, and are not billed."""
-        kind_of_optimizer = type(case.recipe.optimizer_of(nn.Linear(1, 1).parameters()))
-        updates = 0
-        reports: list[tuple[int, int]] = []
-        updates_at: list[int] = []
-
-        def count(optimizer: torch.optim.Optimizer, *_: object) -> None:
-            # A wrapping optimizer is counted beside the one that it wraps: count the one that updates.
-            nonlocal updates
-            updates += type(optimizer) is kind_of_optimizer
-
-        def report(done: int, total: int) -> None:
-            reports.append((done, total))
-            updates_at.append(updates)
-
-        handle = register_optimizer_step_post_hook(count)
-        try:
-            trained = _fit(defense, case, progress=report)
-        finally:
-            handle.remove()
         steps = case.recipe.steps
-        assert reports[-steps:] == [(done, steps) for done in range(1, steps + 1)]
+        assert [told[:2] for told in watched.reports[-steps:]] == [
+            (done, steps) for done in range(1, steps + 1)
+        ]
         # It is reported from inside an update, before that one is counted.
-        first = updates - steps
-        assert updates_at[-steps:] == list(range(first, updates))
+        first = watched.updates - steps
+        assert [updates for *_, updates in watched.reports[-steps:]] == list(range(first, watched.updates))
         assert first == 0 or defense.needs_pretrained
-        if trained.account is not None:
-            assert trained.account.ledger.steps == steps
+        account = watched.trained.account
+        if account is not None:
+            assert account.ledger.steps == steps
 
-    def test_same_seed_same_parameters(self, defense: Defense, trained: Trained, case: DefenseCase) -> None:
-        """And another seed, others."""
-        state = trained.model.state_dict()
-        assert _same(_fit(defense, case).model.state_dict(), state)
-        assert not _same(_fit(defense, case, seed=1).model.state_dict(), state)
+    def test_the_seed_alone_decides_the_parameters(self, defense: Defense, case: DefenseCase) -> None:
+        """Global random numbers are left alone, also where the forward pass draws: Dropout draws from the seed."""
 
-    def test_global_randomness_is_left_alone(self, defense: Defense, case: DefenseCase) -> None:
-        """Also where the forward pass draws numbers: Dropout draws from the seed."""
-
-        def with_dropout() -> nn.Module:
+        def fit(seed: int) -> Mapping[str, Tensor]:
             model = case.fresh_model()
             model.register_forward_pre_hook(_drop_some)
-            return model
+            return _fit(defense, case, seed=seed, model=model).model.state_dict()
 
         before = torch.get_rng_state()
-        first = _fit(defense, case, model=with_dropout()).model.state_dict()
+        first = fit(seed=0)
         assert torch.equal(torch.get_rng_state(), before)
         torch.rand(7)
-        assert _same(_fit(defense, case, model=with_dropout()).model.state_dict(), first)
+        assert _same(fit(seed=0), first)
+        assert not _same(fit(seed=1), first)
 
     def test_returned_model_is_plain(self, defense: Defense, trained: Trained, case: DefenseCase) -> None:
         """In evaluation mode, and nothing of the training is left on it."""
@@ -298,28 +286,18 @@ class DefenseConformance(PluginConformance):
         if not defense.stochastic_forward:
             assert torch.equal(_logits(trained.model, 0), _logits(trained.model, 1))
 
-    def test_data_are_left_alone(self, defense: Defense, case: DefenseCase) -> None:
+    def test_data_are_left_alone(self, watched: Watched) -> None:
         """Private and public."""
-        sets = (digits().train, public_digits())
-        before = [(s.images.clone(), s.labels.clone()) for s in sets]
-        _fit(defense, case)
-        for records, (images, labels) in zip(sets, before, strict=True):
+        for records, (images, labels) in zip((digits().train, public_digits()), watched.data, strict=True):
             assert torch.equal(records.images, images)
             assert torch.equal(records.labels, labels)
             assert not records.images.requires_grad
             assert records.images.grad is None
 
-    def test_training_is_silent(
-        self,
-        defense: Defense,
-        case: DefenseCase,
-        recwarn: pytest.WarningsRecorder,
-        capfd: pytest.CaptureFixture[str],
-    ) -> None:
+    def test_training_is_silent(self, watched: Watched) -> None:
         """What there is to say is said by remarks and by the statement."""
-        _fit(defense, case)
-        assert [str(w.message) for w in recwarn] == []
-        assert capfd.readouterr() == ("", "")
+        assert watched.warned == []
+        assert watched.printed == ""
 
     def test_guarantee_carries_the_unit(self, defense: Defense, trained: Trained, case: DefenseCase) -> None:
         """An epsilon says what of."""
@@ -342,9 +320,45 @@ class DefenseConformance(PluginConformance):
         assert "came from a user's seed" in trained.account.statement(1e-6).markdown()
 
 
+@dataclass
+class Watched:
+    """A training, and what was seen of it from outside."""
+
+    trained: Trained
+    reports: list[tuple[int, int, int]]
+    """What was told of its progress, done and total, and how many updates there had been."""
+    updates: int
+    data: list[tuple[Tensor, Tensor]]
+    """Images and labels before it, private and public."""
+    warned: list[str]
+    printed: str | None = None
+
+
 @cache
-def _trained_once(defense: Defense, model: str | Callable[[], nn.Module], recipe: Recipe) -> Trained:
-    return _fit(defense, DefenseCase(model=model, recipe=recipe))
+def watch(defense: Defense, model: str | Callable[[], nn.Module], recipe: Recipe) -> Watched:
+    """Train on the digits, and look at all that can be seen from outside; what is printed is left to the caller."""
+    kind_of_optimizer = type(recipe.optimizer_of(nn.Linear(1, 1).parameters()))
+    updates = 0
+    reports: list[tuple[int, int, int]] = []
+
+    def count(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        # A wrapping optimizer is counted beside the one that it wraps: count the one that updates.
+        nonlocal updates
+        updates += type(optimizer) is kind_of_optimizer
+
+    data = [(records.images.clone(), records.labels.clone()) for records in (digits().train, public_digits())]
+    handle = register_optimizer_step_post_hook(count)
+    try:
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("default")
+            trained = _fit(
+                defense,
+                DefenseCase(model=model, recipe=recipe),
+                progress=lambda done, total: reports.append((done, total, updates)),
+            )
+    finally:
+        handle.remove()
+    return Watched(trained, reports, updates, data, [str(warning.message) for warning in warned])
 
 
 def _fit(

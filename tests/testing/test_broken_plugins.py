@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 
 from dpmi.attacks import Found, MIFace, Target, Task
 from dpmi.data import ImageSet
-from dpmi.defenses import Batch, Defense, Recipe, Trained, train
+from dpmi.defenses import Batch, Defense, Recipe, Trained
 from dpmi.testing import AttackCase, AttackConformance, DefenseCase, DefenseConformance
+from dpmi.testing.attacks import reconstruct
+from dpmi.testing.defenses import Watched, watch
 from dpmi.testing.digits import classifier, digits
 
 CASE = DefenseCase(recipe=Recipe(steps=3, learning_rate=0.1), accuracy=0.0)
@@ -86,6 +89,24 @@ class _LeavesAHook(Defense):
         return {}
 
 
+class _Warns(Defense):
+    def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:
+        warnings.warn("look here", stacklevel=2)
+        return {}
+
+
+class _WritesIntoTheData(Defense):
+    def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:
+        data.images.view(-1)[seed] += 0.5
+        return {}
+
+
+class _StepsTwice(Defense):
+    def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:
+        CASE.recipe.optimizer_of(model.parameters()).step()
+        return {}
+
+
 class _Sound(Defense):
     pass
 
@@ -139,8 +160,12 @@ def _named(kind: type[Defense]) -> Defense:
     return kind()
 
 
+def _watched(kind: type[Defense]) -> Watched:
+    return watch(_named(kind), CASE.model, CASE.recipe)
+
+
 def _trained(kind: type[Defense]) -> Trained:
-    return train(_named(kind), CASE.fresh_model(), digits().train, CASE.recipe, seed=0)
+    return _watched(kind).trained
 
 
 @pytest.mark.parametrize(
@@ -172,13 +197,31 @@ def test_what_a_defence_leaves_behind() -> None:
     suite = DefenseConformance()
     suite.test_returned_model_is_plain(_named(_Sound), _trained(_Sound), CASE)
     suite.test_diagnostics_are_numbers(_trained(_Sound))
-    suite.test_same_seed_same_parameters(_named(_Sound), _trained(_Sound), CASE)
+    suite.test_the_seed_alone_decides_the_parameters(_named(_Sound), CASE)
     with pytest.raises(AssertionError, match="hooks"):
         suite.test_returned_model_is_plain(_named(_LeavesAHook), _trained(_LeavesAHook), CASE)
     with pytest.raises(AssertionError):
         suite.test_diagnostics_are_numbers(_trained(_Tensors))
     with pytest.raises(AssertionError):
-        suite.test_same_seed_same_parameters(_named(_Unseeded), _trained(_Unseeded), CASE)
+        suite.test_the_seed_alone_decides_the_parameters(_named(_Unseeded), CASE)
+
+
+def test_what_is_seen_of_a_training_from_outside() -> None:
+    suite = DefenseConformance()
+    suite.test_training_is_silent(replace(_watched(_Sound), printed=""))
+    suite.test_takes_and_bills_exactly_the_steps_of_the_recipe(_named(_Sound), _watched(_Sound), CASE)
+    suite.test_data_are_left_alone(_watched(_Sound))
+    for loud in (replace(_watched(_Sound), printed="hello"), replace(_watched(_Warns), printed="")):
+        with pytest.raises(AssertionError):
+            suite.test_training_is_silent(loud)
+    with pytest.raises(AssertionError):
+        suite.test_takes_and_bills_exactly_the_steps_of_the_recipe(
+            _named(_StepsTwice), _watched(_StepsTwice), CASE
+        )
+    before = digits().train.images.clone()
+    with pytest.raises(AssertionError):
+        suite.test_data_are_left_alone(_watched(_WritesIntoTheData))
+    digits().train.images.copy_(before)
 
 
 @pytest.mark.parametrize(
@@ -192,8 +235,17 @@ def test_what_a_defence_leaves_behind() -> None:
     ],
 )
 def test_attacks(kind: type[MIFace], promise: Callable[..., None]) -> None:
-    case = {"case": AttackCase()} if "case" in signature(promise).parameters else {}
-    suite = AttackConformance()
-    promise(suite, MIFace(iterations=200), **case, target=deepcopy(classifier()))
+    def ask(attack: MIFace) -> None:
+        found = reconstruct(attack)
+        fixtures = {
+            **dict.fromkeys(("attack", "random_attack"), attack),
+            **dict.fromkeys(("found", "drawn"), found),
+            "case": AttackCase(),
+            "target": deepcopy(classifier()),
+        }
+        wanted = list(signature(promise).parameters)[1:]
+        promise(AttackConformance(), **{name: fixtures[name] for name in wanted})
+
+    ask(MIFace(iterations=200))
     with pytest.raises(AssertionError):
-        promise(suite, kind(iterations=200), **case, target=deepcopy(classifier()))
+        ask(kind(iterations=200))
