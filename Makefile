@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-gpu mutants lint format bench results install clean
+.PHONY: demo test quick-tests test-slow test-gpu mutants lint format bench results install clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -16,11 +16,15 @@ install: $(READY)
 demo: $(READY)
 	$(BIN)/dpmi curve --out runs/demo
 
-# One process per core, one thread in each: a file's tests stay together, because they share what they trained.
-# A Ray cluster takes all cores for itself, and is tested after the others.
-test: $(READY) lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/study/test_ray.py
+# Mypy leaves all cores but one idle, so the tests begin beside it. A Ray cluster takes all cores for itself, and is
+# tested after the others.
+test: $(READY)
+	$(MAKE) --jobs=2 lint quick-tests
 	$(BIN)/pytest tests/study/test_ray.py
+
+# One process per core, one thread in each: a file's tests stay together, because they share what they trained.
+quick-tests: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/study/test_ray.py
 
 test-slow: $(READY)
 	$(BIN)/pytest -m 'slow and not gpu'

@@ -112,6 +112,7 @@ def test_stages() -> None:
     assert first.stages == ((first, 1.0),)
 
 
+@pytest.mark.slow
 def test_every_part_alone_learns_and_adaptation_lowers_confidence(split: Split) -> None:
     recipe = Recipe(steps=300, learning_rate=0.1)
     plain = fit(NoDefense(), split.train, model=cnn(), recipe=recipe).model

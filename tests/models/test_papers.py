@@ -146,6 +146,7 @@ def test_groupnorm_couples_no_records(name: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not os.environ.get("DPMI_DATA"), reason="DPMI_DATA is not set: this test reads AT&T's faces"
 )

@@ -130,7 +130,7 @@ def test_a_node_that_does_not_see_the_folder_is_named(cluster: str, tmp_path: Pa
     in_worker(elsewhere)
     with ray.init(cluster, log_to_driver=False), pytest.raises(StoreError) as error:
         try:
-            run(parse(SHORT), Store.create(tmp_path, SHORT), executor="ray", address="never used")
+            run(parse(SHORT), Store.create(tmp_path, SHORT), executor="ray", address="never used", workers=1)
         finally:
             assert ray.is_initialized()
     assert f"folder {tmp_path} is not the same on {platform.node()}" in str(error.value)
