@@ -115,7 +115,7 @@ def run(notebook: NotebookNode, folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 #: Train for more than a minute.
-LONG = ("03_any_unit_of_privacy", "04_why_low_rank", "05_attack_your_model")
+LONG = ("02_epsilon_for_classes", "03_any_unit_of_privacy", "04_why_low_rank", "05_attack_your_model")
 
 
 def marks(stem: str) -> list[pytest.MarkDecorator]:

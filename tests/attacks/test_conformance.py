@@ -206,7 +206,13 @@ def test_every_registered_attack_has_a_case() -> None:
 
 
 #: Variants that take longest, of attacks whose other variants, or whose parts, are in the quick tests.
-LONG = {name: CASES[name] for name in ("vmi/full", "vmi/flow", "lomma-ked-mi", "ked-mi", "plg-mi")}
+LONG = {
+    name: CASES[name]
+    for name in (
+        *("vmi/full", "vmi/flow", "lomma-gmi", "lomma-ked-mi"),
+        *("ked-mi", "plg-mi", "mirror-genetic", "if-gmi"),
+    )
+}
 OTHERS = {name: case for name, case in CASES.items() if name not in LONG}
 
 

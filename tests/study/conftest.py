@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import pandas as pd
@@ -115,3 +116,21 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, module: ModuleType, *names: str
 def comparable(table: pd.DataFrame) -> pd.DataFrame:
     """All columns that do not depend on the clock."""
     return table[[c for c in table if not str(c).endswith("_seconds")]]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Address of a Ray cluster of two nodes with one worker each."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    # Sockets need a short path. No other cluster on this machine is seen from there, or sees this one.
+    with TemporaryDirectory(prefix="ray", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("OMP_NUM_THREADS", "2")  # it is the study that must see to one thread
+        node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
+        nodes = Cluster(initialize_head=True, head_node_args=node)
+        nodes.add_node(**node)
+        yield nodes.address
+        nodes.shutdown()

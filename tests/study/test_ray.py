@@ -8,9 +8,8 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -19,30 +18,12 @@ import torch
 from typer.testing import CliRunner
 
 from dpmi.cli import app
-from dpmi.study import Failure, Job, Store, StoreError, gather, parse, pending, prepare, run
+from dpmi.study import Failure, Job, Store, StoreError, executors, gather, parse, pending, prepare, run
 
 from .conftest import TINY, comparable, jobs_of, run_study
 
 RUN = importlib.import_module("dpmi.study.run")  # the package has a function of that name
 SHORT = TINY.replace("[0.5, 1.0]", "0.5")
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """Its address."""
-    pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    # Sockets need a short path. No other cluster on this machine is seen from there, or sees this one.
-    with TemporaryDirectory(prefix="ray", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", folder)
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("OMP_NUM_THREADS", "2")  # it is the study that must see to one thread
-        node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
-        nodes = Cluster(initialize_head=True, head_node_args=node)
-        nodes.add_node(**node)
-        yield nodes.address
-        nodes.shutdown()
 
 
 @pytest.fixture
@@ -136,9 +117,7 @@ def test_a_node_that_does_not_see_the_folder_is_named(cluster: str, tmp_path: Pa
     assert f"folder {tmp_path} is not the same on {platform.node()}" in str(error.value)
 
 
-def test_without_a_cluster_one_is_started(
-    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_cluster_one_is_started(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     init, opened = ray.init, []
@@ -151,11 +130,10 @@ def test_without_a_cluster_one_is_started(
 
     monkeypatch.setattr(ray, "init", no_cluster)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    spec, store = parse(SHORT), Store.create(tmp_path, SHORT)
-    with pytest.warns(UserWarning, match=r"is used \(Could not find any\); one is started here \(CPUs: 1\)"):
-        assert run(spec, store, executor="ray", workers=1) == []
+    said = r"is used \(Could not find any\); one is started here \(CPUs: 1\)"
+    with pytest.warns(UserWarning, match=said), executors.EXECUTORS["ray"](1, None, 5):
+        assert ray.is_initialized()
     assert opened == [("auto", None), ("local", 1)]
-    assert pending(spec, store, prepare(spec)) == []
     assert not ray.is_initialized()
 
 

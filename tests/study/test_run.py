@@ -103,11 +103,6 @@ def test_parquet_and_csv_agree(finished: tuple[Store, Results]) -> None:
             assert csv[column][~missing].tolist() == table[column][~missing].tolist(), column
 
 
-def test_two_workers_give_the_same_tables(finished: tuple[Store, Results], tmp_path: Path) -> None:
-    _, results = run_study(TINY, tmp_path / "study", workers=2)
-    assert_same(results, finished[1])
-
-
 def test_complete_study_runs_nothing(finished: tuple[Store, Results], work: dict[str, int]) -> None:
     store, results = finished
     stamps = {p: p.stat().st_mtime_ns for p in store.root.rglob("record.json")}
@@ -246,7 +241,7 @@ def test_killed_and_resumed_gives_the_same_tables(tmp_path: Path, work: dict[str
     spec_file, out = tmp_path / "study.toml", tmp_path / "killed"
     spec_file.write_text(LONG, encoding="utf-8")
     process = subprocess.Popen(
-        [sys.executable, "-m", "dpmi.cli", "run", str(spec_file), "--out", str(out), "--workers", "1"],
+        [sys.executable, "-m", "dpmi.cli", "run", str(spec_file), "--out", str(out), "--workers", "2"],
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
