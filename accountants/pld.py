@@ -36,8 +36,9 @@ SMALLEST_DELTA = 1e-10
 SMALLEST_NOISE = 1e-3
 """Below it dp-accounting overflows; one step then has privacy losses in the millions."""
 
-LARGEST_NOISE = 1e9
-"""More noise is counted as this much, again an upper bound: far above it dp-accounting overflows too."""
+LARGEST_NOISE, SMALLEST_RATE = 1e6, 1e-10
+"""More noise, and a smaller sampling rate, are counted as this much, which gives an upper bound: privacy losses are of
+the order of their quotient, and a thousandth of this one is below what float64 tells from 0."""
 
 ROUNDING_PER_STEP = 1e-16
 """How much of delta is set aside per step for floating-point error: composing T steps is one Fourier
@@ -217,14 +218,20 @@ def one_step(
         "replace": NeighboringRelation.REPLACE_ONE,
         "add_remove": NeighboringRelation.ADD_OR_REMOVE_ONE,
     }[adjacency]
+    q, sigma = _computable(mechanism)
     distribution = from_gaussian_mechanism(
-        standard_deviation=min(mechanism.noise_multiplier, LARGEST_NOISE),
-        sampling_prob=mechanism.sampling_rate,
+        standard_deviation=sigma,
+        sampling_prob=q,
         value_discretization_interval=interval,
         log_mass_truncation_bound=log_tail,
         neighboring_relation=relation,
     )
     return Composition(distribution, 1, interval)
+
+
+def _computable(mechanism: BucketMechanism) -> tuple[float, float]:
+    """Return sampling rate and noise multiplier, or those of a mechanism that costs more and can be computed."""
+    return max(mechanism.sampling_rate, SMALLEST_RATE), min(mechanism.noise_multiplier, LARGEST_NOISE)
 
 
 def _scale(ledger: Ledger, adjacency: Adjacency) -> tuple[float, float]:
@@ -240,7 +247,7 @@ def _losses(mechanism: BucketMechanism, adjacency: Adjacency) -> tuple[float, fl
 
     Of the two directions of `add_remove`, the larger of each: it is the one that costs more.
     """
-    q, sigma = mechanism.sampling_rate, min(mechanism.noise_multiplier, LARGEST_NOISE)
+    q, sigma = _computable(mechanism)
     z = np.linspace(-_TAIL - 1 / sigma, _TAIL + 1 / sigma, 4001)  # in standard deviations of the noise
     absent = -z * z / 2
 

@@ -264,7 +264,7 @@ class Attack(ABC):
             if not attacked.affords(queries=1):
                 raise ValueError(
                     f"budget must allow more than {attacked.queries + len(asked_for)} queries, those of the checks "
-                    f"and of the final scores; got {budget}"
+                    f"and of the final scores, and the seconds that these take; got {budget}"
                 )
             labels = classes.to(attacked.device)
             task = Task(image_shape, known, seed, progress or _silent)

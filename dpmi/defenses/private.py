@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import nn
 
 from accountants import BucketMechanism, checks
-from accountants.pld import SMALLEST_DELTA
+from accountants.pld import SMALLEST_DELTA, SMALLEST_NOISE
 from dpmi.data import ImageSet
 
 from .base import Defense
@@ -38,6 +38,11 @@ class PrivateDefense(Defense):
     def __post_init__(self) -> None:
         """Refuse at once what would be refused only after the data are loaded."""
         BucketMechanism(sampling_rate=self.sampling_rate, noise_multiplier=self.noise_multiplier)
+        if 0 < self.noise_multiplier < SMALLEST_NOISE:
+            raise ValueError(
+                f"noise_multiplier must be at least {SMALLEST_NOISE:g}, or 0 for no privacy at all, got "
+                f"{self.noise_multiplier:g}"
+            )
         if checks.real("max_grad_norm", self.max_grad_norm) <= 0:
             raise ValueError(f"max_grad_norm must be above 0, got {self.max_grad_norm}")
         if checks.delta(self.delta) < SMALLEST_DELTA:

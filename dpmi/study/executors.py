@@ -31,17 +31,27 @@ class Executor:
     """Makes a queue that this process and every worker can reach."""
 
 
-def check(name: str) -> None:
-    """Refuse an executor that cannot be opened here.
+def check(name: str, address: str | None = None) -> None:
+    """Refuse an executor that cannot be opened here, before anything is written.
+
+    Args:
+        name: of the executor.
+        address: of a Ray cluster; by default the environment variable RAY_ADDRESS.
 
     Raises:
         ValueError: there is none of that name.
         RuntimeError: its package is not installed.
+        ConnectionError: nobody answers at the address.
     """
     if name not in EXECUTORS:
         raise ValueError(f"executor is {name!r}; it must be one of {', '.join(EXECUTORS)}")
     if name == "ray" and find_spec("ray") is None:
         raise RuntimeError("executor 'ray' needs a package that is not installed: pip install 'dpmi[ray]'")
+    if name == "ray":
+        import ray  # noqa: PLC0415 - an optional package
+
+        if not ray.is_initialized() and (asked := _address(address)) not in _ANY:
+            _knock(asked)
 
 
 @contextmanager
@@ -100,6 +110,9 @@ def _by_actors(workers: int, function: Callable[..., Any], calls: Sequence[tuple
             ray.kill(actor)
 
 
+_ANY = ("auto", "local")
+"""For Ray: the cluster that runs here, or one that is started here."""
+
 EXECUTORS: dict[str, Callable[[int | None, str | None, int], AbstractContextManager[Executor]]] = {
     "local": _local,
     "ray": _ray,
@@ -112,9 +125,7 @@ def _connect(address: str | None, cpus: int) -> None:
     import ray  # noqa: PLC0415
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = address or os.environ.get("RAY_ADDRESS") or "auto"
-    if address not in ("auto", "local"):
-        _knock(address)
+    address = _address(address)
     if address != "local":
         try:
             ray.init(address, **quiet)
@@ -127,6 +138,10 @@ def _connect(address: str | None, cpus: int) -> None:
                 f"no Ray cluster is used ({reason}); one is started here (CPUs: {cpus})", stacklevel=2
             )
     ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
+
+
+def _address(asked: str | None) -> str:
+    return asked or os.environ.get("RAY_ADDRESS") or "auto"
 
 
 def _knock(address: str) -> None:

@@ -174,7 +174,7 @@ def run(
         ConnectionError: there is no Ray cluster at the address.
         StoreError: another run is at work in the store's folder, or a worker's machine does not see it.
     """
-    executors.check(executor)
+    executors.check(executor, address)
     if on is None:
         on = prepare(spec, root=root)
     with store.writing():
@@ -217,7 +217,7 @@ def measure(
         StoreError: the data are not those that the study ran on, or it has not run.
         As :func:`run`.
     """
-    executors.check(executor)
+    executors.check(executor, address)
     on = prepare(spec, root=root)
     if on != store.content():
         raise StoreError(
@@ -292,7 +292,7 @@ def train_models(
     Raises:
         As :func:`run`.
     """
-    executors.check(executor)
+    executors.check(executor, address)
     with store.writing():
         missing = [job for job in jobs if model_numbers(job, store) is None]
         if not missing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import itertools
+import math
 import re
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -12,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dpmi import attacks, data, defenses, models
 from dpmi.defenses import Defense, Recipe
@@ -39,6 +40,9 @@ class SpecError(ValueError):
     """A study that cannot be run as it is written; the message names key, value and what is allowed."""
 
 
+#: A study that asked for more steps would never end, and a larger rate or noise leaves numbers that are not finite.
+_LARGEST = 10**9
+
 # TOML has lists and no tuples.
 _AtLeastOne = Field(min_length=1, strict=False)
 
@@ -57,9 +61,9 @@ class DataSpec(_Strict):
 class TrainingSpec(_Strict):
     """The fields of :class:`dpmi.defenses.Recipe`; a defence may override any of them."""
 
-    steps: Annotated[int, Field(ge=1, le=10**9)]
-    learning_rate: Annotated[float, Field(gt=0)]
-    batch_size: Annotated[int, Field(ge=1)] = 128
+    steps: Annotated[int, Field(ge=1, le=_LARGEST)]
+    learning_rate: Annotated[float, Field(gt=0, le=_LARGEST)]
+    batch_size: Annotated[int, Field(ge=1, le=_LARGEST)] = 128
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     schedule: Literal["constant", "cosine"] = "constant"
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -87,6 +91,12 @@ class BudgetSpec(_Strict):
     seconds: Annotated[float, Field(gt=0)] | None = None
 
 
+def _one_line(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("it must be one line of printable characters")
+    return name
+
+
 class StudySpec(_Strict):
     """A grid of trials: every defence and strength x every attack x every seed.
 
@@ -98,7 +108,7 @@ class StudySpec(_Strict):
     strengths were chosen, if :mod:`dpmi.study.match` chose them; it is shown, and changes nothing that is computed.
     """
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], _AtLeastOne]
     data: DataSpec
     model: str
@@ -283,6 +293,9 @@ def _typed(where: str, expected: Any, value: Any) -> Any:
     """The value as a field of a plug-in holds it: 1 and 1.0 are one setting, and have one key."""
     if dataclasses.is_dataclass(expected) and isinstance(value, dict):
         return _nested(where, expected, value)
+    most = 2**63 - 1 if where.endswith("seed") else _LARGEST
+    if isinstance(value, int | float) and most < abs(value) < math.inf:
+        raise SpecError(f"{where} is {value!r}: it can be {most} at most")
     try:
         # A list inside the list of a sweep: TOML has no tuples.
         return TypeAdapter(expected).validate_python(
@@ -299,8 +312,9 @@ def _nested(where: str, expected: Any, table: Mapping[str, Any]) -> Any:
     for key in table:
         if key not in known:
             raise SpecError(_unknown(where, key, known, what="key"))
+    typed = {key: _typed(f"{where}.{key}", types[key], value) for key, value in table.items()}
     try:
-        return expected(**{key: _typed(f"{where}.{key}", types[key], v) for key, v in table.items()})
+        return expected(**typed)
     except (TypeError, ValueError) as error:
         raise SpecError(f"{where}: {error}") from error
 
@@ -326,6 +340,7 @@ def _in_toml(message: str) -> str:
     """A message of pydantic's in the words of the file."""
     message = re.sub(r"dictionary( or instance of \w+)?", "table", message)
     message = re.sub(r"[Tt]uple", "list", message)
+    message = re.sub(r"^Value error, | after validation", "", message)
     return message[0].lower() + message[1:]
 
 

@@ -120,15 +120,24 @@ _TIGHT_FAULTS = (
     Fault(
         name="half the sampling rate is billed",
         path="accountants/pld.py",
-        old="sampling_prob=mechanism.sampling_rate,",
-        new="sampling_prob=mechanism.sampling_rate / 2,",
+        old="sampling_prob=q,",
+        new="sampling_prob=q / 2,",
         tests=(f"{_TIGHT}::test_known_values",),
+    ),
+    Fault(
+        name="a sampling rate that cannot be computed is not raised",
+        path="accountants/pld.py",
+        old="max(mechanism.sampling_rate, SMALLEST_RATE)",
+        new="mechanism.sampling_rate",
+        tests=(
+            f"{_TIGHT}::test_whatever_the_sampling_rate_it_is_an_upper_bound_and_no_more_than_at_a_larger_one",
+        ),
     ),
     Fault(
         name="twice the noise is billed",
         path="accountants/pld.py",
-        old="standard_deviation=min(mechanism.noise_multiplier, LARGEST_NOISE)",
-        new="standard_deviation=min(2 * mechanism.noise_multiplier, LARGEST_NOISE)",
+        old="standard_deviation=sigma,",
+        new="standard_deviation=2 * sigma,",
         tests=(f"{_TIGHT}::test_known_values",),
     ),
     Fault(

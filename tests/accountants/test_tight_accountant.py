@@ -208,6 +208,18 @@ def test_extreme_noise() -> None:
     assert cost(0.2, 1e200, 1000, 1e-5) == 0
 
 
+@pytest.mark.parametrize("adjacency", ADJACENCIES)
+@pytest.mark.parametrize("q", [5e-324, 1e-20, 1e-13])
+@pytest.mark.parametrize("sigma", [1e-3, 1.0, 1e9, 1e300])
+def test_whatever_the_sampling_rate_it_is_an_upper_bound_and_no_more_than_at_a_larger_one(
+    q: float, sigma: float, adjacency: Adjacency
+) -> None:
+    """Drawn at all with probability T q at most, which is less than delta here: the truth is 0."""
+    assert 0 <= cost(q, sigma, 1000, 1e-6, adjacency) <= cost(1e-9, sigma, 1000, 1e-6, adjacency) == 0
+    small = cost(q, sigma, 10**6, 1e-9, adjacency)
+    assert 0 <= small <= cost(1e-9, sigma, 10**6, 1e-9, adjacency)
+
+
 def test_epsilons_whose_exponential_is_subnormal() -> None:
     """From 709 to 745 dp-accounting's own answer is infinity; ours joins both sides."""
     noises = (0.2, 0.215, 0.22, 0.2215, 0.2236, 0.2255, 0.23, 0.25)

@@ -146,6 +146,18 @@ def test_an_address_where_nobody_answers(tmp_path: Path, address: str) -> None:
         run(parse(SHORT), Store.create(tmp_path, SHORT), executor="ray", address=address)
 
 
+def test_a_command_whose_cluster_does_not_answer_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    (tmp_path / "study.toml").write_text(SHORT, encoding="utf-8")
+    command = ["run", str(tmp_path / "study.toml"), "--executor", "ray", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, command)
+    assert isinstance(result.exception, ConnectionError)
+    assert not (tmp_path / "out").exists()
+
+
 def test_ray_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RuntimeError, match=r"not installed: pip install 'dpmi\[ray\]'"):
