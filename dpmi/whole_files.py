@@ -21,7 +21,8 @@ def replacing(final: Path) -> Iterator[Path]:
         final: a file or a folder, which may be there already.
 
     Raises:
-        OSError: it cannot be written; what was there is there still, and nothing is left beside it.
+        OSError: it cannot be written, and the error names it; what was there is there still, and nothing is left
+            beside it.
     """
     temporary = final.with_name(f"{PARTIAL}{uuid.uuid4().hex}-{final.name}")
     try:
@@ -33,6 +34,10 @@ def replacing(final: Path) -> Iterator[Path]:
             shutil.rmtree(final)
         temporary.replace(final)
         _sync(final.parent)
+    except OSError as error:
+        if error.filename is None:  # a full disk does not say what could not be written
+            error.filename = str(final)
+        raise
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
