@@ -40,8 +40,11 @@ class SpecError(ValueError):
     """A study that cannot be run as it is written; the message names key, value and what is allowed."""
 
 
-#: A study that asked for more steps would never end, and a larger rate or noise leaves numbers that are not finite.
+#: Of whatever is counted: steps, iterations, images. No study that asks for more would ever end.
 _LARGEST = 10**9
+
+#: Of a number that is none of float32.
+_FLOAT32 = 3.4e38
 
 # TOML has lists and no tuples.
 _AtLeastOne = Field(min_length=1, strict=False)
@@ -62,7 +65,7 @@ class TrainingSpec(_Strict):
     """The fields of :class:`dpmi.defenses.Recipe`; a defence may override any of them."""
 
     steps: Annotated[int, Field(ge=1, le=_LARGEST)]
-    learning_rate: Annotated[float, Field(gt=0, le=_LARGEST)]
+    learning_rate: Annotated[float, Field(gt=0, lt=_FLOAT32)]
     batch_size: Annotated[int, Field(ge=1, le=_LARGEST)] = 128
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     schedule: Literal["constant", "cosine"] = "constant"
@@ -293,7 +296,7 @@ def _typed(where: str, expected: Any, value: Any) -> Any:
     """The value as a field of a plug-in holds it: 1 and 1.0 are one setting, and have one key."""
     if dataclasses.is_dataclass(expected) and isinstance(value, dict):
         return _nested(where, expected, value)
-    most = 2**63 - 1 if where.endswith("seed") else _LARGEST
+    most = _FLOAT32 if isinstance(value, float) else 2**63 - 1 if where.endswith("seed") else _LARGEST
     if isinstance(value, int | float) and most < abs(value) < math.inf:
         raise SpecError(f"{where} is {value!r}: it can be {most} at most")
     try:
