@@ -22,9 +22,10 @@ test: $(READY)
 	$(MAKE) --jobs=2 lint quick-tests
 	$(BIN)/pytest tests/study/test_ray.py
 
-# One process per core, one thread in each: a file's tests stay together, because they share what they trained.
+# One process per core, one thread in each: a file's tests stay together, because they share what they trained. Tests
+# start dozens of processes, and each would compile the packages again where Python is told to keep no bytecode.
 quick-tests: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/study/test_ray.py
+	OMP_NUM_THREADS=1 env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/study/test_ray.py
 
 test-slow: $(READY)
 	$(BIN)/pytest -m 'slow and not gpu'

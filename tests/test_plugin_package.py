@@ -52,6 +52,7 @@ def run(site: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_runs_in_a_study_by_name(site: Path, tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(STUDY)
     run(

@@ -100,6 +100,7 @@ def test_a_worker_that_dies_ends_the_study_with_one_error(
     assert pending(spec, store, prepare(spec)) == []
 
 
+@pytest.mark.slow
 def test_a_node_that_does_not_see_the_folder_is_named(cluster: str, tmp_path: Path, in_worker: Any) -> None:
     """Also: a connection that the caller made is used, and left open."""
     import ray

@@ -172,8 +172,7 @@ def test_gather_of_a_study_without_a_finished_trial(tmp_path: Path) -> None:
     assert not (tmp_path / "trials.csv").exists()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_failing_job_does_not_stop_the_others(tmp_path: Path, workers: int) -> None:
+def test_failing_job_does_not_stop_the_others(tmp_path: Path) -> None:
     """Two learning rates are too high, for one defence with noise and for one without."""
     text = (
         TINY.replace("[0, 1]", "[0]").replace("[0.5, 1.0]", "0.5")
@@ -182,7 +181,7 @@ def test_failing_job_does_not_stop_the_others(tmp_path: Path, workers: int) -> N
         + "training = { learning_rate = 1e38 }\n"
     )
     failures: list[Failure] = []
-    store, results = run_study(text, tmp_path, workers=workers, failures=failures)
+    store, results = run_study(text, tmp_path, failures=failures)
     reasons = {f.label: f.message for f in failures}
     assert set(reasons) == {
         "none, learning rate 1e+38, seed 0",
