@@ -54,7 +54,7 @@ def test_what_both_owe_to_a_seed_or_a_class_cancels() -> None:
 def test_covers_the_truth_as_often_as_it_says(seeds: int) -> None:
     """Seeds have an effect of their own, for each model; counting every class as a value misses it."""
     random = np.random.default_rng(seeds)
-    runs, classes, truth = 4000, 10, 0.3
+    runs, classes, truth = 1500, 10, 0.3
     per_class = random.normal(0, 0.1, (1, classes))  # fixed: the classes of the data set
     per_class -= per_class.mean()
 
