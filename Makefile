@@ -57,6 +57,7 @@ results: $(READY)
 	$(BIN)/dpmi match studies/defenses-att.toml --out docs/results/defenses-att --accuracy 0.88 --tolerance 0.02
 	$(BIN)/dpmi run docs/results/defenses-att/matched.toml --out docs/results/defenses-att
 	$(BIN)/python docs/results/compare.py
+	$(BIN)/python docs/results/shrink.py
 
 clean:
 	rm -rf $(VENV) runs

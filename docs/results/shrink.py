@@ -1,0 +1,53 @@
+"""Leave in this folder what a reader looks at: tables, summaries, and pictures with a palette.
+
+``python docs/results/shrink.py`` is the last step of ``make results``. Numbers keep seven digits. The page with
+everything in it is one ``dpmi report`` away, in the folder of a study that was run.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from PIL import Image
+
+HERE = Path(__file__).parent
+COLORS = 64
+"""Curves have few colours, reconstructions are grey."""
+
+
+def main() -> None:
+    """Shrink every study."""
+    for page in HERE.glob("*/report.html"):
+        page.unlink()
+    for path in HERE.glob("*/*.csv"):
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [[_short(cell) for cell in row] for row in csv.reader(file)]
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+    for path in sorted(HERE.glob("*/*.png")):
+        with Image.open(path) as picture:
+            if picture.mode == "P":  # it was here before
+                continue
+            small = picture.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
+        small.save(path, optimize=True)
+    total = sum(path.stat().st_size for path in HERE.rglob("*") if path.is_file())
+    print(f"{total / 1e6:.1f} MB")
+
+
+def _short(cell: str) -> str:
+    """A number with a fraction in seven digits; all else as it is.
+
+    >>> [_short(cell) for cell in ("0.12345678", "inf", "12345678", "1e10000000", "a.b")]
+    ['0.1234568', 'inf', '12345678', '1e10000000', 'a.b']
+    """
+    if "." not in cell or not cell.lstrip("-")[:1].isdigit():
+        return cell
+    try:
+        return f"{float(cell):.7g}"
+    except ValueError:
+        return cell
+
+
+if __name__ == "__main__":
+    main()
