@@ -35,9 +35,8 @@ def replacing(final: Path) -> Iterator[Path]:
         temporary.replace(final)
         _sync(final.parent)
     except OSError as error:
-        if (
-            error.errno is not None and error.filename is None
-        ):  # a full disk does not say what could not be written
+        # A full disk does not say what could not be written.
+        if error.errno is not None and error.filename is None:
             error.filename = str(final)
         raise
     finally:

@@ -11,7 +11,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from dpmi.whole_files import replacing
+
 HERE = Path(__file__).parent
+SHOWN = {".md", ".csv", ".png", ".toml", ".py"}
+"""What else is there, a study keeps to go on from."""
 COLORS = 64
 """Curves have few colours, reconstructions are grey."""
 
@@ -23,16 +27,21 @@ def main() -> None:
     for path in HERE.glob("*/*.csv"):
         with path.open(newline="", encoding="utf-8") as file:
             rows = [[_short(cell) for cell in row] for row in csv.reader(file)]
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with replacing(path) as new, new.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
     for path in sorted(HERE.glob("*/*.png")):
         with Image.open(path) as picture:
             if picture.mode == "P":  # it was here before
                 continue
             small = picture.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
-        small.save(path, optimize=True)
-    total = sum(path.stat().st_size for path in HERE.rglob("*") if path.is_file())
-    print(f"{total / 1e6:.1f} MB")
+        with replacing(path) as new:
+            small.save(new, optimize=True)
+    print(f"{sum(path.stat().st_size for path in shown()) / 1e6:.1f} MB")
+
+
+def shown() -> list[Path]:
+    """The files that are passed on."""
+    return [path for path in HERE.rglob("*") if path.suffix in SHOWN]
 
 
 def _short(cell: str) -> str:

@@ -12,12 +12,12 @@ import pytest
 from ..study.conftest import TINY, comparable, run_study
 from .conftest import Dpmi
 
+SIZE = 4 * 2**20
 STUDY = TINY.replace("[0, 1]", "[0]").replace("[0.5, 1.0]", "0.5")
 
 
-def mount(folder: Path, kilobytes: int, *options: str) -> bool:
-    size = ",".join((f"size={kilobytes}k", *options))
-    command = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
+def mount(folder: Path) -> bool:
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
     try:
         return subprocess.run(command, check=False, capture_output=True).returncode == 0
     except FileNotFoundError:
@@ -26,10 +26,10 @@ def mount(folder: Path, kilobytes: int, *options: str) -> bool:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 4 MB."""
+    """A disk of that size."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if not mount(folder, 4096):
+    if not mount(folder):
         pytest.skip("a small disk cannot be mounted here: this needs root")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
@@ -44,7 +44,7 @@ def test_a_full_disk(disk: Path, tmp_path: Path, dpmi: Dpmi, free: int) -> None:
     file = tmp_path / "study.toml"
     file.write_text(STUDY, encoding="utf-8")
     ballast = disk / "ballast"
-    ballast.write_bytes(bytes(4096 * 1024 - free * 1024))
+    ballast.write_bytes(bytes(SIZE - free * 1024))
     outcome = dpmi("run", file, "--out", out, "--workers", "1")
     lines = [line for line in outcome.err.splitlines() if "% done" not in line]
     assert outcome.code in (1, 2)

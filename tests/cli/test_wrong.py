@@ -24,7 +24,7 @@ from dpmi.study import run
 
 from .conftest import EPSILON, Dpmi, Outcome, is_one_line
 
-Path_: TypeAlias = tuple[Any, ...]
+Place: TypeAlias = tuple[Any, ...]
 
 STUDY: dict[str, Any] = {
     "name": "generated",
@@ -132,14 +132,14 @@ def document(study: dict[str, Any]) -> str:
     return "".join(f"{key} = {toml(value)}\n" for key, value in study.items())
 
 
-def places(value: Any, at: Path_ = ()) -> Iterator[Path_]:
+def places(value: Any, at: Place = ()) -> Iterator[Place]:
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, each in inside:
         yield (*at, key)
         yield from places(each, (*at, key))
 
 
-def changed(at: Path_) -> tuple[dict[str, Any], Any]:
+def changed(at: Place) -> tuple[dict[str, Any], Any]:
     """A copy of the study, and the table or list in it that holds this place."""
     study = copy.deepcopy(STUDY)
     holder: Any = study

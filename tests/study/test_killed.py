@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from dpmi.study import Store, gather, parse
@@ -32,11 +31,11 @@ def begin(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "dpmi.cli", *arguments], stdout=subprocess.DEVNULL)
 
 
-def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """All that a study's folder says, but for the clock."""
+def tables(folder: Path) -> tuple[str, str]:
+    """All that a study's folder says, but for the clock; the decimals of a number are all of it."""
     store = Store.open(folder)
     found = gather(parse(store.spec_text), store)
-    return comparable(found.trials), found.per_class
+    return comparable(found.trials).to_csv(), found.per_class.to_csv()
 
 
 def check_killed(
@@ -58,12 +57,7 @@ def check_killed(
     kills = ends = 0
 
     def same() -> None:
-        found = outcome(folder)
-        if isinstance(whole, tuple):
-            for ours, theirs in zip(found, whole, strict=True):  # type: ignore[call-overload]
-                pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
-        else:
-            assert found == whole
+        assert outcome(folder) == whole
         assert not list(folder.rglob(".partial-*"))
 
     shutil.rmtree(folder)
