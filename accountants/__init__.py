@@ -55,10 +55,10 @@ from accountants.calibration import Calibration, calibrate
 from accountants.curve import EpsilonCurve, epsilon_curve
 from accountants.explanation import Explanation, explain
 from accountants.guarantee import ADJACENCIES, Adjacency, Condition, Guarantee
-from accountants.ledger import Ledger
+from accountants.ledger import Ledger, epsilon
 from accountants.mechanism import BucketMechanism
 from accountants.profile import PrivacyProfile, reconstruction_bound
-from accountants.registry import ACCOUNTANTS, epsilon
+from accountants.registry import ACCOUNTANTS
 
 __all__ = [
     "ACCOUNTANTS",

@@ -128,10 +128,10 @@ def calibrate(
 
     @cache
     def coarse(value: float) -> float:
-        ledger = run(value)
-        pld.check(ledger, delta=delta)
-        interval = _COARSE * pld.fine_interval(ledger, adjacency)
-        composed = pld.compose(ledger, adjacency=adjacency, interval=interval)
+        totals = run(value).totals
+        pld.check(totals, delta=delta)
+        interval = _COARSE * pld.fine_interval(totals, adjacency)
+        composed = pld.compose(totals, adjacency=adjacency, interval=interval)
         return math.inf if composed is None else composed.epsilon(delta)
 
     with warnings.catch_warnings():

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from accountants import checks, pld
 from accountants.guarantee import Adjacency
-from accountants.ledger import Ledger
 from accountants.mechanism import BucketMechanism
 
 STATED_ERROR = 0.01
@@ -99,10 +98,10 @@ def _composed(
     mechanism: BucketMechanism, most: int, *, delta: float, adjacency: Adjacency
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Return the counts that were composed, from 0 to ``most``, and the epsilon of each."""
-    ledger = Ledger().record(mechanism, most)
-    pld.check(ledger, delta=delta)
+    totals = {mechanism: most}
+    pld.check(totals, delta=delta)
     # One interval for all, that of the longest run: its RESOLUTION is for one step. Twice of it is fine enough here.
-    interval = 2 * pld.fine_interval(ledger, adjacency, points=_POINTS)
+    interval = 2 * pld.fine_interval(totals, adjacency, points=_POINTS)
     # Half to the steps. What a power has lost is lost again in every run that it is added to: in all once a step.
     log_tail = max(-50.0, math.log(_TAIL * delta / 2 / most))
     tail = _TAIL * delta / 4 / most

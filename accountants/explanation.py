@@ -29,11 +29,10 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from accountants.explanation_opacus import Row, compared, opacus_rows, trivial
 from accountants.guarantee import ADJACENCIES, Adjacency, Guarantee
 from accountants.ledger import Ledger
 from accountants.mechanism import BucketMechanism
-from accountants.opacus_rows import opacus_rows
-from accountants.row import Row, compared, trivial
 
 METHODS: dict[tuple[str, Adjacency], str] = {
     ("tight", "replace"): (

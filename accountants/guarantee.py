@@ -32,6 +32,15 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """The part of a `Guarantee` that an accountant computes; the rest is the request."""
+
+    epsilon: float
+    conditions: tuple[Condition, ...] = ()
+    caveats: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Guarantee:
     """An (epsilon, delta) with its unit, adjacency and accountant.
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from accountants import checks, documents, ledger_json
+from accountants import checks, registry, sealed_json
 from accountants.guarantee import Adjacency, Guarantee
 from accountants.mechanism import BucketMechanism
+
+FORMAT, VERSION = "dpmi-ledger", 1
+"""Of a ledger as JSON: what an auditor can read, and a program reads back exactly or not at all."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Ledger:
     @property
     def hash(self) -> str:
         """SHA-256, in hex, of the runs in their order: what a statement is tied to."""
-        return documents.digest(ledger_json.content(self))
+        return sealed_json.digest(self._content())
 
     def to_json(self) -> str:
         """Return the runs, their number of steps and their hash as JSON; equal ledgers give equal texts.
@@ -83,7 +87,7 @@ class Ledger:
         >>> Ledger.from_json(ledger.to_json()) == ledger
         True
         """
-        return documents.dump(documents.sealed(ledger_json.content(self)))
+        return sealed_json.dump(self.to_document())
 
     @classmethod
     def from_json(cls, text: str) -> Ledger:
@@ -93,8 +97,44 @@ class Ledger:
             ValueError: the text is not that, whole and unchanged; the message names the part, its value and
                 what was expected.
         """
-        with documents.inside("ledger"):
-            return ledger_json.read(documents.load(text))
+        with sealed_json.inside("ledger"):
+            return cls.from_document(sealed_json.load(text))
+
+    def to_document(self) -> dict[str, Any]:
+        """Return what `to_json` writes, to be a part of a larger document."""
+        return sealed_json.sealed(self._content())
+
+    @classmethod
+    def from_document(cls, document: Any) -> Ledger:
+        """Return the ledger that `to_document` returned.
+
+        Raises:
+            ValueError: any part of it is missing, unknown, out of range, or does not fit the rest.
+        """
+        found = sealed_json.fields(document, format=FORMAT, version=VERSION, names=("runs", "steps"))
+        runs = enumerate(sealed_json.items("runs", found["runs"]))
+        ledger = cls(tuple(_run(f"runs[{index}]", run) for index, run in runs))
+        steps = checks.integer("steps", found["steps"], minimum=0)
+        if steps != ledger.steps:
+            raise ValueError(f"steps must be {ledger.steps}, the sum over the runs, got {steps}")
+        sealed_json.check_hash(found["sha256"], ledger.hash)
+        return ledger
+
+    def _content(self) -> dict[str, Any]:
+        """Return what the hash is computed over."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "steps": self.steps,
+            "runs": [
+                {
+                    "sampling_rate": mechanism.sampling_rate,
+                    "noise_multiplier": mechanism.noise_multiplier,
+                    "steps": steps,
+                }
+                for mechanism, steps in self.runs
+            ],
+        }
 
     def guarantee(
         self,
@@ -107,10 +147,59 @@ class Ledger:
     ) -> Guarantee:
         """Return what the recorded steps cost; see `accountants.epsilon` for arguments, errors and
         warnings."""
-        # Accountants are functions over a Ledger, so the registry cannot be imported before this class
-        # exists.
-        from accountants.registry import account  # noqa: PLC0415
-
-        return account(
-            self, delta=delta, unit=unit, adjacency=adjacency, accountant=accountant, buckets=buckets
+        return registry.account(
+            self.totals, delta=delta, unit=unit, adjacency=adjacency, accountant=accountant, buckets=buckets
         )
+
+
+def epsilon(
+    *,
+    sampling_rate: float,
+    noise_multiplier: float,
+    steps: int,
+    delta: float,
+    unit: str,
+    adjacency: Adjacency = "replace",
+    accountant: str = "tight",
+    buckets: int | None = None,
+) -> Guarantee:
+    """Return the (epsilon, delta) of `steps` equal steps.
+
+    Args:
+        sampling_rate: probability in (0, 1] of drawing one bucket.
+        noise_multiplier: std / max_grad_norm, >= 0; 0 gives an infinite epsilon.
+        steps: number of steps, >= 0; 0 gives epsilon 0.
+        delta: in (0, 1); the tight accountant asks for at least 1e-10.
+        unit: what one bucket is: "class", "subclass", a column name.
+        adjacency: "replace" one bucket, or "add_remove" one bucket.
+        accountant: a name in `ACCOUNTANTS`.
+        buckets: K, the number of buckets, if known; only to warn about a delta that is too large for it.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range, or the accountant named
+            cannot answer for this run; the message says what to change.
+
+    Warns:
+        UserWarning: delta >= 1 / buckets; sampling_rate is 1; noise_multiplier is 0.
+
+    >>> round(epsilon(sampling_rate=0.01, noise_multiplier=1, steps=1000, delta=1e-5, unit="user").epsilon, 2)
+    2.84
+    """
+    mechanism = BucketMechanism(sampling_rate=sampling_rate, noise_multiplier=noise_multiplier)
+    return registry.account(
+        Ledger().record(mechanism, steps).totals,
+        delta=delta,
+        unit=unit,
+        adjacency=adjacency,
+        accountant=accountant,
+        buckets=buckets,
+    )
+
+
+def _run(where: str, value: Any) -> tuple[BucketMechanism, int]:
+    with sealed_json.inside(where):
+        run = sealed_json.exactly(value, ("sampling_rate", "noise_multiplier", "steps"))
+        mechanism = BucketMechanism(
+            sampling_rate=run["sampling_rate"], noise_multiplier=run["noise_multiplier"]
+        )
+        return mechanism, checks.integer("steps", run["steps"], minimum=1)

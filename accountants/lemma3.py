@@ -13,17 +13,13 @@ which is the same pair at twice the noise.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from accountants import checks
-from accountants.bound import Bound
-from accountants.guarantee import Adjacency
-
-if TYPE_CHECKING:
-    from accountants.ledger import Ledger
+from accountants.guarantee import Adjacency, Bound
+from accountants.mechanism import Totals
 
 DOMINATION_CHECKED = (
     "that the Lemma-3 moment bounds the moment of replacing a bucket was checked numerically "
@@ -39,7 +35,7 @@ SEPARATED = 40.0
 e^(-SEPARATED^2 / 8)."""
 
 
-def bound(ledger: Ledger, *, delta: float, adjacency: Adjacency) -> Bound:
+def bound(totals: Totals, *, delta: float, adjacency: Adjacency) -> Bound:
     """Return the smallest epsilon over real orders, by the tighter of the two conversions.
 
     That is `rdp_epsilon`, which is below `lemma2_epsilon` at every order.
@@ -55,7 +51,7 @@ def bound(ledger: Ledger, *, delta: float, adjacency: Adjacency) -> Bound:
                 sampling_rate=mechanism.sampling_rate,
                 noise_multiplier=rescale * mechanism.noise_multiplier,
             )
-            for mechanism, steps in ledger.totals.items()
+            for mechanism, steps in totals.items()
         )
         return rdp_epsilon(total, kappa, delta=delta)
 

@@ -1,6 +1,7 @@
 """One step of training, as far as privacy is concerned."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from accountants import checks
@@ -44,3 +45,7 @@ class BucketMechanism:
             )
         if self.noise_multiplier == 0:
             warnings.warn("noise_multiplier is 0: epsilon is infinite", UserWarning, stacklevel=3)
+
+
+Totals = Mapping[BucketMechanism, int]
+"""How often each mechanism ran, at least once each: all that a bound depends on, since order does not matter."""

@@ -19,16 +19,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from accountants.guarantee import Adjacency
-
-if TYPE_CHECKING:
-    from accountants.ledger import Ledger
-    from accountants.mechanism import BucketMechanism
+from accountants.mechanism import BucketMechanism, Totals
 
 SMALLEST_DELTA = 1e-10
 """Below it the answer would be made of the tails that the numerical composition cuts off."""
@@ -68,7 +65,7 @@ _TAIL = 10.0
 
 @dataclass(frozen=True)
 class Composition:
-    """The privacy loss of all steps of a ledger, at one interval.
+    """The privacy loss of all steps of a run, at one interval.
 
     Attributes:
         distribution: dp-accounting's PrivacyLossDistribution.
@@ -108,7 +105,7 @@ class Composition:
     def delta_of_removal(self, epsilons: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return delta at each real epsilon, for bucket present against bucket absent.
 
-        For a ledger composed under `add_remove`.
+        For a run composed under `add_remove`.
         """
         # dp-accounting keeps both directions and offers the larger delta only.
         return self._at(self.distribution._pmf_remove, epsilons)
@@ -125,7 +122,7 @@ class Composition:
         return np.clip(found + ROUNDING_PER_STEP * self.steps, 0.0, 1.0)
 
 
-def check(ledger: Ledger, *, delta: float) -> None:
+def check(totals: Totals, *, delta: float) -> None:
     """Refuse what dp-accounting cannot compute at this delta.
 
     Raises:
@@ -137,72 +134,73 @@ def check(ledger: Ledger, *, delta: float) -> None:
             f"delta must be at least {SMALLEST_DELTA:g} for the tight accountant, got {delta:g}: "
             "raise delta, or use accountant='lemma3'"
         )
-    noise = min(mechanism.noise_multiplier for mechanism in ledger.totals)
+    noise = min(mechanism.noise_multiplier for mechanism in totals)
     if noise < SMALLEST_NOISE:
         raise ValueError(
             f"noise_multiplier must be at least {SMALLEST_NOISE:g} for the tight accountant, got {noise:g}: "
             "use accountant='lemma3', or 0 for no privacy at all"
         )
-    if delta < 2 * ROUNDING_PER_STEP * ledger.steps:
+    steps = sum(totals.values())
+    if delta < 2 * ROUNDING_PER_STEP * steps:
         raise ValueError(
-            f"delta must be at least {2 * ROUNDING_PER_STEP * ledger.steps:g} for {ledger.steps} steps, "
+            f"delta must be at least {2 * ROUNDING_PER_STEP * steps:g} for {steps} steps, "
             f"got {delta:g}: below it the tight accountant would answer with floating-point noise; "
             "raise delta, or use accountant='lemma3'"
         )
 
 
-def fine_interval(ledger: Ledger, adjacency: Adjacency, *, points: float = COMFORTABLE_POINTS) -> float:
+def fine_interval(totals: Totals, adjacency: Adjacency, *, points: float = COMFORTABLE_POINTS) -> float:
     """Return the interval to compute at: `RESOLUTION`, finer where that is cheap, coarser where it has to be.
 
     Intervals are powers of two, so that the points of a coarse one are among those of a fine one.
 
     Args:
-        ledger: a run with at least one step.
+        totals: the steps of a run, at least one.
         adjacency: as in `accountants.epsilon`.
         points: of the whole run, up to which an interval is cheap.
     """
-    spread, width = _scale(ledger, adjacency)
-    wanted = min(RESOLUTION * spread, _run_width(spread, width, ledger.steps) / points)
-    return max(2.0 ** math.floor(math.log2(wanted)), _finest(ledger, width))
+    spread, width = _scale(totals, adjacency)
+    wanted = min(RESOLUTION * spread, _run_width(spread, width, sum(totals.values())) / points)
+    return max(2.0 ** math.floor(math.log2(wanted)), _finest(totals, width))
 
 
-def intervals(ledger: Ledger, adjacency: Adjacency) -> Iterator[float]:
+def intervals(totals: Totals, adjacency: Adjacency) -> Iterator[float]:
     """Yield four times the fine interval, the fine interval, and quarters of it down to what can be computed."""
-    _, width = _scale(ledger, adjacency)
-    interval, finest = 4 * fine_interval(ledger, adjacency), _finest(ledger, width)
+    _, width = _scale(totals, adjacency)
+    interval, finest = 4 * fine_interval(totals, adjacency), _finest(totals, width)
     while interval >= finest:
         yield interval
         interval /= 4
 
 
-def points(ledger: Ledger, adjacency: Adjacency, interval: float) -> float:
+def points(totals: Totals, adjacency: Adjacency, interval: float) -> float:
     """Return how many privacy losses of the whole run there are at an interval."""
-    spread, width = _scale(ledger, adjacency)
-    return _run_width(spread, width, ledger.steps) / interval
+    spread, width = _scale(totals, adjacency)
+    return _run_width(spread, width, sum(totals.values())) / interval
 
 
 def _run_width(spread: float, width: float, steps: int) -> float:
     return width + 2 * _TAIL * spread * math.sqrt(steps)
 
 
-def _finest(ledger: Ledger, width: float) -> float:
+def _finest(totals: Totals, width: float) -> float:
     """Return the interval at which one step has `_MOST_POINTS`, or rounding makes `_MOST_EXCESS`."""
     excess_of_a_cell = 0.25 * ROUNDING_PER_STEP  # times 1 / interval; seen, for add_remove, the larger one
-    accurate = math.sqrt(ledger.steps * width * excess_of_a_cell / _MOST_EXCESS)
+    accurate = math.sqrt(sum(totals.values()) * width * excess_of_a_cell / _MOST_EXCESS)
     return 2.0 ** math.ceil(math.log2(max(width / _MOST_POINTS, accurate)))
 
 
-def compose(ledger: Ledger, *, adjacency: Adjacency, interval: float) -> Composition | None:
-    """Return all steps of a ledger that has some, or None where the interval is too fine for float64."""
+def compose(totals: Totals, *, adjacency: Adjacency, interval: float) -> Composition | None:
+    """Return all steps of a run that has some, or None where the interval is too fine for float64."""
     total = None
-    for mechanism, steps in ledger.totals.items():
+    for mechanism, steps in totals.items():
         one = one_step(mechanism, adjacency, interval)
         # Probabilities of one step that sum to 1 + x make those of the run sum to (1 + x)^steps.
         if steps * one.excess > _MOST_EXCESS:
             return None
         run = one.distribution.self_compose(steps)
         total = run if total is None else total.compose(run)
-    return Composition(total, ledger.steps, interval)
+    return Composition(total, sum(totals.values()), interval)
 
 
 @lru_cache(maxsize=16)  # a calibration, a curve and a table of both adjacencies ask for the same step again
@@ -234,11 +232,11 @@ def _computable(mechanism: BucketMechanism) -> tuple[float, float]:
     return max(mechanism.sampling_rate, SMALLEST_RATE), min(mechanism.noise_multiplier, LARGEST_NOISE)
 
 
-def _scale(ledger: Ledger, adjacency: Adjacency) -> tuple[float, float]:
+def _scale(totals: Totals, adjacency: Adjacency) -> tuple[float, float]:
     """Return the root mean square over steps of their losses' standard deviations, and the largest width."""
-    totals = [(*_losses(mechanism, adjacency), steps) for mechanism, steps in ledger.totals.items()]
-    variance = sum(steps * spread * spread for spread, _, steps in totals) / ledger.steps
-    return math.sqrt(variance), max(width for _, width, _ in totals)
+    losses = [(*_losses(mechanism, adjacency), steps) for mechanism, steps in totals.items()]
+    variance = sum(steps * spread * spread for spread, _, steps in losses) / sum(totals.values())
+    return math.sqrt(variance), max(width for _, width, _ in losses)
 
 
 @lru_cache(maxsize=64)  # asked for at every interval that is tried

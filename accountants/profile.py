@@ -51,7 +51,7 @@ class PrivacyProfile:
         checks.unit(self.unit)
         checks.adjacency(self.adjacency)
         if not self._free and not self.ledger.noiseless:
-            pld.check(self.ledger, delta=1.0)
+            pld.check(self.ledger.totals, delta=1.0)
 
     def delta(self, epsilons: npt.ArrayLike) -> Numbers:
         """Return delta in [0, 1] at each epsilon.
@@ -130,7 +130,7 @@ def reconstruction_bound(ledger: Ledger, priors: npt.ArrayLike) -> Numbers:
         return kappa
     if ledger.noiseless:
         return np.ones(kappa.shape)
-    pld.check(ledger, delta=1.0)
+    pld.check(ledger.totals, delta=1.0)
     composed = _composed(ledger, "add_remove")
     positive = _grid(composed)
     epsilons = np.concatenate([-positive[:0:-1], positive])
@@ -142,7 +142,9 @@ def reconstruction_bound(ledger: Ledger, priors: npt.ArrayLike) -> Numbers:
 
 def _composed(ledger: Ledger, adjacency: Adjacency) -> pld.Composition:
     composed = pld.compose(
-        ledger, adjacency=adjacency, interval=pld.fine_interval(ledger, adjacency, points=2e4)
+        ledger.totals,
+        adjacency=adjacency,
+        interval=pld.fine_interval(ledger.totals, adjacency, points=2e4),
     )
     if composed is None:
         raise ValueError(

@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from accountants import checks, lemma3, theorem1, tight
-from accountants.bound import Bound
-from accountants.guarantee import Adjacency, Guarantee
-from accountants.ledger import Ledger
-from accountants.mechanism import BucketMechanism
+from accountants.guarantee import Adjacency, Bound, Guarantee
+from accountants.mechanism import Totals
 
 
 class BoundFunction(Protocol):
-    """What an accountant computes: a pure function of a ledger with at least one step and noise in every
-    step."""
+    """What an accountant computes: a pure function of a run with at least one step and noise in every step."""
 
-    def __call__(self, ledger: Ledger, *, delta: float, adjacency: Adjacency) -> Bound:
+    def __call__(self, totals: Totals, *, delta: float, adjacency: Adjacency) -> Bound:
         """Return epsilon at this delta, in (0, 1), for this adjacency."""
         ...
 
@@ -29,7 +26,7 @@ class Accountant:
     Attributes:
         bound: the computation.
         is_guarantee: whether the mechanism is (epsilon, delta)-DP at the epsilon it returns.
-        caveats: said with every answer, whatever the ledger.
+        caveats: said with every answer, whatever the run.
     """
 
     bound: BoundFunction
@@ -46,7 +43,7 @@ ACCOUNTANTS: Mapping[str, Accountant] = {
 
 
 def account(
-    ledger: Ledger,
+    totals: Totals,
     *,
     delta: float,
     unit: str,
@@ -54,7 +51,7 @@ def account(
     accountant: str,
     buckets: int | None,
 ) -> Guarantee:
-    """Check the request, then ask the accountant named; arguments as in `epsilon`."""
+    """Check the request, then query the accountant named; arguments as in `accountants.epsilon`."""
     delta = checks.delta(delta)
     unit = checks.unit(unit)
     adjacency = checks.adjacency(adjacency)
@@ -71,12 +68,12 @@ def account(
         warnings.warn(large, UserWarning, stacklevel=3)
         caveats += (large,)
 
-    if ledger.steps == 0:
+    if not totals:
         bound = Bound(0.0)
-    elif ledger.noiseless:
+    elif any(mechanism.noise_multiplier == 0 for mechanism in totals):
         bound = Bound(math.inf)
     else:
-        bound = chosen.bound(ledger, delta=delta, adjacency=adjacency)
+        bound = chosen.bound(totals, delta=delta, adjacency=adjacency)
     return Guarantee(
         epsilon=bound.epsilon,
         delta=delta,
@@ -84,52 +81,7 @@ def account(
         adjacency=adjacency,
         accountant=accountant,
         is_guarantee=chosen.is_guarantee,
-        steps=ledger.steps,
+        steps=sum(totals.values()),
         conditions=bound.conditions,
         caveats=caveats + bound.caveats,
-    )
-
-
-def epsilon(
-    *,
-    sampling_rate: float,
-    noise_multiplier: float,
-    steps: int,
-    delta: float,
-    unit: str,
-    adjacency: Adjacency = "replace",
-    accountant: str = "tight",
-    buckets: int | None = None,
-) -> Guarantee:
-    """Return the (epsilon, delta) of `steps` equal steps.
-
-    Args:
-        sampling_rate: probability in (0, 1] of drawing one bucket.
-        noise_multiplier: std / max_grad_norm, >= 0; 0 gives an infinite epsilon.
-        steps: number of steps, >= 0; 0 gives epsilon 0.
-        delta: in (0, 1); the tight accountant asks for at least 1e-10.
-        unit: what one bucket is: "class", "subclass", a column name.
-        adjacency: "replace" one bucket, or "add_remove" one bucket.
-        accountant: a name in `ACCOUNTANTS`.
-        buckets: K, the number of buckets, if known; only to warn about a delta that is too large for it.
-
-    Raises:
-        TypeError, ValueError: an argument is of the wrong kind or out of range, or the accountant named
-        cannot
-            answer for this ledger; the message says what to change.
-
-    Warns:
-        UserWarning: delta >= 1 / buckets; sampling_rate is 1; noise_multiplier is 0.
-
-    >>> round(epsilon(sampling_rate=0.01, noise_multiplier=1, steps=1000, delta=1e-5, unit="user").epsilon, 2)
-    2.84
-    """
-    mechanism = BucketMechanism(sampling_rate=sampling_rate, noise_multiplier=noise_multiplier)
-    return account(
-        Ledger().record(mechanism, steps),
-        delta=delta,
-        unit=unit,
-        adjacency=adjacency,
-        accountant=accountant,
-        buckets=buckets,
     )

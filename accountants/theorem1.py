@@ -9,14 +9,9 @@ the formula can lie below the exact epsilon of the same run with every stated co
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-from accountants.bound import Bound
-from accountants.guarantee import Adjacency, Condition
-
-if TYPE_CHECKING:
-    from accountants.ledger import Ledger
-    from accountants.mechanism import BucketMechanism
+from accountants.guarantee import Adjacency, Bound, Condition
+from accountants.mechanism import BucketMechanism, Totals
 
 NOT_AN_UPPER_BOUND = (
     "the proof uses e^x - 1 <= x (eq. (7)), which is false, so epsilon can be below the true value "
@@ -24,18 +19,18 @@ NOT_AN_UPPER_BOUND = (
 )
 
 
-def bound(ledger: Ledger, *, delta: float, adjacency: Adjacency) -> Bound:
+def bound(totals: Totals, *, delta: float, adjacency: Adjacency) -> Bound:
     """Return the closed form, with each condition that the paper states for it.
 
     Raises:
-        ValueError: the ledger holds different mechanisms; the closed form is for one (q, sigma).
+        ValueError: the run has different mechanisms; the closed form is for one (q, sigma).
     """
-    if len(ledger.totals) > 1:
+    if len(totals) > 1:
         raise ValueError(
-            "theorem1 is stated for one sampling_rate and one noise_multiplier, the ledger holds "
-            f"{len(ledger.totals)} different mechanisms: use accountant='tight' or 'lemma3'"
+            "theorem1 is stated for one sampling_rate and one noise_multiplier, the run has "
+            f"{len(totals)} different mechanisms: use accountant='tight' or 'lemma3'"
         )
-    ((mechanism, steps),) = ledger.totals.items()
+    ((mechanism, steps),) = totals.items()
     factor, constant = (4, 64) if adjacency == "replace" else (2, 32)
     root = math.sqrt(-steps * math.log(delta))
     epsilon = factor * mechanism.sampling_rate * root / mechanism.noise_multiplier

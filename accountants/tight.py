@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from accountants import pld
-from accountants.bound import Bound
-from accountants.guarantee import Adjacency
-
-if TYPE_CHECKING:
-    from accountants.ledger import Ledger
+from accountants.guarantee import Adjacency, Bound
+from accountants.mechanism import Totals
 
 STATED_ERROR = 0.005
 """How far epsilon may lie above the exact value, as a fraction of it, where no caveat says otherwise."""
@@ -29,7 +25,7 @@ _NEGLIGIBLE = 1e-6
 """An epsilon that moves by less has converged, whatever its size."""
 
 
-def bound(ledger: Ledger, *, delta: float, adjacency: Adjacency) -> Bound:
+def bound(totals: Totals, *, delta: float, adjacency: Adjacency) -> Bound:
     """Return an upper bound on epsilon, and the interval it was computed at.
 
     It is within `STATED_ERROR` of the exact value, except where no interval that float64 resolves is fine
@@ -39,22 +35,22 @@ def bound(ledger: Ledger, *, delta: float, adjacency: Adjacency) -> Bound:
         ValueError: delta < 1e-10, a noise multiplier in (0, 1e-3), or more steps than float64 can compose
             at this delta.
     """
-    pld.check(ledger, delta=delta)
+    pld.check(totals, delta=delta)
     epsilon, change, finest = math.inf, math.inf, math.inf
-    for interval in pld.intervals(ledger, adjacency):
-        run = pld.compose(ledger, adjacency=adjacency, interval=interval)
+    for interval in pld.intervals(totals, adjacency):
+        run = pld.compose(totals, adjacency=adjacency, interval=interval)
         if run is None:
             break
         # Every interval gives a bound. In exact arithmetic the finer one is the smaller.
         finer = run.epsilon(delta)
         change = max(0.0, epsilon - finer)
         epsilon, finest = min(epsilon, finer), interval
-        cheap = pld.points(ledger, adjacency, interval / 4) <= _CHEAP
+        cheap = pld.points(totals, adjacency, interval / 4) <= _CHEAP
         if change <= max((_SHARP if cheap else _CONVERGED) * epsilon, _NEGLIGIBLE):
             break
     if math.isinf(epsilon):
         raise ValueError(
-            f"delta = {delta:g} is below what the tight accountant can resolve for these {ledger.steps} steps: "
+            f"delta = {delta:g} is below what the tight accountant can resolve for these {sum(totals.values())} steps: "
             "raise delta, or use accountant='lemma3'"
         )
     caveat = f"an upper bound: privacy losses are moved to multiples of {finest:.2g}"

@@ -71,9 +71,9 @@ def times() -> dict[str, float]:
     long_run = Ledger().record(BucketMechanism(**QUESTION), LONG)
     # PRV answers with the upper end of an interval of the width that it is asked for: it is asked for one that
     # ends as far above the exact value as the tight accountant's answer does.
-    finest = pld.compose(long_run, adjacency="add_remove", interval=2.0**-13)
+    finest = pld.compose(long_run.totals, adjacency="add_remove", interval=2.0**-13)
     assert finest is not None
-    tight_answer = tight.bound(long_run, delta=DELTA, adjacency="add_remove").epsilon
+    tight_answer = tight.bound(long_run.totals, delta=DELTA, adjacency="add_remove").epsilon
     error = tight_answer - finest.epsilon(DELTA)
     print(f"PRV, asked for {error:.2g}, is to answer like the tight accountant: {tight_answer:.4f}")
     prv = PRVAccountant()
@@ -102,11 +102,11 @@ def times() -> dict[str, float]:
 
 def excess(q: float, sigma: float, steps: int, delta: float, adjacency: Adjacency) -> float:
     """How far the answer is above the value at the reference interval, as a fraction of that value."""
-    ledger = Ledger().record(BucketMechanism(sampling_rate=q, noise_multiplier=sigma), steps)
-    reference = pld.compose(ledger, adjacency=adjacency, interval=REFERENCE_INTERVAL)
+    totals = {BucketMechanism(sampling_rate=q, noise_multiplier=sigma): steps}
+    reference = pld.compose(totals, adjacency=adjacency, interval=REFERENCE_INTERVAL)
     assert reference is not None
     exact = reference.epsilon(delta)
-    return tight.bound(ledger, delta=delta, adjacency=adjacency).epsilon / exact - 1
+    return tight.bound(totals, delta=delta, adjacency=adjacency).epsilon / exact - 1
 
 
 def _seconds(work: Callable[[], object]) -> float:

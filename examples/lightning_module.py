@@ -67,7 +67,7 @@ def main() -> tuple[float, PrivacyEngine]:
         max_epochs=10, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
     ).fit(module)
     accuracy = float((module.eval().model(x[TRAIN:]).argmax(1) == y[TRAIN:]).float().mean())
-    print(f"test accuracy: {accuracy:.2f}", module.engine.account.statement(1e-3).text(), sep="\n")
+    print(f"test accuracy: {accuracy:.2f}", module.engine.statement(1e-3).text(), sep="\n")
     return accuracy, module.engine
 
 

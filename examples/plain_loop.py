@@ -69,7 +69,7 @@ def main() -> tuple[float, PrivacyEngine]:
 
     # The module that was wrapped has the trained weights: evaluate and save it as always.
     accuracy = float((plain.eval()(x[TRAIN:], y[TRAIN:]).logits.argmax(1) == y[TRAIN:]).float().mean())
-    print(f"test accuracy: {accuracy:.2f}", engine.account.statement(DELTA).text(), sep="\n")
+    print(f"test accuracy: {accuracy:.2f}", engine.statement(DELTA).text(), sep="\n")
     return accuracy, engine
 
 

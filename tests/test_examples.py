@@ -57,7 +57,7 @@ def check_promise(result: Result, *, unit: str, sampling_rate: float) -> None:
     assert found.is_guarantee
     assert math.isfinite(found.epsilon)
     assert found.epsilon == pytest.approx(expected.epsilon, rel=1e-9)
-    assert result.engine.account.statement(DELTA).text() in result.printed
+    assert result.engine.statement(DELTA).text() in result.printed
 
 
 def test_lightning_module(

@@ -21,9 +21,9 @@ from dpmi import metrics
 from dpmi.data import ImageSet, Split
 from dpmi.metrics.baselines import at_best_brightness
 from dpmi.metrics.neighbors import nearest_neighbors
-from dpmi.study import Store, StudySpec, evaluation, parse
-from dpmi.study.evaluation import Judge
-from dpmi.study.trial import load, trial_numbers
+from dpmi.study import Store, StudySpec, evaluator, parse
+from dpmi.study.evaluator import Judge
+from dpmi.study.work import load, trial_numbers
 
 #: Public images that are each handed in for every class; of a larger set as many are drawn.
 PUBLIC = 1000
@@ -171,7 +171,7 @@ def table(root: Path) -> str:
     if not any(trial_numbers(trial, store) for job in jobs for trial in job.trials):
         raise SystemExit(f"{root} has no finished trial yet; run the study first")
     split = load(spec.data, None)
-    judge = evaluation.judge(jobs[0], split, store, lambda *_: None)
+    judge = evaluator.judge(jobs[0], split, store, lambda *_: None)
     if judge is None:
         raise SystemExit(f"the study in {root} has no evaluator; name one that has")
     known = metrics.baselines(

@@ -30,7 +30,7 @@ def layers(
     from dpmi.report import write_layers
     from dpmi.report.layers import mean_shares
     from dpmi.study import Store, parse
-    from dpmi.study.layers import finished, layer_information
+    from dpmi.study.layer_information import finished, layer_information
 
     store = Store.open(directory)
     trials = finished(parse(store.spec_text), store, trial)

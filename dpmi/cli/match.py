@@ -134,11 +134,12 @@ def _accuracies(opened: Match, found: Mapping[str, Found]) -> Table:
 
 
 def _epsilons(opened: Match, strengths: Mapping[str, float]) -> Table:
+    from dpmi.defenses import private_part
     from dpmi.report import words
 
     table = _table("its epsilon is for")
     for candidate in opened.candidates:
-        private = candidate.jobs[0].defense.private
+        private = private_part(candidate.jobs[0].defense)
         claim = (
             "nothing is promised"
             if private is None

@@ -39,7 +39,7 @@ def statement(
 
 
 def _read(paths: list[Path]) -> list[Account]:
-    from accountants.documents import inside
+    from accountants.sealed_json import inside
     from dpmi.privacy import Account
 
     found: dict[Path, Account] = {}

@@ -1,6 +1,6 @@
 """Ways of training a classifier so that it is harder to invert: one file per defence."""
 
-from .base import Defense, Session, Setup
+from .base import Defense
 from .bido import BiDO, BiDOCOCO, BiDOHSIC
 from .bucket_dp import BucketDP, ClassDP, SubclassDP
 from .calor import CALoR, CompressedHead
@@ -9,12 +9,14 @@ from .label_smoothing import LabelSmoothing
 from .mid import MID, VariationalBottleneck
 from .none import NoDefense
 from .objective import Batch, Objective
-from .private import PrivateDefense
+from .private import PrivateDefense, private_part
 from .random_erasing import RandomErasing
+from .recipe import Recipe
 from .record_dp import RecordDP
 from .registry import REGISTRY, get, names
+from .session import Session, Setup
 from .skip_removal import SkipRemoval
-from .training import Recipe, Trained, check, train
+from .training import Trained, check, train
 from .transfer import Transfer
 from .trapdoor import Trapdoor
 
@@ -49,5 +51,6 @@ __all__ = [
     "compose",
     "get",
     "names",
+    "private_part",
     "train",
 ]

@@ -13,9 +13,9 @@ from accountants import checks
 from dpmi.data import ImageSet
 from dpmi.privacy import Partition, PrivacyEngine
 
-from .base import Session, Setup
 from .objective import Forward
 from .private import PrivateDefense
+from .session import Session, Setup
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 from torch import Tensor, nn
 
@@ -18,13 +18,11 @@ from dpmi.data import ImageSet
 from dpmi.models import Adaptation
 from dpmi.plugins import PluginError
 
-from .base import Defense, Session, Setup
+from .base import Defense
 from .objective import Batch, Objective
-from .private import PrivateDefense
-
-if TYPE_CHECKING:
-    from .base import Progress
-    from .training import Recipe
+from .private import PrivateDefense, private_part
+from .recipe import Progress, Recipe
+from .session import Session, Setup
 
 SEPARATOR = "+"
 
@@ -109,7 +107,7 @@ class Composition(Defense):
 
     def __post_init__(self) -> None:
         """Let the parts check their own fields."""
-        private = self.private
+        private = private_part(self)
         if private is not None:
             private.check_beside(*(part for part in self.parts if part is not private))
             coupled = [part.name for part in self.parts if part.loss_scope == "batch_coupled"]
@@ -137,11 +135,6 @@ class Composition(Defense):
     def plain_loss(self) -> bool:
         """Whether no part changes the loss."""
         return all(part.plain_loss for part in self.parts)
-
-    @property
-    def private(self) -> PrivateDefense | None:
-        """The differentially private part, if there is one."""
-        return next((part.private for part in self.parts if part.private is not None), None)
 
     @property
     def stages(self) -> tuple[tuple[Defense, float], ...]:
@@ -205,7 +198,7 @@ class Composition(Defense):
 
     def privatize(self, setup: Setup) -> Session:
         """By the private part."""
-        private = self.private
+        private = private_part(self)
         return super().privatize(setup) if private is None else private.privatize(setup)
 
     def adaptations(self) -> tuple[Adaptation, ...]:
@@ -220,7 +213,7 @@ class Composition(Defense):
     def remarks(self) -> tuple[str, ...]:
         """Remarks of all parts, and about their combination."""
         found = tuple(remark for part in self.parts for remark in part.remarks())
-        private = self.private
+        private = private_part(self)
         if private is None or self.loss_scope == "per_sample":
             return found
         return (*found, *private.remarks_on_coupling())

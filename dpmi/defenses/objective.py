@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from dpmi.data import ImageSet
 from dpmi.models import observe
-
-if TYPE_CHECKING:
-    from .base import Defense
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +30,21 @@ class Batch:
     done: float
 
 
+class LossHooks(Protocol):
+    """What a loss asks of a defence; :class:`dpmi.defenses.Defense` says what each does."""
+
+    @property
+    def plain_loss(self) -> bool: ...  # noqa: D102
+
+    def observed(self, model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ...]: ...  # noqa: D102
+
+    def augment(self, images: Tensor) -> Tensor: ...  # noqa: D102
+
+    def criterion(self, batch: Batch) -> Tensor: ...  # noqa: D102
+
+    def penalty(self, batch: Batch) -> Tensor | float: ...  # noqa: D102
+
+
 Outputs = tuple[Tensor, Tensor, dict[str, Tensor]]
 """Images as the model got them, logits, and latents of one forward pass: what a loss gets besides labels."""
 
@@ -47,7 +59,7 @@ class Loss:
         done: fraction of the stage that is done, in [0, 1). The training loop sets it before each batch.
     """
 
-    def __init__(self, defense: Defense) -> None:
+    def __init__(self, defense: LossHooks) -> None:
         self.defense = defense
         self.done = 0.0
 
@@ -76,7 +88,7 @@ class Objective:
 
     def __init__(
         self,
-        defense: Defense,
+        defense: LossHooks,
         model: nn.Module,
         image_shape: tuple[int, int, int],
         num_classes: int,
@@ -133,7 +145,7 @@ class Forward(nn.Module):
         return outputs[1] if self.defense.plain_loss else outputs
 
 
-def _outputs(model: nn.Module, images: Tensor, defense: Defense, layers: tuple[str, ...]) -> Outputs:
+def _outputs(model: nn.Module, images: Tensor, defense: LossHooks, layers: tuple[str, ...]) -> Outputs:
     images = defense.augment(images)
     with observe(model, layers) as latents:
         logits = model(images)

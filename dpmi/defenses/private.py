@@ -48,11 +48,6 @@ class PrivateDefense(Defense):
         if checks.delta(self.delta) < SMALLEST_DELTA:
             raise ValueError(f"delta must be at least {SMALLEST_DELTA:g}, got {self.delta:g}")
 
-    @property
-    def private(self) -> PrivateDefense | None:
-        """This defence."""
-        return self
-
     def check(self, model: nn.Module, data: ImageSet, public: ImageSet | None) -> None:
         """Refuse BatchNorm, by which one record changes the gradients of others."""
         found = [name for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -69,3 +64,8 @@ class PrivateDefense(Defense):
     def remarks_on_coupling(self) -> tuple[str, ...]:
         """What to know about a loss that couples the records of one unit."""
         return ()
+
+
+def private_part(defense: Defense) -> PrivateDefense | None:
+    """The differentially private part of a defence, if there is one."""
+    return next((part for part in defense.parts if isinstance(part, PrivateDefense)), None)

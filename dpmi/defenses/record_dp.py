@@ -17,8 +17,9 @@ from accountants import BucketMechanism, Ledger
 from dpmi.privacy import Account, Partition
 from dpmi.privacy.noise import NoiseMode
 
-from .base import Defense, Session, Setup
+from .base import Defense
 from .private import PrivateDefense
+from .session import Session, Setup
 
 GradSampleMode = Literal["hooks", "ghost"]
 

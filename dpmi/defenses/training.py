@@ -9,65 +9,23 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-import torch
 from opacus.grad_sample import AbstractGradSampleModule
 from torch import nn
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from accountants import checks
 from dpmi.data import ImageSet
 from dpmi.models import FEATURES, layer, seeded
 from dpmi.privacy import Account, combine
 
-from .base import Defense, Progress, Setup
+from .base import Defense
 from .objective import Forward, Objective
+from .recipe import Progress, Recipe
+from .session import Setup
 
 #: What the optimizer leaves on parameters and the wrapper on layers, and cleanup() does not take away.
 _LEFTOVERS = ("summed_grad", "activations", "max_batch_len", "_norm_sample")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How long and how fast to train.
-
-    Args:
-        steps: parameter updates T, at least 1; for a private defence, the steps that are billed.
-        learning_rate: above 0, at the start.
-        batch_size: records per step, where the defence does not draw them itself.
-        momentum: in [0, 1), of SGD.
-        schedule: "constant", or "cosine" down to 0 at the last step of every stage.
-        optimizer: "sgd", as in [Z20], or "adam".
-    """
-
-    steps: int
-    learning_rate: float
-    batch_size: int = 128
-    momentum: float = 0.9
-    schedule: Literal["constant", "cosine"] = "constant"
-    optimizer: Literal["sgd", "adam"] = "sgd"
-
-    def __post_init__(self) -> None:
-        """Check every field once."""
-        checks.integer("steps", self.steps, minimum=1)
-        checks.integer("batch_size", self.batch_size, minimum=1)
-        if checks.real("learning_rate", self.learning_rate) <= 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
-        if not 0 <= checks.real("momentum", self.momentum) < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
-        if self.schedule not in ("constant", "cosine"):
-            raise ValueError(f"schedule must be 'constant' or 'cosine', got {self.schedule!r}")
-        if self.optimizer not in ("sgd", "adam"):
-            raise ValueError(f"optimizer must be 'sgd' or 'adam', got {self.optimizer!r}")
-
-    def optimizer_of(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        """The optimizer, at the start."""
-        if self.optimizer == "adam":
-            return torch.optim.Adam(parameters, lr=self.learning_rate)
-        return torch.optim.SGD(parameters, lr=self.learning_rate, momentum=self.momentum)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,10 +22,11 @@ from accountants import checks
 from dpmi.data import ImageSet
 from dpmi.models import Adaptation, head, in_batches, layer, observe, replace
 
-from .base import Defense, Progress
+from .base import Defense
 from .new_head import replace_head, whole_head
 from .none import NoDefense
-from .training import Recipe, train
+from .recipe import Progress, Recipe
+from .training import train
 
 #: Of what :meth:`Transfer.adaptations` adds to the identity loss.
 EARLY_WEIGHT = 0.1

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from accountants import Adjacency, Guarantee, Ledger, checks, documents, ledger_json
+from accountants import Adjacency, Guarantee, Ledger, checks, sealed_json
 
 from .noise import NoiseMode
 from .partition import Provenance
-
-if TYPE_CHECKING:
-    from .statement import Statement
 
 SEEDED = (
     "not private: noise and sampling came from a user's seed, and whoever knows the seed can "
@@ -104,27 +101,12 @@ class Account:
             caveats=caveats + result.caveats,
         )
 
-    def statement(self, delta: float, *, not_accounted: Sequence[str] = ()) -> Statement:
-        """What is promised, for what, on what it rests, and what is not accounted.
-
-        Args:
-            delta: in (0, 1), and well below 1 / K.
-            not_accounted: what else looked at the private records and is in no epsilon, one text each.
-
-        Raises:
-            ValueError: delta is out of range, or ``not_accounted`` is one string or holds an empty one.
-        """
-        # A statement is about accounts, so its module cannot be imported before this class exists.
-        from .statement import Statement  # noqa: PLC0415
-
-        return Statement(accounts=(self,), delta=delta, not_accounted=not_accounted)
-
     def to_json(self) -> str:
         """Return the facts, the ledger among them, and their hash as JSON.
 
         Write it when an engine has finished, one file for each: `dpmi statement` adds them up.
         """
-        return documents.dump(documents.sealed(_content(self)))
+        return sealed_json.dump(sealed_json.sealed(_content(self)))
 
     @classmethod
     def from_json(cls, text: str) -> Account:
@@ -134,17 +116,17 @@ class Account:
             ValueError: the text is not that, whole and unchanged; the message names the part, its value and
                 what was expected.
         """
-        with documents.inside("account"):
+        with sealed_json.inside("account"):
             names = [field.name for field in dataclasses.fields(cls)]
-            document = documents.fields(documents.load(text), format=FORMAT, version=VERSION, names=names)
+            document = sealed_json.fields(sealed_json.load(text), format=FORMAT, version=VERSION, names=names)
             values = {name: document[name] for name in names}
             values["provenance"] = _member(Provenance, "provenance", document["provenance"])
             values["noise"] = _member(NoiseMode, "noise", document["noise"])
-            values["max_grad_norms"] = tuple(documents.items("max_grad_norms", values["max_grad_norms"]))
-            with documents.inside("ledger"):
-                values["ledger"] = ledger_json.read(values["ledger"])
+            values["max_grad_norms"] = tuple(sealed_json.items("max_grad_norms", values["max_grad_norms"]))
+            with sealed_json.inside("ledger"):
+                values["ledger"] = Ledger.from_document(values["ledger"])
             account = cls(**values)
-            documents.check_hash(document["sha256"], documents.digest(_content(account)))
+            sealed_json.check_hash(document["sha256"], sealed_json.digest(_content(account)))
             return account
 
 
@@ -202,7 +184,7 @@ def _content(account: Account) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         **{field.name: getattr(account, field.name) for field in dataclasses.fields(account)},
-        "ledger": documents.sealed(ledger_json.content(account.ledger)),
+        "ledger": account.ledger.to_document(),
         "provenance": account.provenance.name,
         "noise": account.noise.name,
         "max_grad_norms": list(account.max_grad_norms),

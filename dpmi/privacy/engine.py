@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from .optimizer import BucketOptimizer
 from .partition import Partition
 from .plan import Plan
 from .sampling import BucketSampler
+from .statement import Statement
 
 
 class PrivacyEngine:
@@ -74,7 +75,7 @@ class PrivacyEngine:
     def account(self) -> Account:
         """What was billed, on which buckets: enough to state a guarantee after the engine is gone.
 
-        ``engine.account.statement(delta)`` is the privacy statement, ``engine.account.to_json()`` what to keep.
+        ``engine.account.to_json()`` is what to keep: ``dpmi statement`` makes statements of it.
         """
         partition = self.plan.partition
         return Account(
@@ -86,6 +87,19 @@ class PrivacyEngine:
             max_grad_norms=self._max_grad_norms,
             noise=self._noise,
         )
+
+    def statement(self, delta: float, *, not_accounted: Sequence[str] = ()) -> Statement:
+        """The privacy statement of what was released so far.
+
+        Args:
+            delta: in (0, 1), and well below 1 / K.
+            not_accounted: what else looked at the private records and is in no epsilon, one text each.
+
+        Raises:
+            ValueError: delta is out of range, or ``not_accounted`` is one string or holds an empty one.
+            RuntimeError: before ``make_private``.
+        """
+        return Statement(accounts=(self.account,), delta=delta, not_accounted=not_accounted)
 
     def make_private(
         self,

@@ -86,7 +86,7 @@ def write_layers(table: pd.DataFrame, directory: Path) -> Path:
     """Write ``layers.csv`` and ``layers.png`` into ``directory``.
 
     Args:
-        table: of :func:`dpmi.study.layers.layer_information`.
+        table: of :func:`dpmi.study.layer_information.layer_information`.
         directory: the study's folder, or that of the trial that it is about.
 
     Returns the path of ``layers.png``. Each file appears whole or not at all.

@@ -27,7 +27,7 @@ def mean_shares(table: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds, with 95 % Student intervals that are NaN where there is one seed.
 
     Args:
-        table: as :func:`dpmi.study.layers.layer_information` returns it.
+        table: as :func:`dpmi.study.layer_information.layer_information` returns it.
 
     Returns:
         One row per label, attack and layer, in their order: ``kind``, ``parameters``, ``seeds``, and for each task

@@ -2,12 +2,13 @@
 
 from .bisection import Found, Target
 from .content import Content
-from .jobs import Job, Trial
+from .grid import Job, Trial
 from .match import Match, match_accuracy, match_epsilon, parse_match
 from .results import Results
 from .run import Failure, gather, measure, pending, prepare, run, train_models, unmeasured
-from .spec import SpecError, StudySpec, parse, read
+from .spec import SpecError
 from .store import Store, StoreError
+from .study import StudySpec, parse, read
 
 __all__ = [
     "Content",

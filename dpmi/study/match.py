@@ -22,11 +22,12 @@ from dpmi import defenses
 
 from .bisection import DIGITS, Answer, Ask, Found, Target, as_it_is, search
 from .content import Content
-from .jobs import Job, settings_of, told_apart
+from .grid import Job, settings_of, told_apart
 from .run import Failure
-from .spec import SpecError, StudySpec, checked, load_toml, validated
+from .spec import SpecError, load_toml, validated
 from .store import Store
-from .trial import model_numbers
+from .study import StudySpec, checked
+from .work import model_numbers
 
 Train = Callable[[int, Sequence[Job]], Sequence[Failure]]
 """Trains the models of the n-th round, n = 1, 2, ..., none of which is in the store; returns those that failed."""
@@ -216,7 +217,9 @@ def match_epsilon(match: Match, epsilon: float) -> dict[str, float]:
         ValueError: no noise multiplier meets the target.
     """
     open_ones = [candidate for candidate in match.candidates if candidate.ends is not None]
-    public = [candidate.label for candidate in open_ones if candidate.jobs[0].defense.private is None]
+    public = [
+        candidate.label for candidate in open_ones if defenses.private_part(candidate.jobs[0].defense) is None
+    ]
     if public:
         raise SpecError(
             f"{', '.join(public)}: no strength has an epsilon, which only differentially private defences have; give "
@@ -224,7 +227,7 @@ def match_epsilon(match: Match, epsilon: float) -> dict[str, float]:
         )
     strengths = {}
     for candidate in match.candidates:
-        private = candidate.jobs[0].defense.private
+        private = defenses.private_part(candidate.jobs[0].defense)
         strengths[candidate.label] = candidate.strength
         if candidate.ends is not None and private is not None:
             found = calibrate(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from .jobs import Job
+from .grid import Job
 
 _HEARTBEAT_SECONDS = 15.0
 
@@ -21,7 +21,7 @@ class StudyProgress:
     Args:
         name: of the study.
         jobs: those that are still to run; together they are the whole.
-        stages: parts of each job; by default all of :attr:`dpmi.study.jobs.Job.stages`.
+        stages: parts of each job; by default all of :attr:`dpmi.study.grid.Job.stages`.
     """
 
     def __init__(self, name: str, jobs: Sequence[Job], *, stages: int | None = None) -> None:

@@ -23,13 +23,13 @@ from dpmi import defenses, metrics
 from dpmi.data import Split
 from dpmi.data.registry import DATA_ROOT_VARIABLE
 
-from . import evaluation, executors, maker
+from . import evaluator, executors, maker
 from .content import Content
-from .jobs import Job, Trial
+from .grid import Job, Trial
 from .results import Results
-from .spec import StudySpec
 from .store import Store, StoreError
-from .trial import (
+from .study import StudySpec
+from .work import (
     content,
     is_complete,
     is_measured,
@@ -79,7 +79,7 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
         _check_defenses(spec, split)
         _check_attacks(spec, split)
     if spec.evaluator is not None:
-        evaluation.untrained(spec.evaluator, split)
+        evaluator.untrained(spec.evaluator, split)
     return content(spec, split)
 
 

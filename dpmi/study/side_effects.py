@@ -23,11 +23,11 @@ from dpmi.metrics.backdoor import POISONED_SHARE, TARGET, TRIGGERS, backdoor_suc
 from dpmi.metrics.robustness import ATTACKS, check_installed, robustness
 
 from . import maker
-from .jobs import Job
+from .grid import Job
 from .run import Failure, Report, absolute, compute
-from .spec import StudySpec
 from .store import Store, StoreError
-from .trial import Progress, load, model_numbers, stored_model, untrained_model
+from .study import StudySpec
+from .work import Progress, load, model_numbers, stored_model, untrained_model
 
 IMAGES = 500
 """Test images to attack: the one-pixel attack takes hundredths of a second for each."""

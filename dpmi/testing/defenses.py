@@ -17,9 +17,10 @@ from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from dpmi import models
-from dpmi.defenses import Batch, Defense, Recipe, Trained, check, get, train
+from dpmi.defenses import Batch, Defense, Recipe, Trained, check, get, private_part, train
 from dpmi.metrics import accuracy
 from dpmi.models import observe
+from dpmi.privacy import Statement
 
 from .digits import SHAPE, digits, public_digits
 from .plugin import PluginCase, PluginConformance
@@ -88,7 +89,7 @@ class DefenseConformance(PluginConformance):
         assert defense.stronger in ("larger", "smaller")
         for flag in (defense.stochastic_forward, defense.needs_pretrained, defense.changes_head):
             assert isinstance(flag, bool)
-        assert (defense.private is None) == (defense.unit == "none")
+        assert (private_part(defense) is None) == (defense.unit == "none")
         assert all(share > 0 for _, share in defense.stages)
         assert sum(share for _, share in defense.stages) == pytest.approx(1)
 
@@ -317,7 +318,7 @@ class DefenseConformance(PluginConformance):
         guarantee = trained.account.guarantee(1e-6)
         assert not guarantee.is_guarantee
         assert any("came from a user's seed" in caveat for caveat in guarantee.caveats)
-        assert "came from a user's seed" in trained.account.statement(1e-6).markdown()
+        assert "came from a user's seed" in Statement(accounts=(trained.account,), delta=1e-6).markdown()
 
 
 @dataclass

@@ -43,7 +43,7 @@ _ACCOUNT_FAULTS = (
     Fault(
         name="an edited account is read",
         path="dpmi/privacy/account.py",
-        old='            documents.check_hash(document["sha256"], documents.digest(_content(account)))\n',
+        old='            sealed_json.check_hash(document["sha256"], sealed_json.digest(_content(account)))\n',
         new="",
         tests=(_ACCOUNT,),
     ),

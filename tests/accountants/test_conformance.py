@@ -144,11 +144,11 @@ def test_a_larger_interval_never_lowers_epsilon_beyond_rounding(
     adjacency: Adjacency, q: float, sigma: float, steps: int, delta: float
 ) -> None:
     assume(delta > 2 * pld.ROUNDING_PER_STEP * steps)
-    ledger = run(q, sigma, steps)
-    fine = pld.fine_interval(ledger, adjacency)
+    totals = run(q, sigma, steps).totals
+    fine = pld.fine_interval(totals, adjacency)
     epsilons = []
     for factor in (1, 4, 16):
-        composed = pld.compose(ledger, adjacency=adjacency, interval=factor * fine)
+        composed = pld.compose(totals, adjacency=adjacency, interval=factor * fine)
         assert composed is not None
         epsilons.append(composed.epsilon(delta))
     finest, finer, coarse = epsilons

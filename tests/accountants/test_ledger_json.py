@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accountants import BucketMechanism, Ledger
-from accountants.documents import digest
+from accountants.sealed_json import digest
 
 STEP = BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6)
 OTHER = BucketMechanism(sampling_rate=0.1, noise_multiplier=3.0)

@@ -115,7 +115,7 @@ def test_a_coarser_interval_never_lowers_epsilon(
 ) -> None:
     at = []
     for exponent in (-3, -6, -9, -12):
-        run = pld.compose(ledger_of(q, sigma, steps), adjacency=adjacency, interval=2.0**exponent)
+        run = pld.compose(ledger_of(q, sigma, steps).totals, adjacency=adjacency, interval=2.0**exponent)
         assert run is not None
         at.append(run.epsilon(delta))
     assert all(coarse >= fine * (1 - 1e-6) for coarse, fine in pairwise(at))
@@ -133,8 +133,8 @@ def test_the_interval_is_said() -> None:
 def test_the_error_stated_holds_against_an_eight_times_finer_interval(
     q: float, sigma: float, steps: int, delta: float
 ) -> None:
-    ledger = ledger_of(q, sigma, steps)
-    finest = pld.compose(ledger, adjacency="replace", interval=pld.fine_interval(ledger, "replace") / 8)
+    totals = ledger_of(q, sigma, steps).totals
+    finest = pld.compose(totals, adjacency="replace", interval=pld.fine_interval(totals, "replace") / 8)
     assert finest is not None
     exact = finest.epsilon(delta)
     assert exact * (1 - 1e-5) <= cost(q, sigma, steps, delta) <= exact * (1 + tight.STATED_ERROR)
@@ -197,7 +197,7 @@ def test_infinity_from_the_engine_is_an_error_not_an_answer(monkeypatch: pytest.
 
 def test_probabilities_that_sum_to_more_than_one_are_not_composed() -> None:
     # At this interval rounding adds about 1e-5 to one step, and 10 to a million.
-    assert pld.compose(ledger_of(1e-6, 1.0, 10**6), adjacency="add_remove", interval=2.0**-22) is None
+    assert pld.compose(ledger_of(1e-6, 1.0, 10**6).totals, adjacency="add_remove", interval=2.0**-22) is None
 
 
 def test_extreme_noise() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from accountants import BucketMechanism, Ledger
-from dpmi.privacy import Account, Provenance
+from dpmi.privacy import Account, Provenance, Statement
 from dpmi.privacy.noise import NoiseMode
 
 from .conftest import Dpmi, check_mistake
@@ -50,7 +50,10 @@ class TestStatement:
         )
         assert (outcome.code, outcome.err) == (0, "")
         account = Account.from_json(saved["final"].read_text(encoding="utf-8"))
-        assert outcome.out == account.statement(1e-3, not_accounted=("a", "b")).markdown() + "\n"
+        assert (
+            outcome.out
+            == Statement(accounts=(account,), delta=1e-3, not_accounted=("a", "b")).markdown() + "\n"
+        )
         assert "(epsilon = 15.924, delta = 0.001)" in outcome.out
 
     def test_json_of_several(self, dpmi: Dpmi, saved: dict[str, Path]) -> None:

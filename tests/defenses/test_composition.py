@@ -24,6 +24,7 @@ from dpmi.defenses import (
     SubclassDP,
     check,
     compose,
+    private_part,
     registry,
 )
 from dpmi.defenses.composition import composition
@@ -235,8 +236,8 @@ class TestWhatItSays:
         assert both.label == "doubled + small, weight 3 + class-dp, noise multiplier 2"
 
     def test_private_part(self) -> None:
-        assert compose(Doubled(), ClassDP(**DP)).private == ClassDP(**DP)
-        assert compose(Doubled(), Scaled()).private is None
+        assert private_part(compose(Doubled(), ClassDP(**DP))) == ClassDP(**DP)
+        assert private_part(compose(Doubled(), Scaled())) is None
 
     def test_remarks(self) -> None:
         assert compose(Doubled(), Scaled()).remarks() == ("doubled remarks", "scaled remarks")

@@ -17,6 +17,7 @@ from dpmi.defenses import (
     Recipe,
     VariationalBottleneck,
     get,
+    private_part,
     train,
 )
 from dpmi.models import observe
@@ -29,7 +30,7 @@ RECIPE = Recipe(steps=4, learning_rate=0.5, momentum=0.0)
 
 
 def buckets(defense: Defense, records: ImageSet) -> list[Tensor]:
-    private = defense.private
+    private = private_part(defense)
     assert private is not None
     if isinstance(private, BucketDP):
         partition = private.partition(records, 0)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accountants import BucketMechanism, Ledger
-from accountants.documents import digest
+from accountants.sealed_json import digest
 from dpmi.privacy import Account, Partition, Provenance, combine
 from dpmi.privacy.noise import NoiseMode
 

@@ -242,7 +242,7 @@ def test_a_seeded_or_fitted_run_says_so() -> None:
     assert result.unit == "subclass"
     assert "conditional on the partition" in result.caveats[0]
     assert "seed" in result.caveats[1]
-    assert "conditional on the partition" in engine.account.statement(1e-3).markdown().splitlines()[0]
+    assert "conditional on the partition" in engine.statement(1e-3).markdown().splitlines()[0]
 
 
 def test_two_runs_on_one_engine_add_up_and_another_partition_is_refused() -> None:

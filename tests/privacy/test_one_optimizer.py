@@ -403,7 +403,7 @@ def test_a_guarantee_before_the_first_release_says_so() -> None:
     engine, *_ = wrap(model, optimizer=original)
     with pytest.raises(RuntimeError, match=r"nothing was released.*make_private returned"):
         engine.guarantee(delta=1e-3)
-    statement = engine.account.statement(1e-3)
+    statement = engine.statement(1e-3)
     assert statement.markdown().splitlines()[0] == "# Privacy statement, nothing was released"
     assert statement.text().startswith("Privacy statement, nothing was released.")
     assert statement.to_dict()["reservations"] == ["nothing was released"]

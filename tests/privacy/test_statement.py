@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -30,6 +31,10 @@ VERSIONS = {"python": platform.python_version()} | {
 }
 
 
+def stated(account: Account, delta: float, *, not_accounted: Sequence[str] = ()) -> Statement:
+    return Statement(accounts=(account,), delta=delta, not_accounted=not_accounted)
+
+
 def forms(statement: Statement) -> tuple[str, str, dict[str, Any]]:
     """Markdown, text, and what a program reads from the JSON."""
     fields = json.loads(json.dumps(statement.to_dict(), allow_nan=False))
@@ -41,7 +46,7 @@ def test_all_of_the_markdown() -> None:
     caveats = [f"- Caveat: {c} (adjacency: {g.adjacency})" for g in (replaced, added) for c in g.caveats]
     if replaced.caveats == added.caveats:
         caveats = [f"- Caveat: {c}" for c in replaced.caveats]
-    statement = ACCOUNT.statement(1e-3, not_accounted=("learning-rate search\n on 3 values",))
+    statement = stated(ACCOUNT, 1e-3, not_accounted=("learning-rate search\n on 3 values",))
     assert statement.markdown().splitlines() == [
         "# Privacy statement",
         "",
@@ -82,7 +87,7 @@ def test_all_of_the_markdown() -> None:
 
 
 def test_all_of_the_json() -> None:
-    _, _, fields = forms(SUBCLASS.statement(1e-3, not_accounted=("clip-norm search",)))
+    _, _, fields = forms(stated(SUBCLASS, 1e-3, not_accounted=("clip-norm search",)))
     assert list(fields) == ["reservations", "promises", "not_accounted", "computed_by"]
     assert fields["reservations"] == ["conditional on the partition"]
     (promise,) = fields["promises"]
@@ -148,7 +153,7 @@ def test_the_text_is_one_paragraph_that_says_as_much_as_the_markdown() -> None:
 def test_the_first_words_are_the_worst_news(
     provenance: Provenance, noise: NoiseMode, reservations: list[str]
 ) -> None:
-    markdown, text, fields = forms(but(provenance=provenance, noise=noise).statement(1e-3))
+    markdown, text, fields = forms(stated(but(provenance=provenance, noise=noise), 1e-3))
     title = "Privacy statement" + (f", {'; '.join(reservations)}" if reservations else "")
     assert markdown.splitlines()[0] == f"# {title}"
     assert text.startswith(f"{title}. For one class (partition abababababababab): ")
@@ -170,7 +175,7 @@ def test_every_form_says_where_the_noise_came_from() -> None:
         NoiseMode.SEEDED: "torch's generator, seeded by the user; ",
     }
     for noise, words in said.items():
-        markdown, text, fields = forms(but(noise=noise).statement(1e-3))
+        markdown, text, fields = forms(stated(but(noise=noise), 1e-3))
         assert sum(line.startswith(f"- Randomness: {words}") for line in markdown.splitlines()) == 1
         assert f" Randomness: {words}" in text
         (promise,) = fields["promises"]
@@ -224,7 +229,7 @@ def test_two_partitions_are_two_promises_and_the_reason_why() -> None:
 
 def test_a_delta_as_large_as_one_over_the_number_of_buckets_is_a_caveat() -> None:
     with pytest.warns(UserWarning, match="K = 10 buckets"):
-        statement = ACCOUNT.statement(0.1)
+        statement = stated(ACCOUNT, 0.1)
     caveat = "delta = 0.1 is not below 1/K with K = 10 buckets"
     markdown, text, fields = forms(statement)
     assert sum(line.startswith(f"- Caveat: {caveat}") for line in markdown.splitlines()) == 1
@@ -237,13 +242,13 @@ def test_no_noise_is_an_infinite_epsilon_in_valid_json() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         none = BucketMechanism(sampling_rate=0.2, noise_multiplier=0)
-    markdown, _, fields = forms(but(ledger=Ledger().record(none, 5)).statement(1e-3))
+    markdown, _, fields = forms(stated(but(ledger=Ledger().record(none, 5)), 1e-3))
     assert [g["epsilon"] for g in fields["promises"][0]["guarantees"]] == ["inf", "inf"]
     assert markdown.count("epsilon = inf") == 2
 
 
 def test_nothing_released_is_stated_too() -> None:
-    markdown, _, fields = forms(but(ledger=Ledger()).statement(1e-3))
+    markdown, _, fields = forms(stated(but(ledger=Ledger()), 1e-3))
     assert "- Steps billed: none" in markdown.splitlines()
     assert [g["epsilon"] for g in fields["promises"][0]["guarantees"]] == [0.0, 0.0]
 
@@ -264,6 +269,6 @@ def test_what_cannot_be_stated_is_refused(arguments: dict[str, Any], message: st
 
 
 def test_a_statement_of_a_saved_account_is_the_same() -> None:
-    saved, original = (a.statement(1e-3) for a in (Account.from_json(ACCOUNT.to_json()), ACCOUNT))
+    saved, original = (stated(a, 1e-3) for a in (Account.from_json(ACCOUNT.to_json()), ACCOUNT))
     assert saved == original
     assert saved.markdown() == original.markdown()

@@ -12,7 +12,7 @@ import pytest
 
 from dpmi import data, metrics, versions
 from dpmi.data import ImageSet, Split
-from dpmi.study import Results, Store, StoreError, gather, measure, parse, prepare, run, trial, unmeasured
+from dpmi.study import Results, Store, StoreError, gather, measure, parse, prepare, run, unmeasured, work
 
 from .conftest import TINY, comparable, count_calls, jobs_of, run_study, trials_of
 
@@ -32,9 +32,9 @@ def store(finished: tuple[Store, Results], tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def work(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+def done(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How many models were trained, how many attacks were run, and how many were measured, in this process."""
-    return count_calls(monkeypatch, trial, "train", "_attack", "_numbers")
+    return count_calls(monkeypatch, work, "train", "_attack", "_numbers")
 
 
 def other_data(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
@@ -57,30 +57,30 @@ def other_data(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     def load(*_: object) -> Split:
         return split
 
-    monkeypatch.setattr(trial, "_load", load)
+    monkeypatch.setattr(work, "_load", load)
 
 
 @pytest.mark.parametrize("part", ["train", "test", "label", "public"])
 def test_other_data_give_other_numbers(
-    store: Store, work: dict[str, int], monkeypatch: pytest.MonkeyPatch, part: str
+    store: Store, done: dict[str, int], monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     before = {job.key for job in jobs_of(SHORT)}
     other_data(monkeypatch, part)
     assert not before & {job.key for job in jobs_of(SHORT)}
     _, results = run_study(SHORT, store.root)
-    assert work == {"train": 2, "attack": 2, "numbers": 2}
+    assert done == {"train": 2, "attack": 2, "numbers": 2}
     assert set(results.trials["trial"]) == {each.key for each in trials_of(SHORT)}
 
 
 def test_and_back_nothing_is_computed_again(
-    store: Store, finished: tuple[Store, Results], work: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    store: Store, finished: tuple[Store, Results], done: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         other_data(patch, "test")
         run_study(SHORT, store.root)
-    done = dict(work)
+    before = dict(done)
     _, again = run_study(SHORT, store.root)
-    assert work == done
+    assert done == before
     pd.testing.assert_frame_equal(again.trials, finished[1].trials)
 
 
@@ -96,7 +96,7 @@ def test_and_back_nothing_is_computed_again(
 )
 def test_another_version_of_a_stage_is_computed_again(
     store: Store,
-    work: dict[str, int],
+    done: dict[str, int],
     monkeypatch: pytest.MonkeyPatch,
     stage: str,
     expected: dict[str, int],
@@ -104,11 +104,11 @@ def test_another_version_of_a_stage_is_computed_again(
     monkeypatch.setattr(versions, stage, getattr(versions, stage) + 1)
     assert len(gather(parse(SHORT), store).trials) == (0 if any(expected.values()) else 2)
     run_study(SHORT, store.root)
-    assert work == expected
+    assert done == expected
 
 
 def test_a_changed_metric_is_measured_again_from_what_is_stored(
-    store: Store, finished: tuple[Store, Results], work: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    store: Store, finished: tuple[Store, Results], done: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = metrics.mia_distance
 
@@ -121,7 +121,7 @@ def test_a_changed_metric_is_measured_again_from_what_is_stored(
     monkeypatch.setattr(versions, "MEASUREMENT", versions.MEASUREMENT + 1)
     assert len(unmeasured(spec, store)) == 2
     assert measure(spec, store, workers=1) == []
-    assert work == {"train": 0, "attack": 0, "numbers": 2}
+    assert done == {"train": 0, "attack": 0, "numbers": 2}
     assert unmeasured(spec, store) == []
     trials = gather(spec, store).trials
     assert trials["distance"].tolist() == (2 * finished[1].trials["distance"]).tolist()

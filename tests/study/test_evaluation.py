@@ -14,8 +14,8 @@ from dpmi.attacks import Reconstructions
 from dpmi.report import write
 from dpmi.report.tables import summary
 from dpmi.study import SpecError, Store, parse
-from dpmi.study.evaluation import Judge, columns
-from dpmi.study.trial import trial_numbers
+from dpmi.study.evaluator import Judge, columns
+from dpmi.study.work import trial_numbers
 
 from .conftest import JUDGED, comparable, run_study, trials_of
 

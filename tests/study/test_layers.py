@@ -9,7 +9,7 @@ import torch
 
 from dpmi import data, metrics, models
 from dpmi.study import Store, StoreError, StudySpec, parse
-from dpmi.study.layers import finished, layer_information
+from dpmi.study.layer_information import finished, layer_information
 
 from .conftest import TINY, run_study, trials_of
 

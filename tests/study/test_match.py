@@ -28,8 +28,8 @@ from dpmi.study import (
     run,
     train_models,
 )
-from dpmi.study.jobs import hashed
-from dpmi.study.spec import REPORTED
+from dpmi.study.grid import hashed
+from dpmi.study.study import REPORTED
 
 from .conftest import TINY
 

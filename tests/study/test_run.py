@@ -16,8 +16,7 @@ import torch
 
 from dpmi import data
 from dpmi.metrics import mia_distance
-from dpmi.study import Failure, Results, Store, gather, parse, pending, prepare, run
-from dpmi.study import trial as trial_module
+from dpmi.study import Failure, Results, Store, gather, parse, pending, prepare, run, work
 
 from .conftest import TINY, comparable, count_calls, run_study, trials_of
 
@@ -29,9 +28,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Results]:
 
 
 @pytest.fixture
-def work(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+def done(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How many models were trained, and how many attacks were run, in this process."""
-    return count_calls(monkeypatch, trial_module, "train", "_attack")
+    return count_calls(monkeypatch, work, "train", "_attack")
 
 
 def assert_same(one: Results, other: Results) -> None:
@@ -103,52 +102,52 @@ def test_parquet_and_csv_agree(finished: tuple[Store, Results]) -> None:
             assert csv[column][~missing].tolist() == table[column][~missing].tolist(), column
 
 
-def test_complete_study_runs_nothing(finished: tuple[Store, Results], work: dict[str, int]) -> None:
+def test_complete_study_runs_nothing(finished: tuple[Store, Results], done: dict[str, int]) -> None:
     store, results = finished
     stamps = {p: p.stat().st_mtime_ns for p in store.root.rglob("record.json")}
     _, again = run_study(TINY, store.root)
-    assert work == {"train": 0, "attack": 0}
+    assert done == {"train": 0, "attack": 0}
     assert {p: p.stat().st_mtime_ns for p in store.root.rglob("record.json")} == stamps
     assert_same(again, results)
 
 
 def test_edited_study_runs_what_changed(
-    finished: tuple[Store, Results], tmp_path: Path, work: dict[str, int]
+    finished: tuple[Store, Results], tmp_path: Path, done: dict[str, int]
 ) -> None:
     store, first = run_study(TINY, tmp_path / "study")
-    assert work == {"train": 6, "attack": 6}
+    assert done == {"train": 6, "attack": 6}
     _, edited = run_study(TINY.replace("[0.5, 1.0]", "[0.5, 1.25]"), store.root)
-    assert work == {"train": 8, "attack": 8}
+    assert done == {"train": 8, "attack": 8}
     pd.testing.assert_frame_equal(comparable(edited.trials)[:4], comparable(first.trials)[:4])
     assert edited.trials["strength"].tolist()[4:] == [1.25, 1.25]
     # Another attack on the same models: nothing is trained.
     run_study(TINY.replace("iterations = 5", "iterations = 4"), store.root)
-    assert work == {"train": 8, "attack": 14}
+    assert done == {"train": 8, "attack": 14}
     # And back: everything is still there, under the labels of the study that is asked for.
     _, back = run_study(TINY, store.root)
-    assert work == {"train": 8, "attack": 14}
+    assert done == {"train": 8, "attack": 14}
     assert_same(back, finished[1])
 
 
-def test_labels_follow_the_edited_study(tmp_path: Path, work: dict[str, int]) -> None:
+def test_labels_follow_the_edited_study(tmp_path: Path, done: dict[str, int]) -> None:
     """What was stored when one weight was tried must not be mixed up with a second weight."""
     text = TINY.replace("[0, 1]", "[0]").replace("[0.5, 1.0]", "0.5")
     _, one = run_study(text, tmp_path)
     assert one.trials["attack"].tolist() == ["enhanced", "enhanced"]
     _, two = run_study(text + "weight = [0.05, 0.5]\n", tmp_path)
     assert two.trials["attack"].tolist() == ["enhanced, weight 0.05", "enhanced, weight 0.5"] * 2
-    assert work == {"train": 2, "attack": 4}
+    assert done == {"train": 2, "attack": 4}
 
 
 @pytest.mark.parametrize(("kind", "again"), [("models", "train"), ("trials", "attack")])
 def test_damaged_record_is_computed_again(
-    finished: tuple[Store, Results], work: dict[str, int], kind: str, again: str
+    finished: tuple[Store, Results], done: dict[str, int], kind: str, again: str
 ) -> None:
     store, results = finished
     damaged = sorted((store.root / kind).glob("*/record.json"))[0]
     damaged.write_text('{"cut o')
     _, repaired = run_study(TINY, store.root)
-    assert work == {"train": 0, "attack": 0, again: 1}
+    assert done == {"train": 0, "attack": 0, again: 1}
     assert_same(repaired, results)
 
 
@@ -204,7 +203,7 @@ def test_a_model_that_does_not_fit_the_data_is_refused_before_anything_runs(tmp_
         run(parse(text), Store.create(tmp_path, text), workers=1)
 
 
-def test_progress_ends_at_the_whole_also_of_what_was_there(tmp_path: Path, work: dict[str, int]) -> None:
+def test_progress_ends_at_the_whole_also_of_what_was_there(tmp_path: Path, done: dict[str, int]) -> None:
     text = TINY.replace("[0, 1]", "[0]").replace("[0.5, 1.0]", "0.5").replace("= 5", "= [4, 5]")
     run_study(text.replace("[4, 5]", "4"), tmp_path)
     told: dict[str, set[str]] = {}
@@ -216,7 +215,7 @@ def test_progress_ends_at_the_whole_also_of_what_was_there(tmp_path: Path, work:
     assert run(parse(text), Store.open(tmp_path), workers=1, report=report) == []
     stages = {"training", "enhanced, iterations 4", "enhanced, iterations 5", "measuring"}
     assert told == {"none, seed 0": stages, "class-dp, noise multiplier 0.5, seed 0": stages}
-    assert work == {"train": 2, "attack": 4}
+    assert done == {"train": 2, "attack": 4}
 
 
 LONG = TINY.replace("[0, 1]", "[0, 1, 2]").replace("[0.5, 1.0]", "0.5").replace("= 5", "= 400")
@@ -236,7 +235,7 @@ def _session(leader: int) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for left-over processes in /proc")
-def test_killed_and_resumed_gives_the_same_tables(tmp_path: Path, work: dict[str, int]) -> None:
+def test_killed_and_resumed_gives_the_same_tables(tmp_path: Path, done: dict[str, int]) -> None:
     spec_file, out = tmp_path / "study.toml", tmp_path / "killed"
     spec_file.write_text(LONG, encoding="utf-8")
     process = subprocess.Popen(
@@ -257,7 +256,7 @@ def test_killed_and_resumed_gives_the_same_tables(tmp_path: Path, work: dict[str
     assert 1 <= len(part.trials) < part.planned == 6
 
     _, resumed = run_study(LONG, out)
-    assert work["attack"] == 6 - len(part.trials)
+    assert done["attack"] == 6 - len(part.trials)
     _, whole = run_study(LONG, tmp_path / "whole")
     assert_same(resumed, whole)
     assert not list(out.rglob(".partial-*"))

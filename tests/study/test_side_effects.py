@@ -17,7 +17,7 @@ from dpmi.metrics.robustness import ATTACKS, robustness
 from dpmi.study import Failure, Job, Store, StoreError, parse, run
 from dpmi.study import side_effects as module
 from dpmi.study.side_effects import gather_side_effects, measure, unmeasured
-from dpmi.study.trial import stored_model
+from dpmi.study.work import stored_model
 
 from .conftest import TINY, count_calls, jobs_of
 

@@ -138,7 +138,7 @@ class TestKeys:
         found = []
         for release in ("1.0", "1.1"):
             foreign = {ClassDP: f"their-dp {release}"}
-            monkeypatch.setattr("dpmi.study.jobs.origin", lambda kind, foreign=foreign: foreign.get(kind, ""))
+            monkeypatch.setattr("dpmi.study.grid.origin", lambda kind, foreign=foreign: foreign.get(kind, ""))
             found.append({job.defense.name: job.key for job in jobs_of(TINY)})
         assert found[0]["none"] == found[1]["none"]
         assert found[0]["class-dp"] != found[1]["class-dp"]

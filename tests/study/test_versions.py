@@ -20,8 +20,8 @@ from dpmi.attacks import Reconstructions
 from dpmi.attacks.priors import WganGP
 from dpmi.defenses import Recipe
 from dpmi.metrics.robustness import robustness
-from dpmi.study import evaluation, trial
-from dpmi.study.evaluation import Judge
+from dpmi.study import evaluator, work
+from dpmi.study.evaluator import Judge
 from dpmi.study.spec import EvaluatorSpec, TrainingSpec
 
 FILE = Path(__file__).with_name("stage_numbers.json")
@@ -75,8 +75,8 @@ def of_training() -> dict[str, list[float]]:
 def of_the_evaluator() -> dict[str, list[float]]:
     split = data.load("digits")
     spec = EvaluatorSpec(model="cnn-small", training=TrainingSpec(steps=3, learning_rate=0.05))
-    images = evaluation._training_set(spec, split)
-    start = evaluation.untrained(spec, split)
+    images = evaluator._training_set(spec, split)
+    start = evaluator.untrained(spec, split)
     return {"images": summary(images.images), "weights": summary(next(start.parameters()))}
 
 
@@ -124,10 +124,10 @@ def of_measurements() -> dict[str, list[float]]:
     )
     private = split.train.images, split.train.labels
     baselines = metrics.baselines(torch.arange(10), *private, split.public, kind=split.distance)
-    numbers = trial._numbers(recons, split, baselines)
+    numbers = work._numbers(recons, split, baselines)
     seen = metrics.evaluate(classifier(), split.train.images)
     judge = Judge(classifier(), seen.features, split.train.labels, "cnn-small", 0.1)
-    whole, per_class = evaluation.columns(recons, judge, classifier("softmax"), split)
+    whole, per_class = evaluator.columns(recons, judge, classifier("softmax"), split)
     columns = {**numbers.pop("per_class"), **per_class}
     return {
         **{

@@ -9,10 +9,10 @@ import torch
 
 from dpmi.metrics import fisher
 
-from .jobs import Trial
-from .spec import StudySpec
+from .grid import Trial
 from .store import Store, StoreError
-from .trial import load, stored_model
+from .study import StudySpec
+from .work import load, stored_model
 
 #: Held-out images on which the information for classification is measured, if there are as many.
 RECORDS = 500

@@ -14,15 +14,16 @@ from torch import nn
 from dpmi import data, metrics, models, versions
 from dpmi.attacks import Budget, Reconstructions
 from dpmi.data import Split
-from dpmi.defenses import Trained, train
+from dpmi.defenses import Trained, private_part, train
 from dpmi.metrics import Baselines
-from dpmi.privacy import Account
+from dpmi.privacy import Account, Statement
 
-from . import evaluation, maker
+from . import evaluator, maker
 from .content import Content
-from .jobs import Job, Trial, hashed
-from .spec import DataSpec, StudySpec
+from .grid import Job, Trial, hashed
+from .spec import DataSpec
 from .store import Store
+from .study import StudySpec
 
 Progress = Callable[[str, int, int], None]
 #: What progress calls it.
@@ -90,7 +91,7 @@ def _measurement_of_models() -> str:
 
 
 def _measurement_of_trials(job: Job) -> str:
-    return hashed(measurement=versions.MEASUREMENT, evaluator=evaluation.evaluator_key(job))
+    return hashed(measurement=versions.MEASUREMENT, evaluator=evaluator.evaluator_key(job))
 
 
 def train_model(job: Job, store: Store, *, root: str | None, progress: Progress) -> None:
@@ -160,7 +161,7 @@ def measure_job(
         _measure_model(job, store, split)
     trials = [trial for trial in job.trials if store.trial_record(trial.key) is not None]
     left = [trial for trial in trials if trial_numbers(trial, store) is None]
-    judge = evaluation.judge(job, split, store, progress) if left else None
+    judge = evaluator.judge(job, split, store, progress) if left else None
     target = stored_model(job, store, split)
     for done, trial in enumerate(left):
         progress(MEASURING, done, len(left))
@@ -168,12 +169,12 @@ def measure_job(
         recons = store.reconstructions(trial.key)
         found = _numbers(recons, split, baselines)
         if judge is not None:
-            whole, per_class = evaluation.columns(recons, judge, target, split)
+            whole, per_class = evaluator.columns(recons, judge, target, split)
             found.update(whole)
             found["per_class"].update(per_class)
         store.save_measured("trials", trial.key, _measurement_of_trials(job), {**found, "made": finished()})
     if job.evaluator is not None:
-        progress(evaluation.TRAINING, 1, 1)
+        progress(evaluator.TRAINING, 1, 1)
     progress(MEASURING, 1, 1)
 
 
@@ -223,7 +224,9 @@ def statement(account: str, delta: float, not_accounted: tuple[str, ...]) -> str
     """
     if not account:
         return NO_PROMISE
-    return Account.from_json(account).statement(delta, not_accounted=not_accounted).markdown()
+    return Statement(
+        accounts=(Account.from_json(account),), delta=delta, not_accounted=not_accounted
+    ).markdown()
 
 
 def _attack(trial: Trial, target: nn.Module, split: Split, store: Store, progress: Progress) -> None:
@@ -281,7 +284,7 @@ def _model_record(job: Job, trained: Trained) -> dict[str, Any]:
 
 
 def _privacy_columns(job: Job, account: Account | None) -> dict[str, Any]:
-    private = job.defense.private
+    private = private_part(job.defense)
     if account is None or private is None:
         nothing = dict.fromkeys(
             ("delta", "sampling_rate", "noise_multiplier", "max_grad_norm", "buckets", "epsilon_theorem1"),

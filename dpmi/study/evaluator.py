@@ -17,7 +17,7 @@ from dpmi.data import ImageSet, Split
 from dpmi.defenses import Recipe
 
 from . import maker
-from .jobs import Job, hashed
+from .grid import Job, hashed
 from .spec import EvaluatorSpec
 from .store import Store
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-from accountants.row import Row, compared, trivial
-
-if TYPE_CHECKING:
-    from accountants.mechanism import BucketMechanism
+from accountants.guarantee import Adjacency
+from accountants.mechanism import BucketMechanism
 
 PRV_POINTS = 5e6
 """Largest grid that PRV is asked to compose: seconds, and about a gigabyte."""
@@ -35,6 +33,35 @@ NOT_FOR_REPLACEMENT = {
         "no such formula for a replacement in Opacus"
     ),
 }
+
+
+class Row(NamedTuple):
+    """The part of an `Explanation` that one accountant answers for; the rest is the request."""
+
+    accountant: str
+    adjacency: Adjacency
+    epsilon: float | None
+    is_bound: bool
+    reason: str
+
+
+def compared(epsilon: float, tight: float | None) -> str:
+    """Return how far an epsilon is from the tight one, as the end of a sentence; empty where that one is None."""
+    if tight is None:
+        return ""
+    if epsilon == tight:
+        return "; the tight epsilon here is the same"
+    side = "below" if epsilon < tight else "above"
+    return f"; {abs(epsilon - tight):.3g} {side} the tight epsilon here"
+
+
+def trivial(mechanism: BucketMechanism, steps: int) -> tuple[float, str] | None:
+    """Return epsilon and the reason where no accountant is needed to know it."""
+    if steps == 0:
+        return 0.0, "no step was taken, so nothing was released"
+    if mechanism.noise_multiplier == 0:
+        return math.inf, "noise_multiplier is 0: what is released is not noisy, and no epsilon bounds it"
+    return None
 
 
 def opacus_rows(mechanism: BucketMechanism, steps: int, *, delta: float, tight: float | None) -> list[Row]:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dpmi import versions
 from dpmi.attacks import Attack
@@ -17,9 +17,7 @@ from dpmi.models import Adaptation
 from dpmi.plugins import origin
 
 from .content import Content
-
-if TYPE_CHECKING:
-    from .spec import BudgetSpec, DataSpec, EvaluatorSpec
+from .spec import BudgetSpec, DataSpec, EvaluatorSpec
 
 
 @dataclass(frozen=True, kw_only=True)

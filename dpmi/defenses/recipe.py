@@ -1,0 +1,56 @@
+"""How long and how fast a classifier is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from accountants import checks
+
+Progress = Callable[[int, int], None]
+"""Called with (updates done, all updates)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How long and how fast to train.
+
+    Args:
+        steps: parameter updates T, at least 1; for a private defence, the steps that are billed.
+        learning_rate: above 0, at the start.
+        batch_size: records per step, where the defence does not draw them itself.
+        momentum: in [0, 1), of SGD.
+        schedule: "constant", or "cosine" down to 0 at the last step of every stage.
+        optimizer: "sgd", as in [Z20], or "adam".
+    """
+
+    steps: int
+    learning_rate: float
+    batch_size: int = 128
+    momentum: float = 0.9
+    schedule: Literal["constant", "cosine"] = "constant"
+    optimizer: Literal["sgd", "adam"] = "sgd"
+
+    def __post_init__(self) -> None:
+        """Check what a study file or a caller hands in."""
+        checks.integer("steps", self.steps, minimum=1)
+        checks.integer("batch_size", self.batch_size, minimum=1)
+        if checks.real("learning_rate", self.learning_rate) <= 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if not 0 <= checks.real("momentum", self.momentum) < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
+        if self.schedule not in ("constant", "cosine"):
+            raise ValueError(f"schedule must be 'constant' or 'cosine', got {self.schedule!r}")
+        if self.optimizer not in ("sgd", "adam"):
+            raise ValueError(f"optimizer must be 'sgd' or 'adam', got {self.optimizer!r}")
+
+    def optimizer_of(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """The optimizer, at the start."""
+        if self.optimizer == "adam":
+            return torch.optim.Adam(parameters, lr=self.learning_rate)
+        return torch.optim.SGD(parameters, lr=self.learning_rate, momentum=self.momentum)

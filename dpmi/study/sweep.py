@@ -1,0 +1,73 @@
+"""The plug-ins that a table of a study file stands for: one for each combination of its lists."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from .spec import FLOAT32, LARGEST, SpecError, in_toml, unknown
+
+
+def instances(get: Any, where: str, table: Mapping[str, Any]) -> Iterator[Any]:
+    """One plug-in per combination of the table's lists."""
+    own = dict(table)
+    name = own.pop("name", None)
+    if not isinstance(name, str):
+        raise SpecError(f'a table of {where} has no name; add name = "..."')
+    try:
+        plugin = get(name)
+    except ValueError as error:
+        raise SpecError(f"{where}.name: {error}") from error
+    fields = dataclasses.fields(plugin)
+    types = get_type_hints(plugin)
+    swept = []
+    for key, value in own.items():
+        if key not in {f.name for f in fields}:
+            raise SpecError(unknown(f"{where} {name}", key, (f.name for f in fields), what="key"))
+        if value == []:
+            raise SpecError(f"{where} {name}: {key} is []: a sweep needs at least 1 value")
+        values = value if isinstance(value, list) else [value]
+        swept.append([_typed(f"{where} {name}: {key}", types[key], v) for v in values])
+    for f in fields:
+        if f.name not in own and f.default is f.default_factory is dataclasses.MISSING:
+            raise SpecError(f"{where} {name}: {f.name} is missing")
+    for combination in itertools.product(*swept):
+        try:
+            yield plugin(**dict(zip(own, combination, strict=True)))
+        except (TypeError, ValueError) as error:
+            raise SpecError(f"{where} {name}: {error}") from error
+
+
+def _typed(where: str, expected: Any, value: Any) -> Any:
+    """The value as a field of a plug-in holds it: 1 and 1.0 are one setting, and have one key."""
+    if dataclasses.is_dataclass(expected) and isinstance(value, dict):
+        return _nested(where, expected, value)
+    most = FLOAT32 if isinstance(value, float) else 2**63 - 1 if where.endswith("seed") else LARGEST
+    if isinstance(value, int | float) and most < abs(value) < math.inf:
+        raise SpecError(f"{where} is {value!r}: it can be {most} at most")
+    try:
+        # A list inside the list of a sweep: TOML has no tuples.
+        return TypeAdapter(expected).validate_python(
+            tuple(value) if isinstance(value, list) else value, strict=True
+        )
+    except ValidationError as error:
+        raise SpecError(f"{where} is {value!r}: {in_toml(error.errors()[0]['msg'])}") from None
+
+
+def _nested(where: str, expected: Any, table: Mapping[str, Any]) -> Any:
+    """A table inside a plug-in's table, such as the settings of an attack's prior."""
+    types = get_type_hints(expected)
+    known = [f.name for f in dataclasses.fields(expected)]
+    for key in table:
+        if key not in known:
+            raise SpecError(unknown(where, key, known, what="key"))
+    typed = {key: _typed(f"{where}.{key}", types[key], value) for key, value in table.items()}
+    try:
+        return expected(**typed)
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"{where}: {error}") from error
