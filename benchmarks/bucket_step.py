@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from dpmi.privacy import PrivacyEngine
-from dpmi.privacy.gradients.norms import row_norms
+from dpmi.privacy.gradients.row_norms import row_norms
 
 from .memory import in_child, peak_of
 from .problems import PROBLEMS, Problem

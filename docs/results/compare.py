@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from dpmi.metrics import confidence_interval
-from dpmi.report.tables import correlations
+from dpmi.report.numbers.tables import correlations
 
 HERE = Path(__file__).parent
 

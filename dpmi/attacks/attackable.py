@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from dpmi.models import IdentityLoss, seeded
+from dpmi.models import IdentityLoss, evaluating, seeded
 
 from .checks import require
 from .priors import Generator
@@ -134,14 +134,11 @@ def _probe(target: Target, image_shape: ImageShape, device: torch.device) -> int
 @contextmanager
 def _frozen(target: nn.Module) -> Iterator[None]:
     """Evaluation mode and no parameter gradients, for as long as the block lasts."""
-    modes = [(module, module.training) for module in target.modules()]
     needed = [(parameter, parameter.requires_grad) for parameter in target.parameters()]
     try:
-        target.eval()
         target.requires_grad_(False)
-        yield
+        with evaluating(target):
+            yield
     finally:
-        for module, training in modes:
-            module.training = training
         for parameter, requires_grad in needed:
             parameter.requires_grad_(requires_grad)

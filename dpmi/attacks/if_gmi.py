@@ -12,11 +12,11 @@ from torch import Tensor
 from .base import Found, Progress, Task
 from .checks import at_least_one, check_rate, require
 from .ppa import SCALE
-from .stages.augment import Augmentation, crops
-from .stages.layers import LayerFeatures
+from .stages.features import LayerFeatures
 from .stages.search import final_images, search
 from .stages.selection import confidence
 from .stages.styles import style_generator
+from .stages.views import Augmentation, crops
 from .style_attack import StyleAttack, adam
 from .target import Target
 

@@ -11,10 +11,10 @@ from torch.optim import Adam
 
 from .base import Found, Task
 from .checks import at_least_one, check_rate
-from .stages.augment import Augmentation, crops
 from .stages.search import final_images, search
 from .stages.selection import confidence
 from .stages.styles import StyleBox, Styles, style_generator
+from .stages.views import Augmentation, crops
 from .style_attack import StyleAttack
 from .target import Target
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from .base import Attack, Found, Task
 from .checks import at_least_one, check_rate, require
 from .priors import ConditionalGan, Gan, Prior
-from .stages.augment import Augmentation, augmentation
 from .stages.latents import Latents, starting_latents
 from .stages.search import final_images, search
 from .stages.selection import best_rows, confidence
+from .stages.views import Augmentation, augmentation
 from .target import Target
 
 

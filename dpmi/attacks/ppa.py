@@ -9,10 +9,10 @@ from torch import Tensor
 
 from .base import Found, Task
 from .checks import at_least_one, check_rate
-from .stages.augment import Augmentation, crops
 from .stages.search import final_images, search
 from .stages.selection import confidence
 from .stages.styles import Styles, style_generator
+from .stages.views import Augmentation, crops
 from .style_attack import StyleAttack, adam
 from .target import Target
 

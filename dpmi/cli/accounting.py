@@ -60,7 +60,7 @@ def epsilon(
     else:
         _print_guarantees(found)
     if plot is not None:
-        from dpmi.cli.epsilon_plot import draw
+        from dpmi.report.figures.epsilon import draw
 
         figure_file.save(draw(ledger, delta=delta, unit=unit), plot)
 

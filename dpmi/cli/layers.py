@@ -27,8 +27,8 @@ def layers(
     from rich.console import Console
     from rich.progress import Progress
 
-    from dpmi.report import write_layers
-    from dpmi.report.layers import mean_shares
+    from dpmi.report.numbers.layers import mean_shares
+    from dpmi.report.write import write_layers
     from dpmi.study import Store, parse
     from dpmi.study.layer_information import finished, layer_information
 
@@ -49,7 +49,7 @@ def layers(
 def _print(shares: pd.DataFrame) -> None:
     from rich.table import Table
 
-    from dpmi.report.tables import rows_of
+    from dpmi.report.numbers.tables import rows_of
 
     table = Table(box=None, header_style="bold")
     for column in ("defence", "attack", "layer", "kind"):

@@ -104,7 +104,7 @@ def match(
 
 def _with_progress(name: str, train: Callable[..., list[Failure]]) -> Train:
     """Shows a bar for every round."""
-    from dpmi.study.progress import StudyProgress
+    from dpmi.cli.progress import StudyProgress
 
     def with_progress(round_: int, jobs: Sequence[Job]) -> list[Failure]:
         with StudyProgress(f"{name}, round {round_}", jobs) as progress:

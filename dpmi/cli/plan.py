@@ -86,7 +86,7 @@ def plan(
         )
     judged = verdict(table)
     if plot is not None:
-        from dpmi.cli.plan_plot import draw
+        from dpmi.report.figures.plan import draw
 
         figure_file.save(draw(table), plot)
     if as_json:

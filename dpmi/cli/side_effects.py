@@ -25,9 +25,9 @@ def side_effects(
     workers: Workers = None,
 ) -> None:
     """Attack every model of a study by FGSM, PGD, BIM and one pixel, and write a table and a plot."""
-    from dpmi.report import write_side_effects
+    from dpmi.cli.progress import StudyProgress
+    from dpmi.report.write import write_side_effects
     from dpmi.study import Store, parse, side_effects
-    from dpmi.study.progress import StudyProgress
 
     check_workers(workers)
     store = Store.open(directory)

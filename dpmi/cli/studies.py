@@ -62,8 +62,8 @@ def measure(
     executor: Executor = "local",
 ) -> None:
     """Measure a study again where metrics have changed, and write its report; nothing is trained or attacked."""
+    from dpmi.cli.progress import StudyProgress
     from dpmi.study import Store, gather, measure, parse, unmeasured
-    from dpmi.study.progress import StudyProgress
 
     check_workers(workers)
     store = Store.open(directory)
@@ -108,8 +108,8 @@ def _study(
     text: str, out: Path, data_root: Path | None, workers: int | None, executor: str, *, replace: bool
 ) -> None:
     """Run what is missing of a study, and write its report."""
+    from dpmi.cli.progress import StudyProgress
     from dpmi.study import Store, executors, gather, parse, pending, prepare, run
-    from dpmi.study.progress import StudyProgress
 
     check_workers(workers)
     executors.check(executor)
@@ -134,7 +134,7 @@ def _finish(failures: Sequence[Failure], results: Results, store: Store) -> None
 
 
 def _write_report(results: Results, store: Store) -> None:
-    from dpmi.report import write
+    from dpmi.report.write import write
 
     page = write(results, store.root)
     print(f"report: {page}")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dpmi.data.download import download as fetch
 from dpmi.data.files import data_folder, missing
+from dpmi.data.files import download as fetch
 from dpmi.data.image_files import split_files
 from dpmi.data.split import Split
 

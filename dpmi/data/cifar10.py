@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dpmi.data.download import download as fetch
-from dpmi.data.duplicates import without
 from dpmi.data.files import data_folder, missing
-from dpmi.data.pixels import to_images, to_labels
+from dpmi.data.files import download as fetch
+from dpmi.data.images import to_images, to_labels, without
 from dpmi.data.split import ImageSet, Split
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -5,7 +5,7 @@ import torch
 from sklearn.datasets import load_digits as sklearn_digits
 from sklearn.model_selection import train_test_split
 
-from dpmi.data.pixels import to_labels
+from dpmi.data.images import to_labels
 from dpmi.data.split import ImageSet, Split
 
 TEST_IMAGES = 300

@@ -10,8 +10,8 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from dpmi.data.augment import augment
-from dpmi.data.photos import FACES94_PHOTOS, Photos, read_att_faces, read_faces94, read_gt_faces
-from dpmi.data.pixels import to_images, to_labels
+from dpmi.data.images import to_images, to_labels
+from dpmi.data.read_faces import FACES94_PHOTOS, Photos, read_att_faces, read_faces94, read_gt_faces
 from dpmi.data.split import ImageSet, Split
 
 Faces94Split = Literal["by-image", "by-photo"]

@@ -1,6 +1,9 @@
-"""Finding a data set's files, and saying what is missing when they are not there."""
+"""A data set's files: finding them, saying what is missing, and fetching what torchvision can fetch."""
 
 from pathlib import Path
+from typing import Literal
+
+Downloadable = Literal["MNIST", "FashionMNIST", "Omniglot", "CIFAR10", "CelebA"]
 
 
 def data_folder(root: Path | None, folder: str, *, dataset: str, holds: str) -> Path:
@@ -25,6 +28,21 @@ def data_folder(root: Path | None, folder: str, *, dataset: str, holds: str) -> 
 def missing(looked_in: Path, *, dataset: str, holds: str) -> FileNotFoundError:
     """Return the error for files that are not where they belong."""
     return FileNotFoundError(f"data set {dataset!r} needs {holds} in {looked_in}, not found there. {_HOW}")
+
+
+def download(root: Path | None, *datasets: Downloadable) -> None:
+    """Let torchvision fetch and unpack data sets into ``root``; files that are there already are kept.
+
+    Nothing else writes to a data root.
+
+    Without a root nothing is fetched, and the reader that follows says how to name one.
+    """
+    # Imported here because it takes as long as torch itself, and hardly any run downloads.
+    import torchvision  # noqa: PLC0415
+
+    if root is not None:
+        for dataset in datasets:
+            getattr(torchvision.datasets, dataset)(root, download=True)
 
 
 _HOW = "Name the data root with --data-root, root=... or the environment variable DPMI_DATA."

@@ -10,10 +10,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from dpmi.data.duplicates import without
 from dpmi.data.files import missing
+from dpmi.data.images import to_labels, without
 from dpmi.data.open_image import open_image
-from dpmi.data.pixels import to_labels
 from dpmi.data.split import Distance, ImageSet, Split
 
 Files = Mapping[str, Sequence[Path]]

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from dpmi.data.characters import read_characters
-from dpmi.data.download import download as fetch
 from dpmi.data.files import data_folder, missing
-from dpmi.data.idx import read_idx
-from dpmi.data.pixels import to_images, to_labels
+from dpmi.data.files import download as fetch
+from dpmi.data.images import to_images, to_labels
+from dpmi.data.read_idx import read_idx
+from dpmi.data.read_omniglot import read_characters
 from dpmi.data.split import ImageSet, Split
 
 MNIST_CITATION = (

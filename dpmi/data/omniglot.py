@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dpmi.data.characters import WRITERS, read_characters
-from dpmi.data.download import download as fetch
+from dpmi.data.files import download as fetch
+from dpmi.data.images import to_images, to_labels
 from dpmi.data.mnist import MNIST_IDENTITIES, read_mnist_train
-from dpmi.data.pixels import to_images, to_labels
+from dpmi.data.read_omniglot import WRITERS, read_characters
 from dpmi.data.split import ImageSet, Split
 
 TEST_WRITERS = 5

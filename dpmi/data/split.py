@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from dpmi.data.duplicates import digests
+from dpmi.data.images import digests
 
 Distance = Literal["euclidean", "ssim"]
 

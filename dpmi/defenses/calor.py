@@ -23,7 +23,7 @@ from dpmi.data import ImageSet
 from dpmi.models import Adaptation, feature_size, in_batches, replace
 
 from .base import Defense
-from .new_head import NewHead, replace_head, whole_head
+from .heads import NewHead, replace_head, whole_head
 from .objective import Batch
 
 #: Records on which a trained model is measured.

@@ -21,7 +21,7 @@ from dpmi.data import ImageSet
 from dpmi.models import Adaptation, feature_size, observe
 
 from .base import Defense
-from .new_head import NewHead, replace_head
+from .heads import NewHead, replace_head
 from .objective import Batch
 
 Evaluation = Literal["sample", "mean"]

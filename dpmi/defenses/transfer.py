@@ -23,7 +23,7 @@ from dpmi.data import ImageSet
 from dpmi.models import Adaptation, head, in_batches, layer, observe, replace
 
 from .base import Defense
-from .new_head import replace_head, whole_head
+from .heads import replace_head, whole_head
 from .none import NoDefense
 from .recipe import Progress, Recipe
 from .training import train

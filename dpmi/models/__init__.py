@@ -1,11 +1,11 @@
 """The classifiers of the papers, built by name, and what is where in them."""
 
-from dpmi.models.adaptation import Adaptation, Averaged, averaged, in_batches, matched
+from dpmi.models.adaptation import Adaptation, Averaged, averaged, matched
 from dpmi.models.anatomy import FEATURES, feature_size, head, layer, replace
 from dpmi.models.identity import IDENTITY_LOSSES, IdentityLoss
 from dpmi.models.latents import latents
-from dpmi.models.observe import evaluating, observe
-from dpmi.models.randomness import seeded
+from dpmi.models.modes import evaluating, in_batches, seeded
+from dpmi.models.observe import observe
 from dpmi.models.registry import MODELS, build, check_name, names
 from dpmi.models.weights import check_source, load_weights, source_digest
 

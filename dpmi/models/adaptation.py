@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from .identity import IdentityLoss
@@ -78,9 +77,3 @@ def averaged() -> Adaptation:
 def matched(name: str, loss: IdentityLoss) -> Adaptation:
     """The same search with an identity loss that fits how the model was trained."""
     return Adaptation(name=name, loss=loss)
-
-
-@torch.no_grad()
-def in_batches(ask: Callable[[Tensor], Tensor], images: Tensor, size: int = 256) -> Tensor:
-    """What a model answers about many images, without a graph."""
-    return torch.cat([ask(some) for some in torch.split(images, size)])

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from .layers import ImageShape, width
+from .classifiers import ImageShape, width
 
 #: Length of the embedding, to which the head is a linear layer.
 _EMBEDDING = 512

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
 from .anatomy import FEATURES, head, layer
-from .observe import evaluating
+from .modes import evaluating
 
 Shape = tuple[int, ...]
 

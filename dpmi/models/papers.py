@@ -12,7 +12,7 @@ from torchvision.models import resnet
 from torchvision.models.vgg import cfgs, make_layers
 
 from .anatomy import feature_size
-from .layers import ImageShape, width
+from .classifiers import ImageShape, width
 from .vision import take_channels
 
 #: Slope of LeakyReLU below 0.

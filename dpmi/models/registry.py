@@ -11,8 +11,8 @@ import torch
 from opacus.validators import ModuleValidator
 from torch import nn
 
+from .classifiers import ImageShape, cnn, cnn_compact, cnn_small, mlp, softmax, softmax_normalized
 from .faces import cnn_faces, improved_residual
-from .layers import ImageShape, cnn, cnn_compact, cnn_small, mlp, softmax, softmax_normalized
 from .papers import lenet3, mcnn, resnet34, scnn, vgg16
 from .vision import PREFIX, check_torchvision, torchvision_classifier
 

@@ -10,8 +10,8 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import get_model, list_models
 
-from .layers import ImageShape
-from .observe import evaluating
+from .classifiers import ImageShape
+from .modes import evaluating
 
 PREFIX = "torchvision/"
 """In front of torchvision's own name, as in ``torchvision/resnet18``."""

@@ -12,13 +12,14 @@ from torch.utils.data import DataLoader, default_collate
 
 from accountants import Adjacency, Guarantee, Ledger, calibrate
 
-from . import checkpoint, checks
+from . import checkpoint
+from . import preconditions as checks
 from .account import Account
 from .checkpoint import Stateful, Training
 from .criterion.wrapped import BucketCriterion
 from .distributed import Ranks
 from .grad_sample import BucketGradSampleModule
-from .gradients.choice import GradSampleMode, choose
+from .gradients.strategy import GradSampleMode, choose
 from .loader import BucketDataLoader
 from .noise import NoiseMode, NoiseSource
 from .optimizer import BucketOptimizer

@@ -12,19 +12,19 @@ from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from .batch import PhysicalBatch
 from .dry_run import Agreement, DryRun
 from .gradients.bucket_gradients import BucketGradients, Ghost, Rows
 from .gradients.capture import Capture
-from .gradients.choice import Strategy
-from .gradients.leaf import other_leaves
+from .gradients.other_layers import other_leaves
 from .gradients.segments import Segments
+from .gradients.strategy import Strategy
 from .isolation.labels import Coupled, Records
 from .isolation.program import Program
 from .isolation.provenance import CarriedOver, Provenance
 from .isolation.public import PublicTensors
 from .isolation.shared import Constants, Shared, given_away, ordinary
 from .isolation.watch import Watch
-from .plan import PhysicalBatch
 from .structures import map_tensors, tensors_in
 
 # They know parameters by their identity, which a copy does not have.

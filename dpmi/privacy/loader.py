@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset, default_collate
 
+from .batch import LoaderPosition, PhysicalBatch
 from .collate import Buckets, merge
 from .distributed import ALONE, Ranks
 from .dry_run import DryRun
-from .gradients.choice import LOG, ONE_AT_A_TIME, Choice
+from .gradients.strategy import LOG, ONE_AT_A_TIME, Choice
 from .isolation.program import RECORDS
 from .noise import NoiseSource
 from .optimizer import BucketOptimizer
-from .plan import PhysicalBatch, Position
 from .sampling import BucketSampler
 from .structures import map_tensors
 
@@ -164,9 +164,9 @@ class BucketDataLoader(DataLoader[Any]):
         while plans:  # empty draws at the end of the pass
             yield plans.popleft(), None
 
-    def training_position(self) -> Position:
+    def training_position(self) -> LoaderPosition:
         """Where the training is, to go on from there: after the last released step, or where a new pass begins."""
-        return Position(
+        return LoaderPosition(
             steps=0 if self._pass is None else self._optimizer.steps_of_pass,
             pending=self.draws.pending,
             draws=self.draws.source.draws_state(),

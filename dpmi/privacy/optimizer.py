@@ -13,17 +13,18 @@ from opacus.optimizers import DPOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .batch import PhysicalBatch
 from .distributed import ALONE, Ranks
 from .dry_run import DryRun
 from .exclusive import Claim
 from .fingerprint import Fingerprint
 from .grad_sample import BucketGradSampleModule
 from .gradients.bucket_gradients import BucketGradients, Rows
-from .gradients.norms import ROUNDING
+from .gradients.row_norms import ROUNDING
 from .gradients.running_sum import RunningSum
 from .isolation.shared import Shared
 from .noise import NoiseSource
-from .plan import PhysicalBatch, Plan
+from .plan import Plan
 
 
 class NonFiniteGradientError(RuntimeError):

@@ -11,10 +11,11 @@ from functools import cached_property
 import numpy as np
 from torch.utils.data import Sampler
 
+from .batch import Draw, PhysicalBatch
 from .distributed import ALONE, Ranks
 from .noise import NoiseSource
 from .partition import IntArray
-from .plan import Draw, PhysicalBatch, Plan
+from .plan import Plan
 
 _EMPTY = PhysicalBatch(buckets=(), sizes=(), bucket_records=())
 

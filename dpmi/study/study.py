@@ -26,7 +26,7 @@ from .spec import (
     unknown,
     validated,
 )
-from .sweep import instances
+from .sweeps import instances
 
 REPORTED = (
     "the numbers and pictures of this study itself: accuracies, diagnostics, distances and example images come from "

@@ -15,35 +15,35 @@ _ROWS = f"{_LAYERS}::test_rows_equal_a_backward_pass_per_bucket"
 _NORM_FAULTS = (
     Fault(
         name="a norm leaves out biases",
-        path="dpmi/privacy/gradients/norms.py",
+        path="dpmi/privacy/gradients/row_norms.py",
         old="flat = [row.reshape(k, -1) for row in rows]",
         new="flat = [row.reshape(k, -1) for row in rows if row.dim() != 2]",
         tests=(_NORMS,),
     ),
     Fault(
         name="a norm leaves out the last parameter",
-        path="dpmi/privacy/gradients/norms.py",
+        path="dpmi/privacy/gradients/row_norms.py",
         old="flat = [row.reshape(k, -1) for row in rows]",
         new="flat = [row.reshape(k, -1) for row in rows[: max(1, len(rows) - 1)]]",
         tests=(_NORMS,),
     ),
     Fault(
         name="a norm leaves out the elements after the last whole run",
-        path="dpmi/privacy/gradients/norms.py",
+        path="dpmi/privacy/gradients/row_norms.py",
         old="together = torch.cat([runs, flat[:, whole:]], dim=1)",
         new="together = runs",
         tests=(_NORMS,),
     ),
     Fault(
         name="a large norm is summed in float32",
-        path="dpmi/privacy/gradients/norms.py",
+        path="dpmi/privacy/gradients/row_norms.py",
         old="runs = torch.linalg.vector_norm(flat[:, :whole].reshape(len(flat), -1, _FLOAT32_RUN), dim=2)",
         new="runs = torch.linalg.vector_norm(flat[:, :whole], dim=1, keepdim=True)",
         tests=(f"{_UPDATE}::test_clipped_norm_never_exceeds_the_bound_in_float64",),
     ),
     Fault(
         name="the norm of a tiny gradient underflows",
-        path="dpmi/privacy/gradients/norms.py",
+        path="dpmi/privacy/gradients/row_norms.py",
         old="if float(total.min()) < _TINY:",
         new="if float(total.min()) < 0:",
         tests=(_NORMS,),
@@ -129,7 +129,7 @@ _LAYER_FAULTS = (
     ),
     Fault(
         name="the factor of a normalisation takes inputs that are not normalised",
-        path="dpmi/privacy/gradients/norm.py",
+        path="dpmi/privacy/gradients/normalization.py",
         old="self._normalise(x).to(dtype) * g.to(dtype)",
         new="x.to(dtype) * g.to(dtype)",
         tests=(_ROWS,),
@@ -143,21 +143,21 @@ _LAYER_FAULTS = (
     ),
     Fault(
         name="an embedding that rescales its lines in the forward pass is accepted",
-        path="dpmi/privacy/isolation/layers.py",
+        path="dpmi/privacy/isolation/layer_functions.py",
         old='if argument(call, 3, "max_norm") is not None:',
         new='if argument(call, 3, "max_norm") == 0:',
         tests=(f"{_CAPTURE}::test_what_cannot_be_split_by_bucket_is_refused",),
     ),
     Fault(
         name="all of a layer run bucket by bucket goes to the first bucket",
-        path="dpmi/privacy/gradients/leaf.py",
+        path="dpmi/privacy/gradients/other_layers.py",
         old='own = {f"leaf.{name}": copy[i]',
         new='own = {f"leaf.{name}": copy[0]',
         tests=(_ROWS,),
     ),
     Fault(
         name="a subclass that computes something else is taken for its base class",
-        path="dpmi/privacy/gradients/leaf.py",
+        path="dpmi/privacy/gradients/other_layers.py",
         old="isinstance(m, known) and _computes_as(m, known) for",
         new="isinstance(m, known) for",
         tests=(_ROWS,),
@@ -167,21 +167,21 @@ _LAYER_FAULTS = (
 _GHOST_FAULTS = (
     Fault(
         name="a norm adds up positions as if they were orthogonal",
-        path="dpmi/privacy/gradients/implicit.py",
+        path="dpmi/privacy/gradients/factors.py",
         old="pairs.sum((1, 2))",
         new="pairs.diagonal(dim1=1, dim2=2).sum(1)",
         tests=(_IMPLICIT,),
     ),
     Fault(
         name="a bucket whose row is kept is added twice",
-        path="dpmi/privacy/gradients/implicit.py",
+        path="dpmi/privacy/gradients/factors.py",
         old="            factors[run.buckets] = 0.0\n",
         new="",
         tests=(_IMPLICIT,),
     ),
     Fault(
         name="a token that comes twice is measured as two tokens",
-        path="dpmi/privacy/gradients/implicit.py",
+        path="dpmi/privacy/gradients/factors.py",
         old="squares = torch.linalg.vector_norm(self._values, dim=1, dtype=torch.float64).square()\n"
         "        self.squared_norms = squares.new_zeros(num_buckets).index_add_(0, self._bucket, squares)",
         new="squares = torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).square()\n"
@@ -190,14 +190,14 @@ _GHOST_FAULTS = (
     ),
     Fault(
         name="the rounding of what nearly cancels is not measured",
-        path="dpmi/privacy/gradients/implicit.py",
+        path="dpmi/privacy/gradients/factors.py",
         old="found.append(norms + self._rounding(x, g, segments, positions))",
         new="found.append(norms)",
         tests=(f"{_CAPTURE}::test_no_clipped_gradient_is_too_long_when_records_nearly_cancel",),
     ),
     Fault(
         name="an input that changed after it was measured is used",
-        path="dpmi/privacy/gradients/implicit.py",
+        path="dpmi/privacy/gradients/factors.py",
         old="if self._x._version != self._version:",
         new="if self._x._version < self._version:",
         tests=(f"{_CAPTURE}::test_modifying_an_input_that_ghost_needs_is_refused",),

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from dpmi.data import ImageSet, load
-from dpmi.data.photos import read_att_faces, read_faces94, read_gt_faces
+from dpmi.data.read_faces import read_att_faces, read_faces94, read_gt_faces
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from dpmi.data.idx import read_idx
+from dpmi.data.read_idx import read_idx
 
 
 def idx_bytes(array: np.ndarray) -> bytes:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from dpmi.data import load
-from dpmi.data.characters import ALPHABETS, read_characters
+from dpmi.data.read_omniglot import ALPHABETS, read_characters
 
 SMALL = ("images_background_small1", "images_background_small2")
 

@@ -14,7 +14,7 @@ from torchvision.models import resnet18, vit_b_16
 from dpmi import models
 from dpmi.data import ImageSet, Split
 from dpmi.defenses import ClassDP, NoDefense, Recipe, Transfer, compose, get, train
-from dpmi.defenses.new_head import replace_head
+from dpmi.defenses.heads import replace_head
 
 RECIPE = Recipe(steps=6, learning_rate=0.1)
 PRIVATE = {"noise_multiplier": 1.0, "sampling_rate": 0.5, "max_grad_norm": 1.0}

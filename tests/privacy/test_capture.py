@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from dpmi.privacy.gradients.capture import Capture
-from dpmi.privacy.gradients.implicit import Factors
+from dpmi.privacy.gradients.factors import Factors
 from dpmi.privacy.gradients.linear import Linear
 from dpmi.privacy.gradients.segments import Segments
 from dpmi.privacy.isolation.labels import Coupled

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpmi.privacy.gradients.implicit import Factors, SparseRows, rows_are_smaller
+from dpmi.privacy.gradients.factors import Factors, SparseRows, rows_are_smaller
 from dpmi.privacy.gradients.linear import Linear
 from dpmi.privacy.gradients.segments import Segments
 

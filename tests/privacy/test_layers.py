@@ -12,7 +12,7 @@ from opacus.layers.dp_multihead_attention import SequenceBias
 from torch import Tensor, nn
 
 from dpmi.privacy.gradients.capture import Capture
-from dpmi.privacy.gradients.leaf import other_leaves
+from dpmi.privacy.gradients.other_layers import other_leaves
 from dpmi.privacy.gradients.segments import Segments
 from dpmi.privacy.isolation.labels import Records
 from dpmi.privacy.isolation.public import PublicTensors

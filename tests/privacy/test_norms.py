@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpmi.privacy.gradients.norms import ROUNDING, row_norms
+from dpmi.privacy.gradients.row_norms import ROUNDING, row_norms
 
 SHAPES = [(64,), (3,), (13, 11), (), (2**16 + 5,)]
 

@@ -17,7 +17,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from dpmi.privacy import BucketPLDAccountant, Lemma3Accountant, Partition, PrivacyEngine, opacus_accountants
+from dpmi.privacy import BucketPLDAccountant, Lemma3Accountant, Partition, PrivacyEngine
+from dpmi.privacy import opacus_plugin as opacus_accountants
 
 NAMES = {"bucket-pld": BucketPLDAccountant, "lemma3": Lemma3Accountant}
 N = 20

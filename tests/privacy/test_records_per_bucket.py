@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from dpmi.privacy import Partition, PrivacyEngine
+from dpmi.privacy.batch import PhysicalBatch
 from dpmi.privacy.noise import NoiseSource
-from dpmi.privacy.plan import PhysicalBatch, Plan
+from dpmi.privacy.plan import Plan
 from dpmi.privacy.sampling import BucketSampler
 
 from .reference import brute_force, private_run, relative_error

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 
-from dpmi.report import tables
+from dpmi.report.numbers import tables
 from dpmi.study.results import Results
 
 # defense, label, strength, unit, delta, epsilons (tight, add/remove, Lemma 3, Theorem 1), distance, accuracy

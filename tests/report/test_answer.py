@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dpmi.report import answer, pairs, tables
-from dpmi.report.cells import measured
+from dpmi.report.numbers import pairs, tables
+from dpmi.report.page import answer
+from dpmi.report.page.cells import measured
 from dpmi.study.results import Results
 
 from .conftest import SETTINGS, make_results, with_evaluator

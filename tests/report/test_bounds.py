@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dpmi.report import cells, tables, words
-from dpmi.report.bounds import bounds
+from dpmi.report import words
+from dpmi.report.numbers import tables
+from dpmi.report.numbers.bounds import bounds
+from dpmi.report.page import cells
 
 from .conftest import SETTINGS, make_results
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dpmi.report import curve
+from dpmi.report.figures import curve
 from dpmi.study.results import Results
 
 from .conftest import (

@@ -10,7 +10,8 @@ import pytest
 from matplotlib.container import BarContainer
 
 from dpmi.metrics import student_interval
-from dpmi.report.layers import TASKS, draw, mean_shares
+from dpmi.report.figures.layers import draw
+from dpmi.report.numbers.layers import TASKS, mean_shares
 
 SHARES = {("0", 0): (0.2, 0.9), ("0", 1): (0.4, 0.7), ("2", 0): (0.8, 0.1), ("2", 1): (0.6, 0.3)}
 

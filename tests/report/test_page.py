@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dpmi.report import write
-from dpmi.report.cells import Table
-from dpmi.report.markdown import pipe_table
+from dpmi.report.page.cells import Table
+from dpmi.report.page.markdown import pipe_table
+from dpmi.report.write import write
 from dpmi.study.results import Results
 
 from .conftest import HOSTILE_NAME, SETTINGS, make_results, with_evaluator

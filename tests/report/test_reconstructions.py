@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from dpmi.report import reconstructions
+from dpmi.report.figures import reconstructions
 from dpmi.study.results import Results
 
 from .conftest import drawn, make_results

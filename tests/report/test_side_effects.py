@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from dpmi.report import side_effects, write_side_effects
+from dpmi.report.figures import side_effects
+from dpmi.report.numbers.side_effects import summary
+from dpmi.report.write import write_side_effects
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def table() -> pd.DataFrame:
 
 
 def test_summary_has_student_intervals_over_seeds(table: pd.DataFrame) -> None:
-    first, second = side_effects.summary(table).to_dict("records")
+    first, second = summary(table).to_dict("records")
     half = stats.t.ppf(0.975, 2) * 0.1 / 3**0.5
     found = [first[f"fgsm_accuracy{end}"] for end in ("", "_low", "_high")]
     assert found == pytest.approx([0.3, 0.3 - half, 0.3 + half])
@@ -45,7 +47,7 @@ def test_files(table: pd.DataFrame, tmp_path: Path) -> None:
 
 
 def test_plot_has_a_panel_for_what_was_measured(table: pd.DataFrame) -> None:
-    summarized = side_effects.summary(table)
+    summarized = summary(table)
     panels = side_effects.draw(summarized, "mine").axes
     assert len(panels) == 3
     assert panels[0].get_legend_handles_labels()[1] == ["no attack", "FGSM"]

@@ -10,9 +10,12 @@ import pandas as pd
 import pytest
 
 from dpmi.metrics import paired_difference
-from dpmi.report import cells, curve, strongest, survival, tables, tradeoff, write
-from dpmi.report.tables import STRONGEST
+from dpmi.report.figures import curve, tradeoff
+from dpmi.report.numbers import strongest, survival, tables
+from dpmi.report.numbers.tables import STRONGEST
+from dpmi.report.page import cells
 from dpmi.report.words import GLUE
+from dpmi.report.write import write
 from dpmi.study.results import Results
 
 from .conftest import SETTINGS, drawn, make_results

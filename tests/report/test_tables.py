@@ -8,7 +8,9 @@ import pytest
 from scipy import stats
 
 from dpmi.metrics import confidence_interval
-from dpmi.report import cells, tables, words
+from dpmi.report import words
+from dpmi.report.numbers import tables
+from dpmi.report.page import cells
 from dpmi.study.results import Results
 
 from .conftest import SETTINGS, make_results, with_evaluator

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from scipy import stats
 
-from dpmi.report import cells, pairs, tables, tradeoff, write
+from dpmi.report.figures import tradeoff
+from dpmi.report.numbers import pairs, tables
+from dpmi.report.page import cells
 from dpmi.report.words import GLUE
+from dpmi.report.write import write
 from dpmi.study.results import Results
 
 from .conftest import SETTINGS, drawn, make_results

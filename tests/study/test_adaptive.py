@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dpmi.report import survival, write
+from dpmi.report.numbers import survival
+from dpmi.report.write import write
 from dpmi.study import parse
 
 from .conftest import JUDGED, comparable, run_study, trials_of

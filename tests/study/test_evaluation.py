@@ -11,8 +11,8 @@ import torch
 
 from dpmi import data, metrics, models
 from dpmi.attacks import Reconstructions
-from dpmi.report import write
-from dpmi.report.tables import summary
+from dpmi.report.numbers.tables import summary
+from dpmi.report.write import write
 from dpmi.study import SpecError, Store, parse
 from dpmi.study.evaluator import Judge, columns
 from dpmi.study.work import trial_numbers

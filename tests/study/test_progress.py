@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dpmi.study import Store, parse, progress, run
-from dpmi.study.progress import StudyProgress
+from dpmi.cli import progress
+from dpmi.cli.progress import StudyProgress
+from dpmi.study import Store, parse, run
 
 from .conftest import JUDGED, TINY
 

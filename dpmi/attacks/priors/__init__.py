@@ -8,8 +8,8 @@ from .cache import DamagedCacheWarning, fetch, samples
 from .conditional_gan import ConditionalGan
 from .feature_statistics import FeatureMoments, FeatureStatistics
 from .inversion_gan import InversionGan
-from .style import StylePrior
-from .style_network import StyleGenerator
+from .style.network import StyleGenerator
+from .style.prior import StylePrior
 from .surrogates import Surrogates
 from .wgan_gp import WganGP
 

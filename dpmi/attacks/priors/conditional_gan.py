@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpmi.attacks.checks import at_least_one, require
-from dpmi.attacks.stages.augment import Augmentation, augmentation
+from dpmi.attacks.stages.views import Augmentation, augmentation
 from dpmi.attacks.target import Target
 from dpmi.models.identity import margin
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .capture import Capture
-from .norms import row_norms
+from .row_norms import row_norms
 from .running_sum import RunningSum
 
 

@@ -20,11 +20,11 @@ from dpmi.privacy.isolation.provenance import Provenance
 from dpmi.privacy.isolation.public import PublicTensors
 from dpmi.privacy.isolation.rules import Call
 
-from . import conv, embedding, linear, norm  # noqa: F401 (they register the functions that are intercepted)
-from .implicit import Implicit
-from .layers import INTERCEPTED, Layer
-from .leaf import output_dimensions, record_dimension, run_by_bucket
-from .norms import row_norms
+from . import conv, embedding, linear  # noqa: F401 (they register the functions that are intercepted)
+from .factors import Implicit
+from .layer import INTERCEPTED, Layer
+from .other_layers import output_dimensions, record_dimension, run_by_bucket
+from .row_norms import row_norms
 from .segments import Segments
 
 
@@ -43,7 +43,7 @@ class Capture(Following):
         parameters: names and trained parameters, as of ``module.named_parameters()``.
         segments: the buckets of the physical batch.
         public: the tensors that depend on no record.
-        leaves: modules to be run bucket by bucket, of :func:`~dpmi.privacy.gradients.leaf.other_leaves`.
+        leaves: modules to be run bucket by bucket, of :func:`~dpmi.privacy.gradients.other_layers.other_leaves`.
         ghost: keep no rows that take more memory than what they are computed from; :attr:`squared_norms` and
             :meth:`weighted_sum` do without. No parameter may then be used more than once: the norm of a sum is
             not that of its terms.

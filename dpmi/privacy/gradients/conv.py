@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .implicit import Implicit, factors_or_none
-from .layers import Layer, at_least_float32, intercepts
+from .factors import Implicit, factors_or_none
+from .layer import Layer, at_least_float32, intercepts
 from .linear import write_outer_sums
 from .segments import Run, Segments
 
@@ -94,7 +94,7 @@ class Conv(Layer):
         return factors_or_none(self, x, g, segments)
 
     def outer_factors(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor] | None:
-        """See :class:`~dpmi.privacy.gradients.implicit.OuterProducts`."""
+        """See :class:`~dpmi.privacy.gradients.factors.OuterProducts`."""
         if self._groups > 1:
             return None
         return self._windows(self._pad_ends(x), g.shape[2:]).flatten(1, -2), g.flatten(2).transpose(1, 2)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .implicit import Implicit, SparseRows
-from .layers import Layer, at_least_float32, intercepts
+from .factors import Implicit, SparseRows
+from .layer import Layer, at_least_float32, intercepts
 from .segments import Segments
 
 

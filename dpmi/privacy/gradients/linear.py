@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .implicit import Implicit, factors_or_none
-from .layers import Layer, at_least_float32, intercepts
+from .factors import Implicit, factors_or_none
+from .layer import Layer, at_least_float32, intercepts
 from .segments import Segments
 
 
@@ -37,7 +37,7 @@ class Linear(Layer):
         return factors_or_none(self, x, g, segments)
 
     def outer_factors(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`~dpmi.privacy.gradients.implicit.OuterProducts`."""
+        """See :class:`~dpmi.privacy.gradients.factors.OuterProducts`."""
         return x.reshape(len(x), -1, x.shape[-1]), g.reshape(len(g), -1, g.shape[-1])
 
     def bias_rows(self, g: Tensor, segments: Segments) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 # Each module registers its rules as it is imported.
-from . import along, elementwise, indexing, layers, losses, products, shapes  # noqa: F401
+from . import along, elementwise, indexing, losses, products, shapes  # noqa: F401
 from .operands import words
 from .rules import RULES
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpmi.attacks.priors import Gan, samples, style
-from dpmi.attacks.priors.style import StylePrior
-from dpmi.attacks.priors.style_discriminator import StyleDiscriminator
-from dpmi.attacks.priors.style_network import StyleGenerator
+from dpmi.attacks.priors import Gan, samples
+from dpmi.attacks.priors.style import prior as style
+from dpmi.attacks.priors.style.discriminator import StyleDiscriminator
+from dpmi.attacks.priors.style.network import StyleGenerator
+from dpmi.attacks.priors.style.prior import StylePrior
 
 SMALL = StylePrior(steps=120, batch_size=8, latent_size=8, mapping_layers=2, width=4)
 

@@ -19,8 +19,8 @@ from scipy.signal import convolve2d, correlate2d
 from torch import Tensor, nn
 
 from dpmi.attacks.priors import Gan, fetch
-from dpmi.attacks.priors.style import StylePrior
-from dpmi.attacks.priors.stylegan2_ada import load_generator
+from dpmi.attacks.priors.style.prior import StylePrior
+from dpmi.attacks.priors.style.stylegan2_ada import load_generator
 
 Array = NDArray[np.float64]
 SHAPE = (3, 16, 16)

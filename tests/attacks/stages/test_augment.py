@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dpmi.attacks.stages.augment import Augmentation, augmentation
+from dpmi.attacks.stages.views import Augmentation, augmentation
 
 
 @pytest.mark.parametrize("name", ["none", "digits", "faces"])

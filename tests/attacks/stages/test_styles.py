@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from dpmi.attacks import Budget
 from dpmi.attacks.priors import StyleGenerator
-from dpmi.attacks.stages.augment import crops
-from dpmi.attacks.stages.layers import LayerFeatures
+from dpmi.attacks.stages.features import LayerFeatures
 from dpmi.attacks.stages.styles import StyleBox, best_styles, onto_l1_ball
+from dpmi.attacks.stages.views import crops
 from dpmi.attacks.target import Target
 
 ALL = slice(None)

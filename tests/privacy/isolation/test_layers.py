@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from dpmi.privacy.isolation import layers
+from dpmi.privacy.isolation import layer_functions as layers
 from dpmi.privacy.isolation.functions import RULES
 from dpmi.privacy.isolation.labels import Records
 

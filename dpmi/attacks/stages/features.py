@@ -1,0 +1,92 @@
+"""Where a search is between two blocks of a style-based generator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dpmi.attacks.priors import StyleGenerator
+from dpmi.attacks.priors.style.network import Features
+
+from .search import physical
+from .styles import onto_l1_ball
+
+
+class LayerFeatures:
+    """One style per row, for all layers, and the features that enter a block; each in an L1 ball around its start.
+
+    Args:
+        generator: makes the images.
+        styles: (n, style_size), where the search starts.
+        radius: of both balls.
+        block: number of the block; before the first one, 0, there are no features.
+        features: that enter the block, of n rows; the image so far is not moved.
+    """
+
+    draws = 1
+
+    def __init__(
+        self,
+        generator: StyleGenerator,
+        styles: Tensor,
+        *,
+        radius: float,
+        block: int = 0,
+        features: Features | None = None,
+    ) -> None:
+        """Start from there."""
+        self._generator = generator
+        self._radius = radius
+        self._block = block
+        self._rgb = None if features is None else features.rgb
+        hidden = None if features is None else features.hidden
+        self._starts = [styles.detach()] if hidden is None else [styles.detach(), hidden.detach()]
+        self._moved = [start.clone().requires_grad_() for start in self._starts]
+
+    def parameters(self) -> list[Tensor]:
+        """Return the styles, and the features if there are any."""
+        return self._moved
+
+    def images(self, rows: slice) -> Tensor:
+        """Return their images."""
+        name = self._generator.synthesis.blocks[self._block]
+        ws = self._generator.repeat(self._moved[0][rows])
+        return self._generator.images(ws, start_block=name, features=self._features(rows))
+
+    def penalty(self, rows: slice) -> float:
+        """Return nothing: the balls are limits, and no cost."""
+        return 0.0
+
+    def advance(self) -> None:
+        """Project onto the balls."""
+        with torch.no_grad():
+            for moved, start in zip(self._moved, self._starts, strict=True):
+                moved.copy_(start + onto_l1_ball(moved - start, self._radius))
+
+    def at_next_block(self, *, radius: float) -> LayerFeatures:
+        """Return the position whose search starts from what this one makes of the next block's features."""
+        names = self._generator.synthesis.blocks
+        made = []
+        with torch.no_grad():
+            for rows in physical(len(self._moved[0])):
+                features = self._generator.synthesis(
+                    self._generator.repeat(self._moved[0][rows]),
+                    start_block=names[self._block],
+                    features=self._features(rows),
+                    end_block=names[self._block + 1],
+                )
+                made.append(features)
+        hidden = torch.cat([features.hidden for features in made if features.hidden is not None])
+        rgb = torch.cat([features.rgb for features in made if features.rgb is not None])
+        return LayerFeatures(
+            self._generator,
+            self._moved[0],
+            radius=radius,
+            block=self._block + 1,
+            features=Features(hidden, rgb),
+        )
+
+    def _features(self, rows: slice) -> Features:
+        if self._rgb is None:
+            return Features()
+        return Features(self._moved[1][rows], self._rgb[rows])

@@ -1,0 +1,81 @@
+"""Progress of a study in the terminal: one bar for all of it, one for every job that is running."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from dpmi.study.grid import Job
+
+_HEARTBEAT_SECONDS = 15.0
+
+
+class StudyProgress:
+    """A context manager whose :meth:`report` is given to :func:`dpmi.study.run`.
+
+    In a terminal the bars move; in a log, where nothing can move, a line is printed now and then.
+
+    Args:
+        name: of the study.
+        jobs: those that are still to run; together they are the whole.
+        stages: parts of each job; by default all of :attr:`dpmi.study.grid.Job.stages`.
+    """
+
+    def __init__(self, name: str, jobs: Sequence[Job], *, stages: int | None = None) -> None:
+        """Show nothing yet."""
+        self._console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=False,
+        )
+        self._stages = {job.label: stages or job.stages for job in jobs}
+        self._finished: dict[str, set[str]] = {label: set() for label in self._stages}
+        self._running: dict[str, float] = {}
+        self._tasks: dict[str, TaskID] = {}
+        self._all = self._bars.add_task(f"study {name}", total=len(self._stages))
+        self._stop = threading.Event()
+
+    def __enter__(self) -> StudyProgress:
+        """Show the bars."""
+        if self._console.is_terminal:
+            self._bars.start()
+        else:
+            threading.Thread(target=self._heartbeat, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the last state on the screen."""
+        self._stop.set()
+        if self._console.is_terminal:
+            self._bars.stop()
+
+    def report(self, label: str, what: str, done: int, total: int) -> None:
+        """Take note of how far a job is; see :data:`dpmi.study.run.Report`."""
+        fraction = done / max(total, 1)
+        if label not in self._tasks:
+            self._tasks[label] = self._bars.add_task(label, total=1.0)
+        if fraction >= 1:
+            self._finished[label].add(what)
+        # An attack may train several priors under one name: what is finished once counts once.
+        stages = len(self._finished[label]) + (0 if what in self._finished[label] else fraction)
+        self._running[label] = stages / self._stages[label]
+        self._bars.update(self._tasks[label], description=f"{label}: {what}", completed=fraction)
+        self._bars.update(self._all, completed=sum(self._running.values()))
+        if self._running[label] >= 1:
+            self._bars.update(self._tasks[label], visible=False)
+
+    def _heartbeat(self) -> None:
+        while not self._stop.wait(_HEARTBEAT_SECONDS):
+            whole = self._bars.tasks[0]
+            left = whole.time_remaining
+            tail = "" if left is None else f", about {left:.0f} s left"
+            running = ", ".join(t.description for t in self._bars.tasks[1:] if t.visible) or "starting"
+            line = f"{whole.percentage:.0f} % done{tail}: {running}"
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,202 @@
+"""Gradients of buckets that are never written out: their norms, and their weighted sum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .row_norms import row_norms
+from .segments import Run, Segments
+
+# Elements of rows, or of what their norms are computed from, that exist at a time: 16 MiB of float32.
+_AT_A_TIME = 2**22
+# Rounding of one operation in float32.
+_ROUNDING = 2.0**-24
+
+
+class Implicit(Protocol):
+    """Gradients of one parameter."""
+
+    squared_norms: Tensor
+    """Of each bucket's gradient, (k,) float64; not too small for what :meth:`weighted_sum` adds."""
+
+    def weighted_sum(self, factors: Tensor) -> Tensor:
+        """Sum of the gradients (*shape), each times its factor, (k,)."""
+
+
+class OuterProducts(Protocol):
+    """A layer whose gradient is a sum over positions of an outer product, as that of linear layers."""
+
+    weight: Tensor | None
+    overlap: int
+    """At how many positions an element of the input is seen, at most."""
+
+    def weight_rows(self, x: Tensor, g: Tensor, segments: Segments) -> Tensor:
+        """See :class:`~dpmi.privacy.gradients.layer.Layer`."""
+
+    def outer_factors(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The factors (records, positions, d) and (records, positions, o); None if there are none of this kind."""
+
+
+class Factors:
+    """Sums of outer products, of which the factors are kept where they are smaller than a row.
+
+    The squared norm of a bucket with P positions, sum_i g_i x_i^T, is either the double sum over its positions of
+    (g_i . g_j) (x_i . x_j) ([Goodfellow 2015], here for buckets), or that of a row which is dropped at once,
+    whichever takes fewer operations. Terms of the double sum may cancel, so it is computed in float64. What
+    cancels leaves its mark in the weighted sum too, which is computed in float32: its rounding, at most
+    proportional to sum_i |g_i| |x_i|, is added to the norm. That is a relative 1e-6 to 1e-5 unless almost
+    everything cancels, and then the norm is what bounds the gradient that is in fact released.
+
+    Args:
+        layer: whose gradients these are.
+        x: its input, (records, ...).
+        g: gradient of its output, (records, ...).
+        segments: the buckets.
+    """
+
+    def __init__(self, layer: OuterProducts, x: Tensor, g: Tensor, segments: Segments) -> None:
+        assert layer.weight is not None
+        self._layer, self._x, self._g, self._segments = layer, x, g, segments
+        self._version = x._version
+        self._dtype = torch.promote_types(torch.promote_types(x.dtype, g.dtype), torch.float32)
+        self._outs, self._ins = layer.weight.shape[0], layer.weight[0].numel()
+        self._positions = g.numel() // (len(g) * self._outs)
+        self._rows: list[tuple[Run, Tensor]] = []
+        self._factored: list[Run] = []
+        with full_precision():
+            self.squared_norms = torch.cat([self._norms(run) for run in segments.runs()]).square()
+
+    def weighted_sum(self, factors: Tensor) -> Tensor:
+        """See :class:`Implicit`."""
+        if self._x._version != self._version:
+            raise RuntimeError(
+                f"the input of a layer, of shape {tuple(self._x.shape)}, was modified in place between backward() and "
+                'the optimizer\'s step(); grad_sample_mode="ghost" needs it there'
+            )
+        factors = factors.to(self._g.device, self._dtype, copy=True)
+        parts = []
+        for run, rows in self._rows:
+            parts.append(torch.tensordot(factors[run.buckets], rows, 1))
+            factors[run.buckets] = 0.0
+        kept = slice(self._factored[0].records.start, self._factored[-1].records.stop)
+        of_record = factors[self._segments.bucket_of_record(factors.device)][kept]
+        scaled = self._g[kept] * of_record.view(-1, *[1] * (self._g.dim() - 1))
+        whole = Segments([len(scaled)])
+        with full_precision():
+            parts.append(self._layer.weight_rows(self._x[kept].to(self._dtype), scaled, whole)[0])
+        total: Tensor = sum(parts[1:], start=parts[0])
+        return total
+
+    def _norms(self, run: Run) -> Tensor:
+        if rows_are_smaller(self._layer, self._x, self._g, run):
+            segments = Segments([run.size] * run.count)
+            rows = self._layer.weight_rows(self._x[run.records], self._g[run.records], segments)
+            self._rows.append((run, rows))
+            return row_norms([rows])
+        self._factored.append(run)
+        positions = run.size * self._positions
+        in_pairs = 2 * positions * (self._outs + self._ins) < self._outs * self._ins  # float64 costs twice
+        elements = positions * (self._outs + self._ins + positions) if in_pairs else self._outs * self._ins
+        at_a_time = max(1, _AT_A_TIME // elements)
+        found = []
+        for first in range(0, run.count, at_a_time):
+            count = min(at_a_time, run.count - first)
+            start = run.first_record + first * run.size
+            records = slice(start, start + count * run.size)
+            x, g = self._x[records].to(self._dtype), self._g[records].to(self._dtype)
+            segments = Segments([run.size] * count)
+            factors = self._layer.outer_factors(x, g) if in_pairs else None
+            if factors is None:
+                norms = row_norms([self._layer.weight_rows(x, g, segments)])
+            else:
+                norms = _norms_by_pairs(*factors, count)
+            found.append(norms + self._rounding(x, g, segments, positions))
+        return torch.cat(found)
+
+    def _rounding(self, x: Tensor, g: Tensor, segments: Segments, positions: int) -> Tensor:
+        """How far the float32 sum over a bucket's positions may be from the exact one, (k,) float64."""
+        longest = torch.linalg.vector_norm(x.flatten(1), dim=1) * torch.linalg.vector_norm(
+            g.flatten(1), dim=1
+        )
+        # Of inputs made so that signs conspire and all roundings agree, 2.5, 4.3 and 22 units were seen for 64, 1024
+        # and 131072 positions; below 1 of others.
+        unit = _ROUNDING * (2.0 + math.sqrt(positions) / 8.0)
+        return segments.sum(longest).double() * (unit * math.sqrt(self._layer.overlap))
+
+
+def rows_are_smaller(layer: OuterProducts, x: Tensor, g: Tensor, run: Run) -> bool:
+    """Whether the rows of a run take no more memory than the factors: then norms cost as much as the rows."""
+    assert layer.weight is not None
+    return layer.weight.numel() * len(x) <= (x.numel() + g.numel()) * run.size
+
+
+def factors_or_none(layer: OuterProducts, x: Tensor, g: Tensor, segments: Segments) -> Factors | None:
+    """The factors, or None if rows are smaller for every bucket."""
+    if all(rows_are_smaller(layer, x, g, run) for run in segments.runs()):
+        return None
+    return Factors(layer, x, g, segments)
+
+
+class SparseRows:
+    """Rows most of whose lines are zero: of an embedding, a bucket's gradient has a line for each of its tokens.
+
+    Args:
+        line: for each value, its line within the parameter, (m,) int64.
+        bucket: for each value, its bucket, (m,) int64.
+        values: what is to be added up, (m, d).
+        lines: number V of lines of the parameter.
+        num_buckets: number k of buckets.
+    """
+
+    def __init__(self, line: Tensor, bucket: Tensor, values: Tensor, lines: int, num_buckets: int) -> None:
+        key, place = torch.unique(bucket * lines + line, return_inverse=True)
+        self._bucket, self._line = key // lines, key % lines
+        self._values = values.new_zeros((len(key), values.shape[1])).index_add_(0, place, values)
+        self._lines = lines
+        squares = torch.linalg.vector_norm(self._values, dim=1, dtype=torch.float64).square()
+        self.squared_norms = squares.new_zeros(num_buckets).index_add_(0, self._bucket, squares)
+
+    def weighted_sum(self, factors: Tensor) -> Tensor:
+        """See :class:`Implicit`."""
+        scaled = self._values * factors.to(self._values)[self._bucket, None]
+        return scaled.new_zeros((self._lines, scaled.shape[1])).index_add_(0, self._line, scaled)
+
+
+def _norms_by_pairs(x: Tensor, g: Tensor, buckets: int) -> Tensor:
+    """Norms (k,) of the sums over each bucket's positions of the outer products of its factors, in float64."""
+    left = g.reshape(buckets, -1, g.shape[-1]).double()
+    right = x.reshape(buckets, -1, x.shape[-1]).double()
+    pairs = torch.bmm(left, left.transpose(1, 2)).mul_(torch.bmm(right, right.transpose(1, 2)))
+    return pairs.sum((1, 2)).clamp_(min=0.0).sqrt()
+
+
+def _precision_settings() -> list[tuple[Any, str, object]]:
+    """Objects, their attributes, and the values that stand for float32 as it is written."""
+    b: Any = torch.backends
+    if hasattr(b.cudnn, "conv"):
+        operations = [b.cuda.matmul, b.cudnn.conv, b.mkldnn.matmul, b.mkldnn.conv]
+        return [(operation, "fp32_precision", "ieee") for operation in operations]
+    return [(b.cuda.matmul, "allow_tf32", False), (b.cudnn, "allow_tf32", False)]  # before torch 2.9
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Without TF32 and the like, in whose 10 bits norm and weighted sum would not agree.
+
+    Convolutions on CUDA use it unless told otherwise.
+    """
+    settings = _precision_settings()
+    before = [getattr(holder, name) for holder, name, _ in settings]
+    try:
+        for holder, name, value in settings:
+            setattr(holder, name, value)
+        yield
+    finally:
+        for (holder, name, _), value in zip(settings, before, strict=True):
+            setattr(holder, name, value)

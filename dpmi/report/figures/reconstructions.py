@@ -1,0 +1,147 @@
+"""``reconstructions.png``: what each attack recovered from each model, next to a training image.
+
+Every image is shown on the fixed scale 0 to 1 and without interpolation. Stretching each image to its own
+range would make noise look like content.
+"""
+
+from __future__ import annotations
+
+from textwrap import fill
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from dpmi.report import words
+from dpmi.report.numbers.tables import STRONGEST, claim_of, rows_of
+from dpmi.study.results import Results
+
+DPI = 160
+MOST_CLASSES = 12
+LONGEST_LINE = 36
+LONGEST_NAME = 11
+LABEL_INCHES, CELL_INCHES, GAP_INCHES, HEADER_INCHES = 2.55, 0.78, 0.055, 0.72
+INK, FAINT = "#222222", "#6b6b6b"
+
+
+class Row(NamedTuple):
+    """One row of the picture: a name, what is known about it, and its (K, C, H, W) images."""
+
+    name: str
+    detail: str
+    images: np.ndarray
+
+
+def draw(results: Results, table: pd.DataFrame) -> Figure:
+    """Draw the figure: one row of images per model and attack, one column per class, of the first seed.
+
+    Args:
+        results: of the study.
+        table: its :func:`~dpmi.report.numbers.tables.summary`.
+    """
+    shown = chosen_classes(len(results.class_names))
+    rows = _rows(results, table)
+    height, width = results.examples.shape[-2:]
+    cell_height = CELL_INCHES * height / width
+    inches = (
+        LABEL_INCHES + len(shown) * CELL_INCHES + 0.15,
+        HEADER_INCHES + len(rows) * cell_height + 0.15,
+    )
+    figure = Figure(figsize=inches, dpi=DPI)
+    # One unit of the axes is one cell, so that positions below are counts of rows and columns.
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    left, top = LABEL_INCHES / CELL_INCHES, HEADER_INCHES / cell_height
+    axes.set_xlim(-left, inches[0] / CELL_INCHES - left)
+    axes.set_ylim(inches[1] / cell_height - top, -top)
+    axes.text(0.15 - left, 0.22 / cell_height - top, _title(results, len(shown)), **_TITLE)
+    for column, index in enumerate(shown):
+        axes.text(column + 0.5, -0.04 / cell_height, _short(results.class_names[index]), **_CLASS)
+    for place, row in enumerate(rows):
+        _label(axes, row, 0.15 - left, place, cell_height)
+        for column, index in enumerate(shown):
+            _cell(axes, row.images[index], column, place, cell_height)
+    # imshow asks for square pixels; here the cells already have the shape of the images.
+    axes.set_aspect("auto")
+    return figure
+
+
+def chosen_classes(count: int) -> list[int]:
+    """At most twelve class indices, evenly spread from the first to the last.
+
+    >>> chosen_classes(3), chosen_classes(45)
+    ([0, 1, 2], [0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44])
+    """
+    return [int(index) for index in np.linspace(0, count - 1, min(count, MOST_CLASSES)).round()]
+
+
+_TITLE: dict[str, Any] = {"fontsize": 11, "color": INK, "va": "center", "ha": "left", "parse_math": False}
+_CLASS: dict[str, Any] = {
+    "fontsize": 7.5,
+    "color": FAINT,
+    "va": "bottom",
+    "ha": "center",
+    "parse_math": False,
+}
+_NAME: dict[str, Any] = {"fontsize": 9, "color": INK, "va": "bottom", "ha": "left", "parse_math": False}
+_DETAIL: dict[str, Any] = {"fontsize": 7.3, "color": FAINT, "va": "top", "ha": "left", "parse_math": False}
+
+
+def _rows(results: Results, table: pd.DataFrame) -> list[Row]:
+    rows = [Row("training image", "one per class", results.examples)]
+    attacks = results.trials["attack"].nunique()
+    first_seeds = results.trials.set_index("trial", drop=False)
+    for setting in rows_of(table):
+        (first,) = rows_of(first_seeds.loc[[setting.trials[0]]])
+        claim = claim_of(first)
+        name = "undefended" if first.defense == "none" else first.label
+        privacy = "no guarantee"
+        if claim.is_guarantee:
+            privacy = f"epsilon {words.epsilon(first.epsilon)} for one {claim.unit}"
+        outcome = f"accuracy {words.percent(first.test_accuracy)}, distance {words.number(first.distance)}"
+        if first.attack == STRONGEST:
+            by = f"{STRONGEST}, {first.strongest}\n"
+        else:
+            by = f"{first.attack}: " if attacks > 1 else ""
+        rows.append(Row(fill(name, LONGEST_LINE), f"{by}{privacy}\n{outcome}", results.recons[first.trial]))
+    return rows
+
+
+def _title(results: Results, shown: int) -> str:
+    seed = results.trials["seed"].min()
+    classes = len(results.class_names)
+    which = f"{shown} of {classes} classes, evenly chosen" if shown < classes else f"all {classes} classes"
+    return f"Reconstructions on {results.trials['data'].iloc[0]}: {which}, seed {seed}"
+
+
+def _short(name: str) -> str:
+    """Shorten in the middle: names of many classes often differ at the end."""
+    half = LONGEST_NAME // 2
+    return name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
+
+
+def _label(axes: Any, row: Row, x: float, place: int, cell_height: float) -> None:
+    # Name above, detail below a line a little over the middle, whatever the height of a cell.
+    y = place + 0.5 - 0.09 / cell_height
+    axes.text(x, y, row.name, **_NAME)
+    axes.text(x, y + 0.03 / cell_height, row.detail, **_DETAIL)
+
+
+def _cell(axes: Any, image: np.ndarray, column: int, place: int, cell_height: float) -> None:
+    pixels = image[0] if image.shape[0] == 1 else np.moveaxis(image, 0, -1)
+    side, edge = GAP_INCHES / 2 / CELL_INCHES, GAP_INCHES / 2 / cell_height
+    left, right, top, bottom = column + side, column + 1 - side, place + edge, place + 1 - edge
+    axes.imshow(
+        pixels,
+        cmap="gray",
+        vmin=0,
+        vmax=1,
+        interpolation="nearest",
+        extent=(left, right, bottom, top),
+    )
+    # A frame, or a white image would vanish into the page.
+    axes.add_patch(
+        Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="#bdbdbd", linewidth=0.5)
+    )

@@ -1,0 +1,184 @@
+"""``tradeoff.png``: robustness against accuracy, one curve per defence, and the Pareto front.
+
+One row of panels per attack. To the right is more accurate; the front joins the models that no other one beats in
+both, by their means, and every other model is drawn paler.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from dpmi.report import words
+from dpmi.report.figures.style import DPI, FAINT, INK, MARKERS, PALETTE, frame
+from dpmi.report.numbers.pairs import on_front
+from dpmi.report.numbers.tables import judged, rows_of
+from dpmi.study.results import Results
+
+COLORS = (*PALETTE, "#882255", "#332288", "#999933")
+"""Tol's wine, indigo and olive for the seventh defence to the ninth."""
+PALE = 0.3
+UNDEFENDED_MARKER = "*"
+DASHES = ("solid", (0, (4, 1.5)))
+"""Of the first defences of every colour, and of the next ones."""
+LEGEND_COLUMNS = 4
+PANELS = {"distance": 1, "advantage": -1}
+"""Measure -> +1 where more is safer, -1 where less is."""
+RECOGNISED = {"attack_accuracy": -1}
+"""Where the study has an evaluator; likewise."""
+
+
+Style: TypeAlias = tuple[str, str, Any]
+"""Colour, marker and dashes."""
+
+
+def draw(results: Results, table: pd.DataFrame) -> Figure:
+    """Draw the figure.
+
+    Args:
+        results: of the study.
+        table: its :func:`~dpmi.report.numbers.tables.summary`.
+    """
+    attacks = list(table["attack"].unique())
+    styles = _styles([name for name in table["defense"].unique() if name != "none"])
+    handles = _legend_handles(table, styles)
+    rows = math.ceil(len(handles) / LEGEND_COLUMNS)
+    panels = {**RECOGNISED, **PANELS} if judged(results) else PANELS
+    figure = Figure(
+        figsize=(5.5 * len(panels), 0.5 + 0.22 * rows + 4.3 * len(attacks)), dpi=DPI, layout="constrained"
+    )
+    grid: np.ndarray = figure.subplots(len(attacks), len(panels), squeeze=False)
+    kind = words.DISTANCES[results.trials["distance_kind"].iloc[0]]
+    names = {
+        "attack_accuracy": "Attack accuracy   ← safer",
+        "distance": f"MIA distance   safer →\n{kind}",
+        "advantage": "Advantage   ← safer\n0: nothing gained",
+    }
+    for attack, line in zip(attacks, grid, strict=True):
+        mine = table[table["attack"] == attack]
+        for (measure, sign), axes in zip(panels.items(), line, strict=True):
+            frame(axes)
+            _panel(axes, mine, measure, sign, styles)
+            axes.set_ylabel(names[measure], fontsize=9)
+            if measure in RECOGNISED:
+                axes.yaxis.set_major_formatter(lambda share, _: f"{round(100 * share, 6):g} %")
+            axes.set_xlabel("Test accuracy   better →", fontsize=9)
+            axes.xaxis.set_major_formatter(lambda share, _: f"{round(100 * share, 6):g} %")
+            axes.set_title(f"Attack {attack}", fontsize=10, color=INK)
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=min(len(handles), LEGEND_COLUMNS),
+        fontsize=8.5,
+        frameon=False,
+    )
+    return figure
+
+
+def _styles(defenses: list[str]) -> dict[str, Style]:
+    """Colour, marker and dashes; no two defences share all three."""
+    return {
+        name: (
+            COLORS[place % len(COLORS)],
+            MARKERS[place % len(MARKERS)],
+            DASHES[place // len(COLORS) % len(DASHES)],
+        )
+        for place, name in enumerate(defenses)
+    }
+
+
+def _panel(axes: Axes, table: pd.DataFrame, measure: str, sign: int, styles: dict[str, Style]) -> None:
+    known = table.dropna(subset=["test_accuracy", measure])
+    front = on_front(known["test_accuracy"], sign * known[measure])
+    known = known.assign(front=front)
+    for name, rows in known.groupby("defense", sort=False):
+        color, marker, dashes = styles.get(str(name), (INK, UNDEFENDED_MARKER, "solid"))
+        in_order = rows.sort_values("strength")
+        axes.plot(
+            in_order["test_accuracy"],
+            in_order[measure],
+            color=color,
+            linestyle=dashes,
+            linewidth=1.3,
+            alpha=PALE,
+            zorder=2,
+        )
+        for row in rows_of(rows):
+            x, y = row.test_accuracy, getattr(row, measure)
+            strong = 1.0 if row.front else PALE
+            axes.errorbar(
+                x,
+                y,
+                xerr=_reach(row, "test_accuracy"),
+                yerr=_reach(row, measure),
+                color=color,
+                capsize=2,
+                linewidth=1,
+                alpha=strong,
+                zorder=2.5,
+            )
+            size = 12 if name == "none" else 7
+            axes.plot(
+                x, y, marker, color=color, markersize=size, alpha=strong, mec="white", mew=0.7, zorder=4
+            )
+    if measure == "advantage":
+        axes.axhline(0.0, color=FAINT, linewidth=0.9, zorder=1.5)
+    _front(axes, known[known["front"]], measure)
+
+
+def _reach(row: Any, measure: str) -> list[list[float]] | None:
+    """How far the interval reaches down and up; None where there is none."""
+    mean, low, high = (getattr(row, f"{measure}{end}") for end in ("", "_low", "_high"))
+    return None if math.isnan(low) else [[mean - low], [high - mean]]
+
+
+def _front(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
+    """Steps: what lies on the worse side of them is beaten by a model at one of their corners."""
+    ordered = rows.sort_values("test_accuracy")
+    axes.plot(
+        ordered["test_accuracy"],
+        ordered[measure],
+        drawstyle="steps-pre",
+        color=FAINT,
+        linestyle=(0, (1, 1.5)),
+        linewidth=1.6,
+        zorder=1.8,
+        gid="front",
+    )
+
+
+def _legend_handles(table: pd.DataFrame, styles: dict[str, Style]) -> list[Line2D]:
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=color,
+            marker=marker,
+            linestyle=dashes,
+            mec="white",
+            mew=0.7,
+            markersize=7,
+            label=name,
+        )
+        for name, (color, marker, dashes) in styles.items()
+    ]
+    if "none" in set(table["defense"]):
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=INK,
+                marker=UNDEFENDED_MARKER,
+                linestyle="",
+                markersize=11,
+                label="undefended model",
+            )
+        )
+    handles.append(Line2D([], [], color=FAINT, linestyle=(0, (1, 1.5)), linewidth=1.6, label="Pareto front"))
+    return handles

@@ -1,0 +1,100 @@
+"""Differences between models of the same seeds, each with its paired interval, and which models no other dominates."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from dpmi.metrics import paired_difference
+from dpmi.report.numbers.tables import judged, rows_of
+from dpmi.study.results import Results
+
+PER_CLASS = ("distance", "attack_accuracy")
+FEWEST_DEFENSES = 2
+"""With fewer there is nothing to weigh against each other."""
+
+
+def compares(summary: pd.DataFrame) -> bool:
+    """Whether the study has defences to compare."""
+    return int(summary.loc[summary["defense"] != "none", "defense"].nunique()) >= FEWEST_DEFENSES
+
+
+def measures_of(results: Results) -> list[str]:
+    """What models of a study are compared in."""
+    return ["distance", *(["attack_accuracy"] if judged(results) else []), "test_accuracy"]
+
+
+def differences(results: Results, summary: pd.DataFrame) -> pd.DataFrame:
+    """One row per attack and comparison: each defended setting against each undefended one, over the seeds of both.
+
+    At matched strengths the defended settings are compared with each other too; else they differ in accuracy, and
+    it would not be said which of both it is. Columns: ``attack``, ``label``, ``reference``, ``seeds``, and
+    ``<measure>``, ``<measure>_low``, ``<measure>_high`` for the distance, the attack accuracy if the study has an
+    evaluator, and the test accuracy, of the first minus those of the second: see
+    :func:`dpmi.metrics.paired_difference`.
+
+    Args:
+        results: of the study.
+        summary: of :func:`dpmi.report.numbers.tables.summary`.
+    """
+    measures = measures_of(results)
+    rows = []
+    for attack, settings in summary.groupby("attack", sort=False):
+        undefended = list(rows_of(settings[settings["defense"] == "none"]))
+        defended = list(rows_of(settings[settings["defense"] != "none"]))
+        pairs = [(one, other) for other in undefended for one in defended]
+        if results.matched_on is not None:
+            pairs += combinations(defended, 2)
+        tables = {row.label: _of_setting(results, row, measures) for row in (*undefended, *defended)}
+        rows += [{"attack": attack, **_difference(tables, one, other)} for one, other in pairs]
+    measured = [f"{measure}{end}" for measure in measures for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=["attack", "label", "reference", "seeds", *measured])
+
+
+def _difference(tables: dict[str, dict[str, pd.DataFrame]], one: Any, other: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {"label": one.label, "reference": other.label}
+    for measure in tables[one.label]:
+        ours, theirs = tables[one.label][measure], tables[other.label][measure]
+        seeds = ours.index.intersection(theirs.index)
+        row["seeds"] = len(seeds)
+        found = (
+            paired_difference(ours.loc[seeds].to_numpy(), theirs.loc[seeds].to_numpy())
+            if len(seeds)
+            else (np.nan, np.nan, np.nan)
+        )
+        row |= zip((measure, f"{measure}_low", f"{measure}_high"), found, strict=True)
+    return row
+
+
+def _of_setting(results: Results, row: Any, measures: list[str]) -> dict[str, pd.DataFrame]:
+    """Tables (seeds, classes), and (seeds, 1) of what is measured of the whole model."""
+    trials = results.trials[results.trials["trial"].isin(row.trials)]
+    per_class = results.per_class.merge(trials[["trial", "seed"]], on="trial")
+    return {
+        measure: (
+            per_class.pivot_table(index="seed", columns="class_index", values=measure, dropna=False)
+            if measure in PER_CLASS
+            else trials.set_index("seed")[[measure]]
+        )
+        for measure in measures
+    }
+
+
+def on_front(accuracy: npt.ArrayLike, protection: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Which points no other one dominates: at least as good in both, and better in one.
+
+    Args:
+        accuracy: (n,), the more the better.
+        protection: (n,), the more the better.
+
+    >>> on_front([0.9, 0.8, 0.8, 0.7], [1.0, 2.0, 1.5, 2.0])
+    array([ True,  True, False, False])
+    """
+    x, y = np.asarray(accuracy, dtype=np.float64), np.asarray(protection, dtype=np.float64)
+    no_worse = (x[:, None] >= x) & (y[:, None] >= y)
+    better = (x[:, None] > x) | (y[:, None] > y)
+    return np.asarray(~(no_worse & better).any(axis=0))

@@ -1,0 +1,75 @@
+"""What is left of a defence where the attacker knows it: how much of its gain survives, what each adaptation adds."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dpmi.metrics import paired_difference
+from dpmi.report.numbers.strongest import only, strongest
+from dpmi.report.numbers.tables import judged
+from dpmi.study.results import Results
+
+
+def is_adaptive(results: Results) -> bool:
+    """Whether any attack knew the defence."""
+    return bool((results.trials["adaptation"] != "").any())
+
+
+def survival(results: Results) -> pd.DataFrame:
+    """One row per defended setting: what it gains against attacks that do not know it, and against all.
+
+    The gain is how much less the strongest attack finds than the strongest on the undefended model, in attack accuracy,
+    or in distance where the study has no evaluator. Columns: ``label``, ``reference``, ``seeds``; ``unaware`` and
+    ``strongest``, the names of these attacks on the defended model; ``gain`` and ``gain_adaptive`` with their ``_low``
+    and ``_high`` (paired over seeds); ``survives``, the second divided by the first; NaN where the first is not
+    clearly above 0, for then there is nothing to survive.
+    """
+    measure, sign = ("attack_accuracy", -1) if judged(results) else ("distance", 1)
+    kinds = {"": only(results, results.trials["adaptation"] == ""), "_adaptive": results}
+    chosen = {kind: {one.label: one for one in strongest(some)} for kind, some in kinds.items()}
+    defense = results.trials.groupby("label", sort=False)["defense"].first()
+    rows = []
+    for label, reference in product(defense.index[defense != "none"], defense.index[defense == "none"]):
+        row: dict[str, Any] = {"label": label, "reference": reference}
+        row |= {"unaware": chosen[""][label].name, "strongest": chosen["_adaptive"][label].name}
+        for kind, of in chosen.items():
+            ours, theirs = (_by_seed(results, of[name].trials, measure) for name in (label, reference))
+            row |= _gain(f"gain{kind}", sign * ours, sign * theirs)
+        row["survives"] = row["gain_adaptive"] / row["gain"] if row["gain_low"] > 0 else np.nan
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def adapted(results: Results) -> pd.DataFrame:
+    """One row per setting, attack and adaptation: what knowing the defence adds to the attack.
+
+    Columns: ``label``, ``attack``, ``adaptation``, ``seeds``, ``plain`` and ``known``, the mean attack accuracy (or
+    distance) without and with it, and ``added`` with its paired interval over seeds.
+    """
+    measure = "attack_accuracy" if judged(results) else "distance"
+    rows = []
+    for (label, attack), mine in results.trials.groupby(["label", "attack"], sort=False):
+        plain = _by_seed(results, mine[mine["adaptation"] == ""], measure)
+        for adaptation, those in mine[mine["adaptation"] != ""].groupby("adaptation", sort=False):
+            known = _by_seed(results, those, measure)
+            row: dict[str, Any] = {"label": label, "attack": attack, "adaptation": adaptation}
+            row |= {"plain": np.nanmean(plain), "known": np.nanmean(known)} | _gain("added", known, plain)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _by_seed(results: Results, trials: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """A table of a measure (seeds, classes)."""
+    named = results.per_class.merge(trials[["trial", "seed"]], on="trial")
+    return named.pivot_table(index="seed", columns="class_index", values=measure, dropna=False)
+
+
+def _gain(name: str, ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
+    """The paired difference over the seeds of both, and their number."""
+    seeds = ours.index.intersection(theirs.index)
+    found = paired_difference(ours.loc[seeds], theirs.loc[seeds]) if len(seeds) else (np.nan,) * 3
+    return {"seeds": len(seeds), **dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))}

@@ -1,0 +1,175 @@
+"""The numbers of a report: one row per setting with intervals over seeds, and epsilon's rank correlation.
+
+A *setting* is one defence at one strength under one attack; its trials differ by seed alone. Every interval
+is a 95 % interval, and is NaN where one seed gives none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from dpmi.metrics import confidence_interval, student_interval, success_rate
+from dpmi.metrics.intervals import UNKNOWN, Interval
+from dpmi.report import words
+from dpmi.report.words import Claim
+from dpmi.study.results import Results
+
+CLAIM = list(Claim._fields)
+SETTING = ["defense", "label", "strength", "strength_name", "attack", *CLAIM]
+EPSILONS = ["epsilon", "epsilon_add_remove", "epsilon_lemma3", "epsilon_theorem1"]
+MECHANISM = ["steps", "sampling_rate", "noise_multiplier", "max_grad_norm", "buckets"]
+BASELINES = ["distance_blank", "distance_public_mean", "distance_public_nearest"]
+OVER_SEEDS = ["distance", "test_accuracy", "train_accuracy", "score"]
+RANGE = {"distance": (0.0, math.inf)}  # the others are shares, in [0, 1]
+BY_CLASS = ["advantage", "advantage_over_nearest", "attack_accuracy", "knn_distance", "ssim"]
+JUDGED = ["attack_accuracy_top5", "fid", "precision", "recall", "density", "coverage"]
+UNBOUNDED = {"fid", "density"}
+STRONGEST = "strongest"
+"""Stands in the column of attacks for the best of all; see :mod:`dpmi.report.numbers.strongest`."""
+PERMUTATIONS = 9_999
+FEWEST_EPSILONS = 3
+"""Fewer distinct epsilons than this cannot show a trend."""
+
+
+def rows_of(table: pd.DataFrame) -> Iterator[Any]:
+    """Rows whose columns are attributes."""
+    return table.itertuples(index=False)
+
+
+def claim_of(row: Any) -> Claim:
+    """The claim that a row of ``trials`` or of the summary makes with its epsilon."""
+    return Claim(*(getattr(row, field) for field in CLAIM))
+
+
+def summary(results: Results) -> pd.DataFrame:
+    """One row per setting: the undefended model first, then each defence from its largest epsilon down.
+
+    Columns: those that name the setting; ``trials``, its trial ids by seed, and ``seeds``, their number; the
+    four epsilons, each the largest over the seeds, so that it holds for every run; the mechanism; the mean
+    baselines; and ``<measure>``, ``<measure>_low``, ``<measure>_high`` for every measure. Distance, accuracy
+    and score have a Student interval over seeds. The two advantages have the interval over seeds and classes
+    of :func:`dpmi.metrics.confidence_interval`. ``success`` is
+    :func:`dpmi.metrics.success_rate`, with its interval. Where the study has an evaluator, what it says
+    follows, with ``attack_accuracy_worst``, the largest mean over seeds of a class.
+    """
+    tables = {
+        measure: results.per_class.pivot(index="trial", columns="class_index", values=measure)
+        for measure in BY_CLASS
+        if measure in results.per_class
+    }
+    rows = []
+    for key, trials in results.trials.groupby(SETTING, dropna=False, sort=False):
+        row: dict[str, object] = dict(zip(SETTING, key, strict=True))
+        row["trials"] = tuple(trials.sort_values("seed")["trial"])
+        row["seeds"] = len(trials)
+        row |= {column: trials[column].max() for column in EPSILONS}
+        row |= {column: trials[column].iloc[0] for column in MECHANISM}
+        row |= {column: trials[column].mean() for column in BASELINES}
+        for measure in OVER_SEEDS:
+            _put(row, measure, student_interval(trials[measure], RANGE.get(measure, (0.0, 1.0))))
+        by_class = {measure: _known(table.loc[sorted(trials["trial"])]) for measure, table in tables.items()}
+        for measure, values in by_class.items():
+            _put(row, measure, confidence_interval(values) if values.size else UNKNOWN)
+        won = by_class["advantage"]
+        _put(row, "success", success_rate(won) if won.size else UNKNOWN)
+        if judged(results) and by_class["attack_accuracy"].size:
+            row["attack_accuracy_worst"] = float(np.nanmean(by_class["attack_accuracy"], axis=0).max())
+        for measure in JUDGED:
+            if measure in trials:
+                top = math.inf if measure in UNBOUNDED else 1.0
+                _put(row, measure, student_interval(trials[measure], (0.0, top)))
+        rows.append(row)
+    return _in_reading_order(pd.DataFrame(rows))
+
+
+def judged(results: Results) -> bool:
+    """Whether the study has an evaluator."""
+    return "attack_accuracy" in results.trials
+
+
+def _put(row: dict[str, object], measure: str, values: Interval) -> None:
+    row[measure], row[f"{measure}_low"], row[f"{measure}_high"] = values
+
+
+def _known(table: pd.DataFrame) -> np.ndarray:
+    """A measure by trial and class, without the trials and the classes of which nothing is known.
+
+    A baseline without public images is known nowhere.
+    """
+    return table.dropna(how="all").dropna(axis="columns", how="all").to_numpy(dtype=np.float64)
+
+
+def _in_reading_order(table: pd.DataFrame) -> pd.DataFrame:
+    first_seen = {name: place for place, name in enumerate(table["defense"].unique())}
+    order = table.assign(
+        _rank=table["defense"].map(lambda name: -1 if name == "none" else first_seen[name]),
+        _falling=-table["epsilon"],
+    ).sort_values(["_rank", "_falling", "strength"], kind="stable")
+    return table.loc[order.index].reset_index(drop=True)
+
+
+def correlations(trials: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's rank correlation of epsilon with what was measured, per measure, attack and claim, over all trials.
+
+    Columns: ``measure``, "distance" and, of a study with an evaluator, "attack_accuracy"; ``attack``, the claim, ``n``
+    trials, ``epsilons`` (how many distinct ones), ``rho``, ``p`` (of :func:`permutation_p_value`) and ``note``, which
+    says why there is no ``rho``, if there is none. A negative ``rho`` of the distance means: the smaller epsilon, the
+    farther the reconstructions. Trials without a unit of privacy have no place in it; an infinite epsilon ranks last.
+    """
+    guaranteed = trials[trials["unit"] != "none"]
+    rows = [
+        {
+            "measure": measure,
+            **dict(zip(["attack", *CLAIM], key, strict=True)),
+            **_correlation(group, measure),
+        }
+        for measure in words.MEASURES
+        if measure in trials
+        for key, group in guaranteed.groupby(["attack", *CLAIM], dropna=False, sort=False)
+    ]
+    return pd.DataFrame(rows, columns=["measure", "attack", *CLAIM, "n", "epsilons", "rho", "p", "note"])
+
+
+def _correlation(trials: pd.DataFrame, measure: str) -> dict[str, Any]:
+    known = trials.dropna(subset=["epsilon", measure])
+    distinct = known["epsilon"].nunique()
+    rho, p, note = math.nan, math.nan, ""
+    if distinct < FEWEST_EPSILONS:
+        note = f"not computed: {distinct} distinct epsilon{'s' * (distinct != 1)}, at least 3 needed"
+    elif known[measure].nunique() == 1:
+        note = f"not computed: the {words.MEASURES[measure]} is the same in every trial"
+    else:
+        rho = float(stats.spearmanr(known["epsilon"], known[measure]).statistic)
+        p = permutation_p_value(known["epsilon"].to_numpy(), known[measure].to_numpy())
+    return {"n": len(known), "epsilons": distinct, "rho": rho, "p": p, "note": note}
+
+
+def permutation_p_value(epsilons: np.ndarray, measured: np.ndarray) -> float:
+    """Two-sided p-value of Spearman's correlation, by permutation.
+
+    The usual t approximation calls three trials in perfect order significant (p = 0). Here they are not: one
+    order in three is as extreme.
+
+    >>> permutation_p_value(np.array([1.0, 2.0, 3.0]), np.array([9.0, 8.0, 7.0]))
+    0.3333333333333333
+    """
+    ranks = stats.rankdata(measured) - (len(measured) + 1) / 2
+
+    def covariance(shuffled: np.ndarray, axis: int) -> np.ndarray:
+        return np.moveaxis(shuffled, axis, -1) @ ranks
+
+    result = stats.permutation_test(
+        (stats.rankdata(epsilons),),
+        covariance,
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=PERMUTATIONS,
+        random_state=np.random.default_rng(0),
+    )
+    return float(result.pvalue)

@@ -1,0 +1,144 @@
+"""Writes the tables, pictures and pages that show what a study found: each file whole or not at all."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from dpmi.report import words
+from dpmi.report.figures import curve, layers, reconstructions, side_effects, tradeoff
+from dpmi.report.numbers import bounds, pairs, strongest, survival, tables
+from dpmi.report.numbers.layers import mean_shares
+from dpmi.report.numbers.side_effects import summary as side_effects_over_seeds
+from dpmi.report.page import answer, cells, html, markdown
+from dpmi.report.page.side_effects import tables as side_effect_tables
+from dpmi.report.page.survival import adapted_table, survival_table
+from dpmi.study.results import Results
+from dpmi.whole_files import replacing
+
+#: Of curves, and of rows of reconstructions, that a picture shows; where there are more the strongest attack's alone.
+MOST_ATTACKS, MOST_ROWS = 4, 30
+
+
+def write(results: Results, directory: Path) -> Path:
+    """Write ``curve.png``, ``reconstructions.png``, ``summary.md`` and ``report.html`` into ``directory``.
+
+    With two defences or more also ``tradeoff.png``. Returns the path of ``report.html``. Each file appears whole or
+    not at all, so a page that is being looked at survives a rerun. Raises ValueError for a study without a finished
+    trial, and for one that mixes data sets, models or kinds of distance, whose numbers have no common axis.
+    """
+    _check(results)
+    everything, results = results, strongest.with_strongest(results)
+    summary = tables.summary(results)
+    correlations = tables.correlations(results.trials)
+    kind = results.trials["distance_kind"].iloc[0]
+    differences = pairs.differences(results, summary)
+    findings = answer.findings(summary, correlations, differences, kind)
+    shown = {
+        "outcomes": cells.outcomes(summary, kind),
+        **({"judged": cells.judged(summary, _evaluator(results))} if tables.judged(results) else {}),
+        **(_adaptive(everything) if survival.is_adaptive(everything) else {}),
+        "baselines": cells.baselines(summary, kind),
+        "any_attack": cells.any_attack(summary, bounds.bounds(results.trials)),
+        "correlations": cells.correlations(correlations),
+        "accounts": cells.accounts(summary),
+    }
+    drawn = strongest.if_few(results, summary, "attack", MOST_ATTACKS)
+    pictures = {
+        "curve": _png(curve.draw(*drawn)),
+        "reconstructions": _png(
+            reconstructions.draw(*strongest.if_few(results, summary, ["label", "attack"], MOST_ROWS))
+        ),
+    }
+    if pairs.compares(summary):
+        shown["tradeoff"] = cells.tradeoff(summary)
+        shown["differences"] = cells.differences(differences, results.matched_on)
+        pictures["tradeoff"] = _png(tradeoff.draw(*drawn))
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, png in pictures.items():
+        _replace(directory / f"{name}.png", png)
+    _replace(directory / "summary.md", markdown.render(results, findings, shown).encode())
+    page = directory / "report.html"
+    _replace(page, html.render(results, findings, shown, pictures).encode())
+    return page
+
+
+def write_layers(table: pd.DataFrame, directory: Path) -> Path:
+    """Write ``layers.csv`` and ``layers.png`` into ``directory``.
+
+    Args:
+        table: of :func:`dpmi.study.layer_information.layer_information`.
+        directory: the study's folder, or that of the trial that it is about.
+
+    Returns the path of ``layers.png``. Each file appears whole or not at all.
+    """
+    _replace(directory / "layers.csv", table.to_csv(index=False).encode())
+    picture = directory / "layers.png"
+    _replace(picture, _png(layers.draw(mean_shares(table))))
+    return picture
+
+
+def write_side_effects(table: pd.DataFrame, name: str, directory: Path) -> Path:
+    """Write ``side_effects.csv``, ``side_effects.md`` and ``side_effects.png`` into ``directory``.
+
+    Args:
+        table: of :func:`dpmi.study.side_effects.gather_side_effects`.
+        name: of the study.
+        directory: the study's folder.
+
+    Returns the path of ``side_effects.md``. Each file appears whole or not at all.
+    """
+    summarized = side_effects_over_seeds(table)
+    _replace(directory / "side_effects.csv", table.to_csv(index=False).encode())
+    title = f"Side effects: {name}"
+    _replace(directory / "side_effects.png", _png(side_effects.draw(summarized, title)))
+    shown = [markdown.pipe_table(each) for each in side_effect_tables(summarized)]
+    picture = "![Accuracy under attack, and success of targeted attacks and backdoors](side_effects.png)"
+    page = directory / "side_effects.md"
+    _replace(page, ("\n\n".join([f"# {markdown.escape(title)}", picture, *shown]) + "\n").encode())
+    return page
+
+
+def _adaptive(results: Results) -> dict[str, cells.Table]:
+    """What is left of every defence where the attacker knows it, and what each adaptation adds."""
+    share = tables.judged(results)
+    return {
+        "survival": survival_table(survival.survival(results), share=share),
+        "adapted": adapted_table(survival.adapted(results), share=share),
+    }
+
+
+def _evaluator(results: Results) -> str:
+    """The evaluator of a study in words."""
+    first = results.trials.iloc[0]
+    accuracy = words.percent(first["evaluator_accuracy"])
+    return f"{first['evaluator']}, right on {accuracy} of the held-out private images"
+
+
+def _check(results: Results) -> None:
+    if results.trials.empty:
+        raise ValueError(
+            f"study {results.name!r} has no finished trial (0 of {results.planned}), so there is "
+            f"nothing to report; run it first: {results.command}"
+        )
+    for column in ("data", "model", "distance_kind"):
+        values = sorted(results.trials[column].unique())
+        if len(values) > 1:
+            raise ValueError(
+                f"study {results.name!r} mixes values of {column}: {', '.join(values)}; a report compares "
+                f"trials on one axis, so write one study for each"
+            )
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
