@@ -115,7 +115,7 @@ def _composed(
             powers[stride] = powers[stride // 2].compose(powers[stride // 2], tail)
         run = powers[1] if run is None else run.compose(powers[stride], tail)
         counts.append(counts[-1] + stride)
-        epsilons.append(pld.Composition(run, counts[-1], interval).epsilon(delta))
+        epsilons.append(pld.LossDistribution(run, counts[-1], interval).epsilon(delta))
     return np.array(counts), np.maximum.accumulate(epsilons)
 
 

@@ -48,7 +48,7 @@ proportional to q to within 1 %, and drawing more buckets buys nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class PlanRow:
     """One way to train: a row of the table.
 
     Attributes:
@@ -153,22 +153,22 @@ class PlanTable:
         )
 
     @cached_property
-    def best(self) -> tuple[Plan, ...]:
+    def best(self) -> tuple[PlanRow, ...]:
         """`best_setting` for every number of clusters per class, ascending."""
         return tuple(self.row(self.best_setting, clusters) for clusters in self.clusters_per_class)
 
     @cached_property
-    def rows(self) -> tuple[Plan, ...]:
+    def rows(self) -> tuple[PlanRow, ...]:
         """Every row: clusters per class ascending, and the least noise first within each."""
         quietest = sorted(self.settings, key=_noise)
         return tuple(
             self.row(setting, clusters) for clusters in self.clusters_per_class for setting in quietest
         )
 
-    def row(self, setting: Calibration, clusters_per_class: int) -> Plan:
+    def row(self, setting: Calibration, clusters_per_class: int) -> PlanRow:
         """Return the row of one setting with so many clusters per class, trusted to be at least 1."""
         unit = "class" if clusters_per_class == 1 else "subclass"
-        return Plan(
+        return PlanRow(
             guarantee=replace(setting.guarantee, unit=unit),
             mechanism=setting.mechanism,
             steps=setting.steps,

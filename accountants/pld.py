@@ -64,7 +64,7 @@ _TAIL = 10.0
 
 
 @dataclass(frozen=True)
-class Composition:
+class LossDistribution:
     """The privacy loss of all steps of a run, at one interval.
 
     Attributes:
@@ -190,7 +190,7 @@ def _finest(totals: Totals, width: float) -> float:
     return 2.0 ** math.ceil(math.log2(max(width / _MOST_POINTS, accurate)))
 
 
-def compose(totals: Totals, *, adjacency: Adjacency, interval: float) -> Composition | None:
+def compose(totals: Totals, *, adjacency: Adjacency, interval: float) -> LossDistribution | None:
     """Return all steps of a run that has some, or None where the interval is too fine for float64."""
     total = None
     for mechanism, steps in totals.items():
@@ -200,13 +200,13 @@ def compose(totals: Totals, *, adjacency: Adjacency, interval: float) -> Composi
             return None
         run = one.distribution.self_compose(steps)
         total = run if total is None else total.compose(run)
-    return Composition(total, sum(totals.values()), interval)
+    return LossDistribution(total, sum(totals.values()), interval)
 
 
 @lru_cache(maxsize=16)  # a calibration, a curve and a table of both adjacencies ask for the same step again
 def one_step(
     mechanism: BucketMechanism, adjacency: Adjacency, interval: float, log_tail: float = -50.0
-) -> Composition:
+) -> LossDistribution:
     """Return a single step, of which a mass of at most e^log_tail may be counted as an infinite loss."""
     # Here because importing dp-accounting takes longer than most answers.
     from dp_accounting import NeighboringRelation  # noqa: PLC0415
@@ -224,7 +224,7 @@ def one_step(
         log_mass_truncation_bound=log_tail,
         neighboring_relation=relation,
     )
-    return Composition(distribution, 1, interval)
+    return LossDistribution(distribution, 1, interval)
 
 
 def _computable(mechanism: BucketMechanism) -> tuple[float, float]:

@@ -94,7 +94,7 @@ class PrivacyProfile:
         return epsilons, self.delta(epsilons)
 
     @cached_property
-    def _composition(self) -> pld.Composition:
+    def _composition(self) -> pld.LossDistribution:
         """All steps, composed once for every question."""
         return _composed(self.ledger, self.adjacency)
 
@@ -140,7 +140,7 @@ def reconstruction_bound(ledger: Ledger, priors: npt.ArrayLike) -> Numbers:
     return bound
 
 
-def _composed(ledger: Ledger, adjacency: Adjacency) -> pld.Composition:
+def _composed(ledger: Ledger, adjacency: Adjacency) -> pld.LossDistribution:
     composed = pld.compose(
         ledger.totals,
         adjacency=adjacency,
@@ -154,7 +154,7 @@ def _composed(ledger: Ledger, adjacency: Adjacency) -> pld.Composition:
     return composed
 
 
-def _grid(composed: pld.Composition) -> Numbers:
+def _grid(composed: pld.LossDistribution) -> Numbers:
     """Epsilons from 0 to where delta is next to nothing."""
     smallest = max(pld.SMALLEST_DELTA, 2 * pld.ROUNDING_PER_STEP * composed.steps)
     # e^700 is the largest power that float64 holds; from there on every line is at its end.

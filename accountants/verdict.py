@@ -18,10 +18,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from accountants.planner import Plan, PlanTable
+from accountants.planner import PlanRow, PlanTable
 
 USABLE, HOPELESS = 1.0, 3.0
-"""Limits of `Plan.noise_norm`; see above for the figures behind them."""
+"""Limits of `PlanRow.noise_norm`; see above for the figures behind them."""
 
 FEW_RECORDS = 5
 """A bucket with fewer protects little more than one record does."""
@@ -61,8 +61,8 @@ class Verdict:
         sentences: the answer in words, the most important first.
     """
 
-    class_level: Plan
-    rescue: Plan | None
+    class_level: PlanRow
+    rescue: PlanRow | None
     sentences: tuple[str, ...]
 
 
@@ -101,7 +101,7 @@ def readable(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _on_class_level(table: PlanTable, row: Plan) -> str:
+def _on_class_level(table: PlanTable, row: PlanRow) -> str:
     q, sigma, told = row.mechanism.sampling_rate, row.mechanism.noise_multiplier, row.guarantee
     return (
         f"Class-level DP at epsilon {table.target_epsilon:g} (delta = {told.delta:g}, {told.adjacency}, "
@@ -111,7 +111,7 @@ def _on_class_level(table: PlanTable, row: Plan) -> str:
     )
 
 
-def _on_rescue(row: Plan) -> str:
+def _on_rescue(row: PlanRow) -> str:
     per_bucket = row.records / row.buckets
     close = ", which is close to record-level DP" if per_bucket < FEW_RECORDS else ""
     return (
@@ -151,7 +151,7 @@ def _log_expm1(x: float) -> float:
     return x + math.log(-math.expm1(-x))
 
 
-def _on_delta(table: PlanTable, rescue: Plan | None) -> list[str]:
+def _on_delta(table: PlanTable, rescue: PlanRow | None) -> list[str]:
     counts = {row.clusters_per_class: row.buckets for row in (*table.best, *([rescue] if rescue else []))}
     too_many = [clusters for clusters, buckets in sorted(counts.items()) if table.delta >= 1 / buckets]
     if not too_many:

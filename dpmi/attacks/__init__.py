@@ -12,7 +12,7 @@
 (torch.Size([3, 1, 8, 8]), 68, 63)
 """
 
-from .base import Attack, Found, Knowledge, Progress, Reconstructions, Task
+from .base import Attack, Candidates, Knowledge, Progress, Reconstructions, Task
 from .brep_mi import BrepMi
 from .enhanced import Enhanced
 from .gmi import Gmi
@@ -32,8 +32,8 @@ __all__ = [
     "Attack",
     "BrepMi",
     "Budget",
+    "Candidates",
     "Enhanced",
-    "Found",
     "Gmi",
     "IfGmi",
     "KedMi",

@@ -101,7 +101,7 @@ class Reconstructions:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Candidates:
     """What :meth:`Attack._run` returns, on any device: the fields are those of :class:`Reconstructions`."""
 
     images: Tensor
@@ -306,7 +306,7 @@ class Attack(ABC):
                 check_generator(generator, image_shape, classes)
 
     @abstractmethod
-    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
         """Search; everything has been checked.
 
         Args:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Attack, Found, Task
+from .base import Attack, Candidates, Task
 from .checks import at_least_one, require
 from .priors import Gan, Generator, Prior, WganGP
 from .stages.latents import Noise
@@ -65,7 +65,7 @@ class BrepMi(Attack):
         """The WGAN."""
         return (self.prior,)
 
-    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
         gan = task.knowledge.modules[0]
         assert isinstance(gan, Gan)
         generator = gan.generator
@@ -78,7 +78,7 @@ class BrepMi(Attack):
                 stacklevel=2,
             )
         kept, used = self._repel(target, generator, labels=labels, latents=latents, found=found, task=task)
-        return Found(_images(generator, kept), used, ~found)
+        return Candidates(_images(generator, kept), used, ~found)
 
     def _starts(
         self, target: Target, generator: Generator, labels: Tensor, seed: int

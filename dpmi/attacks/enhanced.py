@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from .base import Attack, Found, Task
+from .base import Attack, Candidates, Task
 from .checks import at_least_one, check_rate, require
 from .stages.descent import descend
 from .stages.regularizers import bilateral_total_variation, l1
@@ -95,7 +95,7 @@ class Enhanced(Attack):
         at_least_one(self, "iterations", "restarts")
         check_rate(self.learning_rate)
 
-    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
         start = starting_images(
             labels, first=0.5, restarts=self.restarts, image_shape=task.image_shape, seed=task.seed
         )

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Attack, Found, Knowledge, Task
+from .base import Attack, Candidates, Knowledge, Task
 from .checks import at_least_one, check_rate, require
 from .priors import Gan, Prior, WganGP
 from .stages.latents import Latents, starting_latents
@@ -64,7 +64,7 @@ class Gmi(Attack):
         """Return what makes the target take images for their classes; a later attack may know better."""
         return target.identity
 
-    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
         gan = task.knowledge.modules[0]
         assert isinstance(gan, Gan)
         candidates = self.images_per_class * self.restarts
@@ -89,4 +89,4 @@ class Gmi(Attack):
         )
         images = final_images(position, len(rows))
         chosen = best_rows(-confidence(target, images, rows), candidates=self.restarts)
-        return Found(images[chosen], outcome.iterations[chosen], outcome.diverged[chosen])
+        return Candidates(images[chosen], outcome.iterations[chosen], outcome.diverged[chosen])

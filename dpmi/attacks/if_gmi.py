@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Found, Progress, Task
+from .base import Candidates, Progress, Task
 from .checks import at_least_one, check_rate, require
 from .ppa import SCALE
 from .stages.features import LayerFeatures
@@ -71,7 +71,7 @@ class IfGmi(StyleAttack):
         check_rate(self.learning_rate)
         crops(self.augmentation, scale=SCALE)
 
-    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
         generator = style_generator(task.knowledge.modules[0])
         rows = labels.repeat_interleave(self.searches)
         mirror = self.augmentation == "faces"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Attack, Found, Knowledge, Task
+from .base import Attack, Candidates, Knowledge, Task
 from .checks import at_least_one, check_rate, require
 from .priors import Gan, InversionGan, Prior
 from .stages.distributions import DiagonalGaussian
@@ -67,7 +67,7 @@ class KedMi(Attack):
         """Return what makes the target take images for their classes; a later attack may know better."""
         return target.identity
 
-    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
         gan = task.knowledge.modules[0]
         assert isinstance(gan, Gan)
         position = DiagonalGaussian(gan.generator, labels, log_variance=self.log_variance, seed=task.seed)
@@ -87,7 +87,7 @@ class KedMi(Attack):
             progress=task.progress,
             keep_last=True,
         )
-        return Found(
+        return Candidates(
             position.sample(self.images_per_class),
             outcome.iterations.repeat_interleave(self.images_per_class),
             outcome.diverged.repeat_interleave(self.images_per_class),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from .base import Attack, Found, Task
+from .base import Attack, Candidates, Task
 from .checks import at_least_one, check_rate, require
 from .stages.descent import descend
 from .stages.starts import starting_images
@@ -72,7 +72,7 @@ class MIFace(Attack):
         """
         return images.new_zeros(len(images)), torch.zeros_like(images)
 
-    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
         start = starting_images(
             labels, first=0.0, restarts=self.restarts, image_shape=task.image_shape, seed=task.seed
         )

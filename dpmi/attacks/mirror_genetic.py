@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Found, Task
+from .base import Candidates, Task
 from .checks import at_least_one, require
 from .priors import StyleGenerator
 from .stages.search import physical
@@ -65,7 +65,7 @@ class MirrorGenetic(StyleAttack):
         require("mutation", self.mutation, 0 <= self.mutation <= 1, "in [0, 1]")
         require("step", self.step, 0 < self.step < float("inf"), "above 0 and finite")
 
-    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
         generator = style_generator(task.knowledge.modules[0])
         rows = labels.repeat_interleave(self.searches)
         box = StyleBox(generator, seed=task.seed)

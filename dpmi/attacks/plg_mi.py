@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Attack, Found, Task
+from .base import Attack, Candidates, Task
 from .checks import at_least_one, check_rate, require
 from .priors import ConditionalGan, Gan, Prior
 from .stages.latents import Latents, starting_latents
@@ -59,7 +59,7 @@ class PlgMi(Attack):
         """The conditional GAN."""
         return (self.prior,)
 
-    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
         gan = task.knowledge.modules[0]
         assert isinstance(gan, Gan)
         candidates = self.images_per_class * self.restarts
@@ -85,4 +85,4 @@ class PlgMi(Attack):
         )
         images = final_images(position, len(rows))
         chosen = best_rows(-confidence(target, images, rows), candidates=self.restarts)
-        return Found(images[chosen], outcome.iterations[chosen], outcome.diverged[chosen])
+        return Candidates(images[chosen], outcome.iterations[chosen], outcome.diverged[chosen])

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .base import Found, Task
+from .base import Candidates, Task
 from .checks import at_least_one, check_rate
 from .stages.search import final_images, search
 from .stages.selection import confidence
@@ -68,7 +68,7 @@ class Ppa(StyleAttack):
         check_rate(self.learning_rate)
         crops(self.augmentation, scale=SCALE)
 
-    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
         generator = style_generator(task.knowledge.modules[0])
         rows = labels.repeat_interleave(self.searches)
         mirror = self.augmentation == "faces"

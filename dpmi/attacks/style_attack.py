@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .base import Attack, Found
+from .base import Attack, Candidates
 from .checks import at_least_one, require
 from .priors import Prior, StyleGenerator, StylePrior
 from .stages.selection import best_rows
@@ -72,7 +72,7 @@ class StyleAttack(Attack):
             seed=seed,
         )
 
-    def choose(self, images: Tensor, sure: Tensor, *, iterations: Tensor, diverged: Tensor) -> Found:
+    def choose(self, images: Tensor, sure: Tensor, *, iterations: Tensor, diverged: Tensor) -> Candidates:
         """Return, of the searches of each class, those of which the target is surest.
 
         Args:
@@ -82,7 +82,7 @@ class StyleAttack(Attack):
             diverged: bool (R * searches,).
         """
         chosen = best_rows(-sure, candidates=self.searches, keep=self.images_per_class)
-        return Found(images[chosen], iterations[chosen], diverged[chosen])
+        return Candidates(images[chosen], iterations[chosen], diverged[chosen])
 
 
 def adam(parameters: list[Tensor], rate: float) -> torch.optim.Adam:

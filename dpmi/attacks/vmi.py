@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .base import Attack, Found, Task
+from .base import Attack, Candidates, Task
 from .checks import at_least_one, check_rate, require
 from .priors import Gan, Prior, WganGP
 from .stages.distributions import DiagonalGaussian, Distribution, Flow, FullGaussian
@@ -68,7 +68,7 @@ class Vmi(Attack):
         """The WGAN."""
         return (self.prior,)
 
-    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
         gan = task.knowledge.modules[0]
         assert isinstance(gan, Gan)
         position = _FAMILIES[self.family](
@@ -88,7 +88,7 @@ class Vmi(Attack):
             progress=task.progress,
             keep_last=True,
         )
-        return Found(
+        return Candidates(
             position.sample(self.images_per_class),
             outcome.iterations.repeat_interleave(self.images_per_class),
             outcome.diverged.repeat_interleave(self.images_per_class),

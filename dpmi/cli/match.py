@@ -17,7 +17,7 @@ from dpmi.cli.output import console, tell
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from dpmi.study import Failure, Found, Job, Match
+    from dpmi.study import Failure, Job, Match, MatchedStrength
     from dpmi.study.match import Train
 
 
@@ -57,9 +57,9 @@ def match(
     check_workers(workers)
 
     from dpmi.study import (
-        Found,
+        AccuracyTarget,
+        MatchedStrength,
         Store,
-        Target,
         executors,
         match_accuracy,
         match_epsilon,
@@ -69,7 +69,7 @@ def match(
         train_models,
     )
 
-    target = None if accuracy is None else Target(accuracy, tolerance, trials)
+    target = None if accuracy is None else AccuracyTarget(accuracy, tolerance, trials)
     executors.check(executor)
     text = read(study, parse_match)
     opened = parse_match(text)
@@ -82,8 +82,10 @@ def match(
         store.save_content(on)
         train = partial(train_models, store=store, root=root, workers=workers, executor=executor)
         outcomes = match_accuracy(opened, store, target, train=_with_progress(opened.name, train))
-        found = {label: outcome for label, outcome in outcomes.items() if isinstance(outcome, Found)}
-        failures = [outcome for outcome in outcomes.values() if not isinstance(outcome, Found)]
+        found = {
+            label: outcome for label, outcome in outcomes.items() if isinstance(outcome, MatchedStrength)
+        }
+        failures = [outcome for outcome in outcomes.values() if not isinstance(outcome, MatchedStrength)]
         strengths = {label: outcome.strength for label, outcome in found.items()}
         console().print(_accuracies(opened, found))
     else:
@@ -113,7 +115,7 @@ def _with_progress(name: str, train: Callable[..., list[Failure]]) -> Train:
     return with_progress
 
 
-def _accuracies(opened: Match, found: Mapping[str, Found]) -> Table:
+def _accuracies(opened: Match, found: Mapping[str, MatchedStrength]) -> Table:
     from dpmi.metrics import student_interval
     from dpmi.report import words
 

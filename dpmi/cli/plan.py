@@ -16,7 +16,7 @@ from dpmi.cli.arguments import Adjacency, AsJson, Delta, integer, number
 from dpmi.cli.output import console
 
 if TYPE_CHECKING:
-    from accountants.planner import Plan, PlanTable
+    from accountants.planner import PlanRow, PlanTable
     from accountants.verdict import Verdict
 
 PARAMETERS = 10_000
@@ -84,16 +84,16 @@ def plan(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             **chosen,
         )
-    judged = verdict(table)
+    found = verdict(table)
     if plot is not None:
         from dpmi.report.figures.plan import draw
 
         figure_file.save(draw(table), plot)
     if as_json:
-        print(json.dumps(_as_json(table, judged), indent=2))
+        print(json.dumps(_as_json(table, found), indent=2))
     else:
         assumed = " (assumed; set --parameters)" if parameters is None else ""
-        _print(table, table.rows if all_rows else table.best, judged, assumed)
+        _print(table, table.rows if all_rows else table.best, found, assumed)
 
 
 def _values(option: str, text: str, read: Callable[[str], Value]) -> list[Value]:
@@ -119,10 +119,10 @@ def _sizes(
     return _values("--class-sizes", class_sizes or "", integer)
 
 
-def _as_json(table: PlanTable, judged: Verdict) -> dict[str, Any]:
+def _as_json(table: PlanTable, found: Verdict) -> dict[str, Any]:
     from accountants.verdict import rating
 
-    def row(plan: Plan) -> dict[str, Any]:
+    def row(plan: PlanRow) -> dict[str, Any]:
         return {**plan.to_dict(), "rating": rating(plan.noise_norm)}
 
     return {
@@ -132,13 +132,13 @@ def _as_json(table: PlanTable, judged: Verdict) -> dict[str, Any]:
         "parameters": table.parameters,
         "class_sizes": dict(table.class_sizes),
         "rows": [row(plan) for plan in table.rows],
-        "class_level": row(judged.class_level),
-        "rescue": None if judged.rescue is None else row(judged.rescue),
-        "verdict": list(judged.sentences),
+        "class_level": row(found.class_level),
+        "rescue": None if found.rescue is None else row(found.rescue),
+        "verdict": list(found.sentences),
     }
 
 
-def _print(table: PlanTable, rows: Sequence[Plan], judged: Verdict, assumed: str) -> None:
+def _print(table: PlanTable, rows: Sequence[PlanRow], found: Verdict, assumed: str) -> None:
     from rich.table import Table
 
     from accountants.guarantee import rounded_up
@@ -181,5 +181,5 @@ def _print(table: PlanTable, rows: Sequence[Plan], judged: Verdict, assumed: str
         "\nnoise per coordinate: sigma / (qK), noise norm: that times sqrt(parameters); the clip norm, and so the "
         "longest signal, is 1.\n"
     )
-    for sentence in judged.sentences:
+    for sentence in found.sentences:
         out.print(f"- {sentence}")

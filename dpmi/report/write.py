@@ -39,7 +39,9 @@ def write(results: Results, directory: Path) -> Path:
     findings = answer.findings(summary, correlations, differences, kind)
     shown = {
         "outcomes": cells.outcomes(summary, kind),
-        **({"judged": cells.judged(summary, _evaluator(results))} if tables.judged(results) else {}),
+        **(
+            {"judged": cells.evaluated(summary, _evaluator(results))} if tables.has_evaluator(results) else {}
+        ),
         **(_adaptive(everything) if survival.is_adaptive(everything) else {}),
         "baselines": cells.baselines(summary, kind),
         "any_attack": cells.any_attack(summary, bounds.bounds(results.trials)),
@@ -104,7 +106,7 @@ def write_side_effects(table: pd.DataFrame, name: str, directory: Path) -> Path:
 
 def _adaptive(results: Results) -> dict[str, cells.Table]:
     """What is left of every defence where the attacker knows it, and what each adaptation adds."""
-    share = tables.judged(results)
+    share = tables.has_evaluator(results)
     return {
         "survival": survival_table(survival.survival(results), share=share),
         "adapted": adapted_table(survival.adapted(results), share=share),

@@ -1,6 +1,6 @@
 """A study: a grid of trials, run in parallel, resumed where it stopped, gathered into one table."""
 
-from .bisection import Found, Target
+from .bisection import AccuracyTarget, MatchedStrength
 from .content import Content
 from .grid import Job, Trial
 from .match import Match, match_accuracy, match_epsilon, parse_match
@@ -11,17 +11,17 @@ from .store import Store, StoreError
 from .study import StudySpec, parse, read
 
 __all__ = [
+    "AccuracyTarget",
     "Content",
     "Failure",
-    "Found",
     "Job",
     "Match",
+    "MatchedStrength",
     "Results",
     "SpecError",
     "Store",
     "StoreError",
     "StudySpec",
-    "Target",
     "Trial",
     "gather",
     "match_accuracy",

@@ -23,7 +23,7 @@ DIGITS = 4
 
 
 @dataclass(frozen=True)
-class Target:
+class AccuracyTarget:
     """The accuracy that is looked for.
 
     Args:
@@ -49,7 +49,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Found:
+class MatchedStrength:
     """Where a search ended.
 
     Args:
@@ -74,7 +74,7 @@ class Found:
 class _Measured:
     """What is known of the accuracy at every strength that was tried."""
 
-    target: Target
+    target: AccuracyTarget
     seeds: int
     known: dict[float, Sequence[float]] = field(default_factory=dict)
 
@@ -91,12 +91,14 @@ class _Measured:
         """Accuracy above the target."""
         return fmean(self.known[strength]) - self.target.accuracy
 
-    def found(self, strength: float, note: str) -> Found:
+    def found(self, strength: float, note: str) -> MatchedStrength:
         met = abs(self.excess(strength)) <= self.target.tolerance
-        return Found(strength, tuple(self.known[strength]), len(self.known), "" if met else note)
+        return MatchedStrength(strength, tuple(self.known[strength]), len(self.known), "" if met else note)
 
 
-def search(weakest: float, strongest: float, *, target: Target, seeds: int) -> Generator[Ask, Answer, Found]:
+def search(
+    weakest: float, strongest: float, *, target: AccuracyTarget, seeds: int
+) -> Generator[Ask, Answer, MatchedStrength]:
     """Find the strength whose mean accuracy over the seeds is within the tolerance of the target.
 
     Both ends are tried first. While the target lies between them, the range is halved: by its geometric mean where
@@ -150,11 +152,11 @@ def search(weakest: float, strongest: float, *, target: Target, seeds: int) -> G
         yield from measured.confirm(nearest)
 
 
-def as_it_is(strength: float, *, seeds: int) -> Generator[Ask, Answer, Found]:
+def as_it_is(strength: float, *, seeds: int) -> Generator[Ask, Answer, MatchedStrength]:
     """Measure a defence whose strength is not searched; NaN if it has none."""
     answer = yield {strength: seeds}
     (accuracies,) = answer.values()
-    return Found(strength, tuple(accuracies), 1)
+    return MatchedStrength(strength, tuple(accuracies), 1)
 
 
 def halfway(one: float, other: float) -> float:

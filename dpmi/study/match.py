@@ -20,7 +20,7 @@ import tomli_w
 from accountants import calibrate
 from dpmi import defenses
 
-from .bisection import DIGITS, Answer, Ask, Found, Target, as_it_is, search
+from .bisection import DIGITS, AccuracyTarget, Answer, Ask, MatchedStrength, as_it_is, search
 from .content import Content
 from .grid import Job, settings_of, told_apart
 from .run import Failure
@@ -159,7 +159,9 @@ def parse_match(text: str) -> Match:
     return Match(document, candidates, weakest)
 
 
-def match_accuracy(match: Match, store: Store, target: Target, *, train: Train) -> dict[str, Found | Failure]:
+def match_accuracy(
+    match: Match, store: Store, target: AccuracyTarget, *, train: Train
+) -> dict[str, MatchedStrength | Failure]:
     """Search the strength of every candidate by the test accuracy of its models; of the fixed ones, measure it.
 
     Every round trains what all of the searches need next, so defences and seeds run in parallel.
@@ -173,7 +175,7 @@ def match_accuracy(match: Match, store: Store, target: Target, *, train: Train) 
     Returns:
         By label, in the order of the file; a failure where a training failed.
     """
-    outcomes: dict[str, Found | Failure] = {}
+    outcomes: dict[str, MatchedStrength | Failure] = {}
     searches = [(candidate, _search(candidate, target)) for candidate in match.candidates]
     going = [(candidate, search_, next(search_)) for candidate, search_ in searches]
     for rounds in itertools.count(1):
@@ -274,7 +276,7 @@ def _but(job: Job, open_field: str | None) -> dict[str, Any]:
     return settings
 
 
-def _search(candidate: Candidate, target: Target) -> Generator[Ask, Answer, Found]:
+def _search(candidate: Candidate, target: AccuracyTarget) -> Generator[Ask, Answer, MatchedStrength]:
     seeds = len(candidate.jobs)
     if candidate.ends is None:
         return as_it_is(candidate.strength, seeds=seeds)

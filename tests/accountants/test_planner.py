@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from accountants import epsilon
-from accountants.planner import CLUSTERS_PER_CLASS, SAME_NOISE, Plan, PlanTable, plan
+from accountants.planner import CLUSTERS_PER_CLASS, SAME_NOISE, PlanRow, PlanTable, plan
 
 pytestmark = pytest.mark.usefixtures("calibrated_once")
 
@@ -103,7 +103,7 @@ def test_noise_and_empty_draws_are_those_of_a_simulation() -> None:
 
 
 def test_the_best_is_the_cheapest_of_the_quietest(table: PlanTable) -> None:
-    def noise(row: Plan) -> float:
+    def noise(row: PlanRow) -> float:
         return row.noise_norm
 
     assert [row.clusters_per_class for row in table.best] == [1, 50]

@@ -185,12 +185,12 @@ def test_rounding_of_every_step_is_set_aside_in_both_directions() -> None:
     assert many.epsilon(1e-3) == pytest.approx(one.epsilon(9e-4), rel=1e-9)
     assert many.epsilon(1e-3) > one.epsilon(1e-3) + 1e-3
     epsilons = np.array([0.0, 0.1, 800.0])
-    for deltas in (pld.Composition.delta, pld.Composition.delta_of_removal):
+    for deltas in (pld.LossDistribution.delta, pld.LossDistribution.delta_of_removal):
         assert deltas(many, epsilons) == pytest.approx(deltas(one, epsilons) + 1e-4, rel=1e-9)
 
 
 def test_infinity_from_the_engine_is_an_error_not_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pld.Composition, "epsilon", lambda self, delta: math.inf)
+    monkeypatch.setattr(pld.LossDistribution, "epsilon", lambda self, delta: math.inf)
     with pytest.raises(ValueError, match=r"below what the tight accountant can resolve .*raise delta"):
         cost(0.2, 1.6, 200, 1e-10)
 

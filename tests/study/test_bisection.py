@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpmi.study.bisection import FAR, Answer, Ask, Found, Target, as_it_is, halfway, search
+from dpmi.study.bisection import FAR, AccuracyTarget, Answer, Ask, MatchedStrength, as_it_is, halfway, search
 
-TARGET = Target(0.8)
+TARGET = AccuracyTarget(0.8)
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Measuring:
     accuracy: Callable[[float, int], float]
     asked: list[dict[float, int]] = field(default_factory=list)
 
-    def to_the_end(self, going: Generator[Ask, Answer, Found]) -> Found:
+    def to_the_end(self, going: Generator[Ask, Answer, MatchedStrength]) -> MatchedStrength:
         try:
             ask = next(going)
             while True:
@@ -32,7 +32,7 @@ class Measuring:
                     {s: [self.accuracy(s, seed) for seed in range(seeds)] for s, seeds in ask.items()}
                 )
         except StopIteration as end:
-            found: Found = end.value
+            found: MatchedStrength = end.value
             return found
 
     @property
@@ -47,7 +47,7 @@ def logistic(strength: float, seed: int = 0) -> float:
 
 def test_finds_the_root_of_a_curve_that_is_known() -> None:
     measuring = Measuring(logistic)
-    found = measuring.to_the_end(search(0.01, 100.0, target=Target(0.8, 0.002, 20), seeds=3))
+    found = measuring.to_the_end(search(0.01, 100.0, target=AccuracyTarget(0.8, 0.002, 20), seeds=3))
     assert found.strength == pytest.approx(0.75, rel=0.02), "1 / (1 + 0.75 / 3) = 0.8"
     assert found.accuracies == (logistic(found.strength),) * 3
     assert found.note == ""
@@ -69,7 +69,7 @@ def test_smaller_may_be_stronger() -> None:
 
 def test_whole_numbers_stay_whole_and_end_at_neighbours() -> None:
     """Rank r reaches 1 - 1 / r: 0.75 at 4 and 0.8333 at 6; the target lies between 5 (0.8) and 6."""
-    target = Target(0.82, 0.001, 20)
+    target = AccuracyTarget(0.82, 0.001, 20)
     measuring = Measuring(lambda rank, _: 1 - 1 / rank)
     found = measuring.to_the_end(search(64, 1, target=target, seeds=1))
     assert all(isinstance(strength, int) for strength in measuring.strengths)
@@ -136,7 +136,7 @@ def test_what_is_said_is_true_however_noisy(
         random = np.random.default_rng([seed, int(strength * 1e6)])
         return float(1 / (1 + (strength / middle) ** steep) + noise * random.standard_normal())
 
-    target = Target(accuracy)
+    target = AccuracyTarget(accuracy)
     measuring = Measuring(measure)
     found = measuring.to_the_end(search(0.01, 100.0, target=target, seeds=seeds))
     assert found.accuracies == tuple(measure(found.strength, seed) for seed in range(seeds))
@@ -172,4 +172,4 @@ def test_halfway_lies_between(one: float, other: float) -> None:
 )
 def test_impossible_targets(arguments: tuple[float, float, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Target(*arguments)
+        AccuracyTarget(*arguments)

@@ -11,14 +11,14 @@ import torch
 from accountants import BucketMechanism, Ledger
 from dpmi import versions
 from dpmi.study import (
+    AccuracyTarget,
     Content,
     Failure,
-    Found,
     Job,
     Match,
+    MatchedStrength,
     SpecError,
     Store,
-    Target,
     gather,
     match_accuracy,
     match_epsilon,
@@ -74,15 +74,15 @@ def store(tmp_path: Path) -> Store:
     return Store.create(tmp_path / "study", OPEN)
 
 
-def found(outcome: Found | Failure) -> Found:
-    assert isinstance(outcome, Found)
+def found(outcome: MatchedStrength | Failure) -> MatchedStrength:
+    assert isinstance(outcome, MatchedStrength)
     return outcome
 
 
 def test_every_defence_at_the_target(store: Store) -> None:
     match = parse_match(OPEN + RECORD).on(ON)
     training = Training(store)
-    outcomes = match_accuracy(match, store, Target(0.8), train=training)
+    outcomes = match_accuracy(match, store, AccuracyTarget(0.8), train=training)
     assert list(outcomes) == ["none", "class-dp", "record-dp"]
     assert found(outcomes["none"]).accuracies == (0.97, 0.97)
     for name in ("class-dp", "record-dp"):
@@ -104,7 +104,7 @@ def test_an_interrupted_match_goes_on(store: Store) -> None:
         pass
 
     whole = Training(Store.create(store.root.parent / "whole", OPEN))
-    expected = repr(match_accuracy(parse_match(OPEN).on(ON), whole.store, Target(0.8), train=whole))
+    expected = repr(match_accuracy(parse_match(OPEN).on(ON), whole.store, AccuracyTarget(0.8), train=whole))
 
     first = Training(store)
 
@@ -114,18 +114,20 @@ def test_an_interrupted_match_goes_on(store: Store) -> None:
         return first(round_, jobs)
 
     with pytest.raises(Stopped):
-        match_accuracy(parse_match(OPEN).on(ON), store, Target(0.8), train=stopped)
+        match_accuracy(parse_match(OPEN).on(ON), store, AccuracyTarget(0.8), train=stopped)
     second = Training(store)
-    assert repr(match_accuracy(parse_match(OPEN).on(ON), store, Target(0.8), train=second)) == expected
+    assert (
+        repr(match_accuracy(parse_match(OPEN).on(ON), store, AccuracyTarget(0.8), train=second)) == expected
+    )
     assert first.trained + second.trained == whole.trained
     third = Training(store)
-    assert repr(match_accuracy(parse_match(OPEN).on(ON), store, Target(0.8), train=third)) == expected
+    assert repr(match_accuracy(parse_match(OPEN).on(ON), store, AccuracyTarget(0.8), train=third)) == expected
     assert third.rounds == []
 
 
 def test_a_failed_training_ends_the_search_of_its_defence_alone(store: Store) -> None:
     match = parse_match(OPEN + RECORD.replace("sampling", "noise_multiplier = [0.1, 10.0]\nsampling")).on(ON)
-    outcomes = match_accuracy(match, store, Target(0.8), train=Training(store, broken=20.0))
+    outcomes = match_accuracy(match, store, AccuracyTarget(0.8), train=Training(store, broken=20.0))
     assert outcomes["class-dp"] == Failure("class-dp, noise multiplier 20, seed 0", "broken")
     assert found(outcomes["record-dp"]).note == ""
 
@@ -140,7 +142,7 @@ def test_the_matched_study_trains_nothing_again(tmp_path: Path) -> None:
     def train(_: int, jobs: Sequence[Job]) -> list[Failure]:
         return train_models(jobs, store, workers=1)
 
-    outcome = found(match_accuracy(match, store, Target(0.7, 0.05), train=train)["class-dp"])
+    outcome = found(match_accuracy(match, store, AccuracyTarget(0.7, 0.05), train=train)["class-dp"])
     assert abs(outcome.accuracy - 0.7) <= 0.05, "or this test says nothing"
     models = {p: p.stat().st_mtime_ns for p in store.root.glob("models/*/record.json")}
     matched = match.study("accuracy 0.7", {"none": float("nan"), "class-dp": outcome.strength})

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dpmi.attacks import Found, MIFace, Target, Task
+from dpmi.attacks import Candidates, MIFace, Target, Task
 from dpmi.data import ImageSet
 from dpmi.defenses import Batch, Defense, Recipe, Trained
 from dpmi.testing import AttackCase, AttackConformance, DefenseCase, DefenseConformance
@@ -115,7 +115,7 @@ class _Sound(Defense):
 class _SameForAll(MIFace):
     """One image, whichever class is asked for."""
 
-    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
         return super()._run(target, torch.zeros_like(labels), task)
 
 
@@ -123,17 +123,17 @@ class _SameForAll(MIFace):
 class _OneGenerator(MIFace):
     """Noise that depends on how many classes are attacked."""
 
-    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
         found = super()._run(target, labels, task)
         noise = torch.rand(found.images.shape, generator=torch.Generator().manual_seed(len(labels)))
-        return Found(0.9 * found.images + 0.1 * noise, found.iterations, found.diverged)
+        return Candidates(0.9 * found.images + 0.1 * noise, found.iterations, found.diverged)
 
 
 @dataclass(frozen=True)
 class _Silent(MIFace):
     """Reports no progress."""
 
-    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
         return super()._run(target, labels, replace(task, progress=lambda *_: None))
 
 
@@ -141,7 +141,7 @@ class _Silent(MIFace):
 class _AsksBehindTheCount(MIFace):
     """Uses the target's module itself, so that nobody counts."""
 
-    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
         target._module(torch.zeros(1, *task.image_shape))
         return super()._run(target, labels, task)
 
@@ -150,7 +150,7 @@ class _AsksBehindTheCount(MIFace):
 class _Spends(MIFace):
     """Goes on when the budget is spent."""
 
-    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
         target.affords = lambda **_: True  # type: ignore[method-assign]
         return super()._run(target, labels, task)
 

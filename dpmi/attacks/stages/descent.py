@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dpmi.attacks.base import Found, Progress
+from dpmi.attacks.base import Candidates, Progress
 from dpmi.attacks.target import Target
 
 from .selection import best_rows
@@ -42,7 +42,7 @@ class Path(Protocol):
 
 def descend(
     target: Target, labels: Tensor, path: Path, *, iterations: int, restarts: int, progress: Progress
-) -> Found:
+) -> Candidates:
     """Minimise identity loss + penalty for every class and restart in one batch.
 
     A row leaves the batch when its stop rule fires or when its cost or gradient is no longer finite; the best
@@ -94,4 +94,4 @@ def descend(
             progress(done, iterations)
     progress(iterations, iterations)
     chosen = best_rows(best_cost, candidates=restarts)
-    return Found(images=best[chosen], iterations=used[chosen], diverged=diverged[chosen])
+    return Candidates(images=best[chosen], iterations=used[chosen], diverged=diverged[chosen])

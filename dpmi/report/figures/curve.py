@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from dpmi.report import words
 from dpmi.report.figures import bound_lines
 from dpmi.report.figures.style import DPI, FAINT, INK, MARKERS, PALETTE, EpsilonAxis, NameAxis, frame
-from dpmi.report.numbers.tables import CLAIM, STRONGEST, claim_of, judged, rows_of
+from dpmi.report.numbers.tables import CLAIM, STRONGEST, claim_of, has_evaluator, rows_of
 from dpmi.report.words import Claim
 from dpmi.study.results import Results
 
@@ -56,7 +56,7 @@ def draw(results: Results, table: pd.DataFrame) -> Figure:
     """
     attacks = list(table["attack"].unique())
     claims = _claims(table)
-    measures = [name for name in MEASURES if name != "attack_accuracy" or judged(results)]
+    measures = [name for name in MEASURES if name != "attack_accuracy" or has_evaluator(results)]
     figure = Figure(
         figsize=(
             max(7.2, 1.2 + 4.1 * len(claims)),

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from dpmi.report import words
 from dpmi.report.figures.style import DPI, FAINT, INK, MARKERS, PALETTE, frame
 from dpmi.report.numbers.pairs import on_front
-from dpmi.report.numbers.tables import judged, rows_of
+from dpmi.report.numbers.tables import has_evaluator, rows_of
 from dpmi.study.results import Results
 
 COLORS = (*PALETTE, "#882255", "#332288", "#999933")
@@ -49,7 +49,7 @@ def draw(results: Results, table: pd.DataFrame) -> Figure:
     styles = _styles([name for name in table["defense"].unique() if name != "none"])
     handles = _legend_handles(table, styles)
     rows = math.ceil(len(handles) / LEGEND_COLUMNS)
-    panels = {**RECOGNISED, **PANELS} if judged(results) else PANELS
+    panels = {**RECOGNISED, **PANELS} if has_evaluator(results) else PANELS
     figure = Figure(
         figsize=(5.5 * len(panels), 0.5 + 0.22 * rows + 4.3 * len(attacks)), dpi=DPI, layout="constrained"
     )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dpmi.metrics import paired_difference
-from dpmi.report.numbers.tables import judged, rows_of
+from dpmi.report.numbers.tables import has_evaluator, rows_of
 from dpmi.study.results import Results
 
 PER_CLASS = ("distance", "attack_accuracy")
@@ -25,7 +25,7 @@ def compares(summary: pd.DataFrame) -> bool:
 
 def measures_of(results: Results) -> list[str]:
     """What models of a study are compared in."""
-    return ["distance", *(["attack_accuracy"] if judged(results) else []), "test_accuracy"]
+    return ["distance", *(["attack_accuracy"] if has_evaluator(results) else []), "test_accuracy"]
 
 
 def differences(results: Results, summary: pd.DataFrame) -> pd.DataFrame:

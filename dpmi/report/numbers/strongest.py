@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from dpmi.report.numbers.tables import STRONGEST, judged
+from dpmi.report.numbers.tables import STRONGEST, has_evaluator
 from dpmi.study.results import Results
 
 ATTACK = ["attack", "adaptation"]
@@ -58,7 +58,7 @@ def strongest(results: Results) -> list[Chosen]:
     Attack accuracy is what counts where the study has an evaluator; among equals, the smaller KNN distance. An attack
     that was not run with as many seeds as others, in a study that was interrupted, is not chosen.
     """
-    order = ["attack_accuracy", "knn_distance"] if judged(results) else ["distance"]
+    order = ["attack_accuracy", "knn_distance"] if has_evaluator(results) else ["distance"]
     rising = [name != "attack_accuracy" for name in order]
     found = []
     for label, mine in results.trials.groupby("label", sort=False):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from dpmi.metrics import paired_difference
 from dpmi.report.numbers.strongest import only, strongest
-from dpmi.report.numbers.tables import judged
+from dpmi.report.numbers.tables import has_evaluator
 from dpmi.study.results import Results
 
 
@@ -28,7 +28,7 @@ def survival(results: Results) -> pd.DataFrame:
     and ``_high`` (paired over seeds); ``survives``, the second divided by the first; NaN where the first is not
     clearly above 0, for then there is nothing to survive.
     """
-    measure, sign = ("attack_accuracy", -1) if judged(results) else ("distance", 1)
+    measure, sign = ("attack_accuracy", -1) if has_evaluator(results) else ("distance", 1)
     kinds = {"": only(results, results.trials["adaptation"] == ""), "_adaptive": results}
     chosen = {kind: {one.label: one for one in strongest(some)} for kind, some in kinds.items()}
     defense = results.trials.groupby("label", sort=False)["defense"].first()
@@ -50,7 +50,7 @@ def adapted(results: Results) -> pd.DataFrame:
     Columns: ``label``, ``attack``, ``adaptation``, ``seeds``, ``plain`` and ``known``, the mean attack accuracy (or
     distance) without and with it, and ``added`` with its paired interval over seeds.
     """
-    measure = "attack_accuracy" if judged(results) else "distance"
+    measure = "attack_accuracy" if has_evaluator(results) else "distance"
     rows = []
     for (label, attack), mine in results.trials.groupby(["label", "attack"], sort=False):
         plain = _by_seed(results, mine[mine["adaptation"] == ""], measure)

@@ -78,7 +78,7 @@ def summary(results: Results) -> pd.DataFrame:
             _put(row, measure, confidence_interval(values) if values.size else UNKNOWN)
         won = by_class["advantage"]
         _put(row, "success", success_rate(won) if won.size else UNKNOWN)
-        if judged(results) and by_class["attack_accuracy"].size:
+        if has_evaluator(results) and by_class["attack_accuracy"].size:
             row["attack_accuracy_worst"] = float(np.nanmean(by_class["attack_accuracy"], axis=0).max())
         for measure in JUDGED:
             if measure in trials:
@@ -88,7 +88,7 @@ def summary(results: Results) -> pd.DataFrame:
     return _in_reading_order(pd.DataFrame(rows))
 
 
-def judged(results: Results) -> bool:
+def has_evaluator(results: Results) -> bool:
     """Whether the study has an evaluator."""
     return "attack_accuracy" in results.trials
 

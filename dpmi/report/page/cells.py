@@ -83,7 +83,7 @@ def baselines(summary: pd.DataFrame, distance_kind: str) -> Table:
     )
 
 
-def judged(summary: pd.DataFrame, evaluator: str) -> Table:
+def evaluated(summary: pd.DataFrame, evaluator: str) -> Table:
     """What the evaluator says of the reconstructions.
 
     Args:
@@ -187,9 +187,9 @@ def tradeoff(summary: pd.DataFrame) -> Table:
     Protection is a low attack accuracy where the study has an evaluator, else a large distance.
     """
     rows = []
-    judged_too = "attack_accuracy" in summary
+    evaluated_too = "attack_accuracy" in summary
     for _, settings in summary.groupby("attack", sort=False):
-        protection = -settings["attack_accuracy"] if judged_too else settings["distance"]
+        protection = -settings["attack_accuracy"] if evaluated_too else settings["distance"]
         front = on_front(settings["test_accuracy"], protection)
         rows += [
             (
@@ -197,7 +197,7 @@ def tradeoff(summary: pd.DataFrame) -> Table:
                 words.setting(row.strength),
                 row.attack,
                 measured(row, "test_accuracy", share=True),
-                *((measured(row, "attack_accuracy", share=True),) if judged_too else ()),
+                *((measured(row, "attack_accuracy", share=True),) if evaluated_too else ()),
                 measured(row, "distance"),
                 "yes" if best else "no",
             )
@@ -205,13 +205,13 @@ def tradeoff(summary: pd.DataFrame) -> Table:
         ]
     return Table(
         f"Robustness against accuracy. On the Pareto front: no other model is as good in accuracy and "
-        f"{'attack accuracy' if judged_too else 'distance'} and better in one, by their means alone.",
+        f"{'attack accuracy' if evaluated_too else 'distance'} and better in one, by their means alone.",
         (
             "Defence",
             "Strength",
             "Attack",
             "Test accuracy",
-            *(("Attack accuracy",) if judged_too else ()),
+            *(("Attack accuracy",) if evaluated_too else ()),
             "MIA distance",
             "On the front",
         ),
@@ -226,7 +226,7 @@ def differences(table: pd.DataFrame, matched_on: str | None) -> Table:
         table: of :func:`dpmi.report.numbers.pairs.differences`.
         matched_on: by what the strengths were chosen; None if by the user.
     """
-    judged_too = "attack_accuracy" in table
+    evaluated_too = "attack_accuracy" in table
     rows = [
         (
             f"{row.label} − {row.reference}",
@@ -234,7 +234,7 @@ def differences(table: pd.DataFrame, matched_on: str | None) -> Table:
             f"{row.seeds}",
             measured(row, "distance"),
             _clear(row),
-            *((_signed(row, "attack_accuracy"),) if judged_too else ()),
+            *((_signed(row, "attack_accuracy"),) if evaluated_too else ()),
             _signed(row, "test_accuracy"),
         )
         for row in rows_of(table)
@@ -249,7 +249,7 @@ def differences(table: pd.DataFrame, matched_on: str | None) -> Table:
             "Seeds",
             "in MIA distance",
             "The first is",
-            *(("in attack accuracy",) if judged_too else ()),
+            *(("in attack accuracy",) if evaluated_too else ()),
             "in test accuracy",
         ),
         rows,

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dpmi.attacks import Attack, Found, Target, Task
+from dpmi.attacks import Attack, Candidates, Target, Task
 from dpmi.attacks.checks import require
 from dpmi.attacks.stages.starts import child_generator
 
@@ -33,7 +33,7 @@ class RandomWalk(Attack):
         require("iterations", self.iterations, self.iterations >= 1, "at least 1")
         require("step_size", self.step_size, self.step_size > 0, "above 0")
 
-    def _run(self, target: Target, labels: Tensor, task: Task) -> Found:
+    def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
         # One generator for each class: what it draws does not depend on the classes beside it.
         generators = [child_generator(task.seed, label, 0) for label in labels.tolist()]
         best = torch.full((len(labels), *task.image_shape), 0.5, device=labels.device)
@@ -48,4 +48,4 @@ class RandomWalk(Attack):
             better = found > confidence
             best[better], confidence[better], used[better] = tried[better], found[better], done
             task.progress(done, self.iterations)
-        return Found(images=best, iterations=used, diverged=torch.zeros_like(labels, dtype=torch.bool))
+        return Candidates(images=best, iterations=used, diverged=torch.zeros_like(labels, dtype=torch.bool))
