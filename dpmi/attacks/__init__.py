@@ -12,7 +12,7 @@
 (torch.Size([3, 1, 8, 8]), 68, 63)
 """
 
-from .base import Attack, Candidates, Knowledge, Progress, Reconstructions, Task
+from .base import Attack, Candidates, Knowledge, Reconstructions, Task
 from .brep_mi import BrepMi
 from .enhanced import Enhanced
 from .gmi import Gmi
@@ -46,7 +46,6 @@ __all__ = [
     "MirrorGenetic",
     "PlgMi",
     "Ppa",
-    "Progress",
     "Reconstructions",
     "Target",
     "Task",

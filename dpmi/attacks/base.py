@@ -8,7 +8,6 @@ once, freezes the target while the attack runs and puts it back as it was; a sub
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -17,12 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from dpmi.models import IDENTITY_LOSSES, Adaptation
+from dpmi.progress import Progress
 
 from .attackable import ImageShape, attackable, check_classes, check_generator, check_range
 from .priors import Gan, Generator, Prior, fetch
 from .target import Budget, Target
-
-Progress = Callable[[int, int], None]
 
 #: What an attack may declare that it needs.
 REQUIREMENTS = frozenset(

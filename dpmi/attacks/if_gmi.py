@@ -9,7 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Candidates, Progress, Task
+from dpmi.progress import Progress
+
+from .base import Candidates, Task
 from .checks import at_least_one, check_rate, require
 from .ppa import SCALE
 from .stages.features import LayerFeatures

@@ -13,9 +13,10 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorData
 
 from dpmi.data import ImageSet
 from dpmi.models import IDENTITY_LOSSES, Adaptation, averaged, matched
+from dpmi.progress import Progress
 
 from .objective import Batch, Objective
-from .recipe import Progress, Recipe
+from .recipe import Recipe
 from .session import Session, Setup
 
 

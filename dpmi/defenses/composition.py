@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from dpmi.data import ImageSet
 from dpmi.models import Adaptation
 from dpmi.plugins import PluginError
+from dpmi.progress import Progress
 
 from .base import Defense
 from .objective import Batch, Objective
 from .private import PrivateDefense, private_part
-from .recipe import Progress, Recipe
+from .recipe import Recipe
 from .session import Session, Setup
 
 SEPARATOR = "+"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,9 +11,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from accountants import checks
-
-Progress = Callable[[int, int], None]
-"""Called with (updates done, all updates)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from dpmi.data import ImageSet
 from dpmi.models import FEATURES, layer, seeded
 from dpmi.privacy import Account, combine
+from dpmi.progress import Progress
 
 from .base import Defense
 from .objective import Forward, Objective
-from .recipe import Progress, Recipe
+from .recipe import Recipe
 from .session import Setup
 
 #: What the optimizer leaves on parameters and the wrapper on layers, and cleanup() does not take away.

@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from accountants import checks
 from dpmi.data import ImageSet
 from dpmi.models import Adaptation, head, in_batches, layer, observe, replace
+from dpmi.progress import Progress
 
 from .base import Defense
 from .heads import replace_head, whole_head
 from .none import NoDefense
-from .recipe import Progress, Recipe
+from .recipe import Recipe
 from .training import train
 
 #: Of what :meth:`Transfer.adaptations` adds to the identity loss.

@@ -20,6 +20,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from dpmi.models import FEATURES, evaluating, observe, seeded
+from dpmi.progress import Progress
 
 #: Numbers that the gradients of the records computed together may have: 256 MiB.
 _CHUNK = 2**26
@@ -27,7 +28,6 @@ _CHUNK = 2**26
 #: Records of a forward pass without gradients.
 _RECORDS = 1024
 
-Progress = Callable[[int, int], None]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Of logits (1, K), features (1, ...) and the record's target."""
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from dpmi.data import ImageSet
 from dpmi.models import evaluating, seeded
+from dpmi.progress import Progress
 
 from .accuracy import accuracy
 from .intervals import Interval, share_interval
@@ -37,7 +38,6 @@ ATTACKS: dict[str, dict[str, float]] = {
 }
 BATCH_SIZE = 256
 _IMPORTING = threading.Lock()
-Progress = Callable[[int, int], None]
 _Search = Callable[[Tensor, Tensor], Tensor]
 
 

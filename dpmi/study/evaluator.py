@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -15,13 +14,12 @@ from dpmi import defenses, metrics, models, versions
 from dpmi.attacks import Reconstructions
 from dpmi.data import ImageSet, Split
 from dpmi.defenses import Recipe
+from dpmi.progress import StageProgress
 
 from . import maker
 from .grid import Job, hashed
 from .spec import EvaluatorSpec
 from .store import Store
-
-Progress = Callable[[str, int, int], None]
 
 #: What progress calls it.
 TRAINING = "training the evaluator"
@@ -55,7 +53,7 @@ class Judge:
         return metrics.balls(self.features, self.labels)
 
 
-def judge(job: Job, split: Split, store: Store, progress: Progress) -> Judge | None:
+def judge(job: Job, split: Split, store: Store, progress: StageProgress) -> Judge | None:
     """The evaluator of a job's study, trained now unless it is in the store; None where the study has none.
 
     Of several workers that need it at once one trains it, and the others wait.
@@ -82,7 +80,7 @@ def evaluator_key(job: Job) -> str:
     )
 
 
-def _train(key: str, spec: EvaluatorSpec, split: Split, store: Store, progress: Progress) -> None:
+def _train(key: str, spec: EvaluatorSpec, split: Split, store: Store, progress: StageProgress) -> None:
     data = _training_set(spec, split)
     finished = maker.started()
     trained = defenses.train(

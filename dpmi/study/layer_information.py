@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 import torch
 
 from dpmi.metrics import fisher
+from dpmi.progress import Progress
 
 from .grid import Trial
 from .store import Store, StoreError
@@ -16,8 +17,6 @@ from .work import load, stored_model
 
 #: Held-out images on which the information for classification is measured, if there are as many.
 RECORDS = 500
-
-Progress = Callable[[int, int], None]
 
 
 def finished(spec: StudySpec, store: Store, trial: str | None = None) -> list[Trial]:

@@ -21,13 +21,14 @@ from dpmi.defenses import train
 from dpmi.metrics import Interval
 from dpmi.metrics.backdoor import POISONED_SHARE, TARGET, TRIGGERS, backdoor_success, poison
 from dpmi.metrics.robustness import ATTACKS, check_installed, robustness
+from dpmi.progress import StageProgress
 
 from . import maker
 from .grid import Job
 from .run import Failure, Report, absolute, compute
 from .store import Store, StoreError
 from .study import StudySpec
-from .work import Progress, load, model_numbers, stored_model, untrained_model
+from .work import load, model_numbers, stored_model, untrained_model
 
 IMAGES = 500
 """Test images to attack: the one-pixel attack takes hundredths of a second for each."""
@@ -146,7 +147,7 @@ def questions(images: int, *, backdoor: bool) -> Iterator[Question]:
 
 
 def _measure_job(
-    job: Job, store: Store, *, backdoor: bool, images: int, root: str | None, progress: Progress
+    job: Job, store: Store, *, backdoor: bool, images: int, root: str | None, progress: StageProgress
 ) -> None:
     split = load(job.data, root)
     target = stored_model(job, store, split)

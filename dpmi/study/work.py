@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
@@ -17,6 +16,7 @@ from dpmi.data import Split
 from dpmi.defenses import Trained, private_part, train
 from dpmi.metrics import Baselines
 from dpmi.privacy import Account, Statement
+from dpmi.progress import StageProgress
 
 from . import evaluator, maker
 from .content import Content
@@ -25,7 +25,6 @@ from .spec import DataSpec
 from .store import Store
 from .study import StudySpec
 
-Progress = Callable[[str, int, int], None]
 #: What progress calls it.
 MEASURING = "measuring"
 
@@ -94,7 +93,7 @@ def _measurement_of_trials(job: Job) -> str:
     return hashed(measurement=versions.MEASUREMENT, evaluator=evaluator.evaluator_key(job))
 
 
-def train_model(job: Job, store: Store, *, root: str | None, progress: Progress) -> None:
+def train_model(job: Job, store: Store, *, root: str | None, progress: StageProgress) -> None:
     """Train the model of a job and measure it, unless that is in the store.
 
     Args:
@@ -121,7 +120,9 @@ def train_model(job: Job, store: Store, *, root: str | None, progress: Progress)
         _measure_model(job, store, load(job.data, root))
 
 
-def run_job(job: Job, store: Store, *, baselines: Baselines, root: str | None, progress: Progress) -> None:
+def run_job(
+    job: Job, store: Store, *, baselines: Baselines, root: str | None, progress: StageProgress
+) -> None:
     """Train a model, attack it and measure, as far as that is not in the store.
 
     Args:
@@ -147,7 +148,7 @@ def run_job(job: Job, store: Store, *, baselines: Baselines, root: str | None, p
 
 
 def measure_job(
-    job: Job, store: Store, *, baselines: Baselines, root: str | None, progress: Progress
+    job: Job, store: Store, *, baselines: Baselines, root: str | None, progress: StageProgress
 ) -> None:
     """Measure what is in the store of a job and was not measured, or by older code.
 
@@ -229,7 +230,7 @@ def statement(account: str, delta: float, not_accounted: tuple[str, ...]) -> str
     ).markdown()
 
 
-def _attack(trial: Trial, target: nn.Module, split: Split, store: Store, progress: Progress) -> None:
+def _attack(trial: Trial, target: nn.Module, split: Split, store: Store, progress: StageProgress) -> None:
     """Reconstruct every class, and keep all that the attack returns."""
     whole = maker.started()
     knowledge = trial.attack.fit(

@@ -9,7 +9,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,10 @@ from dpmi import versions
 from dpmi.attacks.target import Target
 from dpmi.models import evaluating, seeded
 from dpmi.plugins import origin
+from dpmi.progress import Progress
 from dpmi.whole_files import replacing
 
 from .base import Gan, ImageShape, Prior, Trainer
-
-Progress = Callable[[int, int], None]
 
 #: Seconds between two checkpoints of a training.
 CHECKPOINT_SECONDS = 30.0

@@ -7,8 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dpmi.attacks.base import Candidates, Progress
+from dpmi.attacks.base import Candidates
 from dpmi.attacks.target import Target
+from dpmi.progress import Progress
 
 from .selection import best_rows
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dpmi.attacks.base import Progress
 from dpmi.attacks.target import Target
+from dpmi.progress import Progress
 
 from .latents import Position
 
