@@ -57,7 +57,6 @@ class BrepMi(Attack):
     prior: WganGP = field(default_factory=WganGP)
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
         at_least_one(self, "iterations", "patience", "start_batches")
         require("prior", self.prior, isinstance(self.prior, WganGP), "a WganGP")
 

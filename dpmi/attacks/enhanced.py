@@ -83,7 +83,6 @@ class Enhanced(Attack):
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
         for field, choices in (
             ("regularizer", Regularizer),
             ("reduction", Reduction),

@@ -8,12 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Attack, Candidates, Knowledge, Task
-from .checks import at_least_one, check_rate, require
-from .priors import Gan, Prior, WganGP
-from .stages.latents import Latents, starting_latents
-from .stages.search import Cost, final_images, search
-from .stages.selection import best_rows, confidence
+from .base import Candidates, Task
+from .checks import at_least_one
+from .latent_attack import LatentAttack, gan_of
+from .priors import Prior, WganGP
 from .target import Target
 
 #: Momentum of the published update, which is Nesterov's; lambda of its identity loss; bound of a latent's entries.
@@ -23,7 +21,7 @@ LIMIT = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gmi(Attack):
+class Gmi(LatentAttack):
     """Momentum descent on 100 * CE(T(G(z)), y) - D(G(z)) over latent vectors z of a WGAN [eq. 4].
 
     D is the critic, which is high for what looks like the public images. Entries of z are clamped to [-1, 1]
@@ -43,6 +41,7 @@ class Gmi(Attack):
     name: ClassVar[str] = "gmi"
     requires: ClassVar[frozenset[str]] = frozenset({"white_grad", "public_data", "generator", "gan_disc"})
     loss: ClassVar[str | None] = "cross-entropy"
+    prior_kind: ClassVar[type[Prior]] = WganGP
 
     iterations: int = 1500
     learning_rate: float = 0.02
@@ -51,42 +50,25 @@ class Gmi(Attack):
     prior: WganGP = field(default_factory=WganGP)
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
-        at_least_one(self, "iterations", "restarts", "images_per_class")
-        check_rate(self.learning_rate)
-        require("prior", self.prior, isinstance(self.prior, WganGP), "a WganGP")
-
-    def priors(self) -> tuple[Prior, ...]:
-        """The WGAN."""
-        return (self.prior,)
-
-    def identity(self, target: Target, knowledge: Knowledge) -> Cost:
-        """Return what makes the target take images for their classes; a later attack may know better."""
-        return target.identity
+        super().__post_init__()
+        at_least_one(self, "restarts")
 
     def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
-        gan = task.knowledge.modules[0]
-        assert isinstance(gan, Gan)
+        gan = gan_of(task)
         candidates = self.images_per_class * self.restarts
-        rows = labels.repeat_interleave(candidates)
-        start = starting_latents(labels, per_class=candidates, size=gan.generator.latent_size, seed=task.seed)
-        position = Latents(gan.generator, start, limit=LIMIT)
-
+        position = self.start(gan, labels, per_class=candidates, seed=task.seed, limit=LIMIT)
         identity = self.identity(target, task.knowledge)
 
         def cost(images: Tensor, labels: Tensor) -> Tensor:
             likeness: Tensor = gan.discriminator(images)
             return IDENTITY_WEIGHT * identity(images, labels) - likeness
 
-        outcome = search(
+        return self.surest(
             target,
-            rows,
             position,
+            labels.repeat_interleave(candidates),
             cost,
             torch.optim.SGD(position.parameters(), lr=self.learning_rate, momentum=MOMENTUM, nesterov=True),
-            iterations=self.iterations,
-            progress=task.progress,
+            task=task,
+            restarts=self.restarts,
         )
-        images = final_images(position, len(rows))
-        chosen = best_rows(-confidence(target, images, rows), candidates=self.restarts)
-        return Candidates(images[chosen], outcome.iterations[chosen], outcome.diverged[chosen])

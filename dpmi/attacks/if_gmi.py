@@ -66,7 +66,6 @@ class IfGmi(StyleAttack):
     images_per_class: int = 50
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
         super().__post_init__()
         at_least_one(self, "iterations", "block_iterations", "blocks")
         require("radius", self.radius, 0 < self.radius < float("inf"), "above 0 and finite")

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Attack, Candidates, Knowledge, Task
-from .checks import at_least_one, check_rate, require
+from .base import Candidates, Task
+from .checks import require
+from .latent_attack import LatentAttack, gan_of
 from .priors import Gan, InversionGan, Prior
 from .stages.distributions import DiagonalGaussian
-from .stages.search import Cost, search
 from .target import Target
 
 #: Lambda of the identity loss.
@@ -21,7 +21,7 @@ IDENTITY_WEIGHT = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class KedMi(Attack):
+class KedMi(LatentAttack):
     """Adam over the mean and variance of each class's latents, with a generator that was trained for the target.
 
     The cost of a draw z = mu + exp(logvar / 2) * eps is 100 * CE(T(G(z)), y) + softplus(D) - D [section 3.2], where
@@ -45,6 +45,7 @@ class KedMi(Attack):
         {"white_grad", "probs", "public_data", "generator", "gan_disc"}
     )
     loss: ClassVar[str | None] = "cross-entropy"
+    prior_kind: ClassVar[type[Prior]] = InversionGan
 
     iterations: int = 2400
     learning_rate: float = 0.02
@@ -53,23 +54,11 @@ class KedMi(Attack):
     prior: InversionGan = field(default_factory=InversionGan)
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
-        at_least_one(self, "iterations", "images_per_class")
-        check_rate(self.learning_rate)
+        super().__post_init__()
         require("log_variance", self.log_variance, abs(self.log_variance) < 20, "between -20 and 20")
-        require("prior", self.prior, isinstance(self.prior, InversionGan), "an InversionGan")
-
-    def priors(self) -> tuple[Prior, ...]:
-        """The inversion-specific GAN."""
-        return (self.prior,)
-
-    def identity(self, target: Target, knowledge: Knowledge) -> Cost:
-        """Return what makes the target take images for their classes; a later attack may know better."""
-        return target.identity
 
     def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
-        gan = task.knowledge.modules[0]
-        assert isinstance(gan, Gan)
+        gan = gan_of(task)
         position = DiagonalGaussian(gan.generator, labels, log_variance=self.log_variance, seed=task.seed)
 
         identity = self.identity(target, task.knowledge)
@@ -77,21 +66,8 @@ class KedMi(Attack):
         def cost(images: Tensor, labels: Tensor) -> Tensor:
             return IDENTITY_WEIGHT * identity(images, labels) + realism(gan, images)
 
-        outcome = search(
-            target,
-            labels,
-            position,
-            cost,
-            torch.optim.Adam(position.parameters(), lr=self.learning_rate),
-            iterations=self.iterations,
-            progress=task.progress,
-            keep_last=True,
-        )
-        return Candidates(
-            position.sample(self.images_per_class),
-            outcome.iterations.repeat_interleave(self.images_per_class),
-            outcome.diverged.repeat_interleave(self.images_per_class),
-        )
+        optimizer = torch.optim.Adam(position.parameters(), lr=self.learning_rate)
+        return self.draws_of(target, position, labels, cost, optimizer, task=task)
 
 
 def realism(gan: Gan, images: Tensor) -> Tensor:

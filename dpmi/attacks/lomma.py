@@ -51,7 +51,6 @@ class LommaGmi(Gmi):
     statistics: FeatureStatistics = field(default_factory=FeatureStatistics)
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
         super().__post_init__()
         _check(self)
 
@@ -86,7 +85,6 @@ class LommaKedMi(KedMi):
     statistics: FeatureStatistics = field(default_factory=FeatureStatistics)
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
         super().__post_init__()
         _check(self)
 

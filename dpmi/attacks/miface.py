@@ -59,7 +59,6 @@ class MIFace(Attack):
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
         at_least_one(self, "iterations", "window", "restarts")
         require("stop_confidence", self.stop_confidence, 0 < self.stop_confidence <= 1, "in (0, 1]")
         check_rate(self.learning_rate)

@@ -62,7 +62,6 @@ class Mirror(StyleAttack):
     images_per_class: int = 1
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
         super().__post_init__()
         at_least_one(self, "iterations")
         check_rate(self.learning_rate)

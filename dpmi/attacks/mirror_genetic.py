@@ -57,7 +57,6 @@ class MirrorGenetic(StyleAttack):
     images_per_class: int = 1
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
         super().__post_init__()
         at_least_one(self, "generations")
         limit = f"at least 1 and below the {self.searches} of a generation"

@@ -8,18 +8,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Attack, Candidates, Task
-from .checks import at_least_one, check_rate, require
-from .priors import ConditionalGan, Gan, Prior
-from .stages.latents import Latents, starting_latents
-from .stages.search import final_images, search
-from .stages.selection import best_rows, confidence
+from .base import Candidates, Task
+from .checks import at_least_one
+from .latent_attack import LatentAttack, gan_of
+from .priors import ConditionalGan, Prior
 from .stages.views import Augmentation, augmentation
 from .target import Target
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlgMi(Attack):
+class PlgMi(LatentAttack):
     """Adam on the max-margin loss of random views of G(z, y), G a GAN that was told the target's labels [section 3.3].
 
     Args:
@@ -39,6 +37,7 @@ class PlgMi(Attack):
     name: ClassVar[str] = "plg-mi"
     requires: ClassVar[frozenset[str]] = frozenset({"white_grad", "logits", "public_data", "generator"})
     loss: ClassVar[str | None] = "margin"
+    prior_kind: ClassVar[type[Prior]] = ConditionalGan
 
     iterations: int = 600
     learning_rate: float = 0.1
@@ -49,40 +48,27 @@ class PlgMi(Attack):
     prior: ConditionalGan = field(default_factory=ConditionalGan)
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
-        at_least_one(self, "iterations", "views", "restarts", "images_per_class")
-        check_rate(self.learning_rate)
+        super().__post_init__()
+        at_least_one(self, "views", "restarts")
         augmentation(self.augmentation)
-        require("prior", self.prior, isinstance(self.prior, ConditionalGan), "a ConditionalGan")
-
-    def priors(self) -> tuple[Prior, ...]:
-        """The conditional GAN."""
-        return (self.prior,)
 
     def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
-        gan = task.knowledge.modules[0]
-        assert isinstance(gan, Gan)
         candidates = self.images_per_class * self.restarts
-        rows = labels.repeat_interleave(candidates)
-        start = starting_latents(labels, per_class=candidates, size=gan.generator.latent_size, seed=task.seed)
-        position = Latents(gan.generator, start, labels=rows)
+        position = self.start(gan_of(task), labels, per_class=candidates, seed=task.seed)
         view = augmentation(self.augmentation)
 
         def cost(images: Tensor, labels: Tensor) -> Tensor:
             losses = [target.identity(view(images), labels) for _ in range(self.views)]
             return torch.stack(losses).mean(dim=0)
 
-        outcome = search(
+        return self.surest(
             target,
-            rows,
             position,
+            labels.repeat_interleave(candidates),
             cost,
             torch.optim.Adam(position.parameters(), lr=self.learning_rate),
-            iterations=self.iterations,
-            progress=task.progress,
+            task=task,
+            restarts=self.restarts,
             keep_last=True,
             views=self.views,
         )
-        images = final_images(position, len(rows))
-        chosen = best_rows(-confidence(target, images, rows), candidates=self.restarts)
-        return Candidates(images[chosen], outcome.iterations[chosen], outcome.diverged[chosen])

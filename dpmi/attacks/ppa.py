@@ -62,7 +62,6 @@ class Ppa(StyleAttack):
     images_per_class: int = 50
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
         super().__post_init__()
         at_least_one(self, "iterations", "final_views")
         check_rate(self.learning_rate)

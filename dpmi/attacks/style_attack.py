@@ -39,7 +39,6 @@ class StyleAttack(Attack):
     prior: StylePrior = field(default_factory=StylePrior)
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
         at_least_one(self, "restarts", "images_per_class")
         limit = f"at least the {self.searches} searches of a class"
         require("candidates", self.candidates, self.candidates >= self.searches, limit)

@@ -9,11 +9,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .base import Attack, Candidates, Task
-from .checks import at_least_one, check_rate, require
-from .priors import Gan, Prior, WganGP
+from .base import Candidates, Task
+from .checks import at_least_one, require
+from .latent_attack import LatentAttack, gan_of
+from .priors import Prior, WganGP
 from .stages.distributions import DiagonalGaussian, Distribution, Flow, FullGaussian
-from .stages.search import search
 from .target import Target
 
 Family = Literal["diagonal", "full", "flow"]
@@ -24,7 +24,7 @@ _FAMILIES: MappingProxyType[str, type[Distribution]] = MappingProxyType(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vmi(Attack):
+class Vmi(LatentAttack):
     """Minimises E_q CE(T(G(z)), y) + kl_weight / d * KL(q || N(0, I)) over a distribution q for each class [eq. 6].
 
     The paper's q is a flow over the layers of a StyleGAN, moved by SGD at a rate of 1e-4 for hundreds of thousands
@@ -47,6 +47,7 @@ class Vmi(Attack):
     name: ClassVar[str] = "vmi"
     requires: ClassVar[frozenset[str]] = frozenset({"white_grad", "public_data", "generator"})
     loss: ClassVar[str | None] = "cross-entropy"
+    prior_kind: ClassVar[type[Prior]] = WganGP
 
     family: Family = "diagonal"
     iterations: int = 500
@@ -57,20 +58,13 @@ class Vmi(Attack):
     prior: WganGP = field(default_factory=WganGP)
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
+        super().__post_init__()
         require("family", self.family, self.family in _FAMILIES, f"one of {tuple(_FAMILIES)}")
-        at_least_one(self, "iterations", "draws", "images_per_class")
-        check_rate(self.learning_rate)
+        at_least_one(self, "draws")
         require("kl_weight", self.kl_weight, 0 <= self.kl_weight < float("inf"), "0 or more and finite")
-        require("prior", self.prior, isinstance(self.prior, WganGP), "a WganGP")
-
-    def priors(self) -> tuple[Prior, ...]:
-        """The WGAN."""
-        return (self.prior,)
 
     def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
-        gan = task.knowledge.modules[0]
-        assert isinstance(gan, Gan)
+        gan = gan_of(task)
         position = _FAMILIES[self.family](
             gan.generator,
             labels,
@@ -78,18 +72,5 @@ class Vmi(Attack):
             draws=self.draws,
             kl_weight=self.kl_weight / gan.generator.latent_size,
         )
-        outcome = search(
-            target,
-            labels,
-            position,
-            target.identity,
-            torch.optim.Adam(position.parameters(), lr=self.learning_rate),
-            iterations=self.iterations,
-            progress=task.progress,
-            keep_last=True,
-        )
-        return Candidates(
-            position.sample(self.images_per_class),
-            outcome.iterations.repeat_interleave(self.images_per_class),
-            outcome.diverged.repeat_interleave(self.images_per_class),
-        )
+        optimizer = torch.optim.Adam(position.parameters(), lr=self.learning_rate)
+        return self.draws_of(target, position, labels, target.identity, optimizer, task=task)

@@ -56,7 +56,6 @@ class BiDO(Defense, ABC):
     latent_layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
         for field in ("dependence_weight", "lambda_x", "lambda_y"):
             if checks.real(field, getattr(self, field)) < 0:
                 raise ValueError(f"{field} must be at least 0, got {getattr(self, field)}")

@@ -71,7 +71,6 @@ class CALoR(Defense):
     adapted_share: float = 0.25  # ours
 
     def __post_init__(self) -> None:
-        """Check every field."""
         if self.rank is not None:
             checks.integer("rank", self.rank, minimum=1)
         for field in ("bounded", "adapted"):

@@ -44,7 +44,6 @@ class LabelSmoothing(Defense):
     ramp_end: float = 0.75  # epoch 75 of 100
 
     def __post_init__(self) -> None:
-        """Check every field."""
         if checks.real("alpha", self.alpha) == 0 or self.alpha > 1:
             raise ValueError(
                 f"alpha must be at most 1, and not 0, which is no defence (take none for that), got {self.alpha}"

@@ -102,7 +102,6 @@ class MID(Defense):
     evaluation: Evaluation = "sample"
 
     def __post_init__(self) -> None:
-        """Check every field."""
         if checks.real("beta", self.beta) < 0:
             raise ValueError(f"beta must be at least 0, got {self.beta}")
         if self.bottleneck is not None:

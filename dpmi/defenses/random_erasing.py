@@ -46,7 +46,6 @@ class RandomErasing(Defense):
     fill: Fill = "mean"
 
     def __post_init__(self) -> None:
-        """Check every field."""
         if not 0 < checks.real("max_area", self.max_area) < 1:
             raise ValueError(f"max_area must be in (0, 1), got {self.max_area}")
         if not 0 <= checks.real("min_area", self.min_area) <= self.max_area:

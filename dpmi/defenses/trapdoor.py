@@ -128,7 +128,6 @@ class Trapdoor(Defense):
     trigger_step: float = 0.01
 
     def __post_init__(self) -> None:
-        """Check every field."""
         if not 0 <= checks.real("trapdoor_weight", self.trapdoor_weight) < 1:
             raise ValueError(f"trapdoor_weight must be in [0, 1), got {self.trapdoor_weight}")
         if not 0 < checks.real("blend_ratio", self.blend_ratio) <= 1:

@@ -8,24 +8,24 @@ from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader
 
 from accountants import Adjacency, Guarantee, Ledger, calibrate
 
 from . import checkpoint
-from . import preconditions as checks
 from .account import Account
 from .checkpoint import Stateful, Training
 from .criterion.wrapped import BucketCriterion
 from .distributed import Ranks
 from .grad_sample import BucketGradSampleModule
-from .gradients.strategy import GradSampleMode, choose
+from .gradients.strategy import GradSampleMode
 from .loader import BucketDataLoader
 from .noise import NoiseMode, NoiseSource
 from .optimizer import BucketOptimizer
 from .partition import Partition
 from .plan import Plan
 from .sampling import BucketSampler
+from .settings import Settings
 from .statement import Statement
 
 
@@ -174,95 +174,23 @@ class PrivacyEngine:
                 guarantee would hold; the message says why and what to do instead. Also if ranks disagree.
             RuntimeError: another rank is gone.
         """
-        plan = Plan(
+        settings = Settings(
+            module=module,
+            optimizer=optimizer,
+            data_loader=data_loader,
             partition=partition,
             sampling_rate=sampling_rate,
-            noise_multiplier=noise_multiplier,
             max_grad_norm=max_grad_norm,
+            criterion=criterion,
             max_records_per_bucket=max_records_per_bucket,
-        )
-        if max_physical_batch_size < 1:
-            raise ValueError(f"max_physical_batch_size is {max_physical_batch_size}; it must be at least 1")
-        if steps_per_epoch is not None and steps_per_epoch < 1:
-            raise ValueError(f"steps_per_epoch is {steps_per_epoch}; it must be at least 1")
-        if self._most_steps is not None:
-            raise ValueError(
-                f"noise_multiplier is {noise_multiplier}, but this engine keeps to the target of "
-                "make_private_with_epsilon, and other steps are not in it; use a new engine, and add up the accounts"
-            )
-        if self._training is not None and self.plan.partition.hash != partition.hash:
-            raise ValueError(
-                f"partition is {partition}, but this engine already accounts for {self.plan.partition}; steps on "
-                "two partitions do not add up to one epsilon. Use an engine for each"
-            )
-        checks.check_module(module)
-        checks.check_optimizer(optimizer, module)
-        checks.check_loader(data_loader, partition)
-        checks.check_criterion(criterion, loss_reduction)
-
-        device = next(module.parameters()).device
-        source = NoiseSource.of(seed, secure=secure_mode, device=device)
-        ranks = Ranks.current(device)
-        choice = choose(
-            grad_sample_mode,
-            module,
-            plan,
-            row_elements=sum(
-                p.numel() for g in optimizer.param_groups for p in g["params"] if p.requires_grad
-            ),
-            max_physical_batch_size=max_physical_batch_size,
-            criterion=criterion is not None,
-            own_collate=data_loader.collate_fn is not default_collate,
-        )
-        private_module = BucketGradSampleModule(
-            module, strategy=choice.strategy, loss_reduction=loss_reduction, all_records=len(partition)
-        )
-        private_optimizer = BucketOptimizer(
-            optimizer,
-            module=private_module,
-            plan=plan,
-            source=source,
-            bill=lambda: self._bill(plan),
-            ranks=ranks,
-        )
-        sampler = BucketSampler(
-            plan,
-            steps=steps_per_epoch or max(1, round(1 / plan.sampling_rate)),
-            max_physical_batch_size=max_physical_batch_size,
-            source=source,
-            ranks=ranks,
-        )
-        loader = BucketDataLoader(
-            data_loader,
-            sampler=sampler,
-            optimizer=private_optimizer,
-            choice=choice,
-            ranks=ranks,
-        )
-        ranks.agree(
-            module,
-            private_optimizer.params,
-            partition=partition.hash,
-            sampling_rate=plan.sampling_rate,
-            noise_multiplier=plan.noise_multiplier,
-            max_grad_norm=plan.max_grad_norm,
-            max_records_per_bucket=plan.max_records_per_bucket,
             loss_reduction=loss_reduction,
-            steps_per_epoch=sampler.steps,
-            grad_sample_mode=choice.strategy if choice.max_buckets > 1 else "stream",
-            noise=source.mode.name,
+            max_physical_batch_size=max_physical_batch_size,
+            steps_per_epoch=steps_per_epoch,
+            grad_sample_mode=grad_sample_mode,
+            secure_mode=secure_mode,
             seed=seed,
-            billed_steps=self._ledger.steps,
         )
-        private_optimizer.claim.take()
-        self._training = Training(
-            plan=plan, module=private_module, optimizer=private_optimizer, loader=loader
-        )
-        self._max_grad_norms += (plan.max_grad_norm,)
-        self._noise = self._noise.weaker(source.mode)
-        if criterion is None:
-            return private_module, private_optimizer, loader
-        return private_module, private_optimizer, BucketCriterion(criterion, private_module), loader
+        return self._make_private(settings, noise_multiplier)
 
     def make_private_with_epsilon(
         self,
@@ -324,22 +252,12 @@ class PrivacyEngine:
                 f"target_epsilon is {target_epsilon}, for one training from its start, but this engine was used "
                 f"before and has billed {self._ledger.steps} steps; use a new engine, and add up the accounts"
             )
-        found = calibrate(
-            target_epsilon=target_epsilon,
-            delta=target_delta,
-            unit=partition.unit,
-            sampling_rate=sampling_rate,
-            steps=steps,
-            adjacency=adjacency,
-            buckets=partition.num_buckets,
-        )
-        private = self.make_private(
+        settings = Settings(
             module=module,
             optimizer=optimizer,
             data_loader=data_loader,
             partition=partition,
             sampling_rate=sampling_rate,
-            noise_multiplier=found.mechanism.noise_multiplier,
             max_grad_norm=max_grad_norm,
             criterion=criterion,
             max_records_per_bucket=max_records_per_bucket,
@@ -350,6 +268,16 @@ class PrivacyEngine:
             secure_mode=secure_mode,
             seed=seed,
         )
+        found = calibrate(
+            target_epsilon=target_epsilon,
+            delta=target_delta,
+            unit=partition.unit,
+            sampling_rate=sampling_rate,
+            steps=steps,
+            adjacency=adjacency,
+            buckets=partition.num_buckets,
+        )
+        private = self._make_private(settings, found.mechanism.noise_multiplier)
         self._most_steps = steps
         return private
 
@@ -421,6 +349,77 @@ class PrivacyEngine:
         self._max_grad_norms = loaded.account.max_grad_norms
         self._noise = self._noise.weaker(loaded.account.noise)
         self._most_steps = loaded.most_steps
+
+    def _make_private(self, settings: Settings, noise_multiplier: float) -> tuple[Any, ...]:
+        partition, plan = settings.partition, settings.plan(noise_multiplier)
+        if self._most_steps is not None:
+            raise ValueError(
+                f"noise_multiplier is {noise_multiplier}, but this engine keeps to the target of "
+                "make_private_with_epsilon, and other steps are not in it; use a new engine, and add up the accounts"
+            )
+        if self._training is not None and self.plan.partition.hash != partition.hash:
+            raise ValueError(
+                f"partition is {partition}, but this engine already accounts for {self.plan.partition}; steps on "
+                "two partitions do not add up to one epsilon. Use an engine for each"
+            )
+        settings.check()
+
+        device = next(settings.module.parameters()).device
+        source = NoiseSource.of(settings.seed, secure=settings.secure_mode, device=device)
+        ranks = Ranks.current(device)
+        choice = settings.choice(plan)
+        private_module = BucketGradSampleModule(
+            settings.module,
+            strategy=choice.strategy,
+            loss_reduction=settings.loss_reduction,
+            all_records=len(partition),
+        )
+        private_optimizer = BucketOptimizer(
+            settings.optimizer,
+            module=private_module,
+            plan=plan,
+            source=source,
+            bill=lambda: self._bill(plan),
+            ranks=ranks,
+        )
+        sampler = BucketSampler(
+            plan,
+            steps=settings.steps_of_a_pass(plan),
+            max_physical_batch_size=settings.max_physical_batch_size,
+            source=source,
+            ranks=ranks,
+        )
+        loader = BucketDataLoader(
+            settings.data_loader,
+            sampler=sampler,
+            optimizer=private_optimizer,
+            choice=choice,
+            ranks=ranks,
+        )
+        ranks.agree(
+            settings.module,
+            private_optimizer.params,
+            partition=partition.hash,
+            sampling_rate=plan.sampling_rate,
+            noise_multiplier=plan.noise_multiplier,
+            max_grad_norm=plan.max_grad_norm,
+            max_records_per_bucket=plan.max_records_per_bucket,
+            loss_reduction=settings.loss_reduction,
+            steps_per_epoch=sampler.steps,
+            grad_sample_mode=choice.strategy if choice.max_buckets > 1 else "stream",
+            noise=source.mode.name,
+            seed=settings.seed,
+            billed_steps=self._ledger.steps,
+        )
+        private_optimizer.claim.take()
+        self._training = Training(
+            plan=plan, module=private_module, optimizer=private_optimizer, loader=loader
+        )
+        self._max_grad_norms += (plan.max_grad_norm,)
+        self._noise = self._noise.weaker(source.mode)
+        if settings.criterion is None:
+            return private_module, private_optimizer, loader
+        return private_module, private_optimizer, BucketCriterion(settings.criterion, private_module), loader
 
     def _trained(self) -> Training:
         if self._training is None:

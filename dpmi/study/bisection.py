@@ -37,7 +37,6 @@ class AccuracyTarget:
     trials: int = 8
 
     def __post_init__(self) -> None:
-        """Check every field."""
         if not 0 < self.accuracy < 1:
             raise ValueError(f"accuracy must be in (0, 1), a share and no percentage; got {self.accuracy}")
         if not 0 < self.tolerance < 0.5:

@@ -64,7 +64,6 @@ class ConditionalGan(GanPrior):
     augmentation: Augmentation = "digits"
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
         super().__post_init__()
         at_least_one(self, "top_n")
         augmentation(self.augmentation)

@@ -62,7 +62,6 @@ class FeatureStatistics(Prior):
     count: int = 5000
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
         require("count", self.count, self.count >= 2, "at least 2")
 
     def build(self, image_shape: ImageShape, num_classes: int) -> FeatureMoments:

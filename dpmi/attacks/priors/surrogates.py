@@ -53,7 +53,6 @@ class Surrogates(BatchPrior):
     count: int = 3
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
         super().__post_init__()
         at_least_one(self, "count")
 

@@ -43,7 +43,6 @@ class BatchPrior(Prior):
     learning_rate: float
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
         at_least_one(self, "steps")
         require("batch_size", self.batch_size, self.batch_size >= 2, "at least 2")
         check_rate(self.learning_rate)
@@ -68,7 +67,6 @@ class GanPrior(BatchPrior):
     latent_size: int
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
         super().__post_init__()
         at_least_one(self, "generator_every", "latent_size")
         require("width", self.width, 0 < self.width < float("inf"), "above 0 and finite")

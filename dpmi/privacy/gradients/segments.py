@@ -44,7 +44,7 @@ class Segments:
 
     sizes: Sequence[int]
 
-    def __post_init__(self) -> None:  # noqa: D105 (checks the arguments)
+    def __post_init__(self) -> None:
         sizes = tuple(int(size) for size in self.sizes)
         if not sizes or min(sizes) < 1:
             raise ValueError(

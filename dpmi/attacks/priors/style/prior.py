@@ -83,7 +83,6 @@ class StylePrior(BatchPrior):
     width: int = 12
 
     def __post_init__(self) -> None:
-        """Check every hyper-parameter once."""
         super().__post_init__()
         require(
             "crop",

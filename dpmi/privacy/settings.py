@@ -1,0 +1,84 @@
+"""What a training is to be made private with: the arguments that every ``make_private`` takes, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, default_collate
+
+from . import preconditions
+from .gradients.strategy import Choice, GradSampleMode, choose
+from .partition import Partition
+from .plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The arguments that :meth:`PrivacyEngine.make_private` and ``make_private_with_epsilon`` share.
+
+    Their docstrings say what each is.
+
+    Raises:
+        ValueError: ``max_physical_batch_size`` or ``steps_per_epoch`` is below 1.
+    """
+
+    module: nn.Module
+    optimizer: Optimizer
+    data_loader: DataLoader[Any]
+    partition: Partition
+    sampling_rate: float
+    max_grad_norm: float
+    criterion: Callable[..., Any] | None
+    max_records_per_bucket: int | None
+    loss_reduction: str
+    max_physical_batch_size: int
+    steps_per_epoch: int | None
+    grad_sample_mode: GradSampleMode
+    secure_mode: bool
+    seed: int | None
+
+    def __post_init__(self) -> None:
+        if self.max_physical_batch_size < 1:
+            raise ValueError(
+                f"max_physical_batch_size is {self.max_physical_batch_size}; it must be at least 1"
+            )
+        if self.steps_per_epoch is not None and self.steps_per_epoch < 1:
+            raise ValueError(f"steps_per_epoch is {self.steps_per_epoch}; it must be at least 1")
+
+    def plan(self, noise_multiplier: float) -> Plan:
+        """The plan of a run with this noise; it checks every number that is billed."""
+        return Plan(
+            partition=self.partition,
+            sampling_rate=self.sampling_rate,
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=self.max_grad_norm,
+            max_records_per_bucket=self.max_records_per_bucket,
+        )
+
+    def check(self) -> None:
+        """Refuse what no guarantee would hold for; see :mod:`dpmi.privacy.preconditions`."""
+        preconditions.check_module(self.module)
+        preconditions.check_optimizer(self.optimizer, self.module)
+        preconditions.check_loader(self.data_loader, self.partition)
+        preconditions.check_criterion(self.criterion, self.loss_reduction)
+
+    def choice(self, plan: Plan) -> Choice:
+        """How bucket gradients are computed, and how many buckets share a physical batch."""
+        groups = self.optimizer.param_groups
+        return choose(
+            self.grad_sample_mode,
+            self.module,
+            plan,
+            row_elements=sum(p.numel() for group in groups for p in group["params"] if p.requires_grad),
+            max_physical_batch_size=self.max_physical_batch_size,
+            criterion=self.criterion is not None,
+            own_collate=self.data_loader.collate_fn is not default_collate,
+        )
+
+    def steps_of_a_pass(self, plan: Plan) -> int:
+        """Logical steps in one pass over the loader."""
+        return self.steps_per_epoch or max(1, round(1 / plan.sampling_rate))
