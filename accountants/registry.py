@@ -2,13 +2,13 @@
 
 import math
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from accountants import checks, lemma3, theorem1, tight
 from accountants.guarantee import Adjacency, Bound, Guarantee
 from accountants.mechanism import Totals
+from accountants.plugins import Registry
 
 
 class BoundFunction(Protocol):
@@ -24,22 +24,47 @@ class Accountant:
     """A way to compute epsilon, and whether what it computes is an upper bound.
 
     Attributes:
+        name: as a caller names it.
+        description: one line, for listings.
         bound: the computation.
         is_guarantee: whether the mechanism is (epsilon, delta)-DP at the epsilon it returns.
         caveats: said with every answer, whatever the run.
     """
 
+    name: str
+    description: str
     bound: BoundFunction
     is_guarantee: bool
     caveats: tuple[str, ...] = ()
 
 
-ACCOUNTANTS: Mapping[str, Accountant] = {
-    "tight": Accountant(bound=tight.bound, is_guarantee=True),
-    "lemma3": Accountant(bound=lemma3.bound, is_guarantee=True),
-    "theorem1": Accountant(bound=theorem1.bound, is_guarantee=False, caveats=(theorem1.NOT_AN_UPPER_BOUND,)),
-}
-"""A new accountant is one file with a `bound` and one line here."""
+ACCOUNTANTS: Registry[Accountant] = Registry(
+    "dpmi.accountants",
+    "accountant",
+    Accountant,
+    (
+        Accountant(
+            name="tight",
+            description="privacy loss distributions, composed numerically: the number to state",
+            bound=tight.bound,
+            is_guarantee=True,
+        ),
+        Accountant(
+            name="lemma3",
+            description="moments of the class-DP paper, computed exactly: looser, for any delta",
+            bound=lemma3.bound,
+            is_guarantee=True,
+        ),
+        Accountant(
+            name="theorem1",
+            description="closed form of the class-DP paper, for comparison: no guarantee",
+            bound=theorem1.bound,
+            is_guarantee=False,
+            caveats=(theorem1.NOT_AN_UPPER_BOUND,),
+        ),
+    ),
+)
+"""A new accountant is one file with a `bound` and one entry here, or an entry point of another package."""
 
 
 def account(
@@ -55,9 +80,7 @@ def account(
     delta = checks.delta(delta)
     unit = checks.unit(unit)
     adjacency = checks.adjacency(adjacency)
-    if accountant not in ACCOUNTANTS:
-        raise ValueError(f"accountant must be one of {', '.join(ACCOUNTANTS)}, got {accountant!r}")
-    chosen = ACCOUNTANTS[accountant]
+    chosen = ACCOUNTANTS.get(accountant)
 
     caveats = chosen.caveats
     if buckets is not None and delta >= 1 / checks.integer("buckets", buckets, minimum=1):

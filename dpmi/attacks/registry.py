@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dpmi.plugins import Registry
+from accountants.plugins import Registry
 
 from .base import Attack
 from .brep_mi import BrepMi
@@ -18,9 +18,10 @@ from .plg_mi import PlgMi
 from .ppa import Ppa
 from .vmi import Vmi
 
-REGISTRY: Registry[Attack] = Registry(
+REGISTRY: Registry[type[Attack]] = Registry(
     "dpmi.attacks",
     "attack",
+    Attack,
     (
         MIFace,
         Enhanced,
@@ -36,6 +37,7 @@ REGISTRY: Registry[Attack] = Registry(
         MirrorGenetic,
         IfGmi,
     ),
+    classes=True,
 )
 
 get = REGISTRY.get

@@ -52,7 +52,7 @@ def epsilon(
         figure_file.check(plot)
     found = [
         ledger.guarantee(delta=delta, unit=unit, adjacency=adjacency, accountant=accountant)
-        for accountant in ACCOUNTANTS
+        for accountant in ACCOUNTANTS.names()
         for adjacency in ADJACENCIES
     ]
     if as_json:

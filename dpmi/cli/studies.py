@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +15,7 @@ from dpmi.cli.arguments import DataRoot, Executor, Replace, Workers, check_worke
 from dpmi.cli.output import console, tell
 
 if TYPE_CHECKING:
+    from accountants.plugins import Registry
     from dpmi.study import Failure, Results, Store
 
 _PRESETS = resources.files("dpmi") / "study" / "presets"
@@ -85,17 +87,19 @@ def report(
 
 
 def list_() -> None:
-    """Every data set, defence, attack, metric and model by name."""
+    """Every data set, defence, attack, metric, model and accountant by name."""
     from rich.table import Table
 
+    from accountants import ACCOUNTANTS
     from dpmi import attacks, data, defenses, metrics, models
 
     kinds = {
-        "data sets": data.DATASETS,
-        "defences": {name: _summary(defenses.get(name)) for name in defenses.names()},
-        "attacks": {name: _summary(attacks.get(name)) for name in attacks.names()},
-        "metrics": metrics.METRICS,
-        "models": models.MODELS,
+        "data sets": _described(data.REGISTRY),
+        "defences": _described(defenses.REGISTRY),
+        "attacks": _described(attacks.REGISTRY),
+        "metrics": {**metrics.METRICS, **_described(metrics.REGISTRY)},
+        "models": _described(models.REGISTRY),
+        "accountants": _described(ACCOUNTANTS),
     }
     table = Table("kind", "name", "what it is", box=None, header_style="bold")
     for kind, entries in kinds.items():
@@ -140,6 +144,15 @@ def _write_report(results: Results, store: Store) -> None:
     print(f"report: {page}")
 
 
-def _summary(plugin: type) -> str:
-    """The first line of a plug-in's docstring."""
-    return (plugin.__doc__ or "").strip().partition("\n")[0]
+def _described(registry: Registry[Any]) -> dict[str, str]:
+    """One line for each plug-in: its description, the first of its docstring, or why it cannot be used."""
+    found = {}
+    for name in registry.names():
+        try:
+            plugin = registry.get(name)
+        except ValueError as error:
+            found[name] = str(error)
+        else:
+            text = getattr(plugin, "description", None) or inspect.getdoc(plugin) or "no description"
+            found[name] = text.strip().partition("\n")[0]
+    return found

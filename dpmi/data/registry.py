@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from accountants.plugins import Registry
 from dpmi.data.celeba import load_celeba
 from dpmi.data.cifar10 import load_cifar10
 from dpmi.data.digits import load_digits
@@ -18,34 +19,45 @@ from dpmi.data.split import Split
 DATA_ROOT_VARIABLE = "DPMI_DATA"
 
 
-class _Dataset(NamedTuple):
+class Dataset(NamedTuple):
+    """A data set that :func:`load` knows.
+
+    Args:
+        name: as a caller names it.
+        description: one line, for listings.
+        loader: returns the split. Its keyword arguments are the data set's options; a first argument ``root``, a path
+            or None, is the folder that holds the data sets' folders.
+    """
+
+    name: str
     description: str
     loader: Callable[..., Split]
 
 
-_DATASETS = {
-    "digits": _Dataset("8x8 handwritten digits inside scikit-learn; needs no files", load_digits),
-    "mnist": _Dataset("28x28 handwritten digits; public: Omniglot", load_mnist),
-    "mnist-half": _Dataset("32x32 handwritten digits 0-4; public: digits 5-9", load_mnist_half),
-    "fashion-mnist": _Dataset("28x28 clothing articles; public: MNIST", load_fashion_mnist),
-    "omniglot": _Dataset("28x28 characters of 8 alphabets; public: MNIST", load_omniglot),
-    "faces94": _Dataset("70x60 grey faces of 152 people, augmented; public: AT&T and GT faces", load_faces94),
-    "att-faces": _Dataset("56x46 grey faces of 40 people; public: GT faces", load_att_faces),
-    "gt-faces": _Dataset("40x30 grey faces of 50 people; public: AT&T faces", load_gt_faces),
-    "cifar10": _Dataset("32x32 colour photographs of 5 classes; public: the other 5", load_cifar10),
-    "celeba": _Dataset("64x64 colour faces of 1,000 people; public: other people", load_celeba),
-    "facescrub": _Dataset("64x64 colour faces of 100 people; public: other people", FACESCRUB.load),
-    "vggface2": _Dataset("64x64 colour faces of 100 people; public: other people", VGGFACE2.load),
-    "stanford-dogs": _Dataset("64x64 colour dogs of 100 breeds; public: other breeds", STANFORD_DOGS.load),
-}
+REGISTRY: Registry[Dataset] = Registry(
+    "dpmi.data",
+    "data set",
+    Dataset,
+    (
+        Dataset("digits", "8x8 handwritten digits inside scikit-learn; needs no files", load_digits),
+        Dataset("mnist", "28x28 handwritten digits; public: Omniglot", load_mnist),
+        Dataset("mnist-half", "32x32 handwritten digits 0-4; public: digits 5-9", load_mnist_half),
+        Dataset("fashion-mnist", "28x28 clothing articles; public: MNIST", load_fashion_mnist),
+        Dataset("omniglot", "28x28 characters of 8 alphabets; public: MNIST", load_omniglot),
+        Dataset(
+            "faces94", "70x60 grey faces of 152 people, augmented; public: AT&T and GT faces", load_faces94
+        ),
+        Dataset("att-faces", "56x46 grey faces of 40 people; public: GT faces", load_att_faces),
+        Dataset("gt-faces", "40x30 grey faces of 50 people; public: AT&T faces", load_gt_faces),
+        Dataset("cifar10", "32x32 colour photographs of 5 classes; public: the other 5", load_cifar10),
+        Dataset("celeba", "64x64 colour faces of 1,000 people; public: other people", load_celeba),
+        Dataset("facescrub", "64x64 colour faces of 100 people; public: other people", FACESCRUB.load),
+        Dataset("vggface2", "64x64 colour faces of 100 people; public: other people", VGGFACE2.load),
+        Dataset("stanford-dogs", "64x64 colour dogs of 100 breeds; public: other breeds", STANFORD_DOGS.load),
+    ),
+)
 
-#: One line per data set, for listings.
-DATASETS: dict[str, str] = {name: dataset.description for name, dataset in _DATASETS.items()}
-
-
-def names() -> list[str]:
-    """Return the names that :func:`load` takes."""
-    return list(DATASETS)
+names = REGISTRY.names
 
 
 def load(name: str, *, root: Path | str | None = None, **options: Any) -> Split:
@@ -59,15 +71,14 @@ def load(name: str, *, root: Path | str | None = None, **options: Any) -> Split:
         options: those of the data set's loader, such as ``seed`` where a split is drawn.
 
     Raises:
-        ValueError: an unknown name or option, or a file that is truncated or corrupted.
+        ValueError: an unknown name or option, a package whose data set cannot be used, or a file that is truncated
+            or corrupted.
         FileNotFoundError: the files are not below the root.
 
     >>> load("digits", seed=1)
     Split('digits', train=1197, test=300, public=300, classes=10, image_shape=(1, 8, 8))
     """
-    if name not in _DATASETS:
-        raise ValueError(f"unknown data set {name!r}; the data sets are {', '.join(names())}")
-    loader = _DATASETS[name].loader
+    loader = REGISTRY.get(name).loader
     known = [parameter for parameter in inspect.signature(loader).parameters if parameter != "root"]
     for option in options:
         if option not in known:

@@ -14,9 +14,9 @@ from typing import Any, ClassVar, get_type_hints
 
 from torch import Tensor, nn
 
+from accountants.plugins import PluginError
 from dpmi.data import ImageSet
 from dpmi.models import Adaptation
-from dpmi.plugins import PluginError
 from dpmi.progress import Progress
 
 from .base import Defense

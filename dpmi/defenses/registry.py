@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dpmi.plugins import Registry
+from accountants.plugins import Registry
 
 from .base import Defense
 from .bido import BiDOCOCO, BiDOHSIC
@@ -18,9 +18,10 @@ from .skip_removal import SkipRemoval
 from .transfer import Transfer
 from .trapdoor import Trapdoor
 
-REGISTRY: Registry[Defense] = Registry(
+REGISTRY: Registry[type[Defense]] = Registry(
     "dpmi.defenses",
     "defence",
+    Defense,
     (
         NoDefense,
         RecordDP,
@@ -36,6 +37,7 @@ REGISTRY: Registry[Defense] = Registry(
         Transfer,
         Trapdoor,
     ),
+    classes=True,
 )
 
 names = REGISTRY.names
@@ -49,7 +51,7 @@ def get(name: str) -> type[Defense]:
 
     >>> [f for f in get("class-dp+none").fields()]
     Traceback (most recent call last):
-    dpmi.plugins.PluginError: defence 'class-dp+none' cannot be combined: none changes nothing; leave it out
+    accountants.plugins.PluginError: defence 'class-dp+none' cannot be combined: none changes nothing; leave it out
     """
     kinds = tuple(REGISTRY.get(part) for part in name.split(SEPARATOR))
     return kinds[0] if len(kinds) == 1 else composition(kinds)

@@ -6,14 +6,15 @@ from dpmi.models.identity import IDENTITY_LOSSES, IdentityLoss
 from dpmi.models.latents import latents
 from dpmi.models.modes import evaluating, in_batches, seeded
 from dpmi.models.observe import observe
-from dpmi.models.registry import MODELS, build, check_name, names
+from dpmi.models.registry import REGISTRY, Architecture, build, check_name, names, origins
 from dpmi.models.weights import check_source, load_weights, source_digest
 
 __all__ = [
     "FEATURES",
     "IDENTITY_LOSSES",
-    "MODELS",
+    "REGISTRY",
     "Adaptation",
+    "Architecture",
     "Averaged",
     "IdentityLoss",
     "averaged",
@@ -30,6 +31,7 @@ __all__ = [
     "matched",
     "names",
     "observe",
+    "origins",
     "replace",
     "seeded",
     "source_digest",

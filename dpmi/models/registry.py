@@ -11,6 +11,8 @@ import torch
 from opacus.validators import ModuleValidator
 from torch import nn
 
+from accountants.plugins import Registry, origin
+
 from .classifiers import ImageShape, cnn, cnn_compact, cnn_small, mlp, softmax, softmax_normalized
 from .faces import cnn_faces, improved_residual
 from .papers import lenet3, mcnn, resnet34, scnn, vgg16
@@ -20,63 +22,90 @@ GROUPNORM = "+groupnorm"
 """Behind the name of a model, it makes its BatchNorm GroupNorm, which couples no records."""
 
 
-class _Model(NamedTuple):
+class Architecture(NamedTuple):
+    """A classifier that :func:`build` knows.
+
+    Args:
+        name: as a caller names it.
+        description: one line, for listings.
+        smallest_side: of the images that it takes, in pixels.
+        layers: from (C, H, W) and the number of classes to the untrained module; weights are drawn from torch's default
+            generator, which :func:`build` has seeded.
+    """
+
+    name: str
     description: str
     smallest_side: int
     layers: Callable[[ImageShape, int], nn.Module]
 
     def fits(self, image_shape: tuple[int, ...]) -> bool:
+        """Whether it takes images (C, H, W)."""
         return _is_image_shape(image_shape) and min(image_shape[1:]) >= self.smallest_side
 
 
-_MODELS = {
-    "cnn": _Model(
-        "two convolutions, two fully connected layers, ReLU (28x28: MNIST)",
-        14,
-        partial(cnn, activation=nn.ReLU),
+REGISTRY: Registry[Architecture] = Registry(
+    "dpmi.models",
+    "model",
+    Architecture,
+    (
+        Architecture(
+            "cnn",
+            "two convolutions, two fully connected layers, ReLU (28x28: MNIST)",
+            14,
+            partial(cnn, activation=nn.ReLU),
+        ),
+        Architecture(
+            "cnn-tanh",
+            "cnn with Tanh, more accurate under DP-SGD (Papernot et al.)",
+            14,
+            partial(cnn, activation=nn.Tanh),
+        ),
+        Architecture("cnn-small", "two convolutions, two fully connected layers (8x8: digits)", 2, cnn_small),
+        Architecture(
+            "cnn-compact",
+            "two convolutions, two fully connected layers, few parameters for noisy gradients",
+            8,
+            cnn_compact,
+        ),
+        Architecture("softmax", "softmax regression", 1, softmax),
+        Architecture(
+            "softmax-normalized",
+            "softmax regression on images of mean 0 and variance 1",
+            1,
+            softmax_normalized,
+        ),
+        Architecture("mlp", "one hidden layer of 3,000 sigmoid units (Fredrikson et al.)", 1, mlp),
+        Architecture(
+            "cnn-faces", "four convolutions with GroupNorm (56x46, 70x60: grey faces)", 16, cnn_faces
+        ),
+        Architecture("lenet3", "two convolutions, two fully connected layers (28x28: GMI)", 4, lenet3),
+        Architecture("mcnn", "three convolutions, BatchNorm (32x32: target of KED-MI and BiDO)", 32, mcnn),
+        Architecture("scnn", "five convolutions, BatchNorm (32x32: evaluator of KED-MI and BiDO)", 32, scnn),
+        Architecture("vgg16", "VGG16 with BatchNorm and one head (64x64: faces)", 32, vgg16),
+        Architecture("resnet34", "ResNet-34 with an embedding (64x64: faces, VMI)", 16, resnet34),
+        Architecture(
+            "ir152",
+            "improved residual network, 152 layers (64x64: faces)",
+            16,
+            partial(improved_residual, blocks=(3, 8, 36, 3)),
+        ),
+        Architecture(
+            "facenet64",
+            "improved residual network, 50 layers (64x64: faces)",
+            16,
+            partial(improved_residual, blocks=(3, 4, 14, 3)),
+        ),
+        Architecture(
+            "facenet112",
+            "the same at the size of evaluators (112x112: faces)",
+            112,
+            partial(improved_residual, blocks=(3, 4, 14, 3)),
+        ),
     ),
-    "cnn-tanh": _Model(
-        "cnn with Tanh, more accurate under DP-SGD (Papernot et al.)", 14, partial(cnn, activation=nn.Tanh)
-    ),
-    "cnn-small": _Model("two convolutions, two fully connected layers (8x8: digits)", 2, cnn_small),
-    "cnn-compact": _Model(
-        "two convolutions, two fully connected layers, few parameters for noisy gradients", 8, cnn_compact
-    ),
-    "softmax": _Model("softmax regression", 1, softmax),
-    "softmax-normalized": _Model(
-        "softmax regression on images of mean 0 and variance 1", 1, softmax_normalized
-    ),
-    "mlp": _Model("one hidden layer of 3,000 sigmoid units (Fredrikson et al.)", 1, mlp),
-    "cnn-faces": _Model("four convolutions with GroupNorm (56x46, 70x60: grey faces)", 16, cnn_faces),
-    "lenet3": _Model("two convolutions, two fully connected layers (28x28: GMI)", 4, lenet3),
-    "mcnn": _Model("three convolutions, BatchNorm (32x32: target of KED-MI and BiDO)", 32, mcnn),
-    "scnn": _Model("five convolutions, BatchNorm (32x32: evaluator of KED-MI and BiDO)", 32, scnn),
-    "vgg16": _Model("VGG16 with BatchNorm and one head (64x64: faces)", 32, vgg16),
-    "resnet34": _Model("ResNet-34 with an embedding (64x64: faces, VMI)", 16, resnet34),
-    "ir152": _Model(
-        "improved residual network, 152 layers (64x64: faces)",
-        16,
-        partial(improved_residual, blocks=(3, 8, 36, 3)),
-    ),
-    "facenet64": _Model(
-        "improved residual network, 50 layers (64x64: faces)",
-        16,
-        partial(improved_residual, blocks=(3, 4, 14, 3)),
-    ),
-    "facenet112": _Model(
-        "the same at the size of evaluators (112x112: faces)",
-        112,
-        partial(improved_residual, blocks=(3, 4, 14, 3)),
-    ),
-}
+)
 
-#: One line per model, for listings.
-MODELS: dict[str, str] = {name: model.description for name, model in _MODELS.items()}
-
-
-def names() -> list[str]:
-    """Return the names of dpmi's own models; :func:`build` takes torchvision's too."""
-    return list(MODELS)
+names = REGISTRY.names
+"""Of dpmi's own models and those of installed packages; :func:`build` takes torchvision's too."""
 
 
 def check_name(name: str) -> None:
@@ -88,13 +117,25 @@ def check_name(name: str) -> None:
     own = name.removesuffix(GROUPNORM)
     if own.startswith(PREFIX):
         check_torchvision(own)
-    elif own not in MODELS:
-        near = difflib.get_close_matches(own, MODELS, n=1)
+    elif own not in names():
+        near = difflib.get_close_matches(own, names(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"unknown model {name!r}{hint} (known: {', '.join(names())}; torchvision's as {PREFIX}resnet18; any with "
             f"{GROUPNORM})"
         )
+
+
+def origins(name: str) -> list[str]:
+    """Which other package a model comes from, as :func:`accountants.plugins.origin` says; empty for dpmi's own.
+
+    Args:
+        name: one that :func:`build` takes.
+    """
+    own = name.removesuffix(GROUPNORM)
+    if own.startswith(PREFIX):
+        return []
+    return sorted({origin(REGISTRY.get(own).layers)} - {""})
 
 
 def build(name: str, *, image_shape: tuple[int, int, int], num_classes: int, seed: int) -> nn.Module:
@@ -137,11 +178,11 @@ def build(name: str, *, image_shape: tuple[int, int, int], num_classes: int, see
         return model.to(memory_format=torch.channels_last)
 
 
-def _fitting(name: str, image_shape: ImageShape) -> _Model:
+def _fitting(name: str, image_shape: ImageShape) -> Architecture:
     """The model, if it takes such images."""
-    model = _MODELS[name]
+    model = REGISTRY.get(name)
     if not model.fits(image_shape):
-        fitting = [other for other, entry in _MODELS.items() if entry.fits(image_shape)]
+        fitting = [other.name for other in REGISTRY.builtins if other.fits(image_shape)]
         raise ValueError(
             f"model {name!r} takes images (C, H, W) with H and W at least {model.smallest_side}; "
             f"got image_shape={tuple(image_shape)}, which fits {', '.join(fitting) or 'no model'}"

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from dpmi import versions
+from accountants.plugins import origin
+from dpmi import models, versions
 from dpmi.attacks import Attack
 from dpmi.defenses import Defense, Recipe
 from dpmi.models import Adaptation
-from dpmi.plugins import origin
 
 from .content import Content
 from .spec import BudgetSpec, DataSpec, EvaluatorSpec
@@ -48,7 +48,7 @@ class Job:
         """Hash of everything that the trained model depends on: settings, content, code."""
         return hashed(
             training=versions.TRAINING,
-            packages=_origins(self.defense),
+            packages=[*_origins(self.defense), *models.origins(self.model)],
             data=self.data_digest,
             weights=self._content.weights,
             settings=self.settings,

@@ -23,7 +23,7 @@ from dpmi import defenses, metrics
 from dpmi.data import Split
 from dpmi.data.registry import DATA_ROOT_VARIABLE
 
-from . import evaluator, executors, maker
+from . import evaluator, executors, maker, schema
 from .content import Content
 from .grid import Job, Trial
 from .results import Results
@@ -73,6 +73,12 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
         raise FileNotFoundError(
             f"data root {root} is not there; name the folder that holds the data sets' folders"
         )
+    for metric in metrics.added():
+        if schema.column(metric.name, (*schema.TRIALS, *schema.PER_CLASS)) is not None:
+            raise ValueError(
+                f"metric {metric.name!r} of an installed package has the name of a column of every "
+                "study; give it another"
+            )
     root = absolute(root)
     split = load(spec.data, root)
     with torch.random.fork_rng(devices=[]):

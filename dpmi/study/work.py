@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from accountants.plugins import origin
 from dpmi import data, metrics, models, versions
 from dpmi.attacks import Budget, Reconstructions
 from dpmi.data import Split
@@ -90,7 +91,12 @@ def _measurement_of_models() -> str:
 
 
 def _measurement_of_trials(job: Job) -> str:
-    return hashed(measurement=versions.MEASUREMENT, evaluator=evaluator.evaluator_key(job))
+    packages = sorted(f"{metric.name} {origin(metric.measure)}" for metric in metrics.added())
+    return hashed(
+        measurement=versions.MEASUREMENT,
+        evaluator=evaluator.evaluator_key(job),
+        **({"packages": packages} if packages else {}),
+    )
 
 
 def train_model(job: Job, store: Store, *, root: str | None, progress: StageProgress) -> None:
@@ -336,6 +342,7 @@ def _numbers(recons: Reconstructions, split: Split, baselines: Baselines) -> dic
         "advantage": metrics.advantage(distance, baselines),
         "advantage_over_nearest": metrics.advantage_over_nearest(distance, baselines),
         "score": metrics.class_means(recons.scores, recons.labels)[1],
+        **metrics.added_columns(recons.images, recons.labels, split.train),
     }
     columns = {name: values.tolist() for name, values in per_class.items()}
     return {

@@ -75,8 +75,8 @@ _ANSWER_FAULTS = (
     Fault(
         name="the closed form of the paper is called a guarantee",
         path="accountants/registry.py",
-        old="bound=theorem1.bound, is_guarantee=False",
-        new="bound=theorem1.bound, is_guarantee=True",
+        old="bound=theorem1.bound,\n            is_guarantee=False",
+        new="bound=theorem1.bound,\n            is_guarantee=True",
         tests=("tests/accountants/test_theorem1_accountant.py",),
     ),
     Fault(

@@ -34,7 +34,7 @@ def test_recording_leaves_the_ledger_as_it_was() -> None:
     assert ledger.record(OTHER, 0) == ledger
 
 
-@pytest.mark.parametrize("accountant", list(ACCOUNTANTS))
+@pytest.mark.parametrize("accountant", ACCOUNTANTS.names())
 def test_one_step_without_noise_among_others_costs_everything(accountant: str) -> None:
     with pytest.warns(UserWarning, match="noise_multiplier is 0"):
         bare = BucketMechanism(sampling_rate=0.2, noise_multiplier=0.0)
@@ -44,7 +44,7 @@ def test_one_step_without_noise_among_others_costs_everything(accountant: str) -
     assert not Ledger(((STEP, 200),)).noiseless
 
 
-@pytest.mark.parametrize("accountant", list(ACCOUNTANTS))
+@pytest.mark.parametrize("accountant", ACCOUNTANTS.names())
 def test_two_hundred_steps_one_by_one_cost_what_they_cost_at_once(accountant: str) -> None:
     ledger = Ledger()
     for _ in range(200):
@@ -112,7 +112,7 @@ def test_buckets_must_be_a_count(buckets: Any) -> None:
 
 
 @pytest.mark.parametrize("adjacency", ADJACENCIES)
-@pytest.mark.parametrize("accountant", list(ACCOUNTANTS))
+@pytest.mark.parametrize("accountant", ACCOUNTANTS.names())
 def test_every_answer_carries_its_meaning(accountant: str, adjacency: Any) -> None:
     answer = ask(accountant=accountant, adjacency=adjacency)
     assert answer.is_guarantee is (accountant != "theorem1")

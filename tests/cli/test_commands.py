@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from accountants import ACCOUNTANTS
 from dpmi import attacks, data, defenses, metrics, models
 from dpmi.cli import studies
 
@@ -17,10 +18,17 @@ def test_list_names_everything(dpmi: Dpmi) -> None:
     outcome = dpmi("list")
     assert (outcome.code, outcome.err) == (0, "")
     rows = [line.split() for line in outcome.out.splitlines()]
-    everything = [*data.names(), *defenses.names(), *attacks.names(), *metrics.METRICS, *models.names()]
+    everything = [
+        *data.names(),
+        *defenses.names(),
+        *attacks.names(),
+        *metrics.METRICS,
+        *models.names(),
+        *ACCOUNTANTS.names(),
+    ]
     assert len(everything) > 20
     # The first row of a kind begins with the kind, and nothing is wrapped into a row of its own.
-    kinds = [["data", "sets"], ["defences"], ["attacks"], ["metrics"], ["models"]]
+    kinds = [["data", "sets"], ["defences"], ["attacks"], ["metrics"], ["models"], ["accountants"]]
     found = []
     for row in rows[1:]:
         kind = next((k for k in kinds if row[: len(k)] == k), [])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from accountants.plugins import PluginError, Registry
 from dpmi.data import ImageSet, Split
 from dpmi.defenses import (
     Batch,
@@ -28,7 +29,6 @@ from dpmi.defenses import (
     registry,
 )
 from dpmi.defenses.composition import composition
-from dpmi.plugins import PluginError, Registry
 
 from .conftest import fit, softmax
 
@@ -151,7 +151,7 @@ class Own(Defense):
 @pytest.fixture
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = (NoDefense, ClassDP, RecordDP, Doubled, Small)
-    monkeypatch.setattr(registry, "REGISTRY", Registry("dpmi.tests", "defence", kinds))
+    monkeypatch.setattr(registry, "REGISTRY", Registry("dpmi.tests", "defence", Defense, kinds, classes=True))
 
 
 def _batch(done: float = 0.5) -> Batch:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from accountants.plugins import origin
 from dpmi.attacks import Enhanced
 from dpmi.defenses import ClassDP, NoDefense, Recipe
-from dpmi.plugins import origin
 from dpmi.study import Content, SpecError, parse, read
 
 from .conftest import TINY, jobs_of, trials_of

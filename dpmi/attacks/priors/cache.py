@@ -19,10 +19,10 @@ from filelock import FileLock
 from torch import Tensor, nn
 from torchvision.utils import make_grid, save_image
 
+from accountants.plugins import origin
 from dpmi import versions
 from dpmi.attacks.target import Target
 from dpmi.models import evaluating, seeded
-from dpmi.plugins import origin
 from dpmi.progress import Progress
 from dpmi.whole_files import replacing
 

@@ -4,6 +4,10 @@ A package adds a plug-in without touching dpmi, by declaring it in its own ``pyp
 
     [project.entry-points."dpmi.attacks"]
     my-attack = "my_package.attack:MyAttack"
+
+There are six groups. ``dpmi.attacks`` and ``dpmi.defenses`` hold classes, whose fields are hyper-parameters;
+``dpmi.data``, ``dpmi.models``, ``dpmi.metrics`` and ``dpmi.accountants`` hold objects. This module stands on the lowest
+floor because accountants take plug-ins too.
 """
 
 from __future__ import annotations
@@ -11,21 +15,21 @@ from __future__ import annotations
 import difflib
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 
 class Named(Protocol):
-    """What every plug-in class carries: the name it is asked for by."""
+    """What every plug-in carries: the name it is asked for by."""
 
     @property
     def name(self) -> str:
         """Short and lower-case, such as ``enhanced``."""
 
 
-Plugin = TypeVar("Plugin", bound=Named)
+Plugin = TypeVar("Plugin", bound=Named | type[Named])
 
 
 class PluginError(ValueError):
@@ -33,7 +37,7 @@ class PluginError(ValueError):
 
 
 class Registry(Generic[Plugin]):
-    """Plug-in classes of one kind, by name.
+    """Plug-ins of one kind, by name: all of them classes, or all of them objects.
 
     Entry points are listed without importing their packages; a package is imported when its plug-in is asked
     for, so a broken one disturbs nobody else.
@@ -41,21 +45,32 @@ class Registry(Generic[Plugin]):
     Args:
         group: entry point group, such as ``dpmi.attacks``.
         kind: the word for one plug-in in messages, such as ``attack``.
-        builtins: the built-in classes; their names cannot be taken by a package.
+        base: what every plug-in is a subclass of, if they are classes, or else an instance of.
+        builtins: the built-in plug-ins; their names cannot be taken by a package.
+        classes: whether the plug-ins are classes.
     """
 
-    def __init__(self, group: str, kind: str, builtins: Sequence[type[Plugin]]) -> None:
-        """Keep the built-in classes; packages are looked up when they are needed."""
+    def __init__(
+        self, group: str, kind: str, base: type, builtins: Iterable[Plugin] = (), *, classes: bool = False
+    ) -> None:
+        """Keep the built-in plug-ins; packages are looked up when they are needed."""
         self._group = group
         self._kind = kind
+        self._base = base
+        self._classes = classes
         self._builtins = {str(plugin.name): plugin for plugin in builtins}
+
+    @property
+    def builtins(self) -> tuple[Plugin, ...]:
+        """Those that are built in."""
+        return tuple(self._builtins.values())
 
     def names(self) -> list[str]:
         """Return every name that :meth:`get` knows: the built-in ones, then the packages', sorted."""
         return [*self._builtins, *sorted({entry.name for entry in self._entries()} - set(self._builtins))]
 
-    def get(self, name: str) -> type[Plugin]:
-        """Return the plug-in class of that name.
+    def get(self, name: str) -> Plugin:
+        """Return the plug-in of that name.
 
         Raises:
             PluginError: (a ValueError) no plug-in has that name, two packages claim it, or the package that
@@ -78,31 +93,41 @@ class Registry(Generic[Plugin]):
         unique = {(entry.name, entry.value): entry for entry in entry_points(group=self._group)}
         return list(unique.values())
 
-    def _load(self, entry: EntryPoint) -> type[Plugin]:
+    def _load(self, entry: EntryPoint) -> Plugin:
         where = f"{self._kind} {entry.name!r} of {_owner(entry)} ({entry.value})"
         try:
-            plugin = entry.load()
+            plugin: Plugin = entry.load()
         except Exception as error:  # whatever a foreign module raises while it is imported
             raise PluginError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
-        if not isinstance(plugin, type) or getattr(plugin, "name", None) != entry.name:
+        if not self._fits(plugin) or getattr(plugin, "name", None) != entry.name:
+            wanted = f"a subclass of {self._base.__name__}" if self._classes else f"a {self._base.__name__}"
             raise PluginError(
-                f"{where} must be a class whose `name` is {entry.name!r}; got {plugin!r}"
+                f"{where} must be {wanted} whose `name` is {entry.name!r}; got {plugin!r}"
                 f" with name {getattr(plugin, 'name', None)!r}"
             )
         return plugin
 
+    def _fits(self, plugin: object) -> bool:
+        if self._classes:
+            return isinstance(plugin, type) and issubclass(plugin, self._base)
+        return isinstance(plugin, self._base)
+
+
+OWN = ("accountants", "dpmi")
+"""Packages whose plug-ins are known by the versions of the stages, see :mod:`dpmi.versions`."""
+
 
 @lru_cache
-def origin(plugin: type) -> str:
-    """Name and version of the distribution that a class of another package comes from; empty for dpmi's own.
+def origin(plugin: type | Callable[..., Any]) -> str:
+    """Name and version of the distribution that a class or function of another package is from; empty for dpmi's own.
 
-    A class that no distribution holds, such as one of a notebook, is known by its module and its source code.
+    One that no distribution holds, such as one of a notebook, is known by its module and its source code.
 
     >>> origin(Registry)
     ''
     """
     top = plugin.__module__.partition(".")[0]
-    if top == "dpmi":
+    if top in OWN:
         return ""
     owners = sorted(set(packages_distributions().get(top, ())))
     if owners:

@@ -1,0 +1,100 @@
+"""The metrics by name: dpmi's own, for listings, and those of installed packages, which every study measures too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from accountants.plugins import PluginError, Registry
+from dpmi.data import ImageSet
+
+from .per_class import class_means
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number for each class that a package adds to the tables of every study.
+
+    Args:
+        name: of the metric, and of its column.
+        description: one line.
+        measure: from reconstructions (R, C, H, W) in [0, 1], their classes int64 (R,), and the private training set to
+            a number for each reconstruction (R,); the table has the mean of each class.
+        unit: of the numbers; empty for pure ones.
+        low: the smallest possible number.
+        high: the largest one.
+    """
+
+    name: str
+    description: str
+    measure: Callable[[Tensor, Tensor, ImageSet], Tensor]
+    unit: str = ""
+    low: float = -math.inf
+    high: float = math.inf
+
+
+REGISTRY: Registry[Metric] = Registry("dpmi.metrics", "metric", Metric)
+"""Of installed packages: what dpmi measures itself needs more than this, such as an evaluator."""
+
+
+def added() -> tuple[Metric, ...]:
+    """The metrics of installed packages.
+
+    Raises:
+        PluginError: (a ValueError) one of them cannot be used.
+    """
+    return tuple(REGISTRY.get(name) for name in REGISTRY.names())
+
+
+def added_columns(images: Tensor, labels: Tensor, private: ImageSet) -> dict[str, Tensor]:
+    """What the metrics of installed packages say: their columns, float64 (K,), classes in ascending order.
+
+    Args:
+        images: (R, C, H, W), the reconstructions.
+        labels: int64 (R,), their classes.
+        private: the private training set.
+
+    Raises:
+        PluginError: (a ValueError) a metric does not return one number for each reconstruction.
+    """
+    found = {}
+    for metric in added():
+        values = metric.measure(images, labels, private)
+        if not isinstance(values, Tensor) or values.shape != labels.shape:
+            shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise PluginError(
+                f"metric {metric.name!r} must return one number for each of {len(labels)} reconstructions, "
+                f"a tensor ({len(labels)},); got {shape}"
+            )
+        found[metric.name] = class_means(values, labels)[1]
+    return found
+
+
+METRICS: dict[str, str] = {
+    "euclidean": "MIA distance: Euclidean, to the nearest private image of the class",
+    "ssim": "MIA distance: 1 - SSIM (11x11 Gaussian window), to the nearest private image of the class",
+    "baselines": "MIA distance without a model: blank image, public mean, nearest public image (an oracle)",
+    "advantage": "share of the distance without the model that the attack saved, with a bootstrap interval",
+    "success_rate": "share of classes with an advantage above 0, with a Clopper-Pearson interval",
+    "paired_difference": "mean difference of two defences over the same seeds, with a paired Student interval",
+    "accuracy": "fraction of images that the classifier labels correctly",
+    "confidence": "the classifier's probability of an image's label",
+    "attack_accuracy": "share of reconstructions that an evaluator takes for their class; top-1 and top-5",
+    "knn_distance": "squared distance to the nearest private image of the class, in an evaluator's features",
+    "feature_distance": "squared distance to the mean private image of the class, in an evaluator's features",
+    "fid": "Frechet inception distance of all reconstructions to private images, features named",
+    "manifolds": "precision, recall, density and coverage of the private images, per class (k = 3)",
+    "knowledge_extraction": "accuracy on private images of a student trained on the reconstructions alone",
+    "best_ssim": "largest SSIM with a private image of the class",
+    "best_psnr": "largest peak signal-to-noise ratio with a private image of the class, in dB",
+    "lpips_distance": "smallest LPIPS distance (AlexNet) to a private image of the class",
+    "worst_class": "the class that an attacker got nearest to, and its value",
+    "tradeoff_ratio": "attack accuracy that a defence saves, over the accuracy that it costs",
+    "robustness": "accuracy under FGSM, PGD, BIM and one pixel; success if targeted; see dpmi side-effects",
+    "backdoor": "how often a trigger hidden in the training images works: BadNets, Blended; see dpmi side-effects",
+    "fisher": "Fisher information of every layer for classification and for inversion; see dpmi layers",
+}
+"""One line for each metric of dpmi, for listings."""
