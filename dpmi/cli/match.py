@@ -58,9 +58,9 @@ def match(
 
     from dpmi.study import (
         AccuracyTarget,
+        Machines,
         MatchedStrength,
         Store,
-        executors,
         match_accuracy,
         match_epsilon,
         parse_match,
@@ -70,7 +70,8 @@ def match(
     )
 
     target = None if accuracy is None else AccuracyTarget(accuracy, tolerance, trials)
-    executors.check(executor)
+    machines = Machines(workers=workers, executor=executor)
+    machines.check()
     text = read(study, parse_match)
     opened = parse_match(text)
     failures: list[Failure] = []
@@ -80,7 +81,7 @@ def match(
         opened = opened.on(on)
         store = Store.create(out, text, replace=replace)
         store.save_content(on)
-        train = partial(train_models, store=store, root=root, workers=workers, executor=executor)
+        train = partial(train_models, store=store, root=root, machines=machines)
         outcomes = match_accuracy(opened, store, target, train=_with_progress(opened.name, train))
         found = {
             label: outcome for label, outcome in outcomes.items() if isinstance(outcome, MatchedStrength)

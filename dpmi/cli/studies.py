@@ -65,14 +65,15 @@ def measure(
 ) -> None:
     """Measure a study again where metrics have changed, and write its report; nothing is trained or attacked."""
     from dpmi.cli.progress import StudyProgress
-    from dpmi.study import Store, gather, measure, parse, unmeasured
+    from dpmi.study import Machines, Store, gather, measure, parse, unmeasured
 
     check_workers(workers)
+    machines = Machines(workers=workers, executor=executor)
     store = Store.open(directory)
     spec = parse(store.spec_text)
     root = None if data_root is None else str(data_root)
     with StudyProgress(spec.name, unmeasured(spec, store)) as progress:
-        failures = measure(spec, store, root=root, workers=workers, executor=executor, report=progress.report)
+        failures = measure(spec, store, root=root, machines=machines, report=progress.report)
     _finish(failures, gather(spec, store), store)
 
 
@@ -113,18 +114,17 @@ def _study(
 ) -> None:
     """Run what is missing of a study, and write its report."""
     from dpmi.cli.progress import StudyProgress
-    from dpmi.study import Store, executors, gather, parse, pending, prepare, run
+    from dpmi.study import Machines, Store, gather, parse, pending, prepare, run
 
     check_workers(workers)
-    executors.check(executor)
+    machines = Machines(workers=workers, executor=executor)
+    machines.check()
     spec = parse(text)
     root = None if data_root is None else str(data_root)
     on = prepare(spec, root=root)  # whatever fails here leaves the folder as it was
     store = Store.create(out, text, replace=replace)
     with StudyProgress(spec.name, pending(spec, store, on)) as progress:
-        failures = run(
-            spec, store, on=on, root=root, workers=workers, executor=executor, report=progress.report
-        )
+        failures = run(spec, store, on=on, root=root, machines=machines, report=progress.report)
     _finish(failures, gather(spec, store), store)
 
 

@@ -2,10 +2,12 @@
 
 from .bisection import AccuracyTarget, MatchedStrength
 from .content import Content
+from .executors import Machines
 from .grid import Job, Trial
 from .match import Match, match_accuracy, match_epsilon, parse_match
-from .results import Results
-from .run import Failure, gather, measure, pending, prepare, run, train_models, unmeasured
+from .pool import Failure
+from .results import Results, gather
+from .run import measure, pending, prepare, run, train_models, unmeasured
 from .spec import SpecError
 from .store import Store, StoreError
 from .study import StudySpec, parse, read
@@ -15,6 +17,7 @@ __all__ = [
     "Content",
     "Failure",
     "Job",
+    "Machines",
     "Match",
     "MatchedStrength",
     "Results",

@@ -31,27 +31,49 @@ class Executor:
     """Makes a queue that this process and every worker can reach."""
 
 
-def check(name: str, address: str | None = None) -> None:
-    """Refuse an executor that cannot be opened here, before anything is written.
+@dataclass(frozen=True, kw_only=True)
+class Machines:
+    """Which processes compute the jobs of a study.
+
+    Executor "ray" computes on a Ray cluster: the one that this process is connected to; else the one at ``address``;
+    else at the environment variable RAY_ADDRESS; else one that runs on this machine; else one that is started, with a
+    warning, and stopped again. Every machine of a cluster needs the same dpmi, and must see the store's folder and the
+    data root under the same paths. A single job, or one worker, computes in this process.
 
     Args:
-        name: of the executor.
-        address: of a Ray cluster; by default the environment variable RAY_ADDRESS.
-
-    Raises:
-        ValueError: there is none of that name.
-        RuntimeError: its package is not installed.
-        ConnectionError: nobody answers at the address.
+        workers: jobs at a time; by default one per core, with Ray one per CPU of the cluster and never more; it
+            waits until that many are free.
+        executor: "local", processes of this machine, or "ray".
+        address: of a running Ray cluster, such as "10.0.0.1:6379"; "local" starts one in any case.
     """
-    if name not in EXECUTORS:
-        raise ValueError(f"executor is {name!r}; it must be one of {', '.join(EXECUTORS)}")
-    if name == "ray" and find_spec("ray") is None:
-        raise RuntimeError("executor 'ray' needs a package that is not installed: pip install 'dpmi[ray]'")
-    if name == "ray":
-        import ray  # noqa: PLC0415 - an optional package
 
-        if not ray.is_initialized() and (asked := _address(address)) not in _ANY:
-            _knock(asked)
+    workers: int | None = None
+    executor: str = "local"
+    address: str | None = None
+
+    def check(self) -> None:
+        """Refuse an executor that cannot be opened here, before anything is written.
+
+        Raises:
+            ValueError: there is none of that name.
+            RuntimeError: its package is not installed.
+            ConnectionError: nobody answers at the address.
+        """
+        if self.executor not in EXECUTORS:
+            raise ValueError(f"executor is {self.executor!r}; it must be one of {', '.join(EXECUTORS)}")
+        if self.executor == "ray" and find_spec("ray") is None:
+            raise RuntimeError(
+                "executor 'ray' needs a package that is not installed: pip install 'dpmi[ray]'"
+            )
+        if self.executor == "ray":
+            import ray  # noqa: PLC0415 - an optional package
+
+            if not ray.is_initialized() and (asked := _address(self.address)) not in _ANY:
+                _knock(asked)
+
+    def open(self, jobs: int) -> AbstractContextManager[Executor]:
+        """Open the executor for that many jobs."""
+        return EXECUTORS[self.executor](self.workers, self.address, jobs)
 
 
 @contextmanager

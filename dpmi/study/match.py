@@ -23,7 +23,7 @@ from dpmi import defenses
 from .bisection import DIGITS, AccuracyTarget, Answer, Ask, MatchedStrength, as_it_is, search
 from .content import Content
 from .grid import Job, settings_of, told_apart
-from .run import Failure
+from .pool import Failure
 from .spec import SpecError, load_toml, validated
 from .store import Store
 from .study import StudySpec, checked

@@ -1,12 +1,25 @@
-"""What a finished, or interrupted, study hands to whoever looks at it."""
+"""What a finished, or interrupted, study hands to whoever looks at it: its tables, gathered from the store."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from dpmi.privacy import Account, Statement
+
+from . import maker
+from .grid import Trial
+from .store import Store
+from .study import StudySpec
+from .work import model_numbers, trial_numbers
+
+NO_PROMISE = "No privacy is promised: ordinary training, epsilon is infinite for every unit."
 
 
 @dataclass(frozen=True)
@@ -39,3 +52,82 @@ class Results:
     """The command that reruns the study."""
     matched_on: str | None = None
     """By what the strengths of the defences were chosen, such as "accuracy 0.97"; None if by the user."""
+
+
+def gather(spec: StudySpec, store: Store) -> Results:
+    """The tables and pictures of all complete trials, also of an interrupted study; the tables are stored.
+
+    Raises:
+        StoreError: the study was stopped before it had loaded its data, or a file of the folder is damaged.
+    """
+    class_names, examples = store.classes()
+    rows: list[dict[str, Any]] = []
+    classes: list[pd.DataFrame] = []
+    recons: dict[str, np.ndarray] = {}
+    statements: dict[str, str] = {}
+    trials = spec.trials_on(store.content())
+    for trial in trials:
+        found = _whole(trial, store)
+        if found is None:
+            continue
+        table = pd.DataFrame(found.pop("per_class"))
+        table.insert(0, "trial", trial.key)
+        classes.append(table)
+        recons[trial.key] = store.recons(trial.key)
+        statements[trial.key] = statement(found.pop("account"), found["delta"], spec.not_accounted)
+        adaptation = "" if trial.adaptation is None else trial.adaptation.name
+        names = {"label": trial.job.setting, "attack": trial.attack_label, "adaptation": adaptation}
+        means = table.drop(columns=["trial", "class_index", "class_name"]).mean()
+        rows.append({"trial": trial.key, "data": spec.data.name, **found, **names, **means})
+    per_class = pd.concat(classes, ignore_index=True) if classes else pd.DataFrame()
+    results = Results(
+        name=spec.name,
+        trials=pd.DataFrame(rows),
+        per_class=per_class,
+        recons=recons,
+        examples=examples,
+        class_names=class_names,
+        statements=statements,
+        planned=len(trials),
+        spec_toml=store.spec_text,
+        command=shlex.join(["dpmi", "run", f"{store.root}/study.toml", "--out", str(store.root)]),
+        matched_on=spec.matched_on,
+    )
+    if rows:
+        store.save_tables(results.trials, results.per_class)
+    return results
+
+
+def _whole(trial: Trial, store: Store) -> dict[str, Any] | None:
+    """All that is known of a trial, in the columns of its row; None if it is not complete."""
+    records = {
+        "trained_by": store.model_record(trial.job.key),
+        "attacked_by": store.trial_record(trial.key),
+        "measured_by": trial_numbers(trial, store),
+    }
+    of_model = model_numbers(trial.job, store)
+    parts = [record for record in records.values() if record is not None]
+    if len(parts) < len(records) or of_model is None:
+        return None
+    made = {name: maker.told(part.pop("made")) for name, part in zip(records, parts, strict=True)}
+    model, trial_record, numbers = parts
+    of_model.pop("made")
+    diagnostics = {f"diagnostic_{name}": value for name, value in model.pop("diagnostics").items()}
+    model["remarks"] = "; ".join(model["remarks"])
+    return {**model, **of_model, **diagnostics, **trial_record, **numbers, **made}
+
+
+@lru_cache(maxsize=256)  # the trials of one model share their account
+def statement(account: str, delta: float, not_accounted: tuple[str, ...]) -> str:
+    """The privacy statement of a stored model, with what its study says is not accounted, in Markdown.
+
+    Args:
+        account: as :meth:`dpmi.privacy.Account.to_json` wrote it; empty where nothing is promised.
+        delta: of the guarantee.
+        not_accounted: one text each.
+    """
+    if not account:
+        return NO_PROMISE
+    return Statement(
+        accounts=(Account.from_json(account),), delta=delta, not_accounted=not_accounted
+    ).markdown()

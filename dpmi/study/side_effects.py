@@ -24,8 +24,10 @@ from dpmi.metrics.robustness import ATTACKS, check_installed, robustness
 from dpmi.progress import StageProgress
 
 from . import maker
+from .executors import Machines
 from .grid import Job
-from .run import Failure, Report, absolute, compute
+from .pool import Failure, Report, compute
+from .run import absolute
 from .store import Store, StoreError
 from .study import StudySpec
 from .work import load, model_numbers, stored_model, untrained_model
@@ -82,15 +84,7 @@ def measure(
     root = absolute(root)
     work = partial(_measure_job, backdoor=backdoor, images=images, root=root)
     with store.writing():
-        return compute(
-            work,
-            jobs,
-            store,
-            workers=workers,
-            executor="local",
-            address=None,
-            report=report,
-        )
+        return compute(work, jobs, store, machines=Machines(workers=workers), report=report)
 
 
 def unmeasured(spec: StudySpec, store: Store, *, backdoor: bool = False, images: int = IMAGES) -> list[Job]:

@@ -16,7 +16,7 @@ from dpmi.attacks import Budget, Reconstructions
 from dpmi.data import Split
 from dpmi.defenses import Trained, private_part, train
 from dpmi.metrics import Baselines
-from dpmi.privacy import Account, Statement
+from dpmi.privacy import Account
 from dpmi.progress import StageProgress
 
 from . import evaluator, maker
@@ -28,8 +28,6 @@ from .study import StudySpec
 
 #: What progress calls it.
 MEASURING = "measuring"
-
-NO_PROMISE = "No privacy is promised: ordinary training, epsilon is infinite for every unit."
 
 
 @lru_cache(maxsize=1)  # the jobs of one worker mostly share a data set; more than one would fill the memory
@@ -218,22 +216,6 @@ def _fresh_model(job: Job, split: Split) -> nn.Module:
     return models.build(
         job.model, image_shape=split.image_shape, num_classes=split.num_classes, seed=job.seed
     )
-
-
-@lru_cache(maxsize=256)  # the trials of one model share their account
-def statement(account: str, delta: float, not_accounted: tuple[str, ...]) -> str:
-    """The privacy statement of a stored model, with what its study says is not accounted, in Markdown.
-
-    Args:
-        account: as :meth:`dpmi.privacy.Account.to_json` wrote it; empty where nothing is promised.
-        delta: of the guarantee.
-        not_accounted: one text each.
-    """
-    if not account:
-        return NO_PROMISE
-    return Statement(
-        accounts=(Account.from_json(account),), delta=delta, not_accounted=not_accounted
-    ).markdown()
 
 
 def _attack(trial: Trial, target: nn.Module, split: Split, store: Store, progress: StageProgress) -> None:

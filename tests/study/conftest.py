@@ -10,7 +10,7 @@ from types import ModuleType
 import pandas as pd
 import pytest
 
-from dpmi.study import Failure, Job, Results, Store, Trial, gather, parse, prepare, run
+from dpmi.study import Failure, Job, Machines, Results, Store, Trial, gather, parse, prepare, run
 
 TINY = """
 name = "tiny"
@@ -78,7 +78,7 @@ def run_study(
     """Run it, as the command line does; every failure must be one that was asked for."""
     spec = parse(text)
     store = Store.create(root, text)
-    found = run(spec, store, workers=workers)
+    found = run(spec, store, machines=Machines(workers=workers))
     if failures is None:
         assert found == []
     else:

@@ -12,7 +12,19 @@ import pytest
 
 from dpmi import data, metrics, versions
 from dpmi.data import ImageSet, Split
-from dpmi.study import Results, Store, StoreError, gather, measure, parse, prepare, run, unmeasured, work
+from dpmi.study import (
+    Machines,
+    Results,
+    Store,
+    StoreError,
+    gather,
+    measure,
+    parse,
+    prepare,
+    run,
+    unmeasured,
+    work,
+)
 
 from .conftest import TINY, comparable, count_calls, jobs_of, run_study, trials_of
 
@@ -120,7 +132,7 @@ def test_a_changed_metric_is_measured_again_from_what_is_stored(
     monkeypatch.setattr(metrics, "mia_distance", doubled)
     monkeypatch.setattr(versions, "MEASUREMENT", versions.MEASUREMENT + 1)
     assert len(unmeasured(spec, store)) == 2
-    assert measure(spec, store, workers=1) == []
+    assert measure(spec, store, machines=Machines(workers=1)) == []
     assert done == {"train": 0, "attack": 0, "numbers": 2}
     assert unmeasured(spec, store) == []
     trials = gather(spec, store).trials
@@ -134,7 +146,7 @@ def test_measuring_needs_the_data_of_the_models(store: Store, monkeypatch: pytes
     with pytest.raises(
         StoreError, match=r"the data or weights are not those that the models in .* trained on"
     ):
-        measure(parse(SHORT), store, workers=1)
+        measure(parse(SHORT), store, machines=Machines(workers=1))
 
 
 def test_a_data_root_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -182,4 +194,4 @@ def test_every_damaged_file_heals(
         comparable(results.trials), comparable(finished[1].trials), check_exact=True
     )
     pd.testing.assert_frame_equal(results.per_class, finished[1].per_class, check_exact=True)
-    assert run(parse(SHORT), again, workers=1) == []
+    assert run(parse(SHORT), again, machines=Machines(workers=1)) == []

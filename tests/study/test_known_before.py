@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dpmi.study import SpecError, Store, parse, prepare, run
+from dpmi.study import Machines, SpecError, Store, parse, prepare, run
 
 from .conftest import TINY
 
@@ -44,7 +44,7 @@ def test_before_anything_is_trained(tmp_path: Path, old: str, new: str, message:
         prepare(spec)
     store = Store.create(tmp_path, TINY)
     with pytest.raises(ValueError, match=message):
-        run(spec, store, workers=1)
+        run(spec, store, machines=Machines(workers=1))
     assert list((tmp_path / "models").iterdir()) == []
 
 

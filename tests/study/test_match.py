@@ -15,6 +15,7 @@ from dpmi.study import (
     Content,
     Failure,
     Job,
+    Machines,
     Match,
     MatchedStrength,
     SpecError,
@@ -140,7 +141,7 @@ def test_the_matched_study_trains_nothing_again(tmp_path: Path) -> None:
     match = match.on(prepare(match.weakest))
 
     def train(_: int, jobs: Sequence[Job]) -> list[Failure]:
-        return train_models(jobs, store, workers=1)
+        return train_models(jobs, store, machines=Machines(workers=1))
 
     outcome = found(match_accuracy(match, store, AccuracyTarget(0.7, 0.05), train=train)["class-dp"])
     assert abs(outcome.accuracy - 0.7) <= 0.05, "or this test says nothing"
@@ -150,7 +151,7 @@ def test_the_matched_study_trains_nothing_again(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == store.spec_text == matched
 
     spec = parse(matched)
-    assert run(spec, store, workers=1) == []
+    assert run(spec, store, machines=Machines(workers=1)) == []
     assert {p: p.stat().st_mtime_ns for p in store.root.glob("models/*/record.json")} == models
     results = gather(spec, store)
     assert results.matched_on == "accuracy 0.7"

@@ -10,7 +10,7 @@ import pytest
 
 from dpmi.cli import progress
 from dpmi.cli.progress import StudyProgress
-from dpmi.study import Store, parse, run
+from dpmi.study import Machines, Store, parse, run
 
 from .conftest import JUDGED, TINY
 
@@ -72,7 +72,7 @@ def test_priors_and_the_evaluator_are_stages_of_their_own(tmp_path: Path) -> Non
             if done == total:
                 finished.add(what)
 
-        assert run(spec, store, workers=1, report=report) == []
+        assert run(spec, store, machines=Machines(workers=1), report=report) == []
         assert len(finished) == job.stages == 6
         for record in (tmp_path / "trials").glob("*"):
             shutil.rmtree(record)

@@ -18,11 +18,23 @@ import torch
 from typer.testing import CliRunner
 
 from dpmi.cli import app
-from dpmi.study import Failure, Job, Store, StoreError, executors, gather, parse, pending, prepare, run
+from dpmi.study import (
+    Failure,
+    Job,
+    Machines,
+    Store,
+    StoreError,
+    executors,
+    gather,
+    parse,
+    pending,
+    pool,
+    prepare,
+    run,
+)
 
 from .conftest import TINY, comparable, jobs_of, run_study
 
-RUN = importlib.import_module("dpmi.study.run")  # the package has a function of that name
 SHORT = TINY.replace("[0.5, 1.0]", "0.5")
 
 
@@ -31,7 +43,7 @@ def in_worker(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Failur
     """Replace what runs a job in a worker. Only a function within a function travels to the workers by value."""
 
     def replace(function: Callable[..., Failure | None]) -> None:
-        monkeypatch.setattr(RUN, "_guarded", function)
+        monkeypatch.setattr(pool, "_guarded", function)
 
     return replace
 
@@ -47,7 +59,7 @@ def test_same_numbers_from_two_nodes(cluster: str, tmp_path: Path, in_worker: An
             Path(tmp_path, job.key).write_text(f"{node} {os.getpid()} {torch.get_num_threads()}")
             work(*args, **kwargs)
 
-        there = importlib.import_module("dpmi.study.run")
+        there = importlib.import_module("dpmi.study.pool")
         return there._guarded(job, mark, note, *rest)  # type: ignore[no-any-return]
 
     in_worker(noted)
@@ -58,7 +70,7 @@ def test_same_numbers_from_two_nodes(cluster: str, tmp_path: Path, in_worker: An
             told.setdefault(label, set()).add(what)
 
     spec, store = parse(SHORT), Store.create(tmp_path / "study", SHORT)
-    assert run(spec, store, executor="ray", address=cluster, report=report) == []
+    assert run(spec, store, machines=Machines(executor="ray", address=cluster), report=report) == []
     assert told == {job.label: {"training", "enhanced", "measuring"} for job in spec.jobs}
     assert not list(store.root.rglob(".partial-*"))
     assert not ray.is_initialized(), "what it connected it disconnects"
@@ -83,7 +95,7 @@ def test_a_worker_that_dies_ends_the_study_with_one_error(
             while not list(mark.parent.glob("trials/[!.]*/measured.json")):
                 time.sleep(0.02)
             os._exit(1)
-        return importlib.import_module("dpmi.study.run")._guarded(job, mark, *rest)  # type: ignore[no-any-return]
+        return importlib.import_module("dpmi.study.pool")._guarded(job, mark, *rest)  # type: ignore[no-any-return]
 
     in_worker(deadly)
     monkeypatch.setenv("RAY_ADDRESS", cluster)
@@ -92,11 +104,11 @@ def test_a_worker_that_dies_ends_the_study_with_one_error(
     with pytest.raises(
         RuntimeError, match=r"what is complete is kept.* ActorDiedError: .* worker process has died"
     ):
-        run(spec, store, executor="ray", report=lambda *_: None)
+        run(spec, store, machines=Machines(executor="ray"), report=lambda *_: None)
     assert threading.active_count() == before, "a thread left behind would connect to Ray again"
     assert 1 <= len(gather(spec, store).trials) < len(spec.trials)
     monkeypatch.undo()
-    assert run(spec, store, workers=1) == []
+    assert run(spec, store, machines=Machines(workers=1)) == []
     assert pending(spec, store, prepare(spec)) == []
 
 
@@ -106,13 +118,19 @@ def test_a_node_that_does_not_see_the_folder_is_named(cluster: str, tmp_path: Pa
     import ray
 
     def elsewhere(job: Job, mark: Path, *rest: Any) -> Failure | None:
-        there = importlib.import_module("dpmi.study.run")
+        there = importlib.import_module("dpmi.study.pool")
         return there._guarded(job, mark.with_name("not there"), *rest)  # type: ignore[no-any-return]
 
     in_worker(elsewhere)
     with ray.init(cluster, log_to_driver=False), pytest.raises(StoreError) as error:
         try:
-            run(parse(SHORT), Store.create(tmp_path, SHORT), executor="ray", address="never used", workers=1)
+            run(
+                parse(SHORT),
+                Store.create(tmp_path, SHORT),
+                executor="ray",
+                address="never used",
+                machines=Machines(workers=1),
+            )
         finally:
             assert ray.is_initialized()
     assert f"folder {tmp_path} is not the same on {platform.node()}" in str(error.value)
@@ -144,7 +162,7 @@ def test_an_address_where_nobody_answers(tmp_path: Path, address: str) -> None:
     with pytest.raises(
         ConnectionError, match=rf"no Ray cluster answers at '{address}' \(.*\); name host:port"
     ):
-        run(parse(SHORT), Store.create(tmp_path, SHORT), executor="ray", address=address)
+        run(parse(SHORT), Store.create(tmp_path, SHORT), machines=Machines(executor="ray", address=address))
 
 
 def test_a_command_whose_cluster_does_not_answer_leaves_no_folder(
@@ -162,13 +180,13 @@ def test_a_command_whose_cluster_does_not_answer_leaves_no_folder(
 def test_ray_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RuntimeError, match=r"not installed: pip install 'dpmi\[ray\]'"):
-        run(parse(SHORT), Store.create(tmp_path, SHORT), executor="ray")
+        run(parse(SHORT), Store.create(tmp_path, SHORT), machines=Machines(executor="ray"))
 
 
 def test_unknown_executor(tmp_path: Path) -> None:
     message = "executor is 'dask'; it must be one of local, ray"
     with pytest.raises(ValueError, match=message):
-        run(parse(SHORT), Store.create(tmp_path / "store", SHORT), executor="dask")
+        run(parse(SHORT), Store.create(tmp_path / "store", SHORT), machines=Machines(executor="dask"))
     for command in (["curve"], ["run", str(tmp_path / "store" / "study.toml")]):
         out = tmp_path / "out"
         result = CliRunner().invoke(app, [*command, "--out", str(out), "--executor", "dask"])

@@ -16,7 +16,7 @@ import torch
 
 from dpmi import data
 from dpmi.metrics import mia_distance
-from dpmi.study import Failure, Results, Store, gather, parse, pending, prepare, run, work
+from dpmi.study import Failure, Machines, Results, Store, gather, parse, pending, prepare, run, work
 
 from .conftest import TINY, comparable, count_calls, run_study, trials_of
 
@@ -200,7 +200,7 @@ def test_failing_job_does_not_stop_the_others(tmp_path: Path) -> None:
 def test_a_model_that_does_not_fit_the_data_is_refused_before_anything_runs(tmp_path: Path) -> None:
     text = TINY.replace('"softmax"', '"cnn"')
     with pytest.raises(ValueError, match=r"model 'cnn' takes images .* at least 14"):
-        run(parse(text), Store.create(tmp_path, text), workers=1)
+        run(parse(text), Store.create(tmp_path, text), machines=Machines(workers=1))
 
 
 def test_progress_ends_at_the_whole_also_of_what_was_there(tmp_path: Path, done: dict[str, int]) -> None:
@@ -212,7 +212,7 @@ def test_progress_ends_at_the_whole_also_of_what_was_there(tmp_path: Path, done:
         if done == total:
             told.setdefault(label, set()).add(what)
 
-    assert run(parse(text), Store.open(tmp_path), workers=1, report=report) == []
+    assert run(parse(text), Store.open(tmp_path), machines=Machines(workers=1), report=report) == []
     stages = {"training", "enhanced, iterations 4", "enhanced, iterations 5", "measuring"}
     assert told == {"none, seed 0": stages, "class-dp, noise multiplier 0.5, seed 0": stages}
     assert done == {"train": 2, "attack": 4}

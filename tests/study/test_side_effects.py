@@ -14,7 +14,7 @@ from dpmi.data import ImageSet
 from dpmi.defenses import train
 from dpmi.metrics.backdoor import TRIGGERS, backdoor_success, poison
 from dpmi.metrics.robustness import ATTACKS, robustness
-from dpmi.study import Failure, Job, Store, StoreError, parse, run
+from dpmi.study import Failure, Job, Machines, Store, StoreError, parse, run
 from dpmi.study import side_effects as module
 from dpmi.study.side_effects import gather_side_effects, measure, unmeasured
 from dpmi.study.work import stored_model
@@ -31,7 +31,7 @@ IMAGES = 12
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study that has been run: none and class-dp, two seeds."""
     root = tmp_path_factory.mktemp("trained") / "study"
-    assert run(SPEC, Store.create(root, TEXT), workers=1) == []
+    assert run(SPEC, Store.create(root, TEXT), machines=Machines(workers=1)) == []
     return root
 
 

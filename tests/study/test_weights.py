@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dpmi import models
-from dpmi.study import SpecError, Store, gather, parse, run
+from dpmi.study import Machines, SpecError, Store, gather, parse, run
 
 from .conftest import TINY, jobs_of, trials_of
 
@@ -46,7 +46,7 @@ def test_training_starts_from_the_weights(weights: Path, tmp_path: Path) -> None
     text = weighted(weights)
     spec = parse(text)
     store = Store.create(tmp_path / "study", text)
-    assert run(spec, store, workers=1) == []
+    assert run(spec, store, machines=Machines(workers=1)) == []
     keys = [trial.key for trial in trials_of(text)]
     bias = torch.load(tmp_path / "study" / "models" / jobs_of(text)[0].key / "model.pt", weights_only=True)[
         "1.bias"
@@ -59,7 +59,7 @@ def test_training_starts_from_the_weights(weights: Path, tmp_path: Path) -> None
     # Whether what is stored started from the file that is asked for is not known without it.
     weights.unlink()
     with pytest.raises(ValueError, match=r"weights .*weights\.pt cannot be read: No such file"):
-        run(spec, store, workers=1)
+        run(spec, store, machines=Machines(workers=1))
 
 
 def test_weights_of_another_model_are_refused_before_anything_is_trained(
@@ -70,7 +70,7 @@ def test_weights_of_another_model_are_refused_before_anything_is_trained(
     with pytest.raises(
         ValueError, match=r"are not of model 'mlp': missing: 3.weight, 3.bias; of another shape: 1.weight"
     ):
-        run(parse(text), store, workers=1)
+        run(parse(text), store, machines=Machines(workers=1))
     assert list((tmp_path / "study" / "models").iterdir()) == []
 
 
