@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
+from typing_extensions import Unpack
 
 from accountants import Adjacency, Guarantee, Ledger, calibrate
 
@@ -25,7 +26,7 @@ from .optimizer import BucketOptimizer
 from .partition import Partition
 from .plan import Plan
 from .sampling import BucketSampler
-from .settings import Settings
+from .settings import Options, Settings
 from .statement import Statement
 
 
@@ -195,24 +196,13 @@ class PrivacyEngine:
     def make_private_with_epsilon(
         self,
         *,
-        module: nn.Module,
-        optimizer: Optimizer,
-        data_loader: DataLoader[Any],
         partition: Partition,
         sampling_rate: float,
         steps: int,
         target_epsilon: float,
         target_delta: float,
-        max_grad_norm: float,
-        criterion: Callable[..., Any] | None = None,
         adjacency: Adjacency = "replace",
-        max_records_per_bucket: int | None = None,
-        loss_reduction: str = "mean",
-        max_physical_batch_size: int = 512,
-        steps_per_epoch: int | None = None,
-        grad_sample_mode: GradSampleMode = "auto",
-        secure_mode: bool = False,
-        seed: int | None = None,
+        **options: Unpack[Options],
     ) -> tuple[Any, ...]:
         """Make private, with the least noise whose epsilon after ``steps`` steps does not exceed the target.
 
@@ -220,25 +210,15 @@ class PrivacyEngine:
         step after the last one raises before anything of it is released.
 
         Args:
-            module: as for :meth:`make_private`, like every argument that is not named here.
-            optimizer: likewise.
-            data_loader: likewise.
-            partition: likewise.
+            partition: record -> bucket, as long as the data set.
             sampling_rate: q in (0, 1], the probability of drawing one bucket at a logical step.
             steps: logical steps T >= 1 of the whole training; one pass over the loader takes
                 ``steps_per_epoch``.
             target_epsilon: above 0, for one bucket of ``partition``.
             target_delta: in (0, 1), and well below 1 / K.
-            max_grad_norm: S > 0.
-            criterion: the loss, of outputs and targets.
-            max_records_per_bucket: most records of a drawn bucket that a step takes.
             adjacency: "replace" or "add_remove", of the target.
-            loss_reduction: "mean" or "sum".
-            max_physical_batch_size: most records in one physical batch.
-            steps_per_epoch: logical steps in one pass over the loader.
-            grad_sample_mode: how bucket gradients are computed.
-            secure_mode: noise and draws from a cryptographic generator.
-            seed: of noise and sampling.
+            options: every other argument of :meth:`make_private`: ``module``, ``optimizer``, ``data_loader``,
+                ``max_grad_norm``, and those with a default, such as ``criterion``.
 
         Returns:
             What :meth:`make_private` returns; ``optimizer.noise_multiplier`` is what was found.
@@ -252,22 +232,7 @@ class PrivacyEngine:
                 f"target_epsilon is {target_epsilon}, for one training from its start, but this engine was used "
                 f"before and has billed {self._ledger.steps} steps; use a new engine, and add up the accounts"
             )
-        settings = Settings(
-            module=module,
-            optimizer=optimizer,
-            data_loader=data_loader,
-            partition=partition,
-            sampling_rate=sampling_rate,
-            max_grad_norm=max_grad_norm,
-            criterion=criterion,
-            max_records_per_bucket=max_records_per_bucket,
-            loss_reduction=loss_reduction,
-            max_physical_batch_size=max_physical_batch_size,
-            steps_per_epoch=steps_per_epoch,
-            grad_sample_mode=grad_sample_mode,
-            secure_mode=secure_mode,
-            seed=seed,
-        )
+        settings = Settings(partition=partition, sampling_rate=sampling_rate, **options)
         found = calibrate(
             target_epsilon=target_epsilon,
             delta=target_delta,

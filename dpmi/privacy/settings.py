@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, default_collate
+from typing_extensions import NotRequired, TypedDict
 
 from . import preconditions
 from .gradients.strategy import Choice, GradSampleMode, choose
@@ -16,11 +17,28 @@ from .partition import Partition
 from .plan import Plan
 
 
+class Options(TypedDict):
+    """Those of :meth:`PrivacyEngine.make_private` that a target of epsilon says nothing about."""
+
+    module: nn.Module
+    optimizer: Optimizer
+    data_loader: DataLoader[Any]
+    max_grad_norm: float
+    criterion: NotRequired[Callable[..., Any] | None]
+    max_records_per_bucket: NotRequired[int | None]
+    loss_reduction: NotRequired[str]
+    max_physical_batch_size: NotRequired[int]
+    steps_per_epoch: NotRequired[int | None]
+    grad_sample_mode: NotRequired[GradSampleMode]
+    secure_mode: NotRequired[bool]
+    seed: NotRequired[int | None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The arguments that :meth:`PrivacyEngine.make_private` and ``make_private_with_epsilon`` share.
 
-    Their docstrings say what each is.
+    The docstring of ``make_private`` says what each is; the defaults are those of its signature.
 
     Raises:
         ValueError: ``max_physical_batch_size`` or ``steps_per_epoch`` is below 1.
@@ -32,14 +50,14 @@ class Settings:
     partition: Partition
     sampling_rate: float
     max_grad_norm: float
-    criterion: Callable[..., Any] | None
-    max_records_per_bucket: int | None
-    loss_reduction: str
-    max_physical_batch_size: int
-    steps_per_epoch: int | None
-    grad_sample_mode: GradSampleMode
-    secure_mode: bool
-    seed: int | None
+    criterion: Callable[..., Any] | None = None
+    max_records_per_bucket: int | None = None
+    loss_reduction: str = "mean"
+    max_physical_batch_size: int = 512
+    steps_per_epoch: int | None = None
+    grad_sample_mode: GradSampleMode = "auto"
+    secure_mode: bool = False
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_physical_batch_size < 1:
