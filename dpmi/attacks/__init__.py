@@ -24,11 +24,12 @@ from .mirror import Mirror
 from .mirror_genetic import MirrorGenetic
 from .plg_mi import PlgMi
 from .ppa import Ppa
-from .registry import get, names
+from .registry import REGISTRY, get, names
 from .target import Budget, LabelsOnly, Target
 from .vmi import Vmi
 
 __all__ = [
+    "REGISTRY",
     "Attack",
     "BrepMi",
     "Budget",
