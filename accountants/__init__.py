@@ -54,16 +54,18 @@ replacement).
 from accountants.calibration import Calibration, calibrate
 from accountants.curve import EpsilonCurve, epsilon_curve
 from accountants.explanation import Explanation, explain
-from accountants.guarantee import ADJACENCIES, Adjacency, Condition, Guarantee
+from accountants.guarantee import ADJACENCIES, Adjacency, Bound, Condition, Guarantee, rounded_up
 from accountants.ledger import Ledger, epsilon
 from accountants.mechanism import BucketMechanism
 from accountants.profile import PrivacyProfile, reconstruction_bound
-from accountants.registry import ACCOUNTANTS
+from accountants.registry import ACCOUNTANTS, Accountant
 
 __all__ = [
     "ACCOUNTANTS",
     "ADJACENCIES",
+    "Accountant",
     "Adjacency",
+    "Bound",
     "BucketMechanism",
     "Calibration",
     "Condition",
@@ -77,4 +79,5 @@ __all__ = [
     "epsilon_curve",
     "explain",
     "reconstruction_bound",
+    "rounded_up",
 ]

@@ -35,6 +35,8 @@ from accountants.calibration import Calibration, calibrate
 from accountants.guarantee import Adjacency, Guarantee
 from accountants.mechanism import BucketMechanism
 
+__all__ = ["PlanRow", "PlanTable", "plan"]
+
 CLUSTERS_PER_CLASS = (1, 5, 10, 25, 50, 100)
 SAMPLING_RATES = (0.05, 0.1, 0.2)
 STEPS = (200, 1000)

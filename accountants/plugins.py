@@ -20,6 +20,8 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
 from typing import Any, Generic, Protocol, TypeVar
 
+__all__ = ["PluginError", "Registry", "origin"]
+
 
 class Named(Protocol):
     """What every plug-in carries: the name it is asked for by."""

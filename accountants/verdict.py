@@ -20,6 +20,8 @@ from typing import Literal
 
 from accountants.planner import PlanRow, PlanTable
 
+__all__ = ["Verdict", "rating", "readable", "verdict"]
+
 USABLE, HOPELESS = 1.0, 3.0
 """Limits of `PlanRow.noise_norm`; see above for the figures behind them."""
 

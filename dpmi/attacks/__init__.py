@@ -14,6 +14,7 @@
 
 from .base import Attack, Candidates, Knowledge, Reconstructions, Task
 from .brep_mi import BrepMi
+from .checks import require
 from .enhanced import Enhanced
 from .gmi import Gmi
 from .if_gmi import IfGmi
@@ -25,6 +26,7 @@ from .mirror_genetic import MirrorGenetic
 from .plg_mi import PlgMi
 from .ppa import Ppa
 from .registry import REGISTRY, get, names
+from .stages.starts import child_generator
 from .target import Budget, LabelsOnly, Target
 from .vmi import Vmi
 
@@ -51,6 +53,8 @@ __all__ = [
     "Target",
     "Task",
     "Vmi",
+    "child_generator",
     "get",
     "names",
+    "require",
 ]

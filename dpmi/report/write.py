@@ -19,6 +19,8 @@ from dpmi.report.page.survival import adapted_table, survival_table
 from dpmi.study.results import Results
 from dpmi.whole_files import replacing
 
+__all__ = ["write", "write_layers", "write_side_effects"]
+
 #: Of curves, and of rows of reconstructions, that a picture shows; where there are more the strongest attack's alone.
 MOST_ATTACKS, MOST_ROWS = 4, 30
 
