@@ -13,9 +13,7 @@ from mutants.runner import ROOT
 #: A module and tests that take no time.
 LIGHT = {
     "path": "accountants/checks.py",
-    "tests": (
-        "tests/accountants/test_bucket_mechanism.py::test_noise_multiplier_outside_its_range_is_refused",
-    ),
+    "tests": ("tests/accountants/test_mechanism.py::test_noise_multiplier_outside_its_range_is_refused",),
 }
 
 

@@ -1,4 +1,3 @@
-import dataclasses
 import math
 from itertools import pairwise
 from typing import Any
@@ -108,19 +107,6 @@ def test_many_steps_agree_with_monte_carlo_on_the_privacy_loss(adjacency: Adjace
     assert float(excess.mean()) == pytest.approx(delta, abs=5 * float(excess.std()) / math.sqrt(draws))
 
 
-@pytest.mark.parametrize("adjacency", ADJACENCIES)
-@pytest.mark.parametrize(("q", "sigma", "steps", "delta"), [(0.2, 1.6, 200, 1e-3), (0.01, 1.0, 1000, 1e-5)])
-def test_a_coarser_interval_never_lowers_epsilon(
-    q: float, sigma: float, steps: int, delta: float, adjacency: Adjacency
-) -> None:
-    at = []
-    for exponent in (-3, -6, -9, -12):
-        run = pld.compose(ledger_of(q, sigma, steps).totals, adjacency=adjacency, interval=2.0**exponent)
-        assert run is not None
-        at.append(run.epsilon(delta))
-    assert all(coarse >= fine * (1 - 1e-6) for coarse, fine in pairwise(at))
-
-
 def test_the_interval_is_said() -> None:
     answer = ledger_of(0.2, 1.6, 200).guarantee(delta=1e-3, unit="class")
     assert answer.caveats == ("an upper bound: privacy losses are moved to multiples of 0.002",)
@@ -178,26 +164,10 @@ def test_more_steps_than_float64_resolves_are_refused_with_the_delta_that_would_
         cost(0.001, 10.0, 10**8, 1e-8)
 
 
-def test_rounding_of_every_step_is_set_aside_in_both_directions() -> None:
-    """A trillion steps, by their number alone, leave 1e-4 of delta to floating-point error."""
-    one = pld.one_step(BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6), "add_remove", 2.0**-10)
-    many = dataclasses.replace(one, steps=10**12)
-    assert many.epsilon(1e-3) == pytest.approx(one.epsilon(9e-4), rel=1e-9)
-    assert many.epsilon(1e-3) > one.epsilon(1e-3) + 1e-3
-    epsilons = np.array([0.0, 0.1, 800.0])
-    for deltas in (pld.LossDistribution.delta, pld.LossDistribution.delta_of_removal):
-        assert deltas(many, epsilons) == pytest.approx(deltas(one, epsilons) + 1e-4, rel=1e-9)
-
-
 def test_infinity_from_the_engine_is_an_error_not_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pld.LossDistribution, "epsilon", lambda self, delta: math.inf)
     with pytest.raises(ValueError, match=r"below what the tight accountant can resolve .*raise delta"):
         cost(0.2, 1.6, 200, 1e-10)
-
-
-def test_probabilities_that_sum_to_more_than_one_are_not_composed() -> None:
-    # At this interval rounding adds about 1e-5 to one step, and 10 to a million.
-    assert pld.compose(ledger_of(1e-6, 1.0, 10**6).totals, adjacency="add_remove", interval=2.0**-22) is None
 
 
 def test_extreme_noise() -> None:
