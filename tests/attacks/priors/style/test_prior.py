@@ -8,7 +8,6 @@ from torch import Tensor
 
 from dpmi.attacks.priors import Gan, samples
 from dpmi.attacks.priors.style import prior as style
-from dpmi.attacks.priors.style.discriminator import StyleDiscriminator
 from dpmi.attacks.priors.style.network import StyleGenerator
 from dpmi.attacks.priors.style.prior import StylePrior
 
@@ -25,7 +24,7 @@ def _crosses(count: int) -> Tensor:
     return images
 
 
-def _build(prior: StylePrior, shape: tuple[int, int, int] = (1, 8, 8)) -> Gan:
+def build(prior: StylePrior, shape: tuple[int, int, int] = (1, 8, 8)) -> Gan:
     torch.manual_seed(prior.seed)
     return prior.build(shape, 10)
 
@@ -38,7 +37,7 @@ def _random() -> None:
 @pytest.mark.parametrize("shape", [(1, 28, 28), (1, 32, 32), (3, 64, 64)])
 def test_makes_images_of_the_size(shape: tuple[int, int, int]) -> None:
     prior = StylePrior(width=2)
-    gan = _build(prior, shape)
+    gan = build(prior, shape)
     generator = gan.generator
     assert isinstance(generator, StyleGenerator)
     images = generator(torch.randn(4, 64))
@@ -74,40 +73,13 @@ def test_refuses_what_is_out_of_range(name: str, value: float) -> None:
         StylePrior(**{name: value})  # type: ignore[arg-type]
 
 
-def test_truncation_goes_towards_the_mean_style_in_the_first_layers() -> None:
-    generator = _build(SMALL).generator
-    assert isinstance(generator, StyleGenerator)
-    generator.mapping.w_avg.copy_(torch.randn(8))
-    z = torch.randn(3, 8)
-    w, half = generator.mapping(z), generator.mapping(z, psi=0.5, cutoff=1)
-    assert torch.equal(w[:, :1].expand_as(w), w)
-    torch.testing.assert_close(half[:, 0], (w[:, 0] + generator.mapping.w_avg) / 2)
-    assert torch.equal(half[:, 1:], w[:, 1:])
-    assert torch.equal(generator.mapping(z, psi=0.0)[0], generator.mapping.w_avg.expand(4, -1))
-
-
-@pytest.mark.parametrize("block", ["b4", "b8", "b16"])
-def test_goes_on_from_any_block(block: str) -> None:
-    generator = _build(SMALL, (1, 16, 16)).generator
-    assert isinstance(generator, StyleGenerator)
-    ws = generator.mapping(torch.randn(2, 8))
-    features = generator.synthesis(ws, end_block=block)
-    assert torch.equal(generator.images(ws, start_block=block, features=features), generator.images(ws))
-
-
-def test_spread_is_the_mean_standard_deviation() -> None:
-    x = torch.randn(8, 3, 2, 2)
-    spread = StyleDiscriminator._spread(x)
-    torch.testing.assert_close(spread, x.std(dim=0, unbiased=False).mean().expand(8, 1, 2, 2))
-
-
 def test_learns_what_the_images_look_like() -> None:
     """Every image is white on one side, on the left in half of them."""
     left = torch.zeros(1, 8, 8)
     left[:, :, :4] = 1
     public = torch.stack([left, left.flip(2)] * 32)
     prior = StylePrior(steps=60, batch_size=16, latent_size=8, mapping_layers=2, width=4, learning_rate=0.03)
-    gan = _build(prior)
+    gan = build(prior)
     before = samples(gan, 32)
     trainer = prior.trainer(gan, public, None)
     for _ in range(trainer.steps):
@@ -122,7 +94,7 @@ def _distance(images: Tensor, public: Tensor) -> float:
 
 
 def test_mean_style_is_the_mean_of_the_styles() -> None:
-    gan, public = _build(SMALL), _crosses(64)
+    gan, public = build(SMALL), _crosses(64)
     trainer = SMALL.trainer(gan, public, None)
     for _ in range(12):
         trainer.step()
@@ -137,12 +109,12 @@ def test_interrupted_training_ends_where_an_uninterrupted_one_does(monkeypatch: 
     """Through a file, over steps with the gradient penalty and without."""
     monkeypatch.setattr(style, "LAZY", 2)
     public = _crosses(40)
-    whole = _build(SMALL)
+    whole = build(SMALL)
     trainer = SMALL.trainer(whole, public, None)
     for _ in range(6):
         trainer.step()
 
-    first = _build(SMALL)
+    first = build(SMALL)
     trainer = SMALL.trainer(first, public, None)
     for _ in range(3):
         trainer.step()
@@ -151,7 +123,7 @@ def test_interrupted_training_ends_where_an_uninterrupted_one_does(monkeypatch: 
     torch.rand(100)
     stored.seek(0)
     module, training, random = torch.load(stored, weights_only=True)
-    second = _build(StylePrior(**{**vars(SMALL), "seed": 5}))
+    second = build(StylePrior(**{**vars(SMALL), "seed": 5}))
     trainer = SMALL.trainer(second, public, None)
     second.load_state_dict(module)
     trainer.load_state_dict(training)

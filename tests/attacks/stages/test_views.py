@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dpmi.attacks.stages.views import Augmentation, augmentation
+from dpmi.attacks.stages.views import Augmentation, augmentation, crops
 
 
 @pytest.mark.parametrize("name", ["none", "digits", "faces"])
@@ -37,3 +37,23 @@ def test_only_faces_are_mirrored() -> None:
 def test_refuses_another_name() -> None:
     with pytest.raises(ValueError, match=r"augmentation must be one of .*got 'letters'"):
         augmentation("letters")  # type: ignore[arg-type]
+
+
+def test_faces_are_mirrored_and_digits_are_not() -> None:
+    torch.manual_seed(0)
+    image = torch.linspace(0, 1, 16).expand(1, 1, 16, 16)
+    whole = {
+        name: [crops(name, scale=(1.0, 1.0))(image) for _ in range(20)]
+        for name in ("faces", "digits", "none")  # type: ignore[misc]
+    }
+    for name, views in whole.items():
+        mirrored = sum(torch.allclose(view, image.flip(3), atol=1e-5) for view in views)
+        assert mirrored + sum(torch.allclose(view, image, atol=1e-5) for view in views) == 20
+        assert (mirrored > 0) == (name == "faces")
+
+
+def test_crops_keep_the_shape_and_a_share_of_the_area() -> None:
+    torch.manual_seed(0)
+    ramp = torch.linspace(0, 1, 64).expand(1, 1, 64, 64)
+    spans = [float(v.max() - v.min()) for v in (crops("digits", scale=(0.25, 0.25))(ramp) for _ in range(9))]
+    assert all(abs(span - 0.5) < 0.05 for span in spans), "a quarter of the area is half of each side"
