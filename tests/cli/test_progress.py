@@ -12,7 +12,7 @@ from dpmi.cli import progress
 from dpmi.cli.progress import StudyProgress
 from dpmi.study import Machines, Store, parse, run
 
-from .conftest import JUDGED, TINY
+from ..study.conftest import JUDGED, TINY
 
 
 def said(capsys: pytest.CaptureFixture[str], *, reports: list[tuple[str, str, int, int]]) -> str:
