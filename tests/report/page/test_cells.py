@@ -1,62 +1,54 @@
+"""The cells of the tables of a report."""
+
 from __future__ import annotations
 
-import math
+import re
 
-import numpy as np
-import pandas as pd
-import pytest
-
-from dpmi.report import words
-from dpmi.report.numbers import tables
+from dpmi.report.numbers import pairs, tables
 from dpmi.report.numbers.bounds import bounds
 from dpmi.report.page import cells
+from dpmi.report.words import GLUE
+from dpmi.study.results import Results
 
-from .conftest import SETTINGS, make_results
-
-GLUE = words.GLUE
+from ..conftest import SETTINGS, make_results
 
 
-def trial(**changes: object) -> pd.DataFrame:
-    row = {
-        "trial": "t",
-        "unit": "class",
-        "epsilon": 15.924,
-        "sampling_rate": 0.2,
-        "noise_multiplier": 1.6,
-        "steps": 200.0,
-    }
-    return pd.DataFrame([row | changes])
+def test_cells(results: Results):
+    summary = tables.summary(results)
+    shown = cells.tradeoff(summary)
+    assert [row[0] for row in shown.rows] == list(summary["defense"])
+    assert {row[-1] for row in shown.rows} == {"yes", "no"}
+    assert shown.rows[0][1] == "–"
+    differences = cells.differences(pairs.differences(results, summary), None)
+    verdicts = {row[0]: (row[3], row[4]) for row in differences.rows}
+    change, verdict = verdicts["subclass-dp, noise 3 − none"]
+    assert verdict == "farther"
+    assert re.fullmatch(rf"0\.\d\d \[0\.\d\d,{GLUE}\d\.\d\d\]", change)
+    one_seed = make_results(seeds=[0])
+    table = pairs.differences(one_seed, tables.summary(one_seed))
+    assert {row[4] for row in cells.differences(table, None).rows} == {"unknown: one seed"}
+
+
+def test_every_epsilon_stands_with_its_meaning(results: Results):
+    summary = tables.summary(results)
+    for row in cells.outcomes(summary, "euclidean").rows[4:]:
+        assert "for one subclass (replace-one, delta = 1e-3, tight)" in row[3]
+    for row in cells.accounts(summary).rows[3:]:
+        assert "for one subclass (replace-one, delta = 1e-3, tight)" in row[1]
+    header = cells.accounts(summary).header
+    assert "Theorem 1, not a guarantee" in header
+
+
+def test_one_seed_is_said_to_have_no_interval():
+    single = make_results(seeds=[5])
+    for row in cells.outcomes(tables.summary(single), "euclidean").rows:
+        assert row[2] == "1: none over seeds"
+        assert "[" not in row[5]
 
 
 def table(**how: object) -> cells.Table:
     results = make_results(**how)
     return cells.any_attack(tables.summary(results), bounds(results.trials))
-
-
-def test_the_bound_is_that_of_the_trials_mechanism():
-    # Confirmed by Monte Carlo on the likelihood ratio to within 0.004.
-    assert bounds(trial())["t"] == pytest.approx((0.331, 0.717), abs=5e-4)
-    assert bounds(trial(noise_multiplier=3.0, steps=137))["t"] == pytest.approx((0.0645, 0.315), abs=6e-4)
-
-
-def test_the_bound_of_the_mean_chance_bounds_the_mean_over_classes():
-    """Why attack accuracy, a mean over classes, is held against B(1/K)."""
-    rng = np.random.default_rng(0)
-    for chances in rng.dirichlet(np.ones(5), size=20):
-        assert np.mean(bounds(trial(), chances)["t"]) <= bounds(trial(), [1 / 5])["t"][0] + 1e-12
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"unit": "none", "sampling_rate": math.nan, "noise_multiplier": math.nan, "epsilon": math.inf},
-        {"noise_multiplier": 0.0, "epsilon": math.inf},
-        {"noise_multiplier": 0.02, "steps": 600.0, "epsilon": 2.8e5},
-    ],
-    ids=["no defence", "no noise", "next to no noise"],
-)
-def test_where_nothing_is_promised_the_bound_is_one(changes: dict[str, object]):
-    assert bounds(trial(**changes))["t"] == (1.0, 1.0)
 
 
 def test_every_model_and_attack_has_its_measured_success_beside_the_bound():
@@ -96,9 +88,3 @@ def test_the_notes_say_what_the_bound_is_and_is_not():
         "conditional on the partition",
     ):
         assert part in notes
-
-
-@pytest.mark.parametrize("value", [0.0, 0.0291, 0.33041, 0.5, 0.7166, 0.99890])
-def test_a_printed_bound_is_never_below_the_true_one(value: float):
-    printed = float(words.bound(value).removesuffix(f"{GLUE}%")) / 100
-    assert value - 1e-9 <= printed < value + 1e-3

@@ -8,12 +8,11 @@ import pytest
 from scipy import stats
 
 from dpmi.metrics import confidence_interval
-from dpmi.report import words
 from dpmi.report.numbers import tables
 from dpmi.report.page import cells
 from dpmi.study.results import Results
 
-from .conftest import SETTINGS, make_results, with_evaluator
+from ..conftest import SETTINGS, make_results, with_evaluator
 
 
 def test_summary_has_a_row_per_setting_with_its_own_trials(results: Results):
@@ -166,25 +165,3 @@ def test_without_private_models_there_is_nothing_to_correlate():
     alone = make_results(settings=SETTINGS[:1])
     assert tables.correlations(alone.trials).empty
     assert cells.accounts(tables.summary(alone)).rows == []
-
-
-def test_every_epsilon_stands_with_its_meaning(results: Results):
-    summary = tables.summary(results)
-    for row in cells.outcomes(summary, "euclidean").rows[4:]:
-        assert "for one subclass (replace-one, delta = 1e-3, tight)" in row[3]
-    for row in cells.accounts(summary).rows[3:]:
-        assert "for one subclass (replace-one, delta = 1e-3, tight)" in row[1]
-    header = cells.accounts(summary).header
-    assert "Theorem 1, not a guarantee" in header
-
-
-def test_one_seed_is_said_to_have_no_interval():
-    single = make_results(seeds=[5])
-    for row in cells.outcomes(tables.summary(single), "euclidean").rows:
-        assert row[2] == "1: none over seeds"
-        assert "[" not in row[5]
-
-
-@pytest.mark.parametrize("value", [15.924, 5.440, 0.031, 112.53, 7.0, 1.0001, 999.96])
-def test_a_printed_epsilon_is_never_below_the_true_one(value: float):
-    assert value <= float(words.epsilon(value)) <= value * 1.001

@@ -1,25 +1,18 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.axes import Axes
-from scipy import stats
 
 from dpmi.report.figures import tradeoff
 from dpmi.report.numbers import pairs, tables
-from dpmi.report.page import cells
-from dpmi.report.words import GLUE
 from dpmi.report.write import write
 from dpmi.study.results import Results
 
-from .conftest import SETTINGS, drawn, make_results
+from ..conftest import SETTINGS, drawn, make_results
 
 NINE_NAMES = (
     *("mid", "bido-coco", "bido-hsic", "transfer", "label-smoothing"),
@@ -40,14 +33,6 @@ def front(axes: Axes) -> list[tuple[float, float]]:
     (line,) = (line for line in axes.lines if line.get_gid() == "front")
     assert line.get_drawstyle() == "steps-pre"
     return [(float(x), float(y)) for x, y in np.asarray(line.get_xydata())]
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
-def test_the_front_is_what_nobody_dominates(points: list[tuple[int, int]]) -> None:
-    found = pairs.on_front(*zip(*points, strict=True))
-    for (x, y), on in zip(points, found, strict=True):
-        beaten = any(a >= x and b >= y and (a, b) != (x, y) for a, b in points)
-        assert on == (not beaten)
 
 
 def test_the_drawn_front_is_that_of_each_measure(results: Results):
@@ -95,53 +80,6 @@ def test_one_seed_has_no_error_bars_over_seeds(results: Results):
         for axes in panels(each)
     ]
     assert [set(panel) for panel in bars] == [{2}, {2}, {0}, {1}]
-
-
-def test_differences_are_those_of_a_paired_t_test(results: Results):
-    found = pairs.differences(results, tables.summary(results))
-    assert set(found["reference"]) == {"none"}
-    assert len(found) == len(SETTINGS) - 1
-    row = found[found["label"] == "subclass-dp, noise 3"].iloc[0]
-    by_label = {label: rows.sort_values("seed") for label, rows in results.trials.groupby("label")}
-    for measure in pairs.measures_of(results):
-        ours, theirs = (by_label[label][measure] for label in ("subclass-dp, noise 3", "none"))
-        expected = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
-        assert row[measure] == pytest.approx(ours.mean() - theirs.mean())
-        assert (row[f"{measure}_low"], row[f"{measure}_high"]) == pytest.approx(tuple(expected))
-
-
-def test_defences_are_compared_with_each_other_only_at_matched_strengths(results: Results):
-    matched = replace(results, matched_on="accuracy 0.95")
-    found = pairs.differences(matched, tables.summary(matched))
-    private = len(SETTINGS) - 1
-    assert len(found) == private + private * (private - 1) // 2
-    assert not found.duplicated(["label", "reference"]).any()
-
-
-def test_seeds_that_only_one_of_both_has_are_left_out(results: Results):
-    trials = results.trials[~((results.trials["label"] == "none") & (results.trials["seed"] == 2))]
-    fewer = replace(results, trials=trials)
-    found = pairs.differences(fewer, tables.summary(fewer))
-    assert set(found["seeds"]) == {2}
-    apart = trials[~((trials["defense"] != "none") & (trials["seed"] < 2))]
-    none_shared = replace(results, trials=apart)
-    assert pairs.differences(none_shared, tables.summary(none_shared))["distance"].isna().all()
-
-
-def test_cells(results: Results):
-    summary = tables.summary(results)
-    shown = cells.tradeoff(summary)
-    assert [row[0] for row in shown.rows] == list(summary["defense"])
-    assert {row[-1] for row in shown.rows} == {"yes", "no"}
-    assert shown.rows[0][1] == "–"
-    differences = cells.differences(pairs.differences(results, summary), None)
-    verdicts = {row[0]: (row[3], row[4]) for row in differences.rows}
-    change, verdict = verdicts["subclass-dp, noise 3 − none"]
-    assert verdict == "farther"
-    assert re.fullmatch(rf"0\.\d\d \[0\.\d\d,{GLUE}\d\.\d\d\]", change)
-    one_seed = make_results(seeds=[0])
-    table = pairs.differences(one_seed, tables.summary(one_seed))
-    assert {row[4] for row in cells.differences(table, None).rows} == {"unknown: one seed"}
 
 
 def test_shown_only_where_two_defences_are_compared(tmp_path: Path):

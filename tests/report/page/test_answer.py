@@ -7,7 +7,7 @@ from dpmi.report.page import answer
 from dpmi.report.page.cells import measured
 from dpmi.study.results import Results
 
-from .conftest import SETTINGS, make_results, with_evaluator
+from ..conftest import SETTINGS, make_results, with_evaluator
 
 
 def findings(results: Results) -> list[answer.Finding]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from dpmi.report.figures import reconstructions
 from dpmi.study.results import Results
 
-from .conftest import drawn, make_results
+from ..conftest import drawn, make_results
 
 
 def texts(figure: Figure) -> list[str]:
