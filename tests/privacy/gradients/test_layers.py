@@ -1,4 +1,8 @@
-"""The rows of every kind of layer equal a float64 brute force, whatever the sizes of the buckets."""
+"""The rows of every kind of layer equal a float64 brute force, whatever the sizes of the buckets.
+
+Modules: dpmi/privacy/gradients/conv.py, dpmi/privacy/gradients/embedding.py, dpmi/privacy/gradients/layer.py,
+dpmi/privacy/gradients/linear.py, dpmi/privacy/gradients/normalization.py, dpmi/privacy/gradients/other_layers.py.
+"""
 
 from __future__ import annotations
 

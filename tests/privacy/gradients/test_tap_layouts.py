@@ -1,4 +1,7 @@
-"""Rows of a layer whose input does not have one record after another in its first dimension."""
+"""Rows of a layer whose input does not have one record after another in its first dimension.
+
+Modules: dpmi/privacy/gradients/capture.py.
+"""
 
 from __future__ import annotations
 
