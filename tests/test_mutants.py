@@ -1,4 +1,7 @@
-"""The planted faults fit the files that they are planted in, and tests find every one."""
+"""The planted faults fit the files that they are planted in, and tests find every one.
+
+Modules: mutants/__main__.py, mutants/fault.py, mutants/runner.py.
+"""
 
 from __future__ import annotations
 
