@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from accountants import plan
-from accountants.planner import PlanTable
+from accountants.planner import PlanTable, plan
 from accountants.verdict import HOPELESS, USABLE
 from dpmi.report.figures.plan import ZONES, draw
 
