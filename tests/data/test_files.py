@@ -16,12 +16,12 @@ def test_the_folder_below_the_root(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_named_with_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "omniglot").touch()
     for folder in ("omniglot", "faces94"):
-        with pytest.raises(FileNotFoundError, match=rf"'digits' needs photographs in {tmp_path / folder}, "):
+        with pytest.raises(FileNotFoundError, match=rf"'digits'.* photographs .*{tmp_path / folder}"):
             data_folder(tmp_path, folder, dataset="digits", holds="photographs")
-    with pytest.raises(FileNotFoundError, match=r"'digits' needs photographs in faces94/ .*DPMI_DATA"):
+    with pytest.raises(FileNotFoundError, match=r"'digits'.* photographs .*faces94/.*DPMI_DATA"):
         data_folder(None, "faces94", dataset="digits", holds="photographs")
-    error = missing(tmp_path, dataset="celeba", holds="images")
-    assert str(error).startswith(f"data set 'celeba' needs images in {tmp_path}, ")
+    error = str(missing(tmp_path, dataset="celeba", holds="images"))
+    assert all(part in error for part in ("'celeba'", "images", str(tmp_path), "--data-root"))
 
 
 def test_torchvision_downloads_each_into_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

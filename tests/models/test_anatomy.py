@@ -17,7 +17,7 @@ def model() -> nn.Sequential:
 def test_a_layer_by_its_name() -> None:
     found = model()
     assert layer(found, "0.1") is found[0][1]
-    with pytest.raises(ValueError, match=r"no layer '0\.2'; the nearest are '0\.1'"):
+    with pytest.raises(ValueError, match=r"'0\.2'.*'0\.1'"):
         layer(found, "0.2")
     with pytest.raises(ValueError, match="no layer ''"):
         layer(found, "")
@@ -25,9 +25,9 @@ def test_a_layer_by_its_name() -> None:
 
 def test_the_head_is_the_last_linear_layer() -> None:
     assert (head(model()), feature_size(model())) == ("1", 6)
-    with pytest.raises(ValueError, match="no linear layer"):
+    with pytest.raises(ValueError, match="linear layer"):
         head(nn.Sequential(nn.Conv2d(1, 2, 3)))
-    with pytest.raises(ValueError, match="no linear layer"):
+    with pytest.raises(ValueError, match="linear layer"):
         head(nn.Linear(4, 3))
 
 

@@ -61,7 +61,7 @@ def test_the_strategy_depends_on_the_parameters_that_train() -> None:
 
 @pytest.mark.parametrize("name", ["max_physical_batch_size", "steps_per_epoch"])
 def test_a_count_below_one_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match=f"{name} is 0"):
         settings(**{name: 0})
 
 
@@ -69,8 +69,8 @@ def test_a_count_below_one_is_refused(name: str) -> None:
     ("changed", "message"),
     [
         ({"module": nn.BatchNorm1d(4)}, "BatchNorm1d"),
-        ({"optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(2))], lr=0.1)}, "not module's"),
-        ({"data_loader": [1, 2]}, "must be a torch.utils.data.DataLoader"),
+        ({"optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(2))], lr=0.1)}, "optimizer"),
+        ({"data_loader": [1, 2]}, "data_loader"),
         ({"criterion": 3}, "criterion is 3"),
     ],
 )

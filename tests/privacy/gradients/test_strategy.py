@@ -48,11 +48,11 @@ def test_small_rows_are_kept_and_large_ones_never_made() -> None:
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"criterion": False}, "no criterion was given"),
+        ({"criterion": False}, "criterion"),
         ({"own_collate": True}, "collate_fn"),
-        ({"size": 257}, "two buckets do not fit"),
-        ({"buckets": 3}, "two buckets do not fit"),
-        ({"elements": LARGE, "size": BUSY}, f"{BUSY} records of a bucket keep the machine busy"),
+        ({"size": 257}, "two buckets"),
+        ({"buckets": 3}, "two buckets"),
+        ({"elements": LARGE, "size": BUSY}, f"{BUSY} records"),
     ],
 )
 def test_one_bucket_at_a_time_where_several_would_not_pay(
@@ -72,10 +72,10 @@ def test_buckets_on_the_other_side_of_each_limit_share_a_batch() -> None:
 @pytest.mark.parametrize(
     ("mode", "changed", "message"),
     [
-        ("fast", {}, r"grad_sample_mode is 'fast'; .* auto, stream, hooks, ghost"),
-        ("hooks", {"criterion": False}, r"'hooks', .* criterion"),
-        ("ghost", {"criterion": False}, r"'ghost', .* criterion"),
-        ("stream", {}, r"criterion is given, .*'stream'"),
+        ("fast", {}, r"'fast'.* auto, stream, hooks, ghost"),
+        ("hooks", {"criterion": False}, r"'hooks'.*criterion"),
+        ("ghost", {"criterion": False}, r"'ghost'.*criterion"),
+        ("stream", {}, r"criterion.*'stream'"),
     ],
 )
 def test_a_mode_that_does_not_fit_is_refused(mode: str, changed: dict[str, Any], message: str) -> None:

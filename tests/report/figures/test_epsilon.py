@@ -43,7 +43,7 @@ def test_perfect_privacy_and_the_delta_are_drawn() -> None:
 @pytest.mark.filterwarnings("ignore:noise_multiplier is 0")
 def test_what_has_no_curve_is_refused() -> None:
     for ledger in (Ledger(), Ledger().record(STEP, MOST_STEPS + 1)):
-        with pytest.raises(ValueError, match=f"from 1 to {MOST_STEPS} steps, got {ledger.steps}"):
+        with pytest.raises(ValueError, match=rf"{MOST_STEPS} .*{ledger.steps}"):
             draw(ledger, delta=1e-3, unit="class")
     bare = Ledger().record(BucketMechanism(sampling_rate=0.2, noise_multiplier=0.0), 3)
     with pytest.raises(ValueError, match="noise_multiplier is 0"):
