@@ -11,7 +11,7 @@ Example:
     ...     path="accountants/guarantee.py",
     ...     old="math.ceil(epsilon * 1000)",
     ...     new="math.floor(epsilon * 1000)",
-    ...     tests=("tests/accountants/test_ledger_and_request.py",),
+    ...     tests=("tests/accountants/test_guarantee.py",),
     ... )
     >>> fault.planted("math.ceil(epsilon * 1000) / 1000")
     'math.floor(epsilon * 1000) / 1000'

@@ -4,6 +4,7 @@ import functools
 import gc
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,3 +51,10 @@ def calibrated_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planner, "calibrate", functools.cache(planner.calibrate))
         yield
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that packages are imported from."""
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path

@@ -1,4 +1,7 @@
-"""The examples are run as they stand, and what they promise is what the accountant says of their steps."""
+"""The examples are run as they stand, and what they promise is what the accountant says of their steps.
+
+Modules: examples/lightning_module.py, examples/plain_loop.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The planted faults fit the files that they are planted in, and tests find every one."""
+"""The planted faults fit the files that they are planted in, and tests find every one.
+
+Modules: mutants/__main__.py, mutants/fault.py, mutants/runner.py.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,7 @@ from mutants.runner import ROOT
 #: A module and tests that take no time.
 LIGHT = {
     "path": "accountants/checks.py",
-    "tests": (
-        "tests/accountants/test_bucket_mechanism.py::test_noise_multiplier_outside_its_range_is_refused",
-    ),
+    "tests": ("tests/accountants/test_mechanism.py::test_noise_multiplier_outside_its_range_is_refused",),
 }
 
 

@@ -1,4 +1,7 @@
-"""Every notebook runs from a clean kernel, and what is committed can be read on the web."""
+"""Every notebook runs from a clean kernel, and what is committed can be read on the web.
+
+Modules: accountants/__init__.py, dpmi/attacks/gmi.py, dpmi/attacks/plg_mi.py, dpmi/privacy/engine.py.
+"""
 
 from __future__ import annotations
 

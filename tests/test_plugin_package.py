@@ -1,4 +1,7 @@
-"""A package with a defence and an attack of its own: installed, found by name, run in a study, tried by the suite."""
+"""A package with a defence and an attack of its own: installed, found by name, run in a study, tried by the suite.
+
+Modules: accountants/plugins.py, dpmi/testing/attacks.py, dpmi/testing/defenses.py, dpmi/testing/plugin.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The README is run, not believed: its code, its commands, its table, its links."""
+"""The README is run, not believed: its code, its commands, its table, its links.
+
+Modules: dpmi/cli/__init__.py, dpmi/privacy/engine.py, dpmi/study/study.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the committed studies weigh: everybody who clones the project loads them."""
+"""What the committed studies weigh: everybody who clones the project loads them.
+
+Modules: docs/results/shrink.py.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from ..fault import Fault
 _ACCOUNT = "tests/privacy/test_account.py"
 _CHECKPOINT = "tests/privacy/test_checkpoint.py"
 _ENGINE = "tests/privacy/test_engine.py"
-_NOISE = "tests/privacy/test_noise.py"
+_NOISE = "tests/privacy/test_billed_noise.py"
 _RANKS = "tests/privacy/test_distributed.py"
 _STATEMENT = "tests/privacy/test_statement.py"
 

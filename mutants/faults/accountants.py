@@ -5,12 +5,18 @@ from __future__ import annotations
 from ..fault import Fault
 
 _CALIBRATION = "tests/accountants/test_calibration.py"
+_CHECKS = "tests/accountants/test_checks.py"
 _CURVE = "tests/accountants/test_curve.py"
+_GUARANTEE = "tests/accountants/test_guarantee.py"
 _JSON = "tests/accountants/test_ledger_json.py"
-_LEDGER = "tests/accountants/test_ledger_and_request.py"
-_LEMMA3 = "tests/accountants/test_lemma3_accountant.py"
+_LEDGER = "tests/accountants/test_ledger.py"
+_LEMMA3 = "tests/accountants/test_lemma3.py"
+_MECHANISM = "tests/accountants/test_mechanism.py"
+_PLD = "tests/accountants/test_pld.py"
 _PROFILE = "tests/accountants/test_profile.py"
-_TIGHT = "tests/accountants/test_tight_accountant.py"
+_REGISTRY = "tests/accountants/test_registry.py"
+_THEOREM1 = "tests/accountants/test_theorem1.py"
+_TIGHT = "tests/accountants/test_tight.py"
 
 _LEDGER_FAULTS = (
     Fault(
@@ -39,7 +45,7 @@ _LEDGER_FAULTS = (
         path="accountants/registry.py",
         old="elif any(mechanism.noise_multiplier == 0",
         new="elif all(mechanism.noise_multiplier == 0",
-        tests=(_LEDGER,),
+        tests=(_REGISTRY,),
     ),
     Fault(
         name="a saved ledger may state fewer steps than it holds",
@@ -63,42 +69,42 @@ _ANSWER_FAULTS = (
         path="accountants/guarantee.py",
         old="math.ceil(epsilon * 1000)",
         new="math.floor(epsilon * 1000)",
-        tests=(_LEDGER,),
+        tests=(_GUARANTEE,),
     ),
     Fault(
         name="no noise costs nothing",
         path="accountants/registry.py",
         old="bound = Bound(math.inf)",
         new="bound = Bound(0.0)",
-        tests=("tests/accountants/test_bucket_mechanism.py",),
+        tests=(_MECHANISM,),
     ),
     Fault(
         name="the closed form of the paper is called a guarantee",
         path="accountants/registry.py",
         old="bound=theorem1.bound,\n            is_guarantee=False",
         new="bound=theorem1.bound,\n            is_guarantee=True",
-        tests=("tests/accountants/test_theorem1_accountant.py",),
+        tests=(_THEOREM1,),
     ),
     Fault(
         name="a delta that one published bucket is within is not warned about",
         path="accountants/registry.py",
         old="delta >= 1 / checks.integer",
         new="delta >= 2 / checks.integer",
-        tests=(_LEDGER,),
+        tests=(_REGISTRY,),
     ),
     Fault(
         name="a delta of 1 is accepted",
         path="accountants/checks.py",
         old="if not 0 < number < 1:",
         new="if not 0 < number <= 1:",
-        tests=(_LEDGER,),
+        tests=(_CHECKS,),
     ),
     Fault(
         name="a negative sampling rate is accepted",
         path="accountants/checks.py",
         old="if not 0 < number <= 1:",
         new="if not number <= 1:",
-        tests=("tests/accountants/test_bucket_mechanism.py",),
+        tests=(_CHECKS,),
     ),
     Fault(
         name="a promise about a subclass is said to hold for its class",
@@ -145,7 +151,7 @@ _TIGHT_FAULTS = (
         path="accountants/pld.py",
         old="neighboring_relation=relation,",
         new="neighboring_relation=relation, pessimistic_estimate=False,",
-        tests=(f"{_TIGHT}::test_a_coarser_interval_never_lowers_epsilon",),
+        tests=(f"{_PLD}::test_a_coarser_interval_never_lowers_epsilon",),
     ),
     Fault(
         name="one step too few is composed",
@@ -166,21 +172,21 @@ _TIGHT_FAULTS = (
         path="accountants/pld.py",
         old="usable = delta - ROUNDING_PER_STEP * self.steps",
         new="usable = delta",
-        tests=(f"{_TIGHT}::test_rounding_of_every_step_is_set_aside_in_both_directions",),
+        tests=(f"{_PLD}::test_rounding_of_every_step_is_set_aside_in_both_directions",),
     ),
     Fault(
         name="a delta leaves nothing to floating-point error",
         path="accountants/pld.py",
         old="found + ROUNDING_PER_STEP * self.steps",
         new="found",
-        tests=(f"{_TIGHT}::test_rounding_of_every_step_is_set_aside_in_both_directions",),
+        tests=(f"{_PLD}::test_rounding_of_every_step_is_set_aside_in_both_directions",),
     ),
     Fault(
         name="probabilities that sum to more than one are composed",
         path="accountants/pld.py",
         old="if steps * one.excess > _MOST_EXCESS:",
         new="if one.excess > _MOST_EXCESS:",
-        tests=(f"{_TIGHT}::test_probabilities_that_sum_to_more_than_one_are_not_composed",),
+        tests=(f"{_PLD}::test_probabilities_that_sum_to_more_than_one_are_not_composed",),
     ),
     Fault(
         name="a delta among the tails that composition cuts off is answered",
@@ -225,7 +231,7 @@ _MOMENTS_FAULTS = (
         path="accountants/theorem1.py",
         old='(4, 64) if adjacency == "replace" else (2, 32)',
         new="(2, 32)",
-        tests=("tests/accountants/test_theorem1_accountant.py",),
+        tests=(_THEOREM1,),
     ),
 )
 

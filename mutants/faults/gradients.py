@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from ..fault import Fault
 
-_NORMS = "tests/privacy/test_norms.py"
-_CAPTURE = "tests/privacy/test_capture.py"
-_IMPLICIT = "tests/privacy/test_implicit.py"
-_LAYERS = "tests/privacy/test_layers.py"
-_SUM = "tests/privacy/test_running_sum.py"
+_NORMS = "tests/privacy/gradients/test_row_norms.py"
+_CAPTURE = "tests/privacy/gradients/test_capture.py"
+_IMPLICIT = "tests/privacy/gradients/test_factors.py"
+_LAYERS = "tests/privacy/gradients/test_layers.py"
+_SEGMENTS = "tests/privacy/gradients/test_segments.py"
+_SUM = "tests/privacy/gradients/test_running_sum.py"
 _UPDATE = "tests/privacy/test_update.py"
 _ROWS = f"{_LAYERS}::test_rows_equal_a_backward_pass_per_bucket"
 
@@ -94,7 +95,7 @@ _SEGMENT_FAULTS = (
         path="dpmi/privacy/gradients/segments.py",
         old="runs.append(Run(bucket, count, size, self.bounds[bucket]))",
         new="runs.append(Run(bucket, count, size, max(0, self.bounds[bucket] - 1)))",
-        tests=(f"{_CAPTURE}::test_segments_group_buckets_of_one_size", _ROWS),
+        tests=(f"{_SEGMENTS}::test_segments_group_buckets_of_one_size", _ROWS),
     ),
 )
 

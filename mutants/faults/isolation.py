@@ -191,7 +191,7 @@ _RULE_FAULTS = (
         path="dpmi/privacy/isolation/operands.py",
         old='        if isinstance(label, Records):\n            refuse(call, "an operand',
         new='        if isinstance(label, Records) and label.dim:\n            refuse(call, "an operand',
-        tests=(f"{_FUNCTIONS}::test_refused[weights by batch]", f"{_RULES}/test_layers.py"),
+        tests=(f"{_FUNCTIONS}::test_refused[weights by batch]", f"{_RULES}/test_layer_functions.py"),
     ),
     Fault(
         name="a keyword argument that no rule knows is let through",
@@ -233,7 +233,7 @@ _RULE_FAULTS = (
         path="dpmi/privacy/isolation/layer_functions.py",
         old='if argument(call, 5, "training", default=False):',
         new='if argument(call, 5, "training", default=False) is None:',
-        tests=(f"{_FUNCTIONS}::test_refused[batch norm]", f"{_RULES}/test_layers.py"),
+        tests=(f"{_FUNCTIONS}::test_refused[batch norm]", f"{_RULES}/test_layer_functions.py"),
     ),
     Fault(
         name="a convolution may run over the records",

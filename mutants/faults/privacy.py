@@ -7,7 +7,7 @@ from ..fault import Fault
 _ACCOUNT = "tests/privacy/test_account.py"
 _PARTITION = "tests/privacy/test_partition.py"
 _PLAN = "tests/privacy/test_plan.py"
-_SOURCE = "tests/privacy/test_noise_source.py"
+_SOURCE = "tests/privacy/test_noise.py"
 
 _NOISE_FAULTS = (
     Fault(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from ..fault import Fault
 
 _BATTERY = "tests/privacy/promise/test_battery.py::test_one_user_moves_the_sum_by_two_at_most"
-_CAPTURE = "tests/privacy/test_capture.py"
+_CAPTURE = "tests/privacy/gradients/test_capture.py"
 _DRY = "tests/privacy/test_dry_run.py"
 _GUARD = "tests/privacy/test_guard.py"
-_LOSSES = "tests/privacy/test_bucket_losses.py"
+_LOSSES = "tests/privacy/criterion/test_bucket_losses.py"
 
 _CAPTURE_FAULTS = (
     Fault(
@@ -58,14 +58,14 @@ _CAPTURE_FAULTS = (
         path="dpmi/privacy/gradients/capture.py",
         old="        if label.dim:\n            t = t.movedim(label.dim, 0)\n",
         new="",
-        tests=("tests/privacy/test_tap_layouts.py",),
+        tests=("tests/privacy/gradients/test_tap_layouts.py",),
     ),
     Fault(
         name="of records that come several times one is taken",
         path="dpmi/privacy/gradients/capture.py",
         old="if label.before > 1:\n            parts",
         new="if label.before > self.records:\n            parts",
-        tests=("tests/privacy/test_tap_layouts.py",),
+        tests=("tests/privacy/gradients/test_tap_layouts.py",),
     ),
 )
 
@@ -171,7 +171,7 @@ _CRITERION_FAULTS = (
         path="dpmi/privacy/criterion/torch_losses.py",
         old="if type(criterion) not in _MODULES or has_own_forward(criterion):",
         new="if type(criterion) not in _MODULES:",
-        tests=("tests/privacy/test_torch_losses.py",),
+        tests=("tests/privacy/criterion/test_torch_losses.py",),
     ),
 )
 

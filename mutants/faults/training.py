@@ -6,7 +6,7 @@ from ..fault import Fault
 
 _CHECKPOINT = "tests/privacy/test_checkpoint.py"
 _ENGINE = "tests/privacy/test_engine.py"
-_NOISE = "tests/privacy/test_noise.py"
+_NOISE = "tests/privacy/test_billed_noise.py"
 _OPTIMIZER = "tests/privacy/test_one_optimizer.py"
 _RECORDS = "tests/privacy/test_records_per_bucket.py"
 _TARGET = "tests/privacy/test_target_epsilon.py"

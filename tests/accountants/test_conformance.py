@@ -1,6 +1,9 @@
 """What every registered accountant satisfies, over the whole domain that anybody would ask for.
 
 A new accountant is in this suite from the moment it is in ``ACCOUNTANTS``.
+
+Modules: accountants/lemma3.py, accountants/pld.py, accountants/registry.py, accountants/theorem1.py,
+accountants/tight.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Training code imports the accountants in every process: what is slow to import waits until it is needed."""
+"""Training code imports the accountants in every process: what is slow to import waits until it is needed.
+
+Modules: accountants/__init__.py.
+"""
 
 import subprocess
 import sys

@@ -1,4 +1,7 @@
-"""A ledger as JSON: exact both ways, and refused as soon as anything about it is not what was written."""
+"""A ledger as JSON: exact both ways, and refused as soon as anything about it is not what was written.
+
+Modules: accountants/ledger.py, accountants/sealed_json.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Attacks by somebody who knows the defence."""
+"""Attacks by somebody who knows the defence.
+
+Modules: dpmi/attacks/base.py, dpmi/attacks/brep_mi.py, dpmi/attacks/enhanced.py, dpmi/attacks/miface.py,
+dpmi/attacks/target.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,11 @@
-"""Every registered attack keeps every promise."""
+"""Every registered attack keeps every promise.
+
+Modules: dpmi/attacks/attackable.py, dpmi/attacks/base.py, dpmi/attacks/gmi.py, dpmi/attacks/if_gmi.py,
+dpmi/attacks/ked_mi.py, dpmi/attacks/latent_attack.py, dpmi/attacks/lomma.py, dpmi/attacks/mirror.py,
+dpmi/attacks/mirror_genetic.py, dpmi/attacks/plg_mi.py, dpmi/attacks/ppa.py, dpmi/attacks/registry.py,
+dpmi/attacks/stages/descent.py, dpmi/attacks/style_attack.py, dpmi/attacks/vmi.py, dpmi/progress.py,
+dpmi/testing/plugin.py.
+"""
 
 from __future__ import annotations
 

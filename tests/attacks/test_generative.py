@@ -1,4 +1,8 @@
-"""What sets GMI, KED-MI, VMI, LOMMA and PLG-MI apart, each formula against its definition."""
+"""What sets GMI, KED-MI, VMI, LOMMA and PLG-MI apart, each formula against its definition.
+
+Modules: dpmi/attacks/attackable.py, dpmi/attacks/gmi.py, dpmi/attacks/ked_mi.py, dpmi/attacks/latent_attack.py,
+dpmi/attacks/lomma.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What all commands share: ``list``, ``--help``, an interruption, and mistakes, each told in one line."""
+"""What all commands share: ``list``, ``--help``, an interruption, and mistakes, each told in one line.
+
+Modules: dpmi/cli/__init__.py, dpmi/cli/arguments.py, dpmi/cli/output.py, dpmi/cli/studies.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``dpmi epsilon``: every accountant's epsilon, as a table and as JSON."""
+"""``dpmi epsilon``: every accountant's epsilon, as a table and as JSON.
+
+Modules: dpmi/cli/accounting.py, dpmi/cli/arguments.py.
+"""
 
 from __future__ import annotations
 

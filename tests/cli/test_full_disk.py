@@ -1,4 +1,7 @@
-"""A disk that is full: one line says so, nothing half-written is left, and with more room the study goes on."""
+"""A disk that is full: one line says so, nothing half-written is left, and with more room the study goes on.
+
+Modules: dpmi/cli/studies.py, dpmi/study/store.py, dpmi/whole_files.py.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 They are generated: every key of a study is misspelt, and given values of every type and of extreme size; every option
 of every command is given values that are no such thing. What is accepted would be computed, so the work itself is
 replaced by an error that says so.
+
+Modules: dpmi/cli/arguments.py, dpmi/study/spec.py, dpmi/study/study.py, dpmi/study/sweeps.py.
 """
 
 from __future__ import annotations

@@ -1,13 +1,10 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torchvision
 from PIL import Image
 
 from dpmi.data import load
-from dpmi.data.celeba import TEST_SHARE, read_identities
-from dpmi.data.image_files import hold_out
+from dpmi.data.celeba import read_identities
 
 #: Images of each person. 7 and 9 have equally many.
 IMAGES = {3: 1, 9: 12, 7: 12, 11: 20, 5: 2}
@@ -44,14 +41,6 @@ def test_people_with_most_images_are_private_and_cropped(root):
         assert [round(value) for value in red.amax((1, 2)).tolist()] == [(70, 110)[k] for k in part.labels]
         np.testing.assert_array_equal(red.amin((1, 2)), red.amax((1, 2)))
     assert (split.public[:, 0].amax((1, 2)) * 25.5).round().tolist() == [3, 5, 5] + [9] * 12
-
-
-def test_a_tenth_is_held_out_rounded_up():
-    counts = {30: 3, 31: 4, 35: 4, 70: 7}
-    files = {str(n): [Path(str(n))] * n for n in counts}
-    train, test = hold_out("celeba", files, TEST_SHARE, np.random.default_rng(0))
-    assert np.bincount([label for label, _ in test]).tolist() == list(counts.values())
-    assert len(train) + len(test) == sum(counts)
 
 
 def test_public_images_are_drawn(root):

@@ -1,4 +1,8 @@
-"""How each defence is searched by somebody who knows it."""
+"""How each defence is searched by somebody who knows it.
+
+Modules: dpmi/defenses/base.py, dpmi/defenses/calor.py, dpmi/defenses/label_smoothing.py, dpmi/defenses/mid.py,
+dpmi/defenses/none.py, dpmi/defenses/transfer.py.
+"""
 
 from __future__ import annotations
 

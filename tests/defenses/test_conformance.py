@@ -1,4 +1,8 @@
-"""Every registered defence keeps every promise."""
+"""Every registered defence keeps every promise.
+
+Modules: dpmi/defenses/base.py, dpmi/defenses/none.py, dpmi/defenses/objective.py, dpmi/defenses/registry.py,
+dpmi/defenses/session.py, dpmi/testing/plugin.py.
+"""
 
 from __future__ import annotations
 

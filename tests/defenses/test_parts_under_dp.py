@@ -1,4 +1,8 @@
-"""Defences whose loss is a mean over records, under DP: the updates are those of the definition."""
+"""Defences whose loss is a mean over records, under DP: the updates are those of the definition.
+
+Modules: dpmi/defenses/bucket_dp.py, dpmi/defenses/composition.py, dpmi/defenses/objective.py,
+dpmi/defenses/record_dp.py.
+"""
 
 from __future__ import annotations
 

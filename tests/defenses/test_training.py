@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpmi.data import Split
+from dpmi.data import ImageSet, Split
 from dpmi.defenses import (
     Batch,
     ClassDP,
@@ -235,3 +235,9 @@ def _moves(split: Split, defense: Defense, recipe: Recipe = ONE_STEP_PER_STAGE) 
     seen = [weights(model)]
     train(defense, model, split.train, recipe, seed=0, progress=lambda *_: seen.append(weights(model)))
     return [after - before for before, after in pairwise(seen)]
+
+
+def test_diverging_training_is_refused(split: Split) -> None:
+    huge = ImageSet(split.train.images[:200], split.train.labels[:200])
+    with pytest.raises(FloatingPointError, match=r"loss of none is .* lower the learning rate \(1e\+38\)"):
+        fit(NoDefense(), huge, recipe=Recipe(steps=20, learning_rate=1e38))

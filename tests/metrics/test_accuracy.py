@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dpmi.metrics import METRICS, accuracy, confidence
+from dpmi.metrics import accuracy, confidence
 
 
 class Reads(nn.Module):
@@ -58,31 +58,3 @@ def test_nan_has_no_accuracy() -> None:
 def test_bad_input(count: int, labels: Tensor, batch_size: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         accuracy(Reads(2), torch.rand(count, 1, 1, 2), labels, batch_size=batch_size)
-
-
-def test_listing_is_truthful() -> None:
-    names = {
-        "euclidean",
-        "ssim",
-        "accuracy",
-        "confidence",
-        "advantage",
-        "success_rate",
-        "baselines",
-        "paired_difference",
-        "fisher",
-        "robustness",
-        "backdoor",
-        "attack_accuracy",
-        "knn_distance",
-        "feature_distance",
-        "fid",
-        "manifolds",
-        "knowledge_extraction",
-        "best_ssim",
-        "best_psnr",
-        "lpips_distance",
-        "worst_class",
-        "tradeoff_ratio",
-    }
-    assert names == set(METRICS)

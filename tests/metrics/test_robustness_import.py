@@ -1,4 +1,7 @@
-"""Importing the toolbox, which configures logging anew, leaves the logging of the process as it was."""
+"""Importing the toolbox, which configures logging anew, leaves the logging of the process as it was.
+
+Modules: dpmi/metrics/robustness.py.
+"""
 
 from __future__ import annotations
 

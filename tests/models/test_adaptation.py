@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dpmi.models import Averaged, in_batches
+from dpmi.models import Averaged
 from dpmi.models.adaptation import DRAWS
 
 IMAGES = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -49,17 +49,3 @@ def test_averaged_of_a_model_without_noise_is_the_model() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).double()
     torch.testing.assert_close(Averaged(model)(IMAGES), model(IMAGES).log_softmax(dim=1))
     assert Averaged(model).draws == DRAWS
-
-
-def test_many_images_are_asked_in_batches_without_a_graph() -> None:
-    sizes: list[int] = []
-
-    def ask(images: Tensor) -> Tensor:
-        sizes.append(len(images))
-        return images.flatten(1).sum(dim=1)
-
-    images = torch.rand(7, 1, 2, 2, requires_grad=True)
-    found = in_batches(ask, images, size=3)
-    assert sizes == [3, 3, 1]
-    assert not found.requires_grad
-    torch.testing.assert_close(found, images.detach().flatten(1).sum(dim=1))

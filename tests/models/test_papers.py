@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from dpmi import data, metrics, models
-from dpmi.defenses import NoDefense, Recipe, train
+from dpmi import models
 from dpmi.models import build, evaluating, observe
-from dpmi.models.faces import ImprovedResidualBlock
 
 FACES = (3, 64, 64)
 
@@ -87,34 +84,6 @@ def test_sizes_of_layers(name: str, image_shape, shapes: dict[str, tuple[int, ..
     assert {layer: tuple(output.shape[1:]) for layer, output in found.items()} == shapes
 
 
-def test_ir152_is_named_after_its_layers_with_weights() -> None:
-    model = build("ir152", image_shape=FACES, num_classes=3, seed=0)
-    blocks = [m for m in model.modules() if isinstance(m, ImprovedResidualBlock)]
-    # Two convolutions per block, the stem, and the embedding.
-    assert 2 * len(blocks) + 2 == 2 * (3 + 8 + 36 + 3) + 2 == 102
-    # The published name counts the three of a bottleneck, which the published network does not have.
-    assert 3 * len(blocks) + 2 == 152
-
-
-def test_improved_residual_block_is_its_formula() -> None:
-    block = ImprovedResidualBlock(2, 4, stride=2).eval()
-    x = torch.rand(1, 2, 6, 6, generator=torch.Generator().manual_seed(0))
-    first, second = block.residual[1], block.residual[3]
-    assert isinstance(first, nn.Conv2d)
-    assert isinstance(second, nn.Conv2d)
-    # Fresh BatchNorm in evaluation mode divides by sqrt(1 + eps).
-    shrink = (1 + 1e-5) ** -0.5
-    inner: Tensor = nn.functional.conv2d(x * shrink, first.weight, padding=1)
-    inner = torch.where(inner > 0, inner, 0.25 * inner)
-    residual = nn.functional.conv2d(inner, second.weight, stride=2, padding=1) * shrink
-    assert isinstance(block.shortcut, nn.Sequential)
-    projection = nn.functional.conv2d(x, block.shortcut[0].weight, stride=2) * shrink
-    torch.testing.assert_close(block(x), residual + projection)
-    same = ImprovedResidualBlock(2, 2, stride=2).eval()
-    torch.nn.init.zeros_(same.residual[3].weight)
-    torch.testing.assert_close(same(x), x[:, :, ::2, ::2])
-
-
 def test_features_of_vgg16_have_mean_zero_under_training() -> None:
     """Its BatchNorm has a scale and no bias, which the papers freeze at 0."""
     model = build("vgg16", image_shape=(3, 32, 32), num_classes=3, seed=0)
@@ -144,16 +113,3 @@ def test_groupnorm_couples_no_records(name: str) -> None:
     assert models.latents(model, image_shape) == models.latents(
         build(name, image_shape=image_shape, num_classes=4, seed=3), image_shape
     )
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    not os.environ.get("DPMI_DATA"), reason="DPMI_DATA is not set: this test reads AT&T's faces"
-)
-def test_the_cnn_for_faces_recognises_people() -> None:
-    split = data.load("att-faces")
-    model = build("cnn-faces", image_shape=split.image_shape, num_classes=split.num_classes, seed=0)
-    trained = train(
-        NoDefense(), model, split.train, Recipe(steps=300, learning_rate=0.05, batch_size=32), seed=0
-    )
-    assert metrics.accuracy(trained.model, split.test.images, split.test.labels) > 0.9

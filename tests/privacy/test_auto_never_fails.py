@@ -1,4 +1,7 @@
-"""The default mode works wherever one bucket at a time does, and gives the same parameters."""
+"""The default mode works wherever one bucket at a time does, and gives the same parameters.
+
+Modules: dpmi/privacy/dry_run.py, dpmi/privacy/engine.py, dpmi/privacy/gradients/strategy.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What no guarantee would hold for: one message that names it and says what to do; nothing released, nothing lost."""
+"""What no guarantee would hold for: one message that names it and says what to do; nothing released, nothing lost.
+
+Modules: dpmi/privacy/criterion/wrapped.py, dpmi/privacy/preconditions.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Ranks that disagree, fail or are lost: all of them say so, and nothing is released unbilled."""
+"""Ranks that disagree, fail or are lost: all of them say so, and nothing is released unbilled.
+
+Modules: dpmi/privacy/distributed.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a loop makes of the criterion's loss, and of the batch, is the same for every bucket."""
+"""What a loop makes of the criterion's loss, and of the batch, is the same for every bucket.
+
+Modules: dpmi/privacy/criterion/wrapped.py, dpmi/privacy/dry_run.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A forked process repeats neither the noise nor the draws of its parent."""
+"""A forked process repeats neither the noise nor the draws of its parent.
+
+Modules: dpmi/privacy/noise.py, dpmi/privacy/optimizer.py, dpmi/privacy/sampling.py.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from torch import Tensor
 
 from dpmi.privacy.noise import NoiseMode, NoiseSource
 
-from .test_noise_source import source_of
+from .test_noise import source_of
 from .test_one_draw import Run
 
 UNSEEDED = (NoiseMode.ORDINARY, NoiseMode.SECURE)

@@ -1,4 +1,7 @@
-"""What a loop may not do with a batch of several buckets, whatever the dry runs showed."""
+"""What a loop may not do with a batch of several buckets, whatever the dry runs showed.
+
+Modules: dpmi/privacy/dry_run.py, dpmi/privacy/grad_sample.py, dpmi/privacy/isolation/shared.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is drawn is released: leaving a loop, an error or a new process does not get another draw."""
+"""What is drawn is released: leaving a loop, an error or a new process does not get another draw.
+
+Modules: dpmi/privacy/checkpoint.py, dpmi/privacy/loader.py, dpmi/privacy/optimizer.py, dpmi/privacy/sampling.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Trained parameters of a private module are moved by its private optimizer, or by nobody."""
+"""Trained parameters of a private module are moved by its private optimizer, or by nobody.
+
+Modules: dpmi/privacy/engine.py, dpmi/privacy/exclusive.py, dpmi/privacy/optimizer.py.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dpmi.privacy import Partition, PhysicalBatch, Plan
+from dpmi.privacy import Partition, Plan
 
 SIZES = [1, 5, 2]
 
@@ -47,10 +47,3 @@ def test_of_a_bucket_so_many_records_are_taken(most: int | None, taken: list[int
 def test_what_no_run_can_be_billed_for_is_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plan(**changed)
-
-
-def test_a_part_of_a_bucket_is_told_from_whole_buckets() -> None:
-    assert PhysicalBatch(buckets=(1,), sizes=(2,), bucket_records=(5,)).is_part
-    whole = PhysicalBatch(buckets=(0, 2), sizes=(1, 2), bucket_records=(1, 2))
-    assert not whole.is_part
-    assert whole.records == 3

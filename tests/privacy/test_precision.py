@@ -1,4 +1,8 @@
-"""What is computed in 16 bits, compiled or laid out otherwise is the same gradient, and the bound holds in float64."""
+"""What is computed in 16 bits, compiled or laid out otherwise is the same gradient, and the bound holds in float64.
+
+Modules: dpmi/privacy/gradients/capture.py, dpmi/privacy/gradients/row_norms.py,
+dpmi/privacy/gradients/running_sum.py, dpmi/privacy/gradients/strategy.py.
+"""
 
 from __future__ import annotations
 

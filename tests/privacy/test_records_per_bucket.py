@@ -1,4 +1,7 @@
-"""Some records of a large bucket in its place: which they are, what is computed from them, and what is refused."""
+"""Some records of a large bucket in its place: which they are, what is computed from them, and what is refused.
+
+Modules: dpmi/privacy/plan.py, dpmi/privacy/sampling.py.
+"""
 
 from __future__ import annotations
 

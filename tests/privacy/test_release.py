@@ -1,4 +1,7 @@
-"""What surrounds a release: the user's step hook, an optimizer that fails, and buffers that follow from weights."""
+"""What surrounds a release: the user's step hook, an optimizer that fails, and buffers that follow from weights.
+
+Modules: dpmi/privacy/exclusive.py, dpmi/privacy/grad_sample.py, dpmi/privacy/optimizer.py.
+"""
 
 from __future__ import annotations
 

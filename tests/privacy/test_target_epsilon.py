@@ -1,4 +1,7 @@
-"""make_private_with_epsilon: the noise that a target allows, and a training that ends where the target does."""
+"""make_private_with_epsilon: the noise that a target allows, and a training that ends where the target does.
+
+Modules: dpmi/privacy/engine.py, dpmi/privacy/settings.py.
+"""
 
 from __future__ import annotations
 

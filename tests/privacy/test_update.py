@@ -1,4 +1,7 @@
-"""The noise-free update equals the brute force, whatever the layers and however the records are split."""
+"""The noise-free update equals the brute force, whatever the layers and however the records are split.
+
+Modules: dpmi/privacy/gradients/bucket_gradients.py, dpmi/privacy/gradients/row_norms.py, dpmi/privacy/optimizer.py.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dpmi.privacy import Partition, PrivacyEngine
 
+from .gradients.test_layers import capture_of, send_back, trained
+from .gradients.test_layers import run as forward
 from .reference import brute_force, private_run, relative_error
-from .test_layers import capture_of, send_back, trained
-from .test_layers import run as forward
 
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
 TOLERANCE = 1e-5

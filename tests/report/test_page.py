@@ -1,3 +1,8 @@
+"""A report as it is written: one page that needs nothing else, its summary, and its pictures.
+
+Modules: dpmi/report/page/html.py, dpmi/report/page/markdown.py, dpmi/report/write.py.
+"""
+
 from __future__ import annotations
 
 import base64
@@ -9,8 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from dpmi.report.page.cells import Table
-from dpmi.report.page.markdown import pipe_table
 from dpmi.report.write import write
 from dpmi.study.results import Results
 
@@ -198,13 +201,3 @@ def test_the_bound_and_its_notes_are_in_both(page: str, directory: Path):
     for shown in (text, unescape(page)):
         assert "kappa is an attacker's chance of success" in shown
         assert "It can be smaller than the true epsilon and is never a guarantee." in shown
-
-
-def test_a_pipe_table_has_its_notes_below():
-    assert pipe_table(Table("c", ("a",), [("1",)], ("n <", "m"))).endswith("| 1 |\n\nn &lt;\n\nm")
-
-
-def test_a_pipe_table_keeps_its_columns():
-    assert (
-        pipe_table(Table("c", ("a", "b"), [("1|2", "3")])) == "c\n\n| a | b |\n| --- | --- |\n| 1\\|2 | 3 |"
-    )

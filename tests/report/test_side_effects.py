@@ -1,4 +1,8 @@
-"""The table and the plot of side effects."""
+"""The table and the plot of side effects.
+
+Modules: dpmi/report/figures/side_effects.py, dpmi/report/numbers/side_effects.py, dpmi/report/page/side_effects.py,
+dpmi/report/write.py.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from scipy import stats
 
 from dpmi.report.figures import side_effects
 from dpmi.report.numbers.side_effects import summary
+from dpmi.report.page.side_effects import tables
 from dpmi.report.write import write_side_effects
 
 
@@ -52,6 +57,6 @@ def test_plot_has_a_panel_for_what_was_measured(table: pd.DataFrame) -> None:
     assert len(panels) == 3
     assert panels[0].get_legend_handles_labels()[1] == ["no attack", "FGSM"]
     assert panels[2].get_legend_handles_labels()[1] == ["BadNets", "BadNets, not poisoned"]
-    without = side_effects.summary(table.drop(columns=[c for c in table if str(c).startswith("badnets")]))
+    without = summary(table.drop(columns=[c for c in table if str(c).startswith("badnets")]))
     assert len(side_effects.draw(without, "mine").axes) == 2
-    assert len(side_effects.tables(without)) == 1
+    assert len(tables(without)) == 1

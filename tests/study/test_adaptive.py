@@ -1,4 +1,7 @@
-"""Studies whose attacker knows the defences."""
+"""Studies whose attacker knows the defences.
+
+Modules: dpmi/report/numbers/survival.py, dpmi/study/grid.py, dpmi/study/results.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Commands that are killed again and again, at random moments, leave what an uninterrupted one leaves."""
+"""Commands that are killed again and again, at random moments, leave what an uninterrupted one leaves.
+
+Modules: dpmi/study/match.py, dpmi/study/results.py, dpmi/study/run.py, dpmi/study/store.py.
+"""
 
 from __future__ import annotations
 

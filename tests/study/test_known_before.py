@@ -1,4 +1,7 @@
-"""What the study and its data show to be impossible is said before anything is trained or written."""
+"""What the study and its data show to be impossible is said before anything is trained or written.
+
+Modules: dpmi/study/run.py, dpmi/study/spec.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Studies on a Ray cluster: a real one, of two nodes with one worker each."""
+"""Studies on a Ray cluster: a real one, of two nodes with one worker each.
+
+Modules: dpmi/study/executors.py, dpmi/study/pool.py.
+"""
 
 from __future__ import annotations
 
@@ -124,13 +127,8 @@ def test_a_node_that_does_not_see_the_folder_is_named(cluster: str, tmp_path: Pa
     in_worker(elsewhere)
     with ray.init(cluster, log_to_driver=False), pytest.raises(StoreError) as error:
         try:
-            run(
-                parse(SHORT),
-                Store.create(tmp_path, SHORT),
-                executor="ray",
-                address="never used",
-                machines=Machines(workers=1),
-            )
+            machines = Machines(workers=1, executor="ray", address="never used")
+            run(parse(SHORT), Store.create(tmp_path, SHORT), machines=machines)
         finally:
             assert ray.is_initialized()
     assert f"folder {tmp_path} is not the same on {platform.node()}" in str(error.value)

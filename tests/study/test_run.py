@@ -161,16 +161,6 @@ def test_gather_of_an_interrupted_study(finished: tuple[Store, Results], tmp_pat
     assert set(part.recons) == {t.key for t in trials_of(TINY)[:2]}
 
 
-def test_gather_of_a_study_without_a_finished_trial(tmp_path: Path) -> None:
-    store = Store.create(tmp_path, TINY)
-    store.save_classes(("a",), np.zeros((1, 1, 2, 2), dtype=np.float32))
-    store.save_content(prepare(parse(TINY)))
-    results = gather(parse(TINY), store)
-    assert results.trials.empty
-    assert results.planned == 6
-    assert not (tmp_path / "trials.csv").exists()
-
-
 def test_failing_job_does_not_stop_the_others(tmp_path: Path) -> None:
     """Two learning rates are too high, for one defence with noise and for one without."""
     text = (

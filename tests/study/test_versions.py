@@ -1,6 +1,8 @@
 """A stage whose numbers change raises its version, or results of older code would be shown as of today's.
 
 ``python -m tests.study.test_versions`` writes the numbers of this code into ``stage_numbers.json``.
+
+Modules: dpmi/study/evaluator.py, dpmi/study/work.py, dpmi/versions.py.
 """
 
 from __future__ import annotations

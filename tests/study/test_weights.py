@@ -1,4 +1,7 @@
-"""A study whose models start from existing weights."""
+"""A study whose models start from existing weights.
+
+Modules: dpmi/models/weights.py, dpmi/study/content.py, dpmi/study/work.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The suite finds what it is for: each of these plug-ins breaks one promise, and that test fails."""
+"""The suite finds what it is for: each of these plug-ins breaks one promise, and that test fails.
+
+Modules: dpmi/testing/attacks.py, dpmi/testing/defenses.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""What the priors have learnt after a short training on small digits."""
+"""What the priors have learnt after a short training on small digits.
+
+Modules: dpmi/attacks/priors/base.py, dpmi/attacks/priors/conditional_gan.py,
+dpmi/attacks/priors/feature_statistics.py, dpmi/attacks/priors/inversion_gan.py, dpmi/attacks/priors/surrogates.py,
+dpmi/attacks/priors/training.py, dpmi/attacks/priors/wgan_gp.py.
+"""
 
 from __future__ import annotations
 

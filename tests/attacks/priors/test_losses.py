@@ -1,4 +1,7 @@
-"""The losses of the generative priors, against the formulas of their papers."""
+"""The losses of the generative priors, against the formulas of their papers.
+
+Modules: dpmi/attacks/priors/conditional_gan.py, dpmi/attacks/priors/inversion_gan.py, dpmi/attacks/priors/wgan_gp.py.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """The loop of latent attacks, on costs whose minimum is known."""
 
-import math
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from dpmi.attacks import Budget, Target
 from dpmi.attacks.priors import Generator
-from dpmi.attacks.stages.latents import Latents, Noise, starting_latents
+from dpmi.attacks.stages.latents import Latents, starting_latents
 from dpmi.attacks.stages.search import PHYSICAL_IMAGES, Cost, Outcome, final_images, search
 
 SIZE = 4
@@ -134,20 +133,3 @@ def test_ends_when_the_budget_does_not_pay_for_another_iteration(views: int, ste
     assert target.queries == 12
     assert target.stopped_by == "queries"
     assert outcome.iterations.tolist() == [steps - 1] * 3
-
-
-def test_noise_depends_on_class_and_number_alone() -> None:
-    both = Noise(torch.tensor([5, 5, 2, 2]), per_class=2, size=3, seed=1)
-    alone = Noise(torch.tensor([2, 2]), per_class=2, size=3, seed=1)
-    drawn = torch.stack([both.draw() for _ in range(3)])
-    assert torch.equal(drawn[:, 2:], torch.stack([alone.draw() for _ in range(3)]))
-    assert len(drawn.flatten(0, 1).unique(dim=0)) == 12
-    assert not torch.equal(
-        Noise(torch.tensor([2, 2]), per_class=2, size=3, seed=1, first=2).draw(), drawn[0, 2:]
-    )
-
-
-def test_noise_is_standard_normal() -> None:
-    drawn = Noise(torch.arange(50), per_class=1, size=400, seed=0).draw()
-    assert abs(float(drawn.mean())) < 5 / math.sqrt(20_000)
-    assert float(drawn.std()) == pytest.approx(1, abs=0.03)

@@ -8,20 +8,8 @@ from torch import Tensor, nn
 
 from dpmi.attacks import Budget
 from dpmi.attacks.priors import StyleGenerator
-from dpmi.attacks.stages.features import LayerFeatures
 from dpmi.attacks.stages.styles import StyleBox, best_styles, onto_l1_ball
-from dpmi.attacks.stages.views import crops
 from dpmi.attacks.target import Target
-
-ALL = slice(None)
-
-
-@pytest.fixture
-def generator() -> StyleGenerator:
-    torch.manual_seed(0)
-    made = StyleGenerator((1, 16, 16), latent_size=4, style_size=5, mapping_layers=2, channels=[6, 5, 4])
-    made.mapping.w_avg.normal_()
-    return made.requires_grad_(False)
 
 
 class _Halves(nn.Module):
@@ -97,46 +85,3 @@ def test_best_styles_cost_no_more_than_the_budget(generator: StyleGenerator) -> 
     assert found.shape == (2, 5)
     assert target.queries == 256  # the next 256 would be too many, the last 88 too
     assert target.stopped_by == "queries"
-
-
-def test_features_stay_in_balls_around_where_each_search_began(generator: StyleGenerator) -> None:
-    start = generator.mapping(torch.randn(3, 4))[:, 0] + 10
-    position = LayerFeatures(generator, start, radius=0.5)
-    assert [p.shape for p in position.parameters()] == [(3, 5)]
-    images = position.images(ALL)
-    torch.testing.assert_close(images, generator.images(generator.repeat(start)))
-    following = position.at_next_block(radius=2.0)
-    torch.testing.assert_close(following.images(ALL), images)
-    styles, hidden = following.parameters()
-    began = hidden.detach().clone()
-    with torch.no_grad():
-        styles += 3
-        hidden += 3
-    following.advance()
-    torch.testing.assert_close((styles - start).abs().flatten(1).sum(1), torch.full((3,), 2.0))
-    torch.testing.assert_close(
-        (hidden - began).abs().flatten(1).sum(1), torch.full((3,), 2.0), atol=1e-3, rtol=0
-    )
-    last = following.at_next_block(radius=1.0)
-    torch.testing.assert_close(last.images(ALL), following.images(ALL))
-    assert last.parameters()[1].shape == (3, 5, 8, 8)
-
-
-def test_faces_are_mirrored_and_digits_are_not() -> None:
-    torch.manual_seed(0)
-    image = torch.linspace(0, 1, 16).expand(1, 1, 16, 16)
-    whole = {
-        name: [crops(name, scale=(1.0, 1.0))(image) for _ in range(20)]
-        for name in ("faces", "digits", "none")  # type: ignore[misc]
-    }
-    for name, views in whole.items():
-        mirrored = sum(torch.allclose(view, image.flip(3), atol=1e-5) for view in views)
-        assert mirrored + sum(torch.allclose(view, image, atol=1e-5) for view in views) == 20
-        assert (mirrored > 0) == (name == "faces")
-
-
-def test_crops_keep_the_shape_and_a_share_of_the_area() -> None:
-    torch.manual_seed(0)
-    ramp = torch.linspace(0, 1, 64).expand(1, 1, 64, 64)
-    spans = [float(v.max() - v.min()) for v in (crops("digits", scale=(0.25, 0.25))(ramp) for _ in range(9))]
-    assert all(abs(span - 0.5) < 0.05 for span in spans), "a quarter of the area is half of each side"

@@ -26,14 +26,22 @@ from . import (
     test_along,
     test_elementwise,
     test_indexing,
-    test_layers,
+    test_layer_functions,
     test_losses,
     test_products,
     test_shapes,
 )
 from .harness import tensors_of
 
-MODULES = (test_along, test_elementwise, test_indexing, test_layers, test_losses, test_products, test_shapes)
+MODULES = (
+    test_along,
+    test_elementwise,
+    test_indexing,
+    test_layer_functions,
+    test_losses,
+    test_products,
+    test_shapes,
+)
 N = 5
 
 

@@ -1,4 +1,7 @@
-"""What a forward pass may leave behind in a module: nothing that depends on records."""
+"""What a forward pass may leave behind in a module: nothing that depends on records.
+
+Modules: dpmi/privacy/isolation/provenance.py, dpmi/privacy/isolation/watch.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Every pass makes the calls of the dry runs, with the same arguments and on the same tensors."""
+"""Every pass makes the calls of the dry runs, with the same arguments and on the same tensors.
+
+Modules: dpmi/privacy/isolation/arguments.py, dpmi/privacy/isolation/follow.py, dpmi/privacy/isolation/program.py.
+"""
 
 from __future__ import annotations
 

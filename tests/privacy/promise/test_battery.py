@@ -1,4 +1,9 @@
-"""One user replaced moves the clipped sum by at most 2 S, or the engine refuses: every case, in every mode."""
+"""One user replaced moves the clipped sum by at most 2 S, or the engine refuses: every case, in every mode.
+
+Modules: dpmi/privacy/criterion/wrapped.py, dpmi/privacy/dry_run.py, dpmi/privacy/grad_sample.py,
+dpmi/privacy/isolation/provenance.py, dpmi/privacy/isolation/shared.py, dpmi/privacy/isolation/watch.py,
+dpmi/privacy/loader.py.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,66 @@
+"""How a model is run: modes, noise from a seed, and batches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dpmi.models import evaluating, in_batches, seeded
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * torch.randn_like(x)
+
+
+def test_the_seed_decides_the_noise_and_the_global_generator_goes_on() -> None:
+    model, x = Noisy(), torch.zeros(5)
+    before = torch.get_rng_state()
+    with seeded(model, 3):
+        first = model(x)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(7)
+    with seeded(model, 3):
+        again = model(x)
+    with seeded(model, 4):
+        other = model(x)
+    assert torch.equal(first, 2 * torch.randn(5, generator=torch.Generator().manual_seed(3)))
+    assert torch.equal(again, first)
+    assert not torch.equal(other, first)
+
+
+def test_the_generator_goes_on_after_an_error_too() -> None:
+    before = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="broken"), seeded(Noisy(), 3):
+        torch.rand(7)
+        raise RuntimeError("broken")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_each_layer_gets_its_own_mode_back() -> None:
+    model = nn.Sequential(nn.Dropout(), nn.Sequential(nn.BatchNorm1d(3), nn.Dropout()))
+    model[1].eval()
+    before = [layer.training for layer in model.modules()]
+    with pytest.raises(RuntimeError, match="broken"), evaluating(model):
+        assert not any(layer.training for layer in model.modules())
+        raise RuntimeError("broken")
+    assert [layer.training for layer in model.modules()] == before == [True, True, False, False, False]
+
+
+def test_many_images_are_asked_in_batches_without_a_graph() -> None:
+    sizes: list[int] = []
+
+    def ask(images: Tensor) -> Tensor:
+        sizes.append(len(images))
+        return images.flatten(1).sum(dim=1)
+
+    images = torch.rand(7, 1, 2, 2, requires_grad=True)
+    found = in_batches(ask, images, size=3)
+    assert sizes == [3, 3, 1]
+    assert not found.requires_grad
+    torch.testing.assert_close(found, images.detach().flatten(1).sum(dim=1))

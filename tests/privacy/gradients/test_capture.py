@@ -1,0 +1,410 @@
+"""What a capture does with the graph, with other uses of a parameter, and in finite precision."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+
+import pytest
+import torch
+from opacus import GradSampleModule
+from opacus.layers import DPLSTM
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from dpmi.privacy.gradients.capture import Capture
+from dpmi.privacy.gradients.factors import Factors
+from dpmi.privacy.gradients.linear import Linear
+from dpmi.privacy.gradients.segments import Segments
+from dpmi.privacy.isolation.labels import Coupled
+from dpmi.privacy.isolation.provenance import CarriedOver
+
+from .test_layers import (
+    Attention,
+    Recurrent,
+    Twice,
+    brute_force,
+    capture_of,
+    floats,
+    loss_of,
+    relative_error,
+    run,
+    send_back,
+    tokens,
+    trained,
+)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def rows_of(module: nn.Module, capture: Capture) -> dict[str, Tensor]:
+    return {name: capture.rows[p] for name, p in module.named_parameters() if p in capture.rows}
+
+
+@pytest.mark.parametrize(
+    ("make", "draw"),
+    [
+        (lambda: nn.Linear(5, 3), floats(4, 5)),
+        (lambda: nn.Conv2d(2, 3, 3, stride=2, padding=1), floats(2, 7, 6)),
+        (lambda: nn.Conv1d(4, 6, 3, groups=2), floats(4, 9)),
+        (lambda: nn.Embedding(9, 4), tokens(6)),
+        (lambda: nn.LayerNorm(5), floats(4, 5)),
+        (lambda: nn.GroupNorm(2, 4), floats(4, 3, 3)),
+        (lambda: nn.InstanceNorm2d(3, affine=True), floats(3, 4, 3)),
+        (lambda: Recurrent(DPLSTM(4, 3, batch_first=True)), floats(3, 4)),
+        (Attention, floats(3, 4)),
+    ],
+)
+def test_buckets_of_one_record_equal_opacus(
+    make: Callable[[], nn.Module], draw: Callable[[int], Tensor]
+) -> None:
+    module, x = make(), draw(5)
+    capture = capture_of(module, [1] * 5)
+    send_back(loss_of(run(module, x, capture)), capture)
+    theirs = GradSampleModule(module, loss_reduction="sum")
+    loss_of(theirs(x)).backward()
+    expected = {name: p.grad_sample.double() for name, p in module.named_parameters()}  # type: ignore[attr-defined]
+    assert relative_error(rows_of(module, capture), expected) < 1e-5
+
+
+def test_backward_passes_add_up_until_they_are_cleared() -> None:
+    module, x, sizes = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)), torch.randn(6, 5), [2, 4]
+    capture = capture_of(module, sizes)
+    assert capture.is_empty
+    first, second = run(module, x, capture), run(module, x, capture)
+    send_back(loss_of(first), capture, keep=True)
+    send_back(loss_of(first), capture)
+    send_back(loss_of(second), capture)
+    expected = {name: 3.0 * rows for name, rows in brute_force(module, x, sizes).items()}
+    assert relative_error(rows_of(module, capture), expected) < 1e-5
+    assert not capture.is_empty
+    capture.clear()
+    assert capture.is_empty
+
+
+def test_a_parameter_that_was_not_reached_is_absent() -> None:
+    module, x = nn.ModuleList([nn.Linear(5, 3), nn.Linear(5, 3)]), torch.randn(4, 5)
+    capture = capture_of(module, [2, 2])
+    _, out = run(lambda x: (module[0](x), module[1](x)), x, capture)  # type: ignore[arg-type, return-value]
+    send_back(out.sum(), capture)
+    assert rows_of(module, capture).keys() == {"1.weight", "1.bias"}
+
+
+def test_nothing_is_captured_without_gradients_or_outside() -> None:
+    module, x = nn.Linear(5, 3), torch.randn(4, 5)
+    capture = capture_of(module, [2, 2], ghost=True)
+    with torch.no_grad():
+        assert not run(module, x, capture).requires_grad
+        assert not run(module, x, capture).requires_grad
+    module(x).sum().backward()
+    assert capture.is_empty
+    assert module.weight.grad is not None
+
+
+class Derived(nn.Module):
+    """A layer whose weight is computed from a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 5))
+        self.child = nn.Identity()  # modules without children are run bucket by bucket
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.child(F.linear(x, 2 * self.weight))
+
+
+class Attended(nn.Module):
+    """Attention of torch, which slices one parameter for three layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.MultiheadAttention(5, 1, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(x, x + 1, x, need_weights=False)[0]
+        return out
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 3)
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) * self.scale
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (Scaled, r"parameter 'scale' is used by mul"),
+        (Derived, "what was computed from parameters is used by linear"),
+        (Attended, "'inner.in_proj_weight' is used by linear|computed from parameters"),
+    ],
+)
+def test_other_uses_of_parameters_are_refused(make: Callable[[], nn.Module], match: str) -> None:
+    module, x = make(), torch.randn(4, 3, 5)
+    capture = capture_of(module, [2, 2])
+    with pytest.raises(Coupled, match=match):
+        run(module, x, capture)
+    assert capture.problem is not None
+
+
+def test_gradients_from_anything_but_the_criterion_are_refused() -> None:
+    module, x = nn.Linear(5, 3), torch.randn(4, 5)
+    capture = capture_of(module, [2, 2])
+    out = run(module, x, capture)
+    with pytest.raises(
+        RuntimeError, match=r"reached parameter 'bias' from something else|'weight' from something else"
+    ):
+        out.sum().backward()
+    assert capture.is_empty
+
+
+def test_what_depends_on_parameters_alone_is_no_output() -> None:
+    module, x = nn.Linear(5, 3), torch.randn(4, 5)
+    capture = capture_of(module, [2, 2])
+    out = run(lambda _: module.weight.square(), x, capture)
+    with pytest.raises(Coupled, match="computed from parameters alone"):
+        capture.finish([out])
+
+
+def test_an_autograd_function_of_the_users_is_refused() -> None:
+    class Mixing(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: object, g: Tensor) -> Tensor:
+            return g.mean(0).expand_as(g)
+
+    module, x = nn.Linear(5, 3), torch.randn(4, 5)
+    capture = capture_of(module, [2, 2])
+    with pytest.raises(Coupled, match=r"made elsewhere|Mixing is an autograd function of its own"):
+        capture.finish([run(lambda x: Mixing.apply(module(x)).tanh(), x, capture)])
+
+
+def test_gradient_checkpointing_is_refused() -> None:
+    module, x = nn.Linear(5, 3), torch.randn(4, 5)
+    capture = capture_of(module, [2, 2])
+    with pytest.raises(Coupled, match="'weight' and 'bias' is computed again in the backward pass"):
+        run(lambda x: checkpoint(module, x, use_reentrant=False), x, capture)
+
+
+def test_a_leaf_that_keeps_something_of_one_bucket_for_the_next_is_refused() -> None:
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(5))
+            self.before: Tensor | None = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            out = x * self.scale
+            if self.before is not None:
+                out = out + self.before
+            self.before = x.mean()
+            return out
+
+    capture = capture_of(Keeping(), [2, 2])
+    with pytest.raises(CarriedOver, match="of another bucket"):
+        run(capture._leaves[0], torch.randn(4, 5), capture)
+
+
+def test_the_input_gradient_is_unchanged() -> None:
+    module = nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
+    x = torch.randn(4, 2, 5, 5, requires_grad=True)
+    (expected,) = torch.autograd.grad(loss_of(module(x)), x)
+    capture = capture_of(module, [1, 3])
+    send_back(loss_of(run(module, x, capture)), capture)
+    assert torch.equal(x.grad, expected)  # type: ignore[arg-type]
+
+
+def test_modifying_a_captured_input_is_refused() -> None:
+    module = nn.ModuleDict({"a": nn.Linear(5, 5), "b": nn.Linear(5, 3)})
+    capture, hidden = capture_of(module, [2, 2]), []
+
+    def forward(x: Tensor) -> Tensor:
+        hidden.append(module["a"](x) * 1)
+        return module["b"](hidden[0])
+
+    out = run(forward, torch.randn(4, 5), capture)
+    hidden[0] += 1
+    with pytest.raises(RuntimeError, match=r"'b\.weight'.*modified in place"):
+        send_back(out.sum(), capture)
+
+
+def test_modifying_an_input_that_ghost_needs_is_refused() -> None:
+    module, x = nn.Linear(50, 40), torch.randn(4, 50)
+    capture = capture_of(module, [1] * 4, ghost=True)
+    send_back(run(module, x, capture).sum(), capture)
+    x += 1
+    with pytest.raises(RuntimeError, match="modified in place"):
+        capture.weighted_sum(torch.ones(4))
+
+
+def test_an_input_is_freed_when_its_gradient_has_been_used() -> None:
+    module = nn.Linear(5, 3)
+    capture = capture_of(module, [2, 2])
+    x = torch.randn(4, 5)
+    gone = weakref.ref(x)
+    out = run(module, x, capture)
+    del x
+    assert gone() is not None
+    send_back(out.sum(), capture)
+    assert gone() is None
+
+
+class Summed(nn.Module):
+    """A layer whose output does not hold the records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.scale).sum()
+
+
+class Bag(nn.Module):
+    """The tokens of all records in one row, from offsets on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.EmbeddingBag(9, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.flatten(), torch.tensor([0, 3, 6, 9]))
+
+
+@pytest.mark.parametrize(
+    ("make", "x", "match"),
+    [
+        (Summed, torch.zeros(4, 5), r"'scale'.*Summed returns something else"),
+        (
+            lambda: nn.Embedding(9, 3, max_norm=1.0),
+            torch.zeros(4, dtype=torch.int64),
+            "max_norm changes the table",
+        ),
+        (
+            lambda: nn.Embedding(9, 3, scale_grad_by_freq=True),
+            torch.zeros(4, dtype=torch.int64),
+            "scale_grad_by_freq scales gradients",
+        ),
+        (
+            lambda: nn.EmbeddingBag(9, 3, mode="max"),
+            torch.zeros(4, 3, dtype=torch.int64),
+            "'weight': mode=\"max\"",
+        ),
+        (Bag, torch.zeros(4, 3, dtype=torch.int64), "embedding_bag.*offsets"),
+    ],
+)
+def test_what_cannot_be_split_by_bucket_is_refused(
+    make: Callable[[], nn.Module], x: Tensor, match: str
+) -> None:
+    module = make()
+    with pytest.raises(Coupled, match=match):
+        run(module, x, capture_of(module, [2, 2]))
+    assert "forward" not in vars(module)
+
+
+def test_ghost_refuses_a_parameter_used_twice() -> None:
+    module, x = Twice(), torch.randn(4, 5)
+    with pytest.raises(Coupled, match=r"'layer\.weight' is used more than once.*\"hooks\" or \"stream\""):
+        run(module, x, capture_of(module, [2, 2], ghost=True))
+
+
+def test_ghost_refuses_a_second_backward_pass() -> None:
+    module = nn.Linear(5, 3)
+    capture = capture_of(module, [2, 2], ghost=True)
+    out = run(module, torch.randn(4, 5), capture)
+    send_back(out.sum(), capture, keep=True)
+    with pytest.raises(RuntimeError, match="more than once"):
+        send_back(out.sum(), capture)
+
+
+def test_ghost_starts_again_when_cleared() -> None:
+    module, x = nn.Linear(5, 3), torch.randn(4, 5)
+    capture = capture_of(module, [2, 2], ghost=True)
+    assert capture.squared_norms.tolist() == [0.0, 0.0]
+    for _ in range(2):
+        capture.clear()
+        out = run(module, x, capture)
+        capture.clear()  # as by a zero_grad() between the forward and the backward pass
+        send_back(out.sum(), capture)
+    assert capture.squared_norms[0] == pytest.approx(
+        float(x[:2].sum(0).square().sum() * 3 + 2**2 * 3), rel=1e-5
+    )
+
+
+def test_a_forward_method_of_an_instance_is_put_back() -> None:
+    module = nn.PReLU(5)
+    module.forward = own = lambda x: F.prelu(x, 2 * module.weight)  # type: ignore[method-assign]
+    x = torch.randn(4, 5)
+    capture = capture_of(module, [1, 3])
+    out = run(module, x, capture)
+    assert module.forward is own
+    assert torch.equal(out, own(x))
+
+
+@pytest.mark.parametrize("ghost", [False, True])
+def test_bfloat16_rows_are_float32(ghost: bool) -> None:
+    module = nn.Sequential(
+        nn.Conv2d(2, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(), nn.Flatten(), nn.Linear(72, 64), nn.Linear(64, 3)
+    )
+    x, sizes = torch.randn(12, 2, 5, 5), [1, 1, 5, 5]
+    expected = brute_force(module, x, sizes)
+    capture = capture_of(module, sizes, ghost=ghost)
+    with torch.autocast("cpu", torch.bfloat16):
+        send_back(loss_of(run(module, x, capture).float()), capture)
+    if ghost:
+        squares = torch.stack([rows.flatten(1).square().sum(1) for rows in expected.values()]).sum(0)
+        assert float((capture.squared_norms / squares).sqrt().sub(1).abs().max()) < 2e-2
+        sums = capture.weighted_sum(torch.ones(4, dtype=torch.float64))
+        found = {name: sums[p] for name, p in trained(module)}
+        expected = {name: rows.sum(0) for name, rows in expected.items()}
+    else:
+        found = rows_of(module, capture)
+    assert {rows.dtype for rows in found.values()} == {torch.float32}
+    assert relative_error(found, expected) < 2e-2
+
+
+def test_float64_stays_float64() -> None:
+    module, x = (
+        nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4)).double(),
+        torch.randn(6, 5, dtype=torch.float64),
+    )
+    capture = capture_of(module, [3, 3])
+    send_back(loss_of(run(module, x, capture)), capture)
+    assert {rows.dtype for rows in capture.rows.values()} == {torch.float64}
+    assert relative_error(rows_of(module, capture), brute_force(module, x, [3, 3])) < 1e-13
+
+
+@pytest.mark.parametrize("size", [2, 16, 128])
+@pytest.mark.parametrize("rest", [0.0, 1e-7, 1e-5, 1e-3])
+@pytest.mark.parametrize("alike", [False, True])
+def test_no_clipped_gradient_is_too_long_when_records_nearly_cancel(
+    size: int, rest: float, alike: bool
+) -> None:
+    """The second half of each bucket undoes the first, but for a fraction ``rest``."""
+    k, wide = 3, 300
+    x = torch.full((k, size // 2, wide), 0.1) if alike else torch.randn(k, size // 2, wide)
+    g = torch.full((k, size // 2, wide), 0.3) if alike else torch.randn(k, size // 2, wide)
+    undone = -g * (1 + rest * torch.randn_like(g))
+    x, g = torch.cat([x, x], 1).view(-1, wide), torch.cat([g, undone], 1).view(-1, wide)
+    gradients = Factors(Linear(torch.empty(wide, wide)), x, g, Segments([size] * k))
+    norms = gradients.squared_norms.sqrt()
+    assert bool((norms > 0).all())
+    for i in range(k):
+        factors = torch.zeros(k, dtype=torch.float64)
+        factors[i] = 1.0 / norms[i]
+        assert float(gradients.weighted_sum(factors).double().norm()) <= 1 + 1e-5
+    exact = (
+        torch.bmm(g.view(k, size, wide).mT.double(), x.view(k, size, wide).double()).flatten(1).norm(dim=1)
+    )
+    assert bool((norms >= exact * (1 - 1e-6)).all())

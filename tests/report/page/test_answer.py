@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pandas as pd
+
+from dpmi.report.numbers import pairs, tables
+from dpmi.report.page import answer
+from dpmi.report.page.cells import measured
+from dpmi.study.results import Results
+
+from ..conftest import SETTINGS, make_results, with_evaluator
+
+
+def findings(results: Results) -> list[answer.Finding]:
+    summary = tables.summary(results)
+    correlations = tables.correlations(results.trials)
+    return answer.findings(summary, correlations, pairs.differences(results, summary), "euclidean")
+
+
+def text(finding: answer.Finding) -> str:
+    return " ".join([finding.verdict, finding.undefended, *finding.points])
+
+
+def test_a_defence_is_credited_only_where_intervals_are_apart(results: Results):
+    (finding,) = findings(results)
+    assert (
+        finding.verdict == "Against mi-face: subclass-dp clearly raised the MIA distance; record-dp did not."
+    )
+    record, subclass = finding.points[:2]
+    assert "none clearly raised the MIA distance" in record
+    assert "epsilon 1.02 to 9.84 for one record (replace-one, delta = 1e-5, tight)" in record
+    assert "Of 3 strengths of subclass-dp, 3 clearly raised the MIA distance" in subclass
+    assert "epsilon 15.93 for one subclass (replace-one, delta = 1e-3, tight)" in subclass
+
+
+def test_what_is_claimed_has_its_paired_interval_beside_it(results: Results):
+    subclass = findings(results)[0].points[1]
+    table = pairs.differences(results, tables.summary(results))
+    (row,) = tables.rows_of(table[table["label"] == "subclass-dp, noise 1.6"])
+    assert row.distance_low > 0
+    assert f"the most accurate of these is {row.label} " in subclass
+    assert f"clearly higher, paired difference {measured(row, 'distance')}; advantage" in subclass
+
+
+def test_a_trend_is_claimed_only_where_it_is_significant(results: Results):
+    record, subclass = findings(results)[0].points[2:]
+    assert record.startswith("Epsilon for one record (replace-one, delta = 1e-5, tight) shows no clear trend")
+    assert subclass.startswith("A smaller epsilon for one subclass")
+    assert "9 trials" in subclass
+
+
+def test_an_evaluator_adds_the_trend_of_attack_accuracy(results: Results):
+    (finding,) = findings(with_evaluator(results))
+    trend = finding.points[-1]
+    assert trend.startswith("A larger epsilon for one subclass")
+    assert "went with a larger attack accuracy (Spearman 0." in trend
+
+
+def test_one_seed_claims_no_difference():
+    (finding,) = findings(make_results(seeds=[0]))
+    assert finding.verdict == "Against mi-face: too few seeds for a verdict on record-dp and subclass-dp."
+    assert "clearly raised" not in text(finding)
+    assert "clearly higher" not in text(finding)
+    assert "One seed gives no interval" in finding.undefended
+
+
+def test_three_trials_in_perfect_order_are_no_trend():
+    (finding,) = findings(make_results(seeds=[0], settings=(SETTINGS[0], *SETTINGS[4:])))
+    assert "shows no clear trend" in finding.points[-1]
+
+
+def test_an_attack_that_gains_nothing_is_called_out(results: Results):
+    useless = results.per_class.assign(advantage=results.per_class["advantage"] - 0.5)
+    (finding,) = findings(Results(**(vars(results) | {"per_class": useless})))
+    assert "not clearly above 0" in finding.undefended
+
+
+def test_without_an_undefended_model_nothing_is_judged():
+    (finding,) = findings(make_results(settings=SETTINGS[1:]))
+    assert finding.verdict == "No undefended model was attacked with mi-face, so no defence is judged."
+
+
+def test_each_attack_is_answered_for_itself():
+    both = findings(make_results(attacks=("mi-face", "gmi")))
+    assert [finding.verdict.split(":")[0] for finding in both] == ["Against mi-face", "Against gmi"]
+
+
+def test_difference_needs_a_gap():
+    def row(low: float, high: float) -> object:
+        frame = pd.DataFrame({"distance_low": [low], "distance_high": [high]})
+        return next(tables.rows_of(frame))
+
+    assert answer.difference(row(2, 3), row(0, 1), "distance") == 1
+    assert answer.difference(row(0, 1), row(2, 3), "distance") == -1
+    assert answer.difference(row(0, 2), row(2, 3), "distance") == 0
+    assert answer.difference(row(float("nan"), 1), row(2, 3), "distance") is None

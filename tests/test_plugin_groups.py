@@ -1,0 +1,97 @@
+"""Data sets, models, metrics and accountants of an installed package are found by name.
+
+Modules: accountants/plugins.py, accountants/registry.py, dpmi/data/registry.py, dpmi/metrics/registry.py,
+dpmi/models/registry.py.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from accountants import epsilon
+from dpmi import data, metrics, models
+
+from .accountants.test_plugins import install
+
+
+class TestGroups:
+    """A package adds data sets, models, metrics and accountants as it adds attacks and defences."""
+
+    def test_data(self, site: Path) -> None:
+        code = """
+from dpmi.data import Dataset, load
+
+thirds = Dataset("thirds", "the digits, another split", lambda seed=3: load("digits", seed=seed))
+"""
+        install(site, "dpmi_data", code, group="dpmi.data", thirds="thirds")
+        assert data.names()[-1] == "thirds"
+        assert torch.equal(data.load("thirds").train.images, data.load("digits", seed=3).train.images)
+        with pytest.raises(ValueError, match="data set 'thirds' has no option 'sede'; it has seed"):
+            data.load("thirds", sede=1)
+
+    def test_models(self, site: Path) -> None:
+        code = """
+from torch import nn
+from dpmi.models import Architecture
+
+def layers(image_shape, num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(image_shape[1] * image_shape[2], num_classes))
+
+flat = Architecture("flat", "one layer", 4, layers)
+"""
+        install(site, "dpmi_model", code, group="dpmi.models", flat="flat")
+        build = partial(models.build, "flat", num_classes=3, seed=0)
+        assert build(image_shape=(1, 8, 8))(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
+        assert models.origins("flat") == ["dpmi_model 1.0"]
+        assert models.origins("softmax") == models.origins("torchvision/resnet18") == []
+        with pytest.raises(ValueError, match="H and W at least 4"):
+            build(image_shape=(1, 2, 2))
+
+    def test_accountants(self, site: Path) -> None:
+        code = """
+from accountants.guarantee import Bound
+from accountants.registry import Accountant
+
+def bound(totals, *, delta, adjacency):
+    return Bound(float(sum(totals.values())), caveats=("one for each step",))
+
+count = Accountant(name="count", description="counts", bound=bound, is_guarantee=False)
+"""
+        install(site, "dpmi_accountant", code, group="dpmi.accountants", count="count")
+        settings = {"sampling_rate": 0.5, "noise_multiplier": 2.0, "steps": 7, "delta": 1e-3, "unit": "user"}
+        answer = epsilon(**settings, accountant="count")
+        assert (answer.epsilon, answer.is_guarantee, answer.caveats) == (7.0, False, ("one for each step",))
+        with pytest.raises(
+            ValueError, match=r"unknown accountant 'cuont'; did you mean 'count'\? \(known: tight, "
+        ):
+            epsilon(**settings, accountant="cuont")
+
+    def test_metrics(self, site: Path) -> None:
+        code = """
+from dpmi.metrics import Metric
+
+def measure(images, labels, private):
+    return images.flatten(1).mean(dim=1)
+
+brightness = Metric(name="brightness", description="mean of the pixels", measure=measure, low=0, high=1)
+short = Metric(name="short", description="wrong", measure=lambda images, labels, private: images[:1, 0, 0, 0])
+"""
+        private = data.load("digits").train
+        images, labels = torch.rand(4, 1, 8, 8), torch.tensor([1, 0, 1, 0])
+        assert metrics.added_columns(images, labels, private) == {}
+        install(site, "dpmi_metric", code, group="dpmi.metrics", brightness="brightness")
+        (found,) = metrics.added_columns(images, labels, private).values()
+        pixels = images.flatten(1).double().mean(dim=1)
+        torch.testing.assert_close(found, torch.stack([pixels[[1, 3]].mean(), pixels[[0, 2]].mean()]))
+
+    def test_a_metric_that_returns_something_else_is_named(self, site: Path) -> None:
+        code = """
+from dpmi.metrics import Metric
+
+short = Metric(name="short", description="wrong", measure=lambda images, labels, private: images[:1, 0, 0, 0])
+"""
+        install(site, "dpmi_short", code, group="dpmi.metrics", short="short")
+        with pytest.raises(ValueError, match=r"metric 'short' must return .* 4 .*got \(1,\)"):
+            metrics.added_columns(torch.rand(4, 1, 8, 8), torch.arange(4), data.load("digits").train)
