@@ -1,4 +1,4 @@
-"""The README is run, not believed: its code, its commands, its table, its links.
+"""README and docs are run, not believed: their code, their commands, their tables; tests/docs holds their links.
 
 Modules: dpmi/cli/__init__.py, dpmi/privacy/engine.py, dpmi/study/study.py.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,24 +18,28 @@ from typer.testing import CliRunner
 from dpmi.cli import app
 from dpmi.study import parse
 
-ROOT = Path(__file__).parents[1]
+from .docs.repository import ROOT, files
+
 README = ROOT.joinpath("README.md").read_text(encoding="utf-8")
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in files(".md")}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def inline() -> list[str]:
-    prose = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+def inline(text: str) -> list[str]:
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     return re.findall(r"`([^`\n]+)`", prose)
 
 
-def shell_lines() -> list[str]:
+def commands(text: str) -> list[str]:
+    """Every command line of dpmi and of make."""
     lines = [
-        line for language in ("sh", "console") for block in blocks(language) for line in block.splitlines()
+        line for language in ("sh", "console") for b in blocks(language, text) for line in b.splitlines()
     ]
-    return [line.removeprefix("$ ") for line in lines if line.startswith(("$ ", "make ", ".venv", "python3"))]
+    shown = [*inline(text), *(line.removeprefix("$ ") for line in lines)]
+    return [line.split(" #")[0] for line in shown if line.startswith(("dpmi ", "make "))]
 
 
 @pytest.fixture
@@ -54,18 +57,20 @@ def loop() -> dict[str, Any]:
     }
 
 
-def test_the_python_example_trains_and_gives_a_guarantee(loop: dict[str, Any]) -> None:
-    (example,) = blocks("python")
+def test_the_python_example_trains_and_prints_what_is_shown(
+    loop: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,), (printed,) = blocks("python"), blocks("text")
     before = loop["model"].weight.detach().clone()
     exec(example, loop)
+    assert capsys.readouterr().out == printed
     found = loop["engine"].guarantee(delta=1e-3)
     assert (found.unit, found.adjacency, found.accountant) == ("class", "replace", "tight")
     assert found.is_guarantee
     assert found.steps == 5, "one pass is 1 / sampling_rate steps"
     assert 0 < found.epsilon < float("inf")
-    named = re.search(r"# a record: (.*)", example)
-    assert named is not None
-    assert all(hasattr(found, field) for field in named.group(1).split(", "))
+    (fields,) = re.findall(r"a record with the fields (.*)\.$", README, flags=re.MULTILINE)
+    assert all(hasattr(found, field) for field in inline(fields))
     assert not torch.equal(loop["model"]._module.weight, before)
     assert found.epsilon == pytest.approx(loop["engine"].account.guarantee(1e-3).epsilon)
 
@@ -81,52 +86,50 @@ def test_the_epsilon_table_is_what_the_command_prints() -> None:
     assert len(shown) == 1 + 3 * 2, "three accountants, two adjacencies, a heading"
 
 
-def test_every_dpmi_command_and_option_exists() -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_every_dpmi_command_and_option_exists(page: str) -> None:
     group: Any = typer.main.get_command(app)
-    shown = [text for text in (*inline(), *shell_lines()) if text.startswith("dpmi ")]
-    named = set()
-    for line in shown:
-        _, name, *arguments = shlex.split(line)
-        assert name in group.commands, f"`{line}`: no such command"
-        named.add(name)
-        options = {option for p in group.commands[name].params for option in p.opts}
-        assert {a for a in arguments if a.startswith("--")} <= options, f"`{line}`: no such option"
-    assert named == set(group.commands), "every command is in the README"
+    everywhere = {option for command in group.commands.values() for p in command.params for option in p.opts}
+    for line in commands(PAGES[page]):
+        program, name, *arguments = shlex.split(line)
+        if program == "dpmi":
+            assert name in group.commands, f"`{line}`: no such command"
+            options = {option for p in group.commands[name].params for option in p.opts}
+            assert {a for a in arguments if a.startswith("--")} <= options, f"`{line}`: no such option"
+    assert {text.split()[0] for text in inline(PAGES[page]) if text.startswith("--")} <= everywhere
 
 
-def test_options_named_alone_exist() -> None:
+def test_every_command_is_in_the_readme() -> None:
     group: Any = typer.main.get_command(app)
-    options = {option for command in group.commands.values() for p in command.params for option in p.opts}
-    alone = {text.split()[0] for text in inline() if text.startswith("--")}
-    assert alone
-    assert alone <= options
+    assert {line.split()[1] for line in commands(README) if line.startswith("dpmi ")} == set(group.commands)
 
 
-def test_every_make_target_exists() -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_every_make_target_exists(page: str) -> None:
     makefile = ROOT.joinpath("Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
-    named = {text.split()[1] for text in (*inline(), *shell_lines()) if text.startswith("make ")}
-    assert named >= {"demo", "test", "test-slow", "lint", "bench"}
+    named = {line.split()[1] for line in commands(PAGES[page]) if line.startswith("make ")}
     assert named <= targets
-
-
-def test_every_relative_link_leads_somewhere() -> None:
-    links = re.findall(r"\]\(([^)\s]+)\)", README)
-    assert len(links) > 10
-    missing = [link for link in links if "://" not in link and not ROOT.joinpath(link.split("#")[0]).exists()]
-    assert missing == []
+    if page == "README.md":
+        assert named >= {"demo", "test", "test-slow", "lint", "bench"}
 
 
 def test_every_name_of_python_exists() -> None:
+    import accountants
     import dpmi.attacks
     import dpmi.data
     import dpmi.defenses
+    import dpmi.metrics
+    import dpmi.models
+    import dpmi.study
     import dpmi.testing
     from dpmi.privacy import Partition, PrivacyEngine
 
-    known = {"Partition": Partition, "engine": PrivacyEngine, "dpmi": dpmi}
+    known = {"Partition": Partition, "engine": PrivacyEngine, "dpmi": dpmi, "accountants": accountants}
     seen = 0
-    for text in inline():
+    # Names of the past, and a key in the metadata of a file.
+    pages = (text for name, text in PAGES.items() if name not in ("CHANGELOG.md", "docs/tables.md"))
+    for text in (text for page in pages for text in inline(page)):
         head, *names = re.sub(r"\(.*", "", text).split(".")
         if head not in known or " " in text.split("(")[0]:
             continue
@@ -137,15 +140,24 @@ def test_every_name_of_python_exists() -> None:
             assert hasattr(found, name), f"`{text}`: no {name}"
             found = getattr(found, name)
         seen += 1
-    assert seen >= 7
+    assert seen >= 25
 
 
 def test_the_study_example_is_a_study() -> None:
-    (example,) = blocks("toml")
+    (example,) = blocks("toml", PAGES["docs/studies.md"])
     spec = parse(example)
     assert len(spec.trials) == 3 * 3, "three seeds; no defence, and two strengths of one"
 
 
 def test_it_is_short_and_names_no_machine() -> None:
     assert len(README.splitlines()) <= 175
-    assert not re.search(r"/(work|home|root|Users)/", README)
+    assert not [name for name, text in PAGES.items() if re.search(r"/(work|home|root|Users)/", text)]
+
+
+def test_the_changelog_and_the_citation_have_the_version() -> None:
+    version = re.findall(
+        r'^version = "(.*)"$', ROOT.joinpath("pyproject.toml").read_text(encoding="utf-8"), re.M
+    )
+    citation = ROOT.joinpath("CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.*)$", citation, re.M) == version
+    assert re.findall(r"^## (\S+)", PAGES["CHANGELOG.md"], re.M)[0] == version[0]

@@ -299,7 +299,7 @@ def test_the_wrapper_of_torch_is_refused() -> None:
 
 def test_the_script_of_the_documentation_runs_under_torchrun(tmp_path: Path) -> None:
     text = ROOT.joinpath("docs/distributed.md").read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 60
+    assert len(text.splitlines()) <= 80
     (script,) = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
     path = tmp_path / "train.py"
     path.write_text(script, encoding="utf-8")
