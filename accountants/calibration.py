@@ -102,7 +102,7 @@ def calibrate(
     """
     target_epsilon = checks.real("target_epsilon", target_epsilon)
     if target_epsilon <= 0:
-        raise ValueError(f"target_epsilon must be above 0, got {target_epsilon}: epsilon 0 allows no training step")
+        raise ValueError(f"target_epsilon must be above 0, got {target_epsilon}: epsilon 0 allows no step")
     given = {"noise_multiplier": noise_multiplier, "steps": steps, "sampling_rate": sampling_rate}
     missing = [name for name, value in given.items() if value is None]
     if len(missing) != 1:

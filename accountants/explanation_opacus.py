@@ -60,7 +60,10 @@ def trivial(mechanism: BucketMechanism, steps: int) -> tuple[float, str] | None:
     if steps == 0:
         return 0.0, "no step was taken, so nothing was released"
     if mechanism.noise_multiplier == 0:
-        return math.inf, "noise_multiplier is 0: the steps are released without noise, so no epsilon bounds them"
+        return (
+            math.inf,
+            "noise_multiplier is 0: the steps are released without noise, so no epsilon bounds them",
+        )
     return None
 
 
@@ -165,7 +168,11 @@ def _gdp(mechanism: BucketMechanism, steps: int, delta: float, tight: float | No
     try:
         epsilon = float(_history(GaussianAccountant(), mechanism, steps).get_epsilon(delta))
     except ValueError:
-        return None, False, "not computed: Opacus searches epsilon between 0 and 500, and this run's is outside"
+        return (
+            None,
+            False,
+            "not computed: Opacus searches epsilon between 0 and 500, and this run's is outside",
+        )
     reason = (
         "a central limit approximation: the T steps are treated as one Gaussian, which is exact only in the limit of "
         f"large T at constant q sqrt(T); the error at T = {steps} has no known bound and may have either sign"

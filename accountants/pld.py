@@ -29,11 +29,12 @@ SMALLEST_DELTA = 1e-10
 """Smallest supported delta. A smaller one would be dominated by the tails that the numerical composition truncates."""
 
 SMALLEST_NOISE = 1e-3
-"""Smallest supported noise multiplier. Below it dp-accounting overflows; one step has privacy losses in the millions."""
+"""Smallest supported noise multiplier. Below it dp-accounting overflows: one step has privacy losses in the
+millions."""
 
 LARGEST_NOISE, SMALLEST_RATE = 1e6, 1e-10
-"""A larger noise multiplier and a smaller sampling rate are replaced by these values, which gives an upper bound. Privacy
-losses are of the order of rate / noise, and a thousandth of this quotient is below the resolution of float64."""
+"""A larger noise multiplier and a smaller sampling rate are replaced by these values, which gives an upper bound.
+Privacy losses are of the order of rate / noise, and a thousandth of this quotient is below float64's resolution."""
 
 ROUNDING_PER_STEP = 1e-16
 """Part of delta that is reserved per step for floating-point error. Composing T steps is one Fourier transform to the

@@ -1,5 +1,4 @@
-"""The tight accountant: it composes privacy loss distributions at an interval that is refined until epsilon converges.
-"""
+"""The tight accountant: it composes privacy loss distributions and refines their interval until epsilon converges."""
 
 from __future__ import annotations
 
@@ -13,8 +12,8 @@ STATED_ERROR = 0.005
 """Largest error of epsilon above the exact value, as a fraction of it, unless a caveat says otherwise."""
 
 _CONVERGED = 3 * STATED_ERROR
-"""Epsilon has converged if a fourfold refinement lowers it by less than this fraction. The error falls at least linearly
-with the interval, so the remaining error is at most a third of that change."""
+"""Epsilon has converged if a fourfold refinement lowers it by less than this fraction. The error falls at least
+linearly with the interval, so the remaining error is at most a third of that change."""
 
 _SHARP = 2e-3
 """A stricter limit of the same change. Below it, the remaining error is about 1e-4 of epsilon, the last digit that is
