@@ -259,7 +259,8 @@ _RULE_FAULTS = (
     Fault(
         name="an index can select some of the records",
         path="dpmi/privacy/isolation/indexing.py",
-        old='        if label.dim in parsed.picked:\n            refuse(call, "the index selects some of the records")\n',
+        old="        if label.dim in parsed.picked:\n"
+        '            refuse(call, "the index selects some of the records")\n',
         new="",
         tests=(f"{_FUNCTIONS}::test_refused", f"{_RULES}/test_indexing.py"),
     ),

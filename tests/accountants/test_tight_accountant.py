@@ -123,7 +123,7 @@ def test_a_coarser_interval_never_lowers_epsilon(
 
 def test_the_interval_is_said() -> None:
     answer = ledger_of(0.2, 1.6, 200).guarantee(delta=1e-3, unit="class")
-    assert answer.caveats == ("an upper bound: privacy losses are moved to multiples of 0.002",)
+    assert answer.caveats == ("an upper bound: privacy losses are rounded to multiples of 0.002",)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_rounding_of_every_step_is_set_aside_in_both_directions() -> None:
 
 def test_infinity_from_the_engine_is_an_error_not_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pld.LossDistribution, "epsilon", lambda self, delta: math.inf)
-    with pytest.raises(ValueError, match=r"below what the tight accountant can resolve .*raise delta"):
+    with pytest.raises(ValueError, match=r"too small for the tight accountant to resolve .*raise delta"):
         cost(0.2, 1.6, 200, 1e-10)
 
 

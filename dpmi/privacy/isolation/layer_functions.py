@@ -21,7 +21,7 @@ _KEYWORDS = frozenset(
 
 
 def _batched(call: Call, ndim: int) -> Label:
-    """Return the label after a layer that processes dimension 0 entry by entry, if the input has ``ndim`` dimensions."""
+    """Return the label after a layer that, for inputs with ``ndim`` dimensions, treats dimension 0 as a batch."""
     if call.kwargs or not call.args:
         keywords(call, _KEYWORDS)
     label, have = call.labels[0], call.tensors[0].dim()

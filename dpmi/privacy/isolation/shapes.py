@@ -43,7 +43,7 @@ def reshaped(call: Call, label: Records, old: Sequence[int], new: Sequence[int])
                 break
             before = front // passed
             if size % (before * call.records) == 0 and (got is None or before < got.before):
-                # With a single record several dimensions qualify; the least `before` is right for any number of records.
+                # With a single record several dimensions qualify; the least `before` is right for any number.
                 got = Records(dim, before, size // (before * call.records))
             passed *= size
     if got is None:
