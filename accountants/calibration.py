@@ -1,6 +1,6 @@
 """Solve for the noise, the number of steps or the sampling rate that a target (epsilon, delta) allows.
 
-Only the tight accountant is asked: a closed form that is not an upper bound must not choose anybody's noise.
+Only the tight accountant is used. A closed form that is not an upper bound must not determine the noise.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from accountants.mechanism import BucketMechanism
 _Cost = Callable[[float], float]
 
 LEAST_NOISE, MOST_NOISE = 0.01, 1e6
-"""Where a noise multiplier is looked for. At the smaller end one step has an epsilon in the thousands."""
+"""Search range of the noise multiplier. At the smaller end, one step has an epsilon in the thousands."""
 
 LOWEST_RATE = 1e-9
-"""A sampling rate is looked for from here up to 1."""
+"""The search range of the sampling rate starts here and ends at 1."""
 
 MOST_STEPS = 10**6
-"""Steps are looked for from 1 up to here."""
+"""The search range of the number of steps starts at 1 and ends here."""
 
 SHORT_OF_TARGET = 2e-3
-"""By how much of the target the answer's epsilon may stay below it."""
+"""Largest accepted gap between the target and the result's epsilon, as a fraction of the target."""
 
 _COARSE = 4
-"""Times the accountant's interval: four times as fast, and a few tenths of a per cent off."""
+"""Coarse interval, in units of the accountant's interval: four times as fast, an error of a few tenths of a
+percent."""
 
 _MOST_CORRECTIONS = 8
-"""Of the coarse answer, by the exact epsilon; one or two are enough."""
+"""Most corrections of the coarse solution by the exact epsilon; one or two are usually enough."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +45,9 @@ class Calibration:
 
     Attributes:
         mechanism: one step, with the sampling rate and the noise multiplier.
-        steps: how many.
+        steps: number of steps.
         solved_for: "noise_multiplier", "steps" or "sampling_rate".
-        guarantee: the epsilon of this run, computed anew; never above the target.
+        guarantee: the (epsilon, delta) of this run at full precision; epsilon never exceeds the target.
     """
 
     mechanism: BucketMechanism
@@ -76,9 +77,10 @@ def calibrate(
     adjacency: Adjacency = "replace",
     buckets: int | None = None,
 ) -> Calibration:
-    """Solve for the one of noise_multiplier, steps and sampling_rate that is left out.
+    """Solve for the one of noise_multiplier, steps and sampling_rate that is not given.
 
-    The least noise, the most steps or the largest sampling rate whose epsilon does not exceed the target.
+    The solution is the least noise, the most steps or the largest sampling rate whose epsilon does not exceed the
+    target.
 
     Args:
         target_epsilon: above 0.
@@ -88,11 +90,11 @@ def calibrate(
         noise_multiplier: std / max_grad_norm, >= 0.001.
         steps: at least 1.
         adjacency: "replace" one bucket, or "add_remove" one bucket.
-        buckets: K, the number of buckets, if known; only to warn about a delta that is too large for it.
+        buckets: K, the number of buckets, if known; used only to warn about a delta of 1/K or more.
 
     Raises:
-        TypeError, ValueError: an argument is wrong, not exactly one is left out, or nothing meets the target;
-            the message names the nearest epsilon that can be had.
+        TypeError, ValueError: an argument is wrong, not exactly one is left out, or no value meets the target;
+            the message names the nearest epsilon that can be reached.
 
     >>> found = calibrate(target_epsilon=4.0, delta=1e-3, unit="subclass", sampling_rate=0.2, steps=150)
     >>> found.solved_for, round(found.mechanism.noise_multiplier, 2), found.guarantee.epsilon <= 4
@@ -100,12 +102,12 @@ def calibrate(
     """
     target_epsilon = checks.real("target_epsilon", target_epsilon)
     if target_epsilon <= 0:
-        raise ValueError(f"target_epsilon must be above 0, got {target_epsilon}: 0 allows no step at all")
+        raise ValueError(f"target_epsilon must be above 0, got {target_epsilon}: epsilon 0 allows no step")
     given = {"noise_multiplier": noise_multiplier, "steps": steps, "sampling_rate": sampling_rate}
     missing = [name for name, value in given.items() if value is None]
     if len(missing) != 1:
         raise ValueError(
-            "exactly one of noise_multiplier, steps and sampling_rate must be left out, to be solved for; got "
+            "leave out exactly one of noise_multiplier, steps and sampling_rate, the one to solve for; got "
             + ", ".join(f"{name} = {value}" for name, value in given.items())
         )
     (solved_for,) = missing
@@ -135,8 +137,8 @@ def calibrate(
         return math.inf if composed is None else composed.epsilon(delta)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a sampling rate of 1 on the way is no mistake
-        run(1)  # the arguments given are in range
+        warnings.simplefilter("ignore", UserWarning)  # the search may try a sampling rate of 1
+        run(1)  # checks the ranges of the given arguments
         start = _first_guess(solved_for, given, target_epsilon, delta)
         if solved_for == "noise_multiplier":
             value: float = _least_noise(coarse, exact, target_epsilon, start)
@@ -151,9 +153,10 @@ def calibrate(
 
 
 def _first_guess(solved_for: str, given: dict[str, Any], target: float, delta: float) -> float:
-    """Return Theorem 1 of the class-DP paper, solved: epsilon = 4 q sqrt(T ln(1/delta)) / sigma.
+    """Return the start of the search: Theorem 1 of the class-DP paper, solved for the missing value.
 
-    It is no bound, and near enough to begin with. For the noise it is the inverse that is looked for.
+    The theorem is epsilon = 4 q sqrt(T ln(1/delta)) / sigma. It is not a bound, but close enough as a start. For the
+    noise, the result is 1 / sigma.
     """
     q, sigma, steps = given["sampling_rate"], given["noise_multiplier"], given["steps"]
     guess: float
@@ -167,19 +170,20 @@ def _first_guess(solved_for: str, given: dict[str, Any], target: float, delta: f
 
 
 def _least_noise(coarse: _Cost, exact: _Cost, target: float, start: float) -> float:
-    """Return the least noise multiplier; its inverse is what epsilon rises with."""
+    """Return the least noise multiplier. The search is over its inverse, because epsilon rises with it."""
     inverse = _largest(
         lambda x: coarse(1 / x), lambda x: exact(1 / x), target, 1 / MOST_NOISE, 1 / LEAST_NOISE, start=start
     )
     if inverse is None:
         raise ValueError(
-            f"target_epsilon = {target:g} cannot be met by a noise_multiplier up to {MOST_NOISE:g}, which still "
-            f"costs {exact(MOST_NOISE):.3g}: raise target_epsilon or delta, or take fewer steps"
+            f"target_epsilon = {target:g} cannot be met with a noise_multiplier up to {MOST_NOISE:g}, which still "
+            f"costs epsilon {exact(MOST_NOISE):.3g}: raise target_epsilon or delta, or take fewer steps"
         )
     if inverse >= 1 / LEAST_NOISE:
         raise ValueError(
-            f"target_epsilon = {target:g} is met by a noise_multiplier of {LEAST_NOISE:g} already, which promises "
-            f"nothing (epsilon = {exact(LEAST_NOISE):.3g}): lower target_epsilon, or choose the noise yourself"
+            f"target_epsilon = {target:g} is already met at the smallest noise_multiplier tried, {LEAST_NOISE:g}, "
+            f"whose epsilon ({exact(LEAST_NOISE):.3g}) gives no meaningful protection: lower target_epsilon, or set "
+            "noise_multiplier yourself"
         )
     return 1 / inverse
 
@@ -188,8 +192,9 @@ def _largest_rate(coarse: _Cost, exact: _Cost, target: float, start: float) -> f
     rate = _largest(coarse, exact, target, LOWEST_RATE, 1.0, start=start)
     if rate is None:
         raise ValueError(
-            f"target_epsilon = {target:g} cannot be met by a sampling_rate down to {LOWEST_RATE:g}, which still "
-            f"costs {exact(LOWEST_RATE):.3g}: raise noise_multiplier, target_epsilon or delta, or take fewer steps"
+            f"target_epsilon = {target:g} cannot be met with a sampling_rate down to {LOWEST_RATE:g}, which still "
+            f"costs epsilon {exact(LOWEST_RATE):.3g}: raise noise_multiplier, target_epsilon or delta, or take fewer "
+            "steps"
         )
     return rate
 
@@ -198,20 +203,20 @@ def _most_steps(coarse: _Cost, exact: _Cost, target: float, start: float, delta:
     most = min(MOST_STEPS, math.floor(delta / (2 * pld.ROUNDING_PER_STEP)))
     if exact(1) > target:
         raise ValueError(
-            f"target_epsilon = {target:g} cannot be met: one step alone costs {exact(1):.4g}, the nearest target that "
-            "can. Or raise noise_multiplier, or lower sampling_rate"
+            f"target_epsilon = {target:g} cannot be met: a single step already costs epsilon {exact(1):.4g}. Raise "
+            "target_epsilon to at least that, raise noise_multiplier, or lower sampling_rate"
         )
     found = _largest(
         lambda x: coarse(round(x)), lambda x: exact(round(x)), target, 1.0, float(most), start=start
     )
     steps = 1 if found is None else round(found)
-    # The search ends a little short of the target. Where that is a few steps only, take them too.
+    # The search stops slightly below the target. Where only a few steps are missing, add them.
     while steps < min(most, 1 / SHORT_OF_TARGET) and exact(steps + 1) <= target:
         steps += 1
     if steps >= most:
         raise ValueError(
-            f"target_epsilon = {target:g} is not used up by {most} steps, the most that can be accounted for at "
-            f"delta = {delta:g}: choose the steps yourself"
+            f"even {most} steps, the most supported at delta = {delta:g}, cost less than target_epsilon = {target:g}: "
+            "set steps yourself"
         )
     return steps
 
@@ -221,15 +226,15 @@ def _largest(
 ) -> float | None:
     """Return the largest value in [low, high] whose epsilon is below the target by at most SHORT_OF_TARGET.
 
-    None where even the lowest costs more. Epsilon rises with the value. The coarse epsilon is solved first, and
-    the answer corrected by the exact one.
+    None if even the lowest value costs more. Epsilon rises with the value. The search solves for the coarse epsilon,
+    then corrects the solution with the exact one.
     """
     aim = target * (1 - SHORT_OF_TARGET / 2)
     lower, upper = _bracket(coarse, aim, low, high, start=start)
     if lower == upper:
         return None if exact(lower) > target else lower
     value = _root(coarse, aim, lower, upper)
-    # By which power of the value epsilon rises here.
+    # Local exponent p of epsilon ~ value^p.
     power = max(0.1, math.log((coarse(value) + 1e-300) / (coarse(value / 1.02) + 1e-300)) / math.log(1.02))
     for _ in range(_MOST_CORRECTIONS):
         epsilon = exact(value)
@@ -242,7 +247,7 @@ def _largest(
 
 
 def _bracket(cost: _Cost, target: float, low: float, high: float, *, start: float) -> tuple[float, float]:
-    """Return two values, the target between their costs; one and the same where it is beyond that end."""
+    """Return two values whose costs enclose the target; the same end twice if the target is beyond that end."""
     lower = upper = min(max(start, low), high)
     ratio = 4.0
     if cost(upper) <= target:
@@ -259,12 +264,12 @@ def _bracket(cost: _Cost, target: float, low: float, high: float, *, start: floa
 
 
 def _root(cost: _Cost, target: float, lower: float, upper: float) -> float:
-    """Return where the cost reaches the target, to a part of SHORT_OF_TARGET."""
-    # Slow to import, and not needed to account.
+    """Return the value whose cost is the target, to within a fraction of SHORT_OF_TARGET."""
+    # Imported here: scipy.optimize is slow to import, and accounting does not need it.
     from scipy.optimize import brentq  # noqa: PLC0415
 
     def excess(log_value: float) -> float:
-        # Nearly straight in logarithms; the thousandth keeps a cost of zero finite.
+        # Nearly linear in logarithms; the offset of a thousandth keeps the logarithm of a zero cost finite.
         return math.log((min(cost(math.exp(log_value)), 1e300) + 1e-3 * target) / (1.001 * target))
 
     return math.exp(float(brentq(excess, math.log(lower), math.log(upper), xtol=SHORT_OF_TARGET / 8)))

@@ -1,4 +1,4 @@
-"""Range checks shared by the package: each names the argument, the value it got, and the limit."""
+"""Range checks of the package. Each error names the argument, the value and the limit."""
 
 import math
 from numbers import Integral, Real
@@ -10,7 +10,7 @@ from accountants.guarantee import ADJACENCIES, Adjacency
 
 
 def real(name: str, value: object) -> float:
-    """Return `value` as a float; refuse what is not a finite real number.
+    """Return `value` as a finite float.
 
     Raises:
         TypeError: `value` is a bool or not a number.
@@ -57,11 +57,11 @@ def noise_multiplier(value: object) -> float:
     number = real("noise_multiplier", value)
     if number < 0:
         raise ValueError(f"noise_multiplier must be at least 0, got {number}: it is std / max_grad_norm")
-    return abs(number)  # -0.0 is 0.0, to a hash too
+    return abs(number)  # turns -0.0 into 0.0, so that equal values hash equal
 
 
 def unit(value: object) -> str:
-    """Return what one bucket is, in one line of text."""
+    """Return the unit: one non-empty line of text."""
     if not isinstance(value, str) or not value.strip() or value.splitlines() != [value]:
         raise ValueError(
             f"unit must say what one bucket is in one line ('class', 'subclass', a column name), got {value!r}"
@@ -81,7 +81,7 @@ def array(name: str, values: npt.ArrayLike, *, lowest: float, highest: float) ->
     """Return numbers in [lowest, highest] as an array of floats.
 
     Raises:
-        TypeError: something else than numbers.
+        TypeError: not numbers.
         ValueError: NaN, or out of range.
     """
     try:

@@ -15,27 +15,28 @@ from accountants.guarantee import Adjacency
 from accountants.mechanism import BucketMechanism
 
 STATED_ERROR = 0.01
-"""How far epsilon may lie above the exact value, as a fraction of it: between two counts that are composed, and
-by the interval of privacy losses."""
+"""Largest error of epsilon above the exact value, as a fraction of it. It comes from the step counts that are skipped
+and from the interval of the privacy losses."""
 
 _POINTS_PER_OCTAVE = 128
 """Step counts composed between one power of two and the next. Epsilon grows at most as fast as the number of
-steps, so the value at the next one is at most 1/128 above."""
+steps, so the value at the next composed count is at most 1/128 larger."""
 
 _POINTS = 1e4
-"""Privacy losses of the whole run, up to which an interval is cheap: a curve composes a thousand times."""
+"""Number of privacy losses of the whole run up to which an interval is cheap; a curve needs a thousand
+compositions."""
 
 _TAIL = 1e-4
-"""Share of delta that all steps and compositions together may move to an infinite loss: it adds as much to delta."""
+"""Fraction of delta that all steps and compositions together may move to an infinite loss; delta grows by as much."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpsilonCurve:
-    """What a run has cost after each of some numbers of steps; an upper bound everywhere.
+    """Epsilon of a run after each of several numbers of steps; every value is an upper bound.
 
     Attributes:
         steps: integers (n,), ascending.
-        epsilon: (n,), never falling.
+        epsilon: (n,), non-decreasing.
         delta: in (0, 1).
         unit: what one bucket is.
         adjacency: "replace" or "add_remove".
@@ -59,11 +60,11 @@ def epsilon_curve(
     unit: str,
     adjacency: Adjacency = "replace",
 ) -> EpsilonCurve:
-    """Return epsilon after each number of steps, from one pass over the run.
+    """Return epsilon after each number of steps, in one pass over the run.
 
-    Up to 128 steps every count is composed by itself, from there on 128 counts per octave, each by adding a
-    power of two to the one before; in between stands the value of the next one. Within `STATED_ERROR` of the exact
-    value, from above.
+    Up to 128 steps, every count is composed. Beyond, 128 counts per octave are composed, each by adding a power of two
+    to the previous count; a count in between gets the value of the next composed one. Every value is an upper bound
+    within `STATED_ERROR` of the exact one.
 
     Args:
         steps: numbers of steps >= 0, strictly ascending; `range(1, 100_001)` for every step of a run.
@@ -74,7 +75,7 @@ def epsilon_curve(
         adjacency: "replace" one bucket, or "add_remove" one bucket.
 
     Raises:
-        TypeError, ValueError: an argument is wrong, or there are more steps than float64 can compose.
+        TypeError, ValueError: an argument is wrong, or the steps are more than float64 can compose.
 
     >>> curve = epsilon_curve(range(1, 201), sampling_rate=0.2, noise_multiplier=1.6, delta=1e-3, unit="class")
     >>> curve.epsilon[[0, 99, 199]].round(2)
@@ -100,9 +101,11 @@ def _composed(
     """Return the counts that were composed, from 0 to ``most``, and the epsilon of each."""
     totals = {mechanism: most}
     pld.check(totals, delta=delta)
-    # One interval for all, that of the longest run: its RESOLUTION is for one step. Twice of it is fine enough here.
+    # One interval for all counts: RESOLUTION refers to one step, so it does not depend on the count. Twice the interval
+    # of the longest run is fine enough here.
     interval = 2 * pld.fine_interval(totals, adjacency, points=_POINTS)
-    # Half to the steps. What a power has lost is lost again in every run that it is added to: in all once a step.
+    # Half of the tail budget goes to the steps, half to the compositions. The mass that a power of two has lost is lost
+    # again in every run that it is added to; in total that is at most once per step.
     log_tail = max(-50.0, math.log(_TAIL * delta / 2 / most))
     tail = _TAIL * delta / 4 / most
     powers: dict[int, Any] = {1: pld.one_step(mechanism, adjacency, interval, log_tail).distribution}

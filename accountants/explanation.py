@@ -1,4 +1,4 @@
-"""One run, every accountant, both adjacencies: which numbers are bounds, which are not, and why.
+"""All accountants on one run, under both adjacencies: which results are upper bounds, and why.
 
 >>> from accountants.explanation import explain
 >>> rows = explain(sampling_rate=0.2, noise_multiplier=1.6, steps=200, delta=1e-3, unit="class")
@@ -17,7 +17,7 @@ opacus-prv add_remove True False
 opacus-gdp replace False False
 opacus-gdp add_remove False False
 
-The number to state is the smallest bound under replacement, which is what class-DP means:
+The number to report is the smallest bound under replacement, the adjacency of class-DP:
 
 >>> next(row for row in rows if row.is_smallest and row.adjacency == "replace").accountant
 'tight'
@@ -36,15 +36,15 @@ from accountants.mechanism import BucketMechanism
 
 METHODS: dict[tuple[str, Adjacency], str] = {
     ("tight", "replace"): (
-        "composes the pair that dominates replacing a bucket, (1-q) N(0, s^2) + q N(-1, s^2) against its mirror image "
-        "(Lebeda et al. 2025, Prop. 13)"
+        "composes the pair that dominates the replacement of a bucket, (1-q) N(0, s^2) + q N(-1, s^2) against its "
+        "mirror image (Lebeda et al. 2025, Prop. 13)"
     ),
     ("tight", "add_remove"): (
-        "composes adding and removing each by itself and takes the larger delta (Zhu, Dong, Wang 2022, Thm 11)"
+        "composes adding and removing separately and takes the larger delta (Zhu, Dong, Wang 2022, Thm 11)"
     ),
     ("lemma3", "replace"): (
         "moments, at the best real order, of the pair N(0, s^2) against (1-q) N(0, s^2) + q N(2, s^2) (Zhang et al. "
-        "2020, Lemma 3), which is not the pair of a replacement, but has larger moments"
+        "2020, Lemma 3); this is not the pair of a replacement, but its moments are larger"
     ),
     ("lemma3", "add_remove"): (
         "moments, at the best real order, of one bucket removed, the larger of adding and removing (Mironov, Talwar, "
@@ -57,20 +57,20 @@ METHODS: dict[tuple[str, Adjacency], str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """What one accountant says of a run under one adjacency, and how far it can be believed.
+    """The result of one accountant for a run under one adjacency, and whether it is an upper bound.
 
     Attributes:
         accountant: "tight", "lemma3", "theorem1", "opacus-rdp", "opacus-prv" or "opacus-gdp".
         adjacency: one of `ADJACENCIES`.
-        epsilon: in [0, inf]; None where the accountant does not apply, or has no answer for this run.
-        is_bound: whether epsilon is known to be an upper bound, by proof or by not being below a proven one.
-            Never for theorem1 and opacus-gdp: they fall below the truth elsewhere, so that their number may be
-            large enough here is an accident.
-        is_smallest: whether it is the smallest bound in the table for its adjacency: the number to state.
-        reason: why it is a bound or not, with the numbers at hand.
+        epsilon: in [0, inf]; None if the accountant does not apply or cannot compute this run.
+        is_bound: whether epsilon is known to be an upper bound, either by proof or because it is not below a proven
+            one. Never for theorem1 and opacus-gdp: for other runs they are below the true value, so a value that is
+            large enough here is a coincidence.
+        is_smallest: whether it is the smallest bound in the table for its adjacency, which is the number to report.
+        reason: why it is a bound or not, with the numbers of this run.
         unit: what one bucket is, in the user's words.
         delta: in (0, 1).
-        steps: the number of steps it pays for.
+        steps: the number of steps that epsilon covers.
     """
 
     accountant: str
@@ -84,7 +84,7 @@ class Explanation:
     steps: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values; an infinite epsilon is the string "inf", none at all is null."""
+        """Return the fields as JSON values; an infinite epsilon is the string "inf", None is null."""
         fields = asdict(self)
         if self.epsilon == math.inf:
             fields["epsilon"] = "inf"
@@ -100,17 +100,17 @@ def explain(
     unit: str,
     buckets: int | None = None,
 ) -> tuple[Explanation, ...]:
-    """Return every accountant's answer under both adjacencies, in a fixed order.
+    """Return the result of every accountant under both adjacencies, in a fixed order.
 
-    Imports Opacus, and torch with it, for three of the six accountants.
+    Three of the six accountants are Opacus's; this imports Opacus and torch.
 
     Args:
         sampling_rate: probability in (0, 1] of drawing one bucket.
         noise_multiplier: std / max_grad_norm, >= 0; 0 gives an infinite epsilon.
         steps: number of steps, >= 0; 0 gives epsilon 0.
-        delta: in (0, 1). What an accountant cannot answer for is said in its row.
+        delta: in (0, 1). If an accountant cannot compute a run, its row says why.
         unit: what one bucket is: "class", "subclass", a column name.
-        buckets: K, the number of buckets, if known; only to warn about a delta that is too large for it.
+        buckets: K, the number of buckets, if known; used only to warn about a delta of 1/K or more.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
@@ -120,7 +120,7 @@ def explain(
     """
     mechanism = BucketMechanism(sampling_rate=sampling_rate, noise_multiplier=noise_multiplier)
     ledger = Ledger().record(mechanism, steps)
-    # Of an empty ledger no accountant is asked: what is wrong with the request is said here, and once.
+    # An empty ledger is answered without any accountant: this checks the request, once.
     Ledger().guarantee(delta=delta, unit=unit, buckets=buckets)
     rows = _own_rows(mechanism, ledger, delta=delta, unit=unit)
     tight = next(row.epsilon for row in rows if (row.accountant, row.adjacency) == ("tight", "add_remove"))
@@ -143,12 +143,12 @@ def _own_rows(mechanism: BucketMechanism, ledger: Ledger, *, delta: float, unit:
         try:
             found = ledger.guarantee(delta=delta, unit=unit, adjacency=adjacency, accountant=accountant)
         except ValueError as refusal:
-            # The request is sound, so this is about what the accountant can compute.
-            rows.append(Row(accountant, adjacency, None, False, f"no answer here: {refusal}"))
+            # The request was checked above, so the error is a limit of this accountant.
+            rows.append(Row(accountant, adjacency, None, False, f"not computed: {refusal}"))
             tight.setdefault(adjacency, None)
             continue
         reason = known[1] if known else "; ".join([method, *_conditions(found), *found.caveats])
-        # The first of each adjacency is the tight one.
+        # The first row of each adjacency is the tight one.
         if not known and adjacency in tight:
             reason += compared(found.epsilon, tight[adjacency])
         tight.setdefault(adjacency, found.epsilon)
@@ -157,7 +157,7 @@ def _own_rows(mechanism: BucketMechanism, ledger: Ledger, *, delta: float, unit:
 
 
 def _conditions(found: Guarantee) -> list[str]:
-    """Which conditions of the published statement fail here, with their numbers."""
+    """Say which conditions of the published statement fail for this run, with their numbers."""
     if not found.conditions:
         return []
     failing = [f"{c.statement} ({c.detail})" for c in found.conditions if not c.holds]
@@ -168,5 +168,5 @@ def _conditions(found: Guarantee) -> list[str]:
 
 def _smallest_bound(rows: list[Row], adjacency: Adjacency) -> Row | None:
     bounds = [row for row in rows if row.adjacency == adjacency and row.is_bound]
-    # Of equal ones the first: `tight` stands before the others.
+    # `min` returns the first of equal ones; `tight` stands before the others.
     return min(bounds, key=lambda row: math.inf if row.epsilon is None else row.epsilon, default=None)

@@ -1,4 +1,4 @@
-"""What an accountant answers: an epsilon that cannot be separated from what it means."""
+"""The result of an accountant: epsilon together with delta, unit, adjacency and caveats."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -7,22 +7,22 @@ from typing import Any, Literal, get_args
 Adjacency = Literal["replace", "add_remove"]
 
 ADJACENCIES: tuple[Adjacency, ...] = get_args(Adjacency)
-"""`replace`: neighbours differ in the content of one bucket (bounded; class-DP and subclass-DP mean this
-one). `add_remove`: neighbours differ in one bucket being present or absent (unbounded)."""
+"""`replace`: neighbours differ in the content of one bucket (bounded DP; class-DP and subclass-DP use this one).
+`add_remove`: neighbours differ in the presence of one bucket (unbounded DP)."""
 
 
 def rounded_up(epsilon: float) -> str:
-    """Return epsilon with three decimals, never smaller than it is: it is an upper bound."""
+    """Return epsilon with three decimals, rounded up, so that it stays an upper bound."""
     return f"{math.ceil(epsilon * 1000) / 1000:.3f}" if math.isfinite(epsilon) else "inf"
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition of a published statement, evaluated.
+    """One condition of a published theorem, evaluated for a run.
 
     Attributes:
         statement: the condition as printed, e.g. "q < 1/(16 sigma)".
-        holds: whether it holds here.
+        holds: whether it holds for this run.
         detail: the two numbers that were compared.
     """
 
@@ -49,11 +49,11 @@ class Guarantee:
         delta: in (0, 1).
         unit: what one bucket is, in the user's words: "class", "subclass", a column name.
         adjacency: one of `ADJACENCIES`.
-        accountant: the name it is registered under.
+        accountant: the accountant's registered name.
         is_guarantee: False when epsilon is a published formula that is not an upper bound.
-        steps: the number of steps it pays for.
-        conditions: the conditions of the published statement, for accountants that have some.
-        caveats: what a reader has to know besides.
+        steps: the number of steps that epsilon covers.
+        conditions: the conditions of the published theorem, for accountants that have some.
+        caveats: further caveats.
     """
 
     epsilon: float
@@ -69,8 +69,8 @@ class Guarantee:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values.
 
-        An infinite epsilon is the string "inf": JSON has no infinity, null would read as "not computed", and
-        `float("inf")` reads the string back. `conditions` and `caveats` appear only where there are some.
+        An infinite epsilon is the string "inf": JSON has no infinity, null would mean "not computed", and
+        `float("inf")` reads the string back. `conditions` and `caveats` appear only if there are some.
         """
         fields: dict[str, Any] = {
             "accountant": self.accountant,
@@ -88,7 +88,7 @@ class Guarantee:
         return fields
 
     def __str__(self) -> str:
-        """One sentence; epsilon is rounded up, as a bound has to be."""
+        """Return one sentence; epsilon is rounded up, so that it stays an upper bound."""
         change = "replaced" if self.adjacency == "replace" else "added or removed"
         sentence = (
             f"{self.unit}-level (epsilon = {rounded_up(self.epsilon)}, delta = {self.delta:g}) differential privacy, "

@@ -1,4 +1,4 @@
-"""What a run has spent so far: which steps, how many of each."""
+"""The privacy ledger of a run: which steps it has taken, and how many of each."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from accountants.guarantee import Adjacency, Guarantee
 from accountants.mechanism import BucketMechanism
 
 FORMAT, VERSION = "dpmi-ledger", 1
-"""Of a ledger as JSON: what an auditor can read, and a program reads back exactly or not at all."""
+"""Format and version of a ledger as JSON. An auditor can read it; a program reads it back exactly or not at all."""
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """A run-length list of steps; a value, so a checkpoint of it is a copy of it.
+    """An immutable run-length list of steps.
 
-    Counts are kept because composing 200 equal steps one by one costs two hundred convolutions, at once it
-    costs one. What several training runs on the same partition cost together is what the sum of their
-    ledgers costs: `first + second`, or `sum(ledgers, Ledger())`.
+    It stores counts because 200 equal steps compose in one convolution instead of 200. The joint cost of several
+    training runs on the same partition is the cost of the sum of their ledgers: `first + second`, or
+    `sum(ledgers, Ledger())`.
 
     Attributes:
         runs: (mechanism, steps) in the order they were taken, steps >= 1.
@@ -31,7 +31,6 @@ class Ledger:
     runs: tuple[tuple[BucketMechanism, int], ...] = ()
 
     def __post_init__(self) -> None:
-        """Check what a checkpoint or a caller hands in; counts become plain ints, which JSON can hold."""
         for mechanism, _ in self.runs:
             if not isinstance(mechanism, BucketMechanism):
                 raise TypeError(f"runs must hold (BucketMechanism, steps) pairs, got {mechanism!r}")
@@ -39,8 +38,7 @@ class Ledger:
         object.__setattr__(self, "runs", runs)
 
     def record(self, mechanism: BucketMechanism, steps: int = 1) -> Ledger:
-        """Return a ledger with `steps` >= 0 more steps; merges into the last run when it is the same
-        mechanism."""
+        """Return a ledger with `steps` >= 0 more steps, merged into the last run if its mechanism is the same."""
         steps = checks.integer("steps", steps, minimum=0)
         if steps == 0:
             return self
@@ -59,12 +57,12 @@ class Ledger:
 
     @property
     def steps(self) -> int:
-        """Number of steps in all."""
+        """Total number of steps."""
         return sum(steps for _, steps in self.runs)
 
     @property
     def totals(self) -> dict[BucketMechanism, int]:
-        """Steps per distinct mechanism: composition does not depend on the order."""
+        """Steps per distinct mechanism. The order is dropped, because composition does not depend on it."""
         totals: dict[BucketMechanism, int] = {}
         for mechanism, steps in self.runs:
             totals[mechanism] = totals.get(mechanism, 0) + steps
@@ -72,12 +70,12 @@ class Ledger:
 
     @property
     def noiseless(self) -> bool:
-        """Whether some step adds no noise, so that no epsilon bounds what was released."""
+        """Whether any step adds no noise; then no epsilon bounds the release."""
         return any(mechanism.noise_multiplier == 0 for mechanism, _ in self.runs)
 
     @property
     def hash(self) -> str:
-        """SHA-256, in hex, of the runs in their order: what a statement is tied to."""
+        """SHA-256, in hex, of the runs in their order; a statement refers to it."""
         return sealed_json.digest(self._content())
 
     def to_json(self) -> str:
@@ -94,14 +92,14 @@ class Ledger:
         """Return the ledger that `to_json` wrote.
 
         Raises:
-            ValueError: the text is not that, whole and unchanged; the message names the part, its value and
-                what was expected.
+            ValueError: the text is not a complete and unchanged ledger; the message names the part, its value and
+                the expected value.
         """
         with sealed_json.inside("ledger"):
             return cls.from_document(sealed_json.load(text))
 
     def to_document(self) -> dict[str, Any]:
-        """Return what `to_json` writes, to be a part of a larger document."""
+        """Return the content that `to_json` writes, as a part of a larger document."""
         return sealed_json.sealed(self._content())
 
     @classmethod
@@ -109,7 +107,7 @@ class Ledger:
         """Return the ledger that `to_document` returned.
 
         Raises:
-            ValueError: any part of it is missing, unknown, out of range, or does not fit the rest.
+            ValueError: a part is missing, unknown, out of range, or inconsistent with the rest.
         """
         found = sealed_json.fields(document, format=FORMAT, version=VERSION, names=("runs", "steps"))
         runs = enumerate(sealed_json.items("runs", found["runs"]))
@@ -121,7 +119,7 @@ class Ledger:
         return ledger
 
     def _content(self) -> dict[str, Any]:
-        """Return what the hash is computed over."""
+        """Return the content that the hash covers."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -145,8 +143,8 @@ class Ledger:
         accountant: str = "tight",
         buckets: int | None = None,
     ) -> Guarantee:
-        """Return what the recorded steps cost; see `accountants.epsilon` for arguments, errors and
-        warnings."""
+        """Return the (epsilon, delta) of the recorded steps; arguments, errors and warnings as in
+        `accountants.epsilon`."""
         return registry.account(
             self.totals, delta=delta, unit=unit, adjacency=adjacency, accountant=accountant, buckets=buckets
         )
@@ -169,15 +167,15 @@ def epsilon(
         sampling_rate: probability in (0, 1] of drawing one bucket.
         noise_multiplier: std / max_grad_norm, >= 0; 0 gives an infinite epsilon.
         steps: number of steps, >= 0; 0 gives epsilon 0.
-        delta: in (0, 1); the tight accountant asks for at least 1e-10.
+        delta: in (0, 1); the tight accountant needs at least 1e-10.
         unit: what one bucket is: "class", "subclass", a column name.
         adjacency: "replace" one bucket, or "add_remove" one bucket.
         accountant: a name in `ACCOUNTANTS`.
-        buckets: K, the number of buckets, if known; only to warn about a delta that is too large for it.
+        buckets: K, the number of buckets, if known; used only to warn about a delta of 1/K or more.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind or out of range, or the accountant named
-            cannot answer for this run; the message says what to change.
+        TypeError, ValueError: an argument is of the wrong kind or out of range, or the accountant cannot compute
+            this run; the message says what to change.
 
     Warns:
         UserWarning: delta >= 1 / buckets; sampling_rate is 1; noise_multiplier is 0.

@@ -1,13 +1,13 @@
-"""The moments accountant of the class-DP paper, with its moments computed exactly instead of bounded.
+"""The moments accountant of the class-DP paper, with moments computed exactly instead of bounded.
 
-Zhang et al. 2020, Lemma 3, bounds a step by the pair mu = (1-q) N(0, s^2) + q N(2, s^2) against mu_0 = N(0,
-s^2): two buckets, each of norm one, are 2 apart. Its log-moment of order kappa is
+Zhang et al. 2020, Lemma 3, bounds a step by the pair mu = (1-q) N(0, s^2) + q N(2, s^2) against mu_0 = N(0, s^2): two
+bucket contributions of norm 1 are at most 2 apart. The log-moment of the pair, of order kappa, is
 
     alpha(kappa) = log E_{z ~ mu_0} [ (mu(z) / mu_0(z))^(kappa + 1) ],
 
-the larger of the lemma's E_1 and E_2 (Mironov, Talwar, Zhang 2019, Thm 5). Moments of steps add (Lemma 1),
-and each order gives an epsilon; the smallest counts. For a bucket added or removed the pair is 1 apart,
-which is the same pair at twice the noise.
+the larger of the lemma's E_1 and E_2 (Mironov, Talwar, Zhang 2019, Thm 5). The moments of the steps are summed (Lemma
+1). Every order gives a valid epsilon, and the smallest one is returned. When a bucket is added or removed, the two
+means are 1 apart, which is the same pair at twice the noise.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ DOMINATION_CHECKED = (
 )
 
 SMALLEST_ORDER, LARGEST_ORDER = 1e-6, 1e4
-"""Any order gives a valid epsilon. The best one is small for an epsilon in the thousands, large for one
-near zero."""
+"""Search range of the order. Any order gives a valid epsilon. The best order is small for an epsilon in the thousands,
+and large for an epsilon near zero."""
 
 SEPARATED = 40.0
-"""From this distance on, in standard deviations, the two Gaussians do not interact: what they share is below
+"""Distance in standard deviations from which the overlap of the two Gaussians is neglected; it is below
 e^(-SEPARATED^2 / 8)."""
 
 
 def bound(totals: Totals, *, delta: float, adjacency: Adjacency) -> Bound:
     """Return the smallest epsilon over real orders, by the tighter of the two conversions.
 
-    That is `rdp_epsilon`, which is below `lemma2_epsilon` at every order.
+    The tighter one is `rdp_epsilon`, which is below `lemma2_epsilon` at every order.
     """
-    # The pair is 2 apart in `log_moment`; 1 apart is the same at twice the noise.
+    # In `log_moment` the means are 2 apart; a distance of 1 is the same pair at twice the noise.
     rescale = 1.0 if adjacency == "replace" else 2.0
 
     def epsilon_at(kappa: float) -> float:
@@ -55,7 +55,7 @@ def bound(totals: Totals, *, delta: float, adjacency: Adjacency) -> Bound:
         )
         return rdp_epsilon(total, kappa, delta=delta)
 
-    # A grid needs no assumption on the shape of epsilon(kappa): ratio 1.25 everywhere, 1.01 around the best.
+    # A grid needs no assumption on the shape of epsilon(kappa). Its ratio is 1.25 everywhere and 1.01 near the best.
     coarse = np.geomspace(SMALLEST_ORDER, LARGEST_ORDER, 104)
     best = min(map(float, coarse), key=epsilon_at)
     fine = best * np.geomspace(1 / 1.25, 1.25, 45)
@@ -64,10 +64,9 @@ def bound(totals: Totals, *, delta: float, adjacency: Adjacency) -> Bound:
 
 
 def log_moment(kappa: float, *, sampling_rate: float, noise_multiplier: float) -> float:
-    """Return alpha(kappa) >= 0 of one step of the Lemma-3 pair (2 apart), to about 1e-13.
+    """Return alpha(kappa) >= 0 of one step of the Lemma-3 pair (means 2 apart), to about 1e-13.
 
-    Integer orders use the binomial sum, whose terms have a closed form; other orders use numerical
-    integration.
+    Integer orders use the binomial sum, whose terms have a closed form; other orders use numerical integration.
 
     Args:
         kappa: order > 0, real.
@@ -86,7 +85,7 @@ def log_moment(kappa: float, *, sampling_rate: float, noise_multiplier: float) -
         return math.inf
     power, distance = kappa + 1, 2 / sigma
     without_sampling = power * kappa * distance * distance / 2
-    # Where that overflows, the sums below would multiply zero by infinity.
+    # If that overflows, the sums below would multiply zero by infinity.
     if q == 1 or math.isinf(without_sampling):
         return without_sampling
     if kappa.is_integer():
@@ -95,7 +94,7 @@ def log_moment(kappa: float, *, sampling_rate: float, noise_multiplier: float) -
         log_expectation = float(np.logaddexp(power * math.log1p(-q), power * math.log(q) + without_sampling))
     else:
         log_expectation = _integral(power, q, distance)
-    # A moment of a likelihood ratio is at least 1; rounding may leave it a hair below.
+    # A moment of a likelihood ratio is at least 1; rounding may put it slightly below.
     return max(0.0, log_expectation)
 
 
@@ -105,17 +104,17 @@ def lemma2_epsilon(total_log_moment: float, kappa: float, *, delta: float) -> fl
 
 
 def rdp_epsilon(total_log_moment: float, kappa: float, *, delta: float) -> float:
-    """Return epsilon at one order by the conversion of Renyi DP in Balle et al. 2020, Thm 21.
+    """Return epsilon at one order by the conversion from Renyi DP of Balle et al. 2020, Thm 21.
 
-    With a = kappa + 1 and RDP(a) = total_log_moment / kappa, it is
-    RDP(a) + ln((a - 1) / a) - (ln delta + ln a) / (a - 1): Lemma 2 less two positive terms.
+    With a = kappa + 1 and RDP(a) = total_log_moment / kappa, epsilon is
+    RDP(a) + ln((a - 1) / a) - (ln delta + ln a) / (a - 1), which is Lemma 2 minus two positive terms.
     """
     log_order = math.log1p(kappa)
     return max(0.0, (total_log_moment - math.log(delta) - log_order) / kappa + math.log(kappa) - log_order)
 
 
 def _binomial_sum(power: int, q: float, distance: float) -> float:
-    """Log E[(mu / mu_0)^power] for integer power.
+    """Return log E[(mu / mu_0)^power] for integer power.
 
     It is the log of sum_k C(power, k) (1-q)^(power-k) q^k e^{(k^2 - k) distance^2 / 2}.
     """
@@ -132,13 +131,13 @@ def _binomial_sum(power: int, q: float, distance: float) -> float:
 
 
 def _integral(power: float, q: float, distance: float) -> float:
-    """Log E[(mu / mu_0)^power] for real power, by the trapezoidal rule in u = z / sigma.
+    """Return log E[(mu / mu_0)^power] for real power, by the trapezoidal rule in u = z / sigma.
 
     With A = 1-q and B(u) = q e^{distance u - distance^2 / 2}, the integrand phi(u) (A + B)^power is at most
-    2^(power-1) phi(u) (A^power + B^power), and its integral is at least that of phi(u) (A^power + B^power):
-    two Gaussian bells, at 0 and at power * distance. Windows of this half width around them leave out less
-    than 1e-16 of the whole. The integrand is analytic for |Im u| < pi / distance, so the trapezoidal rule
-    converges geometrically; this step leaves an error below 1e-17.
+    2^(power-1) phi(u) (A^power + B^power), and its integral is at least that of phi(u) (A^power + B^power). The latter
+    is two Gaussian curves, centred at 0 and at power * distance. Windows of this half width around the centres omit
+    less than 1e-16 of the integral. The integrand is analytic for |Im u| < pi / distance, so the trapezoidal rule
+    converges geometrically; this step size leaves an error below 1e-17.
     """
     half_width = math.sqrt(2 * (37 + power * math.log(2)))
     step = min(0.25, 0.45 / distance)

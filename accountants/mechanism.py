@@ -1,4 +1,4 @@
-"""One step of training, as far as privacy is concerned."""
+"""The privacy mechanism of one training step."""
 
 import warnings
 from collections.abc import Mapping
@@ -9,14 +9,13 @@ from accountants import checks
 
 @dataclass(frozen=True, kw_only=True)
 class BucketMechanism:
-    """One noisy step: Poisson-sampled buckets, clipped, summed, plus Gaussian noise.
+    """One noisy step: the clipped contributions of Poisson-sampled buckets, summed, plus Gaussian noise.
 
     Attributes:
-        sampling_rate: probability q in (0, 1] that one bucket takes part in the step.
-        noise_multiplier: sigma >= 0, the standard deviation of the noise divided by max_grad_norm, the
-            largest norm of ONE bucket's contribution. The same number under both adjacencies: replacing a
-            bucket moves the sum by up to 2 * max_grad_norm, and the accountants double the shift, not the
-            user.
+        sampling_rate: probability q in (0, 1] that a bucket takes part in the step.
+        noise_multiplier: sigma >= 0, the standard deviation of the noise divided by max_grad_norm, the largest norm
+            of ONE bucket's contribution. It is the same number under both adjacencies: replacing a bucket moves the
+            sum by up to 2 * max_grad_norm, and the accountants apply this factor 2 themselves.
 
     Raises:
         TypeError: an argument is not a number.
@@ -24,7 +23,7 @@ class BucketMechanism:
 
     Warns:
         UserWarning: sampling_rate is 1 (no amplification by sampling), or noise_multiplier is 0 (epsilon is
-            infinite from the first step). Both are legitimate baselines and rarely what was meant.
+            infinite from the first step). Both are legitimate baselines, but rarely intended.
 
     >>> BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6)
     BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6)
@@ -34,12 +33,12 @@ class BucketMechanism:
     noise_multiplier: float
 
     def __post_init__(self) -> None:
-        """Check both numbers and store them as floats, so that equal steps compare equal."""
+        # Stored as floats, so that equal steps compare and hash equal.
         object.__setattr__(self, "sampling_rate", checks.sampling_rate(self.sampling_rate))
         object.__setattr__(self, "noise_multiplier", checks.noise_multiplier(self.noise_multiplier))
         if self.sampling_rate == 1:
             warnings.warn(
-                "sampling_rate is 1: every bucket takes part in every step, nothing is gained from sampling",
+                "sampling_rate is 1: every bucket takes part in every step, so sampling does not amplify privacy",
                 UserWarning,
                 stacklevel=3,
             )
@@ -48,4 +47,4 @@ class BucketMechanism:
 
 
 Totals = Mapping[BucketMechanism, int]
-"""How often each mechanism ran, at least once each: all that a bound depends on, since order does not matter."""
+"""Number of steps >= 1 of each mechanism. A bound depends on nothing else, because the order does not matter."""

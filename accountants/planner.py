@@ -1,10 +1,10 @@
-"""What a target epsilon means for training, before anything is trained.
+"""Plan a training run: the noise that a target epsilon requires, computed before training.
 
-One step averages about qK clipped gradients, none longer than the clip norm S, under noise of standard
-deviation sigma * S in every coordinate; both are divided by qK. So the noise of a coordinate is sigma / (qK),
-and the noise vector of a model with d parameters is about sigma * sqrt(d) / (qK) long, where the signal is at
-most 1 long (both in units of S). The sigma that a target needs depends on q and the number of steps alone, so
-what is left to choose is K: the number of buckets, which subclasses raise.
+One step sums about qK clipped gradients, each of norm at most the clip norm S, adds noise of standard deviation
+sigma * S in every coordinate, and divides by qK. So the noise has standard deviation sigma / (qK) per coordinate and,
+for a model with d parameters, a norm of about sigma * sqrt(d) / (qK); the norm of the signal is at most 1 (both in
+units of S). The sigma of a target depends on q and the number of steps only. The remaining choice is K, the number of
+buckets; subclasses raise it.
 
 >>> table = plan([6000] * 10, target_epsilon=8, delta=1e-4, parameters=7706, sampling_rates=(0.2,), steps=(200,))
 >>> for row in table.best:
@@ -16,7 +16,7 @@ what is left to choose is K: the number of buckets, which subclasses raise.
   50 per class:   500 buckets, noise 2.68
  100 per class:  1000 buckets, noise 1.34
 
-`accountants.verdict` says which of these noises can be trained under.
+`accountants.verdict` says at which of these noise levels training works.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ __all__ = ["PlanRow", "PlanTable", "plan"]
 CLUSTERS_PER_CLASS = (1, 5, 10, 25, 50, 100)
 SAMPLING_RATES = (0.05, 0.1, 0.2)
 STEPS = (200, 1000)
-"""What is tried where nothing is named: little, as every pair of a rate and a number of steps takes a second.
-Noise per step grows with the square root of the steps, so the fewest always look best; 200 is near the fewest
-with which this project's studies trained (137)."""
+"""Default values. They are few, because every pair of a rate and a number of steps takes a second. The noise per step
+grows with the square root of the steps, so the fewest steps always look best; 200 is near the fewest of this project's
+studies (137)."""
 
 SAME_NOISE = 1.05
-"""Noises within this factor count as equal, and the cheapest of them as the best. From some q on, sigma is
-proportional to q to within 1 %, and drawing more buckets buys nothing."""
+"""Noise levels within this factor count as equal; the cheapest of them is the best. Above some q, sigma is proportional
+to q to within 1 %, so drawing more buckets gives no benefit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +54,14 @@ class PlanRow:
     """One way to train: a row of the table.
 
     Attributes:
-        guarantee: what it promises to one bucket: epsilon <= target, delta, unit ("class" or "subclass"),
-            adjacency, accountant.
+        guarantee: the guarantee for one bucket: epsilon <= target, delta, unit ("class" or "subclass"), adjacency,
+            accountant.
         mechanism: one step: sampling_rate q, noise_multiplier sigma.
         steps: number of steps T.
         clusters_per_class: buckets that each class is divided into; 1 is class-level DP.
         buckets: K = classes * clusters_per_class.
-        records: N, of all classes.
-        parameters: d, of the model.
+        records: N, the number of records of all classes.
+        parameters: d, the number of trained parameters.
     """
 
     guarantee: Guarantee
@@ -74,32 +74,32 @@ class PlanRow:
 
     @property
     def noise_to_signal(self) -> float:
-        """sigma / (qK): standard deviation of the noise in one coordinate of the averaged step, in units of
-        the clip norm S, which is also the longest the signal can be."""
+        """sigma / (qK): standard deviation of the noise in one coordinate of the averaged step, in units of the clip
+        norm S. The norm of the signal is at most S."""
         return self.mechanism.noise_multiplier / (self.mechanism.sampling_rate * self.buckets)
 
     @property
     def noise_norm(self) -> float:
-        """sigma * sqrt(d) / (qK): length of the noise vector over the longest possible signal."""
+        """sigma * sqrt(d) / (qK): norm of the noise vector divided by the largest possible norm of the signal."""
         return self.noise_to_signal * math.sqrt(self.parameters)
 
     @property
     def empty_draw(self) -> float:
-        """(1 - q)^K in [0, 1): probability that a step draws no bucket; it adds its noise all the same."""
+        """(1 - q)^K in [0, 1): probability that a step draws no bucket; such a step still adds its noise."""
         return float((1 - self.mechanism.sampling_rate) ** self.buckets)
 
     @property
     def records_per_step(self) -> float:
-        """qN: records in one logical step, expected."""
+        """qN: expected number of records in one logical step."""
         return self.mechanism.sampling_rate * self.records
 
     @property
     def passes(self) -> float:
-        """qT: passes over the data in all, expected; what training costs."""
+        """qT: expected number of passes over the data; it measures the compute of training."""
         return self.mechanism.sampling_rate * self.steps
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of the above as JSON values, the guarantee's fields first."""
+        """Return all fields and properties as JSON values, the guarantee's fields first."""
         return {
             **self.guarantee.to_dict(),
             "clusters_per_class": self.clusters_per_class,
@@ -117,12 +117,12 @@ class PlanRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanTable:
-    """Every combination of clusters per class, sampling rate and steps that was asked for.
+    """Every requested combination of clusters per class, sampling rate and steps.
 
     Attributes:
-        class_sizes: records per class, by the class's name.
+        class_sizes: records per class, by class name.
         target_epsilon, delta, adjacency: the target that every row meets.
-        parameters: d, of the model.
+        parameters: d, the number of trained parameters.
         clusters_per_class: ascending.
         settings: one calibrated (q, sigma, T) per sampling rate and number of steps.
     """
@@ -137,17 +137,17 @@ class PlanTable:
 
     @cached_property
     def smallest_class(self) -> tuple[str, int]:
-        """Name and records of the class that limits the clusters per class."""
+        """Name and number of records of the smallest class, which limits the clusters per class."""
         return min(self.class_sizes.items(), key=lambda item: item[1])
 
     @cached_property
     def best_setting(self) -> Calibration:
-        """The least noise, whatever K; of those with the same noise, the cheapest."""
+        """The setting with the least noise, for any K; the cheapest one among equals."""
         return _cheapest_of_the_quietest(self.settings)
 
     @cached_property
     def best_by_steps(self) -> tuple[Calibration, ...]:
-        """The best setting of every number of steps, ascending."""
+        """The best setting for every number of steps, ascending."""
         steps = sorted({setting.steps for setting in self.settings})
         return tuple(
             _cheapest_of_the_quietest([setting for setting in self.settings if setting.steps == count])
@@ -161,14 +161,14 @@ class PlanTable:
 
     @cached_property
     def rows(self) -> tuple[PlanRow, ...]:
-        """Every row: clusters per class ascending, and the least noise first within each."""
+        """Every row, by ascending clusters per class, then by ascending noise."""
         quietest = sorted(self.settings, key=_noise)
         return tuple(
             self.row(setting, clusters) for clusters in self.clusters_per_class for setting in quietest
         )
 
     def row(self, setting: Calibration, clusters_per_class: int) -> PlanRow:
-        """Return the row of one setting with so many clusters per class, trusted to be at least 1."""
+        """Return the row of one setting with `clusters_per_class` >= 1, which is not checked."""
         unit = "class" if clusters_per_class == 1 else "subclass"
         return PlanRow(
             guarantee=replace(setting.guarantee, unit=unit),
@@ -183,11 +183,11 @@ class PlanTable:
     def fewest_clusters(self, noise_norm: float) -> int:
         """Return the fewest clusters per class at which the best setting's noise is at most `noise_norm` > 0.
 
-        It may be more than the smallest class has records, and then there is no such partition.
+        The result may exceed the number of records of the smallest class; then no such partition exists.
         """
         at_one = self.row(self.best_setting, 1).noise_norm
         clusters = math.ceil(at_one / noise_norm)
-        # Division may round down across a whole number; the row is what has to hold.
+        # The division may round down to the whole number below, so the row itself is checked.
         return clusters if self.row(self.best_setting, clusters).noise_norm <= noise_norm else clusters + 1
 
 
@@ -203,10 +203,10 @@ def plan(
     adjacency: Adjacency = "replace",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PlanTable:
-    """Return the noise that a target epsilon takes, and what it does to a step, for every combination.
+    """Return the noise that a target epsilon requires, and its size relative to a step, for every combination.
 
-    One calibration per (sampling rate, steps), some tenths of a second each: the noise multiplier does not
-    depend on the number of buckets.
+    Every (sampling rate, steps) takes one calibration of some tenths of a second. The noise multiplier does not depend
+    on the number of buckets.
 
     Args:
         class_sizes: records per class, each at least 1, of two classes or more; by name, or in order.
@@ -218,7 +218,7 @@ def plan(
         sampling_rates: probabilities in (0, 1] of drawing one bucket.
         steps: numbers of logical steps, at least 1.
         adjacency: "replace" one bucket, or "add_remove" one bucket.
-        progress: called with (calibrations done, calibrations in all).
+        progress: called with (calibrations done, total calibrations).
 
     Raises:
         TypeError, ValueError: an argument is out of range, or no noise meets the target.
@@ -257,7 +257,7 @@ def plan(
 
 
 def _noise(setting: Calibration) -> float:
-    """sigma / q: the noise of a step times K, up to a factor that all settings share."""
+    """Return sigma / q: the noise of a step times K, up to a factor that all settings share."""
     return setting.mechanism.noise_multiplier / setting.mechanism.sampling_rate
 
 
@@ -289,7 +289,7 @@ def _clusters(given: Iterable[int] | None, sizes: Mapping[str, int]) -> tuple[in
     if clusters[-1] > smallest:
         raise ValueError(
             f"clusters_per_class must be at most {smallest}, got {clusters[-1]}: "
-            f"{name} is the smallest, and a cluster needs a record"
+            f"{name} is the smallest, and every cluster needs at least one record"
         )
     return clusters
 

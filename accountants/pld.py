@@ -1,16 +1,14 @@
 """Privacy loss distributions of a run, discretised and composed by dp-accounting.
 
-One step under `replace` is the symmetric pair (1-q) N(0, s^2) + q N(-1, s^2) against (1-q) N(0, s^2) + q
-N(+1, s^2) (Lebeda, Regehr, Kamath, Steinke 2025, Prop. 13); under `add_remove` it is the mixture against
-N(0, s^2), each direction composed by itself and the larger delta taken (Zhu, Dong, Wang 2022, Thm 11).
-dp-accounting knows both: noise_multiplier is std / max_grad_norm for either, the doubled shift of a
-replacement is inside.
+Under `replace`, one step is the symmetric pair (1-q) N(0, s^2) + q N(-1, s^2) against (1-q) N(0, s^2) + q N(+1, s^2)
+(Lebeda, Regehr, Kamath, Steinke 2025, Prop. 13). Under `add_remove`, it is the mixture against N(0, s^2); each
+direction is composed separately and the larger delta is taken (Zhu, Dong, Wang 2022, Thm 11). dp-accounting supports
+both. noise_multiplier is std / max_grad_norm in both cases; dp-accounting applies the factor 2 of a replacement.
 
-dp-accounting moves privacy losses to multiples of an interval so that every delta is an upper bound ("connect
-the dots"), a smaller one for a finer interval. What this module adds is the choice of the interval. Moving a
-loss to the ends of its cell raises the variance of one step's loss by at most interval^2 / 4, and that of T
-steps by the same fraction: the scale of a good interval is the standard deviation of ONE step's loss, whatever
-T is.
+dp-accounting moves privacy losses to multiples of an interval such that every delta is an upper bound ("connect
+the dots"); a finer interval gives a smaller bound. This module chooses the interval. Moving a loss to the ends of its
+cell raises the variance of one step's loss by at most interval^2 / 4, and that of T steps by the same fraction. So a
+good interval is proportional to the standard deviation of ONE step's loss, for any T.
 """
 
 from __future__ import annotations
@@ -28,39 +26,40 @@ from accountants.guarantee import Adjacency
 from accountants.mechanism import BucketMechanism, Totals
 
 SMALLEST_DELTA = 1e-10
-"""Below it the answer would be made of the tails that the numerical composition cuts off."""
+"""Smallest supported delta. A smaller one would be dominated by the tails that the numerical composition truncates."""
 
 SMALLEST_NOISE = 1e-3
-"""Below it dp-accounting overflows; one step then has privacy losses in the millions."""
+"""Smallest supported noise multiplier. Below it dp-accounting overflows: one step has privacy losses in the
+millions."""
 
 LARGEST_NOISE, SMALLEST_RATE = 1e6, 1e-10
-"""More noise, and a smaller sampling rate, are counted as this much, which gives an upper bound: privacy losses are of
-the order of their quotient, and a thousandth of this one is below what float64 tells from 0."""
+"""A larger noise multiplier and a smaller sampling rate are replaced by these values, which gives an upper bound.
+Privacy losses are of the order of rate / noise, and a thousandth of this quotient is below float64's resolution."""
 
 ROUNDING_PER_STEP = 1e-16
-"""How much of delta is set aside per step for floating-point error: composing T steps is one Fourier
-transform to the power T, which was seen to move delta by up to 4e-17 T, in either direction."""
+"""Part of delta that is reserved per step for floating-point error. Composing T steps is one Fourier transform to the
+power T, which was observed to move delta by up to 4e-17 T in either direction."""
 
 RESOLUTION = 0.1
-"""Interval / standard deviation of one step's loss, or less: epsilon is then within 0.3 % of its limit, by the
-benchmark `accounting`, and the error falls with the square of the interval."""
+"""Largest interval in units of the standard deviation of one step's loss. Epsilon is then within 0.3 % of its limit
+(benchmark `accounting`), and the error falls with the square of the interval."""
 
 COMFORTABLE_POINTS = 4e4
-"""Of the whole run: some hundredths of a second. A short run gets a finer interval than `RESOLUTION` until it has
-them."""
+"""Number of privacy losses of a whole run that takes some hundredths of a second. A short run gets a finer interval
+than `RESOLUTION`, up to this number."""
 
 _MOST_POINTS = 2.5e5
-"""Of one step: a second."""
+"""Largest number of privacy losses of one step; it takes a second."""
 
 _MOST_EXCESS = 0.1
-"""dp-accounting rounds the probabilities of very fine cells up, which makes them sum to more than one. A bound
-stays a bound, until the sum is so large that a Fourier transform loses the tails in its rounding error."""
+"""Largest excess over 1 of the sum of a run's probabilities. dp-accounting rounds the probabilities of very fine cells
+up. The result stays a bound until the sum is so large that the Fourier transform's rounding error hides the tails."""
 
 _LARGEST_EXPONENT = 700.0
-"""e^700 is a float64, e^710 is not."""
+"""float64 holds e^700 and overflows at e^710."""
 
 _TAIL = 10.0
-"""Standard deviations of the noise on either side that hold all of a step but e^-50."""
+"""Standard deviations of the noise on either side of the means; the mass outside is below e^-50."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,8 @@ class LossDistribution:
 
     Attributes:
         distribution: dp-accounting's PrivacyLossDistribution.
-        steps: how many were composed.
-        interval: between neighbouring privacy losses.
+        steps: number of steps composed.
+        interval: distance of neighbouring privacy losses.
     """
 
     distribution: Any
@@ -79,22 +78,22 @@ class LossDistribution:
 
     @property
     def excess(self) -> float:
-        """By how much the probabilities sum to more than one."""
+        """Excess over 1 of the sum of the probabilities."""
         return max(0.0, float(self.distribution.get_delta_for_epsilon(-math.inf)) - 1)
 
     def epsilon(self, delta: float) -> float:
-        """Return the smallest epsilon >= 0 at which delta is met; infinity where there is none."""
+        """Return the smallest epsilon >= 0 at which delta is met; infinity if there is none."""
         usable = delta - ROUNDING_PER_STEP * self.steps
-        # dp-accounting searches from large losses down; for a delta close to 1 it would go on below zero, and
-        # overflow there.
+        # dp-accounting searches downwards from large losses; for a delta close to 1 it would continue below zero and
+        # overflow.
         if self.distribution.get_delta_for_epsilon(0.0) <= usable:
             return 0.0
         with np.errstate(over="ignore"):
             found = float(self.distribution.get_epsilon_for_delta(usable))
         if found < math.inf:
             return found
-        # From epsilon 709 to 745, where e^-epsilon is a subnormal number, dp-accounting divides by it and gets
-        # infinity. There, delta is the tail of the privacy loss but for a factor that moves epsilon by ones.
+        # From epsilon 709 to 745, e^-epsilon is a subnormal number; dp-accounting divides by it and gets infinity.
+        # There, the tail of the privacy loss bounds delta, and epsilon is too large by a few units at most.
         pmfs = (self.distribution._pmf_remove, self.distribution._pmf_add)
         return max(_quantile(pmf.to_dense_pmf(), usable) for pmf in pmfs)
 
@@ -105,14 +104,14 @@ class LossDistribution:
     def delta_of_removal(self, epsilons: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return delta at each real epsilon, for bucket present against bucket absent.
 
-        For a run composed under `add_remove`.
+        The run must be composed under `add_remove`.
         """
-        # dp-accounting keeps both directions and offers the larger delta only.
+        # dp-accounting stores both directions, but its public function returns the larger delta only.
         return self._at(self.distribution._pmf_remove, epsilons)
 
     def _at(self, distribution: Any, epsilons: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         found = np.empty(len(epsilons))
-        # dp-accounting answers a sorted list in one pass, but multiplies by e^epsilon, which has to be finite.
+        # dp-accounting computes a sorted list in one pass, but multiplies by e^epsilon, which has to be finite.
         together = np.abs(epsilons) <= _LARGEST_EXPONENT
         order = np.argsort(epsilons[together])
         answers = distribution.get_delta_for_epsilon(epsilons[together][order])
@@ -123,7 +122,7 @@ class LossDistribution:
 
 
 def check(totals: Totals, *, delta: float) -> None:
-    """Refuse what dp-accounting cannot compute at this delta.
+    """Raise an error if dp-accounting cannot compute the run at this delta.
 
     Raises:
         ValueError: delta < 1e-10, a noise multiplier in (0, 1e-3), or more steps than float64 can compose at
@@ -138,26 +137,26 @@ def check(totals: Totals, *, delta: float) -> None:
     if noise < SMALLEST_NOISE:
         raise ValueError(
             f"noise_multiplier must be at least {SMALLEST_NOISE:g} for the tight accountant, got {noise:g}: "
-            "use accountant='lemma3', or 0 for no privacy at all"
+            "raise it, use accountant='lemma3', or set it to 0 for training without privacy"
         )
     steps = sum(totals.values())
     if delta < 2 * ROUNDING_PER_STEP * steps:
         raise ValueError(
             f"delta must be at least {2 * ROUNDING_PER_STEP * steps:g} for {steps} steps, "
-            f"got {delta:g}: below it the tight accountant would answer with floating-point noise; "
+            f"got {delta:g}: below it the result of the tight accountant would be floating-point error; "
             "raise delta, or use accountant='lemma3'"
         )
 
 
 def fine_interval(totals: Totals, adjacency: Adjacency, *, points: float = COMFORTABLE_POINTS) -> float:
-    """Return the interval to compute at: `RESOLUTION`, finer where that is cheap, coarser where it has to be.
+    """Return the interval to compute at: by `RESOLUTION`, finer where that is cheap, coarser where float64 requires it.
 
-    Intervals are powers of two, so that the points of a coarse one are among those of a fine one.
+    Intervals are powers of two, so that the points of a coarse one are a subset of those of a fine one.
 
     Args:
         totals: the steps of a run, at least one.
         adjacency: as in `accountants.epsilon`.
-        points: of the whole run, up to which an interval is cheap.
+        points: number of privacy losses of the whole run up to which an interval is cheap.
     """
     spread, width = _scale(totals, adjacency)
     wanted = min(RESOLUTION * spread, _run_width(spread, width, sum(totals.values())) / points)
@@ -165,7 +164,7 @@ def fine_interval(totals: Totals, adjacency: Adjacency, *, points: float = COMFO
 
 
 def intervals(totals: Totals, adjacency: Adjacency) -> Iterator[float]:
-    """Yield four times the fine interval, the fine interval, and quarters of it down to what can be computed."""
+    """Yield four times the fine interval, the fine interval, then a quarter each time while it can be computed."""
     _, width = _scale(totals, adjacency)
     interval, finest = 4 * fine_interval(totals, adjacency), _finest(totals, width)
     while interval >= finest:
@@ -174,7 +173,7 @@ def intervals(totals: Totals, adjacency: Adjacency) -> Iterator[float]:
 
 
 def points(totals: Totals, adjacency: Adjacency, interval: float) -> float:
-    """Return how many privacy losses of the whole run there are at an interval."""
+    """Return the number of privacy losses of the whole run at an interval."""
     spread, width = _scale(totals, adjacency)
     return _run_width(spread, width, sum(totals.values())) / interval
 
@@ -184,18 +183,19 @@ def _run_width(spread: float, width: float, steps: int) -> float:
 
 
 def _finest(totals: Totals, width: float) -> float:
-    """Return the interval at which one step has `_MOST_POINTS`, or rounding makes `_MOST_EXCESS`."""
-    excess_of_a_cell = 0.25 * ROUNDING_PER_STEP  # times 1 / interval; seen, for add_remove, the larger one
+    """Return the finest interval: one step has at most `_MOST_POINTS`, and rounding causes at most `_MOST_EXCESS`."""
+    # Per 1 / interval; measured under add_remove, where it is larger.
+    excess_of_a_cell = 0.25 * ROUNDING_PER_STEP
     accurate = math.sqrt(sum(totals.values()) * width * excess_of_a_cell / _MOST_EXCESS)
     return 2.0 ** math.ceil(math.log2(max(width / _MOST_POINTS, accurate)))
 
 
 def compose(totals: Totals, *, adjacency: Adjacency, interval: float) -> LossDistribution | None:
-    """Return all steps of a run that has some, or None where the interval is too fine for float64."""
+    """Return the composition of a run's steps, at least one; None if the interval is too fine for float64."""
     total = None
     for mechanism, steps in totals.items():
         one = one_step(mechanism, adjacency, interval)
-        # Probabilities of one step that sum to 1 + x make those of the run sum to (1 + x)^steps.
+        # If the probabilities of one step sum to 1 + x, those of the run sum to (1 + x)^steps.
         if steps * one.excess > _MOST_EXCESS:
             return None
         run = one.distribution.self_compose(steps)
@@ -203,12 +203,12 @@ def compose(totals: Totals, *, adjacency: Adjacency, interval: float) -> LossDis
     return LossDistribution(total, sum(totals.values()), interval)
 
 
-@lru_cache(maxsize=16)  # a calibration, a curve and a table of both adjacencies ask for the same step again
+@lru_cache(maxsize=16)  # a calibration, a curve and a table of both adjacencies need the same step repeatedly
 def one_step(
     mechanism: BucketMechanism, adjacency: Adjacency, interval: float, log_tail: float = -50.0
 ) -> LossDistribution:
-    """Return a single step, of which a mass of at most e^log_tail may be counted as an infinite loss."""
-    # Here because importing dp-accounting takes longer than most answers.
+    """Return a single step. At most a mass of e^log_tail is counted as an infinite loss."""
+    # Imported here because importing dp-accounting takes longer than most computations.
     from dp_accounting import NeighboringRelation  # noqa: PLC0415
     from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism  # noqa: PLC0415
 
@@ -228,22 +228,22 @@ def one_step(
 
 
 def _computable(mechanism: BucketMechanism) -> tuple[float, float]:
-    """Return sampling rate and noise multiplier, or those of a mechanism that costs more and can be computed."""
+    """Return sampling rate and noise multiplier, clamped to the computable range; clamping only raises the cost."""
     return max(mechanism.sampling_rate, SMALLEST_RATE), min(mechanism.noise_multiplier, LARGEST_NOISE)
 
 
 def _scale(totals: Totals, adjacency: Adjacency) -> tuple[float, float]:
-    """Return the root mean square over steps of their losses' standard deviations, and the largest width."""
+    """Return the root mean square, over steps, of the losses' standard deviations, and the largest width."""
     losses = [(*_losses(mechanism, adjacency), steps) for mechanism, steps in totals.items()]
     variance = sum(steps * spread * spread for spread, _, steps in losses) / sum(totals.values())
     return math.sqrt(variance), max(width for _, width, _ in losses)
 
 
-@lru_cache(maxsize=64)  # asked for at every interval that is tried
+@lru_cache(maxsize=64)  # needed at every interval that is tried
 def _losses(mechanism: BucketMechanism, adjacency: Adjacency) -> tuple[float, float]:
-    """Return the standard deviation of one step's privacy loss, and the width of what holds it.
+    """Return the standard deviation and the width of one step's privacy loss.
 
-    Of the two directions of `add_remove`, the larger of each: it is the one that costs more.
+    Under `add_remove` each is the larger one of the two directions, which is the one that costs more.
     """
     q, sigma = _computable(mechanism)
     z = np.linspace(-_TAIL - 1 / sigma, _TAIL + 1 / sigma, 4001)  # in standard deviations of the noise
@@ -267,9 +267,9 @@ def _losses(mechanism: BucketMechanism, adjacency: Adjacency) -> tuple[float, fl
 
 
 def _quantile(pmf: Any, delta: float) -> float:
-    """The smallest privacy loss that is exceeded with probability delta at most; infinity where there is none.
+    """Return the smallest privacy loss that is exceeded with probability at most delta; infinity if there is none.
 
-    At this epsilon delta is met: it is at most the probability of a larger loss.
+    Delta is met at this epsilon, because delta(epsilon) is at most the probability of a larger loss.
     """
     above = pmf._infinity_mass + np.cumsum(pmf._probs[::-1])[::-1] - pmf._probs
     met = np.flatnonzero(above <= delta)

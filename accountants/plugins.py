@@ -1,13 +1,13 @@
-"""Plug-ins by name: the ones that are built in, and the ones that installed packages declare as entry points.
+"""Plug-ins by name: built-in ones, and those that installed packages declare as entry points.
 
-A package adds a plug-in without touching dpmi, by declaring it in its own ``pyproject.toml``::
+A package adds a plug-in by declaring it in its own ``pyproject.toml``; dpmi itself needs no change::
 
     [project.entry-points."dpmi.attacks"]
     my-attack = "my_package.attack:MyAttack"
 
 There are six groups. ``dpmi.attacks`` and ``dpmi.defenses`` hold classes, whose fields are hyper-parameters;
-``dpmi.data``, ``dpmi.models``, ``dpmi.metrics`` and ``dpmi.accountants`` hold objects. This module stands on the lowest
-floor because accountants take plug-ins too.
+``dpmi.data``, ``dpmi.models``, ``dpmi.metrics`` and ``dpmi.accountants`` hold objects. This module is in the package
+``accountants``, which imports nothing of dpmi, because accountants are plug-ins too.
 """
 
 from __future__ import annotations
@@ -24,38 +24,37 @@ __all__ = ["PluginError", "Registry", "origin"]
 
 
 class Named(Protocol):
-    """What every plug-in carries: the name it is asked for by."""
+    """Anything with a plug-in name."""
 
     @property
     def name(self) -> str:
-        """Short and lower-case, such as ``enhanced``."""
+        """The name to look the plug-in up by, short and lower-case, such as ``enhanced``."""
 
 
 Plugin = TypeVar("Plugin", bound=Named | type[Named])
 
 
 class PluginError(ValueError):
-    """A plug-in that does not exist, or an installed package whose plug-in cannot be used."""
+    """The plug-in does not exist, or the installed package that declares it cannot be used."""
 
 
 class Registry(Generic[Plugin]):
-    """Plug-ins of one kind, by name: all of them classes, or all of them objects.
+    """Plug-ins of one kind, by name: either all classes, or all objects.
 
-    Entry points are listed without importing their packages; a package is imported when its plug-in is asked
-    for, so a broken one disturbs nobody else.
+    Listing the entry points imports no package. A package is imported only when its plug-in is requested, so a broken
+    package does not affect the other plug-ins.
 
     Args:
         group: entry point group, such as ``dpmi.attacks``.
         kind: the word for one plug-in in messages, such as ``attack``.
-        base: what every plug-in is a subclass of, if they are classes, or else an instance of.
-        builtins: the built-in plug-ins; their names cannot be taken by a package.
+        base: the type that every plug-in is a subclass of (classes) or an instance of (objects).
+        builtins: the built-in plug-ins; a package cannot override their names.
         classes: whether the plug-ins are classes.
     """
 
     def __init__(
         self, group: str, kind: str, base: type, builtins: Iterable[Plugin] = (), *, classes: bool = False
     ) -> None:
-        """Keep the built-in plug-ins; packages are looked up when they are needed."""
         self._group = group
         self._kind = kind
         self._base = base
@@ -64,19 +63,19 @@ class Registry(Generic[Plugin]):
 
     @property
     def builtins(self) -> tuple[Plugin, ...]:
-        """Those that are built in."""
+        """The built-in plug-ins."""
         return tuple(self._builtins.values())
 
     def names(self) -> list[str]:
-        """Return every name that :meth:`get` knows: the built-in ones, then the packages', sorted."""
+        """Return every name that :meth:`get` accepts: the built-in ones, then those of packages, sorted."""
         return [*self._builtins, *sorted({entry.name for entry in self._entries()} - set(self._builtins))]
 
     def get(self, name: str) -> Plugin:
         """Return the plug-in of that name.
 
         Raises:
-            PluginError: (a ValueError) no plug-in has that name, two packages claim it, or the package that
-                declares it cannot be imported or declares something else.
+            PluginError: (a ValueError) no plug-in has that name, two packages declare it, or the package that
+                declares it cannot be imported or declares an object of the wrong type or name.
         """
         if name in self._builtins:
             return self._builtins[name]
@@ -91,7 +90,7 @@ class Registry(Generic[Plugin]):
         return self._load(entries[0])
 
     def _entries(self) -> list[EntryPoint]:
-        # One installation can be listed twice, as a folder on the path and as an editable install.
+        # The same installation can be listed twice: as a folder on the path and as an editable install.
         unique = {(entry.name, entry.value): entry for entry in entry_points(group=self._group)}
         return list(unique.values())
 
@@ -99,7 +98,7 @@ class Registry(Generic[Plugin]):
         where = f"{self._kind} {entry.name!r} of {_owner(entry)} ({entry.value})"
         try:
             plugin: Plugin = entry.load()
-        except Exception as error:  # whatever a foreign module raises while it is imported
+        except Exception as error:  # a foreign module can raise anything while it is imported
             raise PluginError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
         if not self._fits(plugin) or getattr(plugin, "name", None) != entry.name:
             wanted = f"a subclass of {self._base.__name__}" if self._classes else f"a {self._base.__name__}"
@@ -116,14 +115,15 @@ class Registry(Generic[Plugin]):
 
 
 OWN = ("accountants", "dpmi")
-"""Packages whose plug-ins are known by the versions of the stages, see :mod:`dpmi.versions`."""
+"""Packages whose plug-ins are identified by the versions of the stages, see :mod:`dpmi.versions`."""
 
 
 @lru_cache
 def origin(plugin: type | Callable[..., Any]) -> str:
-    """Name and version of the distribution that a class or function of another package is from; empty for dpmi's own.
+    """Return name and version of the distribution of a class or function; empty for dpmi's own.
 
-    One that no distribution holds, such as one of a notebook, is known by its module and its source code.
+    A class or function that belongs to no distribution, for example in a notebook, is identified by its module and a
+    hash of its source code.
 
     >>> origin(Registry)
     ''

@@ -1,6 +1,4 @@
-"""The whole trade-off of a run: delta at any epsilon, the errors of any test, and what an attacker can
-reconstruct.
-"""
+"""The privacy profile of a run: delta at any epsilon, the trade-off function, and a bound on reconstruction."""
 
 from __future__ import annotations
 
@@ -15,17 +13,17 @@ from accountants.guarantee import Adjacency
 from accountants.ledger import Ledger
 
 _EPSILONS = 1025
-"""Epsilons at which delta is computed for the trade-offs. Each gives a valid line; the best one counts."""
+"""Number of epsilons at which delta is computed for the trade-off. Every one gives a valid line; the best is used."""
 
 Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyProfile:
-    """Every (epsilon, delta) that a run satisfies at once, by the tight accountant, each from above.
+    """All (epsilon, delta) that a run satisfies simultaneously, as upper bounds by the tight accountant.
 
-    A guarantee is one point of it. Balle, Barthe, Gaboardi 2018 call delta(epsilon) the privacy profile; Dong,
-    Roth, Su 2022, Prop. 6, show that it and the trade-off function f determine each other.
+    A guarantee is one point of the profile. Balle, Barthe, Gaboardi 2018 define delta(epsilon) as the privacy profile;
+    Dong, Roth, Su 2022, Prop. 6, show that it and the trade-off function f determine each other.
 
     Attributes:
         ledger: the run.
@@ -33,7 +31,7 @@ class PrivacyProfile:
         adjacency: "replace" or "add_remove".
 
     Raises:
-        ValueError: a unit or an adjacency that is none, or a run that the tight accountant cannot compose.
+        ValueError: an invalid unit or adjacency, or a run that the tight accountant cannot compose.
 
     >>> from accountants import BucketMechanism
     >>> run = Ledger().record(BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6), 200)
@@ -47,7 +45,6 @@ class PrivacyProfile:
     adjacency: Adjacency = "replace"
 
     def __post_init__(self) -> None:
-        """Check the request; nothing is composed yet."""
         checks.unit(self.unit)
         checks.adjacency(self.adjacency)
         if not self._free and not self.ledger.noiseless:
@@ -68,10 +65,10 @@ class PrivacyProfile:
         return self._composition.delta(asked.ravel()).reshape(asked.shape)
 
     def trade_off(self, type_one_errors: npt.ArrayLike) -> Numbers:
-        """Return f: the least type II error in [0, 1] of any test whose type I error is at most the one given.
+        """Return f: the least type II error in [0, 1] of any test whose type I error is at most the given one.
 
-        The test is between two neighbouring sets of buckets, seen through everything that the run released.
-        Perfect privacy is 1 - alpha. From below, as delta is from above (Dong, Roth, Su 2022, eq. (6)).
+        The test distinguishes two neighbouring datasets from everything that the run released. Perfect privacy is
+        1 - alpha. The result is a lower bound, because delta is an upper bound (Dong, Roth, Su 2022, eq. (6)).
 
         Args:
             type_one_errors: alpha in [0, 1], any shape.
@@ -88,14 +85,14 @@ class PrivacyProfile:
 
     @cached_property
     def _curve(self) -> tuple[Numbers, Numbers]:
-        """Epsilons, and the delta of each."""
+        """Epsilons, and delta at each."""
         known = self._free or self.ledger.noiseless
         epsilons = np.zeros(1) if known else _grid(self._composition)
         return epsilons, self.delta(epsilons)
 
     @cached_property
     def _composition(self) -> pld.LossDistribution:
-        """All steps, composed once for every question."""
+        """The composition of all steps, computed once."""
         return _composed(self.ledger, self.adjacency)
 
     @property
@@ -106,16 +103,17 @@ class PrivacyProfile:
 def reconstruction_bound(ledger: Ledger, priors: npt.ArrayLike) -> Numbers:
     """Return B(kappa), a bound on the probability that any attack reconstructs one bucket's content.
 
-    P is everything that the run releases with the bucket, Q without it. Whoever succeeds with probability at most
-    kappa without the bucket having been used, by whatever measure of success, succeeds with at most
+    P is the distribution of everything that the run releases with the bucket, Q without it. If an attack succeeds with
+    probability at most kappa on a run without the bucket, for any measure of success, it succeeds on a run with the
+    bucket with probability at most
 
         B(kappa) = sup {P(E) : Q(E) <= kappa} = inf over real epsilon of (e^epsilon kappa + delta_{P||Q}(epsilon))
 
-    (Hayes, Mahloujifar, Balle 2023, Thm 2). It needs no choice of delta. From above.
+    (Hayes, Mahloujifar, Balle 2023, Thm 2). No delta has to be chosen. The result is an upper bound.
 
     Args:
         ledger: the run.
-        priors: kappa in [0, 1], any shape: the chance of success without the bucket.
+        priors: kappa in [0, 1], any shape: the probability of success without the bucket.
 
     Raises:
         ValueError: NaN, a prior outside [0, 1], or a run that the tight accountant cannot compose.
@@ -148,14 +146,14 @@ def _composed(ledger: Ledger, adjacency: Adjacency) -> pld.LossDistribution:
     )
     if composed is None:
         raise ValueError(
-            f"{ledger.steps} steps of a sampling rate this small are more than float64 can compose: "
-            "use accountant='lemma3' for an epsilon"
+            f"float64 cannot compose {ledger.steps} steps at a sampling rate this small: "
+            "compute an epsilon with accountant='lemma3' instead"
         )
     return composed
 
 
 def _grid(composed: pld.LossDistribution) -> Numbers:
-    """Epsilons from 0 to where delta is next to nothing."""
+    """Return epsilons from 0 to where delta is negligible."""
     smallest = max(pld.SMALLEST_DELTA, 2 * pld.ROUNDING_PER_STEP * composed.steps)
-    # e^700 is the largest power that float64 holds; from there on every line is at its end.
+    # float64 overflows shortly above e^700. Larger epsilons would not improve the bound anyway.
     return np.linspace(0.0, min(composed.epsilon(smallest), 700.0), _EPSILONS)

@@ -1,4 +1,4 @@
-"""The accountants by name, and the questions they share: is the request sound, is the answer trivial."""
+"""The accountants by name, and what they share: the check of a request, and the trivial results."""
 
 import math
 import warnings
@@ -12,7 +12,7 @@ from accountants.plugins import Registry
 
 
 class BoundFunction(Protocol):
-    """What an accountant computes: a pure function of a run with at least one step and noise in every step."""
+    """The computation of an accountant: a pure function of a run with at least one step and noise in every step."""
 
     def __call__(self, totals: Totals, *, delta: float, adjacency: Adjacency) -> Bound:
         """Return epsilon at this delta, in (0, 1), for this adjacency."""
@@ -21,14 +21,14 @@ class BoundFunction(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Accountant:
-    """A way to compute epsilon, and whether what it computes is an upper bound.
+    """A way to compute epsilon, and whether the result is an upper bound.
 
     Attributes:
-        name: as a caller names it.
+        name: the name in `accountant=`.
         description: one line, for listings.
         bound: the computation.
-        is_guarantee: whether the mechanism is (epsilon, delta)-DP at the epsilon it returns.
-        caveats: said with every answer, whatever the run.
+        is_guarantee: whether the mechanism is (epsilon, delta)-DP at the epsilon that it returns.
+        caveats: caveats of every result, for any run.
     """
 
     name: str
@@ -45,26 +45,26 @@ ACCOUNTANTS: Registry[Accountant] = Registry(
     (
         Accountant(
             name="tight",
-            description="privacy loss distributions, composed numerically: the number to state",
+            description="privacy loss distributions, composed numerically: the number to report",
             bound=tight.bound,
             is_guarantee=True,
         ),
         Accountant(
             name="lemma3",
-            description="moments of the class-DP paper, computed exactly: looser, for any delta",
+            description="moments of the class-DP paper, computed exactly: looser, works for any delta",
             bound=lemma3.bound,
             is_guarantee=True,
         ),
         Accountant(
             name="theorem1",
-            description="closed form of the class-DP paper, for comparison: no guarantee",
+            description="closed form of the class-DP paper, for comparison only: not a guarantee",
             bound=theorem1.bound,
             is_guarantee=False,
             caveats=(theorem1.NOT_AN_UPPER_BOUND,),
         ),
     ),
 )
-"""A new accountant is one file with a `bound` and one entry here, or an entry point of another package."""
+"""A new accountant is one file with a `bound` and one entry here, or an entry point in another package."""
 
 
 def account(
@@ -76,7 +76,7 @@ def account(
     accountant: str,
     buckets: int | None,
 ) -> Guarantee:
-    """Check the request, then query the accountant named; arguments as in `accountants.epsilon`."""
+    """Check the request, then query the accountant; arguments as in `accountants.epsilon`."""
     delta = checks.delta(delta)
     unit = checks.unit(unit)
     adjacency = checks.adjacency(adjacency)
@@ -86,7 +86,7 @@ def account(
     if buckets is not None and delta >= 1 / checks.integer("buckets", buckets, minimum=1):
         large = (
             f"delta = {delta:g} is not below 1/K with K = {buckets} buckets: "
-            f"publishing one {unit} in the clear, chosen at random, would be within such a delta"
+            f"a mechanism that publishes one random {unit} would satisfy this delta; choose delta below 1/K"
         )
         warnings.warn(large, UserWarning, stacklevel=3)
         caveats += (large,)

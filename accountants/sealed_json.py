@@ -1,7 +1,7 @@
-"""JSON that notices when it was cut short, edited by mistake, or written by another version.
+"""JSON documents that detect truncation, accidental edits and other versions.
 
-A document is an object with a format, a version, and the SHA-256 of everything else in it. The hash finds
-accidents. It is no signature: whoever changes a document on purpose can hash it again.
+A document is an object with a format, a version, and the SHA-256 of the rest of its content. The hash detects
+accidents. It is not a signature: an attacker who changes a document can compute the hash again.
 """
 
 import hashlib
@@ -29,33 +29,35 @@ def dump(document: Mapping[str, Any]) -> str:
 
 
 def load(text: str) -> Any:
-    """Return the JSON value in `text`; unlike `json.loads`, refuse a key that is there twice.
+    """Return the JSON value in `text`; unlike `json.loads`, reject duplicate keys.
 
     Raises:
-        ValueError: `text` is not JSON, or was cut short.
+        ValueError: `text` is not JSON, or was truncated.
     """
     try:
         return json.loads(text, object_pairs_hook=_distinct)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"not JSON, or cut short ({error}), got {short(text)}") from None
+        raise ValueError(f"not JSON, or truncated ({error}), got {short(text)}") from None
 
 
 def fields(document: Any, *, format: str, version: int, names: Collection[str]) -> dict[str, Any]:
-    """Return the object itself, once format and version are the ones expected and the keys are all there.
+    """Return `document`, an object, after checking its format, version and keys.
 
     Args:
-        document: what `load` returned, or a part of it.
-        format, version: what it has to be.
-        names: the keys it has besides "format", "version" and "sha256".
+        document: the result of `load`, or a part of it.
+        format, version: the expected ones.
+        names: the expected keys besides "format", "version" and "sha256".
 
     Raises:
-        ValueError: any of that does not hold.
+        ValueError: it is not an object, or its format, version or keys differ.
     """
     if not isinstance(document, dict) or document.get("format") != format:
         raise ValueError(f"expected an object with the format {format!r}, got {short(document)}")
     found = document.get("version")
     if type(found) is not int or found != version:
-        raise ValueError(f"version must be {version}, got {short(found)}: another version of dpmi wrote it")
+        raise ValueError(
+            f"version must be {version}, got {short(found)}: another version of dpmi wrote it; read it with that one"
+        )
     return exactly(document, {"format", "version", "sha256", *names})
 
 
@@ -80,17 +82,17 @@ def items(name: str, value: Any) -> list[Any]:
 
 
 def check_hash(found: Any, expected: str) -> None:
-    """Refuse a document whose hash is not the one of what was read from it."""
+    """Raise ValueError if a document's hash is not that of its content."""
     if found != expected:
         raise ValueError(
             f"sha256 must be {expected} for this content, got {short(found)}: "
-            "the document was edited or damaged; take the original"
+            "the document was edited or damaged; use the original"
         )
 
 
 @contextmanager
 def inside(where: str) -> Iterator[None]:
-    """Say in which part of a document a check failed, whichever check it was: always a ValueError."""
+    """Prefix the error of a failed check with the part of the document; the error is always a ValueError."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -101,6 +103,6 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"the key {name!r} is there twice")
+            raise ValueError(f"duplicate key {name!r}")
         found[name] = value
     return found

@@ -1,9 +1,9 @@
-"""The closed form of the class-DP paper, to compare with the paper; never a guarantee.
+"""The closed form of the class-DP paper, for comparison with the paper only; never a guarantee.
 
-Zhang et al. 2020: epsilon = 4 q sqrt(T ln(1/delta)) / sigma when a bucket is replaced (Theorem 1 for
-classes, Corollary 1 for subclasses), half of it when one is added or removed (Remark 1). Both rest on Lemma
-3, whose eq. (7) uses e^x - 1 <= x. A factor 2 of slack in eq. (8) hides that for sigma >= 1.785 only, so
-the formula can lie below the exact epsilon of the same run with every stated condition true.
+Zhang et al. 2020: epsilon = 4 q sqrt(T ln(1/delta)) / sigma when a bucket is replaced (Theorem 1 for classes, Corollary
+1 for subclasses), half of it when one is added or removed (Remark 1). Both depend on Lemma 3, whose eq. (7) uses
+e^x - 1 <= x, which is false. A factor 2 of slack in eq. (8) compensates for it only if sigma >= 1.785. So the formula
+can lie below the exact epsilon of the same run even if every stated condition holds.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def bound(totals: Totals, *, delta: float, adjacency: Adjacency) -> Bound:
     """Return the closed form, with each condition that the paper states for it.
 
     Raises:
-        ValueError: the run has different mechanisms; the closed form is for one (q, sigma).
+        ValueError: the run has different mechanisms; the closed form covers one (q, sigma) only.
     """
     if len(totals) > 1:
         raise ValueError(
-            "theorem1 is stated for one sampling_rate and one noise_multiplier, the run has "
+            "theorem1 covers one sampling_rate and one noise_multiplier only, and the run has "
             f"{len(totals)} different mechanisms: use accountant='tight' or 'lemma3'"
         )
     ((mechanism, steps),) = totals.items()
@@ -42,12 +42,12 @@ def _conditions(
 ) -> tuple[Condition, ...]:
     """Evaluate the conditions of Lemma 3 and of the theorem.
 
-    The first and the last say the same thing once epsilon is the closed form; both are printed in the paper.
+    The first and the last are equivalent when epsilon is the closed form; the paper states both.
     """
     q, sigma = mechanism.sampling_rate, mechanism.noise_multiplier
     rate_limit = 1 / (16 * sigma)
-    # The proof asks for alpha <= kappa epsilon / 2 and e^(-kappa epsilon / 2) <= delta. With the theorem's
-    # sigma one order satisfies both.
+    # The proof needs alpha <= kappa epsilon / 2 and e^(-kappa epsilon / 2) <= delta. With the theorem's sigma, exactly
+    # one order kappa satisfies both.
     kappa = -2 * math.log(delta) / epsilon
     order_limit = -sigma * sigma * math.log(q * sigma)
     theorem_limit = math.sqrt(epsilon / (constant * math.sqrt(-steps * math.log(delta))))

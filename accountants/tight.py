@@ -1,4 +1,4 @@
-"""The tight accountant: the privacy loss distribution of the whole run, as fine as the answer needs."""
+"""The tight accountant: it composes privacy loss distributions and refines their interval until epsilon converges."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ from accountants.guarantee import Adjacency, Bound
 from accountants.mechanism import Totals
 
 STATED_ERROR = 0.005
-"""How far epsilon may lie above the exact value, as a fraction of it, where no caveat says otherwise."""
+"""Largest error of epsilon above the exact value, as a fraction of it, unless a caveat says otherwise."""
 
 _CONVERGED = 3 * STATED_ERROR
-"""The error falls with the square of the interval, or at least with the interval: after a fourfold refinement
-that lowered epsilon by less than this fraction, a third of that is left at most."""
+"""Epsilon has converged if a fourfold refinement lowers it by less than this fraction. The error falls at least
+linearly with the interval, so the remaining error is at most a third of that change."""
 
 _SHARP = 2e-3
-"""Below this fraction what is left is about 1e-4 of epsilon, the last digit that anybody prints."""
+"""A stricter limit of the same change. Below it, the remaining error is about 1e-4 of epsilon, the last digit that is
+usually reported."""
 
 _CHEAP = 1.2e5
-"""Privacy losses of the whole run, up to which `_SHARP` is worth another refinement: a tenth of a second."""
+"""Number of privacy losses of the whole run up to which `_SHARP` applies; a refinement then takes a tenth of a second.
+"""
 
 _NEGLIGIBLE = 1e-6
-"""An epsilon that moves by less has converged, whatever its size."""
+"""An absolute change of epsilon below this value counts as convergence."""
 
 
 def bound(totals: Totals, *, delta: float, adjacency: Adjacency) -> Bound:
-    """Return an upper bound on epsilon, and the interval it was computed at.
+    """Return an upper bound on epsilon, with a caveat that states the interval.
 
-    It is within `STATED_ERROR` of the exact value, except where no interval that float64 resolves is fine
-    enough (a million steps at a sampling rate of a millionth); the caveat then says so.
+    The bound is within `STATED_ERROR` of the exact value, unless no interval that float64 resolves is fine enough (for
+    example a million steps at a sampling rate of a millionth); the caveat then says so.
 
     Raises:
         ValueError: delta < 1e-10, a noise multiplier in (0, 1e-3), or more steps than float64 can compose
@@ -41,7 +43,7 @@ def bound(totals: Totals, *, delta: float, adjacency: Adjacency) -> Bound:
         run = pld.compose(totals, adjacency=adjacency, interval=interval)
         if run is None:
             break
-        # Every interval gives a bound. In exact arithmetic the finer one is the smaller.
+        # Every interval gives a bound. In exact arithmetic, a finer interval gives a smaller one.
         finer = run.epsilon(delta)
         change = max(0.0, epsilon - finer)
         epsilon, finest = min(epsilon, finer), interval
@@ -50,10 +52,10 @@ def bound(totals: Totals, *, delta: float, adjacency: Adjacency) -> Bound:
             break
     if math.isinf(epsilon):
         raise ValueError(
-            f"delta = {delta:g} is below what the tight accountant can resolve for these {sum(totals.values())} steps: "
-            "raise delta, or use accountant='lemma3'"
+            f"delta = {delta:g} is too small for the tight accountant to resolve for these {sum(totals.values())} "
+            "steps: raise delta, or use accountant='lemma3'"
         )
-    caveat = f"an upper bound: privacy losses are moved to multiples of {finest:.2g}"
+    caveat = f"an upper bound: privacy losses are rounded to multiples of {finest:.2g}"
     if change > max(_CONVERGED * epsilon, _NEGLIGIBLE):
-        caveat += ", the finest that can be computed here, and still coarse for such small steps"
+        caveat += ", the finest interval that float64 allows here, which is still coarse for such small steps"
     return Bound(epsilon, caveats=(caveat,))

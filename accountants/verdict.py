@@ -1,6 +1,6 @@
-"""Whether the noise of a plan can be trained under, in sentences.
+"""A verdict on a plan in plain sentences: whether training works at its noise level.
 
-The limits are a rule of thumb from this project's own studies (`make results`; docs/results), not a guarantee:
+The limits are a rule of thumb from this project's studies (`make results`; docs/results), not a guarantee:
 
 | study | undefended | noise_norm: test accuracy |
 | --- | --- | --- |
@@ -8,8 +8,8 @@ The limits are a rule of thumb from this project's own studies (`make results`; 
 | the same, K = 1000, 250, 100 | 98.8 % | 0.70: 91.3, 2.8: 70.7, 7.0: 34.3 % |
 | Faces94, class-DP, d = 638,552, q = 0.33, K = 152 | 99.3 % | 0.16: 99.2, 13: 26.7, 19: 15.8, 25: 13.1 % |
 
-Up to `USABLE` every model kept nine tenths of the undefended accuracy; from `HOPELESS` on each lost a quarter
-or more. Those runs took 137 to 1,200 steps.
+Up to `USABLE`, every model kept nine tenths of the undefended accuracy. From `HOPELESS` on, every model lost a quarter
+or more. The runs took 137 to 1,200 steps.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from accountants.planner import PlanRow, PlanTable
 __all__ = ["Verdict", "rating", "readable", "verdict"]
 
 USABLE, HOPELESS = 1.0, 3.0
-"""Limits of `PlanRow.noise_norm`; see above for the figures behind them."""
+"""Limits of `PlanRow.noise_norm`, from the table above."""
 
 FEW_RECORDS = 5
-"""A bucket with fewer protects little more than one record does."""
+"""With fewer records per bucket, bucket-level DP is little stronger than record-level DP."""
 
 RULE_OF_THUMB = (
     f"The limits {USABLE:g} (usable) and {HOPELESS:g} (hopeless) are a rule of thumb from this project's studies "
-    "(docs/results, 137 to 1,200 steps), not a guarantee. Fewer steps have less noise in each, but a model needs "
-    "enough of them to learn: name those that yours needs."
+    "(docs/results, 137 to 1,200 steps), not a guarantee. With fewer steps, each step has less noise, but a model "
+    "needs enough steps to learn: set the number that your model needs."
 )
 
 CONDITIONAL = (
-    "Subclasses found by k-means on the private records make the guarantee conditional on the partition; "
-    "public centroids do not."
+    "If k-means on the private records defines the subclasses, the guarantee is conditional on the partition; "
+    "with public centroids it is not."
 )
 
 
 def rating(noise_norm: float) -> Literal["usable", "doubtful", "hopeless"]:
-    """Say what a noise vector this long, in units of the longest signal, leaves of training.
+    """Rate training at a noise norm, given in units of the largest possible norm of the signal.
 
     >>> rating(0.7), rating(1.4), rating(3.2)
     ('usable', 'doubtful', 'hopeless')
@@ -53,14 +53,13 @@ def rating(noise_norm: float) -> Literal["usable", "doubtful", "hopeless"]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a table says.
+    """The verdict on a table.
 
     Attributes:
         class_level: class-level DP with the table's best setting.
-        rescue: the fewest clusters per class that make the noise usable with that setting; one cluster when
-            class-level DP needs no rescue, None when the smallest class has fewer records than clusters
-            are needed.
-        sentences: the answer in words, the most important first.
+        rescue: the row with the fewest clusters per class at which that setting is usable; one cluster if class-level
+            DP is already usable, None if the smallest class has fewer records than the clusters needed.
+        sentences: the verdict in words, the most important sentence first.
     """
 
     class_level: PlanRow
@@ -69,7 +68,7 @@ class Verdict:
 
 
 def verdict(table: PlanTable) -> Verdict:
-    """Judge class-level DP at the table's target, and say how many subclasses would rescue it.
+    """Judge class-level DP at the table's target, and say how many subclasses would make it usable.
 
     >>> from accountants.planner import plan
     >>> faces = plan(
@@ -95,7 +94,7 @@ def verdict(table: PlanTable) -> Verdict:
 
 
 def readable(value: float) -> str:
-    """Three significant digits, without an exponent for what is large.
+    """Format with three significant digits, and large values without an exponent.
 
     >>> readable(0.8684), readable(134.2), readable(1056.3)
     ('0.868', '134', '1,056')
@@ -108,8 +107,8 @@ def _on_class_level(table: PlanTable, row: PlanRow) -> str:
     return (
         f"Class-level DP at epsilon {table.target_epsilon:g} (delta = {told.delta:g}, {told.adjacency}, "
         f"{told.accountant}) is {rating(row.noise_norm)}: with the best of these settings (q = {q:g}, "
-        f"{row.steps:,} steps, sigma = {sigma:.3g}) the noise of a step is {readable(row.noise_norm)} times as long "
-        f"as the longest signal of {row.buckets:,} classes."
+        f"{row.steps:,} steps, sigma = {sigma:.3g}) the norm of a step's noise is {readable(row.noise_norm)} times the "
+        f"largest norm of the signal of {row.buckets:,} classes."
     )
 
 
@@ -117,8 +116,8 @@ def _on_rescue(row: PlanRow) -> str:
     per_bucket = row.records / row.buckets
     close = ", which is close to record-level DP" if per_bucket < FEW_RECORDS else ""
     return (
-        f"Subclasses rescue it: from {row.clusters_per_class:,} per class on ({row.buckets:,} buckets of "
-        f"{readable(per_bucket)} records on average{close}), with the same setting, the ratio is at most {USABLE:g}."
+        f"Subclasses make it usable: with at least {row.clusters_per_class:,} per class ({row.buckets:,} buckets of "
+        f"{readable(per_bucket)} records on average{close}) and the same setting, the ratio is at most {USABLE:g}."
     )
 
 
@@ -129,27 +128,27 @@ def _no_rescue(table: PlanTable, clusters: int) -> str:
     affordable = math.floor(table.parameters * (USABLE / finest.noise_norm) ** 2)
     smaller_model = f"a model of at most {affordable:,} parameters, " if affordable else ""
     return (
-        f"No number of subclasses makes it usable: that takes {clusters:,} per class "
-        f"({clusters * len(table.class_sizes):,} buckets), and {name}, the smallest, has {size:,} records; with one "
-        f"record in each of its buckets the ratio is still {readable(finest.noise_norm)}. What would: a larger "
+        f"No number of subclasses makes it usable: it would take {clusters:,} per class "
+        f"({clusters * len(table.class_sizes):,} buckets), but {name}, the smallest, has {size:,} records; with one "
+        f"record in each of its buckets the ratio is still {readable(finest.noise_norm)}. Use a larger "
         f"epsilon, {smaller_model}or {clusters:,} records in every class."
     )
 
 
 def _on_the_whole_class(table: PlanTable, subclasses: int) -> str:
-    # c replacements, one after the other: epsilon c e, and delta times 1 + exp(e) + ... + exp((c - 1) e), whose
-    # logarithm alone fits a float.
+    # Group privacy over c replacements: epsilon is c e, and delta is multiplied by 1 + exp(e) + ... + exp((c - 1) e).
+    # That factor can overflow a float, so its logarithm is computed.
     epsilon = subclasses * table.target_epsilon
     log_delta = math.log(table.delta) + _log_expm1(epsilon) - _log_expm1(table.target_epsilon)
-    left = "at delta 1, which is no promise" if log_delta >= 0 else f"at delta {math.exp(log_delta):.2g}"
+    left = "at delta 1, which is no guarantee" if log_delta >= 0 else f"at delta {math.exp(log_delta):.2g}"
     return (
-        f"A subclass-level epsilon is a promise about one subclass, not about its class: for a class of "
+        f"A subclass-level epsilon protects one subclass, not its whole class: for a class of "
         f"{subclasses:,} subclasses, group privacy leaves epsilon {readable(epsilon)} {left}."
     )
 
 
 def _log_expm1(x: float) -> float:
-    """log(exp(x) - 1) for x > 0."""
+    """Return log(exp(x) - 1) for x > 0."""
     return x + math.log(-math.expm1(-x))
 
 
@@ -161,6 +160,6 @@ def _on_delta(table: PlanTable, rescue: PlanRow | None) -> list[str]:
     fewest = too_many[0]
     return [
         f"delta = {table.delta:g} is not below 1/K for K = {counts[fewest]:,} buckets ({fewest} per class) or more: "
-        f"publishing one bucket in the clear, chosen at random, would be within it. Choose delta below "
-        f"{1 / max(counts.values()):.2g}; it costs a little more noise."
+        f"a mechanism that publishes one random bucket would satisfy this delta. Choose delta below "
+        f"{1 / max(counts.values()):.2g}; it requires slightly more noise."
     ]

@@ -1,9 +1,9 @@
-"""Mutation tests: faults that would break the promise, planted one at a time, and the test that finds each.
+"""Mutation tests: faults that would break the guarantee are planted one at a time, and a test must find each.
 
-``make mutants`` copies the packages and their tests for every fault, changes one line of the copy, and runs the tests
-named with the fault until one fails. A fault that no test finds survives, and the command fails.
+For every fault, ``make mutants`` copies the packages and their tests, changes one line of the copy, and runs the tests
+listed with the fault until one fails. If no test fails, the fault survives, and the command fails.
 
-It stands beside ``benchmarks`` and not among the tests: it is a program, and what it copies are the tests.
+This package is not among the tests, because it is a program that copies the tests.
 
 Example:
     >>> fault = Fault(

@@ -1,6 +1,6 @@
-"""``make mutants``: plant every fault, and print which test found it.
+"""``make mutants``: plant every fault, and print the test that found it.
 
-``python -m mutants WORD`` plants those with a word in their path or name.
+``python -m mutants WORD`` plants only the faults with this word in their path or name.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from . import FAULTS, Outcome, check_tests, run
 
 
 def main(words: list[str]) -> int:
-    """Print a table of the faults that have one of the words in their path or name; all of them without a word.
+    """Plant the faults with one of the words in their path or name (all without a word), and print a table.
 
     Returns:
-        The exit code: 1 if a fault survived, or none has such a word.
+        The exit code: 1 if a fault survived, or if no fault matches.
     """
     chosen = [f for f in FAULTS if not words or any(word in f"{f.path} {f.name}" for word in words)]
     if not chosen:
@@ -35,7 +35,7 @@ def main(words: list[str]) -> int:
 
 
 def row(outcome: Outcome) -> str:
-    """One line of the table, in Markdown."""
+    """Return one line of the table, in Markdown."""
     fault = outcome.fault
     return f"| {fault.path} | {fault.name} | {outcome.caught_by or '**survived**'} | {outcome.seconds:.0f} |"
 

@@ -1,4 +1,4 @@
-"""A fault: which text of which file becomes which other."""
+"""A fault: the replacement of one text in one file."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One change of one file that the tests have to find.
+    """One change of one file that the tests must find.
 
     Args:
-        name: what is wrong then, in words.
-        path: of the file, from the root of the repository.
+        name: a sentence that says what is wrong.
+        path: the file, relative to the root of the repository.
         old: text that occurs in it exactly once.
-        new: what stands there instead.
-        tests: pytest's names of files or tests, from the root of the repository: fast ones, of the mirrored file.
+        new: its replacement.
+        tests: pytest ids of files or tests, relative to the root of the repository; fast ones, for the same file.
 
     Raises:
-        ValueError: nothing is changed, or no test is named.
+        ValueError: nothing is changed, or there are no tests.
     """
 
     name: str
@@ -27,14 +27,15 @@ class Fault:
     tests: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Check what a list of faults can get wrong."""
         if self.old == self.new:
-            raise ValueError(f"fault {self.name!r}: old and new are the same text; nothing is changed")
+            raise ValueError(
+                f"fault {self.name!r}: old and new are equal, so nothing changes; use another new text"
+            )
         if not self.tests:
-            raise ValueError(f"fault {self.name!r}: tests is empty; name the tests that have to find it")
+            raise ValueError(f"fault {self.name!r}: tests is empty; list the tests that must find it")
 
     def planted(self, text: str) -> str:
-        """Return the file's text with the fault in it.
+        """Return the file's text with the fault.
 
         Raises:
             ValueError: ``old`` does not occur exactly once.
@@ -42,7 +43,7 @@ class Fault:
         found = text.count(self.old)
         if found != 1:
             raise ValueError(
-                f"fault {self.name!r}: the text to be replaced occurs {found} times in {self.path}, not once; adapt "
+                f"fault {self.name!r}: the text to replace occurs {found} times in {self.path}, not once; adapt "
                 f"the fault to the file:\n{self.old}"
             )
         return text.replace(self.old, self.new)

@@ -1,4 +1,4 @@
-"""Plants faults in copies of the packages, and runs tests on them."""
+"""Plants faults in copies of the packages, and runs the tests on the copies."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from .fault import Fault
 ROOT = Path(__file__).parents[1]
 COPIED = ("accountants", "dpmi", "tests")
 LIMIT = 300.0
-"""Seconds that the tests of one fault may take."""
+"""Time limit of the tests of one fault, in seconds."""
 
-# Every test run is a fork of a process that has imported what takes long: of ten seconds, two are left.
+# Every test run is a fork of a process that has already made the slow imports: this takes two seconds instead of ten.
 _PROCESSES = get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
     ["dp_accounting.pld.privacy_loss_distribution", "hypothesis", "opacus", "pytest", "scipy.stats", "torch"]
@@ -35,12 +35,12 @@ _PROCESSES.set_forkserver_preload(
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What the tests said to one fault.
+    """The result of the tests for one fault.
 
     Args:
-        fault: that was planted.
-        caught_by: the first test that failed; None if all passed, so that the fault survived.
-        seconds: that it took, the start of the interpreter included.
+        fault: the planted fault.
+        caught_by: the first test that failed; None if all passed, so the fault survived.
+        seconds: time in seconds, including the start of the interpreter.
     """
 
     fault: Fault
@@ -51,12 +51,12 @@ class Outcome:
 def run(
     faults: Sequence[Fault], *, workers: int | None = None, tell: Callable[[Outcome], None] | None = None
 ) -> list[Outcome]:
-    """Plant every fault in a copy of its own, and return the outcomes in the order of the faults.
+    """Plant every fault in its own copy, and return the outcomes in the order of the faults.
 
     Args:
-        faults: what to plant.
+        faults: the faults to plant.
         workers: copies that are tested at a time; one per core by default.
-        tell: called with each outcome, in the order of the faults, as soon as it and those before it are there.
+        tell: called with each outcome, in the order of the faults, as soon as it and the earlier ones are known.
 
     Raises:
         ValueError: a fault does not fit its file.
@@ -74,7 +74,7 @@ def run(
 
 
 def check_tests(faults: Iterable[Fault], *, workers: int | None = None) -> None:
-    """Run the tests of all faults on an unchanged copy: a test that fails anyway finds nothing.
+    """Run the tests of all faults on an unchanged copy, because a test that always fails would find nothing.
 
     Raises:
         RuntimeError: a test fails, or could not be run.
@@ -82,13 +82,13 @@ def check_tests(faults: Iterable[Fault], *, workers: int | None = None) -> None:
     by_file: dict[str, set[str]] = {}
     for test in (test for fault in faults for test in fault.tests):
         by_file.setdefault(test.partition("::")[0], set()).add(test)
-    # A file that is named as a whole has all of its tests run.
+    # If a whole file is listed, all of its tests run.
     tests = [[file] if file in names else sorted(names) for file, names in by_file.items()]
     with TemporaryDirectory() as folder, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         _copy(Path(folder))
         for failed in pool.map(partial(_first_failure, Path(folder)), tests):
             if failed is not None:
-                raise RuntimeError(f"{failed} fails without any fault; make the tests pass first")
+                raise RuntimeError(f"{failed} fails without any fault; fix the test first")
 
 
 def _attempt(fault: Fault) -> Outcome:
@@ -116,10 +116,10 @@ def _first_failure(folder: Path, tests: Sequence[str]) -> str | None:
     receiver, sender = _PROCESSES.Pipe(duplex=False)
     process = _PROCESSES.Process(target=_test, args=(folder, tests, sender))
     process.start()
-    sender.close()  # the other end is the process's own, so that its death is heard
+    sender.close()  # only the process keeps this end, so that its death ends the connection
     try:
         if not receiver.poll(LIMIT):
-            raise RuntimeError(f"{' '.join(tests)} took longer than {LIMIT:g} s; name faster tests")
+            raise RuntimeError(f"{' '.join(tests)} took longer than {LIMIT:g} s; list faster tests")
         code, failed, output = receiver.recv()
     except EOFError:
         code, failed, output = None, None, "the process died"
@@ -128,21 +128,21 @@ def _first_failure(folder: Path, tests: Sequence[str]) -> str | None:
         process.join()
     if code not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
         raise RuntimeError(
-            f"pytest could not run {' '.join(tests)} (exit code {code}); a fault has to leave code that runs, and its "
-            f"tests have to exist:\n{output[-4000:]}"
+            f"pytest could not run {' '.join(tests)} (exit code {code}); the code with the fault must still run, and "
+            f"its tests must exist:\n{output[-4000:]}"
         )
     first: str | None = failed
     return first
 
 
 def _test(folder: Path, tests: Sequence[str], sender: Connection) -> None:
-    """In a process of its own: run the tests, and send the exit code, the first that failed, and the output."""
+    """Run the tests in this new process, and send the exit code, the first failed test, and the output."""
     os.chdir(folder)
     sys.path.insert(0, str(folder))  # before the installed packages
-    # For processes that tests start.
+    # These apply to processes that tests start.
     os.environ.update(PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE="1")
     sys.dont_write_bytecode = True
-    set_start_method(None, force=True)  # the platform's again, not this process's own
+    set_start_method(None, force=True)  # resets to the platform's default
     first, output = _First(), StringIO()
     with redirect_stdout(output), redirect_stderr(output):
         code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests], plugins=[first])
@@ -150,12 +150,12 @@ def _test(folder: Path, tests: Sequence[str], sender: Connection) -> None:
 
 
 class _First:
-    """A plug-in of pytest that remembers which test failed first."""
+    """A plug-in of pytest that stores the first failed test."""
 
     def __init__(self) -> None:
         self.failed: str | None = None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Look at every report."""
+        """Store the first failure."""
         if report.failed and self.failed is None:
             self.failed = report.nodeid

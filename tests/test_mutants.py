@@ -62,7 +62,7 @@ def test_such_a_fault_ends_the_run_before_any_is_planted() -> None:
 
 @pytest.mark.parametrize("changed", [{"new": "old"}, {"tests": ()}])
 def test_a_fault_that_changes_or_asks_nothing_is_refused(changed: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"nothing is changed|tests is empty"):
+    with pytest.raises(ValueError, match=r"nothing changes|tests is empty"):
         Fault(**{"name": "idle", "path": "some.py", "old": "old", "new": "new", "tests": ("t",), **changed})  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""What a finished or running training owes: its ledger, its buckets, and the statement made from them."""
+"""The account of a finished or running training: its ledger, and the facts that its privacy statement needs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from .noise import NoiseMode
 from .partition import Provenance
 
 SEEDED = (
-    "not private: noise and sampling came from a user's seed, and whoever knows the seed can "
-    "remove them; the epsilon is that of the same run with secret randomness"
+    "not private: noise and sampling came from a user's seed, and anyone who knows the seed can "
+    "remove the noise; epsilon is that of the same run with secret randomness"
 )
 CONDITIONAL = (
-    "conditional on the partition: the buckets were fitted on the private records, so one can move others"
+    "conditional on the partition: the buckets were fitted on the private records, so one record can change the "
+    "bucket of others"
 )
 Member = TypeVar("Member", bound=Enum)
 FORMAT, VERSION = "dpmi-account", 2
@@ -27,7 +28,7 @@ FORMAT, VERSION = "dpmi-account", 2
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """The facts that a privacy statement rests on (accounting.md section 7).
+    """The facts that a privacy statement is based on.
 
     Args:
         ledger: every released step.
@@ -35,12 +36,12 @@ class Account:
         buckets: K, public.
         provenance: what the partition was computed from.
         partition_hash: SHA-256 of the partition, in hex.
-        max_grad_norms: S, the clipping norm; several if training runs with different ones were added up.
-            Epsilon does not depend on it. Stored without repetitions, ascending.
-        noise: where noise and draws came from; the weakest if training runs were added up.
+        max_grad_norms: S, the clipping norm; several if training runs with different ones were composed.
+            Epsilon does not depend on it. Stored without duplicates, ascending.
+        noise: the source of noise and draws; the weakest one if training runs were composed.
 
     Raises:
-        TypeError, ValueError: one of them is of the wrong kind or out of range.
+        TypeError, ValueError: an argument is of the wrong kind or out of range.
 
     Example:
         >>> from accountants import BucketMechanism
@@ -66,7 +67,6 @@ class Account:
     noise: NoiseMode
 
     def __post_init__(self) -> None:
-        """Check what a file or a caller hands in."""
         checks.unit(self.unit)
         object.__setattr__(self, "buckets", checks.integer("buckets", self.buckets, minimum=1))
         if not isinstance(self.partition_hash, str) or not re.fullmatch("[0-9a-f]{64}", self.partition_hash):
@@ -83,7 +83,7 @@ class Account:
     def guarantee(
         self, delta: float, *, adjacency: Adjacency = "replace", accountant: str = "tight"
     ) -> Guarantee:
-        """(epsilon, delta) for one bucket, with what it is conditional on among its caveats.
+        """Return (epsilon, delta) for one bucket; its caveats include every condition of the account.
 
         Args:
             delta: in (0, 1), and well below 1 / K.
@@ -102,9 +102,9 @@ class Account:
         )
 
     def to_json(self) -> str:
-        """Return the facts, the ledger among them, and their hash as JSON.
+        """Return the facts, including the ledger, and their hash as JSON.
 
-        Write it when an engine has finished, one file for each: `dpmi statement` adds them up.
+        Write one file per engine when it has finished: `dpmi statement` composes them.
         """
         return sealed_json.dump(sealed_json.sealed(_content(self)))
 
@@ -113,8 +113,8 @@ class Account:
         """Return the account that `to_json` wrote.
 
         Raises:
-            ValueError: the text is not that, whole and unchanged; the message names the part, its value and
-                what was expected.
+            ValueError: the text is not a complete and unchanged account; the message names the part, its value and
+                the expected value.
         """
         with sealed_json.inside("account"):
             names = [field.name for field in dataclasses.fields(cls)]
@@ -131,22 +131,21 @@ class Account:
 
 
 def combine(accounts: Iterable[Account]) -> tuple[Account, ...]:
-    """Add up the accounts of several training runs on the same records, as far as they add up.
+    """Compose the accounts of several training runs on the same records, separately for each partition.
 
-    Runs on the same partition are one longer run: their ledgers are added, and the sum has the weakest of their
-    noises. Runs on different partitions stay apart: their units differ, and so do their epsilons. How many runs
-    there are, and their sampling rates, noise multipliers and numbers of steps, have to be chosen without looking
-    at the results of the earlier ones; what else differs between them may depend on these.
+    Runs on the same partition are composed as one longer run: their ledgers are concatenated, and the weakest of their
+    noise sources counts. Runs on different partitions are not composed, because their units differ. The number of runs,
+    and their sampling rates, noise multipliers and numbers of steps, must be chosen without looking at the results of
+    earlier runs; everything else may depend on those results.
 
     Args:
-        accounts: one for each engine, as it was when that engine had finished; an account that is given twice is
-            billed twice.
+        accounts: one per engine, taken when that engine had finished; an account that is given twice is charged twice.
 
     Returns:
         One account for each partition, in the order in which they appear.
 
     Raises:
-        ValueError: two accounts have the same partition hash and disagree on what the partition is.
+        ValueError: two accounts have the same partition hash, but contradict each other on the partition.
     """
     combined: dict[str, Account] = {}
     for account in accounts:
@@ -161,7 +160,7 @@ def _added(one: Account, other: Account) -> Account:
         if ours != theirs:
             raise ValueError(
                 f"two accounts have the partition {one.partition_hash[:16]}, but {name} is {ours!r} in one and "
-                f"{theirs!r} in the other: one of them was not made from that partition"
+                f"{theirs!r} in the other: one of them does not belong to that partition; use the original accounts"
             )
     return dataclasses.replace(
         one,
@@ -179,7 +178,7 @@ def _member(kind: type[Member], field: str, name: Any) -> Member:
 
 
 def _content(account: Account) -> dict[str, Any]:
-    """What the hash of a saved account is computed over: its fields."""
+    """Return the content that the hash of a saved account covers."""
     return {
         "format": FORMAT,
         "version": VERSION,

@@ -1,4 +1,4 @@
-"""What the loader hands over: what a logical step drew, and which records of it are in a physical batch."""
+"""Descriptions of what the loader yields: the draw of a logical step, and the records of a physical batch."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .partition import IntArray
 
 @dataclass(kw_only=True, eq=False)
 class Draw:
-    """What one logical step drew. It is kept until it is billed: whoever leaves the loop meets it again.
+    """The draw of one logical step. It is kept until it is charged: a loop that is left early gets it again.
 
     Args:
-        buckets: drawn on all ranks together, (n,).
-        starts: where what is taken of each bucket begins, (K,).
-        digest: what the ranks compare.
-        process: id of the process that drew; a fork of it draws for itself.
-        spent: whether the step was billed.
+        buckets: ids of the drawn buckets of all ranks, (n,).
+        starts: index within each bucket of the first record to use, (K,).
+        digest: a hash that the ranks compare.
+        process: id of the process that drew; a fork of it draws anew.
+        spent: whether the step was charged.
     """
 
     buckets: IntArray
@@ -32,12 +32,12 @@ class Draw:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderPosition:
-    """Where a training is between two logical steps.
+    """The position of a training between two logical steps.
 
     Args:
-        steps: logical steps of the pass that are done; 0 where a new one begins.
-        pending: what was drawn and is not billed yet, in its order.
-        draws: where the stream of the draws is after them, see :class:`~dpmi.privacy.noise.NoiseSource`.
+        steps: completed logical steps of the pass; 0 at the start of a pass.
+        pending: draws that are not charged yet, in their order.
+        draws: state of the random stream of the draws after them, see :class:`~dpmi.privacy.noise.NoiseSource`.
     """
 
     steps: int
@@ -47,21 +47,21 @@ class LoaderPosition:
 
 @dataclass(frozen=True, kw_only=True)
 class PhysicalBatch:
-    """What the loader says about the records it yields: several buckets, or a part of one, or none at all.
+    """Description of the records of a physical batch: several buckets, a part of one, or none.
 
-    The records of a bucket follow each other, in the order of ``buckets``. A bucket is whole when all the records are
-    there that the logical step takes of it, see :attr:`dpmi.privacy.plan.Plan.records_of`.
+    The records are grouped by bucket, in the order of ``buckets``. A bucket is complete when the batch holds all of the
+    records that the logical step uses of it, see :attr:`dpmi.privacy.plan.Plan.records_of`.
 
     Args:
         buckets: ids of the k buckets in this physical batch.
-        sizes: how many of its records each of them has here, (k,).
-        bucket_records: how many records each whole one has, (k,); more than in ``sizes`` only where k = 1.
-        starts: where in its bucket the first of these records is, (k,); after the last one comes the first.
-        completes_bucket: no further part of the last bucket follows.
-        completes_step: no further bucket follows in this logical step.
-        draw: of the logical step; None in a batch of which nothing is released.
+        sizes: records of each bucket in this physical batch, (k,).
+        bucket_records: records of each bucket in the logical step, (k,); larger than ``sizes`` only if k = 1.
+        starts: index within its bucket of each bucket's first record, (k,); indices wrap around at the bucket's end.
+        completes_bucket: whether this is the last part of the last bucket.
+        completes_step: whether this is the last physical batch of the logical step.
+        draw: the draw of the logical step; None in a dry run, of which nothing is released.
         index: number of this physical batch in its logical step.
-        steps_of_pass: logical steps of the pass that are done after this one; 0 after the last.
+        steps_of_pass: completed logical steps of the pass after this one; 0 after the last.
     """
 
     buckets: tuple[int, ...]
@@ -76,10 +76,10 @@ class PhysicalBatch:
 
     @cached_property
     def records(self) -> int:
-        """Records in this physical batch."""
+        """Number of records in this physical batch."""
         return sum(self.sizes)
 
     @property
     def is_part(self) -> bool:
-        """Whether it holds a part of one bucket only."""
+        """Whether the batch holds only a part of one bucket."""
         return self.sizes != self.bucket_records

@@ -1,4 +1,4 @@
-"""Checkpoints: one file that holds a model together with what it owes."""
+"""Checkpoints: one file with the state of a training and its privacy account."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ _PARTS = ("facts", "model", "optimizer", "draws", "pending", "noise", "forward",
 
 
 class Stateful(Protocol):
-    """What a checkpoint can hold besides: a learning-rate schedule, for instance."""
+    """A further object that a checkpoint can hold, such as a learning-rate schedule."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All that has to be remembered, in tensors, numbers, texts, and lists and dicts of them."""
+        """Return the whole state, in tensors, numbers, texts, and lists and dicts of them."""
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
-        """Go on from there."""
+        """Restore the state."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What one ``make_private`` made.
+    """The objects of one ``make_private`` call.
 
     Args:
-        plan: that all of it follows.
-        module: wrapped.
-        optimizer: wrapped.
-        loader: wrapped.
+        plan: the run's plan.
+        module: the wrapped module.
+        optimizer: the wrapped optimizer.
+        loader: the wrapped loader.
     """
 
     plan: Plan
@@ -53,7 +53,7 @@ class Training:
     loader: BucketDataLoader
 
     def facts(self) -> dict[str, Any]:
-        """What has to be the same where a training goes on."""
+        """Return the facts that must be equal when a training is resumed."""
         partition = self.plan.partition
         return {
             "sampling_rate": self.plan.sampling_rate,
@@ -71,11 +71,11 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What the engine has to take over.
+    """The state that the engine takes over from a checkpoint.
 
     Args:
-        account: every step that was billed.
-        most_steps: after which the target is used up; None without one.
+        account: the account, with every charged step.
+        most_steps: number of steps that the target epsilon allows; None without a target.
     """
 
     account: Account
@@ -90,14 +90,14 @@ def save(
     most_steps: int | None,
     others: Mapping[str, Stateful],
 ) -> None:
-    """Write a checkpoint; ``path`` is not touched before all of it is on the disk.
+    """Write a checkpoint. ``path`` is replaced only after all of it is on the disk.
 
     Raises:
-        RuntimeError: a logical step is under way.
+        RuntimeError: a logical step is incomplete.
     """
     if not training.loader.is_between_steps:
         raise RuntimeError(
-            "a logical step is under way, of which nothing was released; save the checkpoint where "
+            "the current logical step is incomplete and not released yet; save the checkpoint when "
             "optimizer.released is True, or after the loop"
         )
     position = training.loader.training_position()
@@ -127,23 +127,27 @@ def save(
 
 
 def load(path: str | Path, training: Training, *, others: Mapping[str, Stateful]) -> Loaded:
-    """Go on where a checkpoint was saved; nothing is changed if it does not fit.
+    """Restore a training from a checkpoint; nothing is changed if the checkpoint does not match the training.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no checkpoint, it is damaged, or it is of another run; names what differs.
+        ValueError: the file is not a checkpoint, is damaged, or belongs to another run; the message names the
+            difference.
     """
     content = _read(Path(path))
     facts = content["facts"]
     for name, mine in training.facts().items():
         if facts.get(name) != mine:
             raise ValueError(
-                f"checkpoint {path} is of another run: {name} is {facts.get(name)!r} there and {mine!r} here; go on "
-                "with the arguments and the records of that run"
+                f"checkpoint {path} is from another run: {name} is {facts.get(name)!r} there and {mine!r} here; "
+                "resume with the arguments and the records of that run"
             )
     account = Account.from_json(facts["account"])
     if account.partition_hash != training.plan.partition.hash:
-        raise ValueError(f"checkpoint {path} has the account of another partition: {account.partition_hash}")
+        raise ValueError(
+            f"checkpoint {path} has the account of another partition, {account.partition_hash}; resume with the "
+            "partition of that run"
+        )
     _check_same_tensors(path, content["model"], training.module._module.state_dict())
     source = training.loader.draws.source
     _check_same_tensors(
@@ -153,8 +157,8 @@ def load(path: str | Path, training: Training, *, others: Mapping[str, Stateful]
     )
     if set(content["others"]) != set(others):
         raise ValueError(
-            f"checkpoint {path} also holds the states of {sorted(content['others']) or 'nothing'}, and was to be "
-            f"loaded into {sorted(others) or 'nothing'}; name the same objects as when it was saved"
+            f"checkpoint {path} holds the states of the further objects {sorted(content['others']) or 'none'}, but "
+            f"load_checkpoint got {sorted(others) or 'none'}; pass the same names as to save_checkpoint"
         )
     training.optimizer.original_optimizer.load_state_dict(content["optimizer"])
     training.module._module.load_state_dict(content["model"])
@@ -177,18 +181,22 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"checkpoint {path} is damaged, or is not one: {error}") from error
+        raise ValueError(f"checkpoint {path} is damaged, or not a checkpoint: {error}") from error
     if not isinstance(content, dict) or set(content) != set(_PARTS):
-        raise ValueError(f"checkpoint {path} is not one of dpmi: it has not the parts {', '.join(_PARTS)}")
+        raise ValueError(
+            f"{path} is not a dpmi checkpoint: it must have exactly the parts {', '.join(_PARTS)}"
+        )
     facts = content["facts"]
     if (facts.get("format"), facts.get("version")) != (FORMAT, VERSION):
         raise ValueError(
-            f"checkpoint {path} has format {facts.get('format')!r}, version {facts.get('version')!r}; this dpmi reads "
-            f"{FORMAT!r}, version {VERSION}"
+            f"checkpoint {path} has format {facts.get('format')!r}, version {facts.get('version')!r}; this version of "
+            f"dpmi reads {FORMAT!r}, version {VERSION}"
         )
     stated = content.pop("sha256")
     if _digest(content) != stated:
-        raise ValueError(f"checkpoint {path} was changed after it was saved: its SHA-256 is not {stated}")
+        raise ValueError(
+            f"checkpoint {path} was changed after it was saved: its SHA-256 is not {stated}; use the original file"
+        )
     return content
 
 
@@ -197,13 +205,13 @@ def _check_same_tensors(path: str | Path, theirs: dict[str, Tensor], mine: dict[
         shapes = [tuple(side[name].shape) if name in side else None for side in (theirs, mine)]
         if shapes[0] != shapes[1]:
             raise ValueError(
-                f"checkpoint {path} is of another model or device: {name!r} has shape {shapes[0]} there and "
-                f"{shapes[1]} here"
+                f"checkpoint {path} is from another model or device: {name!r} has shape {shapes[0]} there and "
+                f"{shapes[1]} here; resume with that model, on that kind of device"
             )
 
 
 def _forward_state(training: Training) -> list[Tensor]:
-    """torch's global generators, which Dropout draws from: of the CPU, and of the parameters' GPU."""
+    """Return the states of torch's global generators (CPU, and the parameters' GPU), which Dropout draws from."""
     device = next(training.module.parameters()).device
     return [
         torch.get_rng_state(),
@@ -219,7 +227,7 @@ def _load_forward_state(training: Training, states: list[Tensor]) -> None:
 
 
 def _digest(content: dict[str, Any]) -> str:
-    """SHA-256 of everything, in order."""
+    """Return the SHA-256 of the whole content, in its order."""
     digest = hashlib.sha256()
     for piece in _pieces(content):
         digest.update(piece)

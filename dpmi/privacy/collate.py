@@ -1,4 +1,4 @@
-"""Fetches and collates the records of one bucket at a time, then puts the buckets side by side."""
+"""Fetches and collates the records bucket by bucket, then concatenates the buckets to one batch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from .structures import map_tensors, tensors_in
 
 
 class Buckets(Dataset[Any]):
-    """A data set whose item, for the indices of some records, is these records collated.
+    """A data set whose items are collated batches; an index is a list of record indices.
 
-    The user's collate function may mix the records of a batch, or pad them to the longest: it sees those of one bucket.
+    The user's collate function may mix records or pad them to the longest one, so it gets the records of one bucket at
+    a time.
 
     Args:
         records: the user's map-style data set.
@@ -27,20 +28,19 @@ class Buckets(Dataset[Any]):
         self.collate = collate
 
     def __len__(self) -> int:
-        """Number of records."""
         return len(self.records)  # type: ignore[arg-type]
 
     def __getitem__(self, indices: list[int]) -> Any:
-        """The records of one bucket, collated."""
+        """Return the collated records of one bucket."""
         fetch = getattr(self.records, "__getitems__", None)
         return self.collate(fetch(indices) if fetch else [self.records[i] for i in indices])
 
 
 def merge(buckets: Sequence[Any]) -> Any:
-    """Collated buckets as one batch, one after another.
+    """Concatenate collated buckets to one batch.
 
     Raises:
-        RuntimeError: they do not fit side by side.
+        RuntimeError: their shapes do not match.
     """
     if len(buckets) == 1:
         return buckets[0]
@@ -52,7 +52,7 @@ def merge(buckets: Sequence[Any]) -> Any:
         raise RuntimeError(
             f"the records of two buckets are collated to tensors of shapes {shapes[0]} and "
             f"{next((own for own in shapes if own != shapes[0]), shapes[0])} per record, which do not fit into one "
-            "physical batch; pad all of them to one length, or use grad_sample_mode='stream', without a criterion"
+            "physical batch; pad all records to the same length, or use grad_sample_mode='stream' without a criterion"
         )
     together = iter([torch.cat(own) for own in zip(*parts, strict=True)])
     merged = map_tensors(lambda _: next(together), buckets[0])
@@ -60,7 +60,7 @@ def merge(buckets: Sequence[Any]) -> Any:
 
 
 def _with_lists(merged: Any, buckets: Sequence[Any]) -> Any:
-    """The same, with lists that hold one text or object per record put together too."""
+    """Return `merged` with lists of one text or object per record concatenated as well."""
     if isinstance(merged, Mapping) and type(merged) is dict:
         return {
             k: v if _holds_tensors(v) else _merge_lists([b[k] for b in buckets]) for k, v in merged.items()

@@ -1,4 +1,4 @@
-"""One private run on several processes: who takes which bucket, and one noisy sum of all of them."""
+"""One private run on several processes: the drawn buckets are divided among the ranks, and summed with one noise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CPU = torch.device("cpu")
 
 
 class _Answer(NamedTuple):
-    """What a rank says when the roll is called."""
+    """The status that a rank sends in a roll call."""
 
     failed: bool
     problem: bool
@@ -32,19 +32,19 @@ class _Answer(NamedTuple):
 
 
 class Ranks:
-    """The processes that train one model together; a single process is the only one of its kind, and waits for nobody.
+    """The processes that train one model together; with one process every call is a no-op.
 
-    All ranks draw the same buckets at every logical step, each takes its own share of them, and their sums are added
-    up. The guarantee needs every drawn bucket to be in that sum once. So all follow the draws of rank 0 from the
-    start of every pass, and before every sum the roll is called: nothing is billed or released unless all ranks are
-    at the same step, of the same draw, and none has failed.
+    All ranks draw the same buckets at every logical step. Each rank processes its own share of them, and the partial
+    sums are added. For the guarantee, every drawn bucket must be in that sum exactly once. Therefore all ranks follow
+    the draws of rank 0 from the start of every pass. Before every sum, the ranks exchange their status in a roll call:
+    nothing is charged or released unless all ranks are at the same step with the same draw, and no rank has failed.
 
-    Ranks trust one another: each sees the records that it draws, and the sums of its neighbours.
+    The ranks must trust each other: each rank sees the records that it draws, and the partial sums of others.
 
     Args:
-        rank: of this process.
+        rank: number of this process.
         size: number of processes.
-        device: of the tensors that are exchanged; NCCL takes those on its GPU only.
+        device: device of the exchanged tensors; NCCL needs its own GPU.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, device: torch.device = _CPU) -> None:
@@ -58,27 +58,27 @@ class Ranks:
 
     @classmethod
     def current(cls, device: torch.device) -> Ranks:
-        """Those of torch.distributed's default process group, if there is one."""
+        """Return the ranks of torch.distributed's default process group, or a single process without one."""
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             return cls(dist.get_rank(), dist.get_world_size(), device)
         return cls()
 
     @property
     def adds_noise(self) -> bool:
-        """One rank does, so that the sum has its noise once."""
+        """Whether this rank adds the noise; exactly one rank does."""
         return self.rank == 0
 
     def agree(self, module: nn.Module, trained: Iterable[nn.Parameter], **facts: object) -> None:
-        """Compare what every rank was told, then start all from rank 0's parameters and buffers.
+        """Compare the arguments of all ranks, then copy rank 0's parameters and buffers to all.
 
         Args:
-            module: whose parameters and buffers are compared by name, shape and type.
+            module: its parameters and buffers are compared by name, shape and type.
             trained: the parameters that are summed, compared in this order.
-            facts: what else has to be the same, by name.
+            facts: further values that must be equal, by name.
 
         Raises:
-            ValueError: on every rank; says what differs.
-            RuntimeError: another rank did not come this far.
+            ValueError: the ranks disagree; raised on every rank, and names the difference.
+            RuntimeError: another rank did not reach this call.
         """
         if self.size == 1:
             return
@@ -95,7 +95,7 @@ class Ranks:
                 f"the ranks disagree on {'; '.join(different)}. Call make_private with the same arguments on every rank"
             )
         for tensor in (t for t in tensors.values() if t.numel()):
-            # Bytes, because the backends do not know every type and layout.
+            # Sent as bytes, because the backends do not support every type and layout.
             sent = tensor.detach().to(self._device).clone(memory_format=torch.contiguous_format)
             with self._waiting("Nothing was released"):
                 dist.broadcast(sent.view(-1).view(torch.uint8), src=0)
@@ -103,14 +103,14 @@ class Ranks:
                 tensor.copy_(sent)
 
     def share(self, drawn: IntArray, sizes: IntArray) -> IntArray:
-        """The drawn buckets that this rank takes: the longest first, each to the rank with the fewest records.
+        """Return this rank's share: the largest bucket first, each bucket goes to the rank with the fewest records.
 
         Args:
             drawn: ids of the buckets (n,), the same on every rank.
-            sizes: their records (n,).
+            sizes: their numbers of records (n,).
 
         Returns:
-            Some of ``drawn``, in their order; every bucket is one rank's.
+            A subset of ``drawn``, in the same order; every bucket belongs to exactly one rank.
         """
         if self.size == 1:
             return drawn
@@ -125,18 +125,18 @@ class Ranks:
         return mine
 
     def digest(self, drawn: IntArray) -> int:
-        """What the ranks compare of a draw."""
+        """Return a hash of a draw, which the ranks compare."""
         return 0 if self.size == 1 else _digest(drawn.tobytes())
 
     def begin_pass(self, source: NoiseSource, *, released: int) -> None:
-        """Wait for all ranks, and follow the draws of rank 0: a loop that was left early may have drawn more.
+        """Wait for all ranks, then follow the draws of rank 0; a rank that left a loop early may have drawn more.
 
         Args:
-            source: of the draws.
-            released: logical steps so far; they differ if only some ranks go on from a checkpoint.
+            source: the random source of the draws.
+            released: logical steps released so far; they differ if only some ranks resumed from a checkpoint.
 
         Raises:
-            RuntimeError: another rank is elsewhere, or gone.
+            RuntimeError: another rank is at a different step, or is lost.
         """
         if self.size == 1:
             return
@@ -150,10 +150,10 @@ class Ranks:
         source.follow(key.cpu())
 
     def of_first(self, value: Value) -> Value:
-        """What rank 0 has, on every rank.
+        """Return rank 0's value on every rank.
 
         Raises:
-            RuntimeError: another rank is gone.
+            RuntimeError: another rank is lost.
         """
         if self.size == 1:
             return value
@@ -163,70 +163,70 @@ class Ranks:
         return sent[0]
 
     def any(self, problem: bool) -> bool:
-        """Whether any rank has a problem; all ranks get the same answer.
+        """Return whether any rank has a problem; the result is the same on all ranks.
 
         Raises:
-            RuntimeError: another rank is elsewhere, or gone.
+            RuntimeError: another rank is at a different step, or is lost.
         """
         return problem if self.size == 1 else self._call_roll(problem=problem)
 
     def begin_sum(self, step: int, *, draw: int, settings: list[dict[str, Any]]) -> None:
-        """Wait for all ranks at the end of a logical step, before any of it is billed; then :meth:`sum_` has to follow.
+        """Wait for all ranks at the end of a logical step, before it is charged; :meth:`sum_` must be called next.
 
         Args:
             step: number of the logical step.
-            draw: digest of what it drew.
-            settings: of the optimizer; with others on another rank, the models would drift apart.
+            draw: hash of its draw.
+            settings: the optimizer's settings; with different ones on another rank, the models would diverge.
 
         Raises:
-            RuntimeError: a rank failed, is elsewhere, or gone.
+            RuntimeError: a rank failed, is at a different step, or is lost.
         """
         if self.size == 1:
             return
         self._step, self._place = step, f"logical step {step}"
         if not self._in_step:
             raise RuntimeError(
-                f"{self._place}: the pass ended for all ranks when one of them failed; nothing was released. Begin "
+                f"{self._place}: one rank failed, which ended the pass on all ranks; nothing was released. Start "
                 "the next pass on every rank"
             )
         self._call_roll(draw=draw, settings=_digest(_numbers(settings).encode()))
-        self._lost = True  # until the sum is there
+        self._lost = True  # until sum_ is called
 
     def sum_(self, tensors: Iterable[Tensor]) -> None:
         """Replace every tensor by its sum over all ranks.
 
         Raises:
-            RuntimeError: another rank is gone.
+            RuntimeError: another rank is lost.
         """
         if self.size == 1:
             return
         self._lost = False
-        with self._waiting("The step was billed, and nothing of it was released by this rank"):
+        with self._waiting("The step was charged, but this rank released nothing of it"):
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
     @contextmanager
     def telling(self) -> Iterator[None]:
-        """If what is inside fails, tell the others, who would wait for this rank at the next roll."""
+        """If the body fails, inform the other ranks, which would otherwise wait for this rank at the next roll call."""
         try:
             yield
         except Exception:
             if self._in_step:
                 self._in_step = False
-                with suppress(RuntimeError):  # what is raised here is what failed first
+                with suppress(RuntimeError):  # the original error is raised below
                     self._answers(_Answer(True, False, self._pass, self._step, 0, 0))
             raise
 
     def _call_roll(self, *, problem: bool = False, draw: int = 0, settings: int = 0) -> bool:
-        """Whether any rank has a problem; all ranks see the same answers, so that they raise together."""
+        """Return whether any rank has a problem. All ranks get the same answers, so they raise the same errors."""
         answers = self._answers(_Answer(False, problem, self._pass, self._step, draw, settings))
         mine = answers[self.rank]
-        # What a rank that goes on after an error has left of this step must not be summed with the next one.
+        # If a rank continues after an error, the rest of its step must not be summed with the next one.
         self._in_step, in_step = False, self._in_step
         if failed := [rank for rank, a in enumerate(answers) if a.failed]:
             raise RuntimeError(
-                f"{self._place}: rank {failed[0]} raised an error in this step, which its own output shows; nothing "
-                "of the step was released or billed on any rank"
+                f"{self._place}: rank {failed[0]} raised an error in this step, see its output; nothing of the step "
+                "was released or charged on any rank. Fix the error, then start the next pass on every rank"
             )
         where = [(a.at_pass, a.at_step) for a in answers]
         if len(set(where)) > 1:
@@ -234,19 +234,19 @@ class Ranks:
             there, here = ("pass {}, step {}".format(*where[rank]) for rank in (elsewhere, self.rank))
             raise RuntimeError(
                 f"{self._place}: rank {elsewhere} is at {there}, this rank at {here}; nothing of the step was released "
-                "or billed. Either one of them left its loop early: let every rank run its passes to the end, with "
-                "steps_per_epoch as long as they should be. Or only some went on from a checkpoint"
+                "or charged. Possible causes: a rank left its loop early (run every pass to its end on every rank, and "
+                "set its length by steps_per_epoch), or only some ranks resumed from a checkpoint (load it on all)"
             )
         if any(a.draw != mine.draw for a in answers):
             raise RuntimeError(
-                f"{self._place}: the ranks did not draw the same buckets, so one of them would be counted twice; "
-                "nothing of the step was released or billed. Take batches from the private loader in one loop only"
+                f"{self._place}: the ranks did not draw the same buckets, so a bucket could be counted twice; "
+                "nothing of the step was released or charged. Iterate over the private loader in one loop only"
             )
         if any(a.settings != mine.settings for a in answers):
             raise RuntimeError(
-                f"{self._place}: the ranks' optimizers have different settings (param_groups), and their models "
-                "would drift apart; nothing of the step was released or billed. A rank without a bucket does not "
-                "enter the loop in that step: schedule the learning rate after a pass, or in "
+                f"{self._place}: the ranks' optimizers have different settings (param_groups), so their models "
+                "would diverge; nothing of the step was released or charged. The loop body does not run on a rank "
+                "without a bucket in that step: schedule the learning rate after a pass, or in "
                 "optimizer.original_optimizer.register_step_post_hook"
             )
         self._in_step = in_step
@@ -255,17 +255,17 @@ class Ranks:
     def _answers(self, mine: _Answer) -> list[_Answer]:
         sent = torch.tensor(mine, dtype=torch.int64, device=self._device)
         received = [torch.empty_like(sent) for _ in range(self.size)]
-        with self._waiting("Nothing of it was released or billed"):
+        with self._waiting("Nothing of it was released or charged"):
             dist.all_gather(received, sent)
             return [_Answer(*row) for row in torch.stack(received).tolist()]
 
     @contextmanager
     def _waiting(self, consequence: str) -> Iterator[None]:
-        """Say in our words what an error of the backend means: it has one for every way to lose a rank."""
+        """Replace an error of the backend by one that says what it means; backends have many errors for a lost rank."""
         if self._lost:
             raise RuntimeError(
-                f"{self._place}: the ranks lost one another earlier, and what one sends could be taken for something "
-                "else; start all of them again"
+                f"{self._place}: the connection between the ranks was lost earlier, so messages could be mixed up; "
+                "restart all ranks"
             )
         self._lost = True
         try:
@@ -273,14 +273,14 @@ class Ranks:
         except RuntimeError as error:
             raise RuntimeError(
                 f"{self._place}: another rank died, left its loop, or took longer than the timeout of the process "
-                f"group. {consequence}. Look at the other ranks' output for the first error, then start all of them "
-                "again; if one was only slow, give torch.distributed.init_process_group a longer timeout"
+                f"group. {consequence}. Look for the first error in the output of the other ranks, then restart all "
+                "ranks; if one was only slow, give torch.distributed.init_process_group a longer timeout"
             ) from error
         self._lost = False
 
 
 ALONE = Ranks()
-"""A single process."""
+"""The ranks of a single process."""
 
 
 def _differences(every: list[dict[str, object]]) -> list[str]:
@@ -294,7 +294,7 @@ def _differences(every: list[dict[str, object]]) -> list[str]:
 
 
 def _numbers(settings: list[dict[str, Any]]) -> str:
-    """To six digits: machines that round differently are not told apart, nor are functions, which have addresses."""
+    """Return the settings as text: numbers to six digits, as machines round differently; no functions."""
     values = [
         (name, f"{value:.6g}" if isinstance(value, float) else value)
         for group in settings

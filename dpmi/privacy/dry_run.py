@@ -1,4 +1,4 @@
-"""What two dry runs of the user's loop show, once and for all, before anything is released."""
+"""Two dry runs of the user's loop, before anything is released: they verify that the loss does not mix buckets."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .isolation.shared import Constants
 _LOG = logging.getLogger("dpmi")
 
 TOLERANCE = 1e-3
-"""Relative difference of two gradients that are the same but for rounding in float32."""
+"""Largest relative difference of two gradients that counts as rounding in float32."""
 
 SHOWN = (1.0, 2.0)
-"""The losses that the loop sees in the dry runs. They are fixed, so that what it makes of them depends on no record."""
+"""The loss values that the loop sees in the dry runs. They are fixed, so that its reaction depends on no record."""
 
 
 @dataclass
 class CriterionCall:
-    """One use of the criterion for a physical batch.
+    """One call of the criterion for a physical batch.
 
     Args:
         paths: how its arguments were computed.
-        factor: what the loop multiplies its loss with before backward(); every bucket's loss gets it.
+        factor: the factor of the loop on the loss before backward(); every bucket's loss gets it.
     """
 
     paths: Any
@@ -39,12 +39,12 @@ class CriterionCall:
 
 @dataclass
 class Agreement:
-    """What every physical batch of several buckets has in common.
+    """The computation that every physical batch of several buckets must follow.
 
     Args:
-        programs: of the forward passes of one batch, in order.
+        programs: the programs of the forward passes of one batch, in order.
         inputs: for each pass, how its inputs were computed.
-        calls: of the criterion, in order.
+        calls: the calls of the criterion, in order.
     """
 
     programs: list[Program] = field(default_factory=list)
@@ -53,18 +53,18 @@ class Agreement:
 
 
 class DryRun:
-    """Runs the user's loop on two and on three copies of one record, of which nothing is released.
+    """Runs the user's loop on two and on three copies of one record; nothing is released.
 
-    The loop sees an ordinary forward pass and its own criterion, so that whatever it does works. Beside it, the same is
-    done to tensors whose records are followed. The first thing that keeps buckets from sharing a batch is the
-    :attr:`problem`. Nothing is read off the values, only off the calls: the records decide nothing.
+    The loop sees an ordinary forward pass and its own criterion, so all of its code works. In parallel, the same calls
+    are made on tensors whose records are tracked. The first reason why buckets cannot share a batch is stored as
+    :attr:`problem`. The decision depends only on the calls, never on the values of records.
     """
 
     def __init__(self) -> None:
         self.problem: str | None = None
         """Why buckets cannot share a physical batch; None if nothing was found."""
         self.work = 0.0
-        """Multiply-adds per record of the forward passes of a batch."""
+        """Multiply-adds per record in the forward passes of a batch."""
         self.agreement = Agreement()
         self.constants = Constants()
         self.round = 0
@@ -73,24 +73,24 @@ class DryRun:
         self._gradients: list[Sequence[Tensor | None]] = []
         self._passes = 0
         self.accumulated = False
-        """Whether backward() reached a trained parameter in this one."""
+        """Whether backward() reached a trained parameter in the current dry run."""
 
     @property
     def is_over(self) -> bool:
-        """Whether both dry runs were made."""
+        """Whether both dry runs are complete."""
         return self.round == len(RECORDS)
 
     @property
     def shown(self) -> float:
-        """The loss that the loop sees in this one."""
+        """The loss value that the loop sees in the current dry run."""
         return SHOWN[self.round]
 
     def note(self, problem: str) -> None:
-        """Keep the first thing that is wrong."""
+        """Store a problem, unless there is one already."""
         self.problem = self.problem or problem
 
     def begin(self) -> None:
-        """Begin the next of the two, or the same again after it was left."""
+        """Start the next dry run, or restart the current one after the loop was left."""
         self._passes = 0
         self._arrived = {}
         self._gradients = []
@@ -100,10 +100,10 @@ class DryRun:
             self.agreement = Agreement()
 
     def add_pass(self, trace: list[Step], inputs: Any) -> Program | None:
-        """Take in the calls of a forward pass; in the second run, return the program of both.
+        """Record the calls of a forward pass; in the second dry run, return the program of both.
 
         Raises:
-            Coupled: they are not the same calls.
+            Coupled: the calls differ between the dry runs.
         """
         at, self._passes = self._passes, self._passes + 1
         if self.round == 0:
@@ -111,33 +111,33 @@ class DryRun:
             self.agreement.inputs.append(inputs)
             return None
         if at >= len(self._traces):
-            raise Coupled("the module is called more often for more records")
+            raise Coupled("the number of calls of the module depends on the number of records")
         program = Program.of(self._traces[at], trace)
         self.agreement.programs.append(program)
         if self.agreement.inputs[at] != inputs:
-            raise Coupled("the loop gives the module inputs that are computed otherwise for more records")
+            raise Coupled("the way the loop computes the module's inputs depends on the number of records")
         return program
 
     def add_call(self, paths: Any, gradient: Sequence[Tensor | None]) -> int:
-        """Take in a use of the criterion, and the gradient of its loss; returns its number in this run."""
+        """Record a call of the criterion and the gradient of its loss; return its number in this dry run."""
         at = len(self._gradients)
         self._gradients.append(gradient)
         if self.round == 0:
             self.agreement.calls.append(CriterionCall(paths))
         elif at >= len(self.agreement.calls) or self.agreement.calls[at].paths != paths:
-            self.note("the loop gives the criterion something that is computed otherwise for more records")
+            self.note("the way the loop computes the criterion's arguments depends on the number of records")
         return at
 
     def arrive(self, call: int, factor: float) -> None:
-        """Take in the gradient that backward() sends to the loss of a call."""
+        """Record the gradient that backward() sends to the loss of a call."""
         self._arrived[call] = self._arrived.get(call, 0.0) + factor
 
     def end(self, gradients: list[Tensor | None], *, numbers_left: bool) -> None:
-        """End this run: see that the gradients are those of the criterion, times a factor of the loop's.
+        """End the current dry run: check that the gradients are those of the criterion, times a factor of the loop.
 
         Args:
-            gradients: what backward() left for every trained parameter.
-            numbers_left: whether the loop read numbers off the batch before.
+            gradients: the gradient of every trained parameter after backward().
+            numbers_left: whether the loop read numbers from the batch before.
         """
         if self.problem is None:
             self._end(gradients, numbers_left)
@@ -146,7 +146,7 @@ class DryRun:
     def _end(self, gradients: list[Tensor | None], numbers_left: bool) -> None:
         calls = self.agreement.calls
         if len(self._gradients) != len(calls) or self._passes != len(self._traces):
-            self.note("the loop calls module or criterion more often for more records")
+            self.note("the number of calls of the module or the criterion depends on the number of records")
         if not self._arrived or not self.accumulated:
             self.note("backward() was not called on the loss of the criterion that make_private returned")
         scale = self._common_scale(gradients)
@@ -158,18 +158,18 @@ class DryRun:
                 call.factor = factor
             elif factor != call.factor:
                 _LOG.warning(
-                    "what the loop makes of the criterion's loss is not a multiple of it; the loss of every bucket "
-                    "gets the factor %g. Put it into the criterion",
+                    "the loop changes the criterion's loss by more than a constant factor; the loss of every bucket "
+                    "gets the factor %g instead. Move this computation into the criterion",
                     call.factor,
                 )
             if numbers_left and factor not in (0.0, 1.0):
                 self.note(
-                    f"the loop reads numbers off the batch and multiplies the loss by {factor:g}, which may depend "
+                    f"the loop reads numbers from the batch and multiplies the loss by {factor:g}, which may depend "
                     "on them; read them after backward()"
                 )
 
     def _common_scale(self, gradients: list[Tensor | None]) -> float | None:
-        """What the loop did to all gradients after backward(): 1, or a power of 2 (a gradient scaler's)."""
+        """Return the common factor on all gradients after backward(): 1, or a power of 2 (from a gradient scaler)."""
         expected: list[Tensor | None] = [None] * len(gradients)
         for at, gradient in enumerate(self._gradients):
             for i, g in enumerate(gradient):
@@ -191,7 +191,7 @@ class DryRun:
         apart = sum(float((g - scale * e).square().sum()) for g, e in pairs) if scale < math.inf else math.inf
         if not apart <= (TOLERANCE * scale) ** 2 * length:
             self.note(
-                "the gradient is not that of the criterion alone: the loss has other terms, or gradients are "
+                "the gradient is not that of the criterion alone: the loss has further terms, or gradients are "
                 "changed between backward() and step()"
             )
             return None

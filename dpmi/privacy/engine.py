@@ -1,4 +1,4 @@
-"""Wrap a module, its optimizer and its loader; keep the ledger; say what is guaranteed."""
+"""The privacy engine: it wraps module, optimizer and loader, keeps the ledger, and states the guarantee."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class PrivacyEngine:
     def __init__(self) -> None:
         self._ledger = Ledger()
         self._max_grad_norms: tuple[float, ...] = ()
-        self._noise = NoiseMode.SECURE  # of nothing yet; the weakest of all runs counts
+        self._noise = NoiseMode.SECURE  # replaced by the weakest mode of all runs
         self._most_steps: int | None = None
         self._training: Training | None = None
 
     @property
     def ledger(self) -> Ledger:
-        """Every logical step billed so far."""
+        """Every logical step charged so far."""
         return self._ledger
 
     @property
@@ -69,15 +69,15 @@ class PrivacyEngine:
         """The plan of the last ``make_private``.
 
         Raises:
-            RuntimeError: before ``make_private``.
+            RuntimeError: ``make_private`` was not called yet.
         """
         return self._trained().plan
 
     @property
     def account(self) -> Account:
-        """What was billed, on which buckets: enough to state a guarantee after the engine is gone.
+        """The charged steps and the facts of the partition: all that a privacy statement needs.
 
-        ``engine.account.to_json()`` is what to keep: ``dpmi statement`` makes statements of it.
+        Save ``engine.account.to_json()``; ``dpmi statement`` makes statements from such files.
         """
         partition = self.plan.partition
         return Account(
@@ -91,15 +91,15 @@ class PrivacyEngine:
         )
 
     def statement(self, delta: float, *, not_accounted: Sequence[str] = ()) -> Statement:
-        """The privacy statement of what was released so far.
+        """Return the privacy statement of everything released so far.
 
         Args:
             delta: in (0, 1), and well below 1 / K.
-            not_accounted: what else looked at the private records and is in no epsilon, one text each.
+            not_accounted: further uses of the private records that no epsilon covers, one text each.
 
         Raises:
             ValueError: delta is out of range, or ``not_accounted`` is one string or holds an empty one.
-            RuntimeError: before ``make_private``.
+            RuntimeError: ``make_private`` was not called yet.
         """
         return Statement(accounts=(self.account,), delta=delta, not_accounted=not_accounted)
 
@@ -124,56 +124,57 @@ class PrivacyEngine:
     ) -> tuple[Any, ...]:
         """Make module, optimizer and loader private; the training loop stays as it is.
 
-        Several calls on one engine bill to one ledger, as a hyper-parameter search on the same partition must.
+        Several calls on one engine are charged to one ledger, as a hyper-parameter search on the same partition needs.
 
-        In a process group of torch.distributed (initialised before, by a script that ``torchrun`` starts, say), all
-        ranks call this alike, each with the whole data set, and train one model: they start from rank 0's, draw
-        the same buckets, take a share of them each, and sum them up with one noise. Pass the plain module, not
-        DistributedDataParallel. See docs/distributed.md.
+        In a process group of torch.distributed (initialised before, for example in a script started by ``torchrun``),
+        all ranks make the same call, each with the whole data set, and train one model. They start from rank 0's model,
+        draw the same buckets, process a share of them each, and sum the results with one noise. Pass the plain module,
+        not DistributedDataParallel. See docs/distributed.md.
 
         Args:
             module: any module without statistics of the data (no BatchNorm).
             optimizer: over parameters of ``module``; momentum and weight decay are post-processing.
-            data_loader: gives the data set, the collate function and the workers; its batch size and its
-                shuffling are replaced by Poisson sampling of buckets.
+            data_loader: provides the data set, the collate function and the workers; Poisson sampling of buckets
+                replaces its batch size and shuffling.
             partition: record -> bucket, as long as the data set.
             sampling_rate: q in (0, 1], the probability of drawing one bucket at a logical step.
             noise_multiplier: sigma >= 0, noise standard deviation / max_grad_norm; 0 gives epsilon = inf.
             max_grad_norm: S > 0, the norm that a bucket's mean gradient is clipped to.
-            criterion: the loss, of outputs and targets; an nn.Module such as nn.CrossEntropyLoss() or any function,
-                which returns a scalar or one value per record. It is returned wrapped, and computes the loss of
-                every bucket from that bucket's outputs and targets alone. Without it, one bucket goes through the
-                model at a time.
-            max_records_per_bucket: most records of a drawn bucket that a step takes, each time others of it; None takes
-                all. The promise is the same. Of 6,000 records of a class, the mean gradient of 128 is nearly that of
-                all, at a fiftieth of the time.
+            criterion: the loss, of outputs and targets: an nn.Module such as nn.CrossEntropyLoss(), or any function
+                that returns a scalar or one value per record. It is returned wrapped; the wrapper computes the loss of
+                every bucket from that bucket's outputs and targets alone. Without a criterion, the model processes one
+                bucket at a time.
+            max_records_per_bucket: a step uses at most this many records of each drawn bucket, a different slice every
+                step; None uses all. The guarantee is unchanged. For a class of 6,000 records, the mean gradient of 128
+                is close to that of all, in a fiftieth of the time.
             loss_reduction: "mean" or "sum", how the loss combines the records of a batch.
-            max_physical_batch_size: most records in one physical batch of this process; it changes memory, not the
+            max_physical_batch_size: most records in one physical batch of this process; it affects memory, not the
                 result.
-            steps_per_epoch: logical steps in one pass over the loader; by default 1 / q, rounded, in which every
-                bucket is expected once.
-            grad_sample_mode: how bucket gradients are computed; they are the same but for rounding. "stream" takes one
-                bucket after another, with any module and any loss. "hooks" and "ghost" take several buckets at a
-                time, which suits small buckets: "hooks" with a row of gradients for each, "ghost" with their norms
-                only; they need ``criterion``. "auto" chooses by bucket sizes, parameters and the work that a record
-                makes; without ``criterion`` it is "stream".
-                For several buckets at a time, the first pass starts with two dry runs of the loop, on copies of one
-                record, of which nothing is released. They show whether module and loop keep the records of a batch
-                apart in every call; if they do not, "auto" takes one bucket at a time for the whole run and logs why
-                (logger "dpmi"), and the others raise. A later batch that is not like the dry runs is an error.
-            secure_mode: noise and draws from a cryptographic generator, keyed by the operating system, and noise made
-                against floating-point attacks as Opacus makes it; the noise takes five times as long.
-            seed: of noise and sampling. None takes both from the operating system. A seeded run can be repeated,
-                and for that reason guarantees nothing.
+            steps_per_epoch: logical steps in one pass over the loader; by default 1 / q, rounded, so that every bucket
+                is drawn once per pass in expectation.
+            grad_sample_mode: how bucket gradients are computed; the results are equal up to rounding. "stream"
+                processes one bucket after another, with any module and any loss. "hooks" and "ghost" process several
+                buckets at a time, which suits small buckets, and need ``criterion``: "hooks" stores one row of
+                gradients per bucket, "ghost" only their norms. "auto" chooses by bucket sizes, parameters and the
+                compute per record; without ``criterion`` it is "stream".
+                With several buckets at a time, the first pass starts with two dry runs of the loop on copies of one
+                record; nothing of them is released. They verify that no call of module and loop mixes the records of a
+                batch. If one does, "auto" processes one bucket at a time for the whole run and logs the reason (logger
+                "dpmi"), and the other modes raise. A later batch that differs from the dry runs is an error.
+            secure_mode: draw noise and samples from a cryptographically secure generator, keyed by the operating
+                system, and protect the noise against floating-point attacks as Opacus does; the noise takes five times
+                as long.
+            seed: seed of noise and sampling; None seeds both from the operating system. A seeded run can be repeated,
+                so it gives no guarantee.
 
         Returns:
             The wrapped module, optimizer and loader; with a criterion the wrapped module, optimizer, criterion and
             loader, in Opacus's order.
 
         Raises:
-            ValueError, TypeError: an argument out of range, or a module, optimizer or loader for which no
-                guarantee would hold; the message says why and what to do instead. Also if ranks disagree.
-            RuntimeError: another rank is gone.
+            ValueError, TypeError: an argument is out of range, the ranks disagree, or no guarantee would hold for the
+                module, optimizer or loader; the message says why and what to do instead.
+            RuntimeError: another rank is lost.
         """
         settings = Settings(
             module=module,
@@ -204,10 +205,10 @@ class PrivacyEngine:
         adjacency: Adjacency = "replace",
         **options: Unpack[Options],
     ) -> tuple[Any, ...]:
-        """Make private, with the least noise whose epsilon after ``steps`` steps does not exceed the target.
+        """Make private with the least noise whose epsilon after ``steps`` steps does not exceed the target.
 
-        The noise is that of :func:`accountants.calibrate`, on the tight accountant. The target is kept, too: the
-        step after the last one raises before anything of it is released.
+        :func:`accountants.calibrate` computes the noise, with the tight accountant. The target is also enforced: a step
+        after the last one raises an error before anything of it is released.
 
         Args:
             partition: record -> bucket, as long as the data set.
@@ -221,7 +222,7 @@ class PrivacyEngine:
                 ``max_grad_norm``, and those with a default, such as ``criterion``.
 
         Returns:
-            What :meth:`make_private` returns; ``optimizer.noise_multiplier`` is what was found.
+            The same as :meth:`make_private`; ``optimizer.noise_multiplier`` is the calibrated noise.
 
         Raises:
             ValueError, TypeError: as :meth:`make_private` and :func:`accountants.calibrate` do, or this engine
@@ -229,8 +230,9 @@ class PrivacyEngine:
         """
         if self._training is not None:
             raise ValueError(
-                f"target_epsilon is {target_epsilon}, for one training from its start, but this engine was used "
-                f"before and has billed {self._ledger.steps} steps; use a new engine, and add up the accounts"
+                f"target_epsilon is {target_epsilon}, which covers one training from its start, but this engine was "
+                f"used before and has charged {self._ledger.steps} steps; use a new engine, and compose the accounts "
+                "with dpmi.privacy.combine"
             )
         settings = Settings(partition=partition, sampling_rate=sampling_rate, **options)
         found = calibrate(
@@ -249,7 +251,7 @@ class PrivacyEngine:
     def guarantee(
         self, delta: float, *, adjacency: Adjacency = "replace", accountant: str = "tight"
     ) -> Guarantee:
-        """What was released so far, as (epsilon, delta) for one bucket.
+        """Return the (epsilon, delta) of everything released so far, for one bucket.
 
         Args:
             delta: in (0, 1), and well below 1 / K.
@@ -262,51 +264,51 @@ class PrivacyEngine:
         account = self.account
         if not account.ledger.steps:
             raise RuntimeError(
-                "nothing was released, so there is nothing to guarantee: train with the module, the optimizer and the "
-                "loader that make_private returned. What was trained with others is not private"
+                "nothing was released, so there is no guarantee to state: train with the module, the optimizer and the "
+                "loader that make_private returned. Training with any others is not private"
             )
         return account.guarantee(delta, adjacency=adjacency, accountant=accountant)
 
     def save_checkpoint(self, path: str | Path, **others: Stateful) -> None:
-        """Write one file with all that the training of the last ``make_private`` needs to go on, and what it owes.
+        """Write one file with the state of the last ``make_private``'s training and its privacy account.
 
-        Parameters, optimizer, account, plan, and the states of the draws, of the noise and of torch's global
-        generator. A run that is killed and goes on from its last checkpoint equals the uninterrupted one bit for bit
-        on the same machine, and is billed the same; in secure mode, noise and draws are new. The file is as secret as
-        the records: it has the state that the noise comes from. Of two trainings that go on from one checkpoint,
-        publish one: their noise is the same, and cancels in the difference.
+        The file holds parameters, optimizer, account, plan, and the states of the draws, of the noise and of torch's
+        global generator. A run that is killed and resumed from its last checkpoint equals the uninterrupted run bit for
+        bit on the same machine, with the same charged steps; in secure mode, noise and draws are new. Keep the file as
+        secret as the records, because it holds the state of the noise generator. If two trainings resume from one
+        checkpoint, publish only one of them: they have the same noise, which cancels in the difference.
 
-        Of several ranks, the one whose noise it is writes, and the others return at once; all of them load it.
+        With several ranks, only the rank that adds the noise writes; the others return at once. All ranks load it.
 
         Args:
-            path: replaced only when the whole checkpoint is on the disk.
+            path: the file; it is replaced only when the whole checkpoint is on the disk.
             others: further objects with ``state_dict`` and ``load_state_dict``, such as a scheduler, by name.
 
         Raises:
-            RuntimeError: a logical step is under way; save where ``optimizer.released`` is True.
+            RuntimeError: a logical step is incomplete; save when ``optimizer.released`` is True.
         """
         training = self._trained()
         if training.optimizer.ranks.adds_noise:
             checkpoint.save(path, training, account=self.account, most_steps=self._most_steps, others=others)
 
     def load_checkpoint(self, path: str | Path, **others: Stateful) -> None:
-        """Go on where :meth:`save_checkpoint` was called, after ``make_private`` with the same arguments.
+        """Resume from a checkpoint of :meth:`save_checkpoint`; call ``make_private`` with the same arguments before.
 
-        The next pass over the loader is what was left of the interrupted one.
+        The next pass over the loader is the rest of the interrupted one.
 
         Args:
-            path: of the checkpoint; pickled code in it is not run.
+            path: the checkpoint; pickled code in it is not run.
             others: the objects that were saved with it, by the same names.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is damaged, or of another plan, partition or model; names what differs. Or this engine has
-                billed steps, which the checkpoint does not know. Nothing is changed.
+            ValueError: the file is damaged, or belongs to another plan, partition or model (the message names the
+                difference), or this engine has already charged steps. Nothing is changed.
         """
         training = self._trained()
         if self._ledger.steps:
             raise ValueError(
-                f"this engine has billed {self._ledger.steps} steps, which would be forgotten; load {path} into a new "
+                f"this engine has charged {self._ledger.steps} steps, which would be lost; load {path} into a new "
                 "engine, after make_private"
             )
         loaded = checkpoint.load(path, training, others=others)
@@ -319,13 +321,14 @@ class PrivacyEngine:
         partition, plan = settings.partition, settings.plan(noise_multiplier)
         if self._most_steps is not None:
             raise ValueError(
-                f"noise_multiplier is {noise_multiplier}, but this engine keeps to the target of "
-                "make_private_with_epsilon, and other steps are not in it; use a new engine, and add up the accounts"
+                f"noise_multiplier is {noise_multiplier}, but this engine enforces the target of "
+                "make_private_with_epsilon, which does not cover further steps; use a new engine, and compose the "
+                "accounts with dpmi.privacy.combine"
             )
         if self._training is not None and self.plan.partition.hash != partition.hash:
             raise ValueError(
                 f"partition is {partition}, but this engine already accounts for {self.plan.partition}; steps on "
-                "two partitions do not add up to one epsilon. Use an engine for each"
+                "two partitions do not compose to one epsilon. Use a separate engine for each partition"
             )
         settings.check()
 
@@ -389,14 +392,14 @@ class PrivacyEngine:
     def _trained(self) -> Training:
         if self._training is None:
             raise RuntimeError(
-                "make_private was not called yet, so there is no plan and nothing to account for"
+                "make_private was not called yet, so there is no plan and no account; call it first"
             )
         return self._training
 
     def _bill(self, plan: Plan) -> None:
         if self._most_steps is not None and self._ledger.steps >= self._most_steps:
             raise RuntimeError(
-                f"all {self._most_steps} steps that target_epsilon allows were taken; nothing was released by this "
-                "one. End the training here, or calibrate for more steps"
+                f"all {self._most_steps} steps that target_epsilon allows were taken; this step released nothing. "
+                "End the training here, or calibrate for more steps"
             )
         self._ledger = self._ledger.record(plan.mechanism)

@@ -1,4 +1,4 @@
-"""Whether parameters hold the same bits as before, without a copy of them."""
+"""Detects whether parameters changed, without a copy of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 COLUMNS = 1024
-"""Words of 64 bits in one row."""
+"""Words of 64 bits per row."""
 
 SAMPLE = 64
-"""Of each parameter, a quick look reads so many values at least, or all."""
+"""A quick check reads at least this many values of each parameter, or all of them."""
 
 _ROWS, _COLUMNS, _SAMPLE = "rows", "columns", "sample"
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -22,7 +22,8 @@ _Sums = dict[tuple[torch.device, torch.dtype], Tensor]
 class _Cut(NamedTuple):
     """One parameter as integers with the same bits: full rows of words (rows, COLUMNS), the rest (n,), and a sample.
 
-    In float64 the sign is the highest bit of a word, and an even number of signs cancels: its rows come as values, too.
+    In float64 the sign is the highest bit of a word, so an even number of changed signs cancels in a sum modulo 2^64.
+    For float64, the rows are therefore also stored as floating-point values.
     """
 
     rows: tuple[Tensor, ...]
@@ -30,7 +31,7 @@ class _Cut(NamedTuple):
     sample: tuple[Tensor, ...]
 
     def look(self, at: str) -> tuple[Tensor, ...]:
-        """The sample, or sums of the rows or columns, as integers; with those of the rows comes what fills no row."""
+        """Return the sample, or the sums of rows or columns, as integers; row sums include the rest, unsummed."""
         if at == _SAMPLE:
             return self.sample
         sums = [rows.sum(1 if at == _ROWS else 0).view(torch.int64) for rows in self.rows]
@@ -38,16 +39,16 @@ class _Cut(NamedTuple):
 
 
 class Fingerprint:
-    """Remembers what parameters hold: the sums of their bits by row and by column, modulo 2^64, and what fills no row.
+    """Stores checksums of parameters: sums of their bits by row and by column, modulo 2^64, and incomplete rows.
 
-    It takes a hundredth of the parameters' memory. One changed word always changes two sums. If several change, each
-    row and each column would have to cancel, which neither a rescaling, nor an update, nor values that trade places
-    do. Columns are looked at only if a version counter or an address says that something was written; ``p.data`` and
-    NumPy move no counter, and what they write is found by the rows, or by a quick look at a sample. Nothing waits for a
-    GPU before :meth:`changed`.
+    It needs a hundredth of the parameters' memory. One changed word always changes two sums. Several changed words stay
+    unnoticed only if they cancel in each row and each column, which a rescaling, an update or swapped values do not.
+    Columns are compared only if a version counter or an address indicates a write. Writes through ``p.data`` and NumPy
+    change no counter; the row sums, or a quick check of a sample, detect them. Nothing waits for a GPU before
+    :meth:`changed`.
 
     Args:
-        named: the parameters and their names.
+        named: names and parameters.
     """
 
     def __init__(self, named: Iterable[tuple[str, nn.Parameter]]) -> None:
@@ -60,7 +61,7 @@ class Fingerprint:
 
     @torch.no_grad()
     def take(self) -> None:
-        """Remember what the parameters hold now."""
+        """Store the checksums of the parameters' current values."""
         self._look()
         self._before = {
             at: {kind: found.clone() for kind, found in self._found(at).items()}
@@ -70,10 +71,10 @@ class Fingerprint:
 
     @torch.no_grad()
     def changed(self, *, quick: bool = False) -> list[str]:
-        """Names of the parameters that do not hold the bits, in the layout, of the last :meth:`take`.
+        """Return the names of the parameters whose bits or layout differ from the last :meth:`take`.
 
         Args:
-            quick: of what no counter tells, look at a sample only.
+            quick: if no version counter indicates a write, compare only a sample.
         """
         written = self._look()
         if written and (kinds := self._kinds()) != self._kinds_before:
@@ -86,20 +87,20 @@ class Fingerprint:
         return [name for name, _ in self._named if name in different]
 
     def _look(self) -> bool:
-        """Make the views again if a parameter's memory is another; whether any was written, as far as torch counts."""
+        """Rebuild the views if a parameter has new memory; return whether torch's counters indicate any write."""
         layouts: list[object] = [(p.data_ptr(), p.shape, p.stride()) for _, p in self._named]
         versions = [p._version for _, p in self._named]
         written = (layouts, versions) != (self._layouts, self._versions)
         if layouts != self._layouts:
             flat = [_flat(p) for _, p in self._named]
             self._cuts = [_cut(values) for values, _ in flat]
-            # A copy, of a parameter with gaps, is made every time.
+            # A parameter with gaps in memory is copied, and the copy has to be renewed every time.
             self._layouts = layouts if all(is_view for _, is_view in flat) else []
         self._versions = versions
         return written
 
     def _kinds(self) -> list[object]:
-        """Without which sums are not of the same things."""
+        """Shape, type and device of every parameter; checksums are comparable only if these are equal."""
         return [(p.shape, p.dtype, p.device) for _, p in self._named]
 
     def _different(self, at: str) -> set[str]:
@@ -125,7 +126,7 @@ class Fingerprint:
 
 
 def _flat(p: Tensor) -> tuple[Tensor, bool]:
-    """All elements in one dimension, and whether that is a view: it is unless there are gaps between them."""
+    """Return all elements in one dimension, and whether the result is a view (it is, unless memory has gaps)."""
     p = torch.view_as_real(p.detach()) if p.is_complex() else p.detach()
     dense = p.permute(sorted(range(p.dim()), key=p.stride, reverse=True))
     return dense.contiguous().view(-1), dense.is_contiguous()

@@ -27,7 +27,7 @@ from .isolation.shared import Constants, Shared, given_away, ordinary
 from .isolation.watch import Watch
 from .structures import map_tensors, tensors_in
 
-# They know parameters by their identity, which a copy does not have.
+# These attributes refer to parameters by identity, so a copy of the module must rebuild them.
 _BY_IDENTITY = (
     "_all",
     "_public",
@@ -46,22 +46,22 @@ _BY_IDENTITY = (
 class BucketGradSampleModule(GradSampleModule):
     """Computes the gradients of whole buckets, each summed over the bucket's records; never one per record.
 
-    A physical batch with one bucket, or a part of one, needs nothing but the ordinary backward pass: what it
-    leaves in ``p.grad`` is that bucket's gradient. That is strategy "stream". The forward pass is watched: nothing
-    that it computes of one bucket may stay, for the next one or for the released model.
+    For a physical batch with one bucket, or a part of one, the ordinary backward pass is enough: ``p.grad`` is that
+    bucket's gradient. This is strategy "stream". The forward pass is checked: no value computed from one bucket may
+    reach the next bucket or the released model.
 
-    Where a physical batch holds several buckets, their records are followed through every call of the forward pass,
-    every use of a trained parameter by a layer is captured, and only the criterion's loss, which is computed bucket
-    by bucket, sends gradients back:
+    For a physical batch with several buckets, the records are tracked through every call of the forward pass, and every
+    use of a trained parameter by a layer is captured. Gradients come only from the criterion's loss, which is computed
+    bucket by bucket:
 
     - "hooks" builds one row per bucket, shape (k, *p.shape), which :meth:`collect` returns;
-    - "ghost" keeps what the rows would be built from, and finds their norms without building them.
+    - "ghost" stores the factors of the rows and computes their norms without building the rows.
 
     Args:
         m: the module to wrap.
         strategy: "stream", "hooks" or "ghost".
         loss_reduction: "mean" or "sum", how the user's loss combines the records of a physical batch.
-        all_records: how many records the data set has.
+        all_records: number of records of the data set.
     """
 
     def __init__(
@@ -76,17 +76,17 @@ class BucketGradSampleModule(GradSampleModule):
             raise ValueError(f"loss_reduction is {loss_reduction!r}; it must be 'mean' or 'sum'")
         self.strategy = strategy
         self.batch: PhysicalBatch | None = None
-        """The physical batch that is under way."""
+        """The current physical batch."""
         self.token: object = None
-        """Of the bucket that is under way, where it is one."""
+        """Identifies the current bucket, in a physical batch of one."""
         self.dry: DryRun | None = None
-        """The dry runs, while one of them is under way."""
+        """The dry runs, during one of them."""
         self.agreement: Agreement | None = None
-        """What the dry runs showed; None in a run of one bucket at a time."""
+        """The result of the dry runs; None in a run of one bucket at a time."""
         self.shared: Shared | None = None
-        """The physical batch as the loop sees it, where it holds several buckets."""
+        """The physical batch as the loop sees it, if it holds several buckets."""
         self.capture: Capture | None = None
-        """Of the same."""
+        """Captures the gradients of this physical batch, if it holds several buckets."""
         self.criterion_calls = 0
         self._all_records = all_records
         self._problem: str | None = None
@@ -97,10 +97,10 @@ class BucketGradSampleModule(GradSampleModule):
         super().__init__(m, batch_first=True, loss_reduction=loss_reduction, strict=False)
 
     def add_hooks(self, **_: object) -> None:
-        """None: Opacus has two for every layer; what is captured here is captured in :meth:`forward`."""
+        """Add no hooks, unlike Opacus, which adds two per layer: :meth:`forward` captures the gradients."""
         self._all = list(self._module.parameters())
         self._public = PublicTensors(self._module)
-        # What happens inside a compiled module is not seen; what it leaves behind is.
+        # Calls inside a compiled module cannot be observed; the state that it leaves can.
         self._is_compiled = any(hasattr(m, "_orig_mod") for m in self._module.modules())
         self._constants = Constants()
         self._advanced: dict[Tensor, Tensor] = {}
@@ -111,7 +111,7 @@ class BucketGradSampleModule(GradSampleModule):
         self.enable_hooks()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy gets (copy.deepcopy, pickle): no batch is pending for it, so that it can only evaluate."""
+        """Return the state of a copy (copy.deepcopy, pickle). It has no pending batch, so it can only evaluate."""
         pending = {
             "batch": None,
             "token": None,
@@ -125,12 +125,11 @@ class BucketGradSampleModule(GradSampleModule):
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Watch the parameters of the copy."""
         super().__setstate__(state)
         self.add_hooks()
 
     def train_only(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Choose whose gradients :meth:`collect` returns, and in which order."""
+        """Set the parameters whose gradients :meth:`collect` returns, in this order."""
         names = {p: name for name, p in self._module.named_parameters()}
         self._trained = [(names[p], p) for p in parameters]
         self.trained = [p for _, p in self._trained]
@@ -139,19 +138,20 @@ class BucketGradSampleModule(GradSampleModule):
         self._placeholders = sorted(self.trained, key=lambda p: p.numel())[:1]
 
     def begin(self, batch: PhysicalBatch | None, *, dry: DryRun | None = None) -> None:
-        """Take what the loader says about the records it is about to yield.
+        """Start a physical batch, before the loader yields its records.
 
         Args:
-            batch: None when nothing is under way.
-            dry: nothing of it will be released; it shows whether buckets can share a batch.
+            batch: description of the records; None if there is no current batch.
+            dry: the dry runs, if this batch is one; nothing of it is released.
         """
         if self.shared is not None:
             self.shared.end()
-        for buffer, before in self._advanced.items():  # every batch of a logical step begins with the same
+        # Every batch of a logical step starts with the same buffers.
+        for buffer, before in self._advanced.items():
             with torch.no_grad():
                 buffer.copy_(before)
         self._advanced.clear()
-        # At once: every assignment to an attribute of a module takes microseconds.
+        # In one update, because every assignment to an attribute of a module takes microseconds.
         self.__dict__.update(
             batch=batch,
             dry=dry,
@@ -185,16 +185,16 @@ class BucketGradSampleModule(GradSampleModule):
             self._handles = [p.register_post_accumulate_grad_hook(accumulated) for p in self.trained]  # type: ignore[no-untyped-call]
 
     def agree(self, dry: DryRun) -> None:
-        """Let physical batches hold several buckets, which are all like the dry runs."""
+        """Allow physical batches of several buckets, which must follow the dry runs."""
         dry.constants.learning = False
         self._constants = dry.constants
         self.agreement = dry.agreement
 
     def end_step(self, *, empty: bool) -> None:
-        """Keep what buffers of weights alone have become in the logical step that is released.
+        """Keep the new values of buffers that depend on weights only, when the logical step is released.
 
         Args:
-            empty: no bucket was drawn. Then they move here, as they would have: what they become must not tell.
+            empty: no bucket was drawn. The buffers are then updated here, so that they do not reveal an empty draw.
         """
         if empty and self._example is not None:
             args, kwargs = self._example
@@ -203,18 +203,18 @@ class BucketGradSampleModule(GradSampleModule):
         self._advanced.clear()
 
     def clear(self) -> None:
-        """Forget the gradients of this physical batch, which stays the one that is under way."""
+        """Clear the gradients of the current physical batch; the batch stays current."""
         for p in self._all:
             p.grad = None
         if self.capture is not None:
             self.capture.clear()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The wrapped module's forward; records that did not come from the private loader are refused.
+        """Run the wrapped module's forward pass; training only accepts records of the private loader.
 
         Raises:
-            RuntimeError: training on records that the private loader did not hand out, or a pass that does not keep
-                buckets apart, or keeps something of one for the next.
+            RuntimeError: training on records that the private loader did not yield, or a pass that mixes buckets or
+                stores values of one bucket for the next.
         """
         trains = torch.is_grad_enabled() and self.hooks_enabled
         if not trains or (self.batch is None and not self.training):
@@ -243,10 +243,10 @@ class BucketGradSampleModule(GradSampleModule):
             raise RuntimeError(self.refuse(str(error))) from error
 
     def collect(self, batch: PhysicalBatch) -> BucketGradients | None:
-        """The gradients of the buckets of this physical batch, and clear them; None if there are none.
+        """Return and clear the gradients of the buckets of this physical batch; None if there are none.
 
         Raises:
-            RuntimeError: a parameter is used in a way whose gradient cannot be split by bucket; or buffers changed.
+            RuntimeError: the gradient of a parameter cannot be split by bucket, or buffers changed.
         """
         self._watch.check_tensors(self._before, but=self._advanced.keys(), trained=False)
         if self.shared is not None:
@@ -268,27 +268,27 @@ class BucketGradSampleModule(GradSampleModule):
         return Rows([capture.rows.get(p) for p in self.trained])
 
     def end_dry_run(self) -> None:
-        """Take in what the loop did in a dry run."""
+        """Record the gradients that the loop computed in a dry run."""
         assert self.dry is not None
         assert self.shared is not None
         gradients = [None if p.grad is None else p.grad.detach() for p in self.trained]
         self.dry.end(gradients, numbers_left=self.shared.numbers_left)
 
     def refuse(self, reason: str) -> str:
-        """Refuse the physical batch for good, whatever the loop makes of the error; returns what to tell."""
+        """Reject the physical batch permanently, even if the loop catches the error; return the message."""
         self._problem = self._problem or (
-            f"several buckets share this physical batch, and {reason}. The dry runs did not show it; nothing of this "
-            "step was released. Use grad_sample_mode='stream', without a criterion"
+            f"several buckets share this physical batch, and {reason}. The dry runs did not show this; nothing of this "
+            "step was released. Use grad_sample_mode='stream' without a criterion"
         )
         return self._problem
 
     def send_back(self, losses: Tensor, factors: Tensor, *, keep: bool = False) -> None:
-        """The backward pass from losses of single buckets.
+        """Run the backward pass from the losses of single buckets.
 
         Args:
-            losses: (k,).
-            factors: of each, (k,).
-            keep: the graph is needed again.
+            losses: loss of each bucket, (k,).
+            factors: factor of each loss, (k,).
+            keep: whether the graph is needed again.
         """
         assert self.capture is not None
         with self.capture.taking():
@@ -296,20 +296,20 @@ class BucketGradSampleModule(GradSampleModule):
         if keep:
             self.capture.clear()
             return
-        for p in self._placeholders:  # a gradient scaler wants to see some gradient
+        for p in self._placeholders:  # a gradient scaler requires at least one gradient
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
 
     @property
     def has_several_losses(self) -> bool:
-        """Whether the loop calls the criterion more than once for a batch: the losses may share a graph."""
+        """Whether the loop calls the criterion more than once per batch; the losses may then share a graph."""
         return self.agreement is not None and len(self.agreement.calls) > 1
 
     def check_no_ordinary_gradient(self) -> None:
-        """Refuse a gradient that autograd summed over all buckets.
+        """Raise an error if autograd computed a gradient summed over all buckets.
 
         Raises:
-            Coupled: names the parameter.
+            Coupled: such a gradient exists; the message names the parameter.
         """
         for name, p in self._trained:
             if p.grad is not None and (
@@ -318,7 +318,7 @@ class BucketGradSampleModule(GradSampleModule):
                 p.grad = None
                 raise Coupled(
                     f"parameter {name!r} has a gradient that does not come from outputs of the module: the loss uses "
-                    "the parameter itself. Use weight_decay of the optimizer, or grad_sample_mode='stream' without "
+                    "the parameter directly. Use weight_decay of the optimizer, or grad_sample_mode='stream' without "
                     "a criterion"
                 )
 
@@ -330,7 +330,7 @@ class BucketGradSampleModule(GradSampleModule):
         return float(self.batch.records)
 
     def _of_one_bucket(self, token: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """One forward pass on records of one bucket, so that it keeps nothing for the next."""
+        """Run a forward pass on records of one bucket, and check that it stores nothing for the next bucket."""
         provenance = Provenance(
             self._public,
             buffers=self._watch.buffers,
@@ -352,30 +352,30 @@ class BucketGradSampleModule(GradSampleModule):
         self._used.update(provenance.used)
         for buffer, before in provenance.before.items():
             self._advanced.setdefault(buffer, before)
-            if self._example is None:  # of inputs; what is written depends on no value in them
+            if self._example is None:  # example inputs; the buffers do not depend on their values
                 self._example = map_tensors(torch.zeros_like, (args, kwargs))
         return out
 
     def _of_several(self, shared: Shared, at: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """One forward pass on records of several buckets."""
+        """Run a forward pass on records of several buckets."""
         assert self.agreement is not None
         if at >= len(self.agreement.programs):
             raise Coupled(f"the module is called {at + 1} times for one batch")
         if _inputs(shared, args, kwargs) != self.agreement.inputs[at]:
             raise Coupled(
-                "the loop computes what it gives the module in another way than in the dry runs, so that it may "
-                "depend on the number of records or on their values"
+                "the loop computes the module's inputs differently than in the dry runs, so they may depend on the "
+                "number of records or on their values"
             )
         out = self._followed(shared, self.agreement.programs[at], args, kwargs)
         return shared.give_out_all(out, ("module", at))
 
     def _followed(self, shared: Shared, program: Program | None, args: Any, kwargs: Any) -> Any:
-        """A forward pass whose records are followed, on what stands behind the loop's tensors."""
+        """Run a forward pass with tracked records, on the real tensors behind the loop's tensors."""
         assert self.capture is not None
         real_args, real_kwargs = map_tensors(shared.real, (args, kwargs))
         inputs = [t for t in tensors_in((real_args, real_kwargs)) if t not in self._public]
         if not inputs:
-            raise Coupled("the module gets no tensor of the private loader")
+            raise Coupled("the module gets no tensor from the private loader")
         self.capture.begin_pass(inputs, program)
         with self.capture:
             out = self._module(*real_args, **real_kwargs)
@@ -385,15 +385,15 @@ class BucketGradSampleModule(GradSampleModule):
         return out
 
     def _rehearsed(self, dry: DryRun, shared: Shared, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """An ordinary forward pass for the loop, and a followed one beside it."""
+        """Run an ordinary forward pass for the loop, and a tracked one in parallel."""
         followed: Any = None
         if dry.problem is None:
             try:
                 followed = self._try_followed(dry, shared, args, kwargs)
             except (Coupled, CarriedOver) as error:
                 dry.note(str(error))
-            except Exception as error:  # whatever does not work for several buckets is left to one at a time
-                dry.note(f"of {type(error).__name__}: {error}")
+            except Exception as error:  # code that fails for several buckets may still work for one at a time
+                dry.note(f"the forward pass on several buckets raised {type(error).__name__}: {error}")
         assert self.batch is not None
         with FlopCounterMode(display=False) as counter:
             out = self._of_one_bucket(self.token, *map_tensors(ordinary, (args, kwargs)))
@@ -415,12 +415,12 @@ class BucketGradSampleModule(GradSampleModule):
         program = dry.add_pass(self.capture.trace, _inputs(shared, args, kwargs))
         if program is None:
             return out
-        # Now that it is known which sizes follow the number of records, with all checks.
+        # The pass is repeated with all checks, now that the sizes that follow the number of records are known.
         self.capture.undo_pass()
         return self._followed(shared, program, args, kwargs)
 
     def _storages(self) -> frozenset[int]:
-        """Addresses of the memory of everything that must not be written to."""
+        """Return the memory addresses of everything that must not be written to."""
         return self._watch.storages() | self._public.storages()
 
     def _ordinary(self) -> Rows | None:
@@ -433,7 +433,7 @@ class BucketGradSampleModule(GradSampleModule):
         return None if all(row is None for row in rows) else Rows(rows)
 
     def _check_records(self, inputs: list[Tensor]) -> None:
-        """Refuse inputs that can be seen not to be the records of this batch."""
+        """Raise an error if the shapes show that the inputs are not the records of this batch."""
         assert self.batch is not None
         shapes = [tuple(t.shape) for t in inputs if t.dim()]
         n = self.batch.records
@@ -441,8 +441,8 @@ class BucketGradSampleModule(GradSampleModule):
         whole = n not in sizes and any(shape[0] == self._all_records for shape in shapes)
         if shapes and (whole or not any(size and size % n == 0 for size in sizes)):
             raise RuntimeError(
-                f"the private model got {shapes[0][0]} records (shape {shapes[0]}) where the private loader yielded "
-                f"{n}; pass it what the loader yielded and nothing else, and evaluate under torch.no_grad()"
+                f"the private model got {shapes[0][0]} records (shape {shapes[0]}), but the private loader yielded "
+                f"{n}; pass exactly the records that the loader yielded, and evaluate under torch.no_grad()"
             )
 
 
@@ -451,5 +451,5 @@ def _accumulated(dry: DryRun, _: Tensor) -> None:
 
 
 def _inputs(shared: Shared, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """How the arguments of the module were computed."""
+    """Return how the arguments of the module were computed."""
     return tuple(shared.path(t) for t in tensors_in((args, kwargs)))

@@ -1,4 +1,4 @@
-"""The ids of a column, as they are: a missing one, or one of another type, is nobody's."""
+"""Checks the ids of a column: a missing id, or ids of several types, are errors."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 def distinct(ids: Sequence[object] | NDArray[np.generic], unit: str) -> tuple[list[Any], NDArray[np.int64]]:
-    """The distinct ids in ascending order, and for each record which one it has, (N,).
+    """Return the distinct ids in ascending order, and for each record the index of its id, (N,).
 
     Args:
         ids: one per record, (N,).
         unit: what an id stands for.
 
     Raises:
-        ValueError: not one id per record; an id that is missing (None, NaN, NaT, pandas.NA, masked, an empty text);
-            or ids of several types, of which ``1``, ``"1"`` and ``1.0`` may be one and may be three.
+        ValueError: not one id per record; a missing id (None, NaN, NaT, pandas.NA, masked, an empty text); or ids of
+            several types, because it is unclear whether ``1``, ``"1"`` and ``1.0`` are the same id.
     """
     column = _column(ids, unit)
     _check_present(ids, column, unit)
@@ -42,12 +42,12 @@ def distinct(ids: Sequence[object] | NDArray[np.generic], unit: str) -> tuple[li
 
 def _column(ids: Sequence[object] | NDArray[np.generic], unit: str) -> NDArray[Any]:
     if isinstance(ids, list | tuple):
-        # numpy would make one type of several: of 1 and "1" two equal texts.
+        # numpy would convert several types to one, so that 1 and "1" became equal texts.
         return np.fromiter(ids, dtype=object, count=len(ids))
     column = np.asarray(ids)
     if column.ndim != 1:
         raise ValueError(
-            f"ids of unit {unit!r} have shape {column.shape}; one for each record is needed, (N,)"
+            f"ids of unit {unit!r} have shape {column.shape}; expected one id per record, shape (N,)"
         )
     return column
 
@@ -61,7 +61,7 @@ def _check_present(ids: object, column: NDArray[Any], unit: str) -> None:
     elif column.dtype.kind in "mM":
         absent |= np.isnat(column)
     elif column.dtype == object:
-        import pandas as pd  # noqa: PLC0415  (0.8 s to import, needed by few)
+        import pandas as pd  # noqa: PLC0415  (0.8 s to import, rarely needed)
 
         absent |= pd.isna(column)
     rows = np.flatnonzero(absent)
@@ -71,8 +71,8 @@ def _check_present(ids: object, column: NDArray[Any], unit: str) -> None:
 
 def _missing(unit: str, row: int, value: object) -> ValueError:
     return ValueError(
-        f"record {row} has no {unit}: its id is {value!r}. All records without one would share a bucket; leave them "
-        "out, or give each an id of its own"
+        f"record {row} has no {unit}: its id is {value!r}. All records without an id would share one bucket; remove "
+        "them, or give each its own id"
     )
 
 
@@ -84,8 +84,8 @@ def _of_one_type(column: NDArray[Any], unit: str) -> NDArray[Any]:
         row = next(row for row, value in enumerate(column) if kinds[type(value)] != first)
         raise ValueError(
             f"ids of unit {unit!r} are of several types: record 0 has {column[0]!r}, {first}, and record {row} has "
-            f"{column[row]!r}, {kinds[type(column[row])]}. Whether these can be one {unit} is yours to say: make all "
-            "of one type, such as texts"
+            f"{column[row]!r}, {kinds[type(column[row])]}. It is unclear whether they can mean the same {unit}: "
+            "convert all ids to one type, such as text"
         )
     (name,) = names or {""}
     return np.asarray(column.tolist()) if name in _KINDS else column

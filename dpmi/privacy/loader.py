@@ -1,4 +1,4 @@
-"""The loader that yields drawn buckets, one physical batch at a time, and says so to the optimizer."""
+"""The private loader: it yields the drawn buckets in physical batches, and announces each batch to the optimizer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .structures import map_tensors
 
 
 class _Lists(Sampler[list[list[int]]]):
-    """The same indices, a list of Python integers for every bucket."""
+    """The sampler's indices, as one list of Python integers per bucket."""
 
     def __init__(self, sampler: BucketSampler) -> None:
         self._sampler = sampler
@@ -36,27 +36,27 @@ class _Lists(Sampler[list[list[int]]]):
 
 
 class BucketDataLoader(DataLoader[Any]):
-    """A DataLoader whose batches are drawn buckets, and which tells the optimizer what it yields.
+    """A DataLoader whose batches are drawn buckets; it announces every batch to the optimizer.
 
-    A pass is ``steps`` logical steps. An empty draw is stepped by the loader itself (noise only, billed), so the
-    loop never sees an empty batch. ``len()`` is not defined, because the number of physical batches is random:
+    A pass is ``steps`` logical steps. For an empty draw, the loader itself takes the step (noise only, charged), so the
+    loop never sees an empty batch. ``len()`` is not defined, because the number of physical batches is random;
     ``operator.length_hint`` gives its expectation.
 
-    Leaving a loop early does not change which buckets are drawn. What was summed of the unfinished logical step is
-    dropped, and the next pass begins with the same draw, from its first physical batch. Only if ``optimizer.step()``
-    is called for the last batch after the loop was left, as with ``x, y = next(iter(loader))``, the next pass goes on
-    with the physical batch that follows.
+    Leaving a loop early does not change which buckets are drawn. The partial sum of the unfinished logical step is
+    dropped, and the next pass starts with the same draw, from its first physical batch. There is one exception: if
+    ``optimizer.step()`` is called for the last batch after the loop was left, as with ``x, y = next(iter(loader))``,
+    the next pass continues with the following physical batch.
 
-    Where physical batches are to hold several buckets, the first pass begins with two dry runs, on copies of one
-    record, of which nothing is released: see :class:`~dpmi.privacy.dry_run.DryRun`. A collate function is called
-    once for every bucket, so that no records of different buckets meet in it.
+    If physical batches may hold several buckets, the first pass starts with two dry runs on copies of one record;
+    nothing of them is released, see :class:`~dpmi.privacy.dry_run.DryRun`. The collate function is called once per
+    bucket, so it cannot mix records of different buckets.
 
     Args:
         source: the user's loader; its data set, collate function and workers are kept.
         sampler: the draws.
-        optimizer: is told of every physical batch before it is yielded.
-        choice: how many buckets share a physical batch, if the dry runs find nothing against it.
-        ranks: with which every pass is begun, and every dry run judged.
+        optimizer: gets the description of every physical batch before the batch is yielded.
+        choice: how many buckets share a physical batch, if the dry runs find no problem.
+        ranks: the processes that start every pass together and agree on the dry runs.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class BucketDataLoader(DataLoader[Any]):
         choice: Choice,
         ranks: Ranks = ALONE,
     ) -> None:
-        # A TensorDataset can be indexed by a whole batch at once, many times as fast as record by record.
+        # A TensorDataset can be indexed by a whole batch at once, which is much faster than record by record.
         dataset = source.dataset
         tensors = dataset if isinstance(dataset, TensorDataset) else None
         plain = tensors is not None and source.collate_fn is default_collate
@@ -81,13 +81,13 @@ class BucketDataLoader(DataLoader[Any]):
             timeout=source.timeout,
             worker_init_fn=source.worker_init_fn,
             multiprocessing_context=source.multiprocessing_context,
-            # Seeds the workers; without one of its own, a DataLoader draws from the global generator. It is not that
-            # of the draws: buckets do not depend on how their records are fetched.
+            # This generator seeds the workers; without it, a DataLoader draws from the global generator. It is separate
+            # from the stream of the draws, so that the drawn buckets do not depend on how records are fetched.
             generator=source.generator or _generator(sampler.source),
             prefetch_factor=source.prefetch_factor,
         )
         self.draws = sampler
-        """Which buckets a pass draws."""
+        """The sampler, which draws the buckets."""
         self._optimizer = optimizer
         self._whole = tensors if plain else None
         self._choice = choice
@@ -98,22 +98,21 @@ class BucketDataLoader(DataLoader[Any]):
         self._dry_run: Iterator[Any] | None = None
 
     def __len__(self) -> int:
-        """Not defined: the number of physical batches in a pass is random."""
         raise TypeError(
             "a private loader has no length: the number of physical batches is random. "
             "operator.length_hint(loader) is its expectation"
         )
 
     def __length_hint__(self) -> int:
-        """Expected number of physical batches in one pass, on this rank."""
+        """Return the expected number of physical batches in one pass, on this rank."""
         return round(self.draws.expected_batches())
 
     def __iter__(self) -> Any:
-        """Yield the physical batches of one pass, which begins with what an earlier loop drew and left unfinished.
+        """Yield the physical batches of one pass, starting with draws that an earlier loop left unfinished.
 
         Raises:
-            RuntimeError: the last batch was not stepped, or its logical step was dropped after an error; or another
-                loop over this loader was begun meanwhile.
+            RuntimeError: ``optimizer.step()`` was not called for the last batch, its logical step was dropped after an
+                error, or another loop over this loader was started meanwhile.
         """
         optimizer = self._optimizer
         self._take_up()
@@ -121,7 +120,7 @@ class BucketDataLoader(DataLoader[Any]):
         try:
             self.draws.begin_pass(released=optimizer.released_steps)
             if self._dry is not None:
-                # Kept, because a loop of next(iter(loader)) goes through it in several passes.
+                # Stored, because a loop of next(iter(loader)) consumes it over several passes.
                 self._dry_run = self._dry_run or self._run_dry()
                 for records in self._dry_run:
                     yield records
@@ -136,7 +135,7 @@ class BucketDataLoader(DataLoader[Any]):
                 self._check_stepped(batch)
                 self._check_taken(batch)
         finally:
-            # A generator is closed when somebody collects it, which may be in the middle of the next pass.
+            # A generator is closed at garbage collection, which may happen in the middle of the next pass.
             if self._pass is this:
                 self._pass = None
                 if not optimizer.batch_is_pending:
@@ -144,15 +143,15 @@ class BucketDataLoader(DataLoader[Any]):
                     self._start_dry_runs_anew()
 
     def batches(self) -> Iterator[tuple[PhysicalBatch, Any]]:
-        """Every physical batch of a pass and its records; an empty draw has none."""
+        """Yield every physical batch of a pass with its records; an empty draw has no records."""
         if self._whole is not None and self.num_workers == 0 and not self.pin_memory:
-            # Tensors in memory need none of a DataLoader's machinery.
+            # Tensors in memory do not need the machinery of a DataLoader.
             tensors = self._whole.tensors
             for batch in self.draws.batches():
                 if not batch.buckets:
                     yield batch, None
                     continue
-                # As fast as slices of a copy that is sorted by bucket: 120 images of 28 x 28 in 9 us, either way.
+                # As fast as slices of a copy sorted by bucket: both take 9 us for 120 images of 28 x 28.
                 index = torch.from_numpy(self.draws.records(batch))
                 yield batch, tuple(t.index_select(0, index.to(t.device)) for t in tensors)
             return
@@ -165,7 +164,7 @@ class BucketDataLoader(DataLoader[Any]):
             yield plans.popleft(), None
 
     def training_position(self) -> LoaderPosition:
-        """Where the training is, to go on from there: after the last released step, or where a new pass begins."""
+        """Return the position to resume from: after the last released step, or at the start of a pass."""
         return LoaderPosition(
             steps=0 if self._pass is None else self._optimizer.steps_of_pass,
             pending=self.draws.pending,
@@ -174,14 +173,14 @@ class BucketDataLoader(DataLoader[Any]):
 
     @property
     def is_between_steps(self) -> bool:
-        """True when a training can go on from here: in a pass after a released step, or anywhere outside of one.
+        """True when a training can be resumed from here: outside of a pass, or in a pass after a released step.
 
-        Outside of a pass, a draw that is left begins again where the training goes on.
+        Outside of a pass, an unfinished draw starts again when the training is resumed.
         """
         return self._pass is None or self._optimizer.is_between_steps
 
     def _take_up(self) -> None:
-        """Go on after the last batch if it was stepped when its loop was over; else drop what is unfinished."""
+        """Continue after the last batch if it was stepped after its loop ended; otherwise drop the unfinished step."""
         left, pending = self._optimizer.taken, self.draws.pending
         self.draws.plans.clear()
         if self._optimizer.batch_is_pending or self._pass is not None:
@@ -193,13 +192,13 @@ class BucketDataLoader(DataLoader[Any]):
             self._optimizer.abandon()
 
     def _start_dry_runs_anew(self) -> None:
-        """Forget what a loop did in them that was left; it may be another one that comes back."""
+        """Discard the dry runs of a loop that was left, because the next loop may be a different one."""
         self._dry_run = None
         if self._dry is not None:
             self._dry = DryRun()
 
     def _run_dry(self) -> Iterator[Any]:
-        """Let the user's loop run dry, then allow several buckets in one physical batch, or do not."""
+        """Run the user's loop dry, then decide whether physical batches may hold several buckets."""
         dry = self._dry
         assert dry is not None
         record = int(self.draws.plan.partition.records(0)[0])
@@ -207,38 +206,38 @@ class BucketDataLoader(DataLoader[Any]):
             records = RECORDS[dry.round]
             sizes = (1, records - 1)
             batch = PhysicalBatch(buckets=(0, 0), sizes=sizes, bucket_records=sizes)
-            # It leaves no trace in torch's global generators.
+            # A dry run must not advance torch's global generators.
             with torch.random.fork_rng(_devices(self._optimizer.params)):
                 dry.begin()
                 self._optimizer.begin(batch, dry=dry)
                 yield self._shared(self._copies(record, sizes), batch)
                 self._check_stepped(batch)
-        # The same records everywhere, but user code may differ.
+        # All ranks use the same record, but their user code may differ.
         found = self._ranks.any(dry.problem is not None)
         if not found:
             if dry.work <= self._choice.most_work:
                 self._optimizer.agree(dry)
                 self.draws.max_buckets = self._max_buckets
             else:
-                LOG.info(ONE_AT_A_TIME, "one record makes enough work to keep the machine busy")
+                LOG.info(ONE_AT_A_TIME, "the compute per record is enough to keep the machine busy")
         else:
-            problem = dry.problem or "another rank found that buckets do not keep apart"
+            problem = dry.problem or "another rank found that buckets are mixed"
             if self._choice.insist:
                 raise RuntimeError(
                     f"several buckets cannot share a physical batch: {problem}; nothing was released. Use "
-                    "grad_sample_mode='stream', without a criterion"
+                    "grad_sample_mode='stream' without a criterion"
                 )
             LOG.warning(ONE_AT_A_TIME, problem)
         self._dry = None
 
     def _copies(self, record: int, sizes: tuple[int, ...]) -> Any:
-        """A batch of copies of one record."""
+        """Return a batch of copies of one record."""
         if self._whole is not None:
             return self._whole[torch.full((sum(sizes),), record)]
         return self.collate_fn([self.dataset[[record] * size] for size in sizes])
 
     def _shared(self, records: Any, batch: PhysicalBatch) -> Any:
-        """A physical batch as the loop gets it: where it holds several buckets, its tensors follow their records."""
+        """Return a physical batch for the loop; with several buckets, its tensors track their records."""
         shared = self._optimizer.shared
         if shared is None:
             return records
@@ -247,8 +246,8 @@ class BucketDataLoader(DataLoader[Any]):
         def take_in(t: Tensor) -> Tensor:
             if t.dim() == 0 or len(t) != batch.records:
                 raise RuntimeError(
-                    f"the loader made a tensor of shape {tuple(t.shape)} of {batch.records} records, whose first "
-                    "dimension does not hold them; use grad_sample_mode='stream', without a criterion"
+                    f"the loader collated {batch.records} records to a tensor of shape {tuple(t.shape)}, whose first "
+                    "dimension does not hold them; use grad_sample_mode='stream' without a criterion"
                 )
             return shared.take_in(t, str(next(number)))
 
@@ -259,22 +258,22 @@ class BucketDataLoader(DataLoader[Any]):
             self._optimizer.abandon()
             raise RuntimeError(
                 f"optimizer.step() was not called for the last batch (bucket {batch.buckets[0]}); call it once for "
-                "every batch. The logical step was dropped, nothing of it was released"
+                "every batch. The logical step was dropped; nothing of it was released"
             )
 
     def _check_newest(self, this: object) -> None:
         if self._pass is not this:
             raise RuntimeError(
-                "another loop over this loader was begun, and this one is over: take batches in one loop at a time"
+                "another loop over this loader was started, so this one ended: run one loop at a time"
             )
 
     def _check_taken(self, batch: PhysicalBatch) -> None:
-        """A loop that swallows errors must not go on without the buckets that one of them dropped."""
+        """Stop a loop that swallows errors, because it would continue without the dropped buckets."""
         draw = batch.draw
         if self._optimizer.taken is not batch and not (draw is not None and draw.spent):
             raise RuntimeError(
                 "the logical step was dropped, because optimizer.step() raised an error; nothing of it was released. "
-                "The pass is over: mend the cause, and begin a new loop, which starts with the same draw"
+                "The pass has ended: fix the cause, and start a new loop, which begins with the same draw"
             )
 
 

@@ -1,4 +1,4 @@
-"""The sources of randomness of a private run: its noise, and the draws of its buckets."""
+"""The random sources of a private run: one stream for the noise, one for the draws of buckets."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import torch
 from torch import Tensor
 
 CHUNK = 2**16
-"""Noise values that the secure source computes at a time: few enough for the processor's cache."""
+"""Noise values that the secure source computes at a time; they fit into the processor's cache."""
 
 SAMPLES = 4
 """Gaussian samples in one secure noise value, 2n with n = 2, as in Opacus (arXiv 2107.10138, section 5.1)."""
 
 TWISTER_WORDS = 624
-"""Of 32 bits, in the state of the Mersenne twister."""
+"""Number of 32-bit words in the state of the Mersenne twister."""
 
 KEY_BYTES = 32
-"""Of the draws that several secure sources have in common."""
+"""Length of the key for draws that several secure sources share."""
 
-# Tens of bytes of randomness go into every secure noise value. OpenSSL's generator (AES in counter mode, keyed and
-# rekeyed by the operating system, safe after a fork) makes them many times as fast as a system call does.
+# Every secure noise value needs tens of random bytes. OpenSSL's generator (AES in counter mode, keyed and rekeyed by
+# the operating system, safe after a fork) is many times faster than a system call.
 _random_bytes = ssl.RAND_bytes
 
 
 class NoiseMode(str, Enum):
-    """Where the randomness of a run came from, in words for its statement; the strongest first."""
+    """The source of a run's randomness, in words for its statement; the strongest first."""
 
     SECURE = (
         "OpenSSL's cryptographically secure generator, keyed by the operating system; every noise value is half the "
@@ -38,23 +38,23 @@ class NoiseMode(str, Enum):
     )
     ORDINARY = (
         "torch's generator, seeded by the operating system; it is not cryptographically secure, and floating-point "
-        "attacks on the noise were not excluded"
+        "attacks on the noise are not excluded"
     )
-    SEEDED = "torch's generator, seeded by the user; whoever knows the seed can remove the noise"
+    SEEDED = "torch's generator, seeded by the user; anyone who knows the seed can remove the noise"
 
     def weaker(self, other: NoiseMode) -> NoiseMode:
-        """The mode of two runs together."""
+        """Return the mode of two composed runs: the weaker one."""
         return max(self, other, key=list(NoiseMode).index)
 
 
 class NoiseSource(ABC):
     """Independent streams for the noise and for the draws; no other part of a run draws from either.
 
-    A process that is forked from the source's own has streams of its own, or none: what two processes release with the
-    same noise has none in its difference.
+    A forked process gets new streams, or an error: if two processes released values with the same noise, it would
+    cancel in their difference.
 
     Attributes:
-        mode: where they come from.
+        mode: the origin of the randomness.
     """
 
     mode: NoiseMode
@@ -64,65 +64,65 @@ class NoiseSource(ABC):
 
     @staticmethod
     def of(seed: int | None, *, secure: bool, device: torch.device) -> NoiseSource:
-        """The source that a run asks for.
+        """Return the source for a run.
 
         Args:
-            seed: of both streams; None leaves it to the operating system.
-            secure: cryptographically secure and safe against floating-point attacks; several times as slow.
-            device: of the tensors that are filled.
+            seed: seed of both streams; None seeds them from the operating system.
+            secure: cryptographically secure and safe against floating-point attacks; several times slower.
+            device: device of the tensors to fill.
 
         Raises:
-            ValueError: both a seed and ``secure``.
+            ValueError: both a seed and ``secure`` are given.
         """
         if not secure:
             return _TorchSource(seed, device)
         if seed is not None:
             raise ValueError(
-                f"seed is {seed} and secure_mode is True, but whoever knows a seed can remove the noise; leave out "
-                "the seed for a private run, or secure_mode for one that can be repeated"
+                f"seed is {seed} and secure_mode is True, but anyone who knows the seed can remove the noise; omit "
+                "seed for a private run, or secure_mode for a repeatable run"
             )
         return _SecureSource()
 
     @abstractmethod
     def fill_(self, flat: Tensor, std: float) -> None:
-        """Overwrite with independent N(0, std^2).
+        """Overwrite a tensor with independent values of N(0, std^2).
 
         Args:
             flat: (n,), contiguous, float32 or float64, on the source's device.
-            std: standard deviation, at least 0; of 0, the noise is zero.
+            std: standard deviation, at least 0; 0 gives zeros.
         """
 
     @abstractmethod
     def uniform(self, n: int) -> Tensor:
-        """Independent draws from [0, 1), (n,) float64 on the CPU, with a resolution of 2^-53."""
+        """Return independent uniform values in [0, 1), (n,) float64 on the CPU, with a resolution of 2^-53."""
 
     @abstractmethod
     def key(self) -> Tensor:
-        """What makes others draw as this source does, (bytes,) uint8 on the CPU; as secret as the draws."""
+        """Return a secret key with which other sources make the same draws, (bytes,) uint8 on the CPU."""
 
     @abstractmethod
     def follow(self, key: Tensor) -> None:
-        """Draw from here on what every source of this mode draws that follows the same key. Noise stays its own."""
+        """Make the same draws from now on as every source of this mode with the same key; the noise stays separate."""
 
     @abstractmethod
     def draws_state(self) -> Tensor:
-        """Where the stream of the draws is, (bytes,) uint8 on the CPU; empty if it cannot be repeated."""
+        """Return the state of the stream of draws, (bytes,) uint8 on the CPU; empty if it cannot be repeated."""
 
     @abstractmethod
     def noise_state(self) -> Tensor:
-        """Where the stream of the noise is, (bytes,) uint8 on the CPU; empty if it cannot be repeated.
+        """Return the state of the noise stream, (bytes,) uint8 on the CPU; empty if it cannot be repeated.
 
-        It is as secret as the noise: whoever has it can compute all that follows.
+        Keep it secret: anyone who has it can compute all later noise.
         """
 
     @abstractmethod
     def load(self, *, draws: Tensor, noise: Tensor) -> None:
-        """Go on where :meth:`draws_state` and :meth:`noise_state` were called.
+        """Restore the states of :meth:`draws_state` and :meth:`noise_state`.
 
-        What two runs draw from one state is the same noise, which cancels in the difference of what they release.
+        Two runs that continue from one state draw the same noise, which cancels in the difference of their releases.
 
         Raises:
-            ValueError: a state is of a source of another mode or on another kind of device.
+            ValueError: a state is from a source of another mode or another kind of device.
         """
 
 
@@ -177,7 +177,7 @@ class _TorchSource(NoiseSource):
         if self.mode is NoiseMode.SEEDED:
             raise RuntimeError(
                 "this process was forked after make_private, and would repeat the seeded noise and draws of its "
-                "parent; call make_private in the process that trains, each with a seed of its own"
+                "parent; call make_private in the process that trains, with a different seed in each process"
             )
         self._seed()
         self._process = os.getpid()
@@ -188,13 +188,13 @@ class _TorchSource(NoiseSource):
 
 
 class _SecureSource(NoiseSource):
-    """Every value is made of fresh random bytes.
+    """Every value is computed from fresh random bytes.
 
-    Opacus throws its first sample away, because torch may keep half of a Box-Muller pair for the next call, which is
-    then known to be related to an earlier one. Nothing is kept between calls here.
+    Opacus discards its first sample, because torch may keep half of a Box-Muller pair for the next call, which is then
+    related to an earlier value. Here nothing is kept between calls.
 
-    Draws that several sources are to have in common come from SHAKE-256 instead, a secure generator too, with 32
-    such bytes as its key.
+    Draws that several sources share come from SHAKE-256, which is also a secure generator, with 32 random bytes as its
+    key.
     """
 
     mode = NoiseMode.SECURE
@@ -239,7 +239,7 @@ class _SecureSource(NoiseSource):
         _check_state("noise", noise, self.noise_state())
 
     def _after_fork(self) -> None:
-        """Forget the common key; OpenSSL sees to the rest."""
+        """Discard the shared key after a fork; OpenSSL reseeds itself."""
         if self._process != os.getpid():
             self._key, self._draws, self._process = None, 0, os.getpid()
 
@@ -248,12 +248,12 @@ def _check_state(name: str, state: Tensor, own: Tensor) -> None:
     if state.shape != own.shape or state.dtype != torch.uint8:
         raise ValueError(
             f"{name} is a state of shape {tuple(state.shape)}, {state.dtype}, but this source has {tuple(own.shape)}, "
-            "torch.uint8; go on with the secure_mode and the kind of device that it was saved with"
+            "torch.uint8; resume with the same secure_mode and kind of device as when it was saved"
         )
 
 
 def _uniform(n: int, device: torch.device) -> Tensor:
-    """Multiples of 2^-53 in [0, 1), (n,) float64."""
+    """Return uniform multiples of 2^-53 in [0, 1), (n,) float64."""
     return _fractions(_random_bytes(8 * n), device)
 
 
@@ -263,13 +263,13 @@ def _fractions(content: bytes, device: torch.device | None = None) -> Tensor:
 
 
 def _gaussian(n: int, device: torch.device) -> Tensor:
-    """Standard Gaussian values, (n,) float64, each half the sum of four samples.
+    """Return standard Gaussian values, (n,) float64, each half the sum of four samples.
 
-    The samples are those of Box and Muller (1958). Both of a pair are used, in different values: in one, they would
-    be one sample, of another radius.
+    The samples are those of Box and Muller (1958). The two samples of a pair are used in different values, because
+    their sum would be equivalent to a single sample with another radius.
     """
     half = -(-n // 2)
-    # log(1 - u), of 2^-53 at least: never infinite.
+    # log(1 - u) with 1 - u >= 2^-53 is never infinite.
     radius = _uniform(SAMPLES * half, device).neg_().log1p_().mul_(-2.0).sqrt_().view(SAMPLES, half)
     angle = _uniform(SAMPLES * half, device).mul_(2.0 * math.pi).view(SAMPLES, half)
     values = torch.cat([angle.cos().mul_(radius).sum(0), angle.sin_().mul_(radius).sum(0)])
@@ -277,15 +277,15 @@ def _gaussian(n: int, device: torch.device) -> Tensor:
 
 
 def _seed_by_system(generator: torch.Generator) -> None:
-    """Seed with all the randomness that the generator can hold.
+    """Seed with as much randomness as the generator can hold.
 
-    On the CPU that is the whole state of the Mersenne twister: torch keeps only 32 bits of a seed there, and 2^32
-    streams can be tried out.
+    On the CPU this is the whole state of the Mersenne twister: torch uses only 32 bits of a seed there, and an attacker
+    can try all 2^32 streams.
     """
     generator.manual_seed(int.from_bytes(os.urandom(8), "little"))
     if generator.device.type == "cpu":
         state = generator.get_state()
         words = torch.frombuffer(bytearray(os.urandom(4 * TWISTER_WORDS)), dtype=torch.int32)
-        # After 24 bytes (seed, counters) come the words, of 32 bits in 64 each.
+        # The first 24 bytes hold seed and counters; then come the words, 32 bits each, stored in 64.
         state[24 : 24 + 8 * TWISTER_WORDS].view(torch.int64).copy_(words).bitwise_and_(2**32 - 1)
         generator.set_state(state)

@@ -1,10 +1,10 @@
-"""dpmi's accountants under Opacus's interface, for a stock Opacus engine: the unit is then one record.
+"""dpmi's accountants with Opacus's interface, for use in Opacus's own engine; the unit is then one record.
 
 >>> import dpmi.privacy, opacus
 >>> opacus.PrivacyEngine(accountant="bucket-pld").accountant.mechanism()
 'bucket-pld'
 
-"bucket-pld" is the accountant `tight`, "lemma3" is `lemma3`; both are registered when `dpmi.privacy` is imported.
+"bucket-pld" is the accountant `tight`, "lemma3" is `lemma3`. Importing `dpmi.privacy` registers both.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from opacus.accountants import IAccountant, register_accountant
 from accountants import Adjacency, BucketMechanism, Ledger
 
 OPACUS_STEP = tuple[float, float, int]
-"""(noise_multiplier, sample_rate, steps), in this order, in Opacus's history and checkpoints."""
+"""(noise_multiplier, sample_rate, steps), the order in Opacus's history and checkpoints."""
 
 
 class LedgerAccountant(IAccountant):
-    """Opacus's history, priced by an accountant of `accountants.ACCOUNTANTS`.
+    """Computes the epsilon of Opacus's history with an accountant of `accountants.ACCOUNTANTS`.
 
-    The history is Opacus's own, so checkpoints of `opacus.PrivacyEngine` hold it as they hold any; they are refused,
-    by Opacus, for an accountant of another name.
+    The history has Opacus's format, so checkpoints of `opacus.PrivacyEngine` store it. Opacus rejects a checkpoint of
+    an accountant with another name.
 
-    Opacus itself makes sure of neither Poisson sampling nor one contribution per record: with
-    ``poisson_sampling=False`` the epsilon is that of a run which was not made, as with Opacus's own accountants.
+    Opacus ensures neither Poisson sampling nor a single contribution per record. With ``poisson_sampling=False``,
+    epsilon does not apply to the actual run, as with Opacus's own accountants.
     """
 
     _accountant: ClassVar[str]
@@ -36,7 +36,7 @@ class LedgerAccountant(IAccountant):
         self.history: list[OPACUS_STEP] = []
 
     def step(self, *, noise_multiplier: float, sample_rate: float) -> None:
-        """Bill one step; equal steps in a row are kept as a count, as in Opacus."""
+        """Charge one step; equal consecutive steps are stored as a count, as in Opacus."""
         if self.history and self.history[-1][:2] == (noise_multiplier, sample_rate):
             self.history[-1] = (noise_multiplier, sample_rate, self.history[-1][2] + 1)
         else:
@@ -54,20 +54,20 @@ class LedgerAccountant(IAccountant):
 
         Args:
             delta: in (0, 1).
-            adjacency: "add_remove" one record, which is what Opacus's epsilons mean, or "replace" one. Opacus's
-                `make_private_with_epsilon` hands it on; its `get_epsilon` does not.
-            poisson: False, Opacus's name for sampling without replacement, is refused.
-            settings: taken and not used: Opacus hands the settings of its own accountants and optimizers, such as
-                alphas, to every accountant.
+            adjacency: "add_remove" one record, the adjacency of Opacus's epsilons, or "replace" one. Opacus's
+                `make_private_with_epsilon` passes it on; its `get_epsilon` does not.
+            poisson: must be True; False is Opacus's name for sampling without replacement.
+            settings: ignored. Opacus passes the settings of its own accountants and optimizers, such as alphas, to
+                every accountant.
 
         Raises:
-            TypeError: an argument is not a number, or a setting looks like a misspelt adjacency, whose loss would
-                lower epsilon in silence.
-            ValueError: an argument or a step is out of range, or the accountant cannot price the run; the message
+            TypeError: an argument is not a number, or a setting looks like a misspelt adjacency, which would silently
+                lower epsilon.
+            ValueError: an argument or a step is out of range, or the accountant cannot compute the run; the message
                 says what to change.
         """
         for name in difflib.get_close_matches("adjacency", settings):
-            raise TypeError(f"get_epsilon got {name}={settings[name]!r}; its name is adjacency")
+            raise TypeError(f"get_epsilon got {name}={settings[name]!r}; use the argument adjacency")
         if not poisson:
             raise ValueError(
                 f"poisson is {poisson}, but {self.mechanism()} accounts for Poisson sampling only; train with "
@@ -82,12 +82,11 @@ class LedgerAccountant(IAccountant):
         ).epsilon
 
     def __len__(self) -> int:
-        """Number of steps taken so far."""
         return sum(steps for _, _, steps in self.history)
 
 
 class BucketPLDAccountant(LedgerAccountant):
-    """The tight accountant, as Opacus's "bucket-pld"."""
+    """The tight accountant, registered as "bucket-pld" in Opacus."""
 
     _accountant = "tight"
 
@@ -98,7 +97,7 @@ class BucketPLDAccountant(LedgerAccountant):
 
 
 class Lemma3Accountant(LedgerAccountant):
-    """The moments accountant of Zhang et al. 2020, as Opacus's "lemma3"."""
+    """The moments accountant of Zhang et al. 2020, registered as "lemma3" in Opacus."""
 
     _accountant = "lemma3"
 
@@ -109,5 +108,5 @@ class Lemma3Accountant(LedgerAccountant):
 
 
 for _accountant in (BucketPLDAccountant, Lemma3Accountant):
-    # By force, because reloading this module registers its classes a second time.
+    # force=True, because reloading this module registers its classes a second time.
     register_accountant(_accountant.mechanism(), _accountant, force=True)

@@ -1,4 +1,4 @@
-"""Opacus's DPOptimizer with buckets clipped instead of records, and one noisy update per logical step."""
+"""Opacus's DPOptimizer, but it clips buckets instead of records, with one noisy update per logical step."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from .plan import Plan
 
 
 class NonFiniteGradientError(RuntimeError):
-    """A bucket's gradient is NaN or infinite: the logical step was dropped, nothing was released."""
+    """A bucket's gradient is NaN or infinite; the logical step was dropped before anything was released."""
 
 
 class BucketOptimizer(DPOptimizer):
     """Clips each bucket's mean gradient, sums, adds noise once per logical step, divides by qK ([Z20] Alg. 2).
 
-    ``step()`` is called once per physical batch by the user's unchanged loop; only the call that ends a logical
-    step changes the parameters. :attr:`released` tells which one did, and hooks registered with
-    ``optimizer.original_optimizer.register_step_post_hook`` run once per released step, empty draws included.
-    What :meth:`attach_step_hook` is given runs before a step is billed and anything of it is released.
+    The user's unchanged loop calls ``step()`` once per physical batch; only the call that ends a logical step changes
+    the parameters. :attr:`released` is True after such a call. Hooks registered with
+    ``optimizer.original_optimizer.register_step_post_hook`` run once per released step, including empty draws. A hook
+    of :meth:`attach_step_hook` runs before the step is charged and before anything of it is released.
 
     Args:
-        optimizer: the user's optimizer; what it does with the noisy gradient is post-processing.
-        module: the wrapped module, which computes the gradients that are clipped here.
+        optimizer: the user's optimizer; its use of the noisy gradient is post-processing.
+        module: the wrapped module, which computes the gradients.
         plan: the run's plan.
-        source: of the noise.
+        source: the random source of the noise.
         bill: charges one logical step; it is called before anything of the step is released.
-        ranks: with which the noisy sum is added up.
+        ranks: the processes whose partial sums form the noisy sum.
     """
 
     def __init__(
@@ -77,44 +77,44 @@ class BucketOptimizer(DPOptimizer):
         names = {p: name for name, p in module.named_parameters()}
         named = [(names[p].removeprefix("_module."), p) for p in self._trained]
         self.claim = Claim(named)
-        """To be the only optimizer that moves the trained parameters, once it is taken."""
+        """The exclusive right to update the trained parameters, once it is taken."""
         self._fingerprint = Fingerprint(named)
         self._step_is_open = False
         self.taken: PhysicalBatch | None = None
-        """The last physical batch that was taken in of a logical step that is not released yet."""
+        """The last processed physical batch of the current logical step; None if no step is partly accumulated."""
         self.steps_of_pass = 0
-        """Logical steps of the pass that are done, after the last released one; 0 where a new pass begins."""
+        """Completed logical steps of the pass, as of the last release; 0 at the start of a pass."""
         self._parts: Rows | None = None
         self.released = False
         """True when the last call of ``step()`` ended a logical step and changed the parameters."""
         self.released_steps = 0
-        """Logical steps released so far, empty draws included."""
+        """Logical steps released so far, including empty draws."""
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        """Refuse ``copy`` and ``pickle``: two of one optimizer would release one sum, and bill it once.
+        """Reject ``copy`` and ``pickle``: two copies could release the same sum, and charge it only once.
 
-        Opacus's own would be restored by torch as an optimizer, which it is not quite: that leaves its class unusable.
+        torch would also restore Opacus's class incorrectly as a plain optimizer, which makes the class unusable.
         """
         del protocol
         raise TypeError(
-            "a private optimizer cannot be copied or pickled: it is one with its engine and its loader. Keep a whole "
-            "training with engine.save_checkpoint, and weights with copy.deepcopy(module) or module.state_dict()"
+            "a private optimizer cannot be copied or pickled, because it belongs to its engine and loader. Save a "
+            "whole training with engine.save_checkpoint, and weights with copy.deepcopy(module) or module.state_dict()"
         )
 
     @property
     def accumulated_iterations(self) -> int:
-        """One: the divisor qK does not depend on how many physical batches a logical step took."""
+        """Always 1: the divisor qK does not depend on the number of physical batches of a logical step."""
         return 1
 
     def begin(self, batch: PhysicalBatch, *, dry: DryRun | None = None) -> None:
-        """Take what the loader says about the records it is about to yield.
+        """Start a physical batch, before the loader yields its records.
 
         Args:
-            batch: the buckets.
-            dry: sees what the loop does with them; nothing is clipped, summed or released.
+            batch: description of the records.
+            dry: the dry runs, if this batch is one; nothing of it is clipped, summed or released.
         """
         if dry is None and self.taken is None:
-            # What moved the parameters before is post-processing; from here on, gradients are computed at them.
+            # Earlier changes of the parameters are post-processing. From here on they must not change within the step.
             self._fingerprint.take()
         self._batch = batch
         self._dry = dry
@@ -122,17 +122,17 @@ class BucketOptimizer(DPOptimizer):
         self._module.begin(batch, dry=dry)
 
     def agree(self, dry: DryRun) -> None:
-        """Let physical batches hold several buckets, which are all like the dry runs."""
+        """Allow physical batches of several buckets, which must follow the dry runs."""
         self._module.agree(dry)
 
     @property
     def shared(self) -> Shared | None:
-        """The physical batch that is under way, if it holds several buckets."""
+        """The current physical batch, if it holds several buckets."""
         return self._module.shared
 
     @property
     def rehearsing(self) -> bool:
-        """True in a dry run, of which nothing will be released: see :class:`~dpmi.privacy.dry_run.DryRun`."""
+        """True in a dry run, of which nothing is released; see :class:`~dpmi.privacy.dry_run.DryRun`."""
         return self._dry is not None
 
     @property
@@ -146,26 +146,30 @@ class BucketOptimizer(DPOptimizer):
         return not self.batch_is_pending and self.taken is None
 
     def abandon(self) -> None:
-        """Drop an unfinished logical step: nothing of it was released, so nothing is billed, and its draw remains."""
+        """Drop an unfinished logical step. Nothing of it was released, so it is not charged, and its draw is kept."""
         self._batch = self._parts = self._dry = self.taken = None
         self._step_is_open = False
         self.steps_of_pass = 0
         self._module.begin(None)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear the gradients of this physical batch; the running sum of the logical step stays."""
+        """Clear the gradients of the current physical batch; the running sum of the logical step is kept."""
         self._module.clear()
 
     def step(self, closure: Callable[[], float] | None = None) -> None:
-        """Take in one physical batch and, if it ends the logical step, release the noisy update.
+        """Process one physical batch and, if it ends the logical step, release the noisy update.
 
         Raises:
-            RuntimeError: no batch of the private loader is pending, or no gradient was computed for it; or another
-                rank failed, or is gone.
+            ValueError: a closure is given.
+            RuntimeError: no batch of the private loader is pending, no gradient was computed for it, or another rank
+                failed or is lost.
             NonFiniteGradientError: a bucket's gradient is not finite.
         """
         if closure is not None:
-            raise ValueError("closure is given; a private step sees every record once and cannot re-evaluate")
+            raise ValueError(
+                "closure is given, but a private step computes the loss of every record only once; call step() "
+                "without a closure"
+            )
         batch = self._batch
         if batch is None:
             raise RuntimeError(
@@ -185,18 +189,18 @@ class BucketOptimizer(DPOptimizer):
             raise
 
     def release(self, batch: PhysicalBatch) -> None:
-        """Bill the step, then update with noise and what has been summed (nothing, after an empty draw).
+        """Charge the step, then update with the noisy sum (only noise after an empty draw).
 
         Args:
-            batch: the last of the step.
+            batch: the last physical batch of the step.
         """
         draw = batch.draw
         assert draw is not None  # the sampler's batches have one
         with self.ranks.telling():
             if draw.process != os.getpid():
                 raise RuntimeError(
-                    "this process was forked within a logical step, whose draw and noise are its parent's; nothing was "
-                    "released here. Begin a new loop over the loader after a fork"
+                    "this process was forked within a logical step, so draw and noise belong to its parent; nothing "
+                    "was released here. Start a new loop over the loader after a fork"
                 )
             self._open_step()
             self.claim.check()
@@ -205,7 +209,7 @@ class BucketOptimizer(DPOptimizer):
         if self.step_hook is not None:
             self.step_hook(self)
         self._bill()
-        # Billed, so that its buckets must not be in another step: the next one draws anew, even if this one fails now.
+        # A charged draw must not be used in another step: the next step draws anew, even if this one fails below.
         draw.spent = True
         self.ranks.sum_(self._sum.flat)
         for p, gradient in zip(self._trained, self._sum.gradients(), strict=True):
@@ -217,22 +221,22 @@ class BucketOptimizer(DPOptimizer):
             with self.claim.releasing():
                 self.original_optimizer.step()
         finally:
-            for p in self._trained:  # the next backward pass must not add to what was released
+            for p in self._trained:  # the next backward pass must not add to the released gradient
                 p.grad = None
         self.released = True
         self.released_steps += 1
         self.steps_of_pass = batch.steps_of_pass
 
     def _open_step(self) -> None:
-        """Begin the sum of a logical step with Gaussian noise of standard deviation sigma * S / (q K)."""
+        """Start the sum of a logical step with Gaussian noise of standard deviation sigma * S / (q K)."""
         if not self._step_is_open:
             std = self.noise_multiplier * self.max_grad_norm / self.expected_batch_size
-            # Noise is in the sum once, whatever the number of ranks.
+            # One rank adds the noise, so the sum over ranks contains it once.
             self._sum.start((lambda flat: self._source.fill_(flat, std)) if self.ranks.adds_noise else _clear)
             self._step_is_open = True
 
     def _take(self, batch: PhysicalBatch) -> None:
-        """Clip and sum the buckets of this physical batch, those of which nothing is missing."""
+        """Clip and sum the complete buckets of this physical batch."""
         if self._dry is not None:
             self._module.end_dry_run()
             return
@@ -241,15 +245,15 @@ class BucketOptimizer(DPOptimizer):
         gradients = self._module.collect(batch)
         if gradients is None:
             raise RuntimeError(
-                f"no gradient of bucket {self._name(batch, 0)}: call backward() on a loss of the model's output, "
-                "and zero_grad() before it or after step(), not in between"
+                f"no gradient for bucket {self._name(batch, 0)}: call backward() on a loss of the model's output, "
+                "and call zero_grad() before backward() or after step(), not in between"
             )
         if batch.is_part:
             gradients, scale = self._joined(gradients, scale), 1.0
             if not batch.completes_bucket:
                 return
             self._parts = None
-        # Few numbers: from here, torch would take longer per call, and a GPU would be waited for again.
+        # NumPy from here on: for few numbers torch takes longer per call, and a GPU would have to synchronise again.
         norms = gradients.norms().cpu().numpy() * scale
         if not np.isfinite(norms).all():
             worst = int(np.flatnonzero(~np.isfinite(norms))[0])
@@ -263,16 +267,16 @@ class BucketOptimizer(DPOptimizer):
         gradients.add_to(self._sum, torch.from_numpy(factors))
 
     def _factors(self, norms: NDArray[np.float64], batch: PhysicalBatch) -> NDArray[np.float64]:
-        """What turns sums over records into clipped means, (k,)."""
+        """Return the factors from sums over records to clipped means, (k,)."""
         longest = self.max_grad_norm * (1.0 - ROUNDING)
         sizes = np.array(batch.bucket_records, dtype=np.float64)
-        with np.errstate(divide="ignore", over="ignore"):  # of a gradient of zero the second is infinite
+        with np.errstate(divide="ignore", over="ignore"):  # the second value is infinite for a zero gradient
             factors: NDArray[np.float64] = np.minimum(1.0 / sizes, longest / norms)
         return factors
 
     def _joined(self, gradients: BucketGradients, scale: float) -> Rows:
-        """This part of a bucket and the parts before it, as a sum over records."""
-        assert isinstance(gradients, Rows)  # one bucket alone always has a row
+        """Add the gradient of this part of a bucket to that of its earlier parts, as a sum over records."""
+        assert isinstance(gradients, Rows)  # a batch of one bucket always has rows
         gradients.scale(scale)
         if self._parts is not None:
             gradients.add(self._parts)
@@ -283,17 +287,16 @@ class BucketOptimizer(DPOptimizer):
         return f"{batch.buckets[i]} ({self._plan.partition.names[batch.buckets[i]]})"
 
     def _check_unmoved(self, *, quick: bool) -> None:
-        """What moves the parameters within a logical step has seen its records, and no noise is added to it."""
+        """Raise if parameters changed within a logical step; such a change may depend on its records, without noise."""
         if moved := self._fingerprint.changed(quick=quick):
             raise RuntimeError(
-                f"parameter {moved[0]!r} was changed within a logical step ({len(moved)} in all), by something other "
-                "than the private optimizer; nothing of the step was released. Change parameters where "
-                "optimizer.released is True, or restore the same values before step(), as sharpness-aware minimisation "
-                "does"
+                f"parameter {moved[0]!r} was changed within a logical step ({len(moved)} in total), but not by the "
+                "private optimizer; nothing of the step was released. Change parameters only when optimizer.released "
+                "is True, or restore their values before step(), as sharpness-aware minimisation does"
             )
 
     def _check_trainable(self) -> None:
-        """A parameter unfrozen after make_private would be updated with a gradient that nobody clipped."""
+        """Raise if a parameter was unfrozen after make_private; its gradient would not be clipped."""
         trained = {id(p) for p in self._trained}
         new = [
             name.removeprefix("_module.")
@@ -303,7 +306,7 @@ class BucketOptimizer(DPOptimizer):
         if new or [id(p) for p in self.params] != [id(p) for p in self._trained]:
             raise RuntimeError(
                 f"the set of trainable parameters changed after make_private{f' (new: {new[0]!r})' if new else ''}; "
-                "choose what trains first, then call make_private"
+                "first choose which parameters train, then call make_private"
             )
 
 

@@ -1,4 +1,4 @@
-"""Which bucket every record belongs to: the unit that the guarantee is about.
+"""Partitions: the bucket of every record, which is the unit of the guarantee.
 
 Example:
     >>> partition = Partition.by_class([0, 1, 1, 0])
@@ -25,7 +25,7 @@ IntArray = NDArray[np.int64]
 
 
 class Provenance(str, Enum):
-    """What the partition was computed from; decides whether the guarantee is conditional on it."""
+    """What the partition was computed from; this determines whether the guarantee is conditional on it."""
 
     RECORD = "computed from each record alone (its label, or its own column)"
     PUBLIC = "computed from each record alone, against public centroids"
@@ -33,18 +33,18 @@ class Provenance(str, Enum):
 
     @property
     def conditional(self) -> bool:
-        """True when the guarantee holds only conditional on the partition (accounting.md section 7)."""
+        """True if the guarantee is conditional on the partition, because one record can change the bucket of others."""
         return self is Provenance.FITTED
 
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """Record -> bucket, with the name of the unit and where the partition came from.
+    """Record -> bucket, with the unit and the provenance of the partition.
 
     Args:
         bucket_of: int array (N,), the bucket of each record; buckets are 0..K-1 and none is empty.
         unit: what one bucket is, in the words of the guarantee ("class", "subclass", a column's name); one line.
-        provenance: what the partition depends on.
+        provenance: what the partition was computed from.
         names: one name per bucket, for error messages and reports.
 
     Raises:
@@ -57,36 +57,36 @@ class Partition:
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Check the ids once; everything downstream trusts them."""
         checks.unit(self.unit)
         ids = self.bucket_of
         if len(ids) == 0:
             raise ValueError("the partition has 0 records; at least 1 is needed")
         if ids.min() < 0:
             at = int(ids.argmin())
-            raise ValueError(f"record {at} has bucket id {ids[at]}; ids are 0 or larger")
+            raise ValueError(f"record {at} has bucket id {ids[at]}; ids must be 0 or larger")
         counts = np.bincount(ids, minlength=len(self.names))
         if len(counts) != len(self.names):
-            raise ValueError(f"{len(self.names)} bucket names for bucket ids up to {ids.max()}")
+            raise ValueError(
+                f"names has {len(self.names)} entries, but bucket ids go up to {ids.max()}; pass one name per bucket"
+            )
         if not counts.all():
             empty = int(counts.argmin())
             raise ValueError(
                 f"bucket {empty} ({self.names[empty]}) has no records; every bucket needs at least 1. "
-                "Number the buckets without gaps, or ask for fewer"
+                "Number the buckets without gaps, or use fewer buckets"
             )
         ids.setflags(write=False)
 
     def __len__(self) -> int:
-        """Number of records N."""
         return len(self.bucket_of)
 
     def __repr__(self) -> str:
-        """Short: the ids themselves are never printed."""
+        # The ids are private, so they are not printed.
         return f"Partition({len(self)} records, {self.num_buckets} buckets, unit={self.unit!r})"
 
     @property
     def num_buckets(self) -> int:
-        """Number of buckets K, a public constant of the guarantee."""
+        """Number of buckets K; it is public."""
         return len(self.names)
 
     @cached_property
@@ -96,30 +96,30 @@ class Partition:
 
     @cached_property
     def by_bucket(self) -> tuple[IntArray, IntArray]:
-        """Record indices sorted by bucket, (N,), and where each bucket starts in them, (K + 1,)."""
+        """Record indices sorted by bucket, (N,), and the start of each bucket among them, (K + 1,)."""
         order = np.argsort(self.bucket_of, kind="stable").astype(np.int64)
         return order, np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.int64)
 
     def records(self, bucket: int) -> IntArray:
-        """The indices of the records of one bucket, ascending."""
+        """Return the indices of the records of one bucket, ascending."""
         order, start = self.by_bucket
         return order[start[bucket] : start[bucket + 1]]
 
     @property
     def conditional(self) -> bool:
-        """True when the guarantee holds only conditional on the partition; see :class:`Provenance`."""
+        """True if the guarantee is conditional on the partition; see :class:`Provenance`."""
         return self.provenance.conditional
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the ids, the unit and the provenance: what a checkpoint or a ledger is tied to."""
+        """SHA-256, in hex, of the ids, the unit and the provenance; it identifies the partition in checkpoints."""
         digest = hashlib.sha256(f"{self.unit}\0{self.provenance.name}\0".encode())
         digest.update(self.bucket_of.astype("<i8").tobytes())
         return digest.hexdigest()
 
     @classmethod
     def by_class(cls, labels: ArrayLike) -> Partition:
-        """One bucket per class: class-level DP ([Z20] Definition 5).
+        """Make one bucket per class: class-level DP ([Z20] Definition 5).
 
         Args:
             labels: int array (N,), classes 0..K-1.
@@ -130,20 +130,20 @@ class Partition:
 
     @classmethod
     def by_record(cls, num_records: int) -> Partition:
-        """One bucket per record: ordinary record-level DP."""
+        """Make one bucket per record: ordinary record-level DP."""
         ids = np.arange(num_records, dtype=np.int64)
         return cls(ids, "record", Provenance.RECORD, tuple(f"record {i}" for i in range(num_records)))
 
     @classmethod
     def by_column(cls, ids: Sequence[object] | NDArray[np.generic], *, unit: str = "user") -> Partition:
-        """One bucket per distinct value of a column of the table: user-level DP, for instance.
+        """Make one bucket per distinct value of a column, for example for user-level DP.
 
         Args:
-            ids: one value per record (N,), all of one type that sorts.
+            ids: one value per record (N,), all of one sortable type.
             unit: what a value stands for ("user", "patient", "hospital").
 
         Raises:
-            ValueError: an id is missing or of another type than the first; the message names the record.
+            ValueError: an id is missing, or its type differs from the first; the message names the record.
         """
         values, inverse = distinct(ids, unit)
         return cls(
@@ -157,18 +157,18 @@ class Partition:
     def by_kmeans(
         cls, features: ArrayLike, labels: ArrayLike, clusters_per_class: int, *, seed: int = 0
     ) -> Partition:
-        """Subclasses: k-means inside every class ([Z20] section IV.C, k_sub = clusters_per_class).
+        """Make subclasses by k-means inside every class ([Z20] section IV.C, k_sub = clusters_per_class).
 
-        The clusters are fitted on the private records, so one record can move others: the guarantee is then
-        conditional on the partition, and its statement says so. Use :meth:`by_nearest_centroid` to avoid it.
+        The clusters are fitted on the private records, so one record can change the bucket of others. The guarantee is
+        then conditional on the partition, and its statement says so. Use :meth:`by_nearest_centroid` to avoid this.
 
         Args:
             features: float array (N, ...); flattened to (N, d).
             labels: int array (N,), classes 0..C-1.
             clusters_per_class: clusters in each class, at least 1 and at most the smallest class.
-            seed: of k-means++.
+            seed: seed of k-means++.
         """
-        from sklearn.cluster import KMeans  # noqa: PLC0415  (1 s to import, needed by few)
+        from sklearn.cluster import KMeans  # noqa: PLC0415  (1 s to import, rarely needed)
 
         rows, ids = _features(features), _labels(labels)
         _same_length(rows, ids)
@@ -178,12 +178,13 @@ class Partition:
         if counts.min(initial=clusters_per_class) < clusters_per_class:
             small = int(counts.argmin())
             raise ValueError(
-                f"class {small} has {counts[small]} records, fewer than clusters_per_class={clusters_per_class}"
+                f"class {small} has {counts[small]} records, fewer than clusters_per_class={clusters_per_class}; "
+                "use fewer clusters"
             )
         bucket_of = np.empty(len(ids), dtype=np.int64)
         for k in range(len(counts)):
             inside = ids == k
-            # One start of k-means++: the partition needs to be sensible, not the best of ten.
+            # One start of k-means++ is enough: the partition does not have to be the best of several.
             fit = KMeans(clusters_per_class, n_init=1, random_state=seed).fit(rows[inside])
             bucket_of[inside] = k * clusters_per_class + fit.labels_
         names = tuple(f"class {k} cluster {j}" for k in range(len(counts)) for j in range(clusters_per_class))
@@ -191,11 +192,12 @@ class Partition:
 
     @classmethod
     def by_nearest_centroid(cls, features: ArrayLike, centroids: ArrayLike, labels: ArrayLike) -> Partition:
-        """Subclasses by the nearest of PUBLIC centroids: each record's bucket depends on that record alone.
+        """Make subclasses by the nearest of PUBLIC centroids: each record's bucket depends on that record alone.
 
         Args:
             features: float array (N, ...); flattened to (N, d).
-            centroids: float array (C, k, ...), k centroids for every class; flattened to (C, k, d).
+            centroids: float array (C, k, ...), k centroids for every class, which must not depend on the private
+                records; flattened to (C, k, d).
             labels: int array (N,), classes 0..C-1.
         """
         from sklearn.metrics import pairwise_distances_argmin  # noqa: PLC0415  (1 s to import)
@@ -219,7 +221,7 @@ class Partition:
 
 
 def _labels(labels: ArrayLike) -> IntArray:
-    # A copy: the partition is frozen, the caller's array stays writable.
+    # A copy, because the partition makes its array read-only, and the caller's array must stay writable.
     ids = np.asarray(labels).copy()
     if ids.ndim != 1 or (len(ids) and not np.issubdtype(ids.dtype, np.integer)):
         raise ValueError(f"labels have shape {ids.shape} and type {ids.dtype}; expected integers (N,)")

@@ -1,4 +1,4 @@
-"""What no guarantee would hold for is refused here, before training starts."""
+"""Checks before training starts: modules, optimizers, criteria and loaders without a guarantee are rejected."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ from .partition import Partition
 
 
 def check_module(module: nn.Module) -> None:
-    """Refuse statistics of the data inside the module, and modules that are wrapped already.
+    """Reject modules that keep statistics of the data, that are wrapped already, or that have nothing to train.
 
     Raises:
-        ValueError: names the layer.
+        ValueError: the module is rejected; the message names the layer.
     """
     if isinstance(module, AbstractGradSampleModule) or hasattr(module, "autograd_grad_sample_hooks"):
-        raise ValueError(
-            "module is private already; call make_private once, with the module you started from"
-        )
+        raise ValueError("module is private already; call make_private once, with the original module")
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise ValueError(f"module is {type(module).__name__}; pass the module inside it (module.module)")
     for layer in module.modules():
         if isinstance(layer, FullyShardedDataParallel | FSDPModule):
             raise ValueError(
-                "module is sharded (FSDP): no process has the whole gradient of a bucket, which is what is clipped. "
-                "Pass the plain module on every rank; under torchrun each trains a whole copy, and the engine adds "
-                "up their sums"
+                "module is sharded (FSDP): no process has the whole gradient of a bucket, so it cannot be clipped. "
+                "Pass the plain module on every rank; under torchrun every rank trains a whole copy, and the engine "
+                "sums over the ranks"
             )
     for name, layer in module.named_modules():
         running = isinstance(layer, _InstanceNorm) and layer.track_running_stats
         if (isinstance(layer, _BatchNorm) and layer.training) or running:
             raise ValueError(
                 f"layer {name!r} of module is {type(layer).__name__}: it keeps statistics of the private records, "
-                "which would be released without noise. Replace it by GroupNorm, for instance with "
+                "which would be released without noise. Replace it by GroupNorm, for example with "
                 "opacus.validators.ModuleValidator.fix(module), and build the optimizer afterwards"
             )
     if not any(p.requires_grad for p in module.parameters()):
-        raise ValueError("module has no trainable parameters, so there is nothing to train or to account for")
+        raise ValueError(
+            "module has no trainable parameters, so there is nothing to train; set requires_grad_(True) on some"
+        )
 
 
 def check_optimizer(optimizer: Optimizer, module: nn.Module) -> None:
-    """Refuse an optimizer that would update parameters whose gradients nobody clips, or that cannot work privately.
+    """Reject an optimizer with parameters whose gradients are not clipped, or of a type that cannot be private.
 
     Raises:
-        ValueError: says which parameters, of the module but not in the optimizer or the other way round, or which
-            optimizers work.
+        ValueError: the optimizer is rejected; the message names the parameters that only the module or only the
+            optimizer has, or the optimizers that work.
     """
     if isinstance(optimizer, DPOptimizer):
         raise ValueError("optimizer is private already; pass the plain torch optimizer")
@@ -64,26 +64,28 @@ def check_optimizer(optimizer: Optimizer, module: nn.Module) -> None:
     if foreign:
         shapes = ", ".join(str(tuple(p.shape)) for p in foreign[:3])
         raise ValueError(
-            f"optimizer holds {len(foreign)} parameters that are not module's (shapes {shapes}): their gradients "
+            f"optimizer holds {len(foreign)} parameters that module does not have (shapes {shapes}): their gradients "
             "would not be private. Build the optimizer from module.parameters(), after any change to module"
         )
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if not any(p.requires_grad and id(p) in held for p in module.parameters()):
-        raise ValueError("optimizer holds no parameter that requires a gradient")
+        raise ValueError(
+            "optimizer holds no parameter that requires a gradient; build it from the parameters of module that train"
+        )
     left = [
         name for name, p in module.named_parameters() if p.requires_grad and p.numel() and id(p) not in held
     ]
     if left:
         raise ValueError(
-            f"optimizer does not hold parameter {left[0]!r} of module ({len(left)} in all), which is trainable: "
-            "another optimizer could train it without noise. Freeze what is not to be trained "
-            "(requires_grad_(False)), or add it to the optimizer"
+            f"optimizer does not hold parameter {left[0]!r} of module ({len(left)} in total), which is trainable: "
+            "another optimizer could train it without noise. Freeze parameters that should not train "
+            "(requires_grad_(False)), or add them to the optimizer"
         )
     _check_kind(optimizer)
 
 
 def _check_kind(optimizer: Optimizer) -> None:
-    """A private step has one noisy gradient, which is dense, and cannot be computed again."""
+    """Reject optimizers that need several gradients per step or sparse ones: a private step has one dense gradient."""
     kind = type(optimizer)
     closure = inspect.signature(kind.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
@@ -93,17 +95,17 @@ def _check_kind(optimizer: Optimizer) -> None:
     else:
         return
     raise ValueError(
-        f"optimizer is {kind.__name__}, which {why}; use one that makes a step of one dense gradient, such as SGD, "
-        "Adam, AdamW or RMSprop"
+        f"optimizer is {kind.__name__}, which {why}; use an optimizer that needs one dense gradient per step, such as "
+        "SGD, Adam, AdamW or RMSprop"
     )
 
 
 def check_criterion(criterion: object, loss_reduction: str) -> None:
-    """Refuse a criterion that nobody can compute bucket by bucket, or that combines records otherwise than stated.
+    """Reject a criterion that cannot be computed bucket by bucket, or whose reduction is not `loss_reduction`.
 
     Raises:
-        TypeError: it cannot be called.
-        ValueError: it has trainable parameters, or another reduction.
+        TypeError: the criterion is not callable.
+        ValueError: the criterion has trainable parameters, or another reduction.
     """
     if criterion is None:
         return
@@ -115,23 +117,23 @@ def check_criterion(criterion: object, loss_reduction: str) -> None:
     if isinstance(criterion, nn.Module) and any(p.requires_grad for p in criterion.parameters()):
         name = next(name for name, p in criterion.named_parameters() if p.requires_grad)
         raise ValueError(
-            f"criterion has a trainable parameter, {name!r}, whose gradient nobody clips; make it part of module, or "
-            "freeze it by requires_grad_(False)"
+            f"criterion has a trainable parameter, {name!r}, whose gradient would not be clipped; make it part of "
+            "module, or freeze it by requires_grad_(False)"
         )
     stated = reduction_of(criterion)
     if stated in ("mean", "sum") and stated != loss_reduction:
         raise ValueError(
-            f"loss_reduction is {loss_reduction!r}, and criterion has reduction={stated!r}; pass "
+            f"loss_reduction is {loss_reduction!r}, but criterion has reduction={stated!r}; pass "
             f"loss_reduction={stated!r}"
         )
 
 
 def check_loader(loader: DataLoader[Any], partition: Partition) -> None:
-    """Refuse loaders whose records cannot be drawn by bucket, or whose own sampling would be lost.
+    """Reject loaders whose records cannot be drawn by bucket, or whose own sampling would be ignored.
 
     Raises:
-        TypeError: not a DataLoader.
-        ValueError: no map-style data set, a sampler that weighs or selects records, or a wrong length.
+        TypeError: the loader is not a DataLoader.
+        ValueError: no map-style data set, a sampler that weights or selects records, or a wrong length.
     """
     if not isinstance(loader, DataLoader):
         raise TypeError(
@@ -146,8 +148,8 @@ def check_loader(loader: DataLoader[Any], partition: Partition) -> None:
     own = loader.sampler if type(loader.batch_sampler) in (BatchSampler, type(None)) else loader.batch_sampler
     if type(own) not in (RandomSampler, SequentialSampler):
         raise ValueError(
-            f"data_loader has a {type(own).__name__}, which weighs or selects records; the engine draws "
-            "whole buckets by Poisson sampling instead. Pass a loader without a sampler of its own, over a "
+            f"data_loader has a {type(own).__name__}, which weights or selects records; the engine draws "
+            "whole buckets by Poisson sampling instead. Pass a loader without a custom sampler, and with a "
             "torch.utils.data.Subset if only some records train"
         )
     records = len(loader.dataset)

@@ -1,4 +1,4 @@
-"""Poisson sampling of buckets, which of their records are taken, and how these are packed into physical batches."""
+"""Poisson sampling of buckets, selection of their records, and packing into physical batches."""
 
 from __future__ import annotations
 
@@ -19,32 +19,31 @@ from .plan import Plan
 
 _EMPTY = PhysicalBatch(buckets=(), sizes=(), bucket_records=())
 
-#: 2^64 / the golden ratio: its multiples modulo 2^64 are spread evenly (Knuth, volume 3, section 6.4).
+#: 2^64 / the golden ratio: its multiples modulo 2^64 are evenly spread (Knuth, volume 3, section 6.4).
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class BucketSampler(Sampler[IntArray]):
     """Draws every bucket independently with probability q, for a number of logical steps.
 
-    Of a bucket with more records than the plan takes, those are taken that follow a random place in a fixed order of
-    its records, the first again after the last: each record equally often. Place and order depend on how many records
-    the bucket has, and on nothing outside it.
+    If a bucket has more records than the plan uses per step, a step uses consecutive records of a fixed order, from a
+    random start and with wrap-around, so that every record is used equally often. Start and order depend only on the
+    number of records of the bucket, and on nothing outside it.
 
-    What was drawn stays until it is billed, and comes first in the next pass: who leaves a loop does not get another
-    draw by it.
+    A draw is kept until it is charged, and comes first in the next pass. So leaving a loop does not give a new draw.
 
-    As a ``Sampler`` it yields the record indices of one physical batch after another, and appends what they are to
-    ``plans``, in the same order; an empty draw yields nothing and appends a batch without buckets.
+    As a ``Sampler`` it yields the record indices of one physical batch after another, and appends their descriptions to
+    ``plans`` in the same order. An empty draw yields nothing and appends a batch without buckets.
 
     Args:
         plan: the run's plan.
         steps: logical steps in one pass.
-        max_physical_batch_size: most records in one physical batch; a larger bucket is cut into equal parts.
-        source: of the draws.
-        ranks: among which the drawn buckets are shared; an empty share counts as an empty draw here.
+        max_physical_batch_size: most records in one physical batch; a larger bucket is split into equal parts.
+        source: the random source of the draws.
+        ranks: the processes that share the drawn buckets; an empty share counts as an empty draw on its rank.
 
     Attributes:
-        max_buckets: most buckets in one physical batch; one, until the engine knows that there may be more.
+        max_buckets: most buckets in one physical batch; 1 until the dry runs allow more.
     """
 
     def __init__(
@@ -68,19 +67,19 @@ class BucketSampler(Sampler[IntArray]):
 
     @property
     def pending(self) -> tuple[Draw, ...]:
-        """What was drawn and not billed, in its order; nothing in a fork of the process that drew it."""
+        """Draws that are not charged yet, in their order; none in a fork of the process that drew."""
         here = os.getpid()
         self._drawn = deque(draw for draw in self._drawn if not draw.spent and draw.process == here)
         return tuple(self._drawn)
 
     def begin_pass(self, *, released: int) -> None:
-        """Wait for all ranks, and take over the draws of rank 0, those that were not billed among them.
+        """Wait for all ranks, and take over the draws of rank 0, including those that are not charged yet.
 
         Args:
-            released: logical steps so far.
+            released: logical steps released so far.
 
         Raises:
-            RuntimeError: another rank is elsewhere, or gone.
+            RuntimeError: another rank is at a different step, or is lost.
         """
         self._ranks.begin_pass(self.source, released=released)
         own = self.pending
@@ -91,7 +90,7 @@ class BucketSampler(Sampler[IntArray]):
         )
 
     def batches(self) -> Iterator[PhysicalBatch]:
-        """One pass, or what is left of it: the physical batches of its logical steps; an empty draw has no buckets."""
+        """Yield the physical batches of one pass, or of the rest of it; an empty draw is a batch without buckets."""
         (first, self._done), (taken, self._taken) = (self._done, 0), (self._taken, 0)
         pending = deque(self.pending)
         for step in range(first, self.steps):
@@ -109,23 +108,23 @@ class BucketSampler(Sampler[IntArray]):
             taken = 0
 
     def go_on(self, done: int, pending: Iterable[tuple[IntArray, IntArray]]) -> None:
-        """Let the next pass begin after ``done`` of its logical steps, with these buckets and starts."""
+        """Start the next pass after ``done`` of its logical steps, with these buckets and starts."""
         self._done = done
         self._drawn = deque(self._as_draw(buckets, starts) for buckets, starts in pending)
 
     def go_on_after(self, batch: PhysicalBatch) -> None:
-        """Let the next pass begin after this physical batch, of the first draw that is pending."""
+        """Start the next pass after this physical batch of the first pending draw."""
         self._taken = batch.index + 1
 
     def __iter__(self) -> Iterator[IntArray]:
-        """One pass: the record indices of every physical batch."""
+        """Yield the record indices of every physical batch of one pass."""
         for batch in self.batches():
             self.plans.append(batch)
             if batch.buckets:
                 yield self.records(batch)
 
     def records(self, batch: PhysicalBatch) -> IntArray:
-        """The indices of the records of one physical batch."""
+        """Return the indices of the records of one physical batch."""
         order, start = self._order, self.plan.partition.by_bucket[1]
         buckets, sizes = list(batch.buckets), np.asarray(batch.sizes)
         if len(buckets) == 1 and not self._takes_some:
@@ -141,7 +140,7 @@ class BucketSampler(Sampler[IntArray]):
         return found
 
     def expected_batches(self) -> float:
-        """Expected number of physical batches in one pass, up to how full the last ones of a step are."""
+        """Return the expected number of physical batches in one pass, approximately: the last ones may not be full."""
         sizes, q = self.plan.records_of, self.plan.sampling_rate
         whole = sizes <= self._max_records
         parts = q * float((-(-sizes[~whole] // self._max_records)).sum())
@@ -151,17 +150,17 @@ class BucketSampler(Sampler[IntArray]):
 
     @cached_property
     def _takes_some(self) -> bool:
-        """Whether there is a bucket of which not all records are taken."""
+        """Whether a step uses only some of the records of any bucket."""
         return bool((self.plan.records_of < self.plan.partition.sizes).any())
 
     @cached_property
     def _order(self) -> IntArray:
-        """Record indices, sorted by bucket, (N,): what follows each other in a bucket is taken together."""
+        """Record indices sorted by bucket, (N,); consecutive records of a bucket are used together."""
         order, start = self.plan.partition.by_bucket
         if not self._takes_some:
             return order
-        # Neighbours in the data are often alike. Mixed by their number within the bucket: by the index of a record, the
-        # order would depend on the size of other buckets, and what is taken here on them.
+        # Neighbours in the data are often similar, so the order is mixed. It is mixed by a record's number within its
+        # bucket, because by its index in the data the selection would depend on the size of other buckets.
         bucket = self.plan.partition.bucket_of[order]
         number = np.arange(len(order)) - start[bucket]
         return order[np.lexsort((number.astype(np.uint64) * _GOLDEN, bucket))]
@@ -178,7 +177,7 @@ class BucketSampler(Sampler[IntArray]):
         return Draw(buckets=buckets, starts=starts, digest=self._ranks.digest(buckets))
 
     def _starts(self) -> IntArray:
-        """Where what is taken of each bucket begins, (K,): 0 where all of it is."""
+        """Return the start within each bucket, (K,); 0 for buckets whose records are all used."""
         sizes = self.plan.partition.sizes
         if not self._takes_some:
             return np.zeros_like(sizes)
@@ -186,15 +185,15 @@ class BucketSampler(Sampler[IntArray]):
         return np.where(self.plan.records_of < sizes, (places * sizes).astype(np.int64), 0)
 
     def _packed(self, drawn: IntArray, starts: IntArray) -> Iterator[PhysicalBatch]:
-        """Buckets of one logical step: those that fit side by side, the smallest first; larger ones in parts."""
+        """Pack the buckets of one logical step, the smallest first; buckets that are too large are split into parts."""
         sizes = self.plan.records_of[drawn]
-        # Neighbours of one size share their matrix products.
+        # Neighbours of equal size share their matrix products.
         order = np.argsort(sizes, kind="stable") if self.max_buckets > 1 else np.arange(len(drawn))
         drawn, sizes = drawn[order], sizes[order]
         first, end = 0, np.cumsum(sizes)
         while first < len(drawn):
             before = int(end[first] - sizes[first])
-            # Greedy: as many as fit. A bucket that does not fit alone is cut.
+            # Greedy: as many buckets as fit. A bucket that does not fit alone is split.
             last = max(first + 1, int(np.searchsorted(end, before + self._max_records, side="right")))
             last = min(last, first + self.max_buckets)
             if last == first + 1:

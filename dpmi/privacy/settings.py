@@ -1,4 +1,4 @@
-"""What a training is to be made private with: the arguments that every ``make_private`` takes, checked."""
+"""The checked arguments of ``make_private`` and ``make_private_with_epsilon``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .plan import Plan
 
 
 class Options(TypedDict):
-    """Those of :meth:`PrivacyEngine.make_private` that a target of epsilon says nothing about."""
+    """The arguments of :meth:`PrivacyEngine.make_private` that ``make_private_with_epsilon`` passes on."""
 
     module: nn.Module
     optimizer: Optimizer
@@ -38,7 +38,7 @@ class Options(TypedDict):
 class Settings:
     """The arguments that :meth:`PrivacyEngine.make_private` and ``make_private_with_epsilon`` share.
 
-    The docstring of ``make_private`` says what each is; the defaults are those of its signature.
+    See the docstring of ``make_private``; the defaults are those of its signature.
 
     Raises:
         ValueError: ``max_physical_batch_size`` or ``steps_per_epoch`` is below 1.
@@ -68,7 +68,7 @@ class Settings:
             raise ValueError(f"steps_per_epoch is {self.steps_per_epoch}; it must be at least 1")
 
     def plan(self, noise_multiplier: float) -> Plan:
-        """The plan of a run with this noise; it checks every number that is billed."""
+        """Return the plan of a run with this noise; the plan checks every number that is charged."""
         return Plan(
             partition=self.partition,
             sampling_rate=self.sampling_rate,
@@ -78,14 +78,14 @@ class Settings:
         )
 
     def check(self) -> None:
-        """Refuse what no guarantee would hold for; see :mod:`dpmi.privacy.preconditions`."""
+        """Reject arguments for which no guarantee would hold; see :mod:`dpmi.privacy.preconditions`."""
         preconditions.check_module(self.module)
         preconditions.check_optimizer(self.optimizer, self.module)
         preconditions.check_loader(self.data_loader, self.partition)
         preconditions.check_criterion(self.criterion, self.loss_reduction)
 
     def choice(self, plan: Plan) -> Choice:
-        """How bucket gradients are computed, and how many buckets share a physical batch."""
+        """Return how bucket gradients are computed, and how many buckets share a physical batch."""
         groups = self.optimizer.param_groups
         return choose(
             self.grad_sample_mode,
@@ -98,5 +98,5 @@ class Settings:
         )
 
     def steps_of_a_pass(self, plan: Plan) -> int:
-        """Logical steps in one pass over the loader."""
+        """Return the number of logical steps in one pass over the loader."""
         return self.steps_per_epoch or max(1, round(1 / plan.sampling_rate))

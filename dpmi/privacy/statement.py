@@ -1,6 +1,8 @@
-"""The privacy statement: what is promised, for what, on what it rests, and what is not accounted.
+"""The privacy statement: the guarantees, their unit, the facts they are based on, and what is not accounted.
 
-What it has to say is in accounting.md section 7.
+It states, for a privacy reviewer: epsilon and delta under both adjacencies; the accountant and its caveats; the charged
+steps and the hash of the ledger; the sampling; clipping and noise; the source of randomness; the partition and its
+provenance; the public quantities; what is assumed; and what no epsilon covers.
 """
 
 from __future__ import annotations
@@ -17,43 +19,42 @@ from .account import Account, combine
 from .noise import NoiseMode
 
 NOT_ACCOUNTED = (
-    "choices made by looking at results on the private records: hyper-parameters, how many runs and steps, "
-    "which of several models to keep",
+    "choices made by looking at results on the private records: hyper-parameters, the number of runs and steps, "
+    "the selection of one of several models",
     "anything else that was computed from the private records and released: accuracies, normalisation constants, "
     "further models",
 )
-"""True of every run: no ledger knows of these."""
+"""Not accounted in any run, because no ledger records it."""
 
 SEPARATE = (
-    "These promises are for different partitions of the records, and there is no one number for them. Each epsilon "
-    "is about one bucket of its own partition. The buckets of two partitions overlap (one class contains many "
+    "These guarantees are for different partitions of the records, and they have no common epsilon. Each epsilon "
+    "protects one bucket of its own partition. The buckets of two partitions overlap (one class contains many "
     "subclasses, and a subclass may lie in several buckets of another partition), so the units differ, the "
-    "epsilons do not add up, and no number is about one bucket of both. Each promise holds for its own unit and "
-    "for what its own training runs released; it does not bound what the other runs tell about that unit."
+    "epsilons do not compose, and no epsilon covers one bucket of both partitions. Each guarantee holds for its own "
+    "unit and for the releases of its own training runs; it does not bound what the other runs reveal about that unit."
 )
 
 ASSUMED = (
-    "the training loop carries nothing of one batch to the next by itself: no running average of the loss and no "
-    "list of earlier outputs, in a variable of its own or a global one, enters a later loss"
+    "the training loop itself carries no values from one batch to the next: no running average of the loss and no "
+    "list of earlier outputs, in a local or global variable, enters a later loss"
 )
-"""What no check of the engine can see."""
+"""An assumption that the engine cannot check."""
 
 PACKAGES = ("dpmi", "torch", "opacus", "dp-accounting", "numpy")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """What one or several training runs promise, for people and for programs.
+    """The guarantees of one or several training runs, as text and as JSON.
 
     Args:
-        accounts: of training runs on the same records. Those on the same partition are added up; those on
-            different partitions are stated side by side, with the reason why they are not one number.
+        accounts: accounts of training runs on the same records. Runs on the same partition are composed; runs on
+            different partitions are reported separately, with the reason.
         delta: in (0, 1), and well below 1 / K of every partition.
-        not_accounted: what looked at the private records and is in no epsilon, besides ``NOT_ACCOUNTED``; one text
-            each.
+        not_accounted: uses of the private records that no epsilon covers, besides ``NOT_ACCOUNTED``; one text each.
 
     Attributes:
-        guarantees: of every account, one for each adjacency, "replace" first.
+        guarantees: for every account, one guarantee per adjacency, "replace" first.
 
     Raises:
         ValueError: there is no account, two accounts contradict each other, delta is out of range, or
@@ -66,25 +67,24 @@ class Statement:
     guarantees: tuple[tuple[Guarantee, ...], ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Add up, and compute every epsilon once."""
         if isinstance(self.not_accounted, str):
             raise ValueError(
                 f"not_accounted must be a sequence of texts, got the string {self.not_accounted!r}; "
-                "put it into a tuple"
+                "put the text into a tuple"
             )
         if not all(text.strip() for text in self.not_accounted):
             raise ValueError(
-                f"not_accounted must say what was not accounted, got {tuple(self.not_accounted)}"
+                f"not_accounted must hold no empty text, got {tuple(self.not_accounted)}; say what was not accounted"
             )
         accounts = combine(self.accounts)
         if not accounts:
-            raise ValueError("accounts is empty; a statement is about at least 1 account")
+            raise ValueError("accounts is empty; a statement needs at least 1 account")
         guarantees = tuple(
             tuple(account.guarantee(self.delta, adjacency=adjacency) for adjacency in ADJACENCIES)
             for account in accounts
         )
         object.__setattr__(self, "accounts", accounts)
-        # One text is one line, or it would end the list item or the paragraph that it stands in.
+        # Every text becomes one line, because a line break would end its list item or paragraph.
         object.__setattr__(
             self, "not_accounted", tuple(" ".join(text.split()) for text in self.not_accounted)
         )
@@ -92,7 +92,7 @@ class Statement:
 
     @property
     def reservations(self) -> tuple[str, ...]:
-        """What has to be said first, of any of the accounts."""
+        """The reservations of all accounts, which the statement names first."""
         conditional = any(account.provenance.conditional for account in self.accounts)
         seeded = any(account.noise is NoiseMode.SEEDED for account in self.accounts)
         empty = any(account.ledger.steps == 0 for account in self.accounts)
@@ -103,7 +103,7 @@ class Statement:
         )
 
     def markdown(self) -> str:
-        """The whole statement, in Markdown; its first line has the reservations."""
+        """Return the whole statement in Markdown; its first line has the reservations."""
         lines = [f"# {self._title()}"]
         if len(self.accounts) > 1:
             lines += ["", SEPARATE]
@@ -119,7 +119,7 @@ class Statement:
         return "\n".join(lines)
 
     def text(self) -> str:
-        """The whole statement, in one paragraph; it begins with the reservations."""
+        """Return the whole statement as one paragraph; it starts with the reservations."""
         parts = [f"{self._title()}."]
         if len(self.accounts) > 1:
             parts.append(SEPARATE)
@@ -132,9 +132,9 @@ class Statement:
         return " ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """The whole statement as JSON values; an infinite epsilon is the string "inf".
+        """Return the whole statement as JSON values; an infinite epsilon is the string "inf".
 
-        The reservations come first. ``separate_because`` is there where there are several promises.
+        The reservations come first. ``separate_because`` is present only if there are several partitions.
         """
         return {
             "reservations": list(self.reservations),
@@ -152,12 +152,12 @@ class Statement:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that an epsilon or its noise depends on, as installed here."""
+    """Return the installed versions of Python and of the packages that an epsilon or its noise depends on."""
     return {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
 
 
 def _caveats(guarantees: Sequence[Guarantee]) -> list[str]:
-    """Each once; one that is not true under every adjacency says under which."""
+    """Return each caveat once; a caveat that does not apply under every adjacency names its adjacencies."""
     found = []
     for caveat in dict.fromkeys(caveat for guarantee in guarantees for caveat in guarantee.caveats):
         under = [guarantee.adjacency for guarantee in guarantees if caveat in guarantee.caveats]
@@ -170,7 +170,7 @@ def _subject(account: Account) -> str:
 
 
 def _facts(account: Account) -> dict[str, str]:
-    in_all = f"{account.ledger.steps} in all: " if len(account.ledger.runs) > 1 else ""
+    in_all = f"{account.ledger.steps} in total: " if len(account.ledger.runs) > 1 else ""
     runs = "; ".join(
         f"{steps} with sampling rate {mechanism.sampling_rate:.10g} and noise multiplier "
         f"{mechanism.noise_multiplier:.10g}"
@@ -178,12 +178,12 @@ def _facts(account: Account) -> dict[str, str]:
     )
     norms = " or ".join(f"{norm:.10g}" for norm in account.max_grad_norms)
     return {
-        "Steps billed": in_all + (runs or "none"),
+        "Steps charged": in_all + (runs or "none"),
         "Ledger": f"SHA-256 {account.ledger.hash}",
         "Sampling": f"every {account.unit} is drawn as a whole and independently of the others, with the sampling "
-        "rate as its probability (Poisson sampling); empty draws are stepped and billed",
-        "Noise": f"the mean gradient of every drawn {account.unit} is clipped to norm {norms}, and Gaussian noise of "
-        "standard deviation noise multiplier times that norm is added to their sum",
+        "rate as its probability (Poisson sampling); an empty draw is also a step, with noise only, and is charged",
+        "Noise": f"the mean gradient of every drawn {account.unit} is clipped to norm {norms}, and Gaussian noise is "
+        "added to their sum; its standard deviation is the noise multiplier times that norm",
         "Randomness": account.noise.value,
         "Partition": f"{account.buckets} buckets, {account.provenance.value}; SHA-256 {account.partition_hash}",
         "Public": f"the number of buckets ({account.buckets}), the divisor (sampling rate times number of buckets), "

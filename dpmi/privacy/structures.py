@@ -1,4 +1,4 @@
-"""Nested outputs and targets, taken apart into tensors and put together again for every bucket."""
+"""Nested outputs and targets: splitting them into tensors, and rebuilding them for every bucket."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torch.utils import _pytree
 from .gradients.segments import Segments
 
 RowsPerRecord = Callable[[Tensor], "int | None"]
-"""How many consecutive rows of dimension 0 a record has in this tensor; None if the tensor holds no records."""
+"""Returns the number of consecutive rows of dimension 0 per record in a tensor; None if the tensor holds no records."""
 
 _NUMBERS_AND_TEXT = (bool, int, float, complex, str, bytes, np.generic, Enum)
 _CONSTANT = (
@@ -43,26 +43,26 @@ _Build = Callable[[Sequence[Tensor]], Any]
 
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-"""Positional and keyword arguments of one call."""
+"""The positional and keyword arguments of one call."""
 
 
 def split(
     args: Sequence[Any], kwargs: Mapping[str, Any], segments: Segments, rows_per_record: RowsPerRecord
 ) -> list[Arguments]:
-    """The arguments of a call for each bucket: tensors that hold records are cut, all else stays as it is.
+    """Split the arguments of a call by bucket: tensors that hold records are split, everything else is unchanged.
 
     Args:
-        args: positional arguments: tensors, or lists, tuples, dicts, dataclasses and the like of them.
+        args: positional arguments: tensors, or lists, tuples, dicts, dataclasses and similar structures of them.
         kwargs: keyword arguments.
         segments: the k buckets.
-        rows_per_record: asked once for every tensor.
+        rows_per_record: called once for every tensor.
 
     Returns:
         k pairs of positional and keyword arguments.
 
     Raises:
-        TypeError: something that cannot be put together again for one bucket; names where it is and its type.
-        ValueError: a tensor does not have the rows that its records should have.
+        TypeError: an argument cannot be rebuilt for one bucket; the message names its place and type.
+        ValueError: the number of rows of a tensor does not match its records.
     """
 
     def cut(tensor: Tensor, rows: int) -> Sequence[Tensor]:
@@ -86,17 +86,17 @@ def copies_of_one(
     records: int,
     rows_per_record: RowsPerRecord,
 ) -> list[Arguments]:
-    """The arguments of a call on copies of the first record, for each number of copies; without their history.
+    """Return the arguments of a call on copies of the first record, for each number of copies, without autograd graph.
 
     Args:
-        args: as of :func:`split`.
-        kwargs: likewise.
+        args: positional arguments, as for :func:`split`.
+        kwargs: keyword arguments.
         counts: numbers of copies.
         records: number of records that the arguments hold.
-        rows_per_record: asked once for every tensor.
+        rows_per_record: called once for every tensor.
 
     Raises:
-        TypeError, ValueError: as :func:`split`.
+        TypeError, ValueError: as for :func:`split`.
     """
 
     def repeat(tensor: Tensor, rows: int) -> Sequence[Tensor]:
@@ -110,13 +110,13 @@ def copies_of_one(
 
 
 def constants(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, object]:
-    """All that the arguments of a call hold besides tensors, by place: every bucket's criterion gets the same.
+    """Return everything in the arguments of a call that is not a tensor, by place.
 
-    Whoever computes it from a batch (``len(x)``, say) couples the buckets of that batch, so it has to be equal in
-    every batch.
+    The criterion of every bucket gets the same values. A value computed from a batch (such as ``len(x)``) would couple
+    the buckets of that batch, so these values must be equal in every batch.
 
     Raises:
-        TypeError: as :func:`split`.
+        TypeError: as for :func:`split`.
     """
     taken = _Taken()
     for i, value in enumerate(args):
@@ -147,8 +147,8 @@ def _rebuilt(
         if tensor.dim() == 0 or rows < 1 or len(tensor) != rows * records:
             raise ValueError(
                 f"{where} of the criterion has shape {tuple(tensor.shape)}, which does not hold {records} records "
-                f"with {rows} rows each in dimension 0; pass the criterion tensors whose first dimension is the "
-                "records of the batch"
+                f"with {rows} rows each in dimension 0; pass tensors whose first dimension holds the records of the "
+                "batch"
             )
         cuts.append(cut(tensor, rows))
     found: list[Arguments] = []
@@ -161,7 +161,7 @@ def _rebuilt(
 
 
 class _Taken:
-    """The tensors and constants of a structure, in the order in which they were met."""
+    """The tensors and constants of a structure, in the order of traversal."""
 
     def __init__(self) -> None:
         self.tensors: list[Tensor] = []
@@ -170,9 +170,9 @@ class _Taken:
         self._index: dict[int, int] = {}
 
     def take(self, value: Any, where: str) -> _Build:
-        """Take ``value`` apart; what is returned makes one like it of other tensors."""
+        """Decompose ``value``; return a function that rebuilds it from other tensors."""
         if isinstance(value, Tensor):
-            if id(value) not in self._index:  # of the attributes and the keys of a model output, say
+            if id(value) not in self._index:  # a model output may hold a tensor as attribute and as item
                 self._index[id(value)] = len(self.tensors)
                 self.tensors.append(value)
                 self.places.append(where)
@@ -183,19 +183,19 @@ class _Taken:
         keys, children, rebuild = _open(value, where)
         in_sequence = isinstance(value, (list, tuple, deque)) and not _pytree.is_namedtuple_instance(value)
         for child in children:
-            # They look like one value per record, and nothing tells whose they are.
+            # These look like one value per record, but their record is unknown.
             if in_sequence and isinstance(child, _NUMBERS_AND_TEXT):
                 raise TypeError(
-                    f"{where} of the criterion is a {type(value).__name__} that holds {child!r}, and it is not "
-                    "known which bucket that belongs to; pass a tensor with the records in its first dimension, or "
-                    "give constants to the criterion when it is made"
+                    f"{where} of the criterion is a {type(value).__name__} that holds {child!r}, whose bucket is "
+                    "unknown; pass a tensor with the records in its first dimension, or pass constants to the "
+                    "criterion's constructor"
                 )
         builds = [self.take(child, f"{where}[{key!r}]") for key, child in zip(keys, children, strict=True)]
         return lambda tensors: rebuild([build(tensors) for build in builds])
 
 
 def _open(value: Any, where: str) -> tuple[Sequence[Any], Sequence[Any], Callable[[list[Any]], Any]]:
-    """Keys, children, and how to make the like of other children."""
+    """Return keys, children, and a function that rebuilds the structure from other children."""
     node = _pytree.SUPPORTED_NODES.get(_pytree._get_node_type(value))
     if node is not None:
         children, context = node.flatten_fn(value)
@@ -209,13 +209,13 @@ def _open(value: Any, where: str) -> tuple[Sequence[Any], Sequence[Any], Callabl
     ):
         return _open_object(value, where)
     raise TypeError(
-        f"{where} of the criterion is a {type(value).__name__}, which cannot be put together again for one bucket; "
+        f"{where} of the criterion is a {type(value).__name__}, which cannot be rebuilt for one bucket; "
         "pass the tensors themselves, or a tuple, dict or dataclass of them"
     )
 
 
 def _open_object(value: Any, where: str) -> tuple[list[Any], list[Any], Callable[[list[Any]], Any]]:
-    # All attributes, not the fields only: what __post_init__ or a cached property derived holds records, too.
+    # All attributes, not only the fields: values derived by __post_init__ or a cached property also hold records.
     attributes = dict(getattr(value, "__dict__", {}))
     slots = {name: getattr(value, name) for name in _slots(type(value)) if hasattr(value, name)}
     items = dict(dict.items(value)) if isinstance(value, dict) else {}
@@ -226,10 +226,10 @@ def _open_object(value: Any, where: str) -> tuple[list[Any], list[Any], Callable
             made = copy.copy(value)
         if made is value or type(made) is not type(value):
             raise TypeError(
-                f"{where} of the criterion is a {type(value).__name__}, of which copy.copy makes no second one, for "
-                "one bucket; pass the tensors themselves, or a tuple or dict of them"
+                f"{where} of the criterion is a {type(value).__name__}, which copy.copy cannot copy, so it cannot be "
+                "rebuilt for one bucket; pass the tensors themselves, or a tuple or dict of them"
             )
-        # Not by the class's own ways: it may be frozen, check its size, or set attributes with items.
+        # Bypasses the class's own setters: it may be frozen, check its size, or set attributes when items are set.
         remaining = iter(children)
         if attributes:
             made.__dict__.update(zip(attributes, remaining, strict=False))
@@ -253,15 +253,15 @@ def _slots(cls: type) -> list[str]:
 
 
 def map_tensors(function: Callable[[Tensor], Any], value: Any, *, whole: bool = False) -> Any:
-    """The same structure with ``function`` applied to every tensor in it.
+    """Return the same structure with ``function`` applied to every tensor in it.
 
     Args:
-        function: of a tensor.
-        value: a tensor, or nested lists, tuples, dicts, dataclasses and the like; anything else stays as it is.
-        whole: refuse what cannot be looked into, and may hide tensors.
+        function: called with every tensor.
+        value: a tensor, or nested lists, tuples, dicts, dataclasses and the like; other values are unchanged.
+        whole: raise an error for values that cannot be traversed, because they may contain tensors.
 
     Raises:
-        TypeError: names the type, if ``whole``.
+        TypeError: a value cannot be traversed, if ``whole``; the message names its type.
     """
     kind = type(value)
     if isinstance(value, Tensor):
@@ -284,7 +284,7 @@ def map_tensors(function: Callable[[Tensor], Any], value: Any, *, whole: bool = 
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """Every tensor in a structure, in order; one that is there twice, twice."""
+    """Return every tensor in a structure, in order, with repetitions."""
     found: list[Tensor] = []
     _gather(value, found)
     return found
@@ -301,7 +301,7 @@ def _gather(value: Any, found: list[Tensor]) -> None:
     elif kind is dict:
         children = value.values()
     elif not isinstance(value, _CONSTANT) and kind is not slice:
-        with suppress(TypeError):  # what cannot be looked into stays whole
+        with suppress(TypeError):  # values that cannot be traversed are skipped
             children = _open(value, "a value")[1]
     for child in children:
         _gather(child, found)

@@ -1,4 +1,4 @@
-"""The faults, one module for each group of files under attack. A new fault is an entry in one of them."""
+"""The faults, one module per group of files. A new fault is an entry in one of them."""
 
 from ..fault import Fault
 from . import account, accountants, carried, draws, gradients, isolation, privacy, sharing, training
@@ -14,4 +14,4 @@ FAULTS: tuple[Fault, ...] = (
     *carried.FAULTS,
     *draws.FAULTS,
 )
-"""All, in the order of the table."""
+"""All faults, in the order of the table."""

@@ -1,4 +1,4 @@
-"""Faults in what outlives a step: the account, its statement, checkpoints, and ranks that train together."""
+"""Faults beyond a single step: in the account, its statement, checkpoints, and distributed training."""
 
 from __future__ import annotations
 
@@ -13,56 +13,56 @@ _STATEMENT = "tests/privacy/test_statement.py"
 
 _ACCOUNT_FAULTS = (
     Fault(
-        name="two runs on one partition cost what the first one did",
+        name="two composed runs on one partition cost only the first",
         path="dpmi/privacy/account.py",
         old="ledger=one.ledger + other.ledger,",
         new="ledger=one.ledger,",
         tests=(f"{_ACCOUNT}::TestCombine",),
     ),
     Fault(
-        name="a seeded run is a guarantee",
+        name="a seeded run counts as a guarantee",
         path="dpmi/privacy/account.py",
         old="result.is_guarantee and not seeded",
         new="result.is_guarantee",
         tests=(f"{_ENGINE}::test_same_seed_same_run_and_no_seed_no_repeat",),
     ),
     Fault(
-        name="a guarantee on fitted buckets does not say that it is conditional",
+        name="a guarantee on fitted buckets does not state that it is conditional",
         path="dpmi/privacy/account.py",
         old="((CONDITIONAL,) if self.provenance.conditional else ())",
         new="()",
         tests=(f"{_ENGINE}::test_a_seeded_or_fitted_run_says_so",),
     ),
     Fault(
-        name="an account always answers for an addition",
+        name="an account always uses add_remove",
         path="dpmi/privacy/account.py",
         old="unit=self.unit, adjacency=adjacency,",
         new='unit=self.unit, adjacency="add_remove",',
         tests=(_STATEMENT,),
     ),
     Fault(
-        name="an edited account is read",
+        name="an edited account is accepted",
         path="dpmi/privacy/account.py",
         old='            sealed_json.check_hash(document["sha256"], sealed_json.digest(_content(account)))\n',
         new="",
         tests=(_ACCOUNT,),
     ),
     Fault(
-        name="a statement does not begin with the seed",
+        name="a statement's title does not name the seed",
         path="dpmi/privacy/statement.py",
         old="seeded = any(account.noise is NoiseMode.SEEDED",
         new="seeded = all(account.noise is NoiseMode.SECURE",
         tests=(_STATEMENT,),
     ),
     Fault(
-        name="a statement forgets all accounts but the first",
+        name="a statement drops all accounts but the first",
         path="dpmi/privacy/statement.py",
         old="accounts = combine(self.accounts)",
         new="accounts = combine(self.accounts)[:1]",
         tests=(_STATEMENT,),
     ),
     Fault(
-        name="a statement has the smaller epsilon only",
+        name="a statement states the smaller epsilon only",
         path="dpmi/privacy/statement.py",
         old="for adjacency in ADJACENCIES)",
         new="for adjacency in ADJACENCIES[1:])",
@@ -72,7 +72,7 @@ _ACCOUNT_FAULTS = (
 
 _CHECKPOINT_FAULTS = (
     Fault(
-        name="a checkpoint forgets the ledger",
+        name="a checkpoint drops the ledger",
         path="dpmi/privacy/checkpoint.py",
         old='    account = Account.from_json(facts["account"])\n',
         new='    account = Account.from_json(facts["account"])\n'
@@ -80,63 +80,63 @@ _CHECKPOINT_FAULTS = (
         tests=(f"{_CHECKPOINT}::test_resumed_equals_uninterrupted_bit_for_bit",),
     ),
     Fault(
-        name="a resumed run repeats the noise that it began with",
+        name="a resumed run repeats the noise of its first steps",
         path="dpmi/privacy/checkpoint.py",
         old='source.load(draws=content["draws"], noise=content["noise"])',
         new='source.load(draws=content["draws"], noise=source.noise_state())',
         tests=(f"{_CHECKPOINT}::test_resumed_equals_uninterrupted_bit_for_bit",),
     ),
     Fault(
-        name="a resumed run repeats the draws that it began with",
+        name="a resumed run repeats the draws of its first steps",
         path="dpmi/privacy/checkpoint.py",
         old='source.load(draws=content["draws"], noise=content["noise"])',
         new='source.load(draws=source.draws_state(), noise=content["noise"])',
         tests=(f"{_CHECKPOINT}::test_resumed_equals_uninterrupted_bit_for_bit",),
     ),
     Fault(
-        name="a resumed pass begins anew",
+        name="a resumed pass starts from its first step",
         path="dpmi/privacy/checkpoint.py",
         old='        facts["steps_of_pass"], [(',
         new="        0, [(",
         tests=(f"{_CHECKPOINT}::test_resumed_equals_uninterrupted_bit_for_bit",),
     ),
     Fault(
-        name="a checkpoint of another run is loaded",
+        name="a checkpoint of another run is accepted",
         path="dpmi/privacy/checkpoint.py",
         old="if facts.get(name) != mine:",
         new="if name not in facts:",
         tests=(f"{_CHECKPOINT}::test_another_run_is_refused_and_nothing_is_changed",),
     ),
     Fault(
-        name="a changed checkpoint is loaded",
+        name="a changed checkpoint is accepted",
         path="dpmi/privacy/checkpoint.py",
         old="if _digest(content) != stated:",
         new="if not stated:",
         tests=(f"{_CHECKPOINT}::test_a_changed_ledger_or_parameter_is_refused",),
     ),
     Fault(
-        name="a checkpoint's hash leaves out the values of tensors",
+        name="a checkpoint's hash does not cover the values of tensors",
         path="dpmi/privacy/checkpoint.py",
         old="        yield value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()\n",
         new="",
         tests=(f"{_CHECKPOINT}::test_a_changed_ledger_or_parameter_is_refused",),
     ),
     Fault(
-        name="a step under way is saved as if it had not begun",
+        name="an incomplete step is saved as if it had not started",
         path="dpmi/privacy/checkpoint.py",
         old="if not training.loader.is_between_steps:",
         new="if training.optimizer.batch_is_pending:",
         tests=(f"{_CHECKPOINT}::test_a_step_under_way_is_not_saved",),
     ),
     Fault(
-        name="a resumed run has no target to keep to",
+        name="a resumed run does not enforce its target",
         path="dpmi/privacy/checkpoint.py",
         old='most_steps=facts["most_steps"])',
         new="most_steps=None)",
         tests=(f"{_CHECKPOINT}::test_a_target_is_kept_across_a_checkpoint",),
     ),
     Fault(
-        name="a crash while saving leaves half a checkpoint",
+        name="a crash while saving leaves an incomplete checkpoint",
         path="dpmi/privacy/checkpoint.py",
         old="        torch.save(content, file)\n",
         new="        torch.save(content, path)\n        torch.save(content, file)\n",
@@ -153,14 +153,14 @@ _RANKS_FAULTS = (
         tests=(_NOISE,),
     ),
     Fault(
-        name="a drawn bucket is taken by two ranks",
+        name="two ranks process the same drawn bucket",
         path="dpmi/privacy/distributed.py",
         old="drawn[taken_by == self.rank]",
         new="drawn[taken_by >= self.rank]",
         tests=(f"{_RANKS}::test_shares_are_disjoint_complete_and_balanced",),
     ),
     Fault(
-        name="ranks that drew other buckets are summed",
+        name="ranks with different draws are summed",
         path="dpmi/privacy/distributed.py",
         old="if any(a.draw != mine.draw for a in answers):",
         new="if any(a.draw is None for a in answers):",

@@ -1,4 +1,4 @@
-"""Faults in the accountants: less is billed than was released, or less is said than is true."""
+"""Faults in the accountants: they charge less than was released, or state less than is true."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TIGHT = "tests/accountants/test_tight.py"
 
 _LEDGER_FAULTS = (
     Fault(
-        name="equal steps are billed once",
+        name="equal steps are charged only once",
         path="accountants/ledger.py",
         old="self.runs[-1][1] + steps",
         new="steps",
@@ -34,21 +34,21 @@ _LEDGER_FAULTS = (
         tests=(f"{_JSON}::TestSum",),
     ),
     Fault(
-        name="a mechanism that comes back counts its last run only",
+        name="a repeated mechanism counts its last run only",
         path="accountants/ledger.py",
         old="totals.get(mechanism, 0) + steps",
         new="steps",
         tests=(f"{_TIGHT}::test_runs_compose_in_any_order",),
     ),
     Fault(
-        name="a step without noise is overlooked among others",
+        name="a step without noise among other steps is ignored",
         path="accountants/registry.py",
         old="elif any(mechanism.noise_multiplier == 0",
         new="elif all(mechanism.noise_multiplier == 0",
         tests=(_REGISTRY,),
     ),
     Fault(
-        name="a saved ledger may state fewer steps than it holds",
+        name="a saved ledger with a wrong number of steps is accepted",
         path="accountants/ledger.py",
         old="if steps != ledger.steps:",
         new="if steps > ledger.steps:",
@@ -79,14 +79,14 @@ _ANSWER_FAULTS = (
         tests=(_MECHANISM,),
     ),
     Fault(
-        name="the closed form of the paper is called a guarantee",
+        name="the closed form of the paper counts as a guarantee",
         path="accountants/registry.py",
         old="bound=theorem1.bound,\n            is_guarantee=False",
         new="bound=theorem1.bound,\n            is_guarantee=True",
         tests=(_THEOREM1,),
     ),
     Fault(
-        name="a delta that one published bucket is within is not warned about",
+        name="a delta of 1/K or more causes no warning",
         path="accountants/registry.py",
         old="delta >= 1 / checks.integer",
         new="delta >= 2 / checks.integer",
@@ -107,7 +107,7 @@ _ANSWER_FAULTS = (
         tests=(_CHECKS,),
     ),
     Fault(
-        name="a promise about a subclass is said to hold for its class",
+        name="a subclass-level epsilon is stated for the whole class",
         path="accountants/verdict.py",
         old="epsilon = subclasses * table.target_epsilon",
         new="epsilon = table.target_epsilon",
@@ -117,21 +117,21 @@ _ANSWER_FAULTS = (
 
 _TIGHT_FAULTS = (
     Fault(
-        name="replacing a bucket is billed as adding one",
+        name="replacing a bucket is charged as adding one",
         path="accountants/pld.py",
         old='"replace": NeighboringRelation.REPLACE_ONE',
         new='"replace": NeighboringRelation.ADD_OR_REMOVE_ONE',
         tests=(f"{_TIGHT}::test_known_values",),
     ),
     Fault(
-        name="half the sampling rate is billed",
+        name="half the sampling rate is charged",
         path="accountants/pld.py",
         old="sampling_prob=q,",
         new="sampling_prob=q / 2,",
         tests=(f"{_TIGHT}::test_known_values",),
     ),
     Fault(
-        name="a sampling rate that cannot be computed is not raised",
+        name="a sampling rate that is too small to compute is not rounded up",
         path="accountants/pld.py",
         old="max(mechanism.sampling_rate, SMALLEST_RATE)",
         new="mechanism.sampling_rate",
@@ -140,7 +140,7 @@ _TIGHT_FAULTS = (
         ),
     ),
     Fault(
-        name="twice the noise is billed",
+        name="twice the noise is charged",
         path="accountants/pld.py",
         old="standard_deviation=sigma,",
         new="standard_deviation=2 * sigma,",
@@ -161,35 +161,35 @@ _TIGHT_FAULTS = (
         tests=(f"{_TIGHT}::test_known_values",),
     ),
     Fault(
-        name="of several mechanisms the last is billed alone",
+        name="only the last of several mechanisms is charged",
         path="accountants/pld.py",
         old="total = run if total is None else total.compose(run)",
         new="total = run",
         tests=(f"{_TIGHT}::test_runs_compose_in_any_order",),
     ),
     Fault(
-        name="an epsilon leaves nothing of delta to floating-point error",
+        name="epsilon reserves no part of delta for floating-point error",
         path="accountants/pld.py",
         old="usable = delta - ROUNDING_PER_STEP * self.steps",
         new="usable = delta",
         tests=(f"{_PLD}::test_rounding_of_every_step_is_set_aside_in_both_directions",),
     ),
     Fault(
-        name="a delta leaves nothing to floating-point error",
+        name="delta has no margin for floating-point error",
         path="accountants/pld.py",
         old="found + ROUNDING_PER_STEP * self.steps",
         new="found",
         tests=(f"{_PLD}::test_rounding_of_every_step_is_set_aside_in_both_directions",),
     ),
     Fault(
-        name="probabilities that sum to more than one are composed",
+        name="probabilities whose sum is too large are composed",
         path="accountants/pld.py",
         old="if steps * one.excess > _MOST_EXCESS:",
         new="if one.excess > _MOST_EXCESS:",
         tests=(f"{_PLD}::test_probabilities_that_sum_to_more_than_one_are_not_composed",),
     ),
     Fault(
-        name="a delta among the tails that composition cuts off is answered",
+        name="a delta below the truncated tails is accepted",
         path="accountants/pld.py",
         old="if delta < SMALLEST_DELTA:",
         new="if delta < SMALLEST_DELTA / 10:",
@@ -199,14 +199,14 @@ _TIGHT_FAULTS = (
 
 _MOMENTS_FAULTS = (
     Fault(
-        name="moments of a replacement are those of an addition",
+        name="the moments of a replacement are those of an addition",
         path="accountants/lemma3.py",
         old='rescale = 1.0 if adjacency == "replace" else 2.0',
         new="rescale = 2.0",
         tests=(f"{_LEMMA3}::test_known_values_of_the_papers_first_mnist_setting",),
     ),
     Fault(
-        name="moments of equal steps are counted once",
+        name="the moments of equal steps are counted once",
         path="accountants/lemma3.py",
         old="            steps\n            * log_moment(",
         new="            log_moment(",
@@ -220,14 +220,14 @@ _MOMENTS_FAULTS = (
         tests=(f"{_LEMMA3}::test_known_values_of_the_papers_first_mnist_setting",),
     ),
     Fault(
-        name="the moment of an integer order has too small a power of e",
+        name="the exponent in the moment of an integer order is too small",
         path="accountants/lemma3.py",
         old="+ (k * k - k) *",
         new="+ (k * k - 2 * k) *",
         tests=(f"{_LEMMA3}::test_integer_and_real_orders_meet",),
     ),
     Fault(
-        name="the paper's closed form of a replacement is that of an addition",
+        name="the closed form of a replacement is that of an addition",
         path="accountants/theorem1.py",
         old='(4, 64) if adjacency == "replace" else (2, 32)',
         new="(2, 32)",
@@ -237,63 +237,63 @@ _MOMENTS_FAULTS = (
 
 _SEARCH_FAULTS = (
     Fault(
-        name="calibration ends above the target where its corrections go round in circles",
+        name="calibration ends above the target if its corrections do not converge",
         path="accountants/calibration.py",
         old="while exact(value) > target and value > lower:",
         new="while value < lower:",
         tests=(f"{_CALIBRATION}::test_an_epsilon_that_jumps_ends_below_the_target",),
     ),
     Fault(
-        name="calibration accepts what is a little above the target",
+        name="calibration accepts an epsilon slightly above the target",
         path="accountants/calibration.py",
         old="aim = target * (1 - SHORT_OF_TARGET / 2)",
         new="target *= 1 + SHORT_OF_TARGET; aim = target",
         tests=(f"{_CALIBRATION}::test_the_target_of_a_known_run_gives_the_run_back",),
     ),
     Fault(
-        name="calibration takes a step more than the target allows",
+        name="calibration returns one step more than the target allows",
         path="accountants/calibration.py",
         old="exact(steps + 1) <= target:",
         new="exact(steps) <= target:",
         tests=(f"{_CALIBRATION}::test_one_more_step_would_exceed_the_target",),
     ),
     Fault(
-        name="calibration for a replacement is one for an addition",
+        name="calibration for a replacement computes an addition",
         path="accountants/calibration.py",
         old="return run(value).guarantee(delta=delta, unit=unit, adjacency=adjacency).epsilon",
         new='return run(value).guarantee(delta=delta, unit=unit, adjacency="add_remove").epsilon',
         tests=(f"{_CALIBRATION}::test_the_target_of_a_known_run_gives_the_run_back",),
     ),
     Fault(
-        name="between two composed counts a curve takes the smaller",
+        name="a curve uses the smaller of two neighbouring composed counts",
         path="accountants/curve.py",
         old="np.searchsorted(counts, asked)",
         new='np.searchsorted(counts, asked, side="right") - 1',
         tests=(_CURVE,),
     ),
     Fault(
-        name="a curve is always one of additions",
+        name="a curve always uses add_remove",
         path="accountants/curve.py",
         old="pld.one_step(mechanism, adjacency, interval, log_tail)",
         new='pld.one_step(mechanism, "add_remove", interval, log_tail)',
         tests=(_CURVE,),
     ),
     Fault(
-        name="a bound on reconstruction forgets its delta",
+        name="a bound on reconstruction omits delta",
         path="accountants/profile.py",
         old="np.exp(epsilons) * kappa.ravel()[:, np.newaxis] + deltas",
         new="np.exp(epsilons) * kappa.ravel()[:, np.newaxis]",
         tests=(f"{_PROFILE}::test_the_published_bounds",),
     ),
     Fault(
-        name="a profile says that no noise leaks nothing",
+        name="a profile without noise has delta 0",
         path="accountants/profile.py",
         old="np.full(asked.shape, float(self.ledger.noiseless))",
         new="np.zeros(asked.shape)",
         tests=(f"{_PROFILE}::test_no_noise_tells_everything",),
     ),
     Fault(
-        name="a trade-off says that every test errs",
+        name="a trade-off is 1 everywhere",
         path="accountants/profile.py",
         old="lines.max(axis=1)",
         new="np.ones(len(a))",

@@ -1,4 +1,4 @@
-"""Faults in what happens to a draw: who leaves a loop, an error, a fork; and in the bill."""
+"""Faults in draws: after a loop is left, an error, or a fork; and in charging a step."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ _RELEASE = "tests/privacy/test_release.py"
 
 _DRAW_FAULTS = (
     Fault(
-        name="who leaves a loop gets another draw",
+        name="leaving a loop gives a new draw",
         path="dpmi/privacy/sampling.py",
         old="        pending = deque(self.pending)\n",
         new="        pending: deque[Draw] = deque()\n",
         tests=(f"{_DRAW}::test_who_is_in_does_not_depend_on_when_the_loop_is_left",),
     ),
     Fault(
-        name="of what was drawn ahead the last draw is kept",
+        name="only the last pending draw is kept",
         path="dpmi/privacy/sampling.py",
         old="        self._drawn.append(draw)\n",
         new="        self._drawn = deque([draw])\n",
         tests=(f"{_DRAW}::test_who_is_in_does_not_depend_on_when_the_loop_is_left",),
     ),
     Fault(
-        name="a checkpoint forgets what was drawn and not billed",
+        name="a checkpoint drops draws that are not charged yet",
         path="dpmi/privacy/checkpoint.py",
         old='for buckets, starts in content["pending"]]',
         new='for buckets, starts in content["pending"][:0]]',
         tests=(f"{_DRAW}::test_a_checkpoint_after_a_loop_that_was_left_has_the_draw",),
     ),
     Fault(
-        name="a draw that was billed is in another step",
+        name="a charged draw is used in another step",
         path="dpmi/privacy/optimizer.py",
         old="        draw.spent = True\n",
         new="",
         tests=(f"{_DRAW}::test_a_step_that_was_billed_is_not_released_again",),
     ),
     Fault(
-        name="a loop that swallows errors goes on without the dropped buckets",
+        name="a loop that swallows errors continues without the dropped buckets",
         path="dpmi/privacy/loader.py",
         old="                self._check_taken(batch)\n",
         new="",
@@ -66,7 +66,7 @@ _DRAW_FAULTS = (
         tests=(f"{_FORK}::test_an_unseeded_source_begins_anew",),
     ),
     Fault(
-        name="a fork of a seeded run begins with a seed that nobody gave",
+        name="a fork of a seeded run continues with a random seed",
         path="dpmi/privacy/noise.py",
         old="        if self.mode is NoiseMode.SEEDED:\n            raise RuntimeError(\n",
         new="        if self.mode is None:\n            raise RuntimeError(\n",
@@ -80,7 +80,7 @@ _DRAW_FAULTS = (
         tests=(f"{_FORK}::test_a_draw_is_not_released_by_parent_and_child",),
     ),
     Fault(
-        name="a child ends the step that its parent began",
+        name="a forked process completes the step of its parent",
         path="dpmi/privacy/optimizer.py",
         old="if draw.process != os.getpid():",
         new="if draw.process < 0:",
@@ -90,14 +90,14 @@ _DRAW_FAULTS = (
 
 _BILL_FAULTS = (
     Fault(
-        name="no step is billed",
+        name="no step is charged",
         path="dpmi/privacy/optimizer.py",
         old="        self._bill()\n",
         new="",
         tests=("tests/privacy/test_engine.py::test_empty_draws_update_with_noise_and_are_billed",),
     ),
     Fault(
-        name="a step hook of the user's takes the place of the bill",
+        name="a user's step hook replaces the charge",
         path="dpmi/privacy/optimizer.py",
         old="            self.step_hook(self)\n        self._bill()\n",
         new="            self.step_hook(self)\n        else:\n            self._bill()\n",

@@ -1,4 +1,4 @@
-"""Faults in the gradients of buckets: norms that are too small, and sums of more than what was measured."""
+"""Faults in the gradients of buckets: norms that are too small, and sums of more than was measured."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _ROWS = f"{_LAYERS}::test_rows_equal_a_backward_pass_per_bucket"
 
 _NORM_FAULTS = (
     Fault(
-        name="a norm leaves out biases",
+        name="a norm omits biases",
         path="dpmi/privacy/gradients/row_norms.py",
         old="flat = [row.reshape(k, -1) for row in rows]",
         new="flat = [row.reshape(k, -1) for row in rows if row.dim() != 2]",
         tests=(_NORMS,),
     ),
     Fault(
-        name="a norm leaves out the last parameter",
+        name="a norm omits the last parameter",
         path="dpmi/privacy/gradients/row_norms.py",
         old="flat = [row.reshape(k, -1) for row in rows]",
         new="flat = [row.reshape(k, -1) for row in rows[: max(1, len(rows) - 1)]]",
         tests=(_NORMS,),
     ),
     Fault(
-        name="a norm leaves out the elements after the last whole run",
+        name="a norm omits the elements after the last complete run",
         path="dpmi/privacy/gradients/row_norms.py",
         old="together = torch.cat([runs, flat[:, whole:]], dim=1)",
         new="together = runs",
@@ -53,7 +53,7 @@ _NORM_FAULTS = (
 
 _SUM_FAULTS = (
     Fault(
-        name="a bucket alone is summed without its factor",
+        name="a single bucket is summed without its factor",
         path="dpmi/privacy/gradients/running_sum.py",
         old="alpha=factor",
         new="alpha=1.0",
@@ -74,7 +74,7 @@ _SUM_FAULTS = (
         tests=(_SUM,),
     ),
     Fault(
-        name="the sum goes to a parameter's neighbour",
+        name="the sum is shifted to the neighbouring parameter",
         path="dpmi/privacy/gradients/running_sum.py",
         old="kinds[kind] = kinds.get(kind, 0) + p.numel()",
         new="kinds[kind] = max(kinds.get(kind, 0), p.numel())",
@@ -84,14 +84,14 @@ _SUM_FAULTS = (
 
 _SEGMENT_FAULTS = (
     Fault(
-        name="a bucket's sum has the buckets before it, too",
+        name="a bucket's sum includes the buckets before it",
         path="dpmi/privacy/gradients/segments.py",
         old="(self.bucket_of_record(device) == bucket)",
         new="(self.bucket_of_record(device) <= bucket)",
         tests=(_ROWS,),
     ),
     Fault(
-        name="runs of buckets begin a record too early",
+        name="runs of buckets start one record too early",
         path="dpmi/privacy/gradients/segments.py",
         old="runs.append(Run(bucket, count, size, self.bounds[bucket]))",
         new="runs.append(Run(bucket, count, size, max(0, self.bounds[bucket] - 1)))",
@@ -101,21 +101,21 @@ _SEGMENT_FAULTS = (
 
 _LAYER_FAULTS = (
     Fault(
-        name="a linear layer's rows take another bucket's inputs",
+        name="a linear layer's rows use another bucket's inputs",
         path="dpmi/privacy/gradients/linear.py",
         old="write_outer_sums(x[run.records], g[run.records], rows[run.buckets])",
         new="write_outer_sums(x[run.records].flip(0), g[run.records], rows[run.buckets])",
         tests=(_ROWS,),
     ),
     Fault(
-        name="a bias has a gradient per position, not their sum",
+        name="a bias's gradient is not summed over positions",
         path="dpmi/privacy/gradients/linear.py",
         old="return segments.sum(g, range(1, g.dim() - 1))",
         new="return segments.sum(g.flatten(1, -2)[:, 0] if g.dim() > 2 else g)",
         tests=(_ROWS,),
     ),
     Fault(
-        name="a convolution's rows take the inputs of the first bucket",
+        name="a convolution's rows use the inputs of the first bucket",
         path="dpmi/privacy/gradients/conv.py",
         old="gs[i], xs[i], weight",
         new="gs[i], xs[0][:1].expand_as(xs[i]), weight",
@@ -129,14 +129,14 @@ _LAYER_FAULTS = (
         tests=(_ROWS,),
     ),
     Fault(
-        name="the factor of a normalisation takes inputs that are not normalised",
+        name="the gradient of a normalisation's weight uses inputs that are not normalised",
         path="dpmi/privacy/gradients/normalization.py",
         old="self._normalise(x).to(dtype) * g.to(dtype)",
         new="x.to(dtype) * g.to(dtype)",
         tests=(_ROWS,),
     ),
     Fault(
-        name="an embedding's padding gets a gradient",
+        name="an embedding's padding token gets a gradient",
         path="dpmi/privacy/gradients/embedding.py",
         old="kept = token != self._padding",
         new="kept = token == token",
@@ -150,14 +150,14 @@ _LAYER_FAULTS = (
         tests=(f"{_CAPTURE}::test_what_cannot_be_split_by_bucket_is_refused",),
     ),
     Fault(
-        name="all of a layer run bucket by bucket goes to the first bucket",
+        name="the first bucket gets all gradients of a layer that is run bucket by bucket",
         path="dpmi/privacy/gradients/other_layers.py",
         old='own = {f"leaf.{name}": copy[i]',
         new='own = {f"leaf.{name}": copy[0]',
         tests=(_ROWS,),
     ),
     Fault(
-        name="a subclass that computes something else is taken for its base class",
+        name="a subclass that computes something else is treated as its base class",
         path="dpmi/privacy/gradients/other_layers.py",
         old="isinstance(m, known) and _computes_as(m, known) for",
         new="isinstance(m, known) for",
@@ -167,21 +167,21 @@ _LAYER_FAULTS = (
 
 _GHOST_FAULTS = (
     Fault(
-        name="a norm adds up positions as if they were orthogonal",
+        name="a norm treats positions as orthogonal",
         path="dpmi/privacy/gradients/factors.py",
         old="pairs.sum((1, 2))",
         new="pairs.diagonal(dim1=1, dim2=2).sum(1)",
         tests=(_IMPLICIT,),
     ),
     Fault(
-        name="a bucket whose row is kept is added twice",
+        name="a bucket with a stored row is added twice",
         path="dpmi/privacy/gradients/factors.py",
         old="            factors[run.buckets] = 0.0\n",
         new="",
         tests=(_IMPLICIT,),
     ),
     Fault(
-        name="a token that comes twice is measured as two tokens",
+        name="a repeated token is measured as two tokens",
         path="dpmi/privacy/gradients/factors.py",
         old="squares = torch.linalg.vector_norm(self._values, dim=1, dtype=torch.float64).square()\n"
         "        self.squared_norms = squares.new_zeros(num_buckets).index_add_(0, self._bucket, squares)",
@@ -190,14 +190,14 @@ _GHOST_FAULTS = (
         tests=(_IMPLICIT,),
     ),
     Fault(
-        name="the rounding of what nearly cancels is not measured",
+        name="the rounding error of cancelling terms is not added to the norm",
         path="dpmi/privacy/gradients/factors.py",
         old="found.append(norms + self._rounding(x, g, segments, positions))",
         new="found.append(norms)",
         tests=(f"{_CAPTURE}::test_no_clipped_gradient_is_too_long_when_records_nearly_cancel",),
     ),
     Fault(
-        name="an input that changed after it was measured is used",
+        name="an input that changed after its norm was computed is used",
         path="dpmi/privacy/gradients/factors.py",
         old="if self._x._version != self._version:",
         new="if self._x._version < self._version:",

@@ -1,4 +1,4 @@
-"""Faults in what a step is made from: the noise, the partition and the plan."""
+"""Faults in the inputs of a step: the noise, the partition and the plan."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NOISE_FAULTS = (
         tests=(f"{_SOURCE}::TestSecure",),
     ),
     Fault(
-        name="four secure samples are averaged, not added up",
+        name="the sum of four secure samples is divided by 4, not by 2",
         path="dpmi/privacy/noise.py",
         old="div_(math.sqrt(SAMPLES))",
         new="div_(SAMPLES)",
@@ -39,7 +39,7 @@ _NOISE_FAULTS = (
         tests=(f"{_SOURCE}::TestNoise::test_the_two_samples_of_a_pair_are_independent",),
     ),
     Fault(
-        name="secure noise repeats from chunk to chunk",
+        name="secure noise is the same in every chunk",
         path="dpmi/privacy/noise.py",
         old="            chunk.copy_(",
         new="            chunk.copy_(flat[: len(chunk)]) if start else chunk.copy_(",
@@ -60,7 +60,7 @@ _NOISE_FAULTS = (
         tests=(f"{_SOURCE}::TestNoise::test_of_two_calls_and_of_neighbours_is_independent",),
     ),
     Fault(
-        name="noise and draws are one stream of a seed",
+        name="noise and draws of a seeded run share one stream",
         path="dpmi/privacy/noise.py",
         old="int(torch.randint(2**62, (), generator=self._draws))",
         new="seed",
@@ -74,28 +74,28 @@ _NOISE_FAULTS = (
         tests=(f"{_SOURCE}::TestGenerators",),
     ),
     Fault(
-        name="common secure draws are the same at every step",
+        name="shared secure draws are the same at every step",
         path="dpmi/privacy/noise.py",
         old="        self._draws += 1\n",
         new="",
         tests=(f"{_SOURCE}::TestDrawsInCommon",),
     ),
     Fault(
-        name="a seeded source calls itself secure",
+        name="a seeded source is reported as secure",
         path="dpmi/privacy/noise.py",
         old="self.mode = NoiseMode.SEEDED",
         new="self.mode = NoiseMode.SECURE",
         tests=(f"{_SOURCE}::TestGenerators",),
     ),
     Fault(
-        name="two runs together have the stronger noise of the two",
+        name="two composed runs have the stronger of their noise modes",
         path="dpmi/privacy/noise.py",
         old="return max(self, other",
         new="return min(self, other",
         tests=(f"{_ACCOUNT}::TestCombine",),
     ),
     Fault(
-        name="secure bytes are those of an ordinary generator",
+        name="secure bytes come from an ordinary generator",
         path="dpmi/privacy/noise.py",
         old="_random_bytes = ssl.RAND_bytes",
         new="_random_bytes = __import__('random').randbytes",
@@ -105,28 +105,28 @@ _NOISE_FAULTS = (
 
 _PARTITION_FAULTS = (
     Fault(
-        name="a partition's hash leaves out unit and provenance",
+        name="a partition's hash does not cover unit and provenance",
         path="dpmi/privacy/partition.py",
         old='hashlib.sha256(f"{self.unit}\\0{self.provenance.name}\\0".encode())',
         new="hashlib.sha256()",
         tests=(_PARTITION,),
     ),
     Fault(
-        name="a partition's hash knows the buckets' sizes only",
+        name="a partition's hash covers the buckets' sizes only",
         path="dpmi/privacy/partition.py",
         old='digest.update(self.bucket_of.astype("<i8").tobytes())',
         new="digest.update(self.sizes.tobytes())",
         tests=(_PARTITION,),
     ),
     Fault(
-        name="clusters fitted on the records are called public",
+        name="clusters fitted on the records count as public",
         path="dpmi/privacy/partition.py",
         old='return cls(bucket_of, "subclass", Provenance.FITTED, names)',
         new='return cls(bucket_of, "subclass", Provenance.PUBLIC, names)',
         tests=(_PARTITION,),
     ),
     Fault(
-        name="the ids can be changed after the hash",
+        name="the ids can be changed after the hash is computed",
         path="dpmi/privacy/partition.py",
         old="ids.setflags(write=False)",
         new="ids.setflags(write=True)",
@@ -136,14 +136,14 @@ _PARTITION_FAULTS = (
 
 _PLAN_FAULTS = (
     Fault(
-        name="half the sampling rate of the plan is billed",
+        name="half the sampling rate of the plan is charged",
         path="dpmi/privacy/plan.py",
         old="BucketMechanism(sampling_rate=self.sampling_rate,",
         new="BucketMechanism(sampling_rate=self.sampling_rate / 2,",
         tests=(_PLAN,),
     ),
     Fault(
-        name="twice the noise of the plan is billed",
+        name="twice the noise of the plan is charged",
         path="dpmi/privacy/plan.py",
         old="noise_multiplier=self.noise_multiplier)",
         new="noise_multiplier=2 * self.noise_multiplier)",

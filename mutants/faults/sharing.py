@@ -1,4 +1,4 @@
-"""Faults in how several buckets share a physical batch: taps, guarded tensors, the criterion, the dry runs."""
+"""Faults in physical batches of several buckets: taps, guarded tensors, the criterion, the dry runs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _LOSSES = "tests/privacy/criterion/test_bucket_losses.py"
 
 _CAPTURE_FAULTS = (
     Fault(
-        name="taps take gradients of any backward pass",
+        name="taps accept gradients of any backward pass",
         path="dpmi/privacy/gradients/capture.py",
         old="        if not self._taking:\n",
         new="        if self._taking is None:\n",
         tests=(f"{_CAPTURE}::test_gradients_from_anything_but_the_criterion_are_refused",),
     ),
     Fault(
-        name="a layer that is computed again in the backward pass is tapped",
+        name="a layer that is recomputed in the backward pass is accepted",
         path="dpmi/privacy/gradients/capture.py",
         old="if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:",
         new="if torch._C._autograd._top_saved_tensors_default_hooks(True) is self:",
@@ -33,35 +33,35 @@ _CAPTURE_FAULTS = (
         tests=(f"{_CAPTURE}::test_other_uses_of_parameters_are_refused",),
     ),
     Fault(
-        name="a module may return what depends on parameters alone",
+        name="a module can return a tensor that depends on parameters only",
         path="dpmi/privacy/gradients/capture.py",
         old="if type(self.label(t)) is Public and t.requires_grad:",
         new="if type(self.label(t)) is Public and t is None:",
         tests=(f"{_CAPTURE}::test_what_depends_on_parameters_alone_is_no_output",),
     ),
     Fault(
-        name="a layer that is run bucket by bucket may keep something",
+        name="a layer that is run bucket by bucket can store values",
         path="dpmi/privacy/gradients/capture.py",
         old="        with provenance:\n            return forward(*args, **kwargs)\n",
         new="        return forward(*args, **kwargs)\n",
         tests=(f"{_CAPTURE}::test_a_leaf_that_keeps_something_of_one_bucket_for_the_next_is_refused",),
     ),
     Fault(
-        name="buckets of a layer that is run bucket by bucket are one",
+        name="all buckets of a layer that is run bucket by bucket have the same token",
         path="dpmi/privacy/gradients/capture.py",
         old="storages=frozenset, token=object())",
         new="storages=frozenset, token=self)",
         tests=(f"{_CAPTURE}::test_a_leaf_that_keeps_something_of_one_bucket_for_the_next_is_refused",),
     ),
     Fault(
-        name="records that are not in front are taken as if they were",
+        name="records outside of dimension 0 are treated as if they were in it",
         path="dpmi/privacy/gradients/capture.py",
         old="        if label.dim:\n            t = t.movedim(label.dim, 0)\n",
         new="",
         tests=("tests/privacy/gradients/test_tap_layouts.py",),
     ),
     Fault(
-        name="of records that come several times one is taken",
+        name="only one of several rows per record is used",
         path="dpmi/privacy/gradients/capture.py",
         old="if label.before > 1:\n            parts",
         new="if label.before > self.records:\n            parts",
@@ -71,7 +71,7 @@ _CAPTURE_FAULTS = (
 
 _SHARED_FAULTS = (
     Fault(
-        name="what a loop makes of all records is taken for one record's",
+        name="a result of all records counts as computed record by record",
         path="dpmi/privacy/isolation/shared.py",
         old="        return _mixed(shared, func(*args, **kwargs))\n",
         new="        out = func(*args, **kwargs)\n"
@@ -82,28 +82,28 @@ _SHARED_FAULTS = (
         tests=(f"{_BATTERY}[loop: mixup]",),
     ),
     Fault(
-        name="a loop may use records of another batch",
+        name="a loop can use records of another batch",
         path="dpmi/privacy/isolation/shared.py",
         old="if t._shared is not self or t._real is None:",
         new="if t._real is None:",
         tests=(f"{_GUARD}::test_what_belongs_to_another_batch_is_refused",),
     ),
     Fault(
-        name="what a loop makes of a batch is taken for a constant",
+        name="a tensor that the loop computes from a batch counts as a constant",
         path="dpmi/privacy/isolation/shared.py",
         old='if self.learning and not hasattr(t, "_dpmi"):',
         new='if not hasattr(t, "_dpmi"):',
         tests=(f"{_GUARD}::test_constants_are_learnt_in_the_dry_runs_only",),
     ),
     Fault(
-        name="a constant may be written to",
+        name="a constant can be modified",
         path="dpmi/privacy/isolation/shared.py",
         old="return found is not None and found[1] == t._version",
         new="return found is not None",
         tests=(f"{_GUARD}::test_constants_are_learnt_in_the_dry_runs_only",),
     ),
     Fault(
-        name="outputs let gradients back that are not the criterion's",
+        name="outputs accept gradients that are not the criterion's",
         path="dpmi/privacy/isolation/shared.py",
         old="        return real.detach()\n"
         "\n"
@@ -123,21 +123,21 @@ _SHARED_FAULTS = (
 
 _CRITERION_FAULTS = (
     Fault(
-        name="what a loop makes of the loss moves every bucket's gradient",
+        name="the loop's computation on the loss changes every bucket's gradient",
         path="dpmi/privacy/criterion/wrapped.py",
         old="        ctx.send()\n",
         new="        ctx.send.func(*ctx.send.args[:-1], ctx.send.args[-1] * float(g))\n",
         tests=("tests/privacy/test_dry_run_loss.py::test_a_factor_of_the_loop_counts_for_every_bucket",),
     ),
     Fault(
-        name="a bucket's loss is that of the whole batch",
+        name="the loss of every bucket is that of the whole batch",
         path="dpmi/privacy/criterion/bucket_losses.py",
         old="buckets = whole if segments.num_buckets == 1 else split(args, kwargs, segments, rows_per_record)",
         new="buckets = whole * segments.num_buckets",
         tests=(_LOSSES,),
     ),
     Fault(
-        name="a criterion may keep a number of one bucket for the next",
+        name="a criterion can store a number of one bucket for the next",
         path="dpmi/privacy/criterion/wrapped.py",
         old="        self._watch.check_attributes(attributes)\n",
         new="",
@@ -146,14 +146,14 @@ _CRITERION_FAULTS = (
         ),
     ),
     Fault(
-        name="a criterion may keep outputs of one bucket for the next",
+        name="a criterion can store outputs of one bucket for the next",
         path="dpmi/privacy/criterion/wrapped.py",
         old="        with provenance:\n            value = self.criterion(*args, **kwargs)\n",
         new="        value = self.criterion(*args, **kwargs)\n",
         tests=(f"{_BATTERY}[loss: remembers outputs in a closure]",),
     ),
     Fault(
-        name="a criterion may be called more often than in the dry runs",
+        name="a criterion can be called more often than in the dry runs",
         path="dpmi/privacy/criterion/wrapped.py",
         old="        if at >= len(calls):\n",
         new="        at = min(at, len(calls) - 1)\n        if not calls:\n",
@@ -177,28 +177,28 @@ _CRITERION_FAULTS = (
 
 _DRY_RUN_FAULTS = (
     Fault(
-        name="what the dry runs find is ignored",
+        name="the result of the dry runs is ignored",
         path="dpmi/privacy/loader.py",
         old="found = self._ranks.any(dry.problem is not None)",
         new="found = self._ranks.any(dry is None)",
         tests=(f"{_BATTERY}[home-made batch norm]",),
     ),
     Fault(
-        name="a user who insists on sharing gets one bucket at a time",
+        name="a user who chose several buckets at a time gets one",
         path="dpmi/privacy/loader.py",
         old="            if self._choice.insist:\n",
         new="            if not problem:\n",
         tests=(f"{_DRY}::test_it_is_refused_if_the_user_insists",),
     ),
     Fault(
-        name="terms of the loss besides the criterion's are not noticed",
+        name="further terms of the loss are not detected",
         path="dpmi/privacy/dry_run.py",
         old="if not apart <= (TOLERANCE * scale) ** 2 * length:",
         new="if apart < 0:",
         tests=(f"{_DRY}::test_it_is_refused_if_the_user_insists",),
     ),
     Fault(
-        name="gradients that the loop sets by hand are not noticed",
+        name="gradients that the loop sets by hand are not detected",
         path="dpmi/privacy/dry_run.py",
         old="if not self._arrived or not self.accumulated:",
         new="if not self._arrived:",
@@ -208,7 +208,7 @@ _DRY_RUN_FAULTS = (
         ),
     ),
     Fault(
-        name="the factor is that of the larger dry run",
+        name="the loop's factor on the loss is that of the second dry run",
         path="dpmi/privacy/dry_run.py",
         old="            if self.round == 0:\n                call.factor = factor\n",
         new="            if self.round == 1 or not call.factor:\n                call.factor = factor\n",
@@ -217,14 +217,14 @@ _DRY_RUN_FAULTS = (
         ),
     ),
     Fault(
-        name="a module may be given other inputs for more records",
+        name="the module's inputs can depend on the number of records",
         path="dpmi/privacy/dry_run.py",
         old="if self.agreement.inputs[at] != inputs:",
         new="if self.agreement.inputs[at] is inputs:",
         tests=(f"{_GUARD}::test_what_depends_on_the_number_of_records_is_noticed",),
     ),
     Fault(
-        name="a criterion may be given other targets for more records",
+        name="the criterion's arguments can depend on the number of records",
         path="dpmi/privacy/dry_run.py",
         old="elif at >= len(self.agreement.calls) or self.agreement.calls[at].paths != paths:",
         new="elif at >= len(self.agreement.calls):",

@@ -1,4 +1,4 @@
-"""Faults in the loop: what is drawn, clipped, summed, released and billed at a logical step."""
+"""Faults in a logical step: drawing, clipping, summing, releasing and charging."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BRUTE_FORCE = f"{_UPDATE}::test_update_equals_brute_force"
 
 _RELEASE_FAULTS = (
     Fault(
-        name="noise has not the noise multiplier",
+        name="noise is not scaled by the noise multiplier",
         path="dpmi/privacy/optimizer.py",
         old="std = self.noise_multiplier * self.max_grad_norm / self.expected_batch_size",
         new="std = self.max_grad_norm / self.expected_batch_size",
@@ -45,21 +45,21 @@ _RELEASE_FAULTS = (
         tests=(_NOISE,),
     ),
     Fault(
-        name="every physical batch begins the sum anew",
+        name="every physical batch restarts the sum",
         path="dpmi/privacy/optimizer.py",
         old="            self._step_is_open = True\n",
         new="            self._step_is_open = False\n",
         tests=(_BRUTE_FORCE,),
     ),
     Fault(
-        name="a step has the sum and the noise of the one before",
+        name="a step includes the sum and the noise of the previous step",
         path="dpmi/privacy/optimizer.py",
         old="        self._step_is_open = False\n        self._module.end_step(",
         new="        self._module.end_step(",
         tests=(_NOISE,),
     ),
     Fault(
-        name="a step is billed after its release, and not if that crashes",
+        name="a step is charged after its release, so not at all if the release crashes",
         path="dpmi/privacy/optimizer.py",
         old="        self._bill()\n",
         new="        bill = self._bill\n"
@@ -67,7 +67,7 @@ _RELEASE_FAULTS = (
         tests=(f"{_ENGINE}::test_a_step_is_billed_even_if_the_optimizer_crashes_while_it_is_released",),
     ),
     Fault(
-        name="what a dropped step has summed is released by the next",
+        name="the sum of a dropped step is released by the next step",
         path="dpmi/privacy/optimizer.py",
         old="        self._step_is_open = False\n        self.steps_of_pass = 0\n",
         new="        self.steps_of_pass = 0\n",
@@ -126,21 +126,21 @@ _CLIPPING_FAULTS = (
         tests=(_BRUTE_FORCE,),
     ),
     Fault(
-        name="rounding may leave a clipped bucket longer than the bound",
+        name="rounding can leave a clipped bucket above the bound",
         path="dpmi/privacy/optimizer.py",
         old="longest = self.max_grad_norm * (1.0 - ROUNDING)",
         new="longest = self.max_grad_norm * (1.0 + ROUNDING)",
         tests=(f"{_UPDATE}::test_clipped_norm_never_exceeds_the_bound_in_float64",),
     ),
     Fault(
-        name="a bucket is clipped part by part",
+        name="a bucket is clipped in each part",
         path="dpmi/privacy/optimizer.py",
         old="        if batch.is_part:\n",
         new="        if not batch.buckets:\n",
         tests=(_BRUTE_FORCE,),
     ),
     Fault(
-        name="of a bucket in parts the last one counts",
+        name="only the last part of a bucket counts",
         path="dpmi/privacy/optimizer.py",
         old="            gradients.add(self._parts)\n",
         new="            pass\n",
@@ -157,7 +157,7 @@ _DRAW_FAULTS = (
         tests=(_NOISE,),
     ),
     Fault(
-        name="buckets are drawn more often than is billed",
+        name="buckets are drawn more often than is charged",
         path="dpmi/privacy/sampling.py",
         old="np.flatnonzero(uniform < self.plan.sampling_rate)",
         new="np.flatnonzero(uniform < 1.25 * self.plan.sampling_rate)",
@@ -171,28 +171,28 @@ _DRAW_FAULTS = (
         tests=(f"{_NOISE}::test_every_bucket_is_drawn_as_a_whole_at_the_billed_rate",),
     ),
     Fault(
-        name="an empty draw is no step",
+        name="an empty draw does not count as a step",
         path="dpmi/privacy/sampling.py",
         old="packed = list(self._packed(mine, draw.starts)) if len(mine) else [_EMPTY]",
         new="packed = list(self._packed(mine, draw.starts))\n            if not packed:\n                continue",
         tests=(f"{_ENGINE}::test_empty_draws_update_with_noise_and_are_billed",),
     ),
     Fault(
-        name="records near the end of a bucket are taken less often",
+        name="records near the end of a bucket are used less often",
         path="dpmi/privacy/sampling.py",
         old="(places * sizes).astype(np.int64)",
         new="(places * (sizes - self.plan.records_of)).astype(np.int64)",
         tests=(f"{_RECORDS}::test_every_record_is_taken_equally_often",),
     ),
     Fault(
-        name="which records of a bucket are taken depends on the other buckets",
+        name="the selection of a bucket's records depends on other buckets",
         path="dpmi/privacy/sampling.py",
         old="number = np.arange(len(order)) - start[bucket]",
         new="number = order",
         tests=(f"{_RECORDS}::test_what_is_taken_of_a_bucket_does_not_depend_on_the_others",),
     ),
     Fault(
-        name="the last bucket of a large draw is left out",
+        name="the last bucket of a large draw is omitted",
         path="dpmi/privacy/sampling.py",
         old="while first < len(drawn):",
         new="while first < max(1, len(drawn) - 1) and len(drawn):",
@@ -206,7 +206,7 @@ _DRAW_FAULTS = (
         tests=(f"{_ENGINE}::test_empty_draws_update_with_noise_and_are_billed",),
     ),
     Fault(
-        name="a batch that the loop does not step is passed over",
+        name="a batch without optimizer.step() is skipped",
         path="dpmi/privacy/loader.py",
         old="                self._check_stepped(batch)\n                self._check_taken(batch)\n",
         new="",
@@ -216,21 +216,21 @@ _DRAW_FAULTS = (
 
 _BILL_FAULTS = (
     Fault(
-        name="only the first step is billed",
+        name="only the first step is charged",
         path="dpmi/privacy/engine.py",
         old="self._ledger = self._ledger.record(plan.mechanism)",
         new="self._ledger = self._ledger or self._ledger.record(plan.mechanism)",
         tests=(_ENGINE,),
     ),
     Fault(
-        name="a resumed engine forgets what was billed",
+        name="a resumed engine drops the charged steps",
         path="dpmi/privacy/engine.py",
         old="        self._ledger = loaded.account.ledger\n",
         new="",
         tests=(f"{_CHECKPOINT}::test_resumed_equals_uninterrupted_bit_for_bit",),
     ),
     Fault(
-        name="an engine with billed steps forgets them for a checkpoint",
+        name="loading a checkpoint drops the charged steps of an engine",
         path="dpmi/privacy/engine.py",
         old="        if self._ledger.steps:\n",
         new="        if self._ledger.steps < 0:\n",
@@ -251,14 +251,14 @@ _BILL_FAULTS = (
         tests=(f"{_ENGINE}::test_a_seeded_or_fitted_run_says_so",),
     ),
     Fault(
-        name="one engine bills two partitions as one",
+        name="one engine charges two partitions as one",
         path="dpmi/privacy/engine.py",
         old="self.plan.partition.hash != partition.hash:",
         new="len(self.plan.partition) != len(partition):",
         tests=(f"{_ENGINE}::test_two_runs_on_one_engine_add_up_and_another_partition_is_refused",),
     ),
     Fault(
-        name="a training takes a step more than its target allows",
+        name="a training takes one step more than its target allows",
         path="dpmi/privacy/engine.py",
         old="self._ledger.steps >= self._most_steps:",
         new="self._ledger.steps > self._most_steps:",

@@ -114,11 +114,16 @@ def test_a_target_that_any_sampling_rate_meets_gives_all_of_it() -> None:
             "steps",
             0.1,
             {},
-            r"target_epsilon = 0.1 cannot be met: one step alone costs 0.\d+, the nearest target",
+            r"target_epsilon = 0.1 cannot be met: a single step already costs epsilon 0.\d+. Raise",
         ),
-        ("steps", 1e6, {"noise_multiplier": 100.0, "delta": 1e-10}, r"not used up by 500000 steps"),
-        ("noise_multiplier", 1e7, {"steps": 1}, r"met by a noise_multiplier of 0.01 already"),
-        ("noise_multiplier", 1e-9, {"delta": 1e-10}, r"cannot be met by a noise_multiplier up to 1e\+06"),
+        (
+            "steps",
+            1e6,
+            {"noise_multiplier": 100.0, "delta": 1e-10},
+            r"even 500000 steps, the most supported at delta = 1e-10, cost less",
+        ),
+        ("noise_multiplier", 1e7, {"steps": 1}, r"already met at the smallest noise_multiplier tried, 0.01"),
+        ("noise_multiplier", 1e-9, {"delta": 1e-10}, r"cannot be met with a noise_multiplier up to 1e\+06"),
     ],
 )
 def test_where_there_is_no_answer_it_says_so(
@@ -133,7 +138,7 @@ def test_where_there_is_no_answer_it_says_so(
     [
         ({"target_epsilon": 0.0}, "target_epsilon must be above 0, got 0.0"),
         ({"target_epsilon": math.inf}, "target_epsilon must be finite, got inf"),
-        ({"steps": None}, "exactly one of noise_multiplier, steps and sampling_rate must be left out"),
+        ({"steps": None}, "leave out exactly one of noise_multiplier, steps and sampling_rate"),
         (
             {"noise_multiplier": 1.0},
             r"exactly one .*; got noise_multiplier = 1.0, steps = 200, sampling_rate",

@@ -90,7 +90,7 @@ def test_what_cannot_be_computed_is_said_and_the_rest_is_answered() -> None:
     found = rows(HARDLY_ANY_NOISE)
     tight = found["tight", "replace"]
     assert (tight.epsilon, tight.is_bound) == (None, False)
-    assert tight.reason.startswith("no answer here: noise_multiplier must be at least 0.001")
+    assert tight.reason.startswith("not computed: noise_multiplier must be at least 0.001")
     assert "its grid would span losses up to" in found["opacus-prv", "add_remove"].reason
     assert "between 0 and 500" in found["opacus-gdp", "add_remove"].reason
     for adjacency in ADJACENCIES:

@@ -109,7 +109,7 @@ class TestDamage:
     def test_cut_anywhere(self) -> None:
         text = RUN.to_json()
         for length in range(len(text)):
-            with pytest.raises(ValueError, match=r"^ledger: not JSON, or cut short"):
+            with pytest.raises(ValueError, match=r"^ledger: not JSON, or truncated"):
                 Ledger.from_json(text[:length])
 
     def test_without_one_character_anywhere(self) -> None:
@@ -166,10 +166,10 @@ RUN_KEYS = "expected the keys noise_multiplier, sampling_rate, steps"
 KEYS = "expected the keys format, runs, sha256, steps, version"
 
 REFUSED = {
-    "": "not JSON, or cut short (Expecting value: line 1 column 1 (char 0)), got ''",
+    "": "not JSON, or truncated (Expecting value: line 1 column 1 (char 0)), got ''",
     "[]": "expected an object with the format 'dpmi-ledger', got []",
     "null": "expected an object with the format 'dpmi-ledger', got None",
-    '{"steps": 1, "steps": 2}': "the key 'steps' is there twice",
+    '{"steps": 1, "steps": 2}': "duplicate key 'steps'",
     changed(format="dpmi-account"): "expected an object with the format 'dpmi-ledger', got {",
     changed(format=...): "expected an object with the format 'dpmi-ledger', got {",
     changed(version=2): "version must be 1, got 2: another version of dpmi wrote it",
@@ -203,7 +203,7 @@ REFUSED = {
     RUN.to_json().replace(
         '"sha256": "', '"sha256": "0'
     ): f"sha256 must be {RUN.hash} for this content, got '0",
-    "[" * 100_000: "not JSON, or cut short (",
+    "[" * 100_000: "not JSON, or truncated (",
 }
 
 

@@ -109,7 +109,7 @@ def test_many_steps_agree_with_monte_carlo_on_the_privacy_loss(adjacency: Adjace
 
 def test_the_interval_is_said() -> None:
     answer = ledger_of(0.2, 1.6, 200).guarantee(delta=1e-3, unit="class")
-    assert answer.caveats == ("an upper bound: privacy losses are moved to multiples of 0.002",)
+    assert answer.caveats == ("an upper bound: privacy losses are rounded to multiples of 0.002",)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_more_steps_than_float64_resolves_are_refused_with_the_delta_that_would_
 
 def test_infinity_from_the_engine_is_an_error_not_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pld.LossDistribution, "epsilon", lambda self, delta: math.inf)
-    with pytest.raises(ValueError, match=r"below what the tight accountant can resolve .*raise delta"):
+    with pytest.raises(ValueError, match=r"too small for the tight accountant to resolve .*raise delta"):
         cost(0.2, 1.6, 200, 1e-10)
 
 

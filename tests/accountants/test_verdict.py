@@ -50,7 +50,7 @@ class TestTenClasses:
         fewer, enough = ask([6000] * 10, clusters_per_class=(clusters - 1, clusters)).best
         assert enough == judged.rescue
         assert enough.noise_norm <= USABLE < fewer.noise_norm
-        assert f"from {clusters} per class on ({10 * clusters:,} buckets of " in judged.sentences[1]
+        assert f"with at least {clusters} per class ({10 * clusters:,} buckets of " in judged.sentences[1]
 
     def test_it_is_no_promise_about_a_class(self, judged: Verdict) -> None:
         assert judged.rescue is not None
@@ -96,7 +96,7 @@ def test_many_classes_need_no_rescue() -> None:
     judged = verdict(ask([3] * 5000))
     assert judged.rescue == judged.class_level
     assert "is usable" in judged.sentences[0]
-    assert "rescue" not in text(judged)
+    assert "make it usable" not in text(judged)
     assert "subclass" not in text(judged)
 
 

@@ -42,7 +42,7 @@ class TestCalibrate:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ((), "exactly one of noise_multiplier, steps and sampling_rate must be left out"),
+            ((), "leave out exactly one of noise_multiplier, steps and sampling_rate"),
             (("--sampling-rate", 0.2), "exactly one of noise_multiplier, steps and sampling_rate"),
             (("--sampling-rate", 2, "--steps", 9), "sampling_rate must be in (0, 1], got 2.0"),
             (

@@ -33,7 +33,7 @@ class TestAnswer:
         assert "(delta = 0.0001, replace, accountant tight)" in outcome.out
         said = " ".join(outcome.out.split())
         assert "- Class-level DP at epsilon 8 (delta = 0.0001, replace, tight) is hopeless:" in said
-        assert "- Subclasses rescue it: from 134 per class on (1,340 buckets" in said
+        assert "- Subclasses make it usable: with at least 134 per class (1,340 buckets" in said
 
     def test_json_has_every_row_and_agrees_with_the_table(self, dpmi: Dpmi) -> None:
         outcome = dpmi(*TARGET, *DIGITS, "--clusters-per-class", "1,50", "--json")
@@ -146,7 +146,7 @@ def check(outcome: Outcome, message: str) -> None:
         (("--class-sizes", "3,4", "--epsilon", "8%"), "'--epsilon': '8%' is not a number"),
         (
             ("--class-sizes", "3,4", "--epsilon", "1e9"),
-            "target_epsilon = 1e+09 is met by a noise_multiplier of",
+            "target_epsilon = 1e+09 is already met at the smallest noise_multiplier",
         ),
         (("--class-sizes", "3,4", "--delta", "1e-12"), "delta must be at least 1e-10"),
         (("--class-sizes", "3,4", "--parameters", "0"), "parameters must be at least 1, got 0"),

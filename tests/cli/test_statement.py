@@ -62,7 +62,7 @@ class TestStatement:
         fields = json.loads(outcome.out)
         assert next(iter(fields)) == "reservations"
         assert fields["reservations"] == ["conditional on the partition"]
-        assert "no one number" in fields["separate_because"]
+        assert "no common epsilon" in fields["separate_because"]
         assert [(p["unit"], p["steps"]) for p in fields["promises"]] == [("class", 600), ("subclass", 200)]
         together = Ledger().record(BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6), 600)
         direct = together.guarantee(delta=1e-3, unit="class")
@@ -79,7 +79,9 @@ class TestStatement:
         check_mistake(dpmi("statement", *self.DELTA), "Missing argument")
         check_mistake(dpmi("statement", final), "Missing option '--delta'")
         check_mistake(dpmi("statement", final, "--delta", "1"), "delta must be in (0, 1), got 1.0")
-        check_mistake(dpmi("statement", final, *self.DELTA, "--not-accounted", " "), "not_accounted must say")
+        check_mistake(
+            dpmi("statement", final, *self.DELTA, "--not-accounted", " "), "not_accounted must hold no empty"
+        )
         check_mistake(
             dpmi("statement", final, final, *self.DELTA), f"{final} is named twice; its steps would be"
         )
@@ -88,7 +90,7 @@ class TestStatement:
         damaged = tmp_path / "damaged.json"
         damaged.write_text(final.read_text(encoding="utf-8")[:-1], encoding="utf-8")
         check_mistake(
-            dpmi("statement", final, damaged, *self.DELTA), f"{damaged}: account: not JSON, or cut short"
+            dpmi("statement", final, damaged, *self.DELTA), f"{damaged}: account: not JSON, or truncated"
         )
         damaged.write_bytes(b"\xff\xfe\x00")
         check_mistake(dpmi("statement", damaged, *self.DELTA), f"{damaged}: ", "utf-8")

@@ -95,7 +95,7 @@ def test_the_text_is_what_an_auditor_can_read() -> None:
 def test_cut_anywhere() -> None:
     text = ACCOUNT.to_json()
     for length in range(len(text)):
-        with pytest.raises(ValueError, match=r"^account: not JSON, or cut short"):
+        with pytest.raises(ValueError, match=r"^account: not JSON, or truncated"):
             Account.from_json(text[:length])
 
 
@@ -122,7 +122,7 @@ def changed(**parts: Any) -> str:
 LEDGER = json.loads(ACCOUNT.ledger.to_json())
 KEYS = "expected the keys buckets, format, ledger, max_grad_norms, noise, partition_hash, provenance, sha256, unit"
 REFUSED = {
-    "": "not JSON, or cut short",
+    "": "not JSON, or truncated",
     ACCOUNT.ledger.to_json(): "expected an object with the format 'dpmi-account', got {",
     changed(version=1): "version must be 2, got 1: another version of dpmi wrote it",
     changed(noise=...): f"{KEYS}, version; missing: noise, unknown: none",

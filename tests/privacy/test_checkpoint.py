@@ -232,7 +232,7 @@ def test_another_run_is_refused_and_nothing_is_changed(
 
 def test_an_engine_that_has_billed_steps_does_not_forget_them(tmp_path: Path) -> None:
     path = saved(tmp_path)
-    with pytest.raises(ValueError, match="has billed 7 steps"):
+    with pytest.raises(ValueError, match="has charged 7 steps"):
         Run().train(1).resume(path)
 
 
@@ -245,13 +245,13 @@ def test_a_step_under_way_is_not_saved(tmp_path: Path) -> None:
     run = Run(sampling_rate=0.9)
     for x, y in run.loader:
         if not run.optimizer.rehearsing:
-            with pytest.raises(RuntimeError, match="under way"):
+            with pytest.raises(RuntimeError, match="logical step is incomplete"):
                 run.engine.save_checkpoint(tmp_path / "run.pt")
         run.optimizer.zero_grad()
         F.cross_entropy(run.module(x), y).backward()
         run.optimizer.step()
         if not run.optimizer.released and not run.optimizer.rehearsing:
-            with pytest.raises(RuntimeError, match="under way"):
+            with pytest.raises(RuntimeError, match="logical step is incomplete"):
                 run.engine.save_checkpoint(tmp_path / "run.pt")
     assert list(tmp_path.iterdir()) == []
 
@@ -281,7 +281,7 @@ def test_a_changed_ledger_or_parameter_is_refused(tmp_path: Path) -> None:
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
     torch.save({"facts": Path(tmp_path)}, path)
-    with pytest.raises(ValueError, match="damaged, or is not one"):
+    with pytest.raises(ValueError, match="damaged, or not a checkpoint"):
         Run().resume(path)
 
 

@@ -60,7 +60,7 @@ def test_lists_without_tensors_are_joined() -> None:
 def test_buckets_that_do_not_fit_side_by_side_are_refused(buckets: list[Any], shapes: str) -> None:
     with pytest.raises(RuntimeError, match=shapes) as error:
         merge(buckets)
-    assert "pad all of them to one length, or use grad_sample_mode='stream'" in str(error.value)
+    assert "pad all records to the same length, or use grad_sample_mode='stream'" in str(error.value)
 
 
 class Texts(Dataset[tuple[Tensor, int]]):

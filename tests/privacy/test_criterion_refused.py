@@ -277,7 +277,7 @@ def scaled_by_the_last(out: Tensor, y: Tensor) -> Tensor:
 @pytest.mark.parametrize("mode", ["auto", *SHARED])
 def test_a_number_that_it_leaves_for_the_next_bucket(mode: str) -> None:
     private = Private(grad_sample_mode=mode, criterion=scaled_by_the_last)
-    with pytest.raises(RuntimeError, match=r"read numbers off the records, and changed 'LAST\.loss'"):
+    with pytest.raises(RuntimeError, match=r"read numbers from the records, and changed 'LAST\.loss'"):
         private.train()
     private.check_nothing_released()
 
@@ -302,7 +302,7 @@ def with_a_function_of_its_own(out: Tensor, y: Tensor) -> Tensor:
 def test_a_number_that_its_backward_pass_leaves_for_the_next_bucket(mode: str) -> None:
     private = Private(grad_sample_mode=mode, criterion=with_a_function_of_its_own)
     with pytest.raises(
-        RuntimeError, match=r"read numbers off the records, and changed 'ScaledByTheLast|LAST"
+        RuntimeError, match=r"read numbers from the records, and changed 'ScaledByTheLast|LAST"
     ):
         private.train()
     private.check_nothing_released()

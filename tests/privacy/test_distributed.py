@@ -179,7 +179,7 @@ def test_ranks_go_on_together_from_the_checkpoint_that_the_first_one_saved(tmp_p
         assert np.array_equal(found[0], whole[0][0])
         assert found[1] == whole[0][1] == 4
     for error in on_ranks(resumed, str(tmp_path), "one alone"):
-        assert "only some went on from a checkpoint" in str(error)
+        assert "only some ranks resumed from a checkpoint" in str(error)
 
 
 def several(rank: int, problem_on: int, mode: str) -> tuple[np.ndarray, int]:
@@ -204,7 +204,7 @@ def test_what_one_rank_finds_in_the_dry_runs_holds_for_all() -> None:
     assert np.array_equal(alone[0][0], alone[1][0])
     for error in on_ranks(several, 1, "hooks"):
         assert isinstance(error, RuntimeError)
-        assert "nothing was released. Use grad_sample_mode='stream', without a criterion" in str(error)
+        assert "nothing was released. Use grad_sample_mode='stream' without a criterion" in str(error)
 
 
 # Who takes what

@@ -141,10 +141,10 @@ def test_a_pass_in_which_a_rank_failed_is_over_even_for_a_loop_that_goes_on() ->
     for errors, billed in on_ranks(going_on):
         assert len(errors) == 2
         assert "bucket 5" in errors[0] or "rank 1 raised an error" in errors[0]
-        assert "The pass is over" in errors[1]
+        assert "The pass has ended" in errors[1]
         assert billed == 0
     alone = Ranks(0, 2)
-    with pytest.raises(RuntimeError, match="the pass ended for all ranks"):
+    with pytest.raises(RuntimeError, match="one rank failed, which ended the pass"):
         alone.begin_sum(1, draw=0, settings=[])
 
 
@@ -161,7 +161,7 @@ def lost(rank: int, how: str) -> tuple[str, int, int, float]:
             began = time.perf_counter()
     except RuntimeError as error:
         took = time.perf_counter() - began
-        with pytest.raises(RuntimeError, match="lost one another earlier"):
+        with pytest.raises(RuntimeError, match="the connection between the ranks was lost"):
             next(iter(loader))
         return str(error), engine.ledger.steps, optimizer.released_steps, took
     return "", engine.ledger.steps, optimizer.released_steps, 0.0
@@ -172,7 +172,7 @@ def test_a_rank_that_is_gone_does_not_keep_the_others_waiting(how: str, answers:
     one, two = on_ranks(lost, how, answers=answers, timeout=TIMEOUT)
     message, billed, released, took = one
     assert "logical step 2: another rank died, left its loop, or took longer than" in message
-    assert "Nothing of it was released or billed" in message
+    assert "Nothing of it was released or charged" in message
     assert "init_process_group" in message
     assert billed == released == 1
     assert took < (1.0 if how == "kill" else TIMEOUT + 3.0)
@@ -193,7 +193,7 @@ def lost_in_the_sum(rank: int) -> tuple[str, int, int]:
 
 def test_a_step_whose_sum_was_begun_is_billed() -> None:
     (message, billed, released), _ = on_ranks(lost_in_the_sum, answers=1, timeout=TIMEOUT)
-    assert "The step was billed, and nothing of it was released by this rank" in message
+    assert "The step was charged, but this rank released nothing of it" in message
     assert (billed, released) == (1, 0)
 
 
@@ -218,8 +218,8 @@ def absent_from_the_sum(rank: int) -> str:
 
 def test_nothing_else_is_sent_to_a_rank_that_waits_in_the_sum() -> None:
     one, two = on_ranks(absent_from_the_sum, timeout=TIMEOUT)
-    assert "The step was billed, and nothing of it was released by this rank" in one
-    assert "lost one another earlier" in two
+    assert "The step was charged, but this rank released nothing of it" in one
+    assert "the connection between the ranks was lost" in two
 
 
 def elsewhere(rank: int) -> str:

@@ -161,9 +161,9 @@ PROBLEMS: dict[str, tuple[Callable[[], nn.Module], Loop, str]] = {
     "mean in the loop": (
         linear,
         from_the_mean,
-        "meets the records|not computed from them|another physical batch",
+        "is combined with the records|another physical batch",
     ),
-    "second term": (linear, two_terms, "other terms"),
+    "second term": (linear, two_terms, "further terms"),
     "clipped gradients": (linear, clipped, "gradients are changed"),
 }
 
@@ -224,13 +224,13 @@ def test_it_is_refused_if_the_user_insists(
     before = [p.detach().clone() for p in built.parameters()]
     with pytest.raises(RuntimeError, match=word) as error:
         Trained(built, loop=loop, grad_sample_mode=mode)
-    assert "nothing was released. Use grad_sample_mode='stream', without a criterion" in str(error.value)
+    assert "nothing was released. Use grad_sample_mode='stream' without a criterion" in str(error.value)
     assert all(torch.equal(p, b) for p, b in zip(built.parameters(), before, strict=True))
 
 
 @pytest.mark.parametrize(
     ("mode", "word"),
-    [("hooks", r"backward\(\) was not called on the loss"), ("auto", "no gradient of bucket")],
+    [("hooks", r"backward\(\) was not called on the loss"), ("auto", "no gradient for bucket")],
 )
 def test_a_loop_without_a_backward_pass_is_refused(mode: str, word: str) -> None:
     with pytest.raises(RuntimeError, match=word):
@@ -320,7 +320,7 @@ DEVIATIONS = {
     "module twice": (called_twice, "called 2 times"),
     "criterion twice": (criterion_called_twice, "criterion is called 2 times"),
     "records in another order": (other_order, "."),
-    "another call": (other_module_option, "not that of the dry run"),
+    "another call": (other_module_option, "differs from the dry runs"),
     "made of the batch": (made_of_the_batch, "."),
 }
 

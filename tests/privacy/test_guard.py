@@ -54,7 +54,7 @@ def check_refused(loop: Loop, match: str) -> None:
 def test_a_second_term_of_the_loss_is_refused() -> None:
     check_refused(
         after_the_dry_runs(two_terms),
-        r"backward\(\) was called on something else than the loss of the criterion",
+        r"backward\(\) was called on a tensor other than the loss of the criterion",
     )
 
 
@@ -74,15 +74,15 @@ def test_a_trained_parameter_in_the_loop_is_refused() -> None:
 
     check_refused(
         changed(shifted, inputs=False),
-        "a parameter of shape .* meets the records outside of the private module",
+        "a parameter of shape .* is combined with the records outside of the private module",
     )
 
 
 @pytest.mark.parametrize(
     ("inputs", "match"),
     [
-        (True, "gives the module inputs that are computed otherwise for more records"),
-        (False, "gives the criterion something that is computed otherwise for more records"),
+        (True, "computes the module's inputs depends on the number of records"),
+        (False, "computes the criterion's arguments depends on the number of records"),
     ],
 )
 def test_what_depends_on_the_number_of_records_is_noticed(inputs: bool, match: str) -> None:

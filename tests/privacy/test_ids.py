@@ -57,7 +57,7 @@ MISSING: dict[str, Any] = {
 
 @pytest.mark.parametrize("ids", MISSING.values(), ids=MISSING)
 def test_a_missing_id_is_refused_with_its_record(ids: Any) -> None:
-    with pytest.raises(ValueError, match=r"record 2 has no patient: its id is .* would share a bucket"):
+    with pytest.raises(ValueError, match=r"record 2 has no patient: its id is .* would share one bucket"):
         Partition.by_column(ids, unit="patient")
 
 
@@ -81,5 +81,5 @@ def test_ids_of_several_types_are_refused(ids: Any, words: str) -> None:
 
 
 def test_a_table_of_ids_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"have shape \(2, 2\); one for each record is needed"):
+    with pytest.raises(ValueError, match=r"have shape \(2, 2\); expected one id per record"):
         Partition.by_column(np.ones((2, 2)))

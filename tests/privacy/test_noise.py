@@ -242,7 +242,7 @@ class TestSecure:
         assert values.tolist() == pytest.approx([largest, 0.0], rel=1e-12, abs=1e-12)
 
     def test_with_a_seed_is_refused(self) -> None:
-        with pytest.raises(ValueError, match=r"^seed is 3 and secure_mode is True, .*leave out the seed for"):
+        with pytest.raises(ValueError, match=r"^seed is 3 and secure_mode is True, .*omit seed for"):
             NoiseSource.of(3, secure=True, device=CPU)
 
 
@@ -347,5 +347,5 @@ class TestState:
                 ValueError, match=rf"^noise is .*but this source has \({size},\), torch.uint8"
             ):
                 source.load(draws=draws, noise=state)
-        with pytest.raises(ValueError, match=r"^draws is .*with the secure_mode and the kind of device"):
+        with pytest.raises(ValueError, match=r"^draws is .*with the same secure_mode and kind of device"):
             source.load(draws=torch.zeros(len(draws) + 1, dtype=torch.uint8), noise=noise)

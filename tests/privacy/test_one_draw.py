@@ -204,7 +204,7 @@ def test_a_loop_that_swallows_an_error_does_not_go_on_without_the_dropped_bucket
     x[31] = torch.nan
     run = Run(data_loader=DataLoader(TensorDataset(x, Y, torch.arange(N))), sampling_rate=1.0)
     errors = []
-    with pytest.raises(RuntimeError, match="The pass is over"):
+    with pytest.raises(RuntimeError, match="The pass has ended"):
         for inputs, y, index in run.loader:
             try:
                 run.step(inputs, y, index)
@@ -242,7 +242,7 @@ def test_two_loops_at_a_time_are_refused(way: str) -> None:
     newer = iter(run.loader)
     run.step(*next(newer))
     assert run.optimizer.rehearsing == (way == "hooks")
-    with pytest.raises(RuntimeError, match="another loop over this loader was begun"):
+    with pytest.raises(RuntimeError, match="another loop over this loader was started"):
         next(older)
 
 

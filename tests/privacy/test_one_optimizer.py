@@ -63,7 +63,7 @@ def test_another_optimizer_is_stopped_before_it_moves_anything(name: str, built:
 
     loss()
     with pytest.raises(
-        RuntimeError, match=rf"{name}.step\(\) would move parameter 'weight'.*make_private returned"
+        RuntimeError, match=rf"{name}.step\(\) would update parameter 'weight'.*make_private returned"
     ):
         other.step(loss)
     assert torch.equal(weights(model), before)
@@ -79,7 +79,7 @@ def test_the_original_optimizer_is_another_one_too() -> None:
     F.cross_entropy(model(X), Y).backward()
     before = weights(model)
     for other in (original, optimizer.original_optimizer):
-        with pytest.raises(RuntimeError, match="would move parameter 'weight'"):
+        with pytest.raises(RuntimeError, match="would update parameter 'weight'"):
             other.step()
     assert torch.equal(weights(model), before)
 
@@ -173,7 +173,7 @@ def test_a_make_private_that_failed_takes_nothing_over() -> None:
 def test_trainable_parameters_that_it_does_not_hold_are_refused() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
     with pytest.raises(
-        ValueError, match=r"does not hold parameter '0.weight' of module \(2 in all\).*Freeze"
+        ValueError, match=r"does not hold parameter '0.weight' of module \(2 in total\).*Freeze"
     ):
         wrap(model, optimizer=SGD(model[1].parameters(), lr=0.1))
     model[0].requires_grad_(False)
@@ -266,7 +266,7 @@ MOVES: dict[str, Callable[[nn.Parameter], Any]] = {
 def test_a_move_within_a_logical_step_is_refused_before_release(way: str, when: str) -> None:
     engine, module, optimizer, loader = wrap(sampling_rate=1.0, max_physical_batch_size=4)
     with pytest.raises(
-        RuntimeError, match=r"parameter 'bias' was changed within a logical step \(1 in all\)"
+        RuntimeError, match=r"parameter 'bias' was changed within a logical step \(1 in total\)"
     ):
         for i, (x, y) in enumerate(loader):
             if i == 1 and when == "before the forward pass":

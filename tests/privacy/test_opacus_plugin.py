@@ -183,7 +183,7 @@ def test_sampling_that_it_cannot_price_is_refused() -> None:
 
 @pytest.mark.parametrize("misspelt", ["adjacancy", "adjecency", "Adjacency"])
 def test_a_misspelt_adjacency_does_not_lower_epsilon_in_silence(misspelt: str) -> None:
-    with pytest.raises(TypeError, match=f"got {misspelt}='replace'; its name is adjacency"):
+    with pytest.raises(TypeError, match=f"got {misspelt}='replace'; use the argument adjacency"):
         spent("bucket-pld", 0.1, 1.0, 10, 1e-5, **{misspelt: "replace"})
 
 

@@ -57,25 +57,25 @@ def test_all_of_the_markdown() -> None:
         "- class-level (epsilon = 7.448, delta = 0.001) differential privacy, one class added or removed, after "
         "200 steps (accountant: tight).",
         *caveats,
-        "- Steps billed: 200 with sampling rate 0.2 and noise multiplier 1.6",
+        "- Steps charged: 200 with sampling rate 0.2 and noise multiplier 1.6",
         f"- Ledger: SHA-256 {ACCOUNT.ledger.hash}",
         "- Sampling: every class is drawn as a whole and independently of the others, with the sampling rate as its "
-        "probability (Poisson sampling); empty draws are stepped and billed",
-        "- Noise: the mean gradient of every drawn class is clipped to norm 3, and Gaussian noise of standard "
-        "deviation noise multiplier times that norm is added to their sum",
+        "probability (Poisson sampling); an empty draw is also a step, with noise only, and is charged",
+        "- Noise: the mean gradient of every drawn class is clipped to norm 3, and Gaussian noise is added to their "
+        "sum; its standard deviation is the noise multiplier times that norm",
         "- Randomness: OpenSSL's cryptographically secure generator, keyed by the operating system; every noise value "
         "is half the sum of four samples, rounded once, against floating-point attacks (arXiv 2107.10138)",
         "- Partition: 10 buckets, computed from each record alone (its label, or its own column); SHA-256 "
         + "ab" * 32,
         "- Public: the number of buckets (10), the divisor (sampling rate times number of buckets), and every "
         "hyper-parameter",
-        "- Assumed: the training loop carries nothing of one batch to the next by itself: no running average of the "
-        "loss and no list of earlier outputs, in a variable of its own or a global one, enters a later loss",
+        "- Assumed: the training loop itself carries no values from one batch to the next: no running average of the "
+        "loss and no list of earlier outputs, in a local or global variable, enters a later loss",
         "",
         "## Not accounted",
         "",
-        "- choices made by looking at results on the private records: hyper-parameters, how many runs and steps, "
-        "which of several models to keep",
+        "- choices made by looking at results on the private records: hyper-parameters, the number of runs and steps, "
+        "the selection of one of several models",
         "- anything else that was computed from the private records and released: accuracies, normalisation "
         "constants, further models",
         "- learning-rate search on 3 values",
@@ -129,7 +129,7 @@ def test_the_text_is_one_paragraph_that_says_as_much_as_the_markdown() -> None:
     lines = [line.lstrip("#- ").rstrip(".") for line in statement.markdown().splitlines()]
     headings = ("Not accounted", "This statement was computed by")
     assert [line for line in lines if line not in headings and line not in text] == []
-    assert "which of several models to keep; anything else" in text
+    assert "the selection of one of several models; anything else" in text
     assert text.endswith(
         f"further models; a; b. Computed by {', '.join(f'{k} {v}' for k, v in VERSIONS.items())}."
     )
@@ -171,7 +171,7 @@ def test_every_form_says_where_the_noise_came_from() -> None:
     said = {
         NoiseMode.SECURE: "OpenSSL's cryptographically secure generator, keyed by the operating system; ",
         NoiseMode.ORDINARY: "torch's generator, seeded by the operating system; it is not cryptographically secure, "
-        "and floating-point attacks on the noise were not excluded",
+        "and floating-point attacks on the noise are not excluded",
         NoiseMode.SEEDED: "torch's generator, seeded by the user; ",
     }
     for noise, words in said.items():
@@ -200,7 +200,7 @@ def test_runs_on_one_partition_are_one_promise() -> None:
     assert "separate_because" not in fields
     assert SEPARATE not in markdown
     assert (
-        "- Steps billed: 250 in all: 50 with sampling rate 0.1 and noise multiplier 3; "
+        "- Steps charged: 250 in total: 50 with sampling rate 0.1 and noise multiplier 3; "
         "200 with sampling rate 0.2 and noise multiplier 1.6"
     ) in markdown.splitlines()
     assert "is clipped to norm 1 or 3, and" in markdown
@@ -215,8 +215,8 @@ def test_two_partitions_are_two_promises_and_the_reason_why() -> None:
         "## For one subclass (partition cdcdcdcdcdcdcdcd)",
     ]
     assert SEPARATE in text
-    assert "there is no one number for them" in SEPARATE
-    assert "does not bound what the other runs tell about that unit" in SEPARATE
+    assert "they have no common epsilon" in SEPARATE
+    assert "does not bound what the other runs reveal about that unit" in SEPARATE
     assert fields["separate_because"] == SEPARATE
     first, second = fields["promises"]
     assert (first["unit"], first["steps"]) == ("class", 400)
@@ -249,16 +249,16 @@ def test_no_noise_is_an_infinite_epsilon_in_valid_json() -> None:
 
 def test_nothing_released_is_stated_too() -> None:
     markdown, _, fields = forms(stated(but(ledger=Ledger()), 1e-3))
-    assert "- Steps billed: none" in markdown.splitlines()
+    assert "- Steps charged: none" in markdown.splitlines()
     assert [g["epsilon"] for g in fields["promises"][0]["guarantees"]] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"accounts": ()}, "accounts is empty; a statement is about at least 1 account"),
+        ({"accounts": ()}, "accounts is empty; a statement needs at least 1 account"),
         ({"not_accounted": "search"}, "not_accounted must be a sequence of texts, got the string 'search'"),
-        ({"not_accounted": ("a", " ")}, r"not_accounted must say what was not accounted, got \('a', ' '\)"),
+        ({"not_accounted": ("a", " ")}, r"not_accounted must hold no empty text, got \('a', ' '\)"),
         ({"delta": 1.0}, r"delta must be in \(0, 1\), got 1.0"),
         ({"accounts": (ACCOUNT, but(buckets=11))}, "buckets is 10 in one and 11 in the other"),
     ],

@@ -237,11 +237,11 @@ class Single(dict[str, Tensor]):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (Outputs(X), "argument 0 of the criterion is a Outputs, which cannot be put together"),
+        (Outputs(X), "argument 0 of the criterion is a Outputs, which cannot be rebuilt"),
         ({"a": [X, {X}]}, r"argument 0\['a'\]\[1\] of the criterion is a set"),
         (np.zeros(6), "is a ndarray"),
-        (Locked(a=X), "is a Locked, of which copy.copy makes no second one"),
-        (Single(a=X), "is a Single, of which copy.copy makes no second one"),
+        (Locked(a=X), "is a Locked, which copy.copy cannot copy"),
+        (Single(a=X), "is a Single, which copy.copy cannot copy"),
         (["a", "b", "c"], "argument 0 of the criterion is a list that holds 'a'.*pass a tensor"),
         (Pair(X, (1, 2)), r"argument 0\['features'\] of the criterion is a tuple that holds 1"),
     ],

@@ -87,7 +87,7 @@ def test_a_used_engine_is_refused_either_way() -> None:
     with pytest.raises(ValueError, match=r"target_epsilon is 3.0, .* was used before"):
         wrap(engine)
     model = nn.Linear(4, 6)
-    with pytest.raises(ValueError, match="keeps to the target of make_private_with_epsilon"):
+    with pytest.raises(ValueError, match="enforces the target of make_private_with_epsilon"):
         engine.make_private(
             module=model,
             optimizer=torch.optim.SGD(model.parameters(), lr=0.1),

@@ -1,4 +1,4 @@
-"""The user's criterion, computed once per bucket on that bucket's own outputs and targets."""
+"""The user's criterion, computed once per bucket on that bucket's outputs and targets."""
 
 from ..structures import RowsPerRecord, constants
 from .bucket_losses import losses_by_bucket

@@ -1,4 +1,4 @@
-"""One loss per bucket, of a criterion that sees the outputs and targets of that bucket only."""
+"""One loss per bucket: the criterion gets only the outputs and targets of that bucket."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ def losses_by_bucket(
     rows_per_record: RowsPerRecord,
     run: Callable[..., Any] | None = None,
 ) -> Tensor:
-    """The user's criterion of each bucket.
+    """Return the user's loss of each bucket.
 
-    Torch's own losses are computed for all buckets in one call, with the same result but for rounding.
+    Torch's losses are computed for all buckets in one call, with the same result up to rounding.
 
     Args:
         criterion: returns, for the outputs and targets of n records, a scalar or one value per record.
         args: its positional arguments for all records of the physical batch: tensors, or nested structures of them.
         kwargs: its keyword arguments.
         segments: the k buckets of the physical batch.
-        reduction: "mean" or "sum", of a criterion that returns one value per record.
-        rows_per_record: for every tensor among the arguments, how many consecutive rows of dimension 0 a record has;
-            None if it holds no records and every bucket's criterion gets it whole.
-        run: calls the criterion for one bucket, where it is not one of torch's own; by default, the criterion.
+        reduction: "mean" or "sum", for a criterion that returns one value per record.
+        rows_per_record: for every tensor among the arguments, the number of consecutive rows of dimension 0 per record;
+            None if the tensor holds no records and is passed unchanged for every bucket.
+        run: calls the criterion for one bucket, unless it is one of torch's; by default, the criterion itself.
 
     Returns:
-        (k,), in float32 or better for torch's own losses. A bucket whose targets are all ignored by one of them (or
-        have class weight 0) has loss 0; any other NaN stays.
+        (k,), in float32 or better for torch's losses. If one of torch's losses ignores all targets of a bucket (or
+        their class weight is 0), the bucket has loss 0; any other NaN is kept.
 
     Raises:
         TypeError: an argument cannot be split by bucket, or the criterion returned no floating-point tensor.
-        ValueError: an argument does not hold the records, the criterion returned another shape, or it does not
+        ValueError: an argument does not hold the records, the criterion returned another shape, or its value does not
             depend on the outputs.
     """
     losses = torch_losses_by_bucket(
         criterion, args, kwargs, segments=segments, reduction=reduction, rows_per_record=rows_per_record
     )
     if losses is None:
-        # The arguments of a single bucket are its own, whatever they are.
+        # With a single bucket, all arguments belong to it and need no split.
         whole = [(tuple(args), dict(kwargs))]
         buckets = whole if segments.num_buckets == 1 else split(args, kwargs, segments, rows_per_record)
         losses = torch.stack(
@@ -62,16 +62,16 @@ def losses_by_bucket(
     if torch.is_grad_enabled() and not losses.requires_grad:
         raise ValueError(
             f"the loss of {segments.num_buckets} buckets does not require a gradient: the criterion must depend on "
-            "outputs of the private model. Pass those that it returned in training, not detached"
+            "outputs of the private model. Pass the outputs of the training pass, not detached"
         )
     return losses
 
 
 def reduced(value: object, records: int, reduction: str) -> Tensor:
-    """What a criterion returned for some records, as a scalar.
+    """Reduce the value that a criterion returned for some records to a scalar.
 
     Raises:
-        TypeError, ValueError: it is neither a scalar nor one value per record.
+        TypeError, ValueError: the value is neither a scalar nor one value per record.
     """
     wanted = (
         "it must return a floating-point tensor: a scalar, shape (), or one value per record, "

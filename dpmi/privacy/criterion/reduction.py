@@ -1,4 +1,4 @@
-"""Whether a criterion is a mean or a sum over records."""
+"""Detects whether a criterion is a mean or a sum over records."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Reduction = Literal["mean", "sum", "none"]
 
 
 def reduction_of(criterion: Callable[..., Any]) -> Reduction | None:
-    """What a loss module of torch says of itself.
+    """Return the reduction that a loss module of torch declares.
 
     Returns:
-        "mean" (also for "batchmean"), "sum", "none" for one value per record; None for anything but an unchanged module
-        of torch: a subclass may compute something else, and a function is told with each call.
+        "mean" (also for "batchmean"), "sum", or "none" for one value per record. None unless it is an unmodified module
+        of torch: a subclass may compute something else, and a function gets its reduction with each call.
     """
     if not isinstance(criterion, nn.Module) or type(criterion).__module__ != loss.__name__:
         return None
@@ -39,17 +39,17 @@ def dry_reduction(
     records: int,
     rows_per_record: RowsPerRecord,
 ) -> Reduction | None:
-    """What a criterion makes of one, two and three copies of one record: the same value, or a multiple of it.
+    """Detect the reduction from the values for one, two and three copies of one record.
 
     Args:
         criterion: returns a scalar or one value per record.
-        args: its positional arguments, of which the first record is taken.
+        args: its positional arguments; their first record is used.
         kwargs: its keyword arguments.
         records: number of records that the arguments hold.
         rows_per_record: as for :func:`~dpmi.privacy.criterion.losses_by_bucket`.
 
     Returns:
-        "mean", "sum", "none" for one value per record; None if it is neither, or the value is 0 or not finite.
+        "mean", "sum", or "none" for one value per record; None if it is none of these, or the value is 0 or not finite.
 
     Raises:
         TypeError, ValueError: an argument cannot be split by record.
@@ -65,7 +65,7 @@ def dry_reduction(
     if shapes != [(), (), ()]:
         return None
     one, *more = (float(value.detach()) for value in values)
-    # Far above the rounding of the type, far below the factor of two that is looked for.
+    # Far above the rounding of the type, and far below the factor of two between mean and sum.
     tolerance = abs(one) * max(1e-4, *(8 * torch.finfo(value.dtype).eps for value in values))
     if not 0 < abs(one) < math.inf:
         return None

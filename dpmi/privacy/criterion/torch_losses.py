@@ -1,4 +1,4 @@
-"""Torch's own losses of all buckets in one call."""
+"""Torch's losses, computed for all buckets in one call."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MODULES: dict[type[nn.Module], tuple[Callable[..., Tensor], tuple[str, ...]]] =
     nn.SmoothL1Loss: (F.smooth_l1_loss, ("beta",)),
     nn.SoftMarginLoss: (F.soft_margin_loss, ()),
 }
-"""The function that a module calls with its input and target, and the attributes that it passes on."""
+"""For each module, the function that it calls with input and target, and the attributes that it passes on."""
 
 _FUNCTIONS = frozenset(function for function, _ in _MODULES.values())
 _OF_CLASSES = (F.cross_entropy, F.nll_loss)
@@ -44,24 +44,24 @@ def torch_losses_by_bucket(
     reduction: str,
     rows_per_record: RowsPerRecord,
 ) -> Tensor | None:
-    """Losses of torch with ``reduction="none"``, reduced by bucket with the loss's own denominator.
+    """Compute a loss of torch with ``reduction="none"``, then reduce it by bucket with the loss's own denominator.
 
     Args:
-        criterion: a module or function of torch, exactly: no subclass, no hooks.
+        criterion: a module or function of torch itself, not a subclass, and without hooks.
         args: its positional arguments.
         kwargs: its keyword arguments.
         segments: the k buckets.
-        reduction: "mean" or "sum", where the criterion's own is "none".
+        reduction: "mean" or "sum", used if the criterion's own is "none".
         rows_per_record: as for :func:`~dpmi.privacy.criterion.losses_by_bucket`.
 
     Returns:
-        (k,) in float32 or better; None where one call is not known to equal one call per bucket.
+        (k,) in float32 or better; None if one call is not known to equal one call per bucket.
     """
     call = _call(criterion, tuple(args), kwargs)
     if call is None:
         return None
     function, arguments = call
-    # A weight that is an attribute of the criterion is every bucket's; one among the arguments may be of records.
+    # A weight among the criterion's attributes is the same for all buckets; one among the arguments may hold records.
     others = (
         v for v in (*args, *kwargs.values()) if v is not arguments["input"] and v is not arguments["target"]
     )
@@ -75,8 +75,8 @@ def torch_losses_by_bucket(
         return None
     if own == "none":
         own = reduction
-        arguments = {**arguments, "weight": None, "ignore_index": None}  # they are in the values already
-    with torch.autocast(values.device.type, enabled=False):  # or sums over a bucket are in 16 bits
+        arguments = {**arguments, "weight": None, "ignore_index": None}  # the values already include them
+    with torch.autocast(values.device.type, enabled=False):  # autocast would sum in 16 bits
         sums = _sum(values, segments)
         if own == "sum":
             return sums
@@ -96,7 +96,7 @@ def _rows(
     segments: Segments,
     rows_per_record: RowsPerRecord,
 ) -> int | None:
-    """Rows of each record, if every value belongs to one record and is the same in a call on its bucket alone."""
+    """Return the rows per record, if every value belongs to one record and is the same in a call on its bucket only."""
     x, y = arguments["input"], arguments["target"]
     if not (isinstance(x, Tensor) and isinstance(y, Tensor) and x.dim() and y.dim() and x.numel()):
         return None
@@ -104,17 +104,17 @@ def _rows(
     aligned = rows is not None and rows_per_record(y) == rows and len(x) == len(y) == rows * segments.records
     weights = [w for name in ("weight", "pos_weight") if (w := arguments.get(name)) is not None]
     if function in _OF_CLASSES:
-        same = x.dim() > 1  # else the scores of one record, without a dimension for records
-    else:  # no broadcasting, which may differ within a bucket
+        same = x.dim() > 1  # with one dimension, x holds the scores of a single record
+    else:  # no broadcasting, because it may differ within a bucket
         same = x.shape == y.shape and all(_of_features(w, x) for w in weights)
-        # The others' mean is weighted.
+        # Other losses divide by the sum of the weights.
         same &= not weights or function in (F.binary_cross_entropy, F.binary_cross_entropy_with_logits)
     known = ("mean", "sum", "none", "batchmean") if function is F.kl_div else ("mean", "sum", "none")
     return rows if aligned and same and arguments["reduction"] in known else None
 
 
 def has_own_forward(criterion: nn.Module) -> bool:
-    """Whether calling a module does anything besides its class's forward."""
+    """Return whether calling a module does anything besides its class's forward."""
     return bool(
         "forward" in vars(criterion)
         or criterion._forward_hooks
@@ -128,7 +128,7 @@ def has_own_forward(criterion: nn.Module) -> bool:
 def _call(
     criterion: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Callable[..., Tensor], dict[str, Any]] | None:
-    """The function of torch that the criterion comes down to, and its arguments by name."""
+    """Return the function of torch that the criterion calls, and its arguments by name."""
     try:
         if isinstance(criterion, nn.Module):
             if type(criterion) not in _MODULES or has_own_forward(criterion):
@@ -141,11 +141,11 @@ def _call(
         if not (inspect.isfunction(criterion) and criterion in _FUNCTIONS):
             return None
         bound = _signature(criterion).bind(*args, **kwargs)
-    except TypeError:  # torch says better what is wrong with the arguments
+    except TypeError:  # torch's own call raises the better error
         return None
     bound.apply_defaults()
     arguments = dict(bound.arguments)
-    # Deprecated, and they overrule reduction.
+    # These deprecated arguments override reduction.
     if arguments.pop("size_average", None) is not None or arguments.pop("reduce", None) is not None:
         return None
     return criterion, arguments
@@ -157,17 +157,17 @@ def _signature(function: Callable[..., Tensor]) -> inspect.Signature:
 
 
 def _of_features(weight: Tensor, x: Tensor) -> bool:
-    """Whether a weight is the same for all records."""
+    """Return whether a weight is the same for all records."""
     return weight.dim() < x.dim() or (weight.dim() == x.dim() and weight.shape[0] == 1)
 
 
 def _sum(values: Tensor, segments: Segments) -> Tensor:
-    """Sum over the records of each bucket and all their values, (k,)."""
+    """Return the sum over the records of each bucket and all their values, (k,)."""
     return segments.sum(values.reshape(segments.records, -1), dims=[1])
 
 
 def _kept(arguments: Mapping[str, Any], segments: Segments) -> Tensor:
-    """The number, or the weight, of the targets of each bucket that are not ignored, (k,)."""
+    """Return the number, or the total weight, of each bucket's targets that are not ignored, (k,)."""
     y, weight = arguments["target"], arguments["weight"]
     kept = y != arguments["ignore_index"]
     return _sum(kept if weight is None else weight[torch.where(kept, y, 0)] * kept, segments)

@@ -1,4 +1,4 @@
-"""The criterion that ``make_private`` returns: the loss of a bucket sees that bucket only."""
+"""The criterion that ``make_private`` returns: the loss of a bucket depends on that bucket only."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from ..structures import constants, map_tensors, tensors_in
 from .bucket_losses import losses_by_bucket, reduced
 from .reduction import dry_reduction, reduction_of
 
-_ADVICE = "nothing of this step was released. Use grad_sample_mode='stream', without a criterion"
+_ADVICE = "nothing of this step was released. Use grad_sample_mode='stream' without a criterion"
 
 
 class BucketCriterion(nn.Module):
     """Computes the user's criterion once per bucket, on that bucket's outputs and targets, inside the private loop.
 
-    What it returns looks like the criterion's value for the whole batch. Its backward() sends each bucket's own loss a
-    fixed factor, the one of the dry runs, whatever the loop does with the value: ``loss ** 2`` must not let the loss of
-    one bucket move the gradient of another. Outside of the private loop it is the user's criterion.
+    The returned value looks like the criterion's value for the whole batch. Its backward() multiplies every bucket's
+    loss by a fixed factor from the dry runs, regardless of what the loop does with the value: with ``loss ** 2``, the
+    loss of one bucket must not change the gradient of another. Outside of the private loop it is the user's criterion.
 
     Args:
-        criterion: of outputs and targets; returns a scalar, or one value per record.
+        criterion: the user's loss, of outputs and targets; returns a scalar, or one value per record.
         module: the private module.
     """
 
     def __init__(self, criterion: Callable[..., Any], module: BucketGradSampleModule) -> None:
         super().__init__()
         self.criterion = criterion
-        self._private = (module,)  # in a tuple, or it would be a submodule of this one
+        self._private = (module,)  # in a tuple, because nn.Module would register it as a submodule
         self._public = PublicTensors(criterion)
         self._watch = Watch(criterion)
         self._is_torchs = reduction_of(criterion) is not None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The criterion's value.
+        """Return the criterion's value.
 
         Raises:
-            RuntimeError: the arguments are not outputs of the private module and targets of the private loader, or what
-                follows from them record by record; or the criterion keeps something of one bucket.
-            TypeError, ValueError: it returns neither a scalar nor one value per record.
+            RuntimeError: the arguments are not computed record by record from outputs of the private module and targets
+                of the private loader; or the criterion stores values of one bucket.
+            TypeError, ValueError: the criterion returns neither a scalar nor one value per record.
         """
         module = self._private[0]
         shared = module.shared
@@ -61,12 +61,12 @@ class BucketCriterion(nn.Module):
         if not any(isinstance(t, BucketTensor) for t in tensors_in((args, kwargs))):
             if not shared.rehearsing:
                 raise RuntimeError(
-                    "several buckets share this physical batch, and the criterion was given nothing that the "
-                    f"private module returned, or that follows from it record by record; {_ADVICE}"
+                    "several buckets share this physical batch, and no argument of the criterion was computed record "
+                    f"by record from outputs of the private module; {_ADVICE}"
                 )
             assert module.dry is not None
             module.dry.note(
-                "the criterion is given nothing that follows record by record from what the module returns"
+                "no argument of the criterion is computed record by record from outputs of the module"
             )
             return self._of_one_bucket(module, args, kwargs)
         if shared.rehearsing:
@@ -87,7 +87,7 @@ class BucketCriterion(nn.Module):
         value = reduced(value, module.batch.records, module.loss_reduction)
         if module.agreement is None or not value.requires_grad:
             return value
-        # In a run whose other batches are shared, the factor is the same here.
+        # In a run with batches of several buckets, the factor is the same for a batch of one.
         return _apply(
             _Total,
             _anchor(value),
@@ -102,9 +102,8 @@ class BucketCriterion(nn.Module):
         at = module.criterion_calls
         if at < len(agreement.calls) and agreement.calls[at].paths != paths:
             raise Coupled(
-                "the loop computes what it gives the criterion in another way than in the dry runs, so that it may "
-                "depend on the number of records or on their values. Numbers that change over the training belong "
-                "into the criterion"
+                "the loop computes the criterion's arguments differently than in the dry runs, so they may depend on "
+                "the number of records or on their values. Move numbers that change during training into the criterion"
             )
         factor = self._factor(module)
         losses, weights = self._losses(module, shared, args, kwargs)
@@ -118,7 +117,7 @@ class BucketCriterion(nn.Module):
         if at >= len(calls):
             raise RuntimeError(
                 module.refuse(
-                    f"the criterion is called {at + 1} times for one batch, and in the dry run {len(calls)} times"
+                    f"the criterion is called {at + 1} times for one batch, but {len(calls)} times in the dry runs"
                 )
             )
         return calls[at].factor
@@ -126,7 +125,7 @@ class BucketCriterion(nn.Module):
     def _losses(
         self, module: BucketGradSampleModule, shared: Shared, args: Any, kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """The losses of the buckets (k,), and the weight of each in the value for the whole batch (k,)."""
+        """Return the losses of the buckets, (k,), and the weight of each in the value for the whole batch, (k,)."""
         real_args, real_kwargs = map_tensors(shared.real, (args, kwargs))
         assert module.capture is not None
         segments = module.capture.segments
@@ -143,11 +142,11 @@ class BucketCriterion(nn.Module):
         return losses, sizes / segments.records if module.loss_reduction == "mean" else torch.ones_like(sizes)
 
     def _run_apart(self, *args: Any, **kwargs: Any) -> Any:
-        """The criterion on one bucket, so that it keeps nothing for the next one."""
+        """Run the criterion on one bucket, and check that it stores nothing for the next one."""
         return self._run(object(), *args, **kwargs)
 
     def _run(self, token: object, *args: Any, **kwargs: Any) -> Any:
-        if self._is_torchs:  # which keeps nothing
+        if self._is_torchs:  # torch's losses store nothing
             return self.criterion(*args, **kwargs)
         provenance = Provenance(
             self._public, buffers=frozenset(), storages=self._storages, token=token, root=self.criterion
@@ -180,13 +179,13 @@ class BucketCriterion(nn.Module):
         except (Coupled, CarriedOver) as error:
             dry.note(str(error))
             return value
-        except Exception as error:  # whatever does not work for several buckets is left to one at a time
-            dry.note(f"of {type(error).__name__}: {error}")
+        except Exception as error:  # code that fails for several buckets may still work for one at a time
+            dry.note(f"the criterion on several buckets raised {type(error).__name__}: {error}")
             return value
         return _apply(_Probe, value - value.detach() + dry.shown, dry, at)
 
     def _try_by_bucket(self, module: BucketGradSampleModule, shared: Shared, args: Any, kwargs: Any) -> None:
-        """Compute the losses of the buckets and their gradients, as for a batch of which something is released."""
+        """Compute the losses of the buckets and their gradients, as for a batch that is released."""
         before = [p.grad for p in module.trained]
         try:
             for p in module.trained:
@@ -208,19 +207,19 @@ class BucketCriterion(nn.Module):
         try:
             with torch.random.fork_rng(devices=[]):
                 found = dry_reduction(self.criterion, args, kwargs, records=records, rows_per_record=rows)
-        except Exception:  # it is only looked at, and may be anything
+        except Exception:  # this is only a check for a warning, and user code can raise anything
             return
         if found in ("mean", "sum") and found != module.loss_reduction:
             warnings.warn(
                 f"loss_reduction is {module.loss_reduction!r}, but the criterion takes the {found} over the records "
-                "of a batch, so that buckets are clipped to other than their mean gradients; pass "
+                "of a batch, so the clipped gradients are not the mean gradients of the buckets; pass "
                 f"loss_reduction={found!r}",
                 stacklevel=2,
             )
 
 
 class _Total(torch.autograd.Function):
-    """A value whose backward pass is that of the buckets' losses, whatever gradient arrives."""
+    """A value whose backward pass is that of the buckets' losses, for any incoming gradient."""
 
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, value: Tensor, send: Callable[[], None]) -> Tensor:
@@ -234,7 +233,7 @@ class _Total(torch.autograd.Function):
 
 
 class _Probe(torch.autograd.Function):
-    """The identity; tells the dry run which gradient arrives."""
+    """The identity; it reports the incoming gradient to the dry run."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, dry: DryRun, call: int) -> Tensor:
@@ -266,13 +265,13 @@ def _rows_per_record(shared: Shared, t: Tensor) -> int | None:
         return None
     if label.dim or label.before > 1:
         raise Coupled(
-            f"the criterion is given a tensor of shape {tuple(t.shape)} that holds the records in dimension "
-            f"{label.dim}, not one after another in the first; transpose it inside the criterion"
+            f"the criterion gets a tensor of shape {tuple(t.shape)} that holds the records in dimension "
+            f"{label.dim}, not one after another in dimension 0; transpose it inside the criterion"
         )
     return label.within
 
 
 def _paths(shared: Shared, args: Any, kwargs: Any) -> Any:
-    """How the arguments were computed, and all that is no tensor in them, however deep."""
+    """Return how the arguments were computed, and all values in them that are not tensors, at any depth."""
     others = {where: (type(value), value) for where, value in constants(args, kwargs).items()}
     return tuple(shared.path(t) for t in tensors_in((args, kwargs))), others

@@ -1,1 +1,1 @@
-"""Gradients of whole buckets: one after another, or of several from one forward and backward pass."""
+"""Gradients of whole buckets: one bucket after another, or several from one forward and backward pass."""

@@ -13,60 +13,60 @@ from .running_sum import RunningSum
 
 
 class BucketGradients(Protocol):
-    """What a strategy hands to the optimizer: k gradients, each summed over the records of one bucket."""
+    """The result of a strategy for the optimizer: k gradients, each summed over the records of one bucket."""
 
     def norms(self) -> Tensor:
-        """Norm of each bucket's gradient, (k,) float64, not too small by more than ``ROUNDING`` / 4."""
+        """Return the norm of each bucket's gradient, (k,) float64, at most ``ROUNDING`` / 4 (relative) too small."""
 
     def add_to(self, total: RunningSum, factors: Tensor) -> None:
-        """Add every bucket's gradient times its factor, (k,) float64."""
+        """Add every bucket's gradient, multiplied by its factor, (k,) float64, to the running sum."""
 
     def of(self, i: int) -> list[Tensor | None]:
-        """The gradient of one bucket, (*shape) for every parameter; None is zero."""
+        """Return the gradient of one bucket, (*shape) for every parameter; None is zero."""
 
 
 class Rows:
-    """Gradients that are at hand, one row per bucket.
+    """Gradients stored as one row per bucket.
 
     Args:
-        rows: (k, *shape) for every parameter; None where the loss did not reach it, which is zero.
+        rows: (k, *shape) for every parameter; None, which means zero, if the loss does not depend on the parameter.
     """
 
     def __init__(self, rows: list[Tensor | None]) -> None:
         self.rows = rows
 
     def norms(self) -> Tensor:
-        """See :class:`BucketGradients`."""
+        """Return the norm of each bucket's gradient, (k,) float64."""
         return row_norms([row for row in self.rows if row is not None])
 
     def add_to(self, total: RunningSum, factors: Tensor) -> None:
-        """See :class:`BucketGradients`."""
+        """Add every bucket's gradient times its factor to the running sum."""
         if len(factors) == 1:
             total.add(self.of(0), factors.item())
         else:
             total.add_rows(self.rows, factors)
 
     def of(self, i: int) -> list[Tensor | None]:
-        """See :class:`BucketGradients`."""
+        """Return the gradient of one bucket."""
         return [None if row is None else row[i] for row in self.rows]
 
     def scale(self, factor: float) -> None:
-        """Multiply in place."""
+        """Multiply all gradients in place."""
         torch._foreach_mul_([row for row in self.rows if row is not None], factor)
 
     def add(self, other: Rows) -> None:
-        """Add in place the gradients of other records of the same buckets."""
+        """Add, in place, the gradients of other records of the same buckets."""
         for i, row in enumerate(other.rows):
             mine = self.rows[i]
             self.rows[i] = row if mine is None else mine if row is None else mine.add_(row)
 
 
 class Ghost:
-    """Gradients that are never made: norms layer by layer, then one weighted sum for all.
+    """Gradients that are never stored: norms are computed layer by layer, then one weighted sum of all buckets.
 
     Args:
-        capture: of the physical batch.
-        trained: names and parameters, in the optimizer's order.
+        capture: the capture of the physical batch.
+        trained: the parameters, in the optimizer's order.
     """
 
     def __init__(self, capture: Capture, trained: list[torch.nn.Parameter]) -> None:
@@ -74,15 +74,15 @@ class Ghost:
         self._trained = trained
 
     def norms(self) -> Tensor:
-        """See :class:`BucketGradients`."""
+        """Return the norm of each bucket's gradient, (k,) float64."""
         return self._capture.squared_norms.sqrt()
 
     def add_to(self, total: RunningSum, factors: Tensor) -> None:
-        """See :class:`BucketGradients`."""
+        """Add every bucket's gradient times its factor to the running sum."""
         total.add(self._weighted(factors), 1.0)
 
     def of(self, i: int) -> list[Tensor | None]:
-        """See :class:`BucketGradients`."""
+        """Return the gradient of one bucket."""
         chosen = torch.zeros(self._capture.segments.num_buckets, dtype=torch.float64)
         chosen[i] = 1.0
         return self._weighted(chosen)

@@ -1,4 +1,4 @@
-"""Gradients of several buckets from one forward and backward pass."""
+"""Captures the gradients of several buckets in one forward and backward pass."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from .segments import Segments
 class Capture(Following):
     """Computes one gradient row per bucket, never one per record, for the trained parameters of a module.
 
-    Within ``with capture:``, which goes around the forward pass only, calls such as ``F.linear`` whose weight or
-    bias is a trained parameter are made with that parameter detached, so that autograd does not compute the
-    gradient over the whole batch, and their output is tapped: the backward pass computes the rows. A trained parameter
-    that meets records in any other call ends the pass, as everything does that does not keep records apart.
+    ``with capture:`` encloses the forward pass only. Inside it, calls such as ``F.linear`` whose weight or bias is a
+    trained parameter are made with that parameter detached, so that autograd does not compute the gradient over the
+    whole batch. Their output gets a tap, which computes the rows in the backward pass. A trained parameter that is
+    combined with records in any other call ends the pass with an error, like every call that mixes records.
 
-    The taps take gradients within ``with capture.taking():`` only. That is the backward pass of the criterion; of
-    anything else that the user calls backward() on, such as an activation that the module kept, they refuse them.
+    The taps accept gradients only within ``with capture.taking():``, that is, in the backward pass of the criterion.
+    They raise an error if the user calls backward() on anything else, such as an activation that the module stored.
 
     Args:
-        parameters: names and trained parameters, as of ``module.named_parameters()``.
+        parameters: names and trained parameters, as in ``module.named_parameters()``.
         segments: the buckets of the physical batch.
         public: the tensors that depend on no record.
-        leaves: modules to be run bucket by bucket, of :func:`~dpmi.privacy.gradients.other_layers.other_leaves`.
-        ghost: keep no rows that take more memory than what they are computed from; :attr:`squared_norms` and
-            :meth:`weighted_sum` do without. No parameter may then be used more than once: the norm of a sum is
-            not that of its terms.
+        leaves: modules to run bucket by bucket, from :func:`~dpmi.privacy.gradients.other_layers.other_leaves`.
+        ghost: store no rows that need more memory than their factors; :attr:`squared_norms` and :meth:`weighted_sum`
+            do not need them. Every parameter may then be used only once, because the norm of a sum does not follow from
+            the norms of its terms.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Capture(Following):
         super().__init__(public, segments.records)
         self.segments = segments
         self.rows: dict[Tensor, Tensor] = {}
-        """Gradient of each parameter that was reached, (k, *shape): summed over the records of each bucket."""
+        """Gradient of each parameter that backward() reached, (k, *shape), summed over the records of each bucket."""
         self._implicit: dict[Tensor, Implicit] = {}
         self._leaves = leaves
         self._own_forwards: list[Callable[..., Any] | None] = []
@@ -78,7 +78,7 @@ class Capture(Following):
         return not self.rows and not self._implicit
 
     def clear(self) -> None:
-        """Forget the gradients of the backward passes so far."""
+        """Discard the gradients of the backward passes so far."""
         self._used.difference_update(id(p) for p in (*self.rows, *self._implicit))
         self.rows.clear()
         self._implicit.clear()
@@ -87,7 +87,7 @@ class Capture(Following):
     def squared_norms(self) -> Tensor:
         """Squared norm of each bucket's gradient, over all parameters, (k,) float64.
 
-        At most a relative 2^-19 smaller than that of what :meth:`weighted_sum` adds for the bucket.
+        It is at most a relative 2^-19 smaller than that of the gradient that :meth:`weighted_sum` adds for the bucket.
         """
         squares = [gradient.squared_norms for gradient in self._implicit.values()]
         if self.rows:
@@ -97,10 +97,10 @@ class Capture(Following):
         return torch.stack(squares).sum(0)
 
     def weighted_sum(self, factors: Tensor) -> dict[Tensor, Tensor]:
-        """Sum over buckets of factor times gradient, (*shape) for each parameter that was reached.
+        """Return the sum over buckets of factor times gradient, (*shape) for each parameter that backward() reached.
 
         Args:
-            factors: (k,).
+            factors: one factor per bucket, (k,).
         """
         found = {p: gradient.weighted_sum(factors) for p, gradient in self._implicit.items()}
         for p, rows in self.rows.items():
@@ -109,7 +109,7 @@ class Capture(Following):
 
     @contextmanager
     def taking(self) -> Iterator[None]:
-        """Let the taps take the gradients of a backward pass that starts from losses of single buckets."""
+        """Let the taps accept the gradients of a backward pass, which must start from losses of single buckets."""
         before, self._taking = self._taking, True
         try:
             yield
@@ -117,7 +117,6 @@ class Capture(Following):
             self._taking = before
 
     def __enter__(self) -> Capture:
-        """Start to follow and intercept calls."""
         if not self._apart:
             for leaf in self._leaves:
                 self._own_forwards.append(vars(leaf).get("forward"))
@@ -131,7 +130,6 @@ class Capture(Following):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        """Leave every function and module as it was."""
         super().__exit__(exc_type, exc_val, exc_tb)  # type: ignore[no-untyped-call]
         if self._apart:
             return
@@ -149,19 +147,19 @@ class Capture(Following):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Make a call, if it keeps the records apart; tapped where it uses trained parameters.
+        """Make a call if it does not mix records, with a tap if it uses trained parameters.
 
         Raises:
-            Coupled: it does not, or a gradient cannot be split by bucket; says what to do.
+            Coupled: the call mixes records, or a gradient cannot be split by bucket; the message says what to do.
         """
-        if self._in_leaf:  # which is run bucket by bucket, and watched as such
+        if self._in_leaf:  # a leaf runs bucket by bucket, with its own checks
             return func(*args, **(kwargs or {}))
         return super().__torch_function__(func, classes, args, kwargs)
 
     def operand_labels(self, func: Callable[..., Any], tensors: list[Tensor]) -> list[Label]:
-        """The labels of the operands; a layer's input that is public, with an equal row per record, holds records.
+        """Return the labels of the operands. A layer's public input with one equal row per record counts as records.
 
-        Such is the state that a recurrent cell begins with: what the layer makes of it has gradients by bucket.
+        An example is the initial state of a recurrent cell: the layer's gradient for it can be split by bucket.
         """
         labels = super().operand_labels(func, tensors)
         if func in INTERCEPTED and type(labels[0]) is Public and labels[0].is_constant(0):
@@ -171,7 +169,7 @@ class Capture(Following):
         return labels
 
     def call(self, call: Call, label: Label | Callable[[Any], Label]) -> Any:
-        """Make a call, tapped where it uses trained parameters."""
+        """Make a call, with a tap if it uses trained parameters."""
         if not torch.is_grad_enabled():
             return call.func(*call.args, **call.kwargs)
         parse = INTERCEPTED.get(call.func)
@@ -188,7 +186,7 @@ class Capture(Following):
             raise Coupled(f"parameter {names}: {layer.unsupported}")
         if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
             raise Coupled(
-                f"the layer with parameter {names} is computed again in the backward pass (gradient checkpointing)"
+                f"the layer with parameter {names} is recomputed in the backward pass (gradient checkpointing)"
             )
         self._check_first_use(trained)
         detached = {id(p): p.detach() for p in trained}
@@ -198,32 +196,32 @@ class Capture(Following):
         )
         of_input = call.labels[0]
         into = label if isinstance(label, Records) else of_input
-        # Without the anchor, the output of a first layer would have no node in the graph, and no gradient.
+        # Without the anchor, the output of the first layer would have no graph node and no gradient.
         anchor = torch.zeros((), requires_grad=True)
         take = partial(self._take, layer, of_input, into)
         return _Tap.apply(out, x, anchor, names, take)
 
     def begin_pass(self, inputs: Iterable[Tensor], program: Program | None) -> None:
-        """Begin a forward pass: see :class:`Following`."""
+        """Start a forward pass, see :class:`Following`."""
         super().begin_pass(inputs, program)
         self._used_before = set(self._used)
 
     def undo_pass(self) -> None:
-        """Forget the forward pass that was made last, of which no gradient is wanted."""
+        """Discard the last forward pass, whose gradients are not needed."""
         self._used = self._used_before
 
     def finish(self, outputs: Iterable[Tensor]) -> None:
-        """Close a pass: see :class:`Following`; and refuse functions whose backward pass is the user's own.
+        """End a pass, see :class:`Following`, and reject custom autograd functions.
 
         Raises:
-            Coupled: likewise.
+            Coupled: the pass is rejected.
         """
         outputs = list(outputs)
         super().finish(outputs)
         for t in outputs:
             if type(self.label(t)) is Public and t.requires_grad:
                 self._fail(
-                    "the module returns something that was computed from parameters alone, without the records"
+                    "the module returns a tensor that was computed from parameters only, without the records"
                 )
         seen = set()
         nodes = [t.grad_fn for t in outputs]
@@ -235,7 +233,7 @@ class Capture(Following):
             own = getattr(node, "_forward_cls", None)
             if own is not None and own is not _Tap:
                 self._fail(
-                    f"{own.__name__} is an autograd function of its own, whose backward pass may mix records"
+                    f"{own.__name__} is a custom autograd function, whose backward pass may mix records"
                 )
             nodes.extend(following for following, _ in node.next_functions)
 
@@ -244,22 +242,22 @@ class Capture(Following):
         raise Coupled(reason)
 
     def _check_parameters(self, call: Call, trained: Sequence[Tensor]) -> None:
-        """Refuse parameters whose gradient autograd would sum over all records of the batch."""
+        """Raise an error for parameters whose gradient autograd would sum over all records of the batch."""
         if Records not in map(type, call.labels):
             return
         for t, label in zip(call.tensors, call.labels, strict=True):
             if type(label) is Public and t.requires_grad and not any(t is p for p in trained):
                 name = self._names.get(id(t))
-                what = "what was computed from parameters" if name is None else f"parameter {name!r}"
+                what = "a tensor computed from parameters" if name is None else f"parameter {name!r}"
                 raise Coupled(
-                    f"{what} is used by {call.name}, outside the layers whose gradients are known by bucket"
+                    f"{what} is used by {call.name}, which is not a layer whose gradients can be split by bucket"
                 )
 
     def _call_leaf(self, leaf: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         own = {name: p for name, p in leaf.named_parameters() if id(p) in self._names}
         if self._in_leaf or not torch.is_grad_enabled() or not own:
             return forward(*args, **kwargs)
-        self._in_leaf = True  # and nothing of what is done here is a call of the pass
+        self._in_leaf = True  # calls inside the leaf do not count as calls of the pass
         try:
             return self._run_leaf(leaf, forward, own, args, kwargs)
         except Coupled as error:
@@ -284,10 +282,10 @@ class Capture(Following):
             if type(label) is Records and label != place:
                 raise Coupled(
                     f"parameter {names}: {type(leaf).__name__} gets a tensor of shape {tuple(t.shape)} that does not "
-                    f"hold the records in its dimension {place.dim} (batch_first=True, no packed sequences)"
+                    f"hold the records in dimension {place.dim} (use batch_first=True and no packed sequences)"
                 )
             if type(label) is Public and t.requires_grad:
-                raise Coupled(f"{type(leaf).__name__} gets what was computed from parameters")
+                raise Coupled(f"{type(leaf).__name__} gets a tensor that was computed from parameters")
         if place not in labels:
             raise Coupled(f"parameter {names} is used by {type(leaf).__name__} without records")
         self._check_first_use(own.values())
@@ -303,7 +301,7 @@ class Capture(Following):
             raise Coupled(f"parameter {names}: {error}") from error
         finally:
             if isinstance(leaf, nn.RNNBase):
-                # Its own list of weights still holds the copies of the last bucket.
+                # Its internal list of weights still refers to the copies of the last bucket.
                 leaf._update_flat_weights()
         made = operands((out,), {})
         at = len(self.trace)
@@ -315,7 +313,7 @@ class Capture(Following):
     def _call_one_bucket(
         self, leaf: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """Run a layer on one bucket, so that it keeps nothing for the next one."""
+        """Run a layer on one bucket, and check that it stores nothing for the next one."""
         provenance = Provenance(self.public, buffers=frozenset(), storages=frozenset, token=object())
         for t in operands(args, kwargs):
             provenance.take_in(t)
@@ -340,7 +338,7 @@ class Capture(Following):
             self._add(layer.bias, layer.bias_rows(g, segments))
 
     def _records_first(self, t: Tensor, label: Label) -> tuple[Tensor, Segments]:
-        """A tensor whose first dimension holds the records, each as so many rows, and the buckets of these rows."""
+        """Return the tensor with the records in dimension 0 (one or more rows each), and the buckets of the rows."""
         assert isinstance(label, Records)
         rows = label.before * label.within
         if label.dim:
@@ -356,9 +354,9 @@ class Capture(Following):
     def _add(self, p: Tensor, gradient: Tensor | Implicit) -> None:
         if not self._taking:
             raise RuntimeError(
-                f"several buckets share this physical batch, and backward() reached parameter {self._names[id(p)]!r} "
-                "from something else than the loss of the criterion that make_private returned; nothing was "
-                "released. Put the whole loss into the criterion, or use grad_sample_mode='stream'"
+                f"several buckets share this physical batch, but backward() reached parameter {self._names[id(p)]!r} "
+                "from a tensor other than the loss of the criterion that make_private returned; nothing was "
+                "released. Move the whole loss into the criterion, or use grad_sample_mode='stream'"
             )
         if self._ghost and (p in self.rows or p in self._implicit):  # a second backward pass
             raise RuntimeError(_used_twice(self._names[id(p)]))
@@ -373,14 +371,14 @@ class Capture(Following):
 def _used_twice(name: str) -> str:
     return (
         f"parameter {name!r} is used more than once for one physical batch (tied weights, a module called twice, "
-        'a recurrent layer), which grad_sample_mode="ghost" cannot take; use "hooks" or "stream"'
+        'a recurrent layer), which grad_sample_mode="ghost" does not support; use "hooks" or "stream"'
     )
 
 
 class _Tap(torch.autograd.Function):
-    """The identity, which hands the input and the output gradient of a layer to ``take``.
+    """The identity; its backward pass calls ``take`` with the input and the output gradient of a layer.
 
-    The output counts as modified in place instead of copied: operations that follow may modify it in turn.
+    The output is marked as modified in place instead of copied, so later operations may modify it again.
     """
 
     @staticmethod
@@ -388,7 +386,7 @@ class _Tap(torch.autograd.Function):
         ctx: Any, out: Tensor, x: Tensor, anchor: Tensor, names: str, take: Callable[[Tensor, Tensor], None]
     ) -> Tensor:
         ctx.mark_dirty(out)
-        ctx.save_for_backward(x)  # as autograd's own: guarded against modification, freed after use
+        ctx.save_for_backward(x)  # autograd guards it against modification and frees it after use
         ctx.names = names
         ctx.take = take
         return out
@@ -403,11 +401,11 @@ class _Tap(torch.autograd.Function):
                 raise
             raise RuntimeError(
                 f"the input of the layer with parameter {ctx.names} was modified in place after the layer used it; "
-                "use the operation that is not in place"
+                "use the out-of-place version of the operation"
             ) from error
         if torch.is_autocast_enabled(g.device.type):
             with torch.autocast(g.device.type, enabled=False):
                 ctx.take(x.detach(), g)
-        else:  # the context alone takes as long as a small layer
+        else:  # entering the context would take as long as a small layer
             ctx.take(x.detach(), g)
         return g, None, None, None, None

@@ -1,4 +1,4 @@
-"""Rows of convolutions."""
+"""Bucket gradients of convolutions."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .layer import Layer, at_least_float32, intercepts
 from .linear import write_outer_sums
 from .segments import Run, Segments
 
-# Windows of one bucket up to which writing them out and multiplying all buckets at once beats one call of the
-# library's kernel per bucket. Time of the calls against that of the windows, one CPU core: 1.9 at 25,000 elements
-# (16 -> 32 channels, kernel 4, 13 x 13, 4 records), 1.0 at 50,000 (1 -> 16, kernel 8, 28 x 28, 4 records), 0.8 at
-# 204,000; on two cores 3.0, 2.1 and 1.1.
+# Number of window elements of one bucket up to which writing out the windows and multiplying all buckets at once is
+# faster than one call of the library's kernel per bucket. Time of the calls relative to the windows, on one CPU core:
+# 1.9 at 25,000 elements (16 -> 32 channels, kernel 4, 13 x 13, 4 records), 1.0 at 50,000 (1 -> 16, kernel 8, 28 x 28,
+# 4 records), 0.8 at 204,000; on two cores 3.0, 2.1 and 1.1.
 _WINDOWS = 2**16
-# Elements side by side up to which windows are copied faster one dimension after another: 8 of them (1 channel,
-# kernel 8) 1.3 to 2.7 times, 64 (16 channels, kernel 4) 0.6 times.
+# Number of contiguous elements up to which copying windows one dimension after another is faster: with 8 of them
+# (1 channel, kernel 8) 1.3 to 2.7 times as fast, with 64 (16 channels, kernel 4) 0.6 times.
 _SHORT = 16
-# Elements of windows that exist at a time: 4 MiB of float32. 16 MiB were no faster.
+# Number of window elements in memory at a time: 4 MiB of float32. 16 MiB were not faster.
 _AT_A_TIME = 2**20
 
 
@@ -52,7 +52,7 @@ class Conv(Layer):
         self._stride = self._per_dimension(stride)
         self._dilation = self._per_dimension(dilation)
         self._groups = groups
-        # As the library does, "same" with an odd number of zeros puts one more at the end.
+        # As in the library, "same" with an odd number of zeros puts the extra zero at the end.
         spans = [d * (k - 1) for d, k in zip(self._dilation, self._kernel, strict=True)]
         self._ends = [span % 2 if padding == "same" else 0 for span in spans]
         self.overlap = math.prod(
@@ -65,7 +65,7 @@ class Conv(Layer):
             self._padding = self._per_dimension(0 if isinstance(padding, str) else padding)
 
     def weight_rows(self, x: Tensor, g: Tensor, segments: Segments) -> Tensor:
-        """See :class:`Layer`."""
+        """Return the weight's gradient, one row per bucket."""
         assert self.weight is not None
         x = self._pad_ends(x.to(g.dtype))
         rows = g.new_empty((segments.num_buckets, *self.weight.shape), dtype=at_least_float32(g.dtype))
@@ -75,9 +75,10 @@ class Conv(Layer):
         for run in segments.runs():
             windows = run.size * positions * per_position
             if self._groups == 1 and windows <= self.weight.numel():
-                # Smaller than the rows they make. In the weight's order, though slower to write than in memory's, the
-                # product is the row: for 256 -> 256 channels at 4 x 4, 512 -> 512 at 2 x 2, 1 and 4 records, 1.4 to 8
-                # times faster than with rows reordered, and 2.7 to 12 times faster than the library's kernel.
+                # The windows are smaller than the rows. They are written in the weight's order, so that the product is
+                # the row; writing in memory order is faster, but the rows then need reordering. For 256 -> 256 channels
+                # at 4 x 4 and 512 -> 512 at 2 x 2, with 1 and 4 records, this is 1.4 to 8 times faster than reordered
+                # rows, and 2.7 to 12 times faster than the library's kernel.
                 seen = self._windows(x[run.records], g.shape[2:], channels_first=True)
                 write_outer_sums(seen, g[run.records].movedim(1, -1), rows[run.buckets].flatten(2))
             elif self._groups == 1 and windows <= _WINDOWS:
@@ -90,17 +91,17 @@ class Conv(Layer):
         return rows
 
     def implicit(self, x: Tensor, g: Tensor, segments: Segments) -> Implicit | None:
-        """See :class:`Layer`."""
+        """Return the weight's gradients without rows, if that needs less memory."""
         return factors_or_none(self, x, g, segments)
 
     def outer_factors(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor] | None:
-        """See :class:`~dpmi.privacy.gradients.factors.OuterProducts`."""
+        """Return the factors of the outer products."""
         if self._groups > 1:
             return None
         return self._windows(self._pad_ends(x), g.shape[2:]).flatten(1, -2), g.flatten(2).transpose(1, 2)
 
     def bias_rows(self, g: Tensor, segments: Segments) -> Tensor:
-        """See :class:`Layer`."""
+        """Return the bias's gradient, one row per bucket."""
         return segments.sum(g, range(2, g.dim()))
 
     def _pad_ends(self, x: Tensor) -> Tensor:
@@ -109,7 +110,7 @@ class Conv(Layer):
         return F.pad(x, [zeros for end in reversed(self._ends) for zeros in (0, end)])
 
     def _windows(self, x: Tensor, out: Sequence[int], *, channels_first: bool = False) -> Tensor:
-        """What each output position sees: (records, *out, prod(kernel) * in), without groups."""
+        """Return the input window of each output position: (records, *out, prod(kernel) * in), without groups."""
         last = self._padded(x).movedim(1, -1).contiguous()
         record, *spatial, channel = last.stride()
         steps = [s * stride for s, stride in zip(self._stride, spatial, strict=True)]
@@ -120,10 +121,9 @@ class Conv(Layer):
         return view.reshape(len(x), *out, -1)
 
     def _unrolled(self, x: Tensor, out: Sequence[int]) -> Tensor:
-        """What each output position sees, as :meth:`_windows`, but the first dimension of the output comes last.
+        """Return the windows as :meth:`_windows`, but with the first dimension of the output last.
 
-        One dimension is unrolled after another, so that in the last and largest copy all that a position sees lies
-        side by side.
+        One dimension is unrolled after another, so that in the last and largest copy each window is contiguous.
         """
         unrolled = self._padded(x).movedim(1, -1).contiguous()
         for d in reversed(range(len(out))):
@@ -158,7 +158,7 @@ class Conv(Layer):
         self, xs: Sequence[Tensor], gs: Sequence[Tensor], buckets: list[int], rows: Tensor
     ) -> None:
         assert self.weight is not None
-        # Of the weight the kernel needs only type and layout.
+        # The kernel uses only type and layout of the weight.
         weight = (
             self.weight.detach()
             if self.weight.dtype == gs[0].dtype

@@ -1,4 +1,4 @@
-"""Rows of embeddings."""
+"""Bucket gradients of embeddings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Table(Layer):
     Args:
         weight: the table.
         padding: the token that gets no gradient, or None.
-        unsupported: an option whose gradients cannot be split by bucket, or None.
+        unsupported: a message about an option whose gradients cannot be split by bucket, or None.
     """
 
     def __init__(self, weight: Tensor, padding: int | None, unsupported: str | None) -> None:
@@ -30,20 +30,20 @@ class _Table(Layer):
 
     @abstractmethod
     def _lookups(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Token (m,), record (m,) and gradient (m, d) of every lookup."""
+        """Return token (m,), record (m,) and gradient (m, d) of every lookup."""
 
     def weight_rows(self, x: Tensor, g: Tensor, segments: Segments) -> Tensor:
-        """See :class:`Layer`."""
+        """Return the weight's gradient, one row per bucket."""
         token, bucket, values = self._by_bucket(x, g, segments)
         rows = values.new_zeros((segments.num_buckets * self._lines, self._width))
         return rows.index_add_(0, bucket * self._lines + token, values).view(-1, self._lines, self._width)
 
     def implicit(self, x: Tensor, g: Tensor, segments: Segments) -> Implicit:
-        """See :class:`Layer`."""
+        """Return the weight's gradients without rows, if that needs less memory."""
         return SparseRows(*self._by_bucket(x, g, segments), self._lines, segments.num_buckets)
 
     def bias_rows(self, g: Tensor, segments: Segments) -> Tensor:
-        """A table has no bias."""
+        """Raise an error, because a table has no bias."""
         raise NotImplementedError
 
     def _by_bucket(self, x: Tensor, g: Tensor, segments: Segments) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,7 +56,7 @@ class _Table(Layer):
 
 
 class Embedding(_Table):
-    """One line for each token, with any number of dimensions."""
+    """A lookup of one line per token, for tokens of any shape."""
 
     def _lookups(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return x.flatten(), _repeated(len(x), x[0].numel(), x.device), g.reshape(-1, self._width)
@@ -67,10 +67,10 @@ class EmbeddingBag(_Table):
 
     Args:
         weight: the table.
-        padding: the token that is left out, or None.
-        unsupported: an option whose gradients cannot be split by bucket, or None.
-        mean: a mean instead of a sum.
-        factors: one for every token, or None.
+        padding: the token that is skipped, or None.
+        unsupported: a message about an option whose gradients cannot be split by bucket, or None.
+        mean: whether it is a mean instead of a sum.
+        factors: one factor per token, or None.
     """
 
     def __init__(
@@ -147,10 +147,11 @@ def _embedding_bag(  # noqa: PLR0917 (the function's own signature)
     unsupported = _coupling(scale_grad_by_freq)
     if offsets is not None:
         unsupported = (
-            "offsets say where records begin, so that the input holds them in no dimension of its own"
+            "offsets define the start of each record, so no dimension of the input holds the records; pass indices of "
+            "shape (N, L)"
         )
     if mode == "max":
-        unsupported = 'mode="max" is not known here'
+        unsupported = 'mode="max" is not supported; use "mean" or "sum"'
     layer = EmbeddingBag(
         weight,
         padding_idx,

@@ -1,4 +1,4 @@
-"""Gradients of buckets that are never written out: their norms, and their weighted sum."""
+"""Bucket gradients without rows: their norms and their weighted sum, computed from smaller factors."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor
 from .row_norms import row_norms
 from .segments import Run, Segments
 
-# Elements of rows, or of what their norms are computed from, that exist at a time: 16 MiB of float32.
+# Largest number of elements in memory at a time, of rows or of the factors of their norms: 16 MiB of float32.
 _AT_A_TIME = 2**22
-# Rounding of one operation in float32.
+# Relative rounding error of one operation in float32.
 _ROUNDING = 2.0**-24
 
 
@@ -23,38 +23,38 @@ class Implicit(Protocol):
     """Gradients of one parameter."""
 
     squared_norms: Tensor
-    """Of each bucket's gradient, (k,) float64; not too small for what :meth:`weighted_sum` adds."""
+    """Squared norm of each bucket's gradient, (k,) float64; a bound for what :meth:`weighted_sum` adds."""
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
-        """Sum of the gradients (*shape), each times its factor, (k,)."""
+        """Return the sum of the gradients (*shape), each multiplied by its factor, (k,)."""
 
 
 class OuterProducts(Protocol):
-    """A layer whose gradient is a sum over positions of an outer product, as that of linear layers."""
+    """A layer whose gradient is a sum of outer products over positions, such as a linear layer."""
 
     weight: Tensor | None
     overlap: int
-    """At how many positions an element of the input is seen, at most."""
+    """Largest number of positions that use the same element of the input."""
 
     def weight_rows(self, x: Tensor, g: Tensor, segments: Segments) -> Tensor:
-        """See :class:`~dpmi.privacy.gradients.layer.Layer`."""
+        """Return the weight's gradient, one row per bucket."""
 
     def outer_factors(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The factors (records, positions, d) and (records, positions, o); None if there are none of this kind."""
+        """Return the factors, (records, positions, d) and (records, positions, o); None if the layer has none."""
 
 
 class Factors:
-    """Sums of outer products, of which the factors are kept where they are smaller than a row.
+    """Sums of outer products; the factors are stored instead of a row where they are smaller.
 
-    The squared norm of a bucket with P positions, sum_i g_i x_i^T, is either the double sum over its positions of
-    (g_i . g_j) (x_i . x_j) ([Goodfellow 2015], here for buckets), or that of a row which is dropped at once,
-    whichever takes fewer operations. Terms of the double sum may cancel, so it is computed in float64. What
-    cancels leaves its mark in the weighted sum too, which is computed in float32: its rounding, at most
-    proportional to sum_i |g_i| |x_i|, is added to the norm. That is a relative 1e-6 to 1e-5 unless almost
-    everything cancels, and then the norm is what bounds the gradient that is in fact released.
+    The gradient of a bucket with P positions is sum_i g_i x_i^T. Its squared norm is computed in the cheaper of two
+    ways: as the double sum over positions of (g_i . g_j) (x_i . x_j) ([Goodfellow 2015], here for buckets), or from a
+    row that is discarded at once. Terms of the double sum may cancel, so it is computed in float64. The weighted sum is
+    computed in float32, where cancelling terms leave a rounding error; a bound on it, proportional to
+    sum_i |g_i| |x_i|, is added to the norm. The addition is a relative 1e-6 to 1e-5 unless almost everything cancels.
+    With it, the norm bounds the gradient that is actually released.
 
     Args:
-        layer: whose gradients these are.
+        layer: the layer.
         x: its input, (records, ...).
         g: gradient of its output, (records, ...).
         segments: the buckets.
@@ -73,11 +73,11 @@ class Factors:
             self.squared_norms = torch.cat([self._norms(run) for run in segments.runs()]).square()
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
-        """See :class:`Implicit`."""
+        """Return the sum of the gradients times their factors."""
         if self._x._version != self._version:
             raise RuntimeError(
                 f"the input of a layer, of shape {tuple(self._x.shape)}, was modified in place between backward() and "
-                'the optimizer\'s step(); grad_sample_mode="ghost" needs it there'
+                'the optimizer\'s step(), but grad_sample_mode="ghost" still needs it; modify a copy'
             )
         factors = factors.to(self._g.device, self._dtype, copy=True)
         parts = []
@@ -120,36 +120,36 @@ class Factors:
         return torch.cat(found)
 
     def _rounding(self, x: Tensor, g: Tensor, segments: Segments, positions: int) -> Tensor:
-        """How far the float32 sum over a bucket's positions may be from the exact one, (k,) float64."""
+        """Return a bound on the error of the float32 sum over a bucket's positions, (k,) float64."""
         longest = torch.linalg.vector_norm(x.flatten(1), dim=1) * torch.linalg.vector_norm(
             g.flatten(1), dim=1
         )
-        # Of inputs made so that signs conspire and all roundings agree, 2.5, 4.3 and 22 units were seen for 64, 1024
-        # and 131072 positions; below 1 of others.
+        # Errors of 2.5, 4.3 and 22 units were observed for 64, 1024 and 131072 positions with worst-case inputs, whose
+        # roundings all have the same sign; below 1 unit with other inputs.
         unit = _ROUNDING * (2.0 + math.sqrt(positions) / 8.0)
         return segments.sum(longest).double() * (unit * math.sqrt(self._layer.overlap))
 
 
 def rows_are_smaller(layer: OuterProducts, x: Tensor, g: Tensor, run: Run) -> bool:
-    """Whether the rows of a run take no more memory than the factors: then norms cost as much as the rows."""
+    """Return whether the rows of a run need no more memory than the factors; norms then cost as much as the rows."""
     assert layer.weight is not None
     return layer.weight.numel() * len(x) <= (x.numel() + g.numel()) * run.size
 
 
 def factors_or_none(layer: OuterProducts, x: Tensor, g: Tensor, segments: Segments) -> Factors | None:
-    """The factors, or None if rows are smaller for every bucket."""
+    """Return the factors, or None if rows are smaller for every bucket."""
     if all(rows_are_smaller(layer, x, g, run) for run in segments.runs()):
         return None
     return Factors(layer, x, g, segments)
 
 
 class SparseRows:
-    """Rows most of whose lines are zero: of an embedding, a bucket's gradient has a line for each of its tokens.
+    """Rows whose lines are mostly zero: for an embedding, a bucket's gradient has one line per distinct token.
 
     Args:
         line: for each value, its line within the parameter, (m,) int64.
         bucket: for each value, its bucket, (m,) int64.
-        values: what is to be added up, (m, d).
+        values: the values to sum per bucket and line, (m, d).
         lines: number V of lines of the parameter.
         num_buckets: number k of buckets.
     """
@@ -163,13 +163,13 @@ class SparseRows:
         self.squared_norms = squares.new_zeros(num_buckets).index_add_(0, self._bucket, squares)
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
-        """See :class:`Implicit`."""
+        """Return the sum of the gradients times their factors."""
         scaled = self._values * factors.to(self._values)[self._bucket, None]
         return scaled.new_zeros((self._lines, scaled.shape[1])).index_add_(0, self._line, scaled)
 
 
 def _norms_by_pairs(x: Tensor, g: Tensor, buckets: int) -> Tensor:
-    """Norms (k,) of the sums over each bucket's positions of the outer products of its factors, in float64."""
+    """Return the norm (k,), in float64, of each bucket's sum of outer products of its factors."""
     left = g.reshape(buckets, -1, g.shape[-1]).double()
     right = x.reshape(buckets, -1, x.shape[-1]).double()
     pairs = torch.bmm(left, left.transpose(1, 2)).mul_(torch.bmm(right, right.transpose(1, 2)))
@@ -177,7 +177,7 @@ def _norms_by_pairs(x: Tensor, g: Tensor, buckets: int) -> Tensor:
 
 
 def _precision_settings() -> list[tuple[Any, str, object]]:
-    """Objects, their attributes, and the values that stand for float32 as it is written."""
+    """Return the settings for full float32 precision: objects, their attributes, and the values to set."""
     b: Any = torch.backends
     if hasattr(b.cudnn, "conv"):
         operations = [b.cuda.matmul, b.cudnn.conv, b.mkldnn.matmul, b.mkldnn.conv]
@@ -187,9 +187,9 @@ def _precision_settings() -> list[tuple[Any, str, object]]:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Without TF32 and the like, in whose 10 bits norm and weighted sum would not agree.
+    """Disable TF32 and similar modes; with their 10 bits, norm and weighted sum would not agree.
 
-    Convolutions on CUDA use it unless told otherwise.
+    Convolutions on CUDA use TF32 by default.
     """
     settings = _precision_settings()
     before = [getattr(holder, name) for holder, name, _ in settings]

@@ -1,4 +1,4 @@
-"""What a layer has to say about its gradients, and which function calls belong to which layer."""
+"""The interface of a layer's bucket gradients, and the registry of function calls that belong to a layer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .factors import Implicit
 from .segments import Segments
 
 INTERCEPTED: dict[Callable[..., Any], Callable[..., tuple[Tensor, Layer]]] = {}
-"""For each intercepted function, one with its signature that returns its input and its :class:`Layer`."""
+"""For each intercepted function, a function of the same signature that returns its input and its :class:`Layer`."""
 
 _Parse = TypeVar("_Parse", bound=Callable[..., "tuple[Tensor, Layer]"])
 
 
 def intercepts(*functions: Callable[..., Any]) -> Callable[[_Parse], _Parse]:
-    """Register how the arguments of functions such as ``F.linear`` become a :class:`Layer`."""
+    """Register a function that turns the arguments of functions such as ``F.linear`` into a :class:`Layer`."""
 
     def register(parse: _Parse) -> _Parse:
         INTERCEPTED.update(dict.fromkeys(functions, parse))
@@ -29,9 +29,9 @@ def intercepts(*functions: Callable[..., Any]) -> Callable[[_Parse], _Parse]:
 
 
 class Layer(ABC):
-    """One call with parameters: how the gradients of each bucket follow from its input and output gradient.
+    """One call with parameters: it computes the gradients of each bucket from its input and output gradient.
 
-    It holds no input: between the forward and the backward pass that is autograd's to keep, guard and free.
+    It does not store its input: autograd keeps, guards and frees it between the forward and the backward pass.
 
     Args:
         weight: first parameter, or None.
@@ -47,11 +47,11 @@ class Layer(ABC):
 
     @abstractmethod
     def weight_rows(self, x: Tensor, g: Tensor, segments: Segments) -> Tensor:
-        """The weight's gradient, one row per bucket, float32 or better.
+        """Return the weight's gradient, one row per bucket, float32 or better.
 
         Args:
-            x: the input, (records, ...).
-            g: gradient of the output, (records, ...).
+            x: the layer's input, (records, ...).
+            g: gradient of the layer's output, (records, ...).
             segments: the buckets.
 
         Returns:
@@ -59,17 +59,17 @@ class Layer(ABC):
         """
 
     def implicit(self, x: Tensor, g: Tensor, segments: Segments) -> Implicit | None:
-        """The weight's gradients without rows, where rows would take more memory; otherwise None.
+        """Return the weight's gradients without rows if rows would need more memory, else None.
 
-        Args are those of :meth:`weight_rows`.
+        The arguments are those of :meth:`weight_rows`.
         """
         return None
 
     @abstractmethod
     def bias_rows(self, g: Tensor, segments: Segments) -> Tensor:
-        """The bias's gradient, (k, *bias.shape), float32 or better."""
+        """Return the bias's gradient, (k, *bias.shape), float32 or better."""
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The type of rows: float32, and float64 where the layer computes in it."""
+    """Return the type of rows: float64 if the layer computes in float64, else float32."""
     return torch.promote_types(dtype, torch.float32)

@@ -1,4 +1,4 @@
-"""Rows of linear layers."""
+"""Bucket gradients of linear layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Linear(Layer):
     overlap = 1
 
     def weight_rows(self, x: Tensor, g: Tensor, segments: Segments) -> Tensor:
-        """See :class:`Layer`."""
+        """Return the weight's gradient, one row per bucket."""
         x = x.to(g.dtype)
         rows = g.new_empty((segments.num_buckets, g.shape[-1], x.shape[-1]), dtype=at_least_float32(g.dtype))
         runs = segments.runs()
@@ -33,28 +33,28 @@ class Linear(Layer):
         return rows
 
     def implicit(self, x: Tensor, g: Tensor, segments: Segments) -> Implicit | None:
-        """See :class:`Layer`."""
+        """Return the weight's gradients without rows, if that needs less memory."""
         return factors_or_none(self, x, g, segments)
 
     def outer_factors(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`~dpmi.privacy.gradients.factors.OuterProducts`."""
+        """Return the factors of the outer products."""
         return x.reshape(len(x), -1, x.shape[-1]), g.reshape(len(g), -1, g.shape[-1])
 
     def bias_rows(self, g: Tensor, segments: Segments) -> Tensor:
-        """See :class:`Layer`."""
+        """Return the bias's gradient, one row per bucket."""
         return segments.sum(g, range(1, g.dim() - 1))
 
 
 def write_outer_sums(x: Tensor, g: Tensor, rows: Tensor) -> None:
-    """Write the sums over each bucket's positions of the outer product of g and x.
+    """Write, for each bucket, the sum over its positions of the outer products of g and x.
 
-    One batched product for all buckets of a size was as fast as one product per bucket for 120 records of 784
-    features each, and 2 to 8 times faster for 4.
+    One batched product for all buckets of equal size was as fast as one product per bucket for 120 records of 784
+    features each, and 2 to 8 times faster for 4 records.
 
     Args:
-        x: (records, ..., d), of k buckets of one size.
+        x: (records, ..., d), records of k buckets of equal size.
         g: (records, ..., o), of the same type.
-        rows: where to, (k, o, d), contiguous.
+        rows: the output, (k, o, d), contiguous.
     """
     left = g.reshape(len(rows), -1, g.shape[-1]).transpose(1, 2)
     right = x.reshape(len(rows), -1, x.shape[-1])

@@ -1,4 +1,4 @@
-"""Rows of normalisation layers: the normalised input times the output gradient, summed over each bucket."""
+"""Bucket gradients of normalisation layers: normalised input times output gradient, summed over each bucket."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Norm(Layer):
         weight: the factors, or None.
         bias: the offsets, or None.
         normalise: the normalisation without the affine map.
-        affine_dims: which dimensions of an input with ``dim`` dimensions the affine map's shape is, as a slice.
+        affine_dims: the dimensions of the input that the affine map's shape corresponds to, as a slice.
     """
 
     def __init__(
@@ -34,12 +34,12 @@ class Norm(Layer):
         self._affine_dims = affine_dims
 
     def weight_rows(self, x: Tensor, g: Tensor, segments: Segments) -> Tensor:
-        """See :class:`Layer`."""
+        """Return the weight's gradient, one row per bucket."""
         dtype = at_least_float32(g.dtype)
         return self.bias_rows(self._normalise(x).to(dtype) * g.to(dtype), segments)
 
     def bias_rows(self, g: Tensor, segments: Segments) -> Tensor:
-        """See :class:`Layer`."""
+        """Return the bias's gradient, one row per bucket."""
         dims = range(g.dim())
         return segments.sum(g, [d for d in dims[1:] if d not in dims[self._affine_dims]])
 
@@ -93,7 +93,7 @@ def _instance_norm(  # noqa: PLR0917 (the function's own signature)
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> tuple[Tensor, Layer]:
-    # With the input's own statistics the running ones only get updated, which is not to happen a second time.
+    # With the input's own statistics, the running ones would only be updated, which must not happen a second time.
     mean, variance = (None, None) if use_input_stats else (running_mean, running_var)
 
     def normalise(x: Tensor) -> Tensor:

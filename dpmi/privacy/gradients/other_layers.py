@@ -1,4 +1,4 @@
-"""Layers of which nothing is known: run bucket by bucket on copies of their parameters."""
+"""Layers without gradient rules: they run bucket by bucket on copies of their parameters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from .layer import at_least_float32
 from .segments import Segments
 
-# What these use their parameters for is intercepted: see the functions registered with `intercepts`.
+# The function calls of these layers are intercepted, see the functions registered with `intercepts`.
 _INTERCEPTED = (
     nn.Linear,
     nn.Conv1d,
@@ -31,10 +31,10 @@ _INTERCEPTED = (
 
 
 def other_leaves(module: nn.Module, parameters: Iterable[tuple[str, nn.Parameter]]) -> list[nn.Module]:
-    """Modules without children that own trained parameters and are none of the intercepted layers.
+    """Return the modules without children that own trained parameters and are not intercepted layers.
 
     Args:
-        module: the whole.
+        module: the whole module.
         parameters: names and trained parameters.
     """
     trained = {id(p) for _, p in parameters}
@@ -48,7 +48,7 @@ def other_leaves(module: nn.Module, parameters: Iterable[tuple[str, nn.Parameter
 
 
 def _computes_as(m: nn.Module, known: type[nn.Module]) -> bool:
-    """Whether a module computes what its base class does."""
+    """Return whether a module computes the same as its base class."""
     methods = ("forward", "_conv_forward")
     return "forward" not in vars(m) and all(
         getattr(type(m), name, None) is getattr(known, name, None) for name in methods
@@ -56,7 +56,7 @@ def _computes_as(m: nn.Module, known: type[nn.Module]) -> bool:
 
 
 def record_dimension(leaf: nn.Module) -> int:
-    """Where a layer has the records in its input and output: first, unless it has ``batch_first=False``."""
+    """Return the dimension of the records in a layer's input and output: 0, or 1 with ``batch_first=False``."""
     return 0 if getattr(leaf, "batch_first", True) else 1
 
 
@@ -76,19 +76,19 @@ def run_by_bucket(
     Args:
         leaf: the module.
         forward: its forward method.
-        parameters: those of its own parameters that are trained.
+        parameters: its trained parameters.
         segments: the buckets.
-        take: gets each parameter and its rows (k, *shape), in the backward pass.
-        of_records: ids of the tensors among the arguments that hold records, in the dimension where the module has
-            them: they are split by bucket.
-        args: of the call.
-        kwargs: of the call.
+        take: called in the backward pass with each parameter and its rows (k, *shape).
+        of_records: ids of the tensors among the arguments that hold records, in the module's record dimension; they are
+            split by bucket.
+        args: positional arguments of the call.
+        kwargs: keyword arguments of the call.
 
     Returns:
-        The outputs, one bucket after another, with the records where :func:`output_dimensions` says.
+        The outputs of all buckets, concatenated along the dimensions of :func:`output_dimensions`.
 
     Raises:
-        TypeError: the output does not hold the records there.
+        TypeError: an output does not hold the records in that dimension.
     """
     dim = record_dimension(leaf)
     copies = {name: _copies(p, segments.num_buckets, take) for name, p in parameters.items()}
@@ -109,7 +109,7 @@ def run_by_bucket(
             for t, d in zip(tensors, dims, strict=True)
         ):
             raise TypeError(
-                f"{type(leaf).__name__} returns something else than a tensor with one entry per record"
+                f"{type(leaf).__name__} must return a tensor with one entry per record in each bucket, but does not"
             )
         outs.append(tensors)
     assert dims is not None
@@ -119,9 +119,9 @@ def run_by_bucket(
 
 
 def output_dimensions(leaf: nn.Module, outputs: int) -> list[int] | None:
-    """Where a layer that returns so many tensors has the records in each of them; None if that is not known.
+    """Return the dimension of the records in each of a layer's outputs; None if it is not known.
 
-    Recurrent layers return hidden states too, (layers, records, hidden) whatever the layout of their input.
+    Recurrent layers also return hidden states, (layers, records, hidden) for any layout of their input.
     """
     first = record_dimension(leaf)
     if outputs > 1 and not isinstance(leaf, nn.RNNBase):
@@ -130,7 +130,7 @@ def output_dimensions(leaf: nn.Module, outputs: int) -> list[int] | None:
 
 
 def _copies(p: Tensor, count: int, take: Callable[[Tensor, Tensor], None]) -> tuple[Tensor, ...]:
-    """The same parameter ``count`` times, as parts of one leaf: its gradient is the rows."""
+    """Return the same parameter ``count`` times, as parts of one leaf tensor, whose gradient is the rows."""
     together = p.detach().expand(count, *p.shape).requires_grad_()
 
     def rows_are_there(leaf: Tensor) -> None:
@@ -143,7 +143,7 @@ def _copies(p: Tensor, count: int, take: Callable[[Tensor, Tensor], None]) -> tu
 
 
 class _Call(nn.Module):
-    """A module whose forward method is the given one: without the hooks that its own call would run."""
+    """A module with the given forward method; calling it does not run the hooks of the original module."""
 
     def __init__(self, leaf: nn.Module, forward: Callable[..., Tensor]) -> None:
         super().__init__()
@@ -151,5 +151,5 @@ class _Call(nn.Module):
         self._forward = forward
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The given method."""
+        """Call the given method."""
         return self._forward(*args, **kwargs)

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 
 class RunningSum:
-    """Adds up clipped bucket gradients, on top of the noise.
+    """Sums clipped bucket gradients on top of the noise.
 
-    Noise that is drawn into the buffer before anything is added to it needs no memory of its own, and one call
-    for all parameters. Sums are kept in float32, or in float64 for parameters of that type.
+    The noise is drawn into the buffer before anything is added, so it needs no extra memory, and one call serves all
+    parameters. Sums are stored in float32, or in float64 for parameters of that type.
 
     Args:
-        trained: the parameters, whose layout the gradients get.
+        trained: the parameters; the gradients get their layout.
     """
 
     def __init__(self, trained: list[nn.Parameter]) -> None:
@@ -39,23 +39,23 @@ class RunningSum:
 
     @property
     def flat(self) -> list[Tensor]:
-        """The sum again, in the buffers (n,) that hold it."""
+        """The sum, as the flat buffers (n,) that hold it."""
         return list(self._flat.values())
 
     def start(self, fill: Callable[[Tensor], None]) -> None:
-        """Begin a logical step with what ``fill`` writes into a flat tensor: noise."""
+        """Start a logical step: ``fill`` overwrites every flat buffer with noise, or with zeros."""
         for flat in self._flat.values():
             fill(flat)
 
     def add(self, gradients: list[Tensor | None], factor: float) -> None:
-        """Add one gradient, (*shape) for every parameter and None for zero, times a factor."""
+        """Add one gradient times a factor; it has (*shape) for every parameter, and None for zero."""
         pairs = [(view, g) for view, g in zip(self._views, gradients, strict=True) if g is not None]
         torch._foreach_add_(
             [view for view, _ in pairs], [g.to(view.dtype) for view, g in pairs], alpha=factor
         )
 
     def add_rows(self, rows: list[Tensor | None], factors: Tensor) -> None:
-        """Add rows (k, *shape), each times its factor, (k,) float64."""
+        """Add rows (k, *shape), each multiplied by its factor, (k,) float64."""
         for part, view, row in zip(self._parts, self._views, rows, strict=True):
             if row is None:
                 continue
@@ -66,10 +66,10 @@ class RunningSum:
                 view.add_((weights @ flat).view(view.shape))
 
     def gradients(self) -> list[Tensor]:
-        """The sum, one tensor (*shape) for every parameter; valid until the next :meth:`start`."""
+        """Return the sum, one tensor (*shape) for every parameter; valid until the next :meth:`start`."""
         return self._views
 
 
 def _dense_strides(p: Tensor) -> tuple[int, ...]:
-    """The parameter's own layout, such as channels_last, without gaps."""
+    """Return the strides of the parameter's layout, such as channels_last, without gaps."""
     return torch.empty_like(p, device="meta", memory_format=torch.preserve_format).stride()

@@ -1,4 +1,4 @@
-"""Which records of a physical batch belong to which bucket."""
+"""The assignment of a physical batch's records to buckets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Run:
-    """Consecutive buckets with the same number of records: one batched operation serves them all."""
+    """Consecutive buckets with the same number of records; one batched operation can process them all."""
 
     first_bucket: int
     count: int
@@ -22,24 +22,24 @@ class Run:
 
     @property
     def buckets(self) -> slice:
-        """Where these buckets are among all."""
+        """The positions of these buckets among all buckets."""
         return slice(self.first_bucket, self.first_bucket + self.count)
 
     @property
     def records(self) -> slice:
-        """Where their records are in the physical batch."""
+        """The positions of their records in the physical batch."""
         return slice(self.first_record, self.first_record + self.count * self.size)
 
 
 @dataclass(frozen=True)
 class Segments:
-    """The buckets of one physical batch, whose records lie one bucket after another.
+    """The buckets of one physical batch, whose records are grouped by bucket.
 
     Args:
-        sizes: number of records of each bucket, at least one each.
+        sizes: number of records of each bucket, at least 1.
 
     Raises:
-        ValueError: no bucket, or one without records.
+        ValueError: there is no bucket, or a bucket has no records.
     """
 
     sizes: Sequence[int]
@@ -64,11 +64,11 @@ class Segments:
 
     @cached_property
     def bounds(self) -> tuple[int, ...]:
-        """k + 1 numbers: bucket i holds the records from bounds[i] to bounds[i + 1]."""
+        """k + 1 numbers; bucket i holds the records from bounds[i] up to, but excluding, bounds[i + 1]."""
         return (0, *accumulate(self.sizes))
 
     def runs(self) -> tuple[Run, ...]:
-        """Consecutive buckets of equal size taken together."""
+        """Return the runs of consecutive buckets of equal size."""
         return self._runs
 
     @cached_property
@@ -81,7 +81,7 @@ class Segments:
         return tuple(runs)
 
     def bucket_of_record(self, device: torch.device | str = "cpu") -> Tensor:
-        """The bucket of each record, (records,) int64."""
+        """Return the bucket of each record, (records,) int64."""
         found = self._bucket_of_record.get(torch.device(device))
         if found is None:
             sizes = torch.tensor(self.sizes, device=device)
@@ -94,29 +94,29 @@ class Segments:
         return {}
 
     def sum(self, values: Tensor, dims: Sequence[int] = ()) -> Tensor:
-        """Sum over the records of each bucket, and over further dimensions.
+        """Return the sum over the records of each bucket, and over further dimensions.
 
         Args:
             values: (records, ...).
             dims: dimensions to sum over besides the first.
 
         Returns:
-            (k, ...) without ``dims``, in float32 or better whatever the type of ``values``.
+            (k, ...) without ``dims``, in float32 or better for any type of ``values``.
         """
         dtype = torch.promote_types(values.dtype, torch.float32)
         if len(self._runs) == 1 and self.sizes[0] > 1:
             by_bucket = values.view(self.num_buckets, self.sizes[0], *values.shape[1:])
             return by_bucket.sum([1, *(d + 1 for d in dims)], dtype=dtype)
-        # A sum over no dimension is over all; the caller gets a tensor of its own.
+        # torch sums over all dimensions if `dims` is empty. The copy gives the caller a new tensor.
         of_record = values.sum(tuple(dims), dtype=dtype) if dims else values.to(dtype, copy=True)
         if self.num_buckets == self.records:
             return of_record
-        # Buckets are few: a product with zeros and ones is faster than adding record by record.
+        # There are few buckets, so a product with a matrix of zeros and ones is faster than adding record by record.
         member = self._member(values.device, dtype)
         return (member @ of_record.reshape(self.records, -1)).view(-1, *of_record.shape[1:])
 
     def _member(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Whether a bucket has a record, (k, records) of zeros and ones."""
+        """Return which records each bucket has, (k, records) of zeros and ones."""
         found = self._members.get((device, dtype))
         if found is None:
             bucket = torch.arange(self.num_buckets, device=device)[:, None]

@@ -1,4 +1,4 @@
-"""Which strategy computes the bucket gradients, and how many buckets share a physical batch."""
+"""The choice of a strategy for bucket gradients, and of the number of buckets per physical batch."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ GradSampleMode = Literal["auto", "stream", "hooks", "ghost"]
 
 LOG = logging.getLogger("dpmi")
 
-ONE_AT_A_TIME = "one bucket at a time goes through the model, because %s"
+ONE_AT_A_TIME = "the model processes one bucket at a time, because %s"
 """Logged once per run, with the reason."""
 
 ROWS_BYTES = 2**25
-"""Most memory for the rows of one physical batch: 32 MiB."""
+"""Largest memory for the rows of one physical batch: 32 MiB."""
 
 SMALL_ROW = 2**17
-"""Parameters up to which rows cost next to nothing, and several buckets at a time always pay. Time of a step against
-the non-private one, 26 k parameters: hooks 1.2 and stream 1.3 for buckets of 120, 1.6 and 4.6 for 4."""
+"""Number of parameters up to which rows are cheap, so that several buckets at a time are always faster. Step time
+relative to the non-private step, 26 k parameters: hooks 1.2 and stream 1.3 for buckets of 120 records, 1.6 and 4.6 for
+buckets of 4."""
 
 BUSY = 128
-"""Times that a bucket must use a parameter, records times positions on average, to keep the machine busy alone. Time
-of a step against the non-private one: 107 times (ResNet-18 for large images, 32 records of 32 x 32), ghost 1.1 to 1.4
-and stream 2.1; 190 (linear softmax of 639 k parameters), stream 1.2 and hooks 1.2; 1,600 (ResNet-18 for small images,
-32 records), stream 1.03, hooks 1.05 and ghost 1.08."""
+"""How often a bucket must use each parameter (records times positions, on average) to keep the machine busy by itself.
+Step time relative to the non-private step: at 107 uses (ResNet-18 for large images, 32 records of 32 x 32), ghost 1.1
+to 1.4 and stream 2.1; at 190 (linear softmax with 639 k parameters), stream 1.2 and hooks 1.2; at 1,600 (ResNet-18 for
+small images, 32 records), stream 1.03, hooks 1.05 and ghost 1.08."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Choice:
     Args:
         strategy: "stream", "hooks" or "ghost".
         max_buckets: most buckets in one physical batch.
-        insist: the user named the strategy, so that nothing else may be done instead.
-        most_work: multiply-adds per record from which on one bucket at a time is as fast, and takes less memory.
+        insist: whether the user chose the strategy, so that no other one may be used instead.
+        most_work: multiply-adds per record above which one bucket at a time is as fast, and needs less memory.
     """
 
     strategy: Strategy
@@ -61,19 +62,19 @@ def choose(
     criterion: bool,
     own_collate: bool,
 ) -> Choice:
-    """Choose by bucket sizes, parameters and memory; by the work that a record makes, the dry runs decide.
+    """Choose by bucket sizes, parameters and memory; the dry runs later decide by the compute per record.
 
     Args:
         mode: "auto", or the strategy.
-        module: the user's.
-        plan: of the run.
-        row_elements: parameters that train.
+        module: the user's module.
+        plan: the run's plan.
+        row_elements: number of trained parameters.
         max_physical_batch_size: most records in one physical batch.
-        criterion: whether the user gave one, which several buckets at a time take.
-        own_collate: whether the data loader has a collate function of the user's own.
+        criterion: whether a criterion is given, which several buckets at a time need.
+        own_collate: whether the data loader has a custom collate function.
 
     Raises:
-        ValueError: unknown mode, or one that the module cannot be used with, or the criterion.
+        ValueError: the mode is unknown, or does not work with the module or the criterion.
     """
     if mode not in get_args(GradSampleMode):
         raise ValueError(
@@ -81,19 +82,19 @@ def choose(
         )
     if mode in ("hooks", "ghost") and not criterion:
         raise ValueError(
-            f"grad_sample_mode is {mode!r}, which takes several buckets at a time, and needs to compute the loss of "
-            "each by itself; pass criterion=..., and use the criterion that make_private then returns, or use "
+            f"grad_sample_mode is {mode!r}, which processes several buckets at a time and computes the loss of "
+            "each separately; pass criterion=..., and use the criterion that make_private then returns, or use "
             "'stream'"
         )
     if mode == "stream" and criterion:
         raise ValueError(
-            "criterion is given, and grad_sample_mode='stream' takes one bucket at a time, with any loss; leave the "
-            "criterion out, or use 'auto'"
+            "criterion is given, but grad_sample_mode='stream' processes one bucket at a time and needs none; omit "
+            "the criterion, or use 'auto'"
         )
     compiled = any(hasattr(m, "_orig_mod") for m in module.modules())
     if compiled and mode in ("hooks", "ghost"):
         raise ValueError(
-            f"grad_sample_mode is {mode!r}, but module is compiled, and what happens inside cannot be captured; use "
+            f"grad_sample_mode is {mode!r}, but module is compiled, so its calls cannot be captured; use "
             "'stream' or 'auto', or do not compile the module"
         )
     rows = max(1, ROWS_BYTES // (4 * row_elements))
@@ -107,13 +108,13 @@ def choose(
         if mode == "stream"
         else "no criterion was given"
         if not criterion
-        else "what happens inside a compiled module cannot be followed"
+        else "the calls inside a compiled module cannot be tracked"
         if compiled
-        else "the data loader's collate_fn may give buckets different shapes ('hooks' and 'ghost' rely on one)"
+        else "the data loader's collate_fn may give buckets different shapes ('hooks' and 'ghost' need equal ones)"
         if own_collate
         else "two buckets do not fit into a physical batch"
         if min(max_physical_batch_size / size, plan.expected_buckets) < 2
-        else f"{size:g} records of a bucket keep the machine busy"
+        else f"a bucket of {size:g} records keeps the machine busy"
         if row_elements > SMALL_ROW and size >= BUSY
         else None
     )

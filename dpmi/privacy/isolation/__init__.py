@@ -1,1 +1,5 @@
-"""Several buckets in one forward pass, soundly: labels say where the records are and follow them through every call."""
+"""Sound forward passes of several buckets: labels track, through every call, which record a value belongs to.
+
+A call *mixes* (couples) records if an entry of its output depends on more than one record. A pass with such a call is
+rejected, because its gradient cannot be split by bucket.
+"""

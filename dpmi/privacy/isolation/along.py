@@ -1,4 +1,4 @@
-"""Functions along given dimensions, which may be any but that of the records."""
+"""Rules of functions along given dimensions; these may be any dimensions except that of the records."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _OF_EQUAL_VALUES = frozenset(("all", "any", "amax", "amin", "max", "min", "mean"
 
 
 def _reduce(call: Call, value: Any, keep: Any) -> Label:
-    """The label of a function over some dimensions, of which one entry is left, or none."""
+    """Return the label of a reduction over some dimensions, which then have size 1 or are removed."""
     ndim, label = call.tensors[0].dim(), call.labels[0]
     if not isinstance(keep, bool):
         refuse(call, f"keepdim is {keep!r}")
@@ -46,7 +46,7 @@ def _reduce(call: Call, value: Any, keep: Any) -> Label:
             and all(label.is_constant(dim) for dim in label.following)
             and (value is None or call.name not in ("max", "min"))
         ):
-            # The greatest of equal values is that value, however many there are. Where it is found is arbitrary.
+            # The maximum of equal values is that value, for any number of them. Its index is arbitrary.
             label = Public(label.constant, everywhere=label.everywhere, same=True)
         if value is None:
             return apart(call, label, ndim, range(ndim))
@@ -56,7 +56,7 @@ def _reduce(call: Call, value: Any, keep: Any) -> Label:
 
 
 def _only(call: Call, operands: int, positions: int) -> None:
-    """Refuse more operands or positional arguments than the rule reads."""
+    """Reject more operands or positional arguments than the rule reads."""
     keywords(call, _KEYWORDS)
     if len(call.tensors) > operands or len(call.args) > positions:
         refuse(call, f"{len(call.tensors)} operands and {len(call.args)} arguments by position")
@@ -91,7 +91,7 @@ def reduction(call: Call) -> Label:
 
 @rule("max", "min")
 def extremum(call: Call) -> Label:
-    """``f(x, dim, keepdim)``, or the greater of two tensors."""
+    """``f(x, dim, keepdim)``, or the elementwise extremum of two tensors."""
     if len(call.tensors) == 2:
         return elementwise(call)
     return reduction(call)
@@ -109,7 +109,7 @@ def norm(call: Call) -> Label:
     """``f(x, p, dim, keepdim)``."""
     _only(call, 1, 4)
     if call.name == "norm" and argument(call, 1, "p", default=2) == "nuc":
-        refuse(call, "a norm of matrices")
+        refuse(call, "matrix norms are not supported")
     return _reduce(call, argument(call, 2, "dim"), argument(call, 3, "keepdim", default=False))
 
 
@@ -135,14 +135,14 @@ _SAME_SHAPE = frozenset(
 def _along(call: Call, value: Any) -> Label:
     keywords(call, _SAME_SHAPE)
     if len(call.tensors) > 1:
-        refuse(call, "more than one operand")
+        refuse(call, "more than one operand is not supported")
     ndim = call.tensors[0].dim()
     return apart(call, call.labels[0], ndim, dimensions(call, value, ndim))
 
 
 @rule(*words("""softmax log_softmax softmin cumsum cumprod cumsum_ cumprod_ cummax cummin logcumsumexp"""))
 def along(call: Call) -> Label:
-    """``f(x, dim)``: without a dimension, softmax chooses one by the number of dimensions."""
+    """``f(x, dim)``; without a dimension, softmax chooses one by the number of dimensions."""
     return _along(call, argument(call, 1, "dim"))
 
 
@@ -166,7 +166,7 @@ def flip(call: Call) -> Label:
 
 @rule("roll")
 def roll(call: Call) -> Label:
-    """``roll(x, shifts, dims)``: without dimensions it moves entries from record to record."""
+    """``roll(x, shifts, dims)``; without dimensions it moves entries between records."""
     return _along(call, argument(call, 2, "dims"))
 
 
@@ -185,7 +185,7 @@ def normalize(call: Call) -> Label:
 
 @rule_of(Tensor.unfold)
 def windows(call: Call) -> Label:
-    """``x.unfold(dimension, size, step)``: one dimension more, at the end."""
+    """``x.unfold(dimension, size, step)``: adds a dimension at the end."""
     keywords(call, ("dimension", "size", "step"))
     ndim = call.tensors[0].dim()
     dim = dimension(call, argument(call, 1, "dimension"), ndim)
@@ -194,7 +194,7 @@ def windows(call: Call) -> Label:
 
 @rule("tril", "triu")
 def triangle(call: Call) -> Label:
-    """A part of the matrices of the last two dimensions."""
+    """A triangle of the matrices in the last two dimensions."""
     keywords(call, ("diagonal",))
     ndim = call.tensors[0].dim()
     return apart(call, call.labels[0], ndim, (ndim - 2, ndim - 1))
@@ -202,7 +202,7 @@ def triangle(call: Call) -> Label:
 
 @rule_of(F.layer_norm, torch.layer_norm, F.rms_norm, torch.rms_norm)
 def trailing_norm(call: Call) -> Label:
-    """``f(x, normalized_shape, weight, bias)``: over the last dimensions."""
+    """``f(x, normalized_shape, weight, bias)``, over the last dimensions."""
     keywords(call, ("normalized_shape", "weight", "bias", "eps"))
     shape: Collection[int] = argument(call, 1, "normalized_shape")
     label = call.labels[0]
@@ -216,7 +216,7 @@ def trailing_norm(call: Call) -> Label:
 
 @rule_of(torch.cosine_similarity, torch.pairwise_distance)
 def similarity(call: Call) -> Label:
-    """``cosine_similarity(x1, x2, dim=1)``; ``pairwise_distance(x1, x2, p, eps, keepdim)`` is over the last."""
+    """``cosine_similarity(x1, x2, dim=1)``, and ``pairwise_distance(x1, x2, p, eps, keepdim)`` over the last one."""
     keywords(call, ("dim", "eps", "p", "keepdim"))
     ndim = max(tensor.dim() for tensor in call.tensors)
     got = align(call, call.tensors, call.labels, ndim)

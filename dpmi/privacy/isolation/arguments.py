@@ -1,4 +1,4 @@
-"""What a function call is made of: its tensors, and all that is not one."""
+"""The arguments of a function call: its tensors, and its other values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .labels import Coupled
 
-# What an argument may be besides a tensor: it is compared between passes, so its value must say all of it.
+# Types of arguments besides tensors. They are compared between passes, so the value must define them completely.
 _VALUES = (
     int,
     float,
@@ -29,7 +29,7 @@ _VALUES = (
 
 
 def operands(args: Iterable[Any], kwargs: dict[str, Any]) -> list[Tensor]:
-    """Every tensor among the arguments, also inside lists, tuples and slices, in order."""
+    """Return every tensor among the arguments, including those inside lists, tuples and slices, in order."""
     found: list[Tensor] = []
     for a in args:
         if isinstance(a, Tensor):
@@ -56,20 +56,20 @@ def _inside(value: Any, found: list[Tensor]) -> None:
 
 
 def plain(value: Any, reference: Callable[[Tensor], Any]) -> Any:
-    """An argument as something that can be compared with that of another pass.
+    """Return an argument in a form that can be compared with that of another pass.
 
     Args:
         value: the argument.
-        reference: says which tensor of the pass this is.
+        reference: returns the identity of a tensor within the pass.
 
     Raises:
-        Coupled: it is neither a tensor nor a plain value, so that it could carry anything.
+        Coupled: the argument is neither a tensor nor a plain value, so it could hold anything.
     """
     if isinstance(value, Tensor):
         return reference(value)
     kind = type(value)
     if kind in _PLAIN or isinstance(value, _VALUES):
-        # 1, 1.0 and True are equal, and do not compute the same.
+        # 1, 1.0 and True are equal, but do not compute the same.
         return (kind, value) if kind in _NUMBERS else value
     if kind is slice:
         return (slice, *(plain(v, reference) for v in (value.start, value.stop, value.step)))
@@ -78,7 +78,7 @@ def plain(value: Any, reference: Callable[[Tensor], Any]) -> Any:
     if isinstance(value, torch.Generator):
         return torch.Generator
     raise Coupled(
-        f"an argument of type {kind.__name__} is no tensor of this pass, and may depend on its records"
+        f"an argument of type {kind.__name__} is neither a tensor nor a plain value, so it may depend on the records"
     )
 
 
@@ -87,7 +87,7 @@ _PLAIN = frozenset({int, str, type(None)})
 
 
 def writes_in_place(func: Callable[..., Any], name: str, kwargs: Mapping[str, Any]) -> bool:
-    """Whether a call by its name, or with ``inplace=True``, writes into its first argument."""
+    """Return whether a call writes into its first argument, by its name or because of ``inplace=True``."""
     if func is Tensor.__setitem__ or kwargs.get("inplace"):
         return True
     if name.startswith("__"):

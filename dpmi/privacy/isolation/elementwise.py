@@ -1,4 +1,4 @@
-"""Functions of each entry: operands meet entry by entry, so the records have to lie alike in all of them."""
+"""Rules of elementwise functions: the records must be at the same place in all operands."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _KEYWORDS = frozenset(
 
 
 def _in_place(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names, and those of the functions that write to their first operand."""
+    """Return the names, and those of their in-place versions."""
     return names + tuple(
         f"{name}_" for name in names if not name.endswith("_") and hasattr(Tensor, f"{name}_")
     )
@@ -56,26 +56,26 @@ def _in_place(names: tuple[str, ...]) -> tuple[str, ...]:
 
 @rule(*_in_place(_ONE), *_in_place(_SEVERAL))
 def elementwise(call: Call) -> Label:
-    """Operands that hold records hold them in the same places; public ones have the same values for every record."""
+    """Elementwise functions: records are at the same place in all operands, and public values do not vary by record."""
     if call.kwargs or not call.args:
         keywords(call, _KEYWORDS)
     tensors, labels = call.tensors, call.labels
     if len(labels) == 1:
         if call.name == "where" and len(call.args) + len(call.kwargs) == 1:
-            refuse(call, "the places of a mask are as many as the records make them")
+            refuse(call, "the size of its result depends on the values of all records")
         return labels[0]
     ndim = max([tensor.dim() for tensor in tensors])
     got = align(call, tensors, labels, ndim)
     if got is None:
         return broadcast(tensors, cast("list[Public]", labels), ndim)
     if writes_in_place(call.func, call.name, call.kwargs) and labels[0] != got:
-        refuse(call, "records are written into a tensor that holds none")
+        refuse(call, "records are written into a tensor that holds no records")
     return got
 
 
 @rule(*_in_place(_DRAWN))
 def drawn(call: Call) -> Label:
-    """Functions of each entry and of torch's own randomness, which does not depend on records."""
+    """Elementwise functions that also use torch's random generator, which does not depend on records."""
     label = elementwise(call) if call.labels else CONSTANT
     if isinstance(label, Public) and label.same:
         return Public(label.constant, everywhere=label.everywhere)
@@ -98,14 +98,15 @@ def drawn(call: Call) -> Label:
     "cuda",
 )
 def cast_to(call: Call) -> Label:
-    """Another type or device, which a second operand may give without its values."""
+    """Conversion to another type or device, which a second operand may define, without using its values."""
     keywords(call, ("dtype", "device", "non_blocking", "copy", "memory_format", "other"))
     return call.labels[0]
 
 
 @rule("zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "randint_like")
 def like(call: Call) -> Label:
-    """A tensor of the operand's shape alone; it holds records where that does: these may be written to it."""
+    """A new tensor that depends on the operand's shape only. It holds records if the operand does, so that records may
+    be written to it."""
     keywords(
         call,
         (
@@ -127,7 +128,7 @@ def like(call: Call) -> Label:
 
 @rule_of(torch.prelu, F.prelu, Tensor.prelu)
 def prelu(call: Call) -> Label:
-    """One slope, or one for each entry of dimension 1."""
+    """``prelu(x, weight)`` with one slope, or one for each entry of dimension 1."""
     keywords(call, ())
     public(call, 1)
     x, weight = call.tensors

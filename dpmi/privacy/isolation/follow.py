@@ -1,4 +1,4 @@
-"""Follows the records of a physical batch through every function call of a forward pass."""
+"""Tracks the records of a physical batch through every function call of a forward pass."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _OVERRIDE_CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch
 
 
 class Following(TorchFunctionMode):
-    """Within ``with following:``, every call must be known to keep the records apart, and be the program's next one.
+    """Within ``with following:``, every call must be known not to mix records, and must be the next one of the program.
 
-    A tensor has its label as an attribute, with the token of this pass and the version that the label was given to:
-    what was made elsewhere, in an earlier pass or by a function that the mode does not see, and what was modified
-    unseen, has none, and may not meet the records. A call is refused before it is made, so that nothing is written.
+    A tensor stores its label as an attribute, with the token of this pass and the tensor's version. A tensor has no
+    valid label if it was made in an earlier pass or by a function that the mode does not observe, or if it was modified
+    unobserved; it must not be combined with records. A call is rejected before it is made, so nothing is written.
 
     Args:
         public: the tensors that depend on no record.
@@ -50,7 +50,7 @@ class Following(TorchFunctionMode):
         self.public = public
         self.records = records
         self.problem: str | None = None
-        """Why this pass cannot be trusted; it stays, even if the user's code goes on."""
+        """Why this pass is rejected; it is kept even if the user's code catches the error."""
         self.trace: list[Step] = []
         """The calls of this pass so far."""
         self._token = object()
@@ -63,15 +63,15 @@ class Following(TorchFunctionMode):
         self.put_label(t, label, None)
 
     def put_label(self, t: Tensor, label: Label, reference: Any) -> None:
-        """Set a tensor's label, and which call made it."""
+        """Set a tensor's label, and a reference to the call that made it."""
         t._dpmi = (self._token, type(label) is Public, t._version, label, reference)  # type: ignore[attr-defined]
 
     def begin_pass(self, inputs: Iterable[Tensor], program: Program | None) -> None:
-        """Begin a forward pass on labelled tensors of the batch.
+        """Start a forward pass on labelled tensors of the batch.
 
         Args:
-            inputs: those that the pass gets, in the order of its arguments.
-            program: what the dry runs showed of this pass; None in a dry run, which records :attr:`trace`.
+            inputs: the inputs of the pass, in the order of its arguments.
+            program: the program of this pass from the dry runs; None in a dry run, which records :attr:`trace`.
         """
         for i, t in enumerate(inputs):
             self.put_label(t, self.label(t), ("input", i))
@@ -81,7 +81,7 @@ class Following(TorchFunctionMode):
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """Follow calls that belong to no forward pass: those of the user's loop."""
+        """Track calls of the user's loop, which belong to no forward pass."""
         before, self._apart = self._apart, True
         try:
             with self:
@@ -90,31 +90,31 @@ class Following(TorchFunctionMode):
             self._apart = before
 
     def label(self, t: Tensor) -> Label:
-        """The label of a tensor.
+        """Return the label of a tensor.
 
         Raises:
-            Coupled: it has none.
+            Coupled: the tensor has no valid label.
         """
         mark = getattr(t, "_dpmi", None)
         if mark is not None and mark[0] is self._token:
             if mark[2] != t._version:
                 raise Coupled(
-                    f"a tensor of shape {tuple(t.shape)} was modified in place by a call that is not seen"
+                    f"a tensor of shape {tuple(t.shape)} was modified in place by a call that cannot be observed"
                 )
             label: Label = mark[3]
             return label
         if self.public.reference(t) is not None:
             return PUBLIC
         raise Coupled(
-            f"a tensor of shape {tuple(t.shape)} was made elsewhere: it is neither a parameter, nor a buffer, nor made "
-            "in this pass by a function that is followed"
+            f"the origin of a tensor of shape {tuple(t.shape)} is unknown: it is neither a parameter nor a buffer, and "
+            "no tracked function made it in this pass"
         )
 
     def finish(self, outputs: Iterable[Tensor]) -> None:
-        """Close a pass whose outputs these are.
+        """End a pass with these outputs.
 
         Raises:
-            Coupled: it made fewer calls than the program, or returns something else; or something was wrong before.
+            Coupled: the pass made fewer calls than the program, returns something else, or was rejected before.
         """
         if self.problem is not None:
             raise Coupled(self.problem)
@@ -129,10 +129,10 @@ class Following(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Make a call, if it keeps the records apart.
+        """Make a call if it is known not to mix records.
 
         Raises:
-            Coupled: it does not, or that is not known; the call was not made.
+            Coupled: the call mixes records, or may mix them; it was not made.
         """
         kwargs = kwargs or {}
         if func in METADATA:
@@ -140,16 +140,16 @@ class Following(TorchFunctionMode):
         try:
             return self._followed(func, args, kwargs)
         except Coupled as error:
-            if not self._apart:  # what the loop computes of it is not taken by the module or the criterion
+            if not self._apart:  # module and criterion do not accept such results of the loop anyway
                 self.problem = self.problem or str(error)
             raise
 
     def operand_labels(self, func: Callable[..., Any], tensors: list[Tensor]) -> list[Label]:
-        """The labels of the operands of a call."""
+        """Return the labels of the operands of a call."""
         return [self.label(t) for t in tensors]
 
     def call(self, call: Call, label: Label | Callable[[Any], Label]) -> Any:
-        """Make a call that keeps the records apart; ``label`` is what its output will have."""
+        """Make a call that does not mix records; ``label`` is the label of its output."""
         return call.func(*call.args, **call.kwargs)
 
     def _followed(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -166,13 +166,13 @@ class Following(TorchFunctionMode):
                 with self:
                     return inner(*args, **kwargs)
             if holds and not (func in FACTORIES_NEW and len(tensors) == 1):
-                raise Coupled(f"{_name(func)} is not known to keep records apart")
+                raise Coupled(f"{_name(func)} is not known to process records independently")
         call = Call(func, args, kwargs, tensors, labels, self.records)
         label = self._label_of(call, known)
         arguments = self.arguments(args, kwargs)
         self.compare(func, arguments)
         out = self.call(call, label)
-        if func is Tensor.__setitem__:  # which returns nothing
+        if func is Tensor.__setitem__:  # __setitem__ returns None
             out = args[0]
         if type(label) is not Records and type(label) is not Public:
             label = label(out)  # type: ignore[operator]
@@ -182,7 +182,7 @@ class Following(TorchFunctionMode):
     def _label_of(self, call: Call, known: Any) -> Label | Callable[[Any], Label]:
         func, labels = call.func, call.labels
         if call.kwargs.get("out") is not None:
-            raise Coupled(f"{call.name} writes into a tensor that is given to it (out=)")
+            raise Coupled(f"{call.name} writes into a given tensor (out=); use its return value instead")
         if call.tensors and writes_in_place(func, call.name, call.kwargs) and call.tensors[0] in self.public:
             raise Coupled(
                 f"{call.name} writes to {self.public.reference(call.tensors[0])!r}, which outlives the pass"
@@ -190,13 +190,13 @@ class Following(TorchFunctionMode):
         for found in labels:
             if type(found) is Public and found.empty:
                 if func not in FILLS or len(labels) > 1:
-                    raise Coupled(f"{call.name} reads memory that was not filled")
+                    raise Coupled(f"{call.name} reads uninitialised memory")
                 return CONSTANT
         if known is not None and labels:
             try:
                 return known(call)  # type: ignore[no-any-return]
             except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
-                raise Coupled(f"{call.name} has arguments that are not understood ({error})") from error
+                raise Coupled(f"the arguments of {call.name} are not supported ({error})") from error
         if any(x.following for x in labels if type(x) is Public):
             raise Coupled(f"{call.name} is called on a tensor whose size follows the number of records")
         if func in FACTORIES_EMPTY:
@@ -206,7 +206,7 @@ class Following(TorchFunctionMode):
         return CONSTANT if func in FACTORIES_CONSTANT else PUBLIC
 
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The arguments of a call, as they are compared between passes."""
+        """Return the arguments of a call in the form that is compared between passes."""
         reference = self._reference
         return (
             tuple([plain(a, reference) for a in args]),
@@ -215,15 +215,19 @@ class Following(TorchFunctionMode):
         )
 
     def compare(self, func: Callable[..., Any], arguments: Any) -> None:
-        """Refuse, before it is made, a call that is not the program's next one."""
+        """Reject a call, before it is made, if it is not the next one of the program."""
         if self._expected is None or self._apart:
             return
         at = len(self.trace)
         step = self._expected[at] if at < len(self._expected) else None
         if step is None or step.func is not func or step.arguments != arguments:
             self._refuse(
-                f"call {at + 1} is {_name(func)}{_shown(arguments)}, and in the dry run "
-                + ("there was none" if step is None else f"{_name(step.func)}{_shown(step.arguments)}")
+                f"call {at + 1} is {_name(func)}{_shown(arguments)}, but in the dry runs "
+                + (
+                    "there was no such call"
+                    if step is None
+                    else f"it was {_name(step.func)}{_shown(step.arguments)}"
+                )
             )
 
     def _take_out(self, step: Step, call: Call, label: Label, out: Any) -> None:
@@ -242,25 +246,26 @@ class Following(TorchFunctionMode):
                     self._mark(t, self._with_sizes(label, at, i), (at, i), call)
             return
         if call.tensors and not all(t in self.public for t in call.tensors):
-            raise Coupled(f"{call.name} makes a Python value of what was computed in this pass")
+            raise Coupled(f"{call.name} turns a tensor computed in this pass into a Python value")
 
     def add_step(self, step: Step) -> None:
-        """Add a call that was made to the trace, if it returned what the program says."""
+        """Add a call to the trace, after checking that its result matches the program."""
         if self._expected is not None:
             at = len(self.trace)
             if at >= len(self._expected) or self._expected[at] != step:
-                self._refuse(f"{_name(step.func)} returned other shapes or tensors than in the dry run")
+                self._refuse(f"{_name(step.func)} returned other shapes or tensors than in the dry runs")
         self.trace.append(step)
 
     def _with_sizes(self, label: Label, at: int, i: int) -> Label:
-        """Add which dimensions follow the number of records, as the program has them."""
+        """Add to a label which dimensions follow the number of records, according to the program."""
         if self._program is None:
             return label
         following = self._program.following[at][i]
         if isinstance(label, Records):
             if following - {label.dim}:
                 raise Coupled(
-                    f"{_name(self.trace[at].func)} returns a tensor with the number of records in a second dimension"
+                    f"{_name(self.trace[at].func)} returns a tensor in which a second dimension follows the number of "
+                    "records"
                 )
             return label
         return label if not following else dataclasses.replace(label, following=following)
@@ -270,19 +275,19 @@ class Following(TorchFunctionMode):
             return
         if any(t is other for other in call.tensors):
             mark = t._dpmi  # type: ignore[attr-defined]
-            if mark[2] == t._version:  # the call returned its operand as it was
+            if mark[2] == t._version:  # the call returned its operand unchanged
                 return
         self.put_label(t, label, at)
 
     def _reference(self, t: Tensor) -> Any:
-        """Which tensor of the pass this is: what made it, or its name if it is public."""
+        """Return the identity of a tensor within the pass: the call that made it, or its name if it is public."""
         mark = getattr(t, "_dpmi", None)
         if mark is not None and mark[0] is self._token:
             return ("made by", mark[4])
         return self.public.reference(t)
 
     def _refuse(self, reason: str) -> None:
-        raise Coupled(f"this pass is not that of the dry run: {reason}")
+        raise Coupled(f"this pass differs from the dry runs: {reason}")
 
 
 def _shapes(out: Any) -> tuple[tuple[int, ...], ...]:
@@ -298,7 +303,7 @@ def _name(func: Any) -> str:
 
 
 def _shown(arguments: Any) -> str:
-    """The plain arguments of a call, for a message."""
+    """Return the arguments of a call for a message, without those made in the pass."""
     if not (isinstance(arguments, tuple) and len(arguments) == 3):
         return ""
     shown = [str(a) for a in arguments[0] if not (isinstance(a, tuple) and a[:1] == ("made by",))]
@@ -307,9 +312,9 @@ def _shown(arguments: Any) -> str:
 
 @lru_cache(None)
 def _twin(func: Callable[..., Any]) -> Callable[..., Any] | None:
-    """A Python function of torch.nn.functional whose own check for overrides is false: its inner calls are followed.
+    """Return a copy of a torch.nn.functional function without its check for overrides, so that inner calls are tracked.
 
-    Nothing of torch is patched: it is the same code with other globals.
+    torch is not patched: the copy has the same code with other globals. None if there is no such check.
     """
     if getattr(func, "__module__", "") != "torch.nn.functional":
         return None

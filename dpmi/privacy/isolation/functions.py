@@ -1,4 +1,4 @@
-"""All rules, and the functions that the mode has to know besides them."""
+"""All rules, and the other functions that the tracking mode treats separately."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Each module registers its rules as it is imported.
+# Each module registers its rules when it is imported.
 from . import along, elementwise, indexing, losses, products, shapes  # noqa: F401
 from .operands import words
 from .rules import RULES
@@ -23,21 +23,22 @@ def _named(names: str, *owners: Any) -> Functions:
 
 
 FACTORIES_SAME = _named("zeros ones full new_zeros new_ones new_full", torch, Tensor)
-"""Make a tensor of one value, given as a number: SAME."""
+"""Functions that make a tensor of one value, given as a number; their label is SAME."""
 
 FACTORIES_CONSTANT = FACTORIES_SAME | _named("rand randn randint", torch)
-"""Make a tensor of one value or of independent draws: CONSTANT, or SAME if in FACTORIES_SAME."""
+"""Functions that make a tensor of one value or of independent draws; the label is CONSTANT, or SAME in FACTORIES_SAME.
+"""
 
 FACTORIES_EMPTY = _named(
     "empty new_empty empty_like empty_strided empty_permuted new_empty_strided", torch, Tensor
 )
-"""Allocate memory: ``Public(empty=True)``."""
+"""Functions that allocate memory; the label is ``Public(empty=True)``."""
 
 FACTORIES_NEW = _named("new_zeros new_ones new_full new_empty", Tensor)
-"""Take nothing but type and device of the tensor that they belong to."""
+"""Functions that use only type and device of the tensor that they belong to."""
 
 FILLS = _named("zero_ fill_ normal_ uniform_ bernoulli_ exponential_", Tensor)
-"""Write to every entry what depends on no entry: what empty memory may be given to first."""
+"""Functions that overwrite every entry independently of its value; only these may be called first on empty memory."""
 
 _ATTRIBUTES = words(
     """shape ndim dtype device requires_grad is_leaf layout is_cuda is_cpu is_xpu is_xla is_mps is_meta is_mkldnn
@@ -54,7 +55,7 @@ METADATA = (
     )
     | _named("is_tensor can_cast promote_types broadcast_shapes is_grad_enabled", torch)
 )
-"""Tell the shape, type and device of their operands, never a value."""
+"""Functions that depend on the shape, type and device of their operands, never on a value."""
 
 __all__ = [
     "FACTORIES_CONSTANT",

@@ -1,4 +1,4 @@
-"""Random generators: how far a pass moved them, or to which seed, must tell the next pass nothing of its records."""
+"""Random generators: their state after a pass must not carry information on its records to the next pass."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 import torch
 
 OF_A_KIND = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-"""What is a generator."""
+"""The types of generators."""
 
 
 class Generators:
-    """The generators that a pass can reach, from the moment on at which it first reads a number off its records.
+    """The generators that a pass can reach, with their states when it first reads a number from its records.
 
-    What it draws later may depend on that number, and so may a seed that it sets. :meth:`go_on` lets each generator go
-    on as if nothing had been drawn since.
+    Later draws and seeds of the pass may depend on that number. :meth:`go_on` continues each generator from its stored
+    state, as if nothing had been drawn since.
 
     Args:
-        held: those that the code of the pass can reach, besides the global ones of PyTorch, NumPy and Python.
+        held: generators that the code of the pass can reach, besides the global ones of PyTorch, NumPy and Python.
     """
 
     def __init__(self, held: Iterable[Any]) -> None:
@@ -29,7 +29,7 @@ class Generators:
         self._renew = [_renewal(g) for g in (*everywhere, *held)]
 
     def go_on(self) -> None:
-        """Seed each from what it was."""
+        """Seed each generator from its stored state."""
         for renew in self._renew:
             renew()
 

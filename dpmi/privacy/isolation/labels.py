@@ -1,4 +1,4 @@
-"""Where the records of a physical batch are in a tensor, and what does not depend on them."""
+"""Labels of tensors: the location of a physical batch's records, or independence from all records."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 
 class Coupled(RuntimeError):
-    """Records meet, or may meet, in this call: the buckets of this pass cannot be told apart."""
+    """A call mixes records, or may mix them, so the gradient of this pass cannot be split by bucket."""
 
 
 class Records(NamedTuple):
-    """The label of a tensor that holds one part per record, each computed from that record and public values alone.
+    """The label of a tensor that holds one part per record, computed only from that record and public values.
 
-    Dimension ``dim`` has size ``before * N * within``, and index i of it belongs to record ``i // within % N``. The
-    plain batch-first tensor is ``Records(0)``; a tensor (heads * N, ...) is ``Records(0, before=heads)``, one of
-    (N * tokens, ...) is ``Records(0, within=tokens)``, a time-major one ``Records(1)``.
+    Dimension ``dim`` has size ``before * N * within``, and its index i belongs to record ``i // within % N``. A
+    batch-first tensor is ``Records(0)``, a tensor (heads * N, ...) is ``Records(0, before=heads)``, a tensor
+    (N * tokens, ...) is ``Records(0, within=tokens)``, and a time-major tensor is ``Records(1)``.
     """
 
     dim: int
@@ -28,14 +28,14 @@ class Public:
     """The label of a tensor whose values depend on no record.
 
     Args:
-        constant: dimensions along which the values are all the same, or independent draws from one distribution; only
-            along these may a public tensor meet the records of another one entry by entry.
-        following: dimensions whose size follows the number of records, as two dry runs of different sizes showed.
-        everywhere: whether it is constant along every dimension, whatever its shape becomes.
-        empty: memory that was allocated and not filled yet.
-        same: whether the values along the constant dimensions are equal, and not merely draws from one distribution:
-            the greatest of N draws depends on N, the greatest of N equal values does not. Draws that are constant
-            everywhere are independent of each other.
+        constant: dimensions along which the values are all equal, or independent draws from one distribution. A public
+            tensor may be combined entry by entry with the record dimension of another tensor only along these.
+        following: dimensions whose size is proportional to the number of records, as found by the two dry runs.
+        everywhere: whether the tensor is constant along every dimension, in any shape.
+        empty: whether the memory was allocated, but not filled yet.
+        same: whether the values along the constant dimensions are equal, not only draws from one distribution: the
+            maximum of N draws depends on N, the maximum of N equal values does not. Draws that are constant everywhere
+            are independent of each other.
     """
 
     constant: frozenset[int] = frozenset()
@@ -45,7 +45,7 @@ class Public:
     same: bool = False
 
     def is_constant(self, dim: int) -> bool:
-        """Whether the values along a dimension, counted from 0, are interchangeable."""
+        """Return whether the values along a dimension >= 0 are interchangeable."""
         return self.everywhere or dim in self.constant
 
 

@@ -1,4 +1,4 @@
-"""Layers: functions whose first dimension is a batch, and those of the last dimension or of each entry of the input."""
+"""Rules of layers: functions with a batch in dimension 0, and functions of the last dimension or of each entry."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEYWORDS = frozenset(
 
 
 def _batched(call: Call, ndim: int) -> Label:
-    """The label after a layer that takes each entry of dimension 0 by itself if the input has ``ndim`` dimensions."""
+    """Return the label after a layer that, for inputs with ``ndim`` dimensions, treats dimension 0 as a batch."""
     if call.kwargs or not call.args:
         keywords(call, _KEYWORDS)
     label, have = call.labels[0], call.tensors[0].dim()
@@ -62,7 +62,7 @@ def batched_3d(call: Call) -> Label:
 
 @rule_of(F.interpolate, F.upsample, F.local_response_norm, torch.channel_shuffle)
 def batched(call: Call) -> Label:
-    """An input of shape (N, C, *), with one dimension more at least."""
+    """An input of shape (N, C, *), with at least 3 dimensions."""
     return _batched(call, max(call.tensors[0].dim() if call.tensors else 0, 3))
 
 
@@ -82,23 +82,23 @@ def pixel_shuffle(call: Call) -> Label:
 
 @rule_of(F.batch_norm)
 def batch_norm(call: Call) -> Label:
-    """In evaluation only: each channel is shifted and scaled by public numbers."""
+    """Evaluation mode only: each channel is shifted and scaled by public numbers."""
     keywords(call, ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"))
     if argument(call, 5, "training", default=False):
-        refuse(call, "batch normalisation in training mode is over the records: use GroupNorm")
+        refuse(call, "batch normalisation in training mode averages over the records: use GroupNorm")
     public(call, 1)
     return apart(call, call.labels[0], call.tensors[0].dim(), (1,))
 
 
 @rule_of(F.instance_norm)
 def instance_norm(call: Call) -> Label:
-    """An input of shape (N, C, *), by its own statistics; or by running ones, if these are not written to."""
+    """An input of shape (N, C, *), normalised by its own statistics, or by running ones that are not updated."""
     keywords(call, ("running_mean", "running_var", "weight", "bias", "use_input_stats", "momentum", "eps"))
     own = argument(call, 5, "use_input_stats", default=True)
     if own and any(
         argument(call, i, name) is not None for i, name in ((1, "running_mean"), (2, "running_var"))
     ):
-        refuse(call, "its running statistics are over the records: take track_running_stats=False")
+        refuse(call, "its running statistics are over the records: use track_running_stats=False")
     public(call, 1)
     ndim = call.tensors[0].dim()
     return apart(call, call.labels[0], ndim, range(1, ndim) if ndim > 2 else range(ndim))
@@ -131,19 +131,22 @@ def bilinear(call: Call) -> Label:
 
 @rule_of(F.embedding)
 def embedding(call: Call) -> Label:
-    """``embedding(indices, table)``: one dimension more, at the end."""
+    """``embedding(indices, table)``: adds a dimension at the end."""
     keywords(call, ("weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse"))
     if argument(call, 3, "max_norm") is not None:
-        refuse(call, "max_norm changes the table by which indices the records have")
+        refuse(call, "max_norm rescales the table depending on the indices of the records: use max_norm=None")
     if argument(call, 5, "scale_grad_by_freq", default=False):
-        refuse(call, "scale_grad_by_freq scales gradients by the indices of all records")
+        refuse(
+            call,
+            "scale_grad_by_freq scales gradients by the indices of all records: use scale_grad_by_freq=False",
+        )
     public(call, 1)
     return apart(call, call.labels[0], call.tensors[0].dim(), ())
 
 
 @rule_of(F.embedding_bag)
 def embedding_bag(call: Call) -> Label:
-    """``embedding_bag(indices, table)`` with as many indices for each bag: indices of shape (N, L)."""
+    """``embedding_bag(indices, table)`` with bags of equal size: indices of shape (N, L)."""
     keywords(
         call,
         words(
@@ -152,14 +155,14 @@ def embedding_bag(call: Call) -> Label:
         ),
     )
     if len(call.args) > 2 or call.kwargs.get("max_norm") is not None or call.kwargs.get("scale_grad_by_freq"):
-        refuse(call, "offsets, max_norm and scale_grad_by_freq are over all records")
+        refuse(call, "offsets, max_norm and scale_grad_by_freq depend on all records: omit them")
     x, label = call.tensors[0], call.labels[0]
     if x.dim() != 2:
-        refuse(call, f"indices of {x.dim()} dimensions, not 2")
+        refuse(call, f"the indices have {x.dim()} dimensions, but must have 2")
     if len(call.labels) == 3:
         weights, of_weights = call.tensors[2], call.labels[2]
         if not isinstance(label, Records):
-            refuse(call, "weights of public bags")
+            refuse(call, "weights are supported only for indices that hold records")
         align(call, (x, weights), (label, of_weights), 2)
     public(call, 1, 2)
     return apart(call, label, 2, (1,))
@@ -167,17 +170,20 @@ def embedding_bag(call: Call) -> Label:
 
 @rule_of(F.one_hot)
 def one_hot(call: Call) -> Label:
-    """``one_hot(classes, num_classes)``: one dimension more, at the end."""
+    """``one_hot(classes, num_classes)``: adds a dimension at the end."""
     keywords(call, ("num_classes",))
     number = argument(call, 1, "num_classes", default=-1)
     if type(number) is not int or number < 1:
-        refuse(call, "without num_classes it depends on the greatest class of all records")
+        refuse(
+            call,
+            "without num_classes, its shape depends on the largest class of all records: pass num_classes",
+        )
     return apart(call, call.labels[0], call.tensors[0].dim(), ())
 
 
 @rule("pad")
 def pad(call: Call) -> Label:
-    """``pad(x, (before, after, ...))``, from the last dimension on."""
+    """``pad(x, (before, after, ...))``, starting with the last dimension."""
     keywords(call, ("pad", "mode", "value"))
     amounts: Any = argument(call, 1, "pad")
     ndim = call.tensors[0].dim()
@@ -189,7 +195,7 @@ def pad(call: Call) -> Label:
 
 @rule_of(F.grid_sample, torch.grid_sampler)
 def grid_sample(call: Call) -> Label:
-    """Images (N, C, H, W) and their own grid (N, H', W', 2)."""
+    """Images (N, C, H, W), each with its own grid, (N, H', W', 2)."""
     keywords(call, ("mode", "padding_mode", "align_corners"))
     ndim = call.tensors[0].dim()
     got = align(call, call.tensors, call.labels, ndim)
@@ -198,5 +204,5 @@ def grid_sample(call: Call) -> Label:
         return PUBLIC
     for tensor, label in zip(call.tensors, call.labels, strict=True):
         if isinstance(label, Public) and tensor.shape[0] != got.before * call.records * got.within:
-            refuse(call, "images and grids of different numbers")
+            refuse(call, "the numbers of images and grids differ")
     return apart(call, got, ndim, range(1, ndim))

@@ -1,4 +1,4 @@
-"""Losses without a reduction: one number for each record, or for each entry of it."""
+"""Rules of losses without a reduction: one number per record, or per entry of a record."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _unreduced(call: Call) -> None:
     if call.kwargs.get("reduction") != "none" or any(
         call.kwargs.get(name) is not None for name in ("size_average", "reduce")
     ):
-        refuse(call, 'a loss over all records: take reduction="none"')
+        refuse(call, 'its reduction is over all records: use reduction="none"')
 
 
 @rule_of(
@@ -30,7 +30,7 @@ def _unreduced(call: Call) -> None:
     F.kl_div, F.poisson_nll_loss, F.soft_margin_loss,
 )  # fmt: skip
 def entrywise_loss(call: Call) -> Label:
-    """A function of each entry of the output, the target and a weight."""
+    """An elementwise function of the output, the target and a weight."""
     _unreduced(call)
     return elementwise(Call(call.func, call.args, {}, call.tensors, call.labels, call.records))
 
@@ -48,7 +48,7 @@ def class_loss(call: Call) -> Label:
         return PUBLIC
     got = held[0]
     if x.dim() < 2 or got.dim != 0 or held[-1] != got:
-        refuse(call, "logits and targets without the records in front of both")
+        refuse(call, "logits and targets must both hold the records in dimension 0")
     for tensor, each in ((x, label), (target, of_target)):
         if isinstance(each, Public):
             meet(call, tensor, each, 0, got.before * call.records * got.within)

@@ -1,4 +1,4 @@
-"""What the rules have in common: reading a call's arguments, aligning its operands, renumbering dimensions."""
+"""Shared helpers of the rules: reading a call's arguments, aligning its operands, renumbering dimensions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _R = TypeVar("_R", bound=Rule)
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words of a text: names, in long lists."""
+    """Split a text into words, for long lists of names."""
     return tuple(text.split())
 
 
 def rule_of(*functions: Callable[..., Any]) -> Callable[[_R], _R]:
-    """Register a rule for these functions only: others of their name take their arguments in another order."""
+    """Register a rule for these functions only; others of the same name have their arguments in another order."""
 
     def register(function: _R) -> _R:
         RULES.update(dict.fromkeys(functions, function))
@@ -29,21 +29,21 @@ def rule_of(*functions: Callable[..., Any]) -> Callable[[_R], _R]:
 
 
 def refuse(call: Call, why: str) -> NoReturn:
-    """Raise :class:`Coupled`, with the function's name."""
+    """Raise :class:`Coupled` with the function's name and the reason."""
     raise Coupled(f"{call.name}: {why}")
 
 
 def keywords(call: Call, allowed: Collection[str]) -> None:
-    """Refuse a call with a keyword argument that its rule does not know, or without a positional operand."""
+    """Reject a call with a keyword argument that its rule does not know, or without a positional operand."""
     for name, value in call.kwargs.items():
         if value is not None and name not in allowed:
-            refuse(call, f"the argument {name}={type(value).__name__} is not known to keep records apart")
+            refuse(call, f"the argument {name} (of type {type(value).__name__}) is not supported")
     if not call.args:
-        refuse(call, "pass its operands by position")
+        refuse(call, "its operands must be passed by position")
 
 
 def argument(call: Call, position: int, *names: str, default: Any = None) -> Any:
-    """An argument that is passed by position, or by one of these names."""
+    """Return an argument that is passed by position, or by one of these names."""
     if len(call.args) > position:
         return call.args[position]
     for name in names:
@@ -53,7 +53,7 @@ def argument(call: Call, position: int, *names: str, default: Any = None) -> Any
 
 
 def variadic(call: Call, *names: str) -> Any:
-    """What follows the first operand: ``f(x, 1, 2)``, ``f(x, (1, 2))`` or by name."""
+    """Return the arguments after the first operand: ``f(x, 1, 2)``, ``f(x, (1, 2))`` or by name."""
     rest = call.args[1:]
     if not rest:
         return argument(call, 1, *names)
@@ -61,48 +61,50 @@ def variadic(call: Call, *names: str) -> Any:
 
 
 def dimension(call: Call, value: Any, ndim: int) -> int:
-    """One dimension, counted from 0."""
+    """Return one dimension as a number >= 0."""
     if type(value) is not int:
-        refuse(call, f"the dimension is {value!r}, not a number")
+        refuse(call, f"the dimension is {value!r}, but must be an integer")
     return value + ndim if value < 0 else value
 
 
 def dimensions(call: Call, value: Any, ndim: int) -> tuple[int, ...]:
-    """One or several dimensions, counted from 0."""
+    """Return one or several dimensions as numbers >= 0."""
     if type(value) is int:
         return (value + ndim if value < 0 else value,)
     if not isinstance(value, (tuple, list)) or not value:
-        refuse(call, f"the dimensions are {value!r}: over all entries, so over all records")
+        refuse(call, f"the dimensions are {value!r}, so it runs over all records: name dimensions")
     return tuple(dimension(call, each, ndim) for each in value)
 
 
 def public(call: Call, start: int, end: int | None = None) -> None:
-    """Refuse operands from this one on that hold records, or that are as long as the batch."""
+    """Reject operands from `start` to `end` that hold records, or whose size follows the number of records."""
     for label in call.labels[start:end]:
         if label is PUBLIC:
             continue
         if isinstance(label, Records):
             refuse(call, "an operand that all records share (a weight, a table, an index) depends on records")
         if label.following:
-            refuse(call, "an operand that all records share is as long as the number of records")
+            refuse(call, "the size of an operand that all records share follows the number of records")
 
 
 def meet(call: Call, tensor: Tensor, label: Public, dim: int, size: int) -> None:
-    """Refuse a public operand whose values differ along the records' dimension, of this size.
+    """Reject a public operand whose values differ along the records' dimension.
 
     Args:
         call: the call.
         tensor: the public operand.
         label: its label.
-        dim: its dimension that meets the records; negative if it has none.
+        dim: its dimension that is combined with the records' dimension; negative if there is none.
         size: size of the records' dimension.
 
     Raises:
-        Coupled: also if another of its dimensions is as long as the batch: a sum over it would depend on N.
+        Coupled: the values differ, or another dimension follows the number N of records: a sum over it would depend
+            on N.
     """
     if label.following and not label.following <= {dim}:
         refuse(
-            call, "a public operand is as long as the number of records in another dimension than the records"
+            call,
+            "another dimension of a public operand than that of the records follows the number of records",
         )
     if dim < 0:
         return
@@ -111,11 +113,11 @@ def meet(call: Call, tensor: Tensor, label: Public, dim: int, size: int) -> None
         return
     if length == size and (label.is_constant(dim) or tensor.stride(dim) == 0):
         return
-    refuse(call, f"public values of shape {tuple(tensor.shape)} differ from record to record")
+    refuse(call, f"public values of shape {tuple(tensor.shape)} differ between records")
 
 
 def align(call: Call, tensors: Sequence[Tensor], labels: Sequence[Label], ndim: int) -> Records | None:
-    """The label that all operands have once they are broadcast to ``ndim`` dimensions, or none if all are public."""
+    """Return the common label of all operands, broadcast to ``ndim`` dimensions; None if all operands are public."""
     got: Records | None = None
     for tensor, label in zip(tensors, labels, strict=True):
         if isinstance(label, Records):
@@ -124,7 +126,7 @@ def align(call: Call, tensors: Sequence[Tensor], labels: Sequence[Label], ndim: 
             if got is None:
                 got = here
             elif got != here:
-                refuse(call, f"records lie differently in its operands: {got} and {here}")
+                refuse(call, f"records are at different places in its operands: {got} and {here}")
     if got is None:
         return None
     for tensor, label in zip(tensors, labels, strict=True):
@@ -135,7 +137,7 @@ def align(call: Call, tensors: Sequence[Tensor], labels: Sequence[Label], ndim: 
 
 
 def broadcast(tensors: Sequence[Tensor], labels: Iterable[Public], ndim: int) -> Public:
-    """The label of a function of each entry of public operands."""
+    """Return the label of an elementwise function of public operands."""
     labels = tuple(labels)
     if all(label is PUBLIC for label in labels):
         return PUBLIC
@@ -162,7 +164,7 @@ def broadcast(tensors: Sequence[Tensor], labels: Iterable[Public], ndim: int) ->
 
 
 def apart(call: Call, label: Label, ndim: int, mixed: Collection[int]) -> Label:
-    """The label after a function that mixes the entries along these dimensions, and leaves the others alone."""
+    """Return the label after a function that mixes entries along these dimensions only."""
     if isinstance(label, Records):
         if label.dim in mixed:
             refuse(call, "it mixes along the dimension of the records")
@@ -171,15 +173,15 @@ def apart(call: Call, label: Label, ndim: int, mixed: Collection[int]) -> Label:
     if label is PUBLIC:
         return label
     if any(dim in mixed for dim in label.following):
-        refuse(call, "public values over a dimension that is as long as the number of records")
+        refuse(call, "it mixes public values along a dimension whose size follows the number of records")
     kept = frozenset(range(ndim)) if label.everywhere else label.constant
     return Public(kept.difference(mixed), same=label.same)
 
 
 def renumber(label: Label, order: Sequence[int | None]) -> Label:
-    """The label once output dimension i is input dimension ``order[i]``, or a new one of size 1.
+    """Return the label of an output whose dimension i is input dimension ``order[i]``, or a new one of size 1 for None.
 
-    The dimension of the records must be among them.
+    ``order`` must contain the dimension of the records.
     """
     if isinstance(label, Records):
         return Records(order.index(label.dim), label.before, label.within)

@@ -1,4 +1,4 @@
-"""Products: a dimension that is summed over is not that of the records, and two records never meet."""
+"""Rules of products: they must not sum over the dimension of the records, nor combine two records."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from .rules import Call, rule
 
 
 def _product(call: Call, a: Tensor, of_a: Label, b: Tensor, of_b: Label) -> Label:
-    """The label of ``a @ b``."""
+    """Return the label of ``a @ b``."""
     ndim_a, ndim_b = a.dim(), b.dim()
     ndim = max(ndim_a, ndim_b)
     got: Records | None = None
     if isinstance(of_a, Records):
         if of_a.dim == ndim_a - 1:
-            refuse(call, "a sum over the records")
+            refuse(call, "it sums over the records")
         got = of_a if ndim_a == ndim else Records(of_a.dim + ndim - ndim_a, of_a.before, of_a.within)
     if isinstance(of_b, Records):
         if of_b.dim == max(ndim_b - 2, 0):
-            refuse(call, "a sum over the records")
+            refuse(call, "it sums over the records")
         here = of_b if ndim_b == ndim else Records(of_b.dim + ndim - ndim_b, of_b.before, of_b.within)
         if got is not None and (got != here or here.dim >= ndim - 2):
-            refuse(call, "every record with every other")
+            refuse(call, "it combines every record with every other")
         got = here
     if got is None:
         return _public_product(call, a, cast(Public, of_a), b, cast(Public, of_b))
     size = got.before * call.records * got.within
     for tensor, label in ((a, of_a), (b, of_b)):
         if isinstance(label, Public):
-            # Rows of a and columns of b do not meet: only the dimensions before them do.
+            # The rows of a and the columns of b are not aligned with each other; only the dimensions before them are.
             meet(call, tensor, label, got.dim - ndim + tensor.dim() if got.dim < ndim - 2 else -1, size)
     if ndim_a == 1:
         return Records(got.dim - 1, got.before, got.within) if got.dim == ndim - 1 else got
@@ -46,7 +46,7 @@ def _public_product(call: Call, a: Tensor, of_a: Public, b: Tensor, of_b: Public
     if of_a is PUBLIC and of_b is PUBLIC:
         return PUBLIC
     if a.dim() - 1 in of_a.following or max(b.dim() - 2, 0) in of_b.following:
-        refuse(call, "a sum of public values over a dimension that is as long as the number of records")
+        refuse(call, "it sums public values over a dimension whose size follows the number of records")
     if a.dim() < 2 or b.dim() < 2:
         return PUBLIC
     ndim = max(a.dim(), b.dim())
@@ -86,10 +86,12 @@ def add_product(call: Call) -> Label:
     off = a.dim() - (b.dim() == 1) - base.dim()
     if isinstance(of_base, Records):
         if Records(of_base.dim + off, of_base.before, of_base.within) != label:
-            refuse(call, f"records lie differently in the sum and in the product: {of_base} and {label}")
+            refuse(
+                call, f"records are at different places in the sum and in the product: {of_base} and {label}"
+            )
     elif isinstance(label, Records):
         if call.name[-1] == "_":
-            refuse(call, "records are written into a tensor that holds none")
+            refuse(call, "records are written into a tensor that holds no records")
         meet(call, base, of_base, label.dim - off, label.before * call.records * label.within)
     else:
         public(call, 0)
@@ -98,11 +100,11 @@ def add_product(call: Call) -> Label:
 
 @rule("outer", "ger")
 def outer(call: Call) -> Label:
-    """Each entry of a vector with each of another one, of which one is public."""
+    """The outer product of two vectors, one of which is public."""
     keywords(call, ("vec2",))
     (of_a, of_b) = call.labels
     if isinstance(of_a, Records) and isinstance(of_b, Records):
-        refuse(call, "every record with every other")
+        refuse(call, "it combines every record with every other")
     if isinstance(of_a, Records):
         public(call, 1)
         return of_a
@@ -114,15 +116,15 @@ def outer(call: Call) -> Label:
 
 @rule_of(torch.cdist)
 def cdist(call: Call) -> Label:
-    """Distances of each row of a batch of matrices to each row of another one."""
+    """Distances between the rows of two batches of matrices."""
     keywords(call, ("p", "compute_mode"))
     a, b = call.tensors[:2]
     of_a, of_b = call.labels
     for tensor, label in ((a, of_a), (b, of_b)):
         if isinstance(label, Public) and tensor.dim() - 1 in label.following:
-            refuse(call, "distances over a dimension that is as long as the number of records")
+            refuse(call, "the distances are over a dimension whose size follows the number of records")
     if isinstance(of_b, Records):
-        # As a product with the transposed second operand: its last two dimensions change places.
+        # Treated as a product with the transposed second operand, whose last two dimensions are swapped.
         last = b.dim() - 1
         of_b = Records({last: last - 1, last - 1: last}.get(of_b.dim, of_b.dim), of_b.before, of_b.within)
     elif isinstance(of_b, Public) and of_b is not PUBLIC:
@@ -139,16 +141,16 @@ def attention(call: Call) -> Label:
     got = align(call, call.tensors, call.labels, ndim)
     if got is None:
         if any(cast(Public, label).following for label in call.labels):
-            refuse(call, "public values that are as long as the number of records")
+            refuse(call, "the size of a public operand follows the number of records")
         return PUBLIC
     grouped = argument(call, 7, "enable_gqa", default=False)
     if got.dim >= ndim - (3 if grouped else 2):
-        refuse(call, "attention of the records to each other")
+        refuse(call, "it is attention between records")
     return got
 
 
 def _letters(equation: str, operands: Sequence[Tensor]) -> tuple[list[list[Any]], list[Any]]:
-    """The subscripts of each operand and of the output; those of an ellipsis are numbers, counted from its end."""
+    """Return the subscripts of each operand and of the output; those of an ellipsis are numbers, from its end."""
     inputs, arrow, output = equation.replace(" ", "").partition("->")
     terms = []
     for term, tensor in zip(inputs.split(","), operands, strict=True):
@@ -168,13 +170,13 @@ def _letters(equation: str, operands: Sequence[Tensor]) -> tuple[list[list[Any]]
 
 @rule_of(torch.einsum)
 def einsum(call: Call) -> Label:
-    """The letter of the records is the same in every operand that holds some, and stays in the output."""
+    """``einsum(equation, ...)``: operands with records must use one letter for them, which is also in the output."""
     keywords(call, ())
     equation = call.args[0]
     if not isinstance(equation, str):
-        refuse(call, "write the subscripts as a string")
+        refuse(call, "the subscripts must be a string")
     if len(equation.replace(" ", "").partition("->")[0].split(",")) != len(call.tensors):
-        refuse(call, "as many subscripts as operands")
+        refuse(call, "the numbers of subscripts and operands differ")
     terms, output = _letters(equation, call.tensors)
     held = {
         (term[label.dim], label.before, label.within)
@@ -182,20 +184,20 @@ def einsum(call: Call) -> Label:
         if isinstance(label, Records)
     }
     if len(held) > 1:
-        refuse(call, "every record with every other")
+        refuse(call, "it combines every record with every other")
     if not held:
         for term, label in zip(terms, call.labels, strict=True):
             if any(term[dim] not in output for dim in cast(Public, label).following):
                 refuse(
-                    call, "a sum of public values over a dimension that is as long as the number of records"
+                    call, "it sums public values over a dimension whose size follows the number of records"
                 )
         return PUBLIC
     ((letter, before, within),) = held
     if letter not in output:
-        refuse(call, "a sum over the records")
+        refuse(call, "it sums over the records")
     for term, tensor, label in zip(terms, call.tensors, call.labels, strict=True):
         if term.count(letter) > 1:
-            refuse(call, "a diagonal over the records")
+            refuse(call, "it takes a diagonal over the records")
         if isinstance(label, Public):
             dim = term.index(letter) if letter in term else -1
             meet(call, tensor, label, dim, before * call.records * within)

@@ -1,4 +1,4 @@
-"""The calls that a forward pass makes, which must be the same whatever the number of records."""
+"""The program of a forward pass: its calls, which must be the same for any number of records."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor
 from .labels import Coupled
 
 RECORDS = (2, 3)
-"""Records of the two dry runs that a program is made from. They are fixed: a first batch would let other buckets decide
-what the program is."""
+"""Numbers of records in the two dry runs that define a program. They are fixed, because with real batches the drawn
+buckets would determine the program."""
 
 
 class Step(NamedTuple):
-    """One call, as it is compared.
+    """One call, in the form that is compared between passes.
 
     Args:
-        func: what was called; for the end of a pass, None.
-        arguments: its arguments; a tensor among them is the call that made it.
-        shapes: of the tensors that it returned.
+        func: the function; None for the end of a pass.
+        arguments: its arguments; each tensor is represented by the call that made it.
+        shapes: the shapes of the returned tensors.
     """
 
     func: Callable[..., Any] | None
@@ -32,17 +32,17 @@ class Step(NamedTuple):
 
 
 class _Multiple(NamedTuple):
-    """A number that was this many times the number of records in both dry runs."""
+    """A number that was a multiple of the number of records, with this factor, in both dry runs."""
 
     times: int
 
 
 @dataclass(frozen=True)
 class Program:
-    """The steps of a pass; sizes that follow the number of records are its multiples, all else is fixed.
+    """The steps of a pass; some sizes are multiples of the number of records, everything else is fixed.
 
     Args:
-        steps: with :class:`_Multiple` in place of the numbers that differ.
+        steps: the steps, with :class:`_Multiple` in place of sizes that follow the number of records.
         following: for each step, the dimensions of its outputs that follow the number of records.
     """
 
@@ -51,27 +51,29 @@ class Program:
 
     @classmethod
     def of(cls, first: Sequence[Step], second: Sequence[Step]) -> Program:
-        """The program of two dry runs, of two and of three records.
+        """Return the program of two dry runs, with two and with three records.
 
         Raises:
-            Coupled: they differ in more than sizes.
+            Coupled: the dry runs differ in more than sizes.
         """
         for a, b in zip(first, second, strict=False):
             if a.func is not b.func:
                 raise Coupled(
-                    f"{_name(b.func)} is called for {RECORDS[1]} records where {_name(a.func)} is called for "
-                    f"{RECORDS[0]}: what is computed depends on the number of records, or on chance"
+                    f"{_name(b.func)} is called for {RECORDS[1]} records, but {_name(a.func)} for {RECORDS[0]}: the "
+                    "computation depends on the number of records, or on chance"
                 )
         if len(first) != len(second):
             raise Coupled(
-                f"{len(first)} calls are made for {RECORDS[0]} records and {len(second)} for {RECORDS[1]}: what is "
-                "computed depends on the number of records, or on chance"
+                f"{len(first)} calls are made for {RECORDS[0]} records, but {len(second)} for {RECORDS[1]}: the "
+                "computation depends on the number of records, or on chance"
             )
         steps, following = [], []
         for a, b in zip(first, second, strict=True):
             shapes = tuple(_merge_shapes(p, q, a) for p, q in zip(a.shapes, b.shapes, strict=False))
             if len(a.shapes) != len(b.shapes):
-                raise Coupled(f"{_name(a.func)} returns more for more records")
+                raise Coupled(
+                    f"the number of tensors that {_name(a.func)} returns depends on the number of records"
+                )
             steps.append(Step(a.func, _merge(a.arguments, b.arguments, a, sizes=_sizes(a)), shapes))
             following.append(
                 tuple(
@@ -82,7 +84,7 @@ class Program:
         return cls(tuple(steps), tuple(following))
 
     def expected(self, records: int) -> list[Step]:
-        """The steps of a pass over so many records."""
+        """Return the steps of a pass over this number of records."""
         found = self._expected.get(records)
         if found is None:
             found = [_instance(step, records) for step in self.steps]
@@ -115,11 +117,11 @@ _FIRST_AFTER_TENSOR = {Tensor.new_full}
 _SIZE_NAMES = ("size", "shape")
 
 SIZED = frozenset({*_ALL_SIZES, *_SIZES_AFTER_TENSOR, *_FIRST_IS_SIZE, *_FIRST_AFTER_TENSOR})
-"""Functions among whose arguments are sizes, which may follow the number of records."""
+"""Functions with sizes among their arguments; only these arguments may follow the number of records."""
 
 
 def _sizes(step: Step) -> Callable[[int | str], bool]:
-    """Which arguments of a call are sizes, and may follow the number of records; by position or name."""
+    """Return whether an argument, by position or name, is a size, which may follow the number of records."""
     positions: tuple[int, int] = (0, 0)
     if step.func in _ALL_SIZES:
         positions = (0, 64)
@@ -136,12 +138,12 @@ def _sizes(step: Step) -> Callable[[int | str], bool]:
 
 
 def _merge(a: Any, b: Any, step: Step, *, sizes: Callable[[int | str], bool]) -> Any:
-    """The arguments of two runs as one: (positional, ((name, value), ...), whether gradients are computed)."""
+    """Merge the arguments of two dry runs: (positional, ((name, value), ...), whether gradients are computed)."""
     if step.func is None:
         return _same(a, b, step, follows=False)
     (args, named, grad), (other, others, grad_too) = a, b
     if grad != grad_too or len(args) != len(other) or [k for k, _ in named] != [k for k, _ in others]:
-        raise Coupled(f"{_name(step.func)} gets other arguments for more records")
+        raise Coupled(f"the arguments of {_name(step.func)} depend on the number of records")
     return (
         tuple(_same(x, y, step, follows=sizes(i)) for i, (x, y) in enumerate(zip(args, other, strict=True))),
         tuple((k, _same(x, y, step, follows=sizes(k))) for (k, x), (_, y) in zip(named, others, strict=True)),
@@ -157,14 +159,16 @@ def _same(a: Any, b: Any, step: Step, *, follows: bool) -> Any:
     if follows and type(a) is int and type(b) is int:
         return _multiple(a, b, step)
     raise Coupled(
-        f"{_name(step.func)} gets {_shown(a)} for {RECORDS[0]} records and {_shown(b)} for {RECORDS[1]}: what is "
-        "computed depends on the number of records, or on chance"
+        f"{_name(step.func)} gets {_shown(a)} for {RECORDS[0]} records, but {_shown(b)} for {RECORDS[1]}: the "
+        "computation depends on the number of records, or on chance"
     )
 
 
 def _merge_shapes(a: tuple[int, ...], b: tuple[int, ...], step: Step) -> tuple[Any, ...]:
     if len(a) != len(b):
-        raise Coupled(f"{_name(step.func)} returns another number of dimensions for more records")
+        raise Coupled(
+            f"the number of dimensions that {_name(step.func)} returns depends on the number of records"
+        )
     return tuple(p if p == q else _multiple(p, q, step) for p, q in zip(a, b, strict=True))
 
 
@@ -172,8 +176,8 @@ def _multiple(a: int, b: int, step: Step) -> _Multiple:
     times = a // RECORDS[0]
     if (a, b) != (times * RECORDS[0], times * RECORDS[1]):
         raise Coupled(
-            f"a size in {_name(step.func)} is {a} for {RECORDS[0]} records and {b} for {RECORDS[1]}, no multiple of "
-            "their number"
+            f"a size in {_name(step.func)} is {a} for {RECORDS[0]} records and {b} for {RECORDS[1]}, which is not a "
+            "multiple of their number"
         )
     return _Multiple(times)
 

@@ -1,4 +1,4 @@
-"""One bucket at a time: nothing that one pass computes may reach the next."""
+"""Isolation of passes with one bucket at a time: no result of one pass may reach the next."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def _named(names: str) -> frozenset[Any]:
 
 
 MEMORY = _named("numpy __array__ untyped_storage storage __dlpack__ set_")
-"""Whoever has the memory of a tensor can write to it unseen."""
+"""Functions that give access to the memory of a tensor, so that writes to it cannot be observed."""
 
 _RENORMALISES = frozenset({F.embedding, F.embedding_bag})
-"""They write to their table before anybody could look, if they are given a max_norm."""
+"""Functions that write to their table if they get a max_norm, before this mode can observe it."""
 
 _STATISTICS = frozenset({"batch_norm", "instance_norm"})
-"""They write to running statistics that they are given."""
+"""Functions that write to the running statistics among their arguments."""
 
 _BACKWARD = frozenset({Tensor.backward, torch.autograd.grad, torch.autograd.backward})
 
@@ -36,49 +36,49 @@ _HOOKS = _named("register_hook register_post_accumulate_grad_hook")
 
 
 class CarriedOver(RuntimeError):
-    """A forward pass keeps what it computed of one bucket, where it would reach the next, or the released model."""
+    """A forward pass stores values of one bucket where they could reach the next bucket or the released model."""
 
 
 def changed(kind: str, name: str) -> str:
-    """What to tell of a forward pass that changed a buffer, a parameter or an attribute of the module."""
+    """Return the message for a forward pass that changed a buffer, a parameter or an attribute of the module."""
     if kind == "parameter":
         return (
-            f"the forward pass changed parameter {name!r}, which only the private optimizer may move: the change "
-            "would be released without noise, and reach other buckets. Take it out of the forward pass"
+            f"the forward pass changed parameter {name!r}, which only the private optimizer may change: the change "
+            "would be released without noise, and would reach other buckets. Remove it from the forward pass"
         )
     if kind == "buffer":
         return (
             f"the forward pass changed buffer {name!r}: statistics of the private records would be released without "
-            "noise, and reach other buckets. Use a layer without running statistics, such as GroupNorm"
+            "noise, and would reach other buckets. Use a layer without running statistics, such as GroupNorm"
         )
     if kind == "number":
         return (
-            f"the forward pass read numbers off the records, and changed {name!r}: what it keeps of one bucket could "
-            "reach the next one. Return it with the outputs, or keep a detached tensor"
+            f"the forward pass read numbers from the records, and changed {name!r}: the stored value of one bucket "
+            "could reach the next one. Return it with the outputs, or store a detached tensor"
         )
     return (
-        f"the forward pass changed attribute {name!r}: what it keeps of one bucket could reach the next one. Compute "
-        "it anew in every pass, or outside of the module from public values"
+        f"the forward pass changed attribute {name!r}: the stored value of one bucket could reach the next one. "
+        "Recompute it in every pass, or compute it outside of the module from public values"
     )
 
 
 class Provenance(TorchFunctionMode):
-    """Within ``with provenance:``, every tensor is public or of this bucket.
+    """Within ``with provenance:``, every tensor must be public or computed from this bucket.
 
-    A tensor that was made in the pass of another bucket is refused, unless it depends on no record, and so is a write
-    to a public tensor, or to memory that it shares. Buffers may be written to with what depends on public tensors
-    alone, as spectral normalization does: :attr:`before` then holds what they were.
+    A tensor from the pass of another bucket is rejected, unless it depends on no record. A write to a public tensor, or
+    to memory that it shares, is also rejected. There is one exception: buffers may be overwritten with values that
+    depend on public tensors only, as spectral normalization does; :attr:`before` then holds their earlier values.
 
-    A tensor that no pass made, such as a constant from a closure, is taken for public. What is written to is judged by
-    version counters, whatever the name of the function: batch normalisation writes, too.
+    A tensor that no pass made, such as a constant from a closure, counts as public. Writes are detected by version
+    counters, not only by the name of the function, because batch normalisation, for example, also writes.
 
     Args:
         public: the tensors that depend on no record.
-        buffers: which of them are buffers, by id.
-        storages: addresses of the memory of all of them; asked when something is written to.
-        token: of this bucket; passes over the same records share it.
-        root: the module or the criterion. From the first number that is read off the records on, no number that its
-            code can reach may change.
+        buffers: the buffers among them, by id.
+        storages: returns the memory addresses of all of them; called at every write.
+        token: identifies this bucket; passes over the same records share it.
+        root: the module or the criterion. After the first number is read from the records, no number that its code can
+            reach may change.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Provenance(TorchFunctionMode):
         self.before: dict[Tensor, Tensor] = {}
         """Copies of the buffers that were written to, from before the first write."""
         self.used: set[int] = set()
-        """Which tensors that were there before the pass it has used, by id."""
+        """Tensors from before the pass that it has used, by id."""
 
     def take_in(self, t: Tensor) -> None:
         """Label a tensor of this bucket."""
@@ -117,10 +117,10 @@ class Provenance(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Make a call, if all that it uses is of this bucket or public.
+        """Make a call if all of its tensors are from this bucket or public.
 
         Raises:
-            CarriedOver: it is not; the call was not made.
+            CarriedOver: a tensor is from another bucket, or the call writes to a public tensor.
         """
         kwargs = kwargs or {}
         if func in METADATA:
@@ -133,11 +133,11 @@ class Provenance(TorchFunctionMode):
                 if mark[0] is not self._token:
                     raise CarriedOver(
                         f"a tensor of shape {tuple(t.shape)} that was computed from the records of another bucket is "
-                        "used again. Keep nothing of one forward pass for the next"
+                        "used again. Do not store values of one forward pass for the next"
                     )
                 pure = False
             elif mark is None and self._is_backward and t not in self._public:
-                pure = False  # one that was saved in the forward pass has lost its label
+                pure = False  # a tensor that was saved in the forward pass has lost its label
             if mark is None or mark[0] is not self._token:
                 self.used.add(id(t))
         name = getattr(func, "__name__", "")
@@ -164,7 +164,7 @@ class Provenance(TorchFunctionMode):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> tuple[Any, ...]:
-        """The arguments of a call that writes, or runs code of the user's own, where no call is seen."""
+        """Check a call that writes, or runs user code, unobserved; return its arguments, with hooks wrapped."""
         if func in MEMORY:
             self._check_memory(tensors[0], name)
         elif func in _BACKWARD:
@@ -177,9 +177,9 @@ class Provenance(TorchFunctionMode):
         return args
 
     def _run(self, call: Callable[[], Any], name: str, read: list[Tensor], *, pure: bool) -> Any:
-        """Make a call, and judge what it wrote to without saying so in its name."""
+        """Make a call, and check writes that its name does not show."""
         versions = [version(t) for t in read]
-        # Their running statistics move no counter, or do so too late: they are put back before the refusal.
+        # Running statistics change no version counter, or change it too late; they are restored before the error.
         values = [t.detach().clone() for t in read] if name in _STATISTICS else []
         out = call()
         try:
@@ -188,18 +188,20 @@ class Provenance(TorchFunctionMode):
                     self._check_write(t, name, pure=pure and t not in self._public)
         except CarriedOver:
             for t, value in zip(read, values, strict=False):
-                if not torch.equal(t, value):  # the input is not, and may be expanded
+                if not torch.equal(
+                    t, value
+                ):  # the unchanged input may be expanded, which copy_ does not support
                     t.detach().copy_(value)
             raise
         return out
 
     def forget_numbers(self) -> None:
-        """See that the numbers that the pass read off its records do not outlive it.
+        """Check that numbers that the pass read from its records do not remain after it.
 
-        Random generators go on from where the first of them was read.
+        Random generators continue from their state at the time of the first read.
 
         Raises:
-            CarriedOver: a number was left where the next pass could find it; names it.
+            CarriedOver: a number was stored where the next pass could find it; the message names it.
         """
         if self._reached is None:
             return
@@ -212,7 +214,7 @@ class Provenance(TorchFunctionMode):
                 raise CarriedOver(changed("number", name))
 
     def watched(self, hook: Callable[..., Any]) -> Callable[..., Any]:
-        """A hook of the backward pass that keeps nothing for another bucket either."""
+        """Wrap a hook of the backward pass, so that it cannot store values for another bucket either."""
 
         @wraps(hook)
         def run(*args: Any) -> Any:
@@ -226,11 +228,11 @@ class Provenance(TorchFunctionMode):
         return run
 
     def watch_backward(self, outputs: Iterable[Tensor], *, inputs: Iterable[Tensor] = ()) -> None:
-        """See that autograd functions of the user's own keep nothing in their backward passes either.
+        """Check the backward passes of custom autograd functions, so that they store nothing either.
 
         Args:
-            outputs: of the pass; their graph is looked through.
-            inputs: where it ends.
+            outputs: outputs of the pass; their graph is searched.
+            inputs: tensors at which the search ends.
         """
         seen = {t.grad_fn for t in inputs} | {None}
         nodes: list[Any] = [t.grad_fn for t in outputs]
@@ -263,8 +265,8 @@ class Provenance(TorchFunctionMode):
     def _check_memory(self, t: Tensor, name: str) -> None:
         if t in self._public or (t.numel() and t.untyped_storage().data_ptr() in self._storages()):
             raise CarriedOver(
-                f"{name} in the forward pass gives away the memory of a parameter, a buffer or an attribute, where "
-                "no write to it would be seen. Take a copy first, by clone()"
+                f"{name} in the forward pass exposes the memory of a parameter, a buffer or an attribute, to which "
+                "writes could not be observed. Make a copy first, with clone()"
             )
 
     def _check_write(self, t: Tensor, name: str, *, pure: bool) -> None:
@@ -279,7 +281,7 @@ class Provenance(TorchFunctionMode):
         elif t.numel() and t.untyped_storage().data_ptr() in self._storages():
             raise CarriedOver(
                 f"{name} in the forward pass writes into the memory of a parameter, a buffer or an attribute of the "
-                "module, which outlives it"
+                "module, which remains after the pass. Write to a copy, made with clone()"
             )
         elif not pure:
             t._dpmi = (self._token, False)  # type: ignore[attr-defined]
@@ -287,7 +289,7 @@ class Provenance(TorchFunctionMode):
                 other._dpmi = (self._token, False)  # type: ignore[attr-defined]
 
     def _note_pure(self, t: Tensor) -> None:
-        """Remember a tensor that depends on no record: others, such as its views, may be written to in its place."""
+        """Store a tensor that depends on no record, because a write to another one, such as its view, may change it."""
         if t not in self._public:
             self._sharing.setdefault(memory(t), []).append(t)
 
@@ -307,12 +309,12 @@ class Provenance(TorchFunctionMode):
 
 
 def version(t: Tensor) -> int:
-    """How often a tensor, or another that shares its memory, was written to; 0 of those that torch does not count."""
+    """Return the number of writes to a tensor or its shared memory; 0 for tensors without a version counter."""
     return 0 if t.is_inference() else t._version
 
 
 def memory(t: Tensor) -> int:
-    """Address of a tensor's memory; 0 if it has none that another could share, as sparse and batched ones."""
+    """Return the address of a tensor's memory; 0 if it has none that another could share (sparse, batched)."""
     try:
         return t.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError):

@@ -1,4 +1,4 @@
-"""The tensors that depend on no record: a module's parameters, its buffers, and tensors among its attributes."""
+"""Public tensors, which depend on no record: a module's parameters, buffers, and tensors among its attributes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 _DEPTH = 3
-"""How deep lists and dicts among a module's attributes are searched."""
+"""Depth to which lists and dicts among a module's attributes are searched."""
 
 
 class PublicTensors:
-    """Collected once, before training: what a forward pass leaves behind must not become public by being there.
+    """The public tensors of modules. They are collected once, before training, so that no result of a pass is included.
 
     Args:
-        module: the user's; further modules and objects, such as a criterion, likewise.
+        modules: the user's module, and further modules and objects such as a criterion.
     """
 
     def __init__(self, *modules: object) -> None:
@@ -24,7 +24,7 @@ class PublicTensors:
             self._collect(module)
 
     def reference(self, t: Tensor) -> str | None:
-        """The tensor's name, or None if it is not public (any more: an attribute must not be written to)."""
+        """Return the tensor's name, or None if it is not public; a modified attribute is no longer public."""
         found = self._known.get(id(t))
         if found is None:
             return None
@@ -32,19 +32,18 @@ class PublicTensors:
         return name if version is None or version == t._version else None
 
     def storages(self) -> frozenset[int]:
-        """Addresses of their memory."""
+        """Return the addresses of their memory."""
         return frozenset(t.untyped_storage().data_ptr() for t, _, _ in self._known.values() if t.numel())
 
     def name(self, t: Tensor) -> str:
-        """What a public tensor is called."""
+        """Return the name of a public tensor."""
         return self._known[id(t)][1]
 
     def __contains__(self, t: object) -> bool:
-        """Whether a tensor is one of these."""
         return id(t) in self._known
 
     def add(self, t: Tensor, name: str) -> None:
-        """Take in a constant; it must not be written to any more."""
+        """Add a constant; it must not be modified from here on."""
         if id(t) not in self._known:
             self._known[id(t)] = (t, name, t._version)
 
@@ -54,7 +53,7 @@ class PublicTensors:
                 self.add(t, name)
             return
         for name, p in (*module.named_parameters(), *module.named_buffers()):
-            # Watched on its own, and moved by the optimizer: no fixed version.
+            # No fixed version, because the optimizer updates it. `Watch` checks it for other changes.
             self._known[id(p)] = (p, name, None)
         for prefix, m in module.named_modules():
             own = {k: v for k, v in vars(m).items() if k not in ("_parameters", "_buffers", "_modules")}

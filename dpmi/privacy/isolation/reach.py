@@ -1,4 +1,4 @@
-"""What code can reach: where a pass could leave something of its records for the next one."""
+"""Objects that code can reach, in which a pass could store information on its records for the next one."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from .generators import OF_A_KIND, Generators
 _LIBRARIES = sys.stdlib_module_names | {"dpmi", "numpy", "opacus", "torch", "torchvision"}
 _NUMBERS = (bool, int, float, complex, str, bytes, np.generic)
 _BYTES = (bytearray, array.array, np.ndarray)
-# Hooks are the user's own, for monitoring; all else among nn.Module's attributes cannot hold a number.
+# Hooks are the user's, for monitoring; the other attributes of nn.Module itself cannot hold a number.
 _OWN = frozenset(vars(nn.Module())) - {"_modules"}
 
 
 @dataclass(frozen=True)
 class Reached:
-    """What the code of a module or function can reach, as it is now."""
+    """The objects that the code of a module or function can reach, in their current state."""
 
     numbers: dict[str, object]
-    """Numbers and texts, by where they are."""
+    """Numbers and texts, by place."""
     tensors: list[Tensor]
     generators: Generators
 
 
 def reached(root: object) -> Reached:
-    """Find what the code of a module or function can reach.
+    """Find the objects that the code of a module or function can reach.
 
-    Looked into are attributes and slots, containers, and of functions the defaults, the closure and the globals that
-    their code names; not libraries and hooks. What cannot be looked into, such as an iterator, is left out.
+    The search covers attributes and slots, containers, and the defaults, closures and named globals of functions. It
+    does not cover libraries and hooks, nor objects that cannot be traversed, such as iterators.
 
     Args:
         root: the module, or the criterion.
@@ -48,7 +48,7 @@ def reached(root: object) -> Reached:
     tensors: list[Tensor] = []
     generators: list[object] = []
     seen: set[int] = set()
-    kept: list[object] = []  # or another object could get the address of one that was made for the walk
+    kept: list[object] = []  # keeps objects alive, so that no id is reused during the search
     todo: list[tuple[str, Any]] = [("", root)]
     while todo:
         name, value = todo.pop()
@@ -103,7 +103,7 @@ def _of_object(value: Any) -> Iterator[tuple[object, Any]]:
     for kind in type(value).__mro__:
         slots = vars(kind).get("__slots__", ())
         for name in [slots] if isinstance(slots, str) else slots:
-            # Of a name with two underscores in front, the slot has another; its descriptor is in the class.
+            # For a name with two leading underscores, Python mangles the slot's name; its descriptor is in the class.
             slot: Any = vars(kind).get(name) or vars(kind).get(f"_{kind.__name__.lstrip('_')}{name}")
             with suppress(AttributeError):  # not set yet
                 yield name, slot.__get__(value, kind)

@@ -1,4 +1,4 @@
-"""Functions that move entries to other places of another shape."""
+"""Rules of functions that rearrange entries: reshape, permute, expand, repeat, concatenate and split."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ from .rules import After, Call, rule
 
 
 def reshaped(call: Call, label: Records, old: Sequence[int], new: Sequence[int]) -> Records:
-    """Where the records are in another shape of the same entries.
+    """Return the label of the records in another shape of the same entries.
 
-    The entries in order are (what comes before) x N x (what comes after). A dimension of the new shape holds the
-    records if what comes before it divides the first, and its own size is a multiple of N and of the rest.
+    In memory order, the entries are front x N x back, where front is the number of entries before the records. A
+    dimension of the new shape holds the records if the product of the sizes before it divides front, and its own size
+    is a multiple of N times the remaining factor of front.
     """
     front = prod(old[: label.dim]) * label.before
     got: Records | None = None
@@ -42,16 +43,16 @@ def reshaped(call: Call, label: Records, old: Sequence[int], new: Sequence[int])
                 break
             before = front // passed
             if size % (before * call.records) == 0 and (got is None or before < got.before):
-                # For a single record several are true: the one with the least before it is what others would show.
+                # With a single record several dimensions qualify; the least `before` is right for any number.
                 got = Records(dim, before, size // (before * call.records))
             passed *= size
     if got is None:
-        refuse(call, f"from {tuple(old)} to {tuple(new)} records are merged with what is not theirs alone")
+        refuse(call, f"from {tuple(old)} to {tuple(new)}, it merges entries of different records")
     return got
 
 
 def regrouped(label: Public, old: Sequence[int], new: Sequence[int]) -> Public:
-    """The dimensions of another shape that are constant: those of a group of old ones that all are."""
+    """Return the label of public values in another shape: a group of dimensions is constant if all old ones were."""
     constant: set[int] = set()
     i = j = 0
     while i < len(old) or j < len(new):
@@ -67,7 +68,7 @@ def regrouped(label: Public, old: Sequence[int], new: Sequence[int]) -> Public:
             else:
                 return PUBLIC
         group = [dim for dim in range(first, min(i, len(old))) if old[dim] != 1 or dim in label.following]
-        # Two dimensions of draws are not one: draws along one may be equal along the other.
+        # Two dimensions of draws do not merge to one: draws along one may be equal along the other.
         if all(label.is_constant(dim) for dim in group) and (label.same or len(group) < 2):
             constant.update(range(start, min(j, len(new))))
     return Public(frozenset(constant), same=label.same)
@@ -75,13 +76,13 @@ def regrouped(label: Public, old: Sequence[int], new: Sequence[int]) -> Public:
 
 @rule("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as", "ravel")
 def reshape(call: Call) -> Label | After:
-    """Another shape, which shows once it is made."""
+    """Another shape; the label follows from the shape of the output."""
     keywords(call, ("shape", "size", "start_dim", "end_dim", "dim", "sizes", "other"))
     label, old = call.labels[0], call.tensors[0].shape
     if label is PUBLIC:
         return PUBLIC
     if any(isinstance(value, torch.dtype) for value in call.args):
-        refuse(call, "another type of the same memory")
+        refuse(call, "reinterpreting memory as another type is not supported")
     if isinstance(label, Records):
         held = label
         return lambda out: reshaped(call, held, old, out.shape)
@@ -93,7 +94,7 @@ def reshape(call: Call) -> Label | After:
 
 @rule("squeeze", "squeeze_")
 def squeeze(call: Call) -> Label:
-    """Dimensions of size 1 go; that of the records would go with a single record."""
+    """Removes dimensions of size 1; this must not include the dimension of the records, of size 1 for one record."""
     keywords(call, ("dim",))
     shape, label = call.tensors[0].shape, call.labels[0]
     ndim = len(shape)
@@ -102,13 +103,13 @@ def squeeze(call: Call) -> Label:
     if isinstance(label, Records) and label.dim in dims and (value is not None or shape[label.dim] == 1):
         refuse(call, "the dimension of the records is removed where it has size 1")
     if isinstance(label, Public) and any(dim in dims for dim in label.following):
-        refuse(call, "a dimension as long as the number of records is removed where it has size 1")
+        refuse(call, "a dimension whose size follows the number of records is removed where it has size 1")
     return renumber(label, [dim for dim in range(ndim) if shape[dim] != 1 or dim not in dims])
 
 
 @rule("unsqueeze", "unsqueeze_")
 def unsqueeze(call: Call) -> Label:
-    """A new dimension of size 1."""
+    """Adds a dimension of size 1."""
     keywords(call, ("dim",))
     ndim = call.tensors[0].dim()
     dim = dimension(call, argument(call, 1, "dim"), ndim + 1)
@@ -145,7 +146,7 @@ def permute(call: Call) -> Label:
 
 @rule("expand", "expand_as", "broadcast_to")
 def expand(call: Call) -> Label | After:
-    """Dimensions of size 1 become longer, new ones come in front."""
+    """Repeats along dimensions of size 1, and adds dimensions in front."""
     keywords(call, ("size", "sizes", "other"))
     label, old = call.labels[0], call.tensors[0].shape
     if isinstance(label, Records):
@@ -174,13 +175,13 @@ def _expanded_public(label: Public, old: Sequence[int], out: Tensor) -> Public:
 
 @rule("repeat", "tile")
 def repeat(call: Call) -> Label:
-    """The tensor again, so many times along each dimension: index i of R N belongs to record i % N."""
+    """Repeats the tensor along each dimension: index i of R * N belongs to record i % N."""
     keywords(call, ("dims", "repeats", "sizes"))
     times: Any = variadic(call, "dims", "repeats", "sizes")
     times = (times,) if isinstance(times, int) else tuple(times)
     label, ndim = call.labels[0], call.tensors[0].dim()
     if not all(type(each) is int and each > 0 for each in times):
-        refuse(call, f"repeated {times} times")
+        refuse(call, f"the repeats are {times}, but must be positive integers")
     times = (1,) * (ndim - len(times)) + times
     off = len(times) - ndim
     if isinstance(label, Records):
@@ -190,14 +191,14 @@ def repeat(call: Call) -> Label:
     if label is PUBLIC or (label.everywhere and label.same):
         return label
     if any(times[dim + off] > 1 for dim in label.following):
-        refuse(call, "public values that are as long as the number of records")
+        refuse(call, "it repeats public values whose size follows the number of records")
     kept = {dim + off for dim in range(ndim) if label.is_constant(dim)}
     return Public(frozenset(dim for dim in kept if times[dim] == 1 or label.same), same=label.same)
 
 
 @rule("repeat_interleave")
 def repeat_interleave(call: Call) -> Label:
-    """Each entry along a dimension so many times: index i of N R belongs to record i // R."""
+    """Repeats each entry along a dimension: index i of N * R belongs to record i // R."""
     keywords(call, ("repeats", "dim", "output_size"))
     label, ndim = call.labels[0], call.tensors[0].dim()
     times, value = argument(call, 1, "repeats"), argument(call, 2, "dim")
@@ -207,10 +208,10 @@ def repeat_interleave(call: Call) -> Label:
         if isinstance(label, Records) or any(
             isinstance(each, Records) or each.following for each in call.labels
         ):
-            refuse(call, "so many times as a tensor says")
+            refuse(call, "the number of repeats must be a positive integer, not a tensor")
         return PUBLIC
     if isinstance(label, Records) and value is None:
-        refuse(call, "a repetition of all entries in turn: name the dimension")
+        refuse(call, "without a dimension, it flattens the records: name the dimension")
     if isinstance(label, Records):
         dim = dimension(call, value, ndim)
         return Records(label.dim, label.before, label.within * times) if dim == label.dim else label
@@ -219,19 +220,19 @@ def repeat_interleave(call: Call) -> Label:
 
 @rule("cat", "concat", "concatenate", "stack")
 def cat(call: Call) -> Label:
-    """Several tensors along one dimension; along that of the records if all hold them alike: R batches of N."""
+    """Concatenates tensors along one dimension; along that of the records if all hold them: R batches of N records."""
     keywords(call, ("dim", "axis"))
     tensors, labels = call.tensors, call.labels
     ndim = tensors[0].dim()
     if any(tensor.dim() != ndim for tensor in tensors):
-        refuse(call, "tensors of different numbers of dimensions")
+        refuse(call, "the tensors have different numbers of dimensions")
     stacked = call.name == "stack"
     dim = dimension(call, argument(call, 1, "dim", "axis", default=0), ndim + stacked)
     got = align(call, tensors, labels, ndim)
     if got is None:
         known = cast("list[Public]", labels)
         if not stacked and any(dim in label.following for label in known):
-            refuse(call, "public tensors that are as long as the number of records, one after another")
+            refuse(call, "it concatenates public tensors whose size follows the number of records")
         label = broadcast(tensors, known, ndim)
         if stacked:
             return (
@@ -244,7 +245,7 @@ def cat(call: Call) -> Label:
         return Records(got.dim + (dim <= got.dim), got.before, got.within)
     if dim == got.dim:
         if any(isinstance(label, Public) for label in labels):
-            refuse(call, "public values among the records")
+            refuse(call, "it concatenates public values with records along the dimension of the records")
         return Records(dim, got.before * len(tensors), got.within)
     return got
 
@@ -262,13 +263,16 @@ def split(call: Call) -> Label:
 
 @rule("chunk")
 def chunk(call: Call) -> Label:
-    """``chunk(x, chunks, dim=0)``; also of R batches of N, one after another."""
+    """``chunk(x, chunks, dim=0)``, also for R concatenated batches of N records."""
     keywords(call, ("chunks", "dim"))
     label, number = call.labels[0], argument(call, 1, "chunks")
     value = argument(call, 2, "dim", default=0)
     if isinstance(label, Records) and label.dim == dimension(call, value, call.tensors[0].dim()):
         if type(number) is not int or label.before % number:
-            refuse(call, "records are taken apart")
+            refuse(
+                call,
+                "it splits the dimension of the records: use a number of chunks that keeps batches whole",
+            )
         return Records(label.dim, label.before // number, label.within)
     return _taken(call, value, removed=False)
 
@@ -278,7 +282,7 @@ def narrow(call: Call) -> Label:
     """``narrow(x, dim, start, length)``."""
     keywords(call, ("dim", "start", "length"))
     if len(call.tensors) > 1:
-        refuse(call, "a start that is a tensor")
+        refuse(call, "the start must be a number, not a tensor")
     return _taken(call, argument(call, 1, "dim"), removed=False)
 
 
@@ -294,12 +298,12 @@ def select(call: Call) -> Label:
     """``select(x, dim, index)``."""
     keywords(call, ("dim", "index"))
     if len(call.tensors) > 1:
-        refuse(call, "an index that is a tensor")
+        refuse(call, "the index must be a number, not a tensor")
     return _taken(call, argument(call, 1, "dim"), removed=True)
 
 
 def _taken(call: Call, value: Any, *, removed: bool) -> Label:
-    """The label of parts along a dimension, which then has another size, or is gone."""
+    """Return the label of parts along a dimension, which is then shorter, or removed."""
     ndim, label = call.tensors[0].dim(), call.labels[0]
     dim = dimension(call, value, ndim)
     label = apart(call, label, ndim, (dim,))

@@ -1,4 +1,4 @@
-"""What a loop holds while several buckets share a physical batch: guarded tensors that follow their records."""
+"""The tensors of the loop while several buckets share a physical batch: guarded, and tracking their records."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .provenance import MEMORY
 
 
 class Constants:
-    """Tensors of the loop or of a criterion that were there before the first batch, such as a mean to subtract.
+    """Tensors of the loop or of a criterion from before the first batch, such as a mean to subtract.
 
-    The first dry run takes them in. What a later batch brings is not known to be one: it may be computed from the
-    batch.
+    The dry runs collect them. A tensor that first appears in a later batch does not count as a constant, because it may
+    be computed from that batch.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Constants:
         self._known: dict[int, tuple[Tensor, int]] = {}
 
     def knows(self, t: Tensor) -> bool:
-        """Whether a tensor is one of them, unchanged."""
+        """Return whether a tensor is an unchanged constant."""
         if self.learning and not hasattr(t, "_dpmi"):
             self._known.setdefault(id(t), (t, t._version))
         found = self._known.get(id(t))
@@ -41,72 +41,72 @@ class Shared:
     """One physical batch of several buckets, as the user's loop sees it.
 
     Args:
-        following: labels of this batch.
-        constants: of the loop.
-        rehearsing: whether nothing of this batch will be released: then the loop sees what an ordinary forward pass
-            computes, with its gradients, and all that it does is done to the followed tensors beside.
+        following: the tracking mode, with the labels of this batch.
+        constants: the constants of the loop.
+        rehearsing: whether this is a dry run, of which nothing is released. The loop then sees the tensors and
+            gradients of an ordinary forward pass, and its calls are repeated on tracked tensors in parallel.
     """
 
     def __init__(self, following: Following, constants: Constants, *, rehearsing: bool) -> None:
         self._following: Following | None = following
         self.rehearsing = rehearsing
         self.numbers_left = False
-        """Whether the loop has read a number off the batch: what it does from then on may depend on all records."""
+        """Whether the loop has read a number from the batch; its later computation may depend on all records."""
         self._constants = constants
 
     @property
     def following(self) -> Following:
-        """The labels."""
+        """The tracking mode with the labels; only until the batch ends."""
         assert self._following is not None
         return self._following
 
     @property
     def is_over(self) -> bool:
-        """Whether the batch was stepped: its tensors are like any others, and gradients are not kept with them."""
+        """Whether the batch has ended; its tensors then behave like ordinary ones, and their labels are freed."""
         return self._following is None
 
     def end(self) -> None:
-        """Let go of the labels."""
+        """End the batch, and free the labels."""
         self._following = None
 
     def take_in(self, t: Tensor, name: str) -> BucketTensor:
-        """A tensor that the loader yields, whose first dimension holds the records."""
+        """Return the loop's version of a tensor from the loader, whose first dimension holds the records."""
         real = t.clone() if self.rehearsing else t
         self.following.take_in(real, Records(0))
         return self.wrap(t, real, ("loader", name))
 
     def wrap(self, visible: Tensor, real: Tensor, path: Any) -> BucketTensor:
-        """A tensor for the loop.
+        """Return a tensor for the loop.
 
         Args:
-            visible: what it sees.
-            real: what the module and the criterion get, labelled.
-            path: how it was computed, to be compared with the dry run's.
+            visible: the values that the loop sees.
+            real: the labelled tensor that the module and the criterion get.
+            path: how it was computed, for comparison with the dry runs.
         """
         wrapped = visible.as_subclass(BucketTensor)
         wrapped._real, wrapped._shared, wrapped._path = real, self, path
         return wrapped
 
     def give_out(self, real: Tensor, path: Any) -> Tensor:
-        """What the loop gets for a tensor that the module or a function computed, outside of a dry run."""
+        """Return the loop's version of a tensor that the module or a function computed, outside of a dry run."""
         if type(self.following.label(real)) is not Records:
             return real.detach()
         visible = Guard.apply(real) if real.requires_grad else real.detach()
         return self.wrap(visible, real, path)
 
     def give_out_all(self, real: Any, path: Any) -> Any:
-        """The same for every tensor in a structure.
+        """Apply :meth:`give_out` to every tensor in a structure.
 
         Raises:
-            TypeError: it cannot be looked into.
+            TypeError: the structure cannot be traversed.
         """
         return map_tensors(lambda t: self.give_out(t, path), real, whole=True)
 
     def real(self, t: Tensor) -> Tensor:
-        """What stands behind an operand of the loop.
+        """Return the labelled tensor behind an operand of the loop.
 
         Raises:
-            Coupled: it is of another batch, or computed from this one otherwise than record by record.
+            Coupled: the operand is from another batch, or was not computed record by record.
         """
         if isinstance(t, BucketTensor):
             if t._shared is not self or t._real is None:
@@ -114,32 +114,33 @@ class Shared:
             return t._real
         if t.requires_grad:
             raise Coupled(
-                f"a parameter of shape {tuple(t.shape)} meets the records outside of the private module's forward pass"
+                f"a parameter of shape {tuple(t.shape)} is combined with the records outside of the private module's "
+                "forward pass"
             )
         if not self._constants.knows(t):
             raise Coupled(
-                f"a tensor of shape {tuple(t.shape)} meets the records that was not computed from them record by "
-                "record, nor there before the first batch"
+                f"a tensor of shape {tuple(t.shape)} is combined with the records, but was neither computed from them "
+                "record by record, nor created before the first batch"
             )
         self.following.public.add(t, "a constant of the loop")
         return t
 
     def path(self, t: Tensor) -> Any:
-        """How an operand of the loop was computed."""
+        """Return how an operand of the loop was computed."""
         return t._path if isinstance(t, BucketTensor) else ("constant", id(t))
 
     def compute(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Apply a function of the loop to the real tensors.
 
         Raises:
-            Coupled: it is not known to act record by record.
+            Coupled: the function is not known to process records independently.
         """
         real_args, real_kwargs = map_tensors(self.real, (args, kwargs))
         with self.following.apart():
             return func(*real_args, **real_kwargs)
 
 
-# What they do is not done to the records: gradients of a loop's own, which the guard refuses where buckets are shared.
+# These do not act on the records, but on gradients. The guard rejects such gradients of the loop in a shared batch.
 _OF_THE_TENSOR = frozenset(
     getattr(Tensor, name) for name in ("requires_grad_", "retain_grad", "register_hook", "backward")
 ) | {
@@ -153,23 +154,23 @@ _ALIASES = MEMORY | {Tensor.data.__get__}  # type: ignore[attr-defined]
 
 
 class Guard(torch.autograd.Function):
-    """The identity, through which no gradient comes back."""
+    """The identity, with a backward pass that always raises an error."""
 
     @staticmethod
     def forward(ctx: Any, real: Tensor) -> Tensor:
-        """Return what it got, in the same memory."""
+        """Return the input, in the same memory."""
         return real.detach()
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
-        """Refuse.
+        """Raise an error.
 
         Raises:
             RuntimeError: always.
         """
         raise RuntimeError(
-            "several buckets share this physical batch, and backward() was called on something else than the loss "
-            "of the criterion that make_private returned; nothing was released. Put the whole loss into the "
+            "several buckets share this physical batch, but backward() was called on a tensor other than the loss "
+            "of the criterion that make_private returned; nothing was released. Move the whole loss into the "
             "criterion, or use grad_sample_mode='stream'"
         )
 
@@ -177,8 +178,8 @@ class Guard(torch.autograd.Function):
 class BucketTensor(Tensor):
     """A tensor whose records belong to several buckets.
 
-    What is computed from it record by record is one too; all else is an ordinary tensor, good for metrics, which
-    neither the module nor the criterion takes.
+    A tensor computed from it record by record is also a BucketTensor. Any other result is an ordinary tensor, which can
+    be used for metrics, but which neither the module nor the criterion accepts.
     """
 
     _real: Tensor | None
@@ -193,7 +194,7 @@ class BucketTensor(Tensor):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Compute, and follow the records."""
+        """Compute a function, and track the records."""
         with torch._C.DisableTorchFunctionSubclass():
             if func in METADATA:
                 return func(*args, **(kwargs or {}))
@@ -209,7 +210,7 @@ class BucketTensor(Tensor):
 
 
 def ordinary(t: Tensor) -> Tensor:
-    """The same values as a tensor like any other."""
+    """Return the same values as an ordinary tensor."""
     if not isinstance(t, BucketTensor):
         return t
     with torch._C.DisableTorchFunctionSubclass():
@@ -217,7 +218,7 @@ def ordinary(t: Tensor) -> Tensor:
 
 
 def given_away(t: Tensor) -> Tensor:
-    """The same, for somebody who may read numbers off it unseen."""
+    """Return an ordinary tensor for code that may read numbers from it unobserved."""
     if isinstance(t, BucketTensor):
         t._shared.numbers_left = True
     return ordinary(t)
@@ -233,7 +234,7 @@ def _computed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     if func in _OF_THE_TENSOR:
         return func(*args, **kwargs)
     if func in _ALIASES:
-        # Of a copy, or the loop could write to what the module and the criterion get, unseen.
+        # Applied to a copy; otherwise the loop could write, unobserved, to the tensors of the module and the criterion.
         return _mixed(shared, func(args[0].clone(), *args[1:], **kwargs))
     try:
         real = shared.compute(func, args, kwargs)
@@ -251,15 +252,15 @@ def _computed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 
 
 def _mixed(shared: Shared, out: Any) -> Any:
-    """What was not computed record by record: no constant of the loop, and nothing for the criterion."""
-    shared.numbers_left = True  # a tensor, too, is read as a number unseen
+    """Mark a result that was not computed record by record, so that it is no constant and no criterion's argument."""
+    shared.numbers_left = True  # the loop can read numbers from this tensor unobserved
     for t in operands((out,), {}):
         t._dpmi = (shared, False)  # type: ignore[attr-defined]
     return out
 
 
 def _paired(shared: Shared, out: Any, real: Any, path: Any) -> Any:
-    """What the loop gets in a dry run: ordinary tensors, with the followed ones beside."""
+    """Return the tensors for the loop in a dry run: ordinary ones, paired with tracked ones."""
     followed = iter(operands((real,), {}))
 
     def pair(t: Tensor) -> Tensor:
@@ -272,7 +273,7 @@ def _paired(shared: Shared, out: Any, real: Any, path: Any) -> Any:
 def _path(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], real: Any, shared: Shared
 ) -> Any:
-    """How something was computed: equal for two batches only if the same was done to their records."""
+    """Return a hash of how a result was computed; it is equal for two batches only if the computation was the same."""
     sizes = func in SIZED
 
     def of(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Sees whether a forward pass changed the module that it ran through."""
+"""Detects whether a forward pass changed its module."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from .provenance import CarriedOver, changed, memory, version
 
 _DEPTH = 3
-"""How deep lists, dicts and objects among a module's attributes are searched."""
+"""Depth to which lists, dicts and objects among a module's attributes are searched."""
 
-# nn.Module's own: a loop may turn hooks and modes on and off.
+# Attributes of nn.Module itself; a loop may change hooks and modes.
 _OWN = frozenset(vars(nn.Module())) - {"_parameters", "_buffers"}
 _OF_CLASSES = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__"})
 _UNKNOWN = object()
@@ -26,11 +26,11 @@ _COMPARED = (int, float, complex, bool, str, bytes, frozenset, np.generic)
 
 
 class Watch:
-    """What parameters, buffers and attributes of a module are, and whether somebody changed them.
+    """Stores the state of a module's parameters, buffers and attributes, and detects changes.
 
     Args:
-        module: the user's; or a criterion, which may be a function.
-        trained: the parameters that the private optimizer moves.
+        module: the user's module, or a criterion, which may be a function.
+        trained: the parameters that the private optimizer updates.
     """
 
     def __init__(self, module: object, trained: Iterable[Tensor] = ()) -> None:
@@ -47,32 +47,32 @@ class Watch:
         self._kept = _Kept(self._module, {id(t) for t in self._tensors.values()})
 
     def tensors(self) -> dict[str, tuple[int, int]]:
-        """Address and version of every parameter and buffer, by name."""
+        """Return address and version of every parameter and buffer, by name."""
         return {name: (t.data_ptr(), t._version) for name, t in self._tensors.items()}
 
     def attributes(self) -> dict[str, Any]:
-        """Everything else that the module keeps, by name."""
+        """Return all other state of the module, by name."""
         if not self._kept.is_as_it_was():
             self._look()
         return self._kept.attributes
 
     def storages(self) -> frozenset[int]:
-        """Addresses of the memory of parameters, buffers and tensors among the attributes, as of the last look."""
+        """Return the memory addresses of parameters, buffers and tensors among the attributes, as of the last check."""
         kept = (value for value in self._kept.attributes.values() if isinstance(value, Tensor))
         return frozenset(memory(t) for t in (*self._tensors.values(), *kept)) - {0}
 
     def check_tensors(
         self, before: dict[str, tuple[int, int]], *, but: Collection[Tensor] = (), trained: bool = True
     ) -> None:
-        """Refuse a change since ``before``.
+        """Raise an error if a parameter or buffer changed since ``before``.
 
         Args:
-            before: of :meth:`tensors`.
-            but: buffers that may have changed, because what was written depends on no record.
-            trained: whether to look at the trained parameters too.
+            before: an earlier result of :meth:`tensors`.
+            but: buffers that may have changed, because their new values depend on no record.
+            trained: whether to check the trained parameters too.
 
         Raises:
-            CarriedOver: names the tensor.
+            CarriedOver: a tensor changed; the message names it.
         """
         for name, t in self._tensors.items():
             if (t.data_ptr(), t._version) == before[name] or any(t is other for other in but):
@@ -83,14 +83,14 @@ class Watch:
                 raise CarriedOver(changed("parameter", name))
 
     def check_attributes(self, before: dict[str, Any], used: Collection[int] = ()) -> None:
-        """Refuse a change since ``before``.
+        """Raise an error if an attribute changed since ``before``.
 
         Args:
-            before: of :meth:`attributes`.
-            used: which tensors of before the pass used, by id.
+            before: an earlier result of :meth:`attributes`.
+            used: ids of the tensors from before the pass that the pass used.
 
         Raises:
-            CarriedOver: names the attribute.
+            CarriedOver: an attribute changed; the message names it.
         """
         now = self.attributes()
         if now is before:
@@ -102,14 +102,17 @@ class Watch:
 
 
 def _may_become(name: str, old: Any, new: Any, used: Collection[int]) -> bool:
-    """Whether a forward pass may leave ``new`` where ``old`` was.
+    """Return whether a forward pass may replace ``old`` by ``new``.
 
-    Tensors that it made may be kept where there were none, or those of an earlier pass: every later use of what depends
-    on records is refused by :class:`~dpmi.privacy.isolation.provenance.Provenance`. What depends on none may also
-    replace a tensor that the pass made no use of, such as the weight that spectral normalization computes every time.
+    A pass may store its tensors where there was nothing, or a tensor of an earlier pass, because
+    :class:`~dpmi.privacy.isolation.provenance.Provenance` rejects every later use of a tensor that depends on records.
+    A tensor that depends on no record may also replace a tensor that the pass did not use, such as the weight that
+    spectral normalization computes in every pass.
     """
     if isinstance(old, _Writes) and isinstance(new, _Writes):
-        return old.to is not new.to or old.times == new.times  # another tensor is judged itself
+        return (
+            old.to is not new.to or old.times == new.times
+        )  # a different tensor is checked by its own entry
     if isinstance(old, _Writes) or isinstance(new, _Writes):
         return True
     if isinstance(old, Tensor) and _depends_on_none(new):
@@ -131,25 +134,25 @@ def _depends_on_records(value: Any) -> bool:
 
 
 class _Writes(NamedTuple):
-    """How often a tensor was written to."""
+    """The number of writes to a tensor."""
 
     to: Tensor
     times: int
 
 
 class _Kept:
-    """The attributes of a module, and a look at them that is quick where nothing has changed.
+    """The attributes of a module, with a quick check for changes.
 
     Args:
         module: the module.
-        watched: parameters and buffers, by id; whether they were written to is looked at elsewhere.
+        watched: ids of parameters and buffers, whose writes are checked elsewhere.
     """
 
     def __init__(self, module: object, watched: Collection[int]) -> None:
         self._watched = watched
         self.attributes: dict[str, Any] = {}
         self._views: list[Collection[Any]] = []
-        """Of every container, what is in it now; these follow it."""
+        """A live view of the content of every container."""
         self._sizes: list[int] = []
         self._values: list[Any] = []
         self._arrays: list[tuple[np.ndarray[Any, Any], int]] = []
@@ -164,7 +167,7 @@ class _Kept:
             self._take("", vars(module), _DEPTH)
 
     def is_as_it_was(self) -> bool:
-        """Whether every container holds the very objects that it held, and every array the same numbers."""
+        """Return whether every container still holds the same objects, and every array the same numbers."""
         if list(map(len, self._views)) != self._sizes:
             return False
         if not all(map(operator.is_, chain.from_iterable(self._views), self._values)):
@@ -174,7 +177,7 @@ class _Kept:
         return all(_content(array) == content for array, content in self._arrays)
 
     def _take(self, prefix: str, container: Any, depth: int, but: frozenset[str] = frozenset()) -> None:
-        if not isinstance(container, tuple | frozenset):  # which cannot change
+        if not isinstance(container, tuple | frozenset):  # these cannot change
             view = container.values() if isinstance(container, Mapping) else container
             self._views.append(view)
             self._sizes.append(len(view))
@@ -199,7 +202,7 @@ class _Kept:
 
 
 def _inside(value: Any) -> Any:
-    """The container that a value is, or that holds its attributes; None if it is neither."""
+    """Return a value that is a container, or the dict of its attributes; None if it has neither."""
     if isinstance(value, dict | list | tuple | deque | set | frozenset):
         return value
     plain = isinstance(value, nn.Module | Tensor | type) or callable(value) or not hasattr(value, "__dict__")

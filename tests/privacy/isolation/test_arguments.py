@@ -34,7 +34,9 @@ def test_plain_values_of_different_types_are_different() -> None:
 
 @pytest.mark.parametrize("value", [{"a": 1}, np.ones(2), {1}, object(), lambda: 1])
 def test_what_could_carry_anything_is_refused(value: Any) -> None:
-    with pytest.raises(Coupled, match=f"of type {type(value).__name__} is no tensor of this pass"):
+    with pytest.raises(
+        Coupled, match=f"of type {type(value).__name__} is neither a tensor nor a plain value"
+    ):
         plain(value, name)
 
 

@@ -49,8 +49,8 @@ WRITES: dict[str, tuple[Callable[[Module, Tensor], object], str]] = {
         "writes into the memory of a parameter, a buffer",
     ),
     "data": (lambda m, x: m.weight.data.add_(x.mean()), "writes into the memory of a parameter, a buffer"),
-    "numpy": (lambda m, _: m.buffer.numpy(), "gives away the memory of a parameter, a buffer"),
-    "numpy of a view": (lambda m, _: m.buffer[1:].numpy(), "gives away the memory of a parameter, a buffer"),
+    "numpy": (lambda m, _: m.buffer.numpy(), "exposes the memory of a parameter, a buffer"),
+    "numpy of a view": (lambda m, _: m.buffer[1:].numpy(), "exposes the memory of a parameter, a buffer"),
 }
 
 

@@ -87,29 +87,29 @@ def test_a_number_that_follows_them_where_no_size_stands_is_refused(made: Callab
 
 @pytest.mark.parametrize(("two", "three"), [(5, 7), (3, 4), (4, 5), (4, 3), (2, 2 + 3)])
 def test_a_size_that_is_no_multiple_of_their_number_is_refused(two: int, three: int) -> None:
-    with pytest.raises(Coupled, match=f"is {two} for 2 records and {three} for 3, no multiple"):
+    with pytest.raises(Coupled, match=f"is {two} for 2 records and {three} for 3, which is not a multiple"):
         Program.of([step(torch.zeros, two)], [step(torch.zeros, three)])
-    with pytest.raises(Coupled, match="no multiple"):
+    with pytest.raises(Coupled, match="not a multiple"):
         Program.of([step(torch.relu, shapes=((two,),))], [step(torch.relu, shapes=((three,),))])
 
 
 def test_other_calls_are_refused() -> None:
-    with pytest.raises(Coupled, match="tanh is called for 3 records where relu is called for 2"):
+    with pytest.raises(Coupled, match="tanh is called for 3 records, but relu for 2"):
         Program.of([relu(2)], [step(torch.tanh, ("made by", 0), shapes=((3, 5),))])
-    with pytest.raises(Coupled, match="1 calls are made for 2 records and 2 for 3"):
+    with pytest.raises(Coupled, match="1 calls are made for 2 records, but 2 for 3"):
         Program.of([relu(2)], [relu(3), relu(3)])
-    with pytest.raises(Coupled, match="2 calls are made for 2 records and 1 for 3"):
+    with pytest.raises(Coupled, match="2 calls are made for 2 records, but 1 for 3"):
         Program.of([relu(2), relu(2)], [relu(3)])
 
 
 @pytest.mark.parametrize(
     ("second", "match"),
     [
-        (step(torch.relu, ("made by", 0), 1, shapes=((3, 5),)), "other arguments for more"),
-        (step(torch.relu, ("made by", 0), inplace=True, shapes=((3, 5),)), "other arguments for more"),
-        (step(torch.relu, ("made by", 0), shapes=((3, 5),), grad=False), "other arguments for more"),
-        (step(torch.relu, ("made by", 0), shapes=((3, 5), (3,))), "returns more for more"),
-        (step(torch.relu, ("made by", 0), shapes=((3, 5, 1),)), "another number of dimensions"),
+        (step(torch.relu, ("made by", 0), 1, shapes=((3, 5),)), "the arguments of relu depend"),
+        (step(torch.relu, ("made by", 0), inplace=True, shapes=((3, 5),)), "the arguments of relu depend"),
+        (step(torch.relu, ("made by", 0), shapes=((3, 5),), grad=False), "the arguments of relu depend"),
+        (step(torch.relu, ("made by", 0), shapes=((3, 5), (3,))), "the number of tensors that relu returns"),
+        (step(torch.relu, ("made by", 0), shapes=((3, 5, 1),)), "the number of dimensions that relu returns"),
     ],
 )
 def test_what_else_differs_is_refused(second: Step, match: str) -> None:

@@ -124,7 +124,7 @@ WRITES: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
     "view": (lambda m, x: m.mean[:2].add_(x.mean()), "memory of a parameter, a buffer"),
     "data": (lambda m, x: m.mean.data.add_(x.mean()), "memory of a parameter, a buffer|buffer"),
     "constant": (lambda m, x: m.constant.add_(x.mean()), "attribute '.*constant'"),
-    "given away": (lambda m, x: m.mean.numpy(), "numpy in the forward pass gives away the memory"),
+    "given away": (lambda m, x: m.mean.numpy(), "numpy in the forward pass exposes the memory"),
     "of an object": (
         lambda m, x: m.object.tensor.add_(x.mean(0)),
         "memory of a parameter, a buffer or an attribute",
@@ -334,7 +334,7 @@ def test_a_function_of_the_users_own_keeps_nothing_in_a_backward_pass_within_the
             passes.run()
     finally:
         Kept.outputs.clear()
-    with pytest.raises(CarriedOver, match="read numbers off the records"):
+    with pytest.raises(CarriedOver, match="read numbers from the records"):
         Passes(penalised(KeptNumber)).run()
 
 

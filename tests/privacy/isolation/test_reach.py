@@ -151,7 +151,7 @@ def test_a_number_that_is_left_is_refused(
     held: Callable[[], Any], body: Callable[[Any, Tensor], Any]
 ) -> None:
     model = Model(held(), body)
-    with pytest.raises(CarriedOver, match="read numbers off the records"):
+    with pytest.raises(CarriedOver, match="read numbers from the records"):
         run(model)
 
 

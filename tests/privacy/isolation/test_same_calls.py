@@ -54,11 +54,11 @@ def test_sizes_follow_the_number_of_records(name: str, records: int) -> None:
 
 
 BY_SIZE: dict[str, tuple[Function, str]] = {
-    "divided": (lambda x: x / len(x), "gets .* for 2 records and .* for 3"),
-    "one more": (lambda x: torch.zeros(len(x) + 1, 1)[:1] + x, "no multiple of their number"),
-    "value of full": (lambda x: x + torch.full((1,), len(x)), "gets .* for 2 records and .* for 3"),
+    "divided": (lambda x: x / len(x), "gets .* for 2 records, but .* for 3"),
+    "one more": (lambda x: torch.zeros(len(x) + 1, 1)[:1] + x, "not a multiple of their number"),
+    "value of full": (lambda x: x + torch.full((1,), len(x)), "gets .* for 2 records, but .* for 3"),
     "more calls": (lambda x: x.sin() if len(x) == 2 else x.sin().cos(), "depends on the number of records"),
-    "another call": (lambda x: x.sin() if len(x) == 2 else x.cos(), "cos is called for 3 records where sin"),
+    "another call": (lambda x: x.sin() if len(x) == 2 else x.cos(), "cos is called for 3 records, but sin"),
     "a list of its own": (lambda x: x * np.float32(2), "argument of type float32"),
 }
 
@@ -93,18 +93,18 @@ def test_a_later_pass_that_computes_something_else_is_refused(name: str) -> None
     assert followed(dry, 5, program)
     at_end = name in ("another output", "a call less")
     with pytest.raises(
-        Coupled, match="the end of the pass returned other" if at_end else r"dry run: call \d is"
+        Coupled, match="the end of the pass returned other" if at_end else r"dry runs: call \d is"
     ):
         followed(later, 5, program)
 
 
 def test_a_pass_without_gradients_is_another_one() -> None:
     program = program_of(torch.sin)
-    with torch.no_grad(), pytest.raises(Coupled, match="not that of the dry run"):
+    with torch.no_grad(), pytest.raises(Coupled, match="differs from the dry runs"):
         followed(torch.sin, 5, program)
 
 
 def test_records_of_another_shape_are_refused() -> None:
     """Such as texts that are padded to the longest of all buckets."""
-    with pytest.raises(Coupled, match="returned other shapes or tensors than in the dry run"):
+    with pytest.raises(Coupled, match="returned other shapes or tensors than in the dry runs"):
         followed(torch.sin, 5, program_of(torch.sin), wide=6)

@@ -65,7 +65,7 @@ def test_all_else_is_ordinary_and_taken_by_nobody(
     y = function(x)
     assert type(y) is Tensor
     assert torch.equal(y, function(X))
-    with pytest.raises(Coupled, match="not computed from them record by record"):
+    with pytest.raises(Coupled, match="neither computed from them record by record"):
         shared.real(y)
     assert shared.numbers_left, "as a number, it may be read unseen"
 
@@ -104,7 +104,7 @@ def test_writing_in_place_writes_to_what_is_behind(rehearsing: bool) -> None:
 def test_writing_across_records_makes_it_of_no_use() -> None:
     shared, x = shared_batch()
     x.sub_(X.mean(0))
-    with pytest.raises(Coupled, match=r"another physical batch|meets the records"):
+    with pytest.raises(Coupled, match=r"another physical batch|is combined with the records"):
         shared.real(x)
     _, y = shared_batch()
     y[0] = 0.0
@@ -171,7 +171,7 @@ def test_gradients_do_not_come_back_through_what_the_loop_gets() -> None:
     shared.following.take_in(real, shared.following.label(shared.real(_)))
     out = shared.give_out(real, ("module", 0))
     assert type(out) is BucketTensor
-    with pytest.raises(RuntimeError, match=r"backward\(\) was called on something else"):
+    with pytest.raises(RuntimeError, match=r"backward\(\) was called on a tensor other than"):
         ordinary(out.sum()).backward()
 
 
