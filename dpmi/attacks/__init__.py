@@ -1,4 +1,8 @@
-"""Model inversion: what does the classifier believe a class looks like?
+"""Model inversion attacks: reconstruct what a classifier reveals about its classes.
+
+A model inversion attack (MIA) computes images that represent a class of a trained classifier. In dpmi, MIA always has
+this meaning. A membership inference attack, which other texts also call MIA, decides instead whether a given record was
+in the training data; dpmi has none.
 
 >>> import torch
 >>> from dpmi.attacks import get, names
