@@ -166,7 +166,9 @@ def _assemble(weights: Weights, image_shape: ImageShape, crop: int | None) -> St
     colours = len(state[f"synthesis.b{sides[-1]}.torgb.bias"])
     if colours != image_shape[0]:
         raise ValueError(f"weights make images of {colours} channels, the target takes {tuple(image_shape)}")
-    with torch.random.fork_rng(devices=[]):  # the initial weights are replaced; the caller's generator must not advance
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # the initial weights are replaced; the caller's generator must not advance
         generator = StyleGenerator(
             image_shape,
             latent_size=state["mapping.fc0.weight"].shape[1],
