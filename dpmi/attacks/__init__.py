@@ -4,6 +4,8 @@ A model inversion attack (MIA) computes images that represent a class of a train
 this meaning. A membership inference attack, which other texts also call MIA, decides instead whether a given record was
 in the training data; dpmi has none.
 
+Citations such as [ZJP20] are resolved in docs/references.md.
+
 >>> import torch
 >>> from dpmi.attacks import get, names
 >>> names()[:2]

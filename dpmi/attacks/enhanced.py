@@ -1,4 +1,4 @@
-"""The enhanced attack ["Broadening differential privacy ... against model inversion", Algorithm 1]."""
+"""The enhanced attack [Z20, Algorithm 1]."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Regularizer = Literal["l1", "btv"]
 Reduction = Literal["mean", "sum"]
 Gradient = Literal["x", "w"]
 
-# Algorithm 1, with the values of section V.
+# Constants of Algorithm 1, with the values of section V.
 BETA1 = 0.9
 BETA2 = 0.999
 TAU = 1e-8

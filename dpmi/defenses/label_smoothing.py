@@ -29,8 +29,8 @@ class LabelSmoothing(Defense):
     published fractions, it jumps from alpha / 2 to alpha at the end of the ramp, as in the published code.
 
     Args:
-        alpha: smoothing factor, at most 1 and not 0. Published values: -0.05 in [SHK24], -0.01 to -0.3 in Table 6 of
-            the CALoR paper.
+        alpha: smoothing factor, at most 1 and not 0. Published values: -0.05 in [SHK24], -0.01 to -0.3 in [YQF25]
+            Table 6.
         ramp_start: fraction of the run, in [0, 1).
         ramp_end: fraction of the run, in [ramp_start, 1]; both 0 means constant smoothing from the first update.
     """

@@ -148,7 +148,7 @@ class ClassDiscriminator(nn.Module):
     """Classifies an image into K classes; the logsumexp of the logits is high for a real image.
 
     Convolutions of stride 2 with InstanceNorm down to 4x4 (three for 28x28 and 32x32; four for 64x64, the last with a
-    3x3 kernel), minibatch discrimination, and a linear layer [KED-MI].
+    3x3 kernel), minibatch discrimination, and a linear layer [CKJ21].
 
     Args:
         image_shape: (C, H, W).

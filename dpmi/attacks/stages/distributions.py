@@ -145,7 +145,7 @@ class FullGaussian(Distribution):
 
 
 class Flow(Distribution):
-    """z = f(eps) with an invertible f of additive couplings, one for each class [VMI, section 3.3].
+    """z = f(eps) with an invertible f of additive couplings, one for each class [WFK21, section 3.3].
 
     Each of :data:`STEPS` steps scales every entry (ActNorm), permutes the entries, and adds to one half the output of a
     network with one hidden layer on the other half [Glow: D. P. Kingma, P. Dhariwal, NeurIPS 2018]. The last layers

@@ -1,7 +1,7 @@
 """Regularizers of the enhanced attack, independent of any model, with their gradients.
 
 The gradients are explicit, because automatic differentiation of the bilateral total variation takes twice the time; the
-tests compare both. Each penalty is a sum over pixels, as printed in the paper.
+tests compare both. Each penalty is a sum over pixels, as printed in [Z20].
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-#: Window and decay of the bilateral total variation ("Broadening differential privacy", section V-B).
+#: Window and decay of the bilateral total variation [Z20, section V-B].
 BTV_WINDOW = 2
 BTV_DECAY = 0.9
 
 
 def l1(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ||x||_1 (n,) of images (n, C, H, W), and the gradient [eq. 4 of the paper].
+    """Return ||x||_1 (n,) of images (n, C, H, W), and the gradient [Z20, eq. 4].
 
     The pixels are not negative. The norm is therefore their sum, with slope 1 also at zero.
 
@@ -28,7 +28,7 @@ def l1(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def bilateral_total_variation(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return R_BTV (n,) of images (n, C, H, W), and a subgradient [eq. 5 of the paper; Farsiu et al. 2004].
+    """Return R_BTV (n,) of images (n, C, H, W), and a subgradient [Z20, eq. 5; Farsiu et al. 2004].
 
     R_BTV is the sum over l = -p..p and m = 0..p with l + m > 0 of alpha^(l+m) * ||x - S_x^l S_y^m x||_1,
     where the shift S_x^l S_y^m moves the image l columns to the right and m rows down; p is

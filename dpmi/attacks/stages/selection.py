@@ -41,7 +41,7 @@ def confidence(
     """Return the mean confidence p_y (n,) over random transforms of each image; n * draws queries.
 
     An image that the target assigns to its class under every crop shows more of the class than an image that is
-    assigned to it only as it is [PPA, section 4.4].
+    assigned to it only as it is [SHC22, section 4.4].
 
     Args:
         target: the target; the number of transforms is reduced to what its budget covers. If the budget covers none,

@@ -107,7 +107,7 @@ def best_styles(
 
 
 class StyleBox:
-    """The projection onto likely styles, the space P of MIRROR [section III-B].
+    """The projection onto likely styles, the space P of MIRROR [ATX22, section III-B].
 
     A leaky ReLU with the inverse slope inverts the activation of a style. The result is approximately normal, and is
     clipped to one standard deviation around its mean.

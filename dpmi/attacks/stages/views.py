@@ -23,7 +23,7 @@ def augmentation(name: Augmentation) -> View:
 
     Args:
         name: ``faces`` crops, rotates by up to 5 degrees, mirrors, and changes brightness and contrast by up to 20 %
-            [PLG-MI, section 4.1]; ``digits`` does the same without the mirror, because a mirrored digit is another
+            [YCZ23, section 4.1]; ``digits`` does the same without the mirror, because a mirrored digit is another
             sign; ``none`` returns the images unchanged.
 
     Raises:
