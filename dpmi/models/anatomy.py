@@ -31,7 +31,9 @@ def head(model: nn.Module) -> str:
     """
     linear: list[str] = [name for name, m in model.named_modules() if isinstance(m, nn.Linear) and name]
     if not linear:
-        raise ValueError("the model has no linear layer, and its last linear layer must be the classification head")
+        raise ValueError(
+            "the model has no linear layer, and its last linear layer must be the classification head"
+        )
     return linear[-1]
 
 
