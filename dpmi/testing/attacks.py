@@ -131,7 +131,7 @@ class AttackConformance(PluginConformance):
     def test_same_seed_same_images(
         self, random_attack: Attack, drawn: Reconstructions, target: nn.Module
     ) -> None:
-        """And another seed, others."""
+        """The same seed gives the same images, another seed gives different images."""
         again = _run(random_attack, target)
         assert torch.equal(again.images, drawn.images)
         assert torch.equal(again.scores, drawn.scores)

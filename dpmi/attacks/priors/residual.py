@@ -21,7 +21,7 @@ class ConditionalBatchNorm(nn.Module):
     """BatchNorm whose scale and shift depend on the class.
 
     Args:
-        channels: of the input (n, channels, H, W).
+        channels: channels of the input (n, channels, H, W).
         num_classes: K.
     """
 
