@@ -1,25 +1,25 @@
-"""A version of every stage of a study that can change its numbers.
+"""Versions of the stages of a study.
 
-They are part of the keys by which results are stored. Raise the constant of a stage whenever its code gives other
-numbers than before: what older code has stored is then computed again instead of being shown.
+They are part of the keys of stored results. Raise the constant of a stage whenever a change of its code changes its
+numbers: results of older code are then computed again instead of reused.
 """
 
 from __future__ import annotations
 
 TRAINING = 1
-"""Defences, losses, optimizers, the private engine, models and how they are initialised, augmentation."""
+"""Defences, losses, optimizers, the privacy engine, models and their initial weights, augmentation."""
 
 EVALUATOR = 1
-"""What the evaluator is trained on."""
+"""The training of the evaluator."""
 
 PRIOR = 1
-"""What attackers learn from public images."""
+"""The priors that attackers train on public images."""
 
 ATTACK = 1
-"""How attacks search, and what they select."""
+"""The search of attacks, and their selection of reconstructions."""
 
 MEASUREMENT = 1
-"""Metrics and baselines, and which images they are taken of."""
+"""Metrics, baselines, and the images that they use."""
 
 SIDE_EFFECTS = 1
 """Adversarial attacks and backdoors."""

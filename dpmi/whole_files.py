@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Atomic writing of files and folders: they appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PARTIAL = ".partial-"
-"""What the names begin with of those that a killed process left half-written."""
+"""Prefix of the names of incomplete files, which a killed process may leave."""
 
 
 @contextmanager
 def replacing(final: Path) -> Iterator[Path]:
-    """A temporary path beside ``final`` that takes its place when all has been written, and is on the disk.
+    """Yield a temporary path next to ``final``, which replaces ``final`` once all content is on the disk.
 
     Args:
-        final: a file or a folder, which may be there already.
+        final: a file or a folder, which may already exist.
 
     Raises:
-        OSError: it cannot be written, and the error names it; what was there is there still, and nothing is left
-            beside it.
+        OSError: ``final`` cannot be written; the error names it. An existing ``final`` is unchanged, and the temporary
+            path is removed.
     """
     temporary = final.with_name(f"{PARTIAL}{uuid.uuid4().hex}-{final.name}")
     try:
         yield temporary
-        # A power cut must not leave an empty file under its final name.
+        # Without fsync, a power failure could leave an empty file under its final name.
         for part in (*temporary.iterdir(), temporary) if temporary.is_dir() else (temporary,):
             _sync(part)
         if final.is_dir():
@@ -35,7 +35,7 @@ def replacing(final: Path) -> Iterator[Path]:
         temporary.replace(final)
         _sync(final.parent)
     except OSError as error:
-        # A full disk does not say what could not be written.
+        # The error of a full disk does not name the file.
         if error.errno is not None and error.filename is None:
             error.filename = str(final)
         raise

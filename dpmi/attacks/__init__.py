@@ -1,4 +1,11 @@
-"""Model inversion: what does the classifier believe a class looks like?
+"""Model inversion attacks: reconstruct what a classifier reveals about its classes.
+
+A model inversion attack (MIA) computes images that represent a class of a trained classifier. In dpmi, MIA always has
+this meaning. A membership inference attack, which other texts also call MIA, decides instead whether a given record was
+in the training data; dpmi has none. The *advantage* of a model inversion attack, its gain over baselines without the
+model, is defined in :mod:`dpmi.metrics`.
+
+Citations such as [Z20] are resolved in docs/references.md.
 
 >>> import torch
 >>> from dpmi.attacks import get, names

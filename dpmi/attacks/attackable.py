@@ -1,4 +1,4 @@
-"""Whether a model can be attacked, and what an attack may see of it; the model is left as it was."""
+"""Checks that a model can be attacked, and prepares it; the model is restored afterwards."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .target import Budget, LabelsOnly, Target
 
 ImageShape = tuple[int, int, int]
 
-#: What a target that answers with the class alone cannot give.
+#: The requirements that a target that returns labels only cannot meet.
 _MORE_THAN_LABELS = frozenset({"white_grad", "logits", "probs", "features", "bn_stats"})
 
 
 def check_classes(classes: Tensor) -> None:
-    """Refuse what is no list of classes."""
+    """Raise an error unless ``classes`` is a tensor of class numbers."""
     if not isinstance(classes, Tensor):
         raise TypeError(f"classes must be an int64 tensor; got {type(classes).__name__}")
     if classes.dtype != torch.int64 or classes.ndim != 1 or len(classes) == 0:
@@ -44,7 +44,7 @@ def _check_image_shape(image_shape: ImageShape) -> None:
 
 
 def check_range(classes: Tensor, num_classes: int) -> None:
-    """Refuse classes that the target does not know."""
+    """Raise an error for classes outside the target's outputs."""
     if int(classes.max()) >= num_classes:
         raise ValueError(
             f"classes must be in [0, {num_classes}), the target's {num_classes} outputs; "
@@ -53,7 +53,7 @@ def check_range(classes: Tensor, num_classes: int) -> None:
 
 
 def check_generator(generator: Generator, image_shape: ImageShape, classes: Tensor) -> None:
-    """Refuse a generator whose images the target does not take, or that was not told of these classes."""
+    """Raise an error for a generator whose images do not fit the target, or that was not trained on these classes."""
     if tuple(generator.image_shape) != tuple(image_shape):
         raise ValueError(
             f"the generator makes images of {tuple(generator.image_shape)}, the target takes {tuple(image_shape)}: "
@@ -61,7 +61,8 @@ def check_generator(generator: Generator, image_shape: ImageShape, classes: Tens
         )
     if generator.num_classes is not None and int(classes.max()) >= generator.num_classes:
         raise ValueError(
-            f"the generator makes {generator.num_classes} classes; class {int(classes.max())} is none of them"
+            f"the generator has {generator.num_classes} classes, class {int(classes.max())} is out of range: "
+            "train it on this target"
         )
 
 
@@ -77,24 +78,24 @@ def attackable(
     seed: int,
     loss: IdentityLoss | None = None,
 ) -> Iterator[tuple[Target, int]]:
-    """The frozen target, asked once whether it can be attacked, and its number of classes K.
+    """Yield the frozen target, after a test query, and its number of classes K.
 
-    Inside the block its noise, and every other draw from torch's default generators, comes from the seed; afterwards
-    target and generators are as they were.
+    Inside the block, the target's noise and every other draw from torch's default generators derive from the seed.
+    Afterwards the target and the generators are restored.
 
     Args:
         target: maps images (n, C, H, W) to logits (n, K).
         image_shape: (C, H, W).
-        name: of the attack.
-        requires: what the attack needs to know of it.
-        budget: what may be spent on it.
-        reserve: queries of the budget that are kept for the end.
-        seed: of all noise.
-        loss: the identity loss of the attack, if it has one.
+        name: name of the attack.
+        requires: the attack's requirements.
+        budget: limits on queries, gradient calls and time.
+        reserve: number of queries of the budget that are kept for the final scores.
+        seed: seed of all noise.
+        loss: the identity loss of the attack; None for an attack that takes no gradient.
 
     Raises:
-        TypeError: it is no module.
-        ValueError: it cannot be attacked, or not by this attack.
+        TypeError: the target is not a module.
+        ValueError: the target cannot be attacked, or not by this attack.
     """
     if not isinstance(target, nn.Module):
         raise TypeError(f"target must be a torch.nn.Module; got {type(target).__name__}")
@@ -102,8 +103,8 @@ def attackable(
     beyond = sorted(requires & _MORE_THAN_LABELS)
     if isinstance(target, LabelsOnly) and beyond:
         raise ValueError(
-            f"{name} needs {', '.join(beyond)} of the target, and it answers with labels only; an attack "
-            "that needs no more is brep-mi"
+            f"{name} needs {', '.join(beyond)} of the target, but the target returns labels only; use brep-mi, "
+            "which needs labels only"
         )
     with _frozen(target), seeded(target, seed), torch.enable_grad():
         asked = Target(target, loss=loss, budget=budget, reserve=reserve)
@@ -111,12 +112,12 @@ def attackable(
 
 
 def _probe(target: Target, image_shape: ImageShape, device: torch.device) -> int:
-    """Ask the target once, about black images, and return K; refuse a target that cannot be attacked."""
+    """Query the target on black images and return K; raise an error for a target that cannot be attacked."""
     try:
         logits = target.probe(image_shape, device)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ValueError(
-            f"target does not take images of image_shape={tuple(image_shape)}: {error}"
+            f"target does not accept images of image_shape={tuple(image_shape)}: {error}"
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -126,14 +127,14 @@ def _probe(target: Target, image_shape: ImageShape, device: torch.device) -> int
         )
     if not bool(logits.isfinite().all()):
         raise ValueError(
-            "target returns logits that are not finite for a black image; was its training finite?"
+            "target returns logits that are not finite for a black image; check that its training converged"
         )
     return logits.shape[1]
 
 
 @contextmanager
 def _frozen(target: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no parameter gradients, for as long as the block lasts."""
+    """Evaluation mode and no parameter gradients inside the block."""
     needed = [(parameter, parameter.requires_grad) for parameter in target.parameters()]
     try:
         target.requires_grad_(False)

@@ -1,8 +1,8 @@
-"""The contract of an attack: what it declares, what it is given, and what it gives back.
+"""The contract of an attack: its declarations, its inputs and its result.
 
-An attack is a frozen dataclass whose fields are its hyper-parameters. :meth:`Attack.run` checks everything
-once, freezes the target while the attack runs and puts it back as it was; a subclass implements
-:meth:`Attack._run` and trusts what it is given.
+An attack is a frozen dataclass whose fields are its hyper-parameters. :meth:`Attack.run` validates all inputs, freezes
+the target while the attack runs and restores it afterwards. A subclass implements :meth:`Attack._run`, which needs no
+further checks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .attackable import ImageShape, attackable, check_classes, check_generator, 
 from .priors import Gan, Generator, Prior, fetch
 from .target import Budget, Target
 
-#: What an attack may declare that it needs.
+#: The values allowed in :attr:`Attack.requires`.
 REQUIREMENTS = frozenset(
     {
         "white_grad",
@@ -41,13 +41,13 @@ REQUIREMENTS = frozenset(
 
 @dataclass(frozen=True, eq=False)
 class Knowledge:
-    """What the attacker has besides the target: public images, and what it learnt from them.
+    """The attacker's knowledge besides the target: public images, and the priors trained on them.
 
     Args:
         public: float32 (M, C, H, W) in [0, 1]; M may be 0.
         modules: the trained priors, in the order of :meth:`Attack.priors`, frozen.
-        queries: records that were forwarded through the target to train them.
-        grad_calls: records for which a gradient was taken through the target to train them.
+        queries: number of records forwarded through the target to train the priors.
+        grad_calls: number of records for which the training of the priors took a gradient through the target.
     """
 
     public: Tensor
@@ -58,22 +58,19 @@ class Knowledge:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Reconstructions:
-    """What an attack believes the classes look like, n images per class asked for.
+    """The images that an attack reconstructed, n for each requested class.
 
     Args:
-        images: float32 (R, C, H, W) in [0, 1]: exactly the tensors that were scored, never rescaled or
-            rounded.
-        labels: int64 (R,), the classes, in the order in which they were asked for, the n images of a class next
-            to each other.
+        images: float32 (R, C, H, W) in [0, 1]: exactly the tensors that were scored, neither rescaled nor rounded.
+        labels: int64 (R,), the classes in the requested order; the n images of a class are adjacent.
         scores: float32 (R,), the TARGET's confidence p_y in each image, in [0, 1]; higher is better.
-        iterations: int64 (R,), updates made on the image that was selected.
-        diverged: bool (R,), whether a cost or gradient that is not finite ended the selected image's search
-            early.
-        queries: records that were forwarded through the target, all restarts and checks included, and what
-            :meth:`Attack.fit` asked.
-        grad_calls: records for which a gradient was taken through the target, in the same way.
-        stopped_by: the limit of the budget that ended the attack, ``queries``, ``grad_calls`` or ``seconds``; None
-            if it came to its own end.
+        iterations: int64 (R,), number of updates of the selected image.
+        diverged: bool (R,), whether a cost or gradient that is not finite ended the search of the selected image.
+        queries: number of records forwarded through the target, including all restarts, checks and the queries of
+            :meth:`Attack.fit`.
+        grad_calls: number of records for which a gradient was taken through the target, counted in the same way.
+        stopped_by: the limit of the budget that ended the attack: ``queries``, ``grad_calls`` or ``seconds``; None if
+            the attack reached its regular end.
     """
 
     images: Tensor
@@ -86,11 +83,9 @@ class Reconstructions:
     stopped_by: str | None = None
 
     def __len__(self) -> int:
-        """Return R."""
         return len(self.labels)
 
     def __repr__(self) -> str:
-        """Show sizes and means, not pixels."""
         return (
             f"Reconstructions({len(self)} images of {tuple(self.images.shape[1:])}, "
             f"mean score {float(self.scores.mean()):.3f}, queries={self.queries}, "
@@ -100,7 +95,7 @@ class Reconstructions:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """What :meth:`Attack._run` returns, on any device: the fields are those of :class:`Reconstructions`."""
+    """The result of :meth:`Attack._run`, on any device; the fields are those of :class:`Reconstructions`."""
 
     images: Tensor
     iterations: Tensor
@@ -109,13 +104,13 @@ class Candidates:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What :meth:`Attack._run` is given besides the target and the labels.
+    """The inputs of :meth:`Attack._run` besides the target and the labels.
 
     Args:
         image_shape: (C, H, W).
-        knowledge: what :meth:`Attack.fit` learnt.
-        seed: of every random choice; see :func:`dpmi.attacks.stages.starts.child_generator`.
-        progress: called with (iterations done, iterations at most).
+        knowledge: the result of :meth:`Attack.fit`.
+        seed: seed of every random choice; see :func:`dpmi.attacks.stages.starts.child_generator`.
+        progress: called with (iterations done, maximum number of iterations).
     """
 
     image_shape: ImageShape
@@ -126,22 +121,22 @@ class Task:
 
 @dataclass(frozen=True)
 class Attack(ABC):
-    """A model-inversion attack; its fields are its hyper-parameters, checked when it is made."""
+    """A model inversion attack; its fields are its hyper-parameters, which the constructor validates."""
 
     name: ClassVar[str]
     requires: ClassVar[frozenset[str]]
-    """What it needs to know of the target, or to have besides; a subset of :data:`REQUIREMENTS`."""
+    """The access to the target and the resources that the attack needs; a subset of :data:`REQUIREMENTS`."""
     loss: ClassVar[str | None] = None
-    """What makes the target take an image for a class, a name of :data:`dpmi.models.IDENTITY_LOSSES`; None for one that
-    takes no gradient."""
+    """The identity loss, small for an image that the target assigns to the class: a name in
+    :data:`dpmi.models.IDENTITY_LOSSES`; None for an attack that takes no gradient."""
 
     @property
     def images_per_class(self) -> int:
-        """How many images of a class it returns; a field of that name in an attack that returns more than one."""
+        """Number of images returned for each class; an attack that returns more than one has a field of this name."""
         return 1
 
     def priors(self) -> tuple[Prior, ...]:
-        """What it trains on public images before it attacks."""
+        """The priors, which :meth:`fit` trains on public images before the attack."""
         return ()
 
     def fit(
@@ -153,19 +148,17 @@ class Attack(ABC):
         folder: Path | None = None,
         progress: Progress | None = None,
     ) -> Knowledge:
-        """Learn from public images what :meth:`run` needs.
+        """Train the priors that :meth:`run` needs on public images.
 
         Args:
-            target: as for :meth:`run`; it is asked where a prior distils it.
-            public: float32 (M, C, H, W) in [0, 1], none of the private images; M may be 0 for an attack that
-                learns nothing.
+            target: as for :meth:`run`; it is queried only if a prior distils it.
+            public: float32 (M, C, H, W) in [0, 1], none of the private images; M may be 0 for an attack without priors.
             image_shape: (C, H, W) of the target's images.
-            folder: where trained priors are kept, each under the hash of everything that it depends on, and
-                taken from; None trains them again each time.
-            progress: called with (steps done, steps) of one prior after another.
+            folder: cache of trained priors, each stored under the hash of all its inputs; None trains them each time.
+            progress: called with (steps done, steps) for one prior after another.
 
         Raises:
-            ValueError: no public images for an attack that needs some, or images that do not fit the target.
+            ValueError: the attack needs public images and there are none, or the images do not fit the target.
         """
         if not self.priors():
             return Knowledge(public)
@@ -206,43 +199,41 @@ class Attack(ABC):
     ) -> Reconstructions:
         """Reconstruct :attr:`images_per_class` images for each class.
 
-        The target runs in evaluation mode with its parameters frozen, and is left exactly as it was: weights,
-        gradients, ``requires_grad``, mode. The global random generators are neither read nor moved.
+        The target runs in evaluation mode with frozen parameters. Afterwards its weights, gradients, ``requires_grad``
+        and mode are unchanged. The global random generators are neither read nor advanced.
 
-        The same seed gives the same images on a CPU. A class starts from the same points whichever other
-        classes are attacked with it, but a batch of another size is rounded differently, and thousands of
-        steps magnify that: pixels then agree to about 0.01, scores to 1e-4.
+        The same seed gives the same images on a CPU. The starting points of a class do not depend on the other
+        classes of the call. A batch of another size is rounded differently, however, and thousands of steps amplify
+        the difference: pixels then agree to about 0.01, scores to 1e-4.
 
         Args:
             target: maps float32 images (n, C, H, W) in [0, 1] to logits (n, K), K at least 2.
-            classes: int64 (R,), each in [0, K); a class that is asked for twice comes back twice.
+            classes: int64 (R,), each in [0, K); a class that is listed twice is attacked twice.
             image_shape: (C, H, W).
-            generator: one number is drawn from it, from which every class and restart gets a generator of its
-                own.
-            knowledge: what :meth:`fit` returned; an attack that learns nothing needs none.
-            budget: what may be spent on the target; by default there is no limit.
-            adaptation: what an attacker who knows the target's defence searches on in its place, one of
-                :meth:`dpmi.defenses.Defense.adaptations` that the attack :meth:`takes`. The final scores are the
-                target's own all the same.
-            progress: called now and then with (iterations done, iterations at most).
+            generator: one number is drawn from it; the generators of all classes and restarts derive from that number.
+            knowledge: the result of :meth:`fit`; not needed by an attack without priors.
+            budget: limits on the use of the target; no limit by default.
+            adaptation: makes the attack an adaptive attack: the search runs on an adapted model instead of the target.
+                One of :meth:`dpmi.defenses.Defense.adaptations` that the attack :meth:`takes`. The final scores are
+                always the target's own.
+            progress: called from time to time with (iterations done, maximum number of iterations).
 
         Returns:
             Reconstructions on the CPU.
 
         Raises:
-            TypeError: ``target`` is no module, ``classes`` is no tensor or ``generator`` no
+            TypeError: ``target`` is not a module, ``classes`` is not a tensor or ``generator`` is not a
                 ``torch.Generator``.
-            ValueError: a class out of range, an image shape that the target does not take, a target whose
-                output is not (n, K) or not finite, or that answers with the class alone where the attack needs
-                more; knowledge that is missing or does not fit; a budget too small to begin; an adaptation that
-                changes nothing for this attack.
+            ValueError: a class is out of range; the target does not accept the image shape; its output is not (n, K)
+                or not finite; the target returns labels only and the attack needs more; the knowledge is missing or
+                does not fit; the budget is too small to start; the adaptation has no effect on this attack.
         """
         if not isinstance(generator, torch.Generator):
             raise TypeError(f"generator must be a torch.Generator; got {type(generator).__name__}")
         check_classes(classes)
         if adaptation is not None and not self.takes(adaptation):
             raise ValueError(
-                f"adaptation {adaptation.name!r} changes nothing that {self.name} does; leave it out"
+                f"adaptation {adaptation.name!r} has no effect on {self.name}; run the attack without it"
             )
         seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
         asked_for = classes.repeat_interleave(self.images_per_class)
@@ -261,14 +252,14 @@ class Attack(ABC):
             self._check_knowledge(known, image_shape, classes)
             if not attacked.affords(queries=1):
                 raise ValueError(
-                    f"budget must allow more than {attacked.queries + len(asked_for)} queries, those of the checks "
-                    f"and of the final scores, and the seconds that these take; got {budget}"
+                    f"budget must allow more than the {attacked.queries + len(asked_for)} queries of the checks and "
+                    f"of the final scores, and the seconds that these take; got {budget}"
                 )
             labels = classes.to(attacked.device)
             task = Task(image_shape, known, seed, progress or _silent)
             with attacked.adapted(adaptation, known.public, features="features" in self.requires):
                 found = self._run(attacked, labels, task)
-            # A copy, so that no later step of any attack can change what was scored.
+            # Copied: the scored images must not share memory with the attack's state.
             images = found.images.detach().clone()
             scores = attacked.confidence(images, asked_for.to(attacked.device))
         return Reconstructions(
@@ -283,7 +274,11 @@ class Attack(ABC):
         )
 
     def takes(self, adaptation: Adaptation) -> bool:
-        """Whether the attack would do something else with it: not where it has that loss, or takes no gradient."""
+        """Whether the adaptation changes the attack.
+
+        It does not if its loss is already that of the attack, or if the attack takes no gradient and the adaptation
+        replaces no model.
+        """
         if adaptation.stand_in is not None:
             return True
         if self.loss is None:
@@ -295,8 +290,8 @@ class Attack(ABC):
         if len(known.modules) != len(wanted):
             names = ", ".join(prior.name for prior in wanted)
             raise ValueError(
-                f"{self.name} needs what it learns from public images ({names}): call fit first, and hand run what "
-                "it returns"
+                f"{self.name} needs priors trained on public images ({names}): call fit and pass its result to run "
+                "as knowledge"
             )
         for module in known.modules:
             generator = module.generator if isinstance(module, Gan) else module
@@ -305,15 +300,15 @@ class Attack(ABC):
 
     @abstractmethod
     def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
-        """Search; everything has been checked.
+        """Run the search; all inputs are already validated.
 
         Args:
-            target: the frozen target, which counts what it is asked, and says what it can still afford.
+            target: the frozen target, which counts queries and gradient calls and enforces the budget.
             labels: int64 (R,) on the target's device.
-            task: what there is besides.
+            task: the further inputs.
 
         Returns:
-            :attr:`images_per_class` rows for each label, next to each other.
+            :attr:`images_per_class` adjacent rows for each label.
         """
 
 

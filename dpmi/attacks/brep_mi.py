@@ -16,8 +16,8 @@ from .stages.latents import Noise
 from .stages.search import physical
 from .target import Target
 
-#: Published constants: radius at the start, its growth, directions, share of them that must be inside for a class
-#: to grow by, bound of a latent's entries, and of a step's length.
+#: Published constants: initial radius, growth factor, number of directions, share of them that must be inside for the
+#: radius to grow, bound of a latent's entries, and maximum length of a step.
 RADIUS = 2.0
 GROWTH = 1.3
 DIRECTIONS = 32
@@ -31,21 +31,22 @@ START_BATCH = 256
 class BrepMi(Attack):
     """Moves a latent away from the directions in which the target's label changes; needs labels only.
 
-    For each class the search starts at the first random latent whose image the target takes for the class. Where
-    more than 87.5 % of 32 points on a sphere around the latent are still in the class, the sphere grows; else the
-    latent moves against the mean direction of the points outside, and stays if its label changed. Returned is the
-    image at the last growth, or, if there was none, at the last accepted move.
+    For each class, the search starts at the first random latent whose image the target assigns to the class. If more
+    than 87.5 % of 32 points on a sphere around the latent are in the class, the radius grows. Otherwise the latent
+    moves against the mean direction of the points outside; a move that changes its label is rejected. The attack
+    returns the image at the last growth, or at the last accepted move if the radius never grew.
 
-    A class that no random latent shows is given up: its image is the first latent's, and it is marked as diverged.
+    A class for which no random latent is found is not searched: its image is that of the first latent, and it is marked
+    as diverged.
 
     Args:
-        iterations: of each class at most; the published code has no such cap and may never end.
-        patience: accepted moves at one radius after which a class is finished (1000).
-        start_batches: batches of 256 random latents in which each class must be found.
+        iterations: maximum number of iterations of each class; the published code has no limit and may not terminate.
+        patience: accepted moves at one radius after which a class is finished (1000 in the paper).
+        start_batches: maximum number of batches of 256 random latents in the search for the starting points.
         prior: the WGAN.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     name: ClassVar[str] = "brep-mi"
@@ -61,7 +62,7 @@ class BrepMi(Attack):
         require("prior", self.prior, isinstance(self.prior, WganGP), "a WganGP")
 
     def priors(self) -> tuple[Prior, ...]:
-        """The WGAN."""
+        """Return the WGAN."""
         return (self.prior,)
 
     def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
@@ -72,8 +73,9 @@ class BrepMi(Attack):
         if not bool(found.all()):
             missing = sorted(set(labels[~found].tolist()))
             warnings.warn(
-                f"brep-mi found no latent that the target takes for class {', '.join(map(str, missing))} in "
-                f"{self.start_batches} batches of {START_BATCH}: the prior does not show it",
+                f"brep-mi found no latent that the target assigns to class {', '.join(map(str, missing))} in "
+                f"{self.start_batches} batches of {START_BATCH}; the class is not attacked. Raise start_batches, or "
+                "use a prior that generates this class",
                 stacklevel=2,
             )
         kept, used = self._repel(target, generator, labels=labels, latents=latents, found=found, task=task)
@@ -82,7 +84,7 @@ class BrepMi(Attack):
     def _starts(
         self, target: Target, generator: Generator, labels: Tensor, seed: int
     ) -> tuple[Tensor, Tensor]:
-        """The first latent (R, d) of a common stream that is taken for each label, and whether there was one."""
+        """Return, for each label, the first latent (R, d) of a common stream with this label, and whether it exists."""
         drawn = torch.Generator().manual_seed(seed)
         latents = torch.zeros(len(labels), generator.latent_size, device=labels.device)
         found = torch.zeros_like(labels, dtype=torch.bool)
@@ -109,7 +111,7 @@ class BrepMi(Attack):
         found: Tensor,
         task: Task,
     ) -> tuple[Tensor, Tensor]:
-        """Latents (R, d) at the last growth, and the iterations of each class."""
+        """Return the latents (R, d) at the last growth, and the number of iterations of each class."""
         kept = latents.clone()
         radius = torch.full((len(labels), 1), RADIUS, device=labels.device)
         grown = torch.zeros_like(found)
@@ -118,7 +120,7 @@ class BrepMi(Attack):
         noise = Noise(labels, per_class=1, size=DIRECTIONS * latents.shape[1], seed=task.seed)
         active = found.nonzero()[:, 0]
         for done in range(self.iterations):
-            # At most this: a class that grows saves the query of its move.
+            # An upper bound: a class whose radius grows needs no query for a move.
             if len(active) == 0 or not target.affords(queries=len(active) * (DIRECTIONS + 1)):
                 break
             directions = noise.draw().view(len(labels), DIRECTIONS, -1)[active]

@@ -1,8 +1,8 @@
-"""The one way in which a hyper-parameter is refused, and the two limits that most of them have."""
+"""Validation of hyper-parameters: one error format, and the two most common limits."""
 
 
 def require(name: str, value: object, allowed: bool, limit: str) -> None:
-    """Refuse a hyper-parameter, naming it, its value and the limit that it breaks.
+    """Raise a ValueError that names the hyper-parameter, its value and its limit, unless ``allowed``.
 
     >>> require("restarts", 0, 0 >= 1, "at least 1")
     Traceback (most recent call last):
@@ -13,12 +13,12 @@ def require(name: str, value: object, allowed: bool, limit: str) -> None:
 
 
 def at_least_one(owner: object, *names: str) -> None:
-    """Refuse counts, fields of ``owner``, below 1."""
+    """Raise a ValueError if one of these fields of ``owner`` is below 1."""
     for name in names:
         value = getattr(owner, name)
         require(name, value, value >= 1, "at least 1")
 
 
 def check_rate(rate: float) -> None:
-    """Refuse a learning rate that is not above 0 and finite."""
+    """Raise a ValueError unless the learning rate is above 0 and finite."""
     require("learning_rate", rate, 0 < rate < float("inf"), "above 0 and finite")

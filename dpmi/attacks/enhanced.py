@@ -1,4 +1,4 @@
-"""The enhanced attack ["Broadening differential privacy ... against model inversion", Algorithm 1]."""
+"""The enhanced attack [Z20, Algorithm 1]."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Regularizer = Literal["l1", "btv"]
 Reduction = Literal["mean", "sum"]
 Gradient = Literal["x", "w"]
 
-# Algorithm 1, with the values of section V.
+# Constants of Algorithm 1, with the values of section V.
 BETA1 = 0.9
 BETA2 = 0.999
 TAU = 1e-8
@@ -32,42 +32,39 @@ _PENALTIES = {"l1": l1, "btv": bilateral_total_variation}
 class Enhanced(Attack):
     """Adam on c(x) = 1 - p_y(x) + weight * R(x), where x = (tanh(w) + 1) / 2 keeps pixels in [0, 1].
 
-    It starts from w = 0, a grey image, and updates w -= learning_rate * m / sqrt(v + tau) with Adam's moments
-    m and v of the gradient, without bias correction, as Algorithm 1 is written. The defaults are those of the
-    paper for MNIST; for faces it uses ``regularizer="btv", weight=0.001, iterations=100,
-    learning_rate=0.05``.
+    The search starts from w = 0, a grey image, and updates w -= learning_rate * m / sqrt(v + tau) with Adam's moments
+    m and v of the gradient, without bias correction, as in Algorithm 1. The defaults are those of the paper for MNIST;
+    for faces the paper uses ``regularizer="btv", weight=0.001, iterations=100, learning_rate=0.05``.
 
-    Returned is the visited image of smallest cost, x_0 and x_T included. The paper returns x_T: the same
-    image once Adam has settled, and a noisier one where it has not.
+    The attack returns the visited image of smallest cost, x_0 and x_T included. The paper returns x_T. Both are the
+    same image if Adam has converged; otherwise x_T is noisier.
 
-    Two choices depart from the letter of the paper or are left open by it; the defaults are what reproduces
-    its pictures:
+    Two settings deviate from the text of the paper or are not specified there. The defaults reproduce its pictures.
 
-    * ``reduction``: printed is a sum over pixels. With weight 0.05 that sum outweighs 1 - p_y, which is at
-      most 1: a digit of 100 lit pixels costs 5, a black image 1. On an undefended CNN for 28x28 digits (98.9
-      % accurate) the sum gives a black image for 8 to 10 of 10 classes, x_T and smallest cost alike, and the
-      model looks protected when it is not. The mean over pixels gives digits of which another classifier
-      reads 9 of 10. On faces the sum stays at a nearly flat grey image (mean p_y 0.3), the mean shows faces
-      (0.8).
-    * ``gradient``: Algorithm 1 takes it with respect to x and applies it to w. With respect to w, the slope
-      2 x (1 - x) is part of it, pixels near 0 and 1 hardly move any more, and T = 5000 does not clear the
+    * ``reduction``: the paper prints a sum over pixels. With weight 0.05 this sum dominates 1 - p_y, which is at most
+      1: a digit of 100 lit pixels costs 5, a black image 1. On an undefended CNN for 28x28 digits (accuracy 98.9 %) the
+      sum gives a black image for 8 to 10 of 10 classes, both as x_T and as the image of smallest cost. The model then
+      looks protected although it is not. The mean over pixels gives digits; another classifier reads 9 of 10 correctly.
+      On faces the sum gives a nearly flat grey image (mean p_y 0.3), the mean gives faces (0.8).
+    * ``gradient``: Algorithm 1 takes the gradient with respect to x and applies it to w. The gradient with respect to
+      w has the additional factor 2 x (1 - x): pixels near 0 and 1 hardly move, and T = 5000 steps do not clear the
       background.
 
-    A class whose p_y is all but 0 at the grey image has no gradient there and stays grey: 1 - p_y is flat.
-    Its score says so, and ``restarts`` give it other starts.
+    A class whose p_y at the grey image is almost 0 has no gradient there, because 1 - p_y is flat, and stays grey. Its
+    score is then low; ``restarts`` give it other starting points.
 
     Args:
         regularizer: ``l1`` for bright strokes on black, ``btv`` (bilateral total variation) for photographs.
         weight: lambda of the paper, 0 or more.
-        reduction: whether the regularizer is the mean over pixels, or the sum.
-        iterations: T.
-        learning_rate: eta.
+        reduction: whether the regularizer is the mean or the sum over pixels.
+        iterations: T of the paper.
+        learning_rate: eta of the paper.
         gradient: with respect to the image x, or to w by the chain rule.
-        restarts: searches per class; the first starts from grey, the others from uniform noise. The one of
-            smallest cost is kept.
+        restarts: searches per class; the first starts from grey, the others from uniform noise. The image of smallest
+            cost is kept.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     name: ClassVar[str] = "enhanced"
@@ -105,13 +102,13 @@ class Enhanced(Attack):
 
 
 class _AdamPath:
-    """Rows of w, and Adam's two moments of each pixel; updated in place, for this is all memory traffic."""
+    """Rows of w, and Adam's two moments of each pixel; updated in place, because memory traffic dominates."""
 
     def __init__(self, attack: Enhanced, start: Tensor) -> None:
         self._attack = attack
         self._penalty = _PENALTIES[attack.regularizer]
         self._weight = attack.weight / (start[0].numel() if attack.reduction == "mean" else 1)
-        # atanh is infinite at the ends of the range, which uniform noise can hit.
+        # atanh is infinite at the ends of the range, which uniform noise can reach.
         self._w = (2 * start - 1).clamp_(-0.999, 0.999).atanh_()
         self._mean = torch.zeros_like(start)
         self._square = torch.zeros_like(start)

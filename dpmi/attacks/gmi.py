@@ -1,4 +1,4 @@
-"""GMI, the first inversion attack with a generator [Y. Zhang et al., "The Secret Revealer", CVPR 2020]."""
+"""GMI, the first model inversion attack with a generator [Y. Zhang et al., "The Secret Revealer", CVPR 2020]."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .latent_attack import LatentAttack, gan_of
 from .priors import Prior, WganGP
 from .target import Target
 
-#: Momentum of the published update, which is Nesterov's; lambda of its identity loss; bound of a latent's entries.
+#: Nesterov momentum, weight (lambda) of the identity loss and bound of a latent's entries, as published.
 MOMENTUM = 0.9
 IDENTITY_WEIGHT = 100.0
 LIMIT = 1.0
@@ -24,18 +24,18 @@ LIMIT = 1.0
 class Gmi(LatentAttack):
     """Momentum descent on 100 * CE(T(G(z)), y) - D(G(z)) over latent vectors z of a WGAN [eq. 4].
 
-    D is the critic, which is high for what looks like the public images. Entries of z are clamped to [-1, 1]
-    after each step. Of the restarts of a class that is returned of which the target is surest.
+    D is the critic, which is high for images that resemble the public images. Entries of z are clamped to [-1, 1] after
+    each step. The attack returns, for each image, the restart with the target's highest confidence.
 
     Args:
-        iterations: steps; 1500 in the paper, 2400 to 3000 in later comparisons.
-        learning_rate: of z; 0.02 for faces, 0.01 for digits.
+        iterations: number of steps; 1500 in the paper, 2400 to 3000 in later comparisons.
+        learning_rate: learning rate of z; 0.02 for faces, 0.01 for digits.
         restarts: searches per image.
-        images_per_class: images to return for each class.
+        images_per_class: number of images returned for each class.
         prior: the WGAN.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     name: ClassVar[str] = "gmi"

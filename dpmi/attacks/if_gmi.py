@@ -25,29 +25,30 @@ from .target import Target
 
 @dataclass(frozen=True, kw_only=True)
 class IfGmi(StyleAttack):
-    """PPA's search for a style, and then, block by block, for the features that enter the synthesis blocks.
+    """PPA's search over a style, followed by searches over the input features of the synthesis blocks, block by block.
 
-    In the search at a block, its features and the style move, each within an L1 ball around where that search began;
-    the image so far stays. Of the images after each search that of which the target is surest is returned. The small
-    generator for digits is served by 500 candidates, psi 1, a learning rate of 0.02 and a radius of 50.
+    The search at a block moves its input features and the style, each within an L1 ball around its starting point. The
+    RGB image accumulated by the earlier blocks is fixed. Among the images after all searches, the attack returns those
+    with the target's highest confidence. Suitable values for the small generator for digits: 500 candidates, psi 1,
+    learning rate 0.02 and radius 50.
 
     Args:
-        iterations: steps in the search for a style; 70 for CelebA, 50 for FaceScrub.
+        iterations: steps of the search over the style; 70 for CelebA, 50 for FaceScrub.
         block_iterations: steps at each block; 25 for CelebA, 10 for FaceScrub.
-        blocks: after the first, at which features are searched for, or all where there are fewer.
-        radius: of the L1 ball of the first search; that of the search number k is k times as large.
-        learning_rate: of Adam with betas (0.1, 0.1).
-        augmentation: views that the target is asked about: random crops of ``faces`` and ``digits``, of faces also
-            mirror images where starts are chosen; ``none``.
-        candidates: as in :class:`~dpmi.attacks.style_attack.StyleAttack`, as are the following.
-        psi: 0.5 as in PPA; 1 where the classes are not those that the prior was trained on.
+        blocks: number of blocks after the first that are searched; all of them if there are fewer.
+        radius: radius of the L1 ball of the first search; that of search number k is k times as large.
+        learning_rate: learning rate of Adam with betas (0.1, 0.1).
+        augmentation: kind of the views on which the target is queried: ``faces`` (random crops, and mirror images in
+            the selection of the starts), ``digits`` (random crops) or ``none``.
+        candidates: as in :class:`~dpmi.attacks.style_attack.StyleAttack`, like the following.
+        psi: 0.5 as in PPA; 1 if the target's classes are not those of the prior's training data.
         cutoff: 8 as in PPA.
         restarts: searches per image.
         images_per_class: 50 in the paper.
         prior: the generator.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     name: ClassVar[str] = "if-gmi"
@@ -112,5 +113,5 @@ class IfGmi(StyleAttack):
 
 
 def _within(progress: Progress, before: int, total: int, done: int, _: int) -> None:
-    """Report what is done of one search among the steps of all."""
+    """Report the progress of one search as a share of all searches."""
     progress(before + done, total)

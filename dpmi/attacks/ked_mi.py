@@ -16,7 +16,7 @@ from .priors import Gan, InversionGan, Prior
 from .stages.distributions import DiagonalGaussian
 from .target import Target
 
-#: Lambda of the identity loss.
+#: Weight (lambda) of the identity loss.
 IDENTITY_WEIGHT = 100.0
 
 
@@ -24,20 +24,20 @@ IDENTITY_WEIGHT = 100.0
 class KedMi(LatentAttack):
     """Adam over the mean and variance of each class's latents, with a generator that was trained for the target.
 
-    The cost of a draw z = mu + exp(logvar / 2) * eps is 100 * CE(T(G(z)), y) + softplus(D) - D [section 3.2], where
-    D = logsumexp of the discriminator's logits is high for what looks like the public images. The images are fresh
-    draws of what the search ended with, and nothing selects among them. The published clamp of z inside the loop
-    has no effect and is left out.
+    The cost of a sample z = mu + exp(logvar / 2) * eps is 100 * CE(T(G(z)), y) + softplus(D) - D [section 3.2]. Here
+    D = logsumexp of the discriminator's logits is high for images that resemble the public images. The attack returns
+    fresh samples of the final distribution, without selection. The published clamp of z inside the loop has no effect
+    and is omitted.
 
     Args:
-        iterations: steps; 2400 for faces, 5000 in BiDO's comparison on digits.
-        learning_rate: of Adam.
-        log_variance: where logvar starts: 1 as KED-MI has it, 0 in BiDO's version.
-        images_per_class: draws to return for each class; 5 for faces, 100 for digits.
+        iterations: number of steps; 2400 for faces, 5000 in BiDO's comparison on digits.
+        learning_rate: learning rate of Adam.
+        log_variance: initial logvar: 1 in KED-MI, 0 in BiDO's version.
+        images_per_class: samples returned for each class; 5 for faces, 100 for digits.
         prior: the inversion-specific GAN; it distils the target, so each target has its own.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     name: ClassVar[str] = "ked-mi"
@@ -71,6 +71,6 @@ class KedMi(LatentAttack):
 
 
 def realism(gan: Gan, images: Tensor) -> Tensor:
-    """Return softplus(D) - D (n,), which is small for what the discriminator takes for a public image."""
+    """Return softplus(D) - D (n,), which is small for images that the discriminator classifies as public."""
     evidence: Tensor = gan.discriminator(images).logsumexp(dim=1)
     return F.softplus(evidence) - evidence

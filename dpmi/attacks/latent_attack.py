@@ -1,4 +1,4 @@
-"""What the gradient attacks over the latents of a GAN share: their prior, their search, and what they return."""
+"""Base class of the gradient attacks over the latents of a GAN: prior, search and selection."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class LatentAttack(Attack):
     """An attack that descends on the latent vectors of a GAN, or on a distribution of them for each class.
 
     Args:
-        iterations: steps.
-        learning_rate: of the latents.
-        images_per_class: images to return for each class.
+        iterations: number of steps.
+        learning_rate: learning rate of the latents.
+        images_per_class: number of images returned for each class.
         prior: the GAN, a ``prior_kind``.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     prior_kind: ClassVar[type[Prior]]
@@ -47,24 +47,24 @@ class LatentAttack(Attack):
         require("prior", self.prior, isinstance(self.prior, self.prior_kind), f"{article} {name}")
 
     def priors(self) -> tuple[Prior, ...]:
-        """The GAN."""
+        """Return the GAN."""
         return (self.prior,)
 
     def identity(self, target: Target, knowledge: Knowledge) -> Cost:
-        """Return what makes the target take images for their classes; a later attack may know better."""
+        """Return the identity cost, small for images that the target assigns to their classes."""
         return target.identity
 
     def start(
         self, gan: Gan, labels: Tensor, *, per_class: int, seed: int, limit: float | None = None
     ) -> Latents:
-        """Return random latents (R * per_class), those of a class next to each other.
+        """Return R * per_class rows of random latents; the rows of a class are adjacent.
 
         Args:
-            gan: its generator may be told the class.
+            gan: the GAN; its generator may be conditional on the class.
             labels: int64 (R,).
-            per_class: rows of each class.
-            seed: of all.
-            limit: bound of a latent's entries; None for none.
+            per_class: number of rows for each class.
+            seed: seed of all latents.
+            limit: bound on the absolute value of a latent's entries; None for no bound.
         """
         size = gan.generator.latent_size
         start = starting_latents(labels, per_class=per_class, size=size, seed=seed)
@@ -83,7 +83,7 @@ class LatentAttack(Attack):
         keep_last: bool = False,
         views: int = 1,
     ) -> Candidates:
-        """Search from every row, and return of the restarts of an image that of which the target is surest."""
+        """Search from every row; return, for each image, the restart with the target's highest confidence."""
         outcome = search(
             target,
             rows,
@@ -109,7 +109,7 @@ class LatentAttack(Attack):
         *,
         task: Task,
     ) -> Candidates:
-        """Search one distribution per class, and return draws of it; nothing selects among them."""
+        """Search one distribution for each class and return samples of it, without selection."""
         outcome = search(
             target,
             labels,
@@ -128,7 +128,7 @@ class LatentAttack(Attack):
 
 
 def gan_of(task: Task) -> Gan:
-    """The GAN that a task's knowledge begins with."""
+    """Return the GAN, the first module of the task's knowledge."""
     gan = task.knowledge.modules[0]
     assert isinstance(gan, Gan)
     return gan

@@ -1,7 +1,8 @@
 """LOMMA [N.-B. Nguyen et al., "Re-thinking Model Inversion Attacks Against Deep Neural Networks", CVPR 2023].
 
-Two changes to an attack with a generator: the logit instead of the cross-entropy, averaged over the target and
-networks distilled from it, and features that stay where those of public images are.
+LOMMA makes two changes to an attack with a generator. The identity loss is the negative logit instead of the
+cross-entropy, averaged over the target and networks distilled from it. A regularizer draws the target's features
+towards those of public images.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ Regularizer = Literal["mean", "sampled"]
 
 @dataclass(frozen=True, kw_only=True)
 class LogitIdentity:
-    """LOMMA's identity loss, for an attack over the latents of a GAN that stands behind it among the bases.
+    """LOMMA's identity loss, a mixin that precedes a :class:`~dpmi.attacks.latent_attack.LatentAttack` in the bases.
 
     Args:
-        regularizer: what features are drawn to: their ``mean`` over public images, as the published code has it, or a
-            vector ``sampled`` from a normal distribution of their mean and standard deviation, as the paper has it.
-        feature_weight: of the mean squared distance from it (1).
-        surrogates: distilled from the target.
-        statistics: of the target's features.
+        regularizer: the point to which features are drawn: their ``mean`` over public images, as in the published code,
+            or a vector ``sampled`` from a normal distribution with their mean and standard deviation, as in the paper.
+        feature_weight: weight of the mean squared distance from this point (1 in the paper).
+        surrogates: the networks distilled from the target.
+        statistics: the moments of the target's features.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     loss: ClassVar[str | None] = "logit"
@@ -56,14 +57,14 @@ class LogitIdentity:
         require("statistics", self.statistics, is_statistics, "a FeatureStatistics")
 
     def priors(self) -> tuple[Prior, ...]:
-        """The GAN, the surrogates and the statistics."""
+        """Return the GAN, the surrogates and the statistics."""
         own: tuple[Prior, ...] = super().priors()  # type: ignore[misc]
         return (*own, self.surrogates, self.statistics)
 
     def identity(self, target: Target, knowledge: Knowledge) -> Cost:
-        """-l_y, the mean over target and surrogates, + feature_weight * mean((h - h_reg)^2) of the target.
+        """Return the cost -l_y, averaged over target and surrogates, + feature_weight * mean((h - h_reg)^2).
 
-        Equations 4 to 6 of the paper.
+        h are the target's features. Equations 4 to 6 of the paper.
         """
         _, surrogates, moments = knowledge.modules
         assert isinstance(moments, FeatureMoments)
@@ -74,7 +75,7 @@ class LogitIdentity:
             losses = [own, *(target.loss(student(images), labels) for student in students)]
             drawn_to = moments.mean
             if self.regularizer == "sampled":
-                # One draw for all images: that of a class must not depend on the others.
+                # One sample for all images: the sample of a class must not depend on the other classes.
                 drawn_to = drawn_to + moments.std * torch.randn_like(moments.mean)
             away = (features - drawn_to).square().mean(dim=1)
             return torch.stack(losses).mean(dim=0) + self.feature_weight * away
@@ -90,12 +91,12 @@ class LommaGmi(LogitIdentity, Gmi):
     """GMI with LOMMA's identity loss.
 
     Args:
-        iterations, learning_rate, restarts, images_per_class, prior: as for :class:`dpmi.attacks.Gmi`; the paper takes
+        iterations, learning_rate, restarts, images_per_class, prior: as for :class:`dpmi.attacks.Gmi`; the paper uses
             2400 iterations.
         regularizer, feature_weight, surrogates, statistics: as for :class:`LogitIdentity`.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     name: ClassVar[str] = "lomma-gmi"
@@ -113,7 +114,7 @@ class LommaKedMi(LogitIdentity, KedMi):
         regularizer, feature_weight, surrogates, statistics: as for :class:`LogitIdentity`.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     name: ClassVar[str] = "lomma-ked-mi"

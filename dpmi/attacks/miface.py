@@ -1,4 +1,4 @@
-"""MI-Face, the first inversion attack on images [Fredrikson, Jha, Ristenpart, CCS 2015, Algorithm 1]."""
+"""MI-Face, the first model inversion attack on images [Fredrikson, Jha, Ristenpart, CCS 2015, Algorithm 1]."""
 
 from __future__ import annotations
 
@@ -26,25 +26,24 @@ SHARPEN_FACTOR = 1.5
 class MIFace(Attack):
     """Plain gradient descent on c(x) = 1 - p_y(x) from a black image, pixels clipped to [0, 1].
 
-    Step i is x_i = PROCESS(x_{i-1} - learning_rate * grad c(x_{i-1})). A row stops when its cost is no
-    smaller than each of the last ``window`` costs, or when p_y reaches ``stop_confidence``. Returned is the
-    visited image of smallest cost.
+    Step i is x_i = PROCESS(x_{i-1} - learning_rate * grad c(x_{i-1})). A search stops when its cost is not smaller
+    than any of the last ``window`` costs, or when p_y reaches ``stop_confidence``. The attack returns the visited image
+    of smallest cost.
 
-    The paper prints gamma = 0.99 as a threshold on the cost. Taken literally, every model of 40 classes stops
-    after one step, for c(0) is about 0.975; so it is read as a confidence here.
+    The paper prints gamma = 0.99 as a threshold on the cost. With this threshold, every search on a model of 40 classes
+    stops after one step, because c(0) is about 0.975. This implementation therefore reads it as a confidence.
 
     Args:
-        iterations: steps at most (alpha of the paper).
-        window: costs that the stagnation rule looks back at (beta of the paper).
-        stop_confidence: p_y that is good enough, in (0, 1] (1 - gamma).
+        iterations: maximum number of steps (alpha of the paper).
+        window: number of past costs in the stagnation rule (beta of the paper).
+        stop_confidence: confidence p_y at which a search stops, in (0, 1] (1 - gamma).
         learning_rate: step size, pixels per unit of gradient (lambda of the paper).
-        process: what is done to the image after each step. ``denoise-sharpen`` is a Gaussian blur and a
-            sharpening in pixel space, where the paper's own, for its autoencoder, is a non-local means in
-            code space.
+        process: transformation of the image after each step. ``denoise-sharpen`` is a Gaussian blur and a sharpening
+            in pixel space; the paper uses non-local means in the code space of its autoencoder.
         restarts: searches per class; the first starts from black, the others from uniform noise.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     name: ClassVar[str] = "miface"
@@ -65,9 +64,9 @@ class MIFace(Attack):
         require("process", self.process, self.process in get_args(Process), f"one of {get_args(Process)}")
 
     def auxiliary(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return Aux of the paper (n,), a cost of images (n, C, H, W), and its gradient; zero here.
+        """Return AUXTERM of the paper (n,), a cost of images (n, C, H, W), and its gradient; zero here.
 
-        A subclass that knows something else about the person overrides it.
+        A subclass with auxiliary information about the class overrides it.
         """
         return images.new_zeros(len(images)), torch.zeros_like(images)
 
@@ -82,12 +81,12 @@ class MIFace(Attack):
 
 
 class _PlainDescent:
-    """Rows of pixels, and the last costs of each."""
+    """Rows of pixels, and the last costs of each row."""
 
     def __init__(self, attack: MIFace, start: Tensor) -> None:
         self._attack = attack
         self._images = start
-        # Infinite until the window is full, so that the stagnation rule cannot fire before.
+        # Infinite until the window is full, so that the stagnation rule cannot fire earlier.
         self._recent = start.new_full((len(start), attack.window), torch.inf)
         self._visited = 0
 

@@ -18,35 +18,37 @@ from .stages.views import Augmentation, crops
 from .style_attack import StyleAttack
 from .target import Target
 
-#: Shares of the iterations in which the learning rate rises, and falls.
+#: Shares of the iterations in which the learning rate rises and falls.
 RISE, FALL = 0.05, 0.25
-#: Share of the area that crops keep: faces are mirrored and no more, digits cannot be.
+#: Share of the area that crops keep: faces are only mirrored; digits are only cropped, because a mirrored digit is
+#: another sign.
 SCALE_OF_FACES = (1.0, 1.0)
 SCALE_OF_DIGITS = (0.9, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mirror(StyleAttack):
-    """Adam on the cross-entropy of G(w), one style w for all layers, kept where styles are likely.
+    """Adam on the cross-entropy of G(w), one style w for all layers, restricted to a region of likely styles.
 
-    After each step w is made normal, clipped to one standard deviation around its mean and mapped back. The iterate
-    of smallest loss is kept, and of the searches of a class those of which the target is surest. The published weight
-    of the cross-entropy, 1 to 10, does not change what Adam does and is left out.
+    After each step w is transformed to an approximately normal variable, clipped to one standard deviation around its
+    mean and transformed back. Each search keeps its iterate of smallest loss. The attack returns, for each class, the
+    searches with the target's highest confidence. The published weight of the cross-entropy, 1 to 10, does not change
+    the steps of Adam and is omitted.
 
     Args:
-        iterations: steps; up to 20,000 in the paper, 500 in later comparisons.
-        learning_rate: of Adam at its height; 0.2 to 0.25 in the paper.
-        augmentation: views that the target is asked about: of ``faces`` mirror images, as in the paper; of ``digits``,
-            whose mirror images are other signs, crops; ``none``.
-        candidates: as in :class:`~dpmi.attacks.style_attack.StyleAttack`, as are the following.
-        psi: 0.7 in the paper; 1 where the classes are not those that the prior was trained on.
+        iterations: number of steps; up to 20,000 in the paper, 500 in later comparisons.
+        learning_rate: maximum learning rate of Adam; 0.2 to 0.25 in the paper.
+        augmentation: kind of the views on which the target is queried: ``faces`` (mirror images, as in the paper),
+            ``digits`` (crops) or ``none``.
+        candidates: as in :class:`~dpmi.attacks.style_attack.StyleAttack`, like the following.
+        psi: 0.7 in the paper; 1 if the target's classes are not those of the prior's training data.
         cutoff: 8 in the paper.
-        restarts: best candidates to start from, for each image.
-        images_per_class: images to return for each class.
+        restarts: number of best candidates from which the searches for an image start.
+        images_per_class: number of images returned for each class.
         prior: the generator.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     name: ClassVar[str] = "mirror"
@@ -94,7 +96,7 @@ class Mirror(StyleAttack):
 
 
 def ramps(share: float) -> float:
-    """Return the factor of the learning rate at a share of the iterations: a linear rise, and a cosine at the end.
+    """Return the factor of the learning rate at a share of the iterations: a linear rise, a cosine decay at the end.
 
     >>> ramps(0.0), ramps(0.5), round(ramps(0.875), 6)
     (0.0, 1.0, 0.5)

@@ -1,4 +1,4 @@
-"""The black-box form of MIRROR [S. An et al., NDSS 2022]: a genetic search that asks for probabilities alone."""
+"""The black-box form of MIRROR [S. An et al., NDSS 2022]: a genetic search that queries probabilities only."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from .target import Target
 
 @dataclass(frozen=True, kw_only=True)
 class MirrorGenetic(StyleAttack):
-    """Styles of a class are crossed and mutated, where styles are likely, and the fittest live on.
+    """A genetic search over styles, restricted to a region of likely styles.
 
-    Fitness is the target's confidence p_y. Each child takes every entry from one of two parents, from the first with
-    probability p / (p + p'), the parents being drawn in proportion to their fitness; entries mutate by Gaussian
-    steps and are clipped to the box of :class:`~dpmi.attacks.mirror.Mirror`. The fittest of a generation pass
-    unchanged, so the best find is never lost. The numbers are ours.
+    The fitness of a style is the target's confidence p_y. Two parents are drawn in proportion to their fitness. A child
+    takes each entry from one of them, from the first with probability p / (p + p'). Entries mutate by Gaussian steps
+    and are clipped to the box of :class:`~dpmi.attacks.mirror.Mirror`. The fittest styles of a generation pass
+    unchanged, so the best style is never lost. The default values are not from the paper.
 
     Args:
-        generations: after the first.
-        survivors: of a generation, that pass unchanged.
+        generations: number of generations after the first.
+        survivors: number of styles of a generation that pass unchanged.
         mutation: probability that an entry mutates.
         step: standard deviation of a mutation, in standard deviations of the entry.
-        candidates: as in :class:`~dpmi.attacks.style_attack.StyleAttack`, as are the following.
+        candidates: as in :class:`~dpmi.attacks.style_attack.StyleAttack`, like the following.
         psi: 0.7, as for Mirror.
         cutoff: 8, as for Mirror.
-        restarts: styles in a generation, for each image.
-        images_per_class: images to return for each class, the fittest.
+        restarts: number of styles in a generation, for each image.
+        images_per_class: number of fittest images returned for each class.
         prior: the generator.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     name: ClassVar[str] = "mirror-genetic"
@@ -96,9 +96,9 @@ class MirrorGenetic(StyleAttack):
         )
 
     def _next(self, box: StyleBox, styles: Tensor, fitness: Tensor, drawn: torch.Generator) -> Tensor:
-        """The next generation (n, style_size) of one class, of this one with the fittest first."""
+        """Return the next generation (n, style_size) of one class, given the current one with the fittest first."""
         count, size = len(styles) - self.survivors, styles.shape[1]
-        # On the CPU, whose generator draws the same everywhere; and no parent is without a chance.
+        # On the CPU, whose generator is reproducible; the minimum keeps every weight positive.
         weights = fitness.cpu().clamp_min(torch.finfo(fitness.dtype).tiny)
         mother, father = torch.multinomial(weights, 2 * count, replacement=True, generator=drawn).view(2, -1)
         share = weights[mother] / (weights[mother] + weights[father])

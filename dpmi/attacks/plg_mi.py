@@ -18,20 +18,20 @@ from .target import Target
 
 @dataclass(frozen=True, kw_only=True)
 class PlgMi(LatentAttack):
-    """Adam on the max-margin loss of random views of G(z, y), G a GAN that was told the target's labels [section 3.3].
+    """Adam on the max-margin loss of random views of G(z, y), G a GAN conditional on the target's labels [section 3.3].
 
     Args:
-        iterations: steps (600).
-        learning_rate: of Adam (0.1).
-        views: random views of the image in each step, over which the loss is averaged (2).
-        augmentation: the views: of ``faces`` (crop, mirror, rotation, brightness and contrast), or of ``digits``,
-            which has no mirror; ``none`` looks at the image as it is.
-        restarts: searches per image; that of which the target is surest is returned.
-        images_per_class: images to return for each class (5).
+        iterations: number of steps (600 in the paper).
+        learning_rate: learning rate of Adam (0.1 in the paper).
+        views: random views of the image in each step, over which the loss is averaged (2 in the paper).
+        augmentation: kind of the views: ``faces`` (crop, mirror, rotation, brightness and contrast), ``digits`` (the
+            same without mirror), or ``none`` (the image itself).
+        restarts: searches per image; the one with the target's highest confidence is returned.
+        images_per_class: number of images returned for each class (5 in the paper).
         prior: the conditional GAN; it distils the target, so each target has its own.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     name: ClassVar[str] = "plg-mi"

@@ -16,11 +16,12 @@ from .stages.views import Augmentation, crops
 from .style_attack import StyleAttack, adam
 from .target import Target
 
-#: Share of the area that the random crops of the search keep; and of the final selection, with width to height.
+#: Share of the area that the random crops of the search keep; and the share and the aspect ratio of the crops of the
+#: final selection.
 SCALE = (0.9, 1.0)
 FINAL_SCALE = (0.5, 0.9)
 FINAL_RATIO = (0.8, 1.2)
-#: Half a digit may be another digit.
+#: Larger, because half a digit may be another digit.
 FINAL_SCALE_OF_DIGITS = (0.8, 1.0)
 
 
@@ -28,24 +29,25 @@ FINAL_SCALE_OF_DIGITS = (0.8, 1.0)
 class Ppa(StyleAttack):
     """Adam on the Poincare loss of random crops of G(w), one style w for all layers [section 4].
 
-    Returned are, for each class, the finds of which the target is surest over random crops and mirror images. The small
-    generator for digits is served by 500 candidates, psi 1, a learning rate of 0.02, 2 restarts and 10 final views.
+    The attack returns, for each class, the reconstructions with the target's highest mean confidence over random crops
+    and mirror images. Suitable values for the small generator for digits: 500 candidates, psi 1, learning rate 0.02,
+    2 restarts and 10 final views.
 
     Args:
-        iterations: steps; 50 to 70 in the paper.
-        learning_rate: of Adam with betas (0.1, 0.1).
-        augmentation: views that the target is asked about: of ``faces`` as in the paper, crops and mirror images; of
-            ``digits`` crops alone, and never of half a digit; ``none``.
-        final_views: random views of each find in the final selection.
+        iterations: number of steps; 50 to 70 in the paper.
+        learning_rate: learning rate of Adam with betas (0.1, 0.1).
+        augmentation: kind of the views on which the target is queried: ``faces`` (crops and mirror images, as in the
+            paper), ``digits`` (crops of more than half a digit) or ``none``.
+        final_views: random views of each reconstruction in the final selection.
         candidates: 2000 to 5000 in the paper.
-        psi: 0.5 in the paper; 1 where the classes are not those that the prior was trained on.
-        cutoff: as in :class:`~dpmi.attacks.style_attack.StyleAttack`, as are the following.
-        restarts: the paper searches from 200 starts and keeps 50 finds.
+        psi: 0.5 in the paper; 1 if the target's classes are not those of the prior's training data.
+        cutoff: as in :class:`~dpmi.attacks.style_attack.StyleAttack`, like the following.
+        restarts: the paper searches from 200 starts and keeps 50 reconstructions.
         images_per_class: 50 in the paper.
         prior: the generator.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     name: ClassVar[str] = "ppa"

@@ -1,4 +1,4 @@
-"""The attacks by name: the built-in ones, and those of installed packages."""
+"""Registry of the attacks by name: the built-in attacks and those of installed packages."""
 
 from __future__ import annotations
 

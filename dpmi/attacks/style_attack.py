@@ -1,4 +1,4 @@
-"""What the attacks in the w-space of a style-based generator share: their starts, their views, their choice."""
+"""Base class of the attacks in the w-space of a style-based generator: prior, starts and selection."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .target import Target
 
 @dataclass(frozen=True, kw_only=True)
 class StyleAttack(Attack):
-    """An attack that starts from those of many random styles of which the target is surest.
+    """An attack that starts from the random styles with the target's highest confidence.
 
     Args:
-        candidates: random styles among which all classes find their starts.
-        psi: truncation of the candidates, towards the mean style; 1 is without.
-        cutoff: layers that are truncated.
+        candidates: number of random styles from which the starts of all classes are selected.
+        psi: truncation of the candidates towards the mean style; 1 is no truncation.
+        cutoff: number of truncated layers.
         restarts: searches per image.
-        images_per_class: images to return for each class.
+        images_per_class: number of images returned for each class.
         prior: the generator.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     candidates: int
@@ -48,11 +48,11 @@ class StyleAttack(Attack):
 
     @property
     def searches(self) -> int:
-        """Of each class."""
+        """Number of searches for each class."""
         return self.restarts * self.images_per_class
 
     def priors(self) -> tuple[Prior, ...]:
-        """The style-based GAN."""
+        """Return the style-based GAN."""
         return (self.prior,)
 
     def starts(
@@ -72,7 +72,7 @@ class StyleAttack(Attack):
         )
 
     def choose(self, images: Tensor, sure: Tensor, *, iterations: Tensor, diverged: Tensor) -> Candidates:
-        """Return, of the searches of each class, those of which the target is surest.
+        """Return, for each class, the reconstructions with the target's highest confidence.
 
         Args:
             images: (R * searches, C, H, W).
@@ -85,5 +85,5 @@ class StyleAttack(Attack):
 
 
 def adam(parameters: list[Tensor], rate: float) -> torch.optim.Adam:
-    """Return Adam with the constants of PPA, betas (0.1, 0.1)."""
+    """Return Adam with the betas (0.1, 0.1) of PPA."""
     return torch.optim.Adam(parameters, lr=rate, betas=(0.1, 0.1))

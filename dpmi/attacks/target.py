@@ -1,4 +1,4 @@
-"""The attacked model as an attack sees it: what it answers, every record of it counted, within a budget."""
+"""The attacked model as an attack sees it: every query is counted and charged to a budget."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from torch import Tensor, nn
 from dpmi.models import FEATURES, Adaptation, IdentityLoss, observe
 from dpmi.models.adaptation import Penalty
 
-#: Public images that an adaptation is made with, at most.
+#: Maximum number of public images from which an adaptation is computed.
 ADAPTED_ON = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What an attack may spend; None is without limit.
+    """The limits on an attack's use of the target; None means no limit.
 
-    An attack that has spent it stops, and returns the best that it has found.
+    An attack that has spent its budget stops and returns its best images so far.
 
     Args:
-        queries: records forwarded through the target, at most.
-        grad_calls: records for which a gradient is taken through the target, at most.
-        seconds: of wall clock; what is found in them depends on the machine.
+        queries: maximum number of records forwarded through the target.
+        grad_calls: maximum number of records for which a gradient is taken through the target.
+        seconds: maximum wall-clock time; the result then depends on the machine.
 
     Raises:
-        ValueError: a limit that is not above 0.
+        ValueError: a limit is not above 0.
 
     >>> Budget(queries=0)
     Traceback (most recent call last):
@@ -43,7 +43,6 @@ class Budget:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        """Check every limit once."""
         for name in ("queries", "grad_calls"):
             limit = getattr(self, name)
             if limit is not None and limit < 1:
@@ -53,34 +52,33 @@ class Budget:
 
 
 class LabelsOnly(nn.Module):
-    """A classifier behind an interface that answers with the class and nothing else.
+    """A classifier behind an interface that returns only the predicted class.
 
-    An attack that asks it for more is refused.
+    An attack that needs more than labels refuses to run on it.
 
     Args:
         model: maps images (n, C, H, W) to logits (n, K).
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Hide the model."""
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the class as a one-hot float32 (n, K), without a gradient."""
+        """Return the predicted class as a one-hot float32 (n, K), without a gradient."""
         with torch.no_grad():
             logits: Tensor = self.model(images)
         return nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).float()
 
 
 class Target:
-    """A frozen classifier that counts what it is asked.
+    """A frozen classifier that counts its queries and gradient calls.
 
     Args:
         module: maps images (n, C, H, W) to logits (n, K); in evaluation mode, parameters frozen.
-        loss: the identity loss of the attack that searches on it; None for one that takes no gradient.
-        budget: what may be spent on it.
-        reserve: queries of the budget that are kept for the end.
+        loss: the identity loss of the attack; None for an attack that takes no gradient.
+        budget: limits on queries, gradient calls and time.
+        reserve: number of queries of the budget that are kept for the final scores.
     """
 
     def __init__(
@@ -91,7 +89,6 @@ class Target:
         budget: Budget | None = None,
         reserve: int = 0,
     ) -> None:
-        """Start counting at zero."""
         self._module = module
         self._loss = loss
         self._penalty: Penalty | None = None
@@ -104,15 +101,15 @@ class Target:
         self.queries = 0
         self.grad_calls = 0
         self.stopped_by: str | None = None
-        """The limit of the budget that the attack has met, by its name; None if it has met none."""
+        """The name of the budget's limit that the attack reached; None if it reached none."""
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters are."""
+        """The device of its parameters."""
         return next((p.device for p in self._module.parameters()), torch.device("cpu"))
 
     def affords(self, *, queries: int, grad_calls: int = 0) -> bool:
-        """Whether so much more may be spent; an attack that may not stops."""
+        """Whether the budget covers this further use; if not, the attack must stop."""
         spent = {
             "queries": (self.queries + self._asks * queries + self._reserve, self._budget.queries),
             "grad_calls": (self.grad_calls + self._asks * grad_calls, self._budget.grad_calls),
@@ -127,8 +124,9 @@ class Target:
     def probe(self, image_shape: tuple[int, int, int], device: torch.device) -> Tensor:
         """Return the logits of two black images; 2 queries, or 4 if the module needs contiguous images.
 
-        Convolutions and pooling are a fifth faster on channels_last images, but a module that reshapes with
-        ``view`` refuses them. Which it is is found out here, once; the numbers are the same up to rounding.
+        Convolutions and pooling are a fifth faster on channels_last images, but a module that reshapes with ``view``
+        fails on them. This method selects the memory format for all later queries. The logits of both formats are
+        equal up to rounding.
         """
         black = torch.zeros(2, *image_shape, device=device)
         try:
@@ -141,26 +139,26 @@ class Target:
     def adapted(
         self, adaptation: Adaptation | None, public: Tensor, *, features: bool = False
     ) -> Iterator[None]:
-        """Answer as a model that an attacker who knows the defence has made of it, for as long as the block lasts.
+        """Replace the target by the model of an adaptive attack inside the block.
 
         Args:
-            adaptation: what that attacker does; None for an attacker who does not know it.
-            public: (M, C, H, W); up to :data:`ADAPTED_ON` of them, evenly spread, are what it is made with.
-            features: whether the attack looks at features. Those are the released model's, which is run for them once
-                more where another answers.
+            adaptation: the adaptive attack against the target's defence; None changes nothing.
+            public: (M, C, H, W); the adaptation is computed from at most :data:`ADAPTED_ON` of them, evenly spaced.
+            features: whether the attack reads features. Features always come from the released model; if another model
+                computes the logits, the released model is run once more for the features.
 
         Raises:
-            ValueError: the target answers with the class alone, or there are no public images to make it with.
+            ValueError: the target returns labels only, or the adaptation needs public images and there are none.
         """
         if adaptation is None:
             yield
             return
         if isinstance(self._module, LabelsOnly):
             raise ValueError(
-                f"adaptation {adaptation.name!r} needs the target's weights, and it answers with labels only"
+                f"adaptation {adaptation.name!r} needs the target's weights, but the target returns labels only"
             )
         if adaptation.learns and len(public) == 0:
-            raise ValueError(f"adaptation {adaptation.name!r} needs public images, and there are none")
+            raise ValueError(f"adaptation {adaptation.name!r} needs public images, but there are none")
         own = self._module, self._loss, self._penalty, self._asks, self._features_of
         some = public[:: max(1, math.ceil(len(public) / ADAPTED_ON))].to(self.device)
         self.queries += len(some) * adaptation.learns
@@ -177,15 +175,15 @@ class Target:
             self._module, self._loss, self._penalty, self._asks, self._features_of = own
 
     def logits(self, images: Tensor) -> Tensor:
-        """Return logits (n, K) for images (n, C, H, W); n queries, and n gradient calls if a gradient is asked for.
+        """Return logits (n, K) for images (n, C, H, W).
 
-        A gradient is asked for where the images need one: whoever calls it with such images takes it. An adapted target
-        may be asked more than once for an answer.
+        It costs n queries, and n gradient calls if the images require a gradient. An adapted target may need several
+        queries for each image.
         """
         self.queries += self._asks * len(images)
         if torch.is_grad_enabled() and images.requires_grad:
             self.grad_calls += self._asks * len(images)
-        # `images.to` sees no difference where there is one channel, but the kernels look at the strides.
+        # With one channel `images.to` would not change the strides, which select the kernel.
         arranged = torch.empty(
             images.shape, dtype=images.dtype, device=images.device, memory_format=self._memory_format
         )
@@ -193,10 +191,10 @@ class Target:
         return logits
 
     def logits_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (n, K) and what the classification head gets, (n, d); costs what the logits cost.
+        """Return logits (n, K) and the input of the classification head (n, d), at the cost of :meth:`logits`.
 
         Raises:
-            ValueError: the model has no linear layer to take for its head.
+            ValueError: the model has no linear layer that could be its head.
         """
         with observe(self._features_of or self._module, [FEATURES]) as found:
             logits = self.logits(images)
@@ -205,16 +203,19 @@ class Target:
         return logits, found[FEATURES]
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the identity loss (n,) of logits (n, K): the attack's own, or what the adaptation has in its place."""
-        assert self._loss is not None, "an attack that searches by gradients names its loss"
+        """Return the identity loss (n,) of logits (n, K): that of the adaptation if it has one, else the attack's."""
+        assert self._loss is not None, "an attack that takes gradients must declare its loss"
         return self._loss(logits, labels)
 
     def identity(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return what the search lowers (n,), small where images are taken for their labels; costs what logits cost."""
+        """Return the objective of the search (n,): the identity loss plus the penalty of an adaptation.
+
+        It is small for images that the target assigns to their labels. The cost is that of :meth:`logits`.
+        """
         return self.loss(self.logits(images), labels) + self._added(images)
 
     def identity_and_features(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return that, and what the classification head gets, (n, d), of one forward pass."""
+        """Return :meth:`identity` and the input of the classification head (n, d) from one forward pass."""
         logits, features = self.logits_and_features(images)
         return self.loss(logits, labels) + self._added(images), features
 
@@ -222,14 +223,14 @@ class Target:
         return 0.0 if self._penalty is None else self._penalty(images)
 
     def labels(self, images: Tensor) -> Tensor:
-        """Return the class int64 (n,) that each image is given; n queries."""
+        """Return the predicted class int64 (n,) of each image; n queries."""
         with torch.no_grad():
             return self.logits(images).argmax(dim=1)
 
     def confidence(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return p_y (n,), the softmax probability of each label (n,) in its image; n queries.
+        """Return the confidence p_y (n,), the softmax probability of each label (n,) for its image; n queries.
 
-        Of a target that answers with the class alone it is 1 where the class is the label, and 0 elsewhere.
+        For a target that returns labels only, it is 1 if the predicted class is the label, and 0 otherwise.
         """
         with torch.no_grad():
             logits = self.logits(images)
@@ -238,20 +239,20 @@ class Target:
             return _pick(logits, labels)
 
     def identity_and_gradient(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the identity loss (n,), its gradient by the images (n, C, H, W), and p_y (n,).
+        """Return :meth:`identity` (n,), its gradient by the images (n, C, H, W), and p_y (n,).
 
-        n queries, n gradient calls. The network treats the images one by one (evaluation mode), so one backward pass
-        serves all of them.
+        n queries, n gradient calls. In evaluation mode the images are independent, so one backward pass gives the
+        gradients of all of them.
         """
         images = images.detach().requires_grad_()
         logits = self.logits(images)
         losses = self.loss(logits, labels) + self._added(images)
-        # Only the images' gradient: parameter gradients would cost a fifth more and be thrown away.
+        # Only the images' gradient: parameter gradients are not needed and would cost a fifth more.
         (gradient,) = torch.autograd.grad(losses.sum(), images)
         return losses.detach(), gradient, _pick(logits.detach(), labels)
 
     def digest(self) -> bytes:
-        """A hash of the architecture and of all weights and buffers."""
+        """Return a hash of the architecture and of all weights and buffers."""
         found = hashlib.sha256(repr(self._module).encode())
         for name, value in self._module.state_dict().items():
             found.update(name.encode())

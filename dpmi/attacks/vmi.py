@@ -27,21 +27,21 @@ _FAMILIES: MappingProxyType[str, type[Distribution]] = MappingProxyType(
 class Vmi(LatentAttack):
     """Minimises E_q CE(T(G(z)), y) + kl_weight / d * KL(q || N(0, I)) over a distribution q for each class [eq. 6].
 
-    The paper's q is a flow over the layers of a StyleGAN, moved by SGD at a rate of 1e-4 for hundreds of thousands
-    of images; over the latents of a small WGAN, Adam at 0.02 arrives in a few hundred steps. The images are draws of
-    the q that the search ended with, and nothing selects among them.
+    In the paper, q is a flow over the layers of a StyleGAN, optimized by SGD with learning rate 1e-4 over hundreds of
+    thousands of images. Over the latents of a small WGAN, Adam with learning rate 0.02 converges in a few hundred
+    steps. The attack returns samples of the final q, without selection.
 
     Args:
-        family: of q: Gaussian with a ``diagonal`` or a ``full`` covariance, or a ``flow``.
-        iterations: steps.
-        learning_rate: of Adam.
-        draws: of each class per step; 32 to 64 in the paper.
-        kl_weight: weight of the divergence per dimension of the latents (0.001).
-        images_per_class: draws to return for each class (100).
+        family: family of q: a Gaussian with a ``diagonal`` or a ``full`` covariance, or a ``flow``.
+        iterations: number of steps.
+        learning_rate: learning rate of Adam.
+        draws: samples of each class per step; 32 to 64 in the paper.
+        kl_weight: weight of the divergence per dimension of the latents (0.001 in the paper).
+        images_per_class: samples returned for each class (100 in the paper).
         prior: the WGAN.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     name: ClassVar[str] = "vmi"

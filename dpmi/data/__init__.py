@@ -1,4 +1,7 @@
-"""The data sets: what the private model is trained on, and what its attacker may look at."""
+"""Data sets: the private images that train the target, and the attacker's public images.
+
+Citations such as [Z20] are resolved in docs/references.md.
+"""
 
 from dpmi.data.read_omniglot import Characters, read_characters
 from dpmi.data.registry import REGISTRY, Dataset, load, names

@@ -1,7 +1,7 @@
-"""Random variants of photographs, the way a face set with 20 images of a person becomes one with 220.
+"""Random variants of photographs, which extend a face data set from 20 images per person to 220.
 
-Class DP augments Faces94 with imgaug and gives no parameters; the ranges here are ours, small enough that
-every variant still shows the whole face.
+[Z20] augments Faces94 with imgaug and does not publish the parameters. The ranges here are chosen so that every variant
+shows the whole face.
 """
 
 import math
@@ -11,33 +11,32 @@ from torch import Tensor
 from torch.nn import functional
 
 MAX_ROTATION = math.radians(8)
-#: In fractions of the image's side.
+#: Maximum shift, as a fraction of the image's side.
 MAX_SHIFT = 0.05
 MAX_ZOOM = 0.10
-#: Contrast multiplies the distance from the image's mean by 1 plus or minus this.
+#: The contrast factor, which multiplies the distance from the image's mean, is 1 plus or minus at most this.
 MAX_CONTRAST = 0.20
-#: In grey levels, on the scale [0, 1]; as is the noise.
+#: Maximum change of brightness, and standard deviation of the noise, on the scale [0, 1].
 MAX_BRIGHTNESS = 0.10
 NOISE_STD = 0.02
 
 
 def augment(photos: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Return the photographs themselves followed by random variants of them, ``count`` images in all.
+    """Return the photographs followed by random variants of them, ``count`` images in total.
 
-    A variant is mirrored with probability 1/2, rotated, zoomed and shifted (the border is repeated outwards),
-    changed in contrast and brightness, and given Gaussian noise. Every photograph has equally many variants,
-    up to one.
+    A variant is mirrored with probability 1/2, rotated, zoomed and shifted (border pixels are replicated), changed in
+    contrast and brightness, and gets Gaussian noise. The numbers of variants per photograph differ by at most one.
 
     Args:
         photos: float32 ``(n, C, H, W)`` in [0, 1].
-        count: how many images to return, at least n.
+        count: number of returned images, at least n.
         generator: draws every variant.
 
     Raises:
-        ValueError: ``count`` below n.
+        ValueError: ``count`` is below n.
     """
     if count < len(photos):
-        raise ValueError(f"count must be at least the {len(photos)} photographs; got {count}")
+        raise ValueError(f"count must be at least {len(photos)}, the number of photographs; got {count}")
     sources = torch.arange(count - len(photos)) % len(photos)
     variants = _move(photos[sources], generator)
     return torch.cat([photos, _relight(variants, generator)])
@@ -49,12 +48,12 @@ def _uniform(count: int, bound: float, generator: torch.Generator) -> Tensor:
 
 
 def _move(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror, rotate, zoom and shift each image by its own draw."""
+    """Mirror, rotate, zoom and shift each image by an independent draw."""
     count, _, height, width = images.shape
     angle = _uniform(count, MAX_ROTATION, generator)
     zoom = 1 + _uniform(count, MAX_ZOOM, generator)
     mirror = 1 - 2 * torch.randint(2, (count,), generator=generator)
-    # affine_grid's coordinates run from -1 to 1 on either axis, so a rotation must undo the aspect ratio.
+    # The coordinates of affine_grid range from -1 to 1 on both axes, so a rotation must correct the aspect ratio.
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
     matrices = torch.stack(
         [
@@ -72,7 +71,7 @@ def _move(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _relight(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Change each image's contrast and brightness by its own draw, and add noise."""
+    """Change contrast and brightness of each image by an independent draw, and add noise."""
     count = len(images)
     contrast = 1 + _uniform(count, MAX_CONTRAST, generator).reshape(count, 1, 1, 1)
     brightness = _uniform(count, MAX_BRIGHTNESS, generator).reshape(count, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""CelebA: faces of celebrities, the task that most of the papers attack."""
+"""CelebA: faces of celebrities, the most frequent data set in papers on model inversion."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -10,11 +10,11 @@ from dpmi.data.files import download as fetch
 from dpmi.data.image_files import split_files
 from dpmi.data.split import Split
 
-#: GMI and KED-MI: the 1,000 people with most images, a tenth of each held out; 30,000 images of others.
+#: As in GMI and KED-MI: the 1,000 people with the most images, a tenth of each held out; 30,000 images of other people.
 PRIVATE_PEOPLE = 1000
 TEST_SHARE = 0.1
 PUBLIC_IMAGES = 30_000
-#: In pixels, cut from the centre of the aligned 178x218 images.
+#: Side of the central crop of the aligned 178x218 images, in pixels.
 CROP = 108
 
 _FOLDER, _IDENTITIES, _IMAGES = "celeba", "identity_CelebA.txt", "img_align_celeba"
@@ -34,19 +34,19 @@ def load_celeba(
     seed: int = 0,
     download: bool = False,
 ) -> Split:
-    """Load CelebA as the papers do: colour (3, 64, 64), 1,000 people, 30,000 public images; judged by SSIM.
+    """Load CelebA as in the papers: colour (3, 64, 64), 1,000 people, 30,000 public images; the MIA distance is SSIM.
 
-    Private are the people with most images; of people with equally many, those with the smaller number. The
-    centre of 108x108 pixels is resized to 64x64. As in the papers (27,018 train and 3,009 test images) a tenth
-    of each person's images is held out, rounded up; which images these are is drawn here.
+    The private people are those with the most images; ties go to the smaller number. The central crop of 108x108 pixels
+    is resized to 64x64. A tenth of each person's images is held out, rounded up, as in the papers (27,018 train and
+    3,009 test images); the selection is random.
 
     Args:
-        root: holds ``celeba``, as torchvision lays it out: ``identity_CelebA.txt``, ``img_align_celeba``.
-        size: the height and width that the centre is resized to.
-        private: how many people are private, at least 2.
-        public_images: draw so many images of the other people, or take all if there are fewer.
-        seed: draws the test and the public images.
-        download: let torchvision fetch it into ``root`` first.
+        root: data root with ``celeba`` in torchvision's layout: ``identity_CelebA.txt``, ``img_align_celeba``.
+        size: height and width of the images after resizing.
+        private: number of private people, at least 2.
+        public_images: number of images of other people to draw; all of them if there are fewer.
+        seed: seed of the test images and the public images.
+        download: whether torchvision downloads the files into ``root`` first.
     """
     if download:
         fetch(root, "CelebA")
@@ -73,10 +73,10 @@ def load_celeba(
 
 
 def read_identities(listing: Path, folder: Path) -> dict[int, list[Path]]:
-    """Read whose each image is: the files in ``folder`` of each person, in the order of their numbers.
+    """Return the files in ``folder`` of each person, in ascending order of the people's numbers.
 
     Raises:
-        ValueError: a line that is not a file name and a number.
+        ValueError: a line is not a file name and a number.
     """
     files = defaultdict[int, list[Path]](list)
     for number, line in enumerate(listing.read_text().splitlines(), start=1):

@@ -1,4 +1,4 @@
-"""CIFAR-10, half of its classes private."""
+"""CIFAR-10 with half of its classes private."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from dpmi.data.images import to_images, to_labels, without
 from dpmi.data.split import ImageSet, Split
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-#: The first five are private, as MNIST's digits 0-4 are: see ``mnist-half``.
+#: The first five classes are private, like MNIST's digits 0-4 in ``mnist-half``.
 PRIVATE_CLASSES = 5
 
 _FOLDER = "cifar-10-batches-py"
@@ -27,16 +27,16 @@ CITATION = (
 def load_cifar10(root: Path | None, *, download: bool = False) -> Split:
     """Load CIFAR-10: colour (3, 32, 32), 5 private classes, 25,000 train and 5,000 test.
 
-    Private are airplane, automobile, bird, cat and deer. The 30,000 public images are all of dog, frog, horse,
-    ship and truck, CIFAR-10's test images among them. Judged by Euclidean distance. A test image that equals a
-    training image is left out; nearly equal ones (Barz and Denzler, ciFAIR, count 3.3 %) stay.
+    The private classes are airplane, automobile, bird, cat and deer. The 30,000 public images are all images of dog,
+    frog, horse, ship and truck, including CIFAR-10's test images. The MIA distance is Euclidean. A test image that
+    equals a training image is removed; near-duplicates (3.3 % according to Barz and Denzler, ciFAIR) remain.
 
     Args:
-        root: holds ``cifar-10-batches-py``, the Python version as published.
-        download: let torchvision fetch it into ``root`` first.
+        root: data root with ``cifar-10-batches-py``, the published Python version.
+        download: whether torchvision downloads it into ``root`` first.
 
     Raises:
-        FileNotFoundError: a file is not there.
+        FileNotFoundError: a file does not exist.
         ValueError: a file is not the published one.
     """
     if download:
@@ -64,13 +64,13 @@ def load_cifar10(root: Path | None, *, download: bool = False) -> Split:
 
 
 def _read(root: Path | None) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
-    """Read all images, bytes ``(60000, 32, 32, 3)``, their classes, and whether they are CIFAR-10's training images."""
+    """Return all images, bytes ``(60000, 32, 32, 3)``, their classes, and whether each is a training image."""
     folder = data_folder(root, _FOLDER, dataset="cifar10", holds=_HOLDS)
-    # Imported here because it takes as long as torch itself.
+    # Imported here because the import takes as long as that of torch.
     from torchvision.datasets import CIFAR10  # noqa: PLC0415
     from torchvision.datasets.utils import check_integrity  # noqa: PLC0415
 
-    # The files are pickles, which can run code: none is opened that is not the published one.
+    # The files are pickles, which can run code, so only the published files are opened.
     for name, md5 in (
         *CIFAR10.train_list,
         *CIFAR10.test_list,
@@ -80,7 +80,7 @@ def _read(root: Path | None) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDAr
             raise missing(folder, dataset="cifar10", holds=name)
         if not check_integrity(folder / name, md5):
             raise ValueError(
-                f"{folder / name} is damaged or another file: its md5 is not {md5}. Fetch it again."
+                f"{folder / name} is not the published file: its md5 is not {md5}. Download it again."
             )
     train, test = (CIFAR10(folder.parent, train=train) for train in (True, False))
     return (

@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits that come inside scikit-learn: the data set that needs no download."""
+"""The 1,797 handwritten digits of scikit-learn, a data set without a download."""
 
 import numpy as np
 import torch
@@ -20,12 +20,12 @@ CITATION = (
 def load_digits(*, seed: int = 0) -> Split:
     """Load digits: images (1, 8, 8), 10 classes, 1,197 train, 300 test and 300 public.
 
-    The parts are stratified by digit. The public part is held-out images *of the same distribution*, which is
-    the strongest public data an attacker could hope for; ``mnist`` gives the attacker other handwriting. It
-    has no public labels: its classes are the private ones.
+    The parts are stratified by digit. The public part consists of held-out images *of the same distribution*, the
+    strongest possible public data; in ``mnist`` the public data are other handwriting. There are no public labels,
+    because the public classes are the private ones.
 
     Args:
-        seed: which images fall into which part.
+        seed: seed of the split.
 
     >>> load_digits()
     Split('digits', train=1197, test=300, public=300, classes=10, image_shape=(1, 8, 8))

@@ -1,4 +1,4 @@
-"""Three sets of faces, each person a class, each set's attacker holding faces of other people."""
+"""Three data sets of faces: each person is a class, and the public images show other people."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,13 +16,13 @@ from dpmi.data.split import ImageSet, Split
 
 Faces94Split = Literal["by-image", "by-photo"]
 
-#: Images of one person after augmentation, train and test: Class DP, section V.
+#: Images of one person after augmentation, train and test: [Z20] section V.
 FACES94_TRAIN, FACES94_TEST = 190, 30
-#: The photographs of one person that are held out, with all their variants, when the split is by photograph.
+#: Number of photographs of one person that are held out, with all their variants, if the split is by photograph.
 FACES94_TEST_PHOTOS = 3
-#: Height and width: of Faces94 those of Class DP, of the others half and all of the pixels that their files have.
+#: Height and width: of Faces94 as in [Z20], of AT&T half the original resolution, of Georgia Tech the full resolution.
 FACES94_SHAPE, ATT_SHAPE, GT_SHAPE = (70, 60), (56, 46), (40, 30)
-#: Of the AT&T and the Georgia Tech faces of each person: 2 of 10, 3 of 15.
+#: Share of test images of each person in the AT&T and the Georgia Tech faces: 2 of 10 and 3 of 15.
 TEST_SHARE = 0.2
 
 FACES94_CITATION = (
@@ -44,26 +44,26 @@ def load_faces94(
     split: Faces94Split = "by-image",
     seed: int = 0,
 ) -> Split:
-    """Load Faces94 as Class DP does: grey (1, 70, 60), 152 people, 190 train and 30 test images of each.
+    """Load Faces94 as in [Z20]: grey (1, 70, 60), 152 people, 190 train and 30 test images of each.
 
-    Each person's 20 photographs, taken in one sitting, are augmented to 220 images. The paper then divides
-    *the images* at random, so train and test hold variants of the same photographs and test accuracy says
-    little about a new photograph of the person. ``by-image`` follows the paper; ``by-photo`` holds 3
-    photographs out first and augments 17 to 190 and 3 to 30.
+    Each person's 20 photographs, taken in one sitting, are augmented to 220 images. The paper then divides *the images*
+    at random, so train and test contain variants of the same photographs, and the test accuracy does not measure the
+    accuracy on a new photograph. ``by-image`` follows the paper; ``by-photo`` holds out 3 photographs first and
+    augments 17 photographs to 190 images and 3 to 30.
 
-    The attacker's public images are the AT&T and Georgia Tech faces, other people: 1,150 images fitted to the
-    same shape, the aspect ratio kept. Their heads fill the frame; Faces94 shows the shoulders too.
+    The public images are the AT&T and Georgia Tech faces of other people: 1,150 images fitted to the same shape with
+    their aspect ratio. Their heads fill the frame; Faces94 also shows the shoulders.
 
     Args:
-        root: holds ``faces94``, ``att_faces`` and ``gt_faces``.
-        size: make square images (1, size, size) of them instead, as generators do; 32 or 64, say.
-        people: take only the first so many people, for a small run; their images do not depend on it.
+        root: data root with ``faces94``, ``att_faces`` and ``gt_faces``.
+        size: side of square images (1, size, size), which generators need, e.g. 32 or 64; None keeps the shape above.
+        people: number of people, the first ones, for a small run; their images do not depend on it.
         split: ``by-image`` or ``by-photo``.
-        seed: draws the variants and the split.
+        seed: seed of the variants and of the split.
 
     Raises:
-        ValueError: an option out of range, or a person without 20 photographs.
-        FileNotFoundError: a file or folder that is not below the root.
+        ValueError: an option is out of range, or a person does not have 20 photographs.
+        FileNotFoundError: a file or folder does not exist below the root.
     """
     if split not in get_args(Faces94Split):
         raise ValueError(f"split must be one of {get_args(Faces94Split)}; got {split!r}")
@@ -77,7 +77,7 @@ def load_faces94(
     divide = _by_image if split == "by-image" else _by_photo
     generator = torch.Generator().manual_seed(seed)
     persons = len(photos.names)
-    # Filled person by person: at half a gigabyte, a second copy would be felt.
+    # Filled person by person to avoid a second copy of half a gigabyte.
     train = torch.empty(persons, FACES94_TRAIN, 1, height, width)
     test = torch.empty(persons, FACES94_TEST, 1, height, width)
     by_person = to_images(photos.pixels).reshape(persons, FACES94_PHOTOS, 1, height, width)
@@ -97,18 +97,18 @@ def load_faces94(
 
 
 def load_att_faces(root: Path | None, *, size: int | None = None, seed: int = 0) -> Split:
-    """Load the AT&T faces: grey (1, 56, 46), half the original size; 40 people, 8 train and 2 test of each.
+    """Load the AT&T faces: grey (1, 56, 46), half the original size; 40 people, 8 train and 2 test images of each.
 
-    The attacker's public images are the Georgia Tech faces, framed as closely, fitted to that shape.
+    The public images are the Georgia Tech faces, which are framed similarly, fitted to the same shape.
 
     Args:
-        root: holds ``att_faces`` and ``gt_faces``.
-        size: make square images (1, size, size) of them instead, as generators do; 32 or 64, say.
-        seed: which photographs of a person are held out.
+        root: data root with ``att_faces`` and ``gt_faces``.
+        size: side of square images (1, size, size), which generators need, e.g. 32 or 64; None keeps the shape above.
+        seed: seed of the split.
 
     Raises:
-        ValueError: a size below 1.
-        FileNotFoundError: a file or folder that is not below the root.
+        ValueError: the size is below 1.
+        FileNotFoundError: a file or folder does not exist below the root.
     """
     height, width = _shape(size, ATT_SHAPE)
     photos = read_att_faces(root, height=height, width=width, dataset="att-faces")
@@ -117,18 +117,18 @@ def load_att_faces(root: Path | None, *, size: int | None = None, seed: int = 0)
 
 
 def load_gt_faces(root: Path | None, *, size: int | None = None, seed: int = 0) -> Split:
-    """Load the Georgia Tech faces: grey (1, 40, 30); 50 people, 12 train and 3 test of each.
+    """Load the Georgia Tech faces: grey (1, 40, 30); 50 people, 12 train and 3 test images of each.
 
-    The attacker's public images are the AT&T faces, framed as closely, fitted to that shape.
+    The public images are the AT&T faces, which are framed similarly, fitted to the same shape.
 
     Args:
-        root: holds ``gt_faces`` and ``att_faces``.
-        size: make square images (1, size, size) of them instead, as generators do; 32 or 64, say.
-        seed: which photographs of a person are held out.
+        root: data root with ``gt_faces`` and ``att_faces``.
+        size: side of square images (1, size, size), which generators need, e.g. 32 or 64; None keeps the shape above.
+        seed: seed of the split.
 
     Raises:
-        ValueError: a size below 1.
-        FileNotFoundError: a file or folder that is not below the root.
+        ValueError: the size is below 1.
+        FileNotFoundError: a file or folder does not exist below the root.
     """
     height, width = _shape(size, GT_SHAPE)
     photos = read_gt_faces(root, height=height, width=width, dataset="gt-faces")
@@ -137,7 +137,7 @@ def load_gt_faces(root: Path | None, *, size: int | None = None, seed: int = 0) 
 
 
 def _shape(size: int | None, usual: tuple[int, int]) -> tuple[int, int]:
-    """Return height and width: of a square, or the usual ones."""
+    """Return height and width of a square of this size, or the usual ones if it is None."""
     if size is None:
         return usual
     if size < 1:
@@ -160,7 +160,7 @@ def _by_photo(photos: Tensor, generator: torch.Generator) -> tuple[Tensor, Tenso
 
 
 def _join(others: Mapping[str, Photos]) -> tuple[ImageSet, tuple[str, ...]]:
-    """Join the photographs of several collections: the people numbered on from each to the next, and named."""
+    """Join the photographs of several collections; return them with consecutive labels, and the people's names."""
     images, labels, names = [], [], list[str]()
     for collection, photos in others.items():
         images.append(to_images(photos.pixels))
@@ -170,7 +170,7 @@ def _join(others: Mapping[str, Photos]) -> tuple[ImageSet, tuple[str, ...]]:
 
 
 def _by_person(name: str, photos: Photos, others: Mapping[str, Photos], *, citation: str, seed: int) -> Split:
-    """Hold out the same share of everybody's photographs."""
+    """Return a split that holds out the same share of each person's photographs."""
     images, labels = to_images(photos.pixels), to_labels(photos.people)
     train, test = train_test_split(
         np.arange(len(labels)), test_size=TEST_SHARE, stratify=photos.people, random_state=seed

@@ -1,4 +1,4 @@
-"""A data set's files: finding them, saying what is missing, and fetching what torchvision can fetch."""
+"""The files of a data set: their location, the error for missing files, and downloads by torchvision."""
 
 from pathlib import Path
 from typing import Literal
@@ -7,13 +7,13 @@ Downloadable = Literal["MNIST", "FashionMNIST", "Omniglot", "CIFAR10", "CelebA"]
 
 
 def data_folder(root: Path | None, folder: str, *, dataset: str, holds: str) -> Path:
-    """Return ``root / folder``, where the files of ``dataset`` are.
+    """Return ``root / folder``, the folder with the files of ``dataset``.
 
     Args:
-        root: the data root, or None when the user named none.
+        root: the data root; None if the user named none.
         folder: the folder of these files below the root.
-        dataset: the name to put into the error.
-        holds: what is expected in the folder, for the error.
+        dataset: name of the data set, for the error.
+        holds: the expected content of the folder, for the error.
 
     Raises:
         FileNotFoundError: there is no root or no such folder; the message says what to set.
@@ -26,18 +26,19 @@ def data_folder(root: Path | None, folder: str, *, dataset: str, holds: str) -> 
 
 
 def missing(looked_in: Path, *, dataset: str, holds: str) -> FileNotFoundError:
-    """Return the error for files that are not where they belong."""
-    return FileNotFoundError(f"data set {dataset!r} needs {holds} in {looked_in}, not found there. {_HOW}")
+    """Return the error for missing files."""
+    return FileNotFoundError(
+        f"data set {dataset!r} needs {holds} in {looked_in}, but they are missing. {_HOW}"
+    )
 
 
 def download(root: Path | None, *datasets: Downloadable) -> None:
-    """Let torchvision fetch and unpack data sets into ``root``; files that are there already are kept.
+    """Download and unpack data sets into ``root`` with torchvision; existing files are kept.
 
-    Nothing else writes to a data root.
-
-    Without a root nothing is fetched, and the reader that follows says how to name one.
+    No other function writes to a data root. Without a root nothing is downloaded, and the subsequent reader raises an
+    error that explains how to name one.
     """
-    # Imported here because it takes as long as torch itself, and hardly any run downloads.
+    # Imported here because the import takes as long as that of torch, and few runs download.
     import torchvision  # noqa: PLC0415
 
     if root is not None:

@@ -1,4 +1,4 @@
-"""Collections that lie as one folder of image files for each class: FaceScrub, VGGFace2, Stanford Dogs."""
+"""Collections with one folder of image files for each class: FaceScrub, VGGFace2, Stanford Dogs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,13 @@ SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 @dataclass(frozen=True)
 class FolderCollection:
-    """A collection of colour images, of which some classes are private and the others the attacker's.
+    """A collection of colour images; some classes are private, the others public.
 
     Args:
-        name: of the data set.
-        folder: below the data root; holds one folder of jpg and png files for each class, named by it.
+        name: name of the data set.
+        folder: folder below the data root, with one folder of jpg and png files for each class.
         distance: the MIA distance.
-        citation: who collected the images and where they are published.
+        citation: authors and publication of the collection.
     """
 
     name: str
@@ -40,21 +40,21 @@ class FolderCollection:
     ) -> Split:
         """Load the collection: images (3, size, size), the private classes in the order of their folders.
 
-        The papers make every class private and give the attacker another collection; images of the same
-        collection, of other classes, are the stronger public data.
+        In the papers every class is private, and the public images come from another collection. Images of other
+        classes of the same collection are stronger public data.
 
         Args:
             root: the data root.
-            size: the height and width images are fitted to.
-            private: how many classes are private (2 or more), or which share of them (below 1).
-            test_share: of each private class's images, rounded up.
-            public_images: draw so many images of the other classes, or take all if there are fewer.
-            seed: draws the private classes, the test and the public images.
+            size: height and width of the images after fitting.
+            private: number of private classes (at least 2), or their share (below 1).
+            test_share: share of each private class's images, rounded up.
+            public_images: number of images of the other classes to draw; all of them if there are fewer.
+            seed: seed of the private classes, the test images and the public images.
 
         Raises:
-            ValueError: an option out of range, an empty class folder, a private class of one image, or a file
-                that is not an image.
-            FileNotFoundError: no folder of classes.
+            ValueError: an option is out of range, a class folder is empty, a private class has one image, or a file is
+                not an image.
+            FileNotFoundError: the folder does not exist or has no class folders.
         """
         holds = "a folder of jpg or png files for each class"
         folder = data_folder(root, self.folder, dataset=self.name, holds=holds)
@@ -103,7 +103,7 @@ STANFORD_DOGS = FolderCollection(
 def _images(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not files:
-        raise ValueError(f"{folder} must hold the jpg or png files of a class; it holds none. Remove it.")
+        raise ValueError(f"{folder} must contain the jpg or png files of a class, but has none. Remove it.")
     return files
 
 

@@ -1,4 +1,4 @@
-"""Splits of image files: some classes are private, images of the others are the attacker's."""
+"""Splits of image files: some classes are private, and images of the others are public."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -36,24 +36,25 @@ def split_files(
 ) -> Split:
     """Divide files into private train, private test and public, and read each part once, in colour.
 
-    Test holds ``ceil(test_share * n)`` of a private class's n images. An image that equals one in train leaves
-    test, and one that equals a private image leaves public: collections from the web hold some twice.
+    The test part has ``ceil(test_share * n)`` of a private class's n images. Collections from the web contain
+    duplicates: a test image that equals a training image is removed, and so is a public image that equals a private
+    image.
 
     Args:
-        name: of the data set.
-        private: two files or more for each class.
+        name: name of the data set.
+        private: two or more files for each class.
         public: any number of files for each class.
-        size: the height and width that images are fitted to.
+        size: height and width of the images after fitting.
         test_share: between 0 and 1.
-        public_images: draw this many of the public images, or take all if there are fewer; 0 or more.
+        public_images: number of public images to draw, 0 or more; all of them if there are fewer.
         generator: draws the test and the public images.
         distance: the MIA distance.
-        citation: of the data set.
-        crop: cut this many pixels squared from the centre before fitting.
+        citation: citation of the data set.
+        crop: side, in pixels, of the central crop before fitting; None means no crop.
 
     Raises:
-        ValueError: an option out of range, a private class of one image, or a file that is not an image.
-        FileNotFoundError: a file is not there.
+        ValueError: an option is out of range, a private class has one image, or a file is not an image.
+        FileNotFoundError: a file does not exist.
     """
     if size < 1:
         raise ValueError(f"size must be at least 1; got {size}")
@@ -71,7 +72,7 @@ def split_files(
     train, train_labels = read(train_files)
     test, test_labels = without(*read(test_files), train)
     images, classes = without(*read(public_files), train, test)
-    # A class of which nothing was drawn must not leave a gap in the labels.
+    # Renumbered, because a class without drawn images would leave a gap in the labels.
     kept, public_labels = np.unique(classes.numpy(), return_inverse=True)
     public_names = list(public)
     return Split(
@@ -88,13 +89,13 @@ def split_files(
 
 
 def read_files(files: Sequence[Path], *, size: int, crop: int | None, dataset: str) -> Tensor:
-    """Read images, float32 ``(N, 3, size, size)`` in [0, 1], each straight to its place in one tensor.
+    """Read images into one tensor, float32 ``(N, 3, size, size)`` in [0, 1].
 
-    An image keeps its proportions: the centre is cut to a square, then resized by Lanczos' filter.
+    The proportions are preserved: the image is cropped to a central square, then resized with a Lanczos filter.
 
     Raises:
-        ValueError: a file is damaged or not an image.
-        FileNotFoundError: a file is not there.
+        ValueError: a file is corrupt or not an image.
+        FileNotFoundError: a file does not exist.
     """
     images = torch.empty(len(files), 3, size, size)
 
@@ -111,15 +112,15 @@ def read_files(files: Sequence[Path], *, size: int, crop: int | None, dataset: s
 def hold_out(
     name: str, private: Files, share: float, generator: np.random.Generator
 ) -> tuple[list[_Labelled], list[_Labelled]]:
-    """Divide each class's files into train and test, labelled by the place of their class in ``private``."""
+    """Divide each class's files into train and test; the label is the position of the class in ``private``."""
     train, test = list[_Labelled](), list[_Labelled]()
     for label, (class_name, files) in enumerate(private.items()):
         if len(files) < 2:
             raise ValueError(
-                f"private class {class_name!r} of {name!r} must have 2 images or more, for train and for test; "
+                f"private class {class_name!r} of {name!r} must have at least 2 images, for train and for test; "
                 f"it has only {files[0]}"
             )
-        # Rounded first: 0.1 * 70 is a little more than 7, and its ceiling 8.
+        # Rounded first, because 0.1 * 70 is slightly above 7 in floating point, and its ceiling would be 8.
         held_out = min(math.ceil(round(share * len(files), 6)), len(files) - 1)
         order = generator.permutation(len(files))
         test += [(label, files[index]) for index in sorted(order[:held_out])]
@@ -128,7 +129,7 @@ def hold_out(
 
 
 def _draw(public: Files, count: int, generator: np.random.Generator) -> list[_Labelled]:
-    """Draw so many files, kept in the order of classes."""
+    """Draw ``count`` files and return them in the order of their classes."""
     files = [(label, file) for label, own in enumerate(public.values()) for file in own]
     if len(files) <= count:
         return files
@@ -144,7 +145,7 @@ def _read_file(file: Path, *, size: int, crop: int | None, dataset: str) -> Imag
     if crop is not None:
         if min(square.size) < crop:
             raise ValueError(
-                f"{file} must be at least {crop}x{crop}, which is cut from it; it is {square.size}"
+                f"{file} must be at least {crop}x{crop} pixels, the size of the central crop; got {square.size}"
             )
         left, top = (square.width - crop) // 2, (square.height - crop) // 2
         square = square.crop((left, top, left + crop, top + crop))

@@ -1,4 +1,4 @@
-"""Arrays of images: from the bytes of files to the tensors that models take, and which are in two places."""
+"""Conversion of image arrays to tensors, and detection of equal images."""
 
 import hashlib
 from collections.abc import Iterator
@@ -10,24 +10,24 @@ from torch import Tensor
 
 
 def to_images(pixels: NDArray[np.uint8]) -> Tensor:
-    """Turn bytes, grey ``(N, H, W)`` or colour ``(N, H, W, C)``, into images, float32 ``(N, C, H, W)`` in [0, 1].
+    """Convert bytes, grey ``(N, H, W)`` or colour ``(N, H, W, C)``, to images, float32 ``(N, C, H, W)`` in [0, 1].
 
     >>> to_images(np.array([[[0, 255]]], dtype=np.uint8))
     tensor([[[[0., 1.]]]])
     """
     channels_last = pixels[..., np.newaxis] if pixels.ndim == 3 else pixels
-    # A copy: arrays parsed from a file's bytes are read-only, and tensors cannot be.
+    # Copied, because arrays parsed from the bytes of a file are read-only, which tensors do not support.
     images = channels_last.transpose(0, 3, 1, 2).astype(np.float32, order="C")
     return torch.from_numpy(images).div_(255)
 
 
 def to_labels(labels: NDArray[np.integer]) -> Tensor:
-    """Turn integer labels ``(N,)`` of any width into int64."""
+    """Convert integer labels ``(N,)`` of any width to int64."""
     return torch.from_numpy(labels.astype(np.int64))
 
 
 def digests(images: Tensor) -> Iterator[bytes]:
-    """Return a digest of each image's pixels, equal exactly when the images are equal.
+    """Yield a digest of each image's pixels, equal exactly if the images are equal.
 
     Args:
         images: ``(N, C, H, W)``.
@@ -37,12 +37,12 @@ def digests(images: Tensor) -> Iterator[bytes]:
 
 
 def without(images: Tensor, labels: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
-    """Leave out the images that are among others, and their labels; nothing is copied if there are none.
+    """Remove the images, with their labels, that are among others; nothing is copied if there are none.
 
     Args:
         images: ``(N, C, H, W)``.
         labels: ``(N,)``.
-        others: each ``(M, C, H, W)``.
+        others: tensors ``(M, C, H, W)``.
 
     >>> images = torch.arange(3.0).reshape(3, 1, 1, 1)
     >>> without(images, torch.tensor([5, 6, 7]), images[1:2])[1]

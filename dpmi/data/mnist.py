@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, read in place from the four idx files of each."""
+"""MNIST and Fashion-MNIST, read directly from the four idx files of each."""
 
 from pathlib import Path
 
@@ -36,24 +36,24 @@ ARTICLES = (
     "ankle boot",
 )
 DIGITS = tuple(str(digit) for digit in range(10))
-#: MNIST's classes by the names that hold in every data set.
+#: The names of MNIST's classes that are common to all data sets.
 MNIST_IDENTITIES = tuple(f"mnist/{digit}" for digit in DIGITS)
-#: Digits 0-4 are private, 5-9 public, as the code published with KED-MI and BiDO divides them.
+#: Digits 0-4 are private, 5-9 public, as in the published code of KED-MI and BiDO.
 PRIVATE_DIGITS = 5
-#: MNIST's own side, and the side that the classifiers of KED-MI and BiDO take.
+#: The side of MNIST's images, and the input side of the classifiers of KED-MI and BiDO.
 MNIST_SIDE, PAPERS_SIDE = 28, 32
 
 
 def load_mnist(root: Path | None, *, download: bool = False) -> Split:
-    """Load MNIST: images (1, 28, 28), 10 digits, 60,000 train and 10,000 test; judged by Euclidean distance.
+    """Load MNIST: images (1, 28, 28), 10 digits, 60,000 train and 10,000 test; the MIA distance is Euclidean.
 
-    The attacker's public images are 4,840 handwritten characters of Omniglot, inverted to light strokes on
-    black and scaled to 28x28: handwriting by other people. None was drawn as a digit, though some
-    (the Latin o) look like one, and the strokes are thinner than MNIST's.
+    The public images are 4,840 handwritten characters of Omniglot by other people, inverted to light strokes on black
+    and scaled to 28x28. No character is a digit, although some (the Latin o) look like one, and the strokes are thinner
+    than MNIST's.
 
     Args:
-        root: holds ``MNIST/raw`` and ``omniglot``.
-        download: let torchvision fetch both into ``root`` first.
+        root: data root with ``MNIST/raw`` and ``omniglot``.
+        download: whether torchvision downloads both into ``root`` first.
     """
     if download:
         fetch(root, "MNIST", "Omniglot")
@@ -74,16 +74,16 @@ def load_mnist(root: Path | None, *, download: bool = False) -> Split:
 
 
 def load_mnist_half(root: Path | None, *, size: int = PAPERS_SIDE, download: bool = False) -> Split:
-    """Load the two halves of MNIST as KED-MI and BiDO do: digits 0-4 are private, 5-9 the attacker's.
+    """Load the two halves of MNIST as in KED-MI and BiDO: digits 0-4 are private, 5-9 public.
 
-    Images (1, 32, 32), 5 digits, 30,596 train and 5,139 test; judged by Euclidean distance. The 34,265 public
-    images are *all* of digits 5-9, MNIST's test images among them; public label j is digit 5 + j. The papers
-    resize to 32x32; here that is torch's bilinear interpolation, without padding.
+    Images (1, 32, 32), 5 digits, 30,596 train and 5,139 test; the MIA distance is Euclidean. The 34,265 public images
+    are *all* images of digits 5-9, including MNIST's test images; public label j is digit 5 + j. The papers resize to
+    32x32; this function uses torch's bilinear interpolation, without padding.
 
     Args:
-        root: holds ``MNIST/raw``.
-        size: 32, or 28 for the images as they are.
-        download: let torchvision fetch MNIST into ``root`` first.
+        root: data root with ``MNIST/raw``.
+        size: 32, or 28 for the original images.
+        download: whether torchvision downloads MNIST into ``root`` first.
     """
     if size not in {MNIST_SIDE, PAPERS_SIDE}:
         raise ValueError(f"size must be {MNIST_SIDE} or {PAPERS_SIDE}; got {size!r}")
@@ -109,11 +109,11 @@ def load_mnist_half(root: Path | None, *, size: int = PAPERS_SIDE, download: boo
 def load_fashion_mnist(root: Path | None, *, download: bool = False) -> Split:
     """Load Fashion-MNIST: images (1, 28, 28), 10 articles, 60,000 train and 10,000 test.
 
-    The attacker's public images are the training images of MNIST.
+    The public images are the training images of MNIST.
 
     Args:
-        root: holds ``FashionMNIST/raw`` and ``MNIST/raw``.
-        download: let torchvision fetch both into ``root`` first.
+        root: data root with ``FashionMNIST/raw`` and ``MNIST/raw``.
+        download: whether torchvision downloads both into ``root`` first.
     """
     if download:
         fetch(root, "FashionMNIST", "MNIST")
@@ -133,16 +133,16 @@ def load_fashion_mnist(root: Path | None, *, download: bool = False) -> Split:
 
 
 def read_mnist_train(root: Path | None, *, dataset: str) -> ImageSet:
-    """Read MNIST's 60,000 training images as the public part of ``dataset``."""
+    """Read MNIST's 60,000 training images as the public part of the data set ``dataset``."""
     return _read_part(root, "MNIST/raw", "train", dataset=dataset)
 
 
 def _where(part: ImageSet, rows: Tensor, size: int) -> ImageSet:
-    """Keep some images, resized to ``size`` x ``size``."""
+    """Return the selected images, resized to ``size`` x ``size``."""
     images = part.images[rows]
     if size != MNIST_SIDE:
         images = functional.interpolate(images, size=(size, size), mode="bilinear")
-    # The weights of a pixel add up to 1 only up to rounding.
+    # The interpolation weights of a pixel sum to 1 only up to rounding.
     return ImageSet(images.clamp_(0, 1), part.labels[rows])
 
 
@@ -160,7 +160,7 @@ def _read_part(root: Path | None, folder: str, part: str, *, dataset: str) -> Im
 
 
 def _read_file(root: Path | None, folder: str, stem: str, *, axes: int, dataset: str) -> NDArray[np.uint8]:
-    """Read one idx file, preferring the gz as published over an unpacked copy."""
+    """Read one idx file: the published gz file, or else an unpacked copy."""
     holds = f"{stem}.gz or {stem}"
     raw = data_folder(root, folder, dataset=dataset, holds=holds)
     for path in (raw / f"{stem}.gz", raw / stem):

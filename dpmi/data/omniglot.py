@@ -1,4 +1,4 @@
-"""Omniglot's characters as a set of its own: many classes, few images of each."""
+"""Omniglot's characters: a data set with many classes and few images of each."""
 
 from pathlib import Path
 
@@ -22,13 +22,13 @@ CITATION = (
 def load_omniglot(root: Path | None, *, seed: int = 0, download: bool = False) -> Split:
     """Load Omniglot: images (1, 28, 28), 242 characters of 8 alphabets, 15 train and 5 test images of each.
 
-    The split is by writer: nobody who drew a test image drew a training image of that alphabet. The
-    attacker's public images are the training images of MNIST.
+    The split is by writer: no writer of a test image drew a training image of the same alphabet. The public images are
+    the training images of MNIST.
 
     Args:
-        root: holds ``omniglot`` and ``MNIST/raw``.
-        seed: which 5 of the 20 writers are held out.
-        download: let torchvision fetch both into ``root`` first.
+        root: data root with ``omniglot`` and ``MNIST/raw``.
+        seed: seed of the 5 held-out writers of 20.
+        download: whether torchvision downloads both into ``root`` first.
     """
     if download:
         fetch(root, "Omniglot", "MNIST")

@@ -1,9 +1,9 @@
-"""One image file, as eight bits of grey or colour, whatever it is stored as.
+"""Reads an image file of any common format as eight bits of grey or colour.
 
-- Sixteen bits of grey are scaled by their depth: 65,535 becomes 255, not everything above 255.
-- Transparent pixels are laid over white; without this, an editor's leftovers below them would show.
-- A palette and CMYK become the colours that they stand for.
-- EXIF's orientation is applied: a photograph is read as a viewer shows it.
+- Grey values of 16 bits are scaled: 65,535 becomes 255. They are not clipped at 255.
+- Transparent pixels are composited over white, so that hidden colours do not show.
+- Palette and CMYK images are converted to their colours.
+- The EXIF orientation is applied, so that a photograph looks as in a viewer.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ def open_image(path: Path, mode: Literal["L", "RGB"]) -> Image.Image:
     """Read an image.
 
     Args:
-        path: of the file.
+        path: path of the file.
         mode: grey or colour.
 
     Raises:
-        FileNotFoundError: there is no file.
-        ValueError: it is no file, no image, damaged, more than 178 million pixels large, or holds numbers whose range
-            is not known.
+        FileNotFoundError: the file does not exist.
+        ValueError: it is not a regular file, not an image, corrupt, larger than 178 million pixels, or has values of an
+            unknown range.
     """
     if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError(f"{path} is not a file, such as a pipe or a folder. Remove it.")
+        raise ValueError(f"{path} must be a regular file, not a folder or a pipe. Remove it.")
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
@@ -39,7 +39,7 @@ def open_image(path: Path, mode: Literal["L", "RGB"]) -> Image.Image:
     # Pillow reports a broken PNG as a SyntaxError.
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(
-            f"{path} is damaged or not an image: {error}. Fetch it again or remove it."
+            f"{path} is corrupt or not an image: {error}. Download it again or remove it."
         ) from error
 
 
@@ -49,8 +49,8 @@ def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
     values = np.asarray(image).astype(np.float64)
     if image.mode == "F" or values.min() < 0 or values.max() > _DEPTH:
         raise ValueError(
-            f"{path} holds numbers from {values.min():g} to {values.max():g}, and what is black and what is white is "
-            "not known. Save it with 8 or 16 bits."
+            f"{path} has values from {values.min():g} to {values.max():g}, and the values of black and white are "
+            "unknown. Save it with 8 or 16 bits."
         )
     return Image.fromarray(np.rint(values * 255 / _DEPTH).astype(np.uint8))
 

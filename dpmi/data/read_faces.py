@@ -1,4 +1,4 @@
-"""Reading the three face sets. They show real people: a person's only name here is a folder or a number."""
+"""Reads the three face data sets. They show real people, who are identified only by a folder or a number."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ _GT_FILE = "gt_faces_40x30.npz"
 
 
 class Photos(NamedTuple):
-    """Grey photographs, bytes ``(N, H, W)``; whose they are, integers ``(N,)``; and each person's name."""
+    """Grey photographs, bytes ``(N, H, W)``; the person on each, integers ``(N,)``; and the people's names."""
 
     pixels: NDArray[np.uint8]
     people: NDArray[np.int64]
@@ -25,13 +25,13 @@ class Photos(NamedTuple):
 
 
 def read_faces94(root: Path | None, *, height: int, width: int, people: int | None, dataset: str) -> Photos:
-    """Read Faces94, 20 photographs of each person, or of the first ``people`` only, in the order of folders.
+    """Read Faces94: 20 photographs of each person, or of the first ``people``, in the order of their folders.
 
-    The 180x200 colour photographs are made grey and stretched, as little as the shape asks, not cropped.
+    The 180x200 colour photographs are converted to grey and resized without a crop, so the aspect ratio may change.
 
     Raises:
-        FileNotFoundError: no folder of people.
-        ValueError: ``people`` outside 2 .. the number of folders, or a person without 20 photographs.
+        FileNotFoundError: there are no folders of people.
+        ValueError: ``people`` is not from 2 to the number of folders, or a person does not have 20 photographs.
     """
     folder = data_folder(root, "faces94", dataset=dataset, holds="a folder of 20 jpg files for each person")
     persons = sorted(path for path in folder.iterdir() if path.is_dir())
@@ -46,7 +46,7 @@ def read_faces94(root: Path | None, *, height: int, width: int, people: int | No
         # <person>.<1..20>.jpg, in the order they were taken
         files = sorted(person.glob("*.jpg"), key=lambda file: int(file.stem.rpartition(".")[2]))
         if len(files) != FACES94_PHOTOS:
-            raise ValueError(f"{person} must hold {FACES94_PHOTOS} jpg files; it holds {len(files)}")
+            raise ValueError(f"{person} must contain {FACES94_PHOTOS} jpg files; got {len(files)}")
         for file in files:
             photos.append(open_image(file, "L").resize((width, height), Image.Resampling.LANCZOS))
     return _photos(photos, [person.name for person in persons])
@@ -68,12 +68,12 @@ def read_att_faces(root: Path | None, *, height: int, width: int, dataset: str) 
 
 
 def read_gt_faces(root: Path | None, *, height: int, width: int, dataset: str) -> Photos:
-    """Read the Georgia Tech faces: 50 people, 15 photographs of 40x30 each, fitted likewise."""
+    """Read the Georgia Tech faces: 50 people, 15 photographs of 40x30 each, fitted to ``height`` x ``width``."""
     folder = data_folder(root, "gt_faces", dataset=dataset, holds=_GT_FILE)
     if not (folder / _GT_FILE).is_file():
         raise missing(folder, dataset=dataset, holds=_GT_FILE)
     with np.load(folder / _GT_FILE) as arrays:
-        # Sorted by person, as the other readers' photographs are.
+        # Sorted by person, like the photographs of the other readers.
         order = np.argsort(arrays["labels"], kind="stable")
         photos = [_fit(Image.fromarray(pixels), height, width) for pixels in arrays["images"][order]]
         names = [str(person) for person in np.unique(arrays["labels"])]
@@ -81,11 +81,11 @@ def read_gt_faces(root: Path | None, *, height: int, width: int, dataset: str) -
 
 
 def _fit(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Resize without distortion, cropping the centre to the new aspect ratio."""
+    """Crop the centre to the new aspect ratio and resize, without distortion."""
     return ImageOps.fit(image, (width, height), method=Image.Resampling.LANCZOS)
 
 
 def _photos(photos: Sequence[Image.Image], names: Sequence[str]) -> Photos:
-    """Stack photographs that come in the order of people, equally many of each."""
+    """Stack photographs in the order of people, with the same number of each."""
     people = np.repeat(np.arange(len(names)), len(photos) // len(names))
     return Photos(np.stack([np.asarray(photo) for photo in photos]), people, tuple(names))

@@ -1,8 +1,8 @@
-"""The idx format of MNIST and Fashion-MNIST, gzipped or not.
+"""Reads the idx format of MNIST and Fashion-MNIST, gzipped or not.
 
-A header of big-endian fields (two zero bytes, the type code, the number of axes, each axis's length), then
-the values; described at the end of http://yann.lecun.com/exdb/mnist/. torchvision reads it only after writing
-an unpacked copy next to the files; here they are read in place, so that a data root can be read-only.
+A file has a header of big-endian fields (two zero bytes, the type code, the number of axes, the length of each axis)
+and the values; see the end of http://yann.lecun.com/exdb/mnist/. torchvision writes an unpacked copy next to the files
+before it reads them. This module reads the files directly, so a data root can be read-only.
 """
 
 import gzip
@@ -18,10 +18,10 @@ _UNSIGNED_BYTE = 0x08
 
 
 def read_idx(path: Path, *, axes: int) -> NDArray[np.uint8]:
-    """Read an idx file of unsigned bytes with ``axes`` axes; a name ending in ``.gz`` is unzipped on the fly.
+    """Read an idx file of unsigned bytes with ``axes`` axes; a name that ends in ``.gz`` is decompressed.
 
     Raises:
-        ValueError: not an idx file of bytes with that many axes, or one that is truncated or corrupted.
+        ValueError: the file is not an idx file of bytes with that many axes, or it is truncated or corrupt.
     """
     content = _content(path)
     header = 4 + 4 * axes
@@ -37,7 +37,7 @@ def read_idx(path: Path, *, axes: int) -> NDArray[np.uint8]:
     values = len(content) - header
     if values != math.prod(shape):
         raise ValueError(
-            f"{path} is truncated or corrupted: {values} values where its header says "
+            f"{path} is truncated or corrupt: {values} values, but its header says "
             f"{' x '.join(map(str, shape))} = {math.prod(shape)}"
         )
     return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
@@ -49,4 +49,4 @@ def _content(path: Path) -> bytes:
     try:
         return gzip.decompress(path.read_bytes())
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is truncated or corrupted: {error}. Fetch it again.") from error
+        raise ValueError(f"{path} is truncated or corrupt: {error}. Download it again.") from error

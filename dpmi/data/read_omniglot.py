@@ -1,4 +1,4 @@
-"""Omniglot's handwritten characters, read from the zip files in place."""
+"""Reads Omniglot's handwritten characters directly from the zip files."""
 
 import io
 import zipfile
@@ -15,8 +15,8 @@ from dpmi.data.files import data_folder, missing
 SIDE = 28
 WRITERS = 20
 
-#: The alphabets of the two small background sets. The full background set holds more; only these are read
-#: from it, so that a data set is the same from whichever archive it is read.
+#: The alphabets of the two small background sets. The full background set has more; only these are read, so that both
+#: archives give the same data set.
 ALPHABETS = (
     "Balinese",
     "Early_Aramaic",
@@ -29,15 +29,15 @@ ALPHABETS = (
 )
 
 _SMALL = ("images_background_small1.zip", "images_background_small2.zip")
-#: Where torchvision's download puts the full background set.
+#: Path of the full background set in torchvision's download.
 _FULL = "omniglot-py/images_background.zip"
 
 
 class Characters(NamedTuple):
     """Every drawing of every character, ordered by character and then writer.
 
-    ``pixels`` are bytes ``(4840, 28, 28)``, light strokes on black; ``names`` has one name per drawing, such
-    as ``Greek/character07``; ``writers`` counts 1..20 within an alphabet.
+    ``pixels`` are bytes ``(4840, 28, 28)``, light strokes on black; ``names`` contains one name per drawing, such as
+    ``Greek/character07``; ``writers`` are numbered 1..20 within an alphabet.
     """
 
     pixels: NDArray[np.uint8]
@@ -46,13 +46,13 @@ class Characters(NamedTuple):
 
 
 def read_characters(root: Path | None, *, dataset: str) -> Characters:
-    """Read the 242 characters, each drawn once by 20 writers, as part of ``dataset``.
+    """Read the 242 characters, each drawn once by 20 writers, for the data set ``dataset``.
 
-    Greek and Latin are in both small zip files and are kept once.
+    Greek and Latin are in both small zip files and are read once.
 
     Raises:
-        FileNotFoundError: a zip file is not there.
-        ValueError: a zip file is truncated or corrupted.
+        FileNotFoundError: a zip file does not exist.
+        ValueError: a zip file is truncated or corrupt.
     """
     drawings: dict[tuple[str, int], NDArray[np.uint8]] = {}
     for archive in _archives(root, dataset=dataset):
@@ -60,7 +60,7 @@ def read_characters(root: Path | None, *, dataset: str) -> Characters:
             with zipfile.ZipFile(archive) as zipped:
                 drawings |= _drawings(zipped)
         except (zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"{archive} is truncated or corrupted: {error}. Fetch it again.") from error
+            raise ValueError(f"{archive} is truncated or corrupt: {error}. Download it again.") from error
     order = sorted(drawings)
     return Characters(
         pixels=np.stack([drawings[drawing] for drawing in order]),
@@ -81,7 +81,7 @@ def _archives(root: Path | None, *, dataset: str) -> list[Path]:
 
 
 def _drawings(zipped: zipfile.ZipFile) -> dict[tuple[str, int], NDArray[np.uint8]]:
-    """Read each drawing by its character and writer."""
+    """Return the drawings by character and writer."""
     drawings = {}
     for entry in map(PurePosixPath, zipped.namelist()):
         match entry.parts:

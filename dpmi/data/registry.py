@@ -1,4 +1,4 @@
-"""Loading a data set by name."""
+"""Registry of the data sets, and loading by name."""
 
 import inspect
 import os
@@ -20,13 +20,13 @@ DATA_ROOT_VARIABLE = "DPMI_DATA"
 
 
 class Dataset(NamedTuple):
-    """A data set that :func:`load` knows.
+    """A data set of the registry.
 
     Args:
-        name: as a caller names it.
+        name: the name for :func:`load`.
         description: one line, for listings.
-        loader: returns the split. Its keyword arguments are the data set's options; a first argument ``root``, a path
-            or None, is the folder that holds the data sets' folders.
+        loader: returns the split. Its keyword arguments are the data set's options; an optional first argument ``root``
+            is the data root, a path or None.
     """
 
     name: str
@@ -63,16 +63,17 @@ names = REGISTRY.names
 def load(name: str, *, root: Path | str | None = None, **options: Any) -> Split:
     """Load a data set, split into private train, private test and the attacker's public images.
 
-    The same name and options give the same tensors every time.
+    The same name and options always give the same tensors.
 
     Args:
         name: one of :func:`names`.
-        root: the folder that holds the data sets' folders; default: the environment variable DPMI_DATA.
-        options: those of the data set's loader, such as ``seed`` where a split is drawn.
+        root: the data root, the folder that contains the data sets' folders; default: the environment variable
+            DPMI_DATA.
+        options: options of the data set's loader, such as ``seed`` for a random split.
 
     Raises:
-        ValueError: an unknown name or option, a package whose data set cannot be used, or a file that is truncated
-            or corrupted.
+        ValueError: a name or option is unknown, the data set of a package cannot be used, or a file is truncated or
+            corrupt.
         FileNotFoundError: the files are not below the root.
 
     >>> load("digits", seed=1)
@@ -83,7 +84,7 @@ def load(name: str, *, root: Path | str | None = None, **options: Any) -> Split:
     for option in options:
         if option not in known:
             raise ValueError(
-                f"data set {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}"
+                f"data set {name!r} has no option {option!r}; its options are {', '.join(known) or 'none'}"
             )
     if "root" not in inspect.signature(loader).parameters:
         return loader(**options)

@@ -1,4 +1,4 @@
-"""What every data set is once it is loaded: private train and test images, and the attacker's public ones."""
+"""The types of a loaded data set: private train and test images, and the attacker's public images."""
 
 import hashlib
 from collections.abc import Iterable
@@ -16,14 +16,14 @@ Distance = Literal["euclidean", "ssim"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
-    """Labelled images, checked once here and trusted everywhere else.
+    """Labelled images, validated by the constructor.
 
     Args:
         images: float32 ``(N, C, H, W)`` in [0, 1], N at least 1.
         labels: int64 ``(N,)``, the class of each image, 0 or more.
 
     Raises:
-        ValueError: a wrong shape, dtype, length, range, or a value that is not finite.
+        ValueError: a shape, dtype, length or range is wrong, or a value is not finite.
 
     >>> ImageSet(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 1]))
     ImageSet(3 images of (1, 8, 8))
@@ -33,46 +33,43 @@ class ImageSet:
     labels: Tensor
 
     def __post_init__(self) -> None:
-        """Refuse what a model, an attack or a metric could only misread."""
         _check_images("images", self.images)
         if len(self.images) == 0:
-            raise ValueError("images is empty: an ImageSet holds at least one image")
+            raise ValueError("images is empty; an ImageSet must contain at least one image")
         _check_labels("labels", self.labels, self.images)
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.images)
 
     def __repr__(self) -> str:
-        """Show sizes, not pixels."""
         return f"ImageSet({len(self)} images of {tuple(self.images.shape[1:])})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
-    """A data set as the study of an attack needs it.
+    """A data set for the study of attacks.
 
-    The three parts are disjoint by content: no image, compared pixel by pixel, is in two of them. Where the
-    public images have classes, the private and the public classes are disjoint by identity as well: a person
-    or a digit goes by one name, such as ``att-faces/s1`` or ``mnist/3``, in every data set that shows it.
+    The three parts are disjoint: no image, compared pixel by pixel, is in two of them. If the public images have
+    classes, the private and the public classes are disjoint by identity, too: a person or a digit has the same name,
+    such as ``att-faces/s1`` or ``mnist/3``, in every data set.
 
     Args:
-        name: the name it is loaded by.
+        name: name of the data set for :func:`dpmi.data.load`.
         train: the private images that train the target.
         test: held-out images of the same classes, for accuracy.
-        public: the attacker's own images, float32 ``(M, C, H, W)`` in [0, 1]; M may be 0.
+        public: the attacker's public images, float32 ``(M, C, H, W)`` in [0, 1]; M may be 0.
         class_names: one name per class; label k is ``class_names[k]``.
-        distance: the MIA distance this set is judged by: ``euclidean`` (digits, objects) or ``ssim`` (faces).
-        citation: who collected the images and where they are published.
-        public_labels: int64 ``(M,)``, the classes of the public images, which are none of the private ones and
-            numbered from 0 on their own; None where they are not known.
-        public_class_names: one identity per public class, such as ``mnist/7``; given if public_labels is.
-        collection: what the private classes are part of, where that is not ``name``: ``mnist`` for a data set
-            that holds some of MNIST's digits.
+        distance: the MIA distance for this data set: ``euclidean`` (digits, objects) or ``ssim`` (faces).
+        citation: authors and publication of the images.
+        public_labels: int64 ``(M,)``, the classes of the public images, numbered from 0 independently of the private
+            classes; None if they are unknown.
+        public_class_names: one identity per public class, such as ``mnist/7``; required with ``public_labels``.
+        collection: the collection of the private classes if it is not ``name``: ``mnist`` for a data set with some of
+            MNIST's digits.
 
     Raises:
-        ValueError: images of different shapes, a label without a name, an unknown distance, an image that is
-            in two parts, or a class that is both private and public: an attack must not see what it is to find.
+        ValueError: the images have different shapes, a label has no name, the distance is unknown, an image is in two
+            parts, or a class is both private and public. An attack must not know the images that it reconstructs.
     """
 
     name: str
@@ -87,7 +84,6 @@ class Split:
     collection: str | None = None
 
     def __post_init__(self) -> None:
-        """Check what the three parts must agree on."""
         _check_images("public", self.public)
         for part, images in (("test", self.test.images), ("public", self.public)):
             if images.shape[1:] != self.train.images.shape[1:]:
@@ -111,7 +107,7 @@ class Split:
         if (self.public_labels is None) != (self.public_class_names is None):
             raise ValueError(
                 f"public_labels and public_class_names of {self.name!r} must be given together: "
-                "each public class has a name"
+                "each public class needs a name"
             )
         if self.public_labels is None or self.public_class_names is None:
             return
@@ -124,25 +120,25 @@ class Split:
         shared = sorted(set(self.identities) & set(self.public_class_names))
         if shared:
             raise ValueError(
-                f"{', '.join(shared)} of {self.name!r}: private and public at once; "
-                "remove the class from one side"
+                f"{', '.join(shared)} of {self.name!r} must not be both private and public; "
+                "remove the class from one of the two"
             )
 
     @property
     def identities(self) -> tuple[str, ...]:
-        """What each private class is called in every data set that shows it: ``collection/class name``."""
+        """The name of each private class that is common to all data sets: ``collection/class name``."""
         return tuple(f"{self.collection or self.name}/{name}" for name in self.class_names)
 
     @property
     def labelled_public(self) -> ImageSet | None:
-        """The public images with their classes; None where there are none or these are not known."""
+        """The public images with their classes; None if there are no images or the classes are unknown."""
         if self.public_labels is None or len(self.public) == 0:
             return None
         return ImageSet(self.public, self.public_labels)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all images and labels, and of what the classes are called, wherever they were read from."""
+        """SHA-256 of all images, labels and class names, independent of the files they were read from."""
         found = hashlib.sha256(repr((self.class_names, self.distance, self.public_class_names)).encode())
         train, test = self.train, self.test
         parts = (train.images, train.labels, test.images, test.labels, self.public, self.public_labels)
@@ -166,7 +162,6 @@ class Split:
         return channels, height, width
 
     def __repr__(self) -> str:
-        """Show sizes, not pixels."""
         return (
             f"Split({self.name!r}, train={len(self.train)}, test={len(self.test)}, "
             f"public={len(self.public)}, classes={self.num_classes}, image_shape={self.image_shape})"
@@ -182,7 +177,7 @@ def _check_images(argument: str, images: Tensor) -> None:
     if images.numel() == 0:
         return
     low, high = (float(bound) for bound in torch.aminmax(images))
-    # Written so that NaN, which aminmax passes on, is refused too.
+    # This form also rejects NaN, which aminmax propagates.
     if not (low >= 0.0 and high <= 1.0):
         raise ValueError(f"{argument} must be finite and in [0, 1]; values run from {low:g} to {high:g}")
 
@@ -201,5 +196,5 @@ def _check_disjoint(name: str, part: str, own: Iterable[bytes], others: str, the
     shared = sum(digest in theirs for digest in own)
     if shared:
         raise ValueError(
-            f"{shared} {part} images of {name!r} are also among {others}: remove them from one side"
+            f"{shared} {part} images of {name!r} are also among {others}; remove them from one of the two"
         )

@@ -1,4 +1,7 @@
-"""Ways of training a classifier so that it is harder to invert: one file per defence."""
+"""Defences: training methods that make a classifier harder to invert, one file per defence.
+
+Citations such as [LC24] are resolved in docs/references.md.
+"""
 
 from .base import Defense
 from .bido import BiDO, BiDOCOCO, BiDOHSIC

@@ -1,4 +1,4 @@
-"""The contract of a defence: what it changes in training, and what it needs for that."""
+"""The contract of a defence: its hooks into the training, and its requirements."""
 
 from __future__ import annotations
 
@@ -22,79 +22,78 @@ from .session import Session, Setup
 
 @dataclass(frozen=True, kw_only=True)
 class Defense:
-    """A way of training a classifier; its fields are its hyper-parameters.
+    """A training method for a classifier; its fields are its hyper-parameters.
 
-    A subclass overrides the hooks for what it changes and leaves the others alone. Hooks are asked in the order in
-    which they stand here. The flags say with what it can be combined: see
-    :mod:`dpmi.defenses.composition`.
+    A subclass overrides only the hooks that it needs. The hooks are called in the order of their definition here. The
+    flags determine the possible combinations; see :mod:`dpmi.defenses.composition`.
     """
 
     name: ClassVar[str]
     unit: ClassVar[str] = "none"
-    """What one bucket of its guarantee is; "none" where there is no guarantee."""
+    """The unit of its privacy guarantee, one bucket; "none" if there is no guarantee."""
     strength_field: ClassVar[str | None] = None
-    """The hyper-parameter that a study varies; None where there is none."""
+    """The hyper-parameter that a study varies; None if there is none."""
     stronger: ClassVar[Literal["larger", "smaller"]] = "larger"
-    """Whether larger or smaller values of the strength field protect more, and cost more accuracy."""
+    """Whether larger or smaller values of the strength field protect more and cost more accuracy."""
     strength_range: ClassVar[tuple[float, float] | None] = None
-    """Where a strength is searched that no study names: from and to; whole numbers where the field is one."""
+    """Smallest and largest strength of an automatic search; integers if the field is an integer."""
     loss_scope: ClassVar[Literal["per_sample", "batch_coupled"]] = "per_sample"
     """Whether the loss is a mean of one term per record, or couples the records of a batch."""
     stochastic_forward: ClassVar[bool] = False
-    """Whether the released model draws noise when it is asked."""
+    """Whether the released model draws noise in its forward pass."""
     needs_pretrained: ClassVar[bool] = False
     """Whether it trains on labelled public images first."""
     changes_head: ClassVar[bool] = False
     """Whether :meth:`build` replaces the classification head."""
     objective: ClassVar[type[Objective]] = Objective
-    """Computes the loss; one of its own is for defences that keep state while they train."""
+    """The class that computes the loss; a defence with state during training has its own."""
 
     @property
     def strength(self) -> float:
-        """The value of the strength field; NaN where there is none."""
+        """The value of the strength field; NaN if there is none."""
         return float("nan") if self.strength_field is None else float(getattr(self, self.strength_field))
 
     @property
     def label(self) -> str:
-        """Name and strength, for tables and pictures."""
+        """Name and strength, for tables and figures."""
         if self.strength_field is None:
             return self.name
         return f"{self.name}, {self.strength_field.replace('_', ' ')} {self.strength:g}"
 
     @classmethod
     def fields(cls) -> tuple[str, ...]:
-        """Names of the hyper-parameters."""
+        """Return the names of the hyper-parameters."""
         return tuple(f.name for f in dataclasses.fields(cls))
 
     @property
     def plain_loss(self) -> bool:
-        """Whether the loss is the mean cross-entropy, so that it needs logits and labels only."""
+        """Whether the loss is the mean cross-entropy, which needs only logits and labels."""
         kind = type(self)
         return kind.criterion is Defense.criterion and kind.penalty is Defense.penalty
 
     @property
     def parts(self) -> tuple[Defense, ...]:
-        """The defences that this one is composed of; most are one part, themselves."""
+        """The defences of a composition; any other defence is its own single part."""
         return (self,)
 
     @property
     def stages(self) -> tuple[tuple[Defense, float], ...]:
-        """How the private training is divided: with which defence each stage is trained, and its share of the updates.
+        """The stages of the private training: the defence of each stage, and its share of the updates.
 
-        The last is the defence itself. Most have one stage only.
+        The last stage uses this defence itself. Most defences have a single stage.
         """
         return ((self, 1.0),)
 
     def check(self, model: nn.Module, data: ImageSet, public: ImageSet | None) -> None:
-        """Refuse, before anything is trained, a model or data that the defence cannot be used with.
+        """Check, before any training, that the defence can be used with this model and these data.
 
         Args:
-            model: freshly built, and not changed by this.
+            model: freshly built; it is not changed.
             data: the private training set.
             public: labelled public images; None if there are none.
 
         Raises:
-            ValueError: names what does not fit, and what would.
+            ValueError: the model or the data do not fit; the message names a remedy.
         """
 
     def pretrain(
@@ -110,69 +109,69 @@ class Defense:
 
         Args:
             model: freshly built.
-            public: labelled public images, which are there if ``needs_pretrained``.
-            recipe: of the training that follows.
-            seed: of everything random.
+            public: labelled public images; never None if ``needs_pretrained``.
+            recipe: recipe of the subsequent private training.
+            seed: seed of all randomness.
             progress: called with (updates done, all updates).
 
         Returns:
-            The model from which the private training starts.
+            The initial model of the private training.
         """
         return model
 
     def build(self, model: nn.Module) -> nn.Module:
-        """Change the architecture; of a model that has been changed already, leave it as it is."""
+        """Change the architecture; a second call must not change it again."""
         return model
 
     def frozen(self, model: nn.Module) -> tuple[str, ...]:
-        """Names of the layers, or single parameters, that do not train; the buffers of such layers do not change."""
+        """Return the names of the layers or parameters that are not trained; buffers of such layers do not change."""
         return ()
 
     def observed(self, model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
-        """Names of the layers whose outputs :meth:`penalty` needs; see :func:`dpmi.models.observe`."""
+        """Return the names of the layers whose outputs :meth:`penalty` needs; see :func:`dpmi.models.observe`."""
         return ()
 
     def augment(self, images: Tensor) -> Tensor:
-        """Change what the model is trained on, each image (n, C, H, W) by itself."""
+        """Augment the training images (n, C, H, W), each independently of the others."""
         return images
 
     def criterion(self, batch: Batch) -> Tensor:
-        """One loss per record, (n,)."""
+        """Return one loss per record, (n,)."""
         return F.cross_entropy(batch.logits, batch.labels, reduction="none")
 
     def penalty(self, batch: Batch) -> Tensor | float:
-        """What is added to the mean of :meth:`criterion`, a scalar; a mean over records unless ``batch_coupled``."""
+        """Return a scalar added to the mean of :meth:`criterion`; a mean over records unless ``batch_coupled``."""
         return 0.0
 
     def privatize(self, setup: Setup) -> Session:
-        """Make the loader, and wrap everything if the defence is a differentially private one."""
+        """Return the data loader, model and optimizer of the training, wrapped by a privacy engine if there is one."""
         records = TensorDataset(setup.data.images, setup.data.labels)
         shuffled = RandomSampler(records, generator=torch.Generator().manual_seed(setup.stage_seed))
-        # Indexing a whole batch at once is five times as fast as collating it record by record.
+        # Indexing a whole batch at once is five times as fast as collating records one by one.
         loader = DataLoader(
             records, sampler=BatchSampler(shuffled, setup.batch_size, drop_last=False), batch_size=None
         )
         return Session(module=setup.module, optimizer=setup.optimizer, loader=loader)
 
     def adaptations(self) -> tuple[Adaptation, ...]:
-        """How an attacker who knows the model and its defence searches, each a way to get around what is hidden.
+        """Return the adaptive attacks against the defence: changes of an attack that bypass what the defence masks.
 
-        Of any model it may be the gradient, which is all but 0 where the softmax is sure: the logit has one everywhere.
-        Of one that draws noise it is what is left when the noise is averaged out. A defence adds its own.
+        The default is the logit loss, because the gradient of the softmax vanishes at high confidence; for a model that
+        draws noise also the average over the noise. A defence adds its own.
         """
         logit = matched("logit loss", IDENTITY_LOSSES["logit"])
         return (logit, averaged()) if self.stochastic_forward else (logit,)
 
     def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:
-        """Numbers that show whether the defence took hold, for the record of a trained model.
+        """Return diagnostics of a trained model that show whether the defence had its intended effect.
 
         Args:
             model: trained, in evaluation mode.
             data: the private training set.
-            seed: of a choice among the records.
+            seed: seed of a selection of records.
         """
         return {}
 
     def remarks(self) -> tuple[str, ...]:
-        """What a user should know about these settings: a part that does nothing, a promise that is weaker."""
+        """Return caveats of these settings for the user: a part without effect, a weaker guarantee."""
         return ()

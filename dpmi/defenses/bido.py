@@ -1,4 +1,4 @@
-"""Bilateral dependency optimization: hidden layers that depend on the labels, and not on the images.
+"""Bilateral dependency optimization: hidden layers are trained to depend on the labels and not on the images.
 
 [BiDO] X. Peng, F. Liu, J. Zhang, L. Lan, J. Ye, T. Liu, B. Han, "Bilateral Dependency Optimization: Defending Against
 Model-inversion Attacks", KDD 2022.
@@ -24,7 +24,7 @@ from .objective import Batch
 
 MeasureName = Literal["nocco", "hsic", "cka", "coco_fro", "coco_spec"]
 
-#: Records on which the dependence of a trained model is measured.
+#: Number of records on which the dependence of a trained model is measured.
 DIAGNOSED = 256
 
 
@@ -32,15 +32,15 @@ DIAGNOSED = 256
 class BiDO(Defense, ABC):
     """Adds w * sum over layers z of (lambda_x dep(x, z) - lambda_y dep(z, y)) to the cross-entropy.
 
-    Lambdas belong to a measure: values of one are a million times those of another. Published pairs differ by data
-    set too; larger ones cost accuracy, whichever of the two it is, and what a study varies is the factor of both.
+    Suitable lambdas depend on the measure: their magnitudes differ by a factor of up to a million. Published pairs
+    differ between data sets, too. A larger value of either lambda costs accuracy. A study varies w, the common factor.
 
     Args:
         dependence_weight: w, at least 0.
-        measure: see :mod:`dpmi.defenses.dependence`.
-        lambda_x: at least 0, of what layers keep of the images.
-        lambda_y: at least 0, of what they say about the labels.
-        sigma: above 0, width of the Gaussian kernel of images and layers.
+        measure: measure of dependence; see :mod:`dpmi.defenses.dependence`.
+        lambda_x: weight of the dependence between layers and images, at least 0.
+        lambda_y: weight of the dependence between layers and labels, at least 0.
+        sigma: width of the Gaussian kernel of images and layers, above 0.
         latent_layers: names of the layers, in a study file ``[["layer1", "layer2"]]``; by default those of
             :func:`dpmi.models.latents`.
     """
@@ -71,16 +71,16 @@ class BiDO(Defense, ABC):
         """Refuse a model without hidden layers."""
         if not self.observed(model, _image_shape(data)):
             raise ValueError(
-                f"{self.name} needs the outputs of hidden layers, and {type(model).__name__} has none that are known; "
-                "name some in latent_layers, or take a model with convolutions, such as cnn-small"
+                f"{self.name} needs the outputs of hidden layers, but no hidden layers of {type(model).__name__} are "
+                "known; set latent_layers, or use a model with convolutions, such as cnn-small"
             )
 
     def observed(self, model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
-        """The latents."""
+        """Return the hidden layers."""
         return self.latent_layers or models.latents(model, image_shape)
 
     def penalty(self, batch: Batch) -> Tensor:
-        """Both terms of all layers; what belongs to images and labels is prepared once."""
+        """Return the sum of both terms over all layers; the kernels of images and labels are computed once."""
         latents = [batch.latents[name] for name in self.latent_layers or batch.latents]
         x, y, z = self._prepared(batch.images, batch.labels, latents)
         compare = MEASURES[self.measure].compare
@@ -88,9 +88,9 @@ class BiDO(Defense, ABC):
         return self.dependence_weight * bilateral.sum().to(batch.logits.dtype)
 
     def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:
-        """Every term on one batch, and on the same batch with its pairs shuffled.
+        """Return every term on one batch, and on the same batch with shuffled pairs.
 
-        Where both are alike, the measure is saturated or the layer is independent, and the term did nothing.
+        If both values are similar, the measure is saturated or the layer is independent, and the term had no effect.
         """
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(data), generator=generator)[:DIAGNOSED]
@@ -100,14 +100,14 @@ class BiDO(Defense, ABC):
             model(images)
             x, y, z = self._prepared(images, labels, list(latents.values()))
         found = dict(self._terms(tuple(latents), x, y, z))
-        # Shuffled are the records that a layer saw, against both of its partners.
+        # The records of the layers are shuffled against those of images and labels.
         apart = self._terms(tuple(latents), x, y, z[:, shuffled][:, :, shuffled])
         return found | {f"{term}, shuffled": value for term, value in apart}
 
     def _prepared(
         self, images: Tensor, labels: Tensor, latents: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What :attr:`measure` compares: (m, m), (m, m), and (layers, m, m)."""
+        """Return the inputs of :attr:`measure`: images (m, m), labels (m, m) and latents (layers, m, m)."""
         kernels = [gaussian_kernel(values, self.sigma) for values in (images, *latents)]
         prepared = MEASURES[self.measure].prepare(torch.stack([label_kernel(labels), *kernels]))
         return prepared[1], prepared[0], prepared[2:]
@@ -121,7 +121,7 @@ class BiDO(Defense, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class BiDOHSIC(BiDO):
-    """BiDO with HSIC as the published code computes it: with normalized operators (NOCCO)."""
+    """BiDO with HSIC in the form of the published code, with normalized operators (NOCCO)."""
 
     name: ClassVar[str] = "bido-hsic"
 
@@ -132,7 +132,7 @@ class BiDOHSIC(BiDO):
 
 @dataclass(frozen=True, kw_only=True)
 class BiDOCOCO(BiDO):
-    """BiDO with constrained covariance as the published code computes it: by the Frobenius norm."""
+    """BiDO with constrained covariance in the form of the published code, with the Frobenius norm."""
 
     name: ClassVar[str] = "bido-coco"
 

@@ -20,11 +20,11 @@ from .session import Session, Setup
 
 @dataclass(frozen=True, kw_only=True)
 class BucketDP(PrivateDefense, ABC):
-    """Trains through :class:`dpmi.privacy.PrivacyEngine` on some partition of the records.
+    """Trains through :class:`dpmi.privacy.PrivacyEngine` on a partition of the records.
 
     Args:
-        max_records_per_bucket: most records of a drawn bucket that a step takes, each time others; None takes all. The
-            guarantee is the same, and the step as much shorter.
+        max_records_per_bucket: a step uses at most this many records of each drawn bucket, a different slice every
+            step; None uses all. The guarantee is unchanged, and the step is faster.
     """
 
     couples_inside_buckets: ClassVar[bool] = True
@@ -32,19 +32,18 @@ class BucketDP(PrivateDefense, ABC):
     max_records_per_bucket: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the number of records too."""
         super().__post_init__()
         if self.max_records_per_bucket is not None:
             checks.integer("max_records_per_bucket", self.max_records_per_bucket, minimum=1)
 
     @abstractmethod
     def partition(self, data: ImageSet, seed: int) -> Partition:
-        """The buckets."""
+        """Return the partition of the records into buckets."""
 
     def privatize(self, setup: Setup) -> Session:
         """Wrap module, optimizer, loader and loss; one pass over the loader is the whole stage.
 
-        A loss that compares the records of a batch takes one bucket at a time, the others several where that is faster.
+        A loss that couples records processes one bucket at a time; other losses process several if that is faster.
         """
         engine = PrivacyEngine()
         objective = setup.objective
@@ -71,7 +70,7 @@ class BucketDP(PrivateDefense, ABC):
         )
 
     def remarks_on_coupling(self) -> tuple[str, ...]:
-        """Every bucket of these partitions lies inside one class."""
+        """Return the caveat that every bucket of these partitions lies inside one class."""
         return (
             f"every bucket of {self.name} holds records of one class, so a term that compares labels within a batch, "
             "such as the dependence of a layer on the labels, is identically zero here; only terms that compare images "
@@ -89,16 +88,16 @@ class ClassDP(BucketDP):
     delta: float = 1e-2  # [Z20] section V.B
 
     def partition(self, data: ImageSet, seed: int) -> Partition:
-        """By label."""
+        """Return the partition by label."""
         return Partition.by_class(data.labels.numpy())
 
 
 @dataclass(frozen=True, kw_only=True)
 class SubclassDP(BucketDP):
-    """k-means subclasses of every class; the guarantee is conditional on the clusters.
+    """One bucket per subclass; k-means divides each class, and the guarantee is conditional on the clusters.
 
     Args:
-        clusters_per_class: k_sub, at least 1.
+        clusters_per_class: number of subclasses of each class, k_sub, at least 1.
     """
 
     name: ClassVar[str] = "subclass-dp"
@@ -108,22 +107,21 @@ class SubclassDP(BucketDP):
     delta: float = 1e-3  # [Z20] section V.A
 
     def __post_init__(self) -> None:
-        """Check the number of clusters too."""
         super().__post_init__()
         checks.integer("clusters_per_class", self.clusters_per_class, minimum=1)
 
     def check(self, model: nn.Module, data: ImageSet, public: ImageSet | None) -> None:
-        """Refuse more clusters than a class has images, too."""
+        """Refuse more clusters than the smallest class has images, besides the checks of the base class."""
         super().check(model, data, public)
         smallest = int(data.labels.bincount().min())
         if self.clusters_per_class > smallest:
             raise ValueError(
-                f"clusters_per_class is {self.clusters_per_class}, and the smallest class has {smallest} images; take "
-                "no more clusters than that"
+                f"clusters_per_class must be at most {smallest}, the number of images of the smallest class; got "
+                f"{self.clusters_per_class}"
             )
 
     def partition(self, data: ImageSet, seed: int) -> Partition:
-        """k-means on the pixels, as [Z20] section IV.C forms subclasses."""
+        """Return the partition by k-means on the pixels, as in [Z20] section IV.C."""
         return Partition.by_kmeans(
             data.images.numpy(), data.labels.numpy(), self.clusters_per_class, seed=seed
         )

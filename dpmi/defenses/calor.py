@@ -1,7 +1,7 @@
-"""CALoR ([YQF25]): confidence is kept below 1, and logits are made of few, saturated numbers.
+"""CALoR ([YQF25]): limits the confidence, and computes the logits from a few saturated features.
 
 [YQF25] H. Yu, Y. Qiu, H. Fang, B. Chen, S. Yu, B. Wang, S.-T. Xia, K. Xu, "CALoR: Towards Comprehensive Model
-Inversion Defense". There is no published code; what the paper leaves open is said where it is decided.
+Inversion Defense". There is no published code; comments mark the choices that the paper does not specify.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from .base import Defense
 from .heads import NewHead, replace_head, whole_head
 from .objective import Batch
 
-#: Records on which a trained model is measured.
+#: Number of records for the diagnostics of a trained model.
 _DIAGNOSED = 256
 
 
 class CompressedHead(NewHead):
-    """Linear(m -> r), Tanh, Linear(r -> K), or what is left of that when a part is off."""
+    """Linear(m -> r), Tanh, Linear(r -> K), without the parts that are switched off."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CALoR(Defense):
-    """Low-rank head with Tanh, trained by cross-entropy first and fine-tuned by the confidence adaptation loss.
+    """Low-rank head with Tanh, trained with cross-entropy first and fine-tuned with the confidence adaptation loss.
 
-    Of the latter the gradient vanishes as the confidence goes to 0: a record that is not confidently right at the end
-    of the first stage is given up in the second. So it cannot teach, and it loses accuracy where the first stage is
-    short or its own steps are large. Both stages train the same architecture, as in Fig. 2; the paper does not say how
-    long each is. Each part can be left out, for ablations.
+    The gradient of the confidence adaptation loss vanishes as the confidence goes to 0. The second stage therefore does
+    not correct a record that the first stage does not classify correctly with high confidence. It costs accuracy if the
+    first stage is short or the steps of the second are large. Both stages train the same architecture, as in Fig. 2;
+    the paper does not specify their lengths. Each part can be switched off for ablations.
 
     Args:
-        rank: r, at least 1 and at most the number m of features; None keeps the model's own head. The fewer the
-            better protected; the paper takes 30 to 50 for 530 people.
+        rank: r, at least 1 and at most the number m of features; None keeps the model's own head. A smaller rank
+            protects better; the paper uses 30 to 50 for 530 people.
         bounded: whether there is a Tanh in front of the last linear layer.
         adapted: whether there is a second stage, with the confidence adaptation loss.
-        loss_scale: a above 0, of that loss; for SGD, a factor on the learning rate of the second stage. The paper has
-            a = 1, at a learning rate that has come down to a tenth by the last quarter of the run; here each stage
-            begins at that of the recipe, so the default is a tenth. The more, the nearer confidence comes to its aim,
-            and the more records are given up: on MNIST (cnn, 600 updates at 0.05, two seeds), accuracy falls from
-            0.979 and 0.981 to 0.974 and 0.973 with 0.1, to 0.964 and 0.958 with 0.3.
-        loss_exponent: b above 0; the loss is least where the confidence is exp(-1 / b), 0.88 for b = 8.
-        adapted_share: in (0, 1), of the updates that the second stage takes.
+        loss_scale: factor a of this loss, above 0; for SGD it scales the learning rate of the second stage. The paper
+            uses a = 1 with a learning rate that has decayed to a tenth by the last quarter of the run. Here each stage
+            starts with the learning rate of the recipe, so the default is 0.1. With a larger value the confidence is
+            closer to its aim and more records are misclassified: on MNIST (cnn, 600 updates at 0.05, two seeds), the
+            accuracy falls from 0.979 and 0.981 to 0.974 and 0.973 with 0.1, and to 0.964 and 0.958 with 0.3.
+        loss_exponent: b, above 0; the minimum of the loss is at the confidence exp(-1 / b), 0.88 for b = 8.
+        adapted_share: the second stage's share of the updates, in (0, 1).
     """
 
     name: ClassVar[str] = "calor"
@@ -68,7 +68,7 @@ class CALoR(Defense):
     adapted: bool = True
     loss_scale: float = 0.1
     loss_exponent: float = 8.0  # [YQF25] appendix D.1
-    adapted_share: float = 0.25  # ours
+    adapted_share: float = 0.25  # not specified in the paper
 
     def __post_init__(self) -> None:
         if self.rank is not None:
@@ -84,26 +84,26 @@ class CALoR(Defense):
 
     @property
     def strength(self) -> float:
-        """The rank; NaN where the head is not compressed."""
+        """The rank; NaN if the head is not compressed."""
         return math.nan if self.rank is None else float(self.rank)
 
     @property
     def label(self) -> str:
-        """Name, rank, and the parts that are left out."""
+        """The name, the rank and the parts that are switched off."""
         rank = "no compression" if self.rank is None else f"rank {self.rank}"
         left_out = (", no Tanh" * (not self.bounded)) + (", no adaptation" * (not self.adapted))
         return f"{self.name}, {rank}{left_out}"
 
     @property
     def stages(self) -> tuple[tuple[Defense, float], ...]:
-        """Cross-entropy, then confidence adaptation, on the same architecture."""
+        """A stage with cross-entropy, then a stage with confidence adaptation, on the same architecture."""
         if not self.adapted:
             return ((self, 1.0),)
         first = dataclasses.replace(self, adapted=False)
         return (first, 1 - self.adapted_share), (self, self.adapted_share)
 
     def check(self, model: nn.Module, data: ImageSet, public: ImageSet | None) -> None:
-        """Refuse a rank that compresses nothing."""
+        """Refuse a rank above the number of features."""
         if self.rank is not None and not _is_built(model):
             features = feature_size(model)
             if self.rank > features:
@@ -112,7 +112,7 @@ class CALoR(Defense):
                 )
 
     def build(self, model: nn.Module) -> nn.Module:
-        """Replace the head; a model's own head, where there is no rank, keeps its weights."""
+        """Replace the head; without a rank, the last linear layer keeps its weights."""
         if (self.rank is not None or self.bounded) and not _is_built(model):
             replace_head(model, self._head)
         return model
@@ -127,14 +127,14 @@ class CALoR(Defense):
         return CompressedHead(layers)
 
     def criterion(self, batch: Batch) -> Tensor:
-        """Equation 2, a * p_y^b * ln p_y, which is below 0; cross-entropy before that."""
+        """Return cross-entropy in the first stage, then equation 2, a * p_y^b * ln p_y, which is negative."""
         if not self.adapted:
             return super().criterion(batch)
         log_confidence = -F.cross_entropy(batch.logits, batch.labels, reduction="none")
         return self.loss_scale * (self.loss_exponent * log_confidence).exp() * log_confidence
 
     def adaptations(self) -> tuple[Adaptation, ...]:
-        """The head without its Tanh, a linear head in its place, and the confidence that training aimed at."""
+        """Add the head without Tanh, a linear replacement of the head, and a loss matched to the trained confidence."""
         found = list(super().adaptations())
         if self.bounded:
             found.append(Adaptation(name="no Tanh", stand_in=_without_tanh))
@@ -148,7 +148,7 @@ class CALoR(Defense):
         return tuple(found)
 
     def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:
-        """Mean confidence on private images, which adaptation brings towards exp(-1 / b)."""
+        """Return the mean confidence on private images, which the second stage moves towards exp(-1 / b)."""
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(data), generator=generator)[:_DIAGNOSED]
         with torch.no_grad():
@@ -157,9 +157,9 @@ class CALoR(Defense):
 
 
 def distance_from_confidence(logits: Tensor, labels: Tensor, *, aim: float) -> Tensor:
-    """Cross-entropy (n,) of p_y to a coin that falls on the label with probability ``aim``; least where p_y is that.
+    """Return the binary cross-entropy (n,) between p_y and ``aim``, which is minimal at p_y = aim.
 
-    The confidence adaptation loss has its minimum there too, but no gradient far from it.
+    The confidence adaptation loss has the same minimum, but its gradient vanishes far from it.
 
     >>> logits = torch.tensor([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]])
     >>> distance_from_confidence(logits, torch.tensor([1, 1, 1]), aim=torch.tensor(2.0).sigmoid().item()).argmin()
@@ -172,7 +172,7 @@ def distance_from_confidence(logits: Tensor, labels: Tensor, *, aim: float) -> T
 
 
 def _without_tanh(model: nn.Module, public: Tensor) -> nn.Module:
-    """A copy whose compressed head lets numbers through unbounded: their order and signs are the same."""
+    """Return a copy whose compressed head has no Tanh; the order and the signs of its features are the same."""
     copy = deepcopy(model)
     for module in copy.modules():
         if isinstance(module, CompressedHead):
@@ -181,12 +181,12 @@ def _without_tanh(model: nn.Module, public: Tensor) -> nn.Module:
 
 
 def _with_linear_head(model: nn.Module, public: Tensor) -> nn.Module:
-    """A copy with the linear head on the same features that is nearest to the model's logits on public images."""
+    """Return a copy with a linear head, the least-squares fit to the model's logits on public images."""
     trunk = deepcopy(model)
     replace(trunk, whole_head(trunk), nn.Identity())
     features, logits = (in_batches(ask, public).flatten(1).double().cpu() for ask in (trunk, model))
     inputs = torch.cat([features, torch.ones(len(features), 1, dtype=torch.float64)], dim=1)
-    # A feature that is 0 for all public images makes this singular; gelsd then takes the solution of least norm.
+    # A feature that is 0 for all public images makes this singular; gelsd then returns the solution of least norm.
     solution = torch.linalg.lstsq(inputs, logits, driver="gelsd").solution
     linear = nn.Linear(features.shape[1], logits.shape[1])
     with torch.no_grad():

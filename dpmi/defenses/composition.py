@@ -1,7 +1,7 @@
-"""Several defences in one training: ``transfer+bido-hsic``, ``subclass-dp+calor``.
+"""Composition of several defences in one training: ``transfer+bido-hsic``, ``subclass-dp+calor``.
 
-A composition is a defence like any other. Its fields are those of its parts. Parts go together if no two of them
-change the same thing, and are refused, with the reason, if they do.
+A composition is itself a defence. Its fields are those of its parts. Parts can be combined if no two of them change the
+same thing; otherwise an error gives the reason.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ SEPARATOR = "+"
 
 
 def compose(*parts: Defense) -> Defense:
-    """One defence made of several.
+    """Return the composition of several defences.
 
     Args:
-        parts: at least one; their order is that of the name, and that in which they build the model.
+        parts: at least one; they build the model in this order, which is also their order in the name.
 
     Raises:
-        ValueError: two parts cannot be combined; the message says why.
+        ValueError: two parts cannot be combined; the message gives the reason.
 
     Example:
         >>> from dpmi.defenses import ClassDP, NoDefense
@@ -52,20 +52,20 @@ def compose(*parts: Defense) -> Defense:
 
 @lru_cache
 def composition(kinds: tuple[type[Defense], ...]) -> type[Composition]:
-    """The class of a composition.
+    """Return the class of a composition.
 
     Args:
-        kinds: of the parts, at least two.
+        kinds: the classes of the parts, at least two.
 
     Raises:
-        PluginError: (a ValueError) they cannot be combined; the message says why.
+        PluginError: (a ValueError) they cannot be combined; the message gives the reason.
     """
     name = SEPARATOR.join(kind.name for kind in kinds)
     problem = _conflict(kinds)
     if problem is not None:
         raise PluginError(f"defence {name!r} cannot be combined: {problem}")
     with_strength = [kind for kind in kinds if kind.strength_field is not None]
-    # The strength of what is private is that of the whole; else that of what was named last.
+    # The strength of the composition is that of its private part, or else of its last part.
     with_strength.sort(key=lambda kind: issubclass(kind, PrivateDefense))
     private = [kind for kind in kinds if issubclass(kind, PrivateDefense)]
     flags: dict[str, Any] = {
@@ -102,24 +102,23 @@ def composition(kinds: tuple[type[Defense], ...]) -> type[Composition]:
 
 
 class Composition(Defense):
-    """What all compositions do: ask each part, in order."""
+    """Base class of all compositions; each hook calls the parts in order."""
 
     kinds: ClassVar[tuple[type[Defense], ...]]
 
     def __post_init__(self) -> None:
-        """Let the parts check their own fields."""
         private = private_part(self)
         if private is not None:
             private.check_beside(*(part for part in self.parts if part is not private))
             coupled = [part.name for part in self.parts if part.loss_scope == "batch_coupled"]
             if coupled and not private.couples_inside_buckets:
                 raise ValueError(
-                    f"{coupled[0]} couples the records of a batch, and the unit of {private.name} is one "
-                    f"{private.unit}: no epsilon would hold. Combine it with class-dp or subclass-dp"
+                    f"{coupled[0]} couples the records of a batch, but the unit of {private.name} is one "
+                    f"{private.unit}: its guarantee would not hold. Combine it with class-dp or subclass-dp"
                 )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """The class is made when it is asked for, and pickle would not find it."""
+        # pickle could not find the class, which is created at run time.
         return _remade, (self.kinds, {f: getattr(self, f) for f in self.fields()})
 
     @cached_property
@@ -129,7 +128,7 @@ class Composition(Defense):
 
     @property
     def label(self) -> str:
-        """Labels of the parts."""
+        """The labels of the parts."""
         return " + ".join(part.label for part in self.parts)
 
     @property
@@ -139,7 +138,7 @@ class Composition(Defense):
 
     @property
     def stages(self) -> tuple[tuple[Defense, float], ...]:
-        """Those of the part that has several; the others take part in each."""
+        """The stages of the part that has several; the other parts apply to every stage."""
         for part in self.parts:
             if len(part.stages) > 1:
                 return tuple(
@@ -149,7 +148,7 @@ class Composition(Defense):
         return ((self, 1.0),)
 
     def check(self, model: nn.Module, data: ImageSet, public: ImageSet | None) -> None:
-        """Let every part check."""
+        """Run the checks of every part."""
         for part in self.parts:
             part.check(model, data, public)
 
@@ -162,57 +161,57 @@ class Composition(Defense):
         seed: int,
         progress: Progress | None,
     ) -> nn.Module:
-        """By every part, in order."""
+        """Pretrain with every part, in order."""
         for part in self.parts:
             model = part.pretrain(model, public, recipe, seed=seed, progress=progress)
         return model
 
     def build(self, model: nn.Module) -> nn.Module:
-        """By every part, in order."""
+        """Build with every part, in order."""
         for part in self.parts:
             model = part.build(model)
         return model
 
     def frozen(self, model: nn.Module) -> tuple[str, ...]:
-        """Whatever a part freezes."""
+        """Return the layers that any part freezes."""
         return tuple(name for part in self.parts for name in part.frozen(model))
 
     def observed(self, model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
-        """Whatever a part observes."""
+        """Return the layers that any part observes."""
         return tuple(dict.fromkeys(name for part in self.parts for name in part.observed(model, image_shape)))
 
     def augment(self, images: Tensor) -> Tensor:
-        """By every part, in order."""
+        """Augment with every part, in order."""
         for part in self.parts:
             images = part.augment(images)
         return images
 
     def criterion(self, batch: Batch) -> Tensor:
-        """Of the one part that has its own."""
+        """Return the criterion of the one part that overrides it."""
         return next(
             (part for part in self.parts if _overrides(type(part), "criterion")), self.parts[0]
         ).criterion(batch)
 
     def penalty(self, batch: Batch) -> Tensor | float:
-        """The sum."""
+        """Return the sum of all penalties."""
         return sum((part.penalty(batch) for part in self.parts), start=0.0)
 
     def privatize(self, setup: Setup) -> Session:
-        """By the private part."""
+        """Privatize with the private part, if there is one."""
         private = private_part(self)
         return super().privatize(setup) if private is None else private.privatize(setup)
 
     def adaptations(self) -> tuple[Adaptation, ...]:
-        """Those of all parts; the same one once."""
+        """Return the adaptive attacks against all parts, without duplicates."""
         found = {adaptation.name: adaptation for part in self.parts for adaptation in part.adaptations()}
         return tuple(found.values())
 
     def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:
-        """Numbers of all parts."""
+        """Return the diagnostics of all parts."""
         return {k: v for part in self.parts for k, v in part.diagnose(model, data, seed=seed).items()}
 
     def remarks(self) -> tuple[str, ...]:
-        """Remarks of all parts, and about their combination."""
+        """Return the remarks of all parts and on their combination."""
         found = tuple(remark for part in self.parts for remark in part.remarks())
         private = private_part(self)
         if private is None or self.loss_scope == "per_sample":
@@ -233,7 +232,7 @@ def _joined(values: Sequence[Any], usual: Any) -> Any:
 
 
 def _conflict(kinds: Sequence[type[Defense]]) -> str | None:
-    """Why these cannot be combined; None if they can."""
+    """Return why these parts cannot be combined; None if they can."""
 
     def those(condition: Any) -> list[str]:
         return [kind.name for kind in kinds if condition(kind)]
@@ -256,8 +255,8 @@ def _conflict(kinds: Sequence[type[Defense]]) -> str | None:
     own_way = those(lambda kind: kind.objective is not Objective)
     if private and own_way:
         return (
-            f"{own_way[0]} runs the model on more than the records that {private[0]} draws, so that their gradients "
-            "would not be clipped together; leave one out"
+            f"{own_way[0]} runs the model on more than the records that {private[0]} draws, so their gradients would "
+            "not be clipped together; leave one out"
         )
     owner: dict[str, str] = {}
     for kind in kinds:

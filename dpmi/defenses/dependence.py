@@ -1,22 +1,22 @@
-"""How much two sets of values of the same records depend on each other, by kernel matrices.
+"""Kernel measures of the dependence between two sets of values of the same records.
 
-A kernel matrix (m, m) says how alike each two of m records are in one respect: their pixels, what a layer makes of
-them, their labels. Every measure is 0 where one of both says nothing, as labels do that are all the same, and where
-there is one record. K~ = H K H is the centred kernel matrix, H = I - 11'/m:
+A kernel matrix (m, m) contains the similarity of each pair of m records in one respect: their pixels, the outputs of a
+layer or their labels. Every measure is 0 if one of the two is constant, for example if all labels are equal, or if
+there is a single record. K~ = H K H is the centred kernel matrix, H = I - 11'/m:
 
 ============  ====================================  ========================================================
 measure       value                                 source
 ============  ====================================  ========================================================
-``nocco``     tr(G_K G_L), G_K = K~ (K~ + e m I)^-1  what the code of [BiDO] computes as HSIC; e = 1e-5
+``nocco``     tr(G_K G_L), G_K = K~ (K~ + e m I)^-1  HSIC in the code of [BiDO]; e = 1e-5
 ``hsic``      tr(K~ L~) / (m - 1)^2                  [BiDO] equation 5
 ``cka``       tr(K~ L~) / (||K~||_F ||L~||_F)        HSIC, normalized; in [0, 1]
-``coco_fro``  sqrt(||K~ L~||_F) / m                  what the code of [BiDO] computes as COCO
+``coco_fro``  sqrt(||K~ L~||_F) / m                  COCO in the code of [BiDO]
 ``coco_spec`` sqrt(||K~ L~||_2) / m                  [BiDO] equation 2
 ============  ====================================  ========================================================
 
-``nocco`` counts: it is at most m - 1, at most K - 1 between anything and labels of K classes, and near its end where
-every record can be told from every other. Then shuffled pairs score nearly as high as real ones, and a smaller value
-says little.
+``nocco`` is at most m - 1, and at most K - 1 if one of the two is the labels of K classes. It is close to this maximum
+if every record can be distinguished from every other. Shuffled pairs then score nearly as high as real pairs, and a
+smaller value means little.
 
 [BiDO]: X. Peng et al., "Bilateral Dependency Optimization: Defending Against Model-inversion Attacks", KDD 2022.
 
@@ -34,26 +34,26 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-#: Of the Gaussian kernel, for values divided by the root of their number ([BiDO] appendix).
+#: Width of the Gaussian kernel, for values divided by the root of their number ([BiDO] appendix).
 SIGMA = 5.0
 
-#: Added to the eigenvalues of a centred kernel matrix, per record; of the code of [BiDO].
+#: Added to the eigenvalues of a centred kernel matrix, per record; from the code of [BiDO].
 NOCCO_EPSILON = 1e-5
 
 
 def gaussian_kernel(values: Tensor, sigma: float = SIGMA) -> Tensor:
-    """exp(-||a - b||^2 / (2 sigma^2 d)) for each two records.
+    """Return exp(-||a - b||^2 / (2 sigma^2 d)) for each pair of records.
 
     Args:
         values: (m, ...), d numbers for each record.
-        sigma: above 0.
+        sigma: width of the kernel, above 0.
 
     Returns:
-        float64 (m, m). With the sigma of the papers its entries lie within 1 % of each other: in float32, centring
-        would leave three digits of them.
+        float64 (m, m). With the sigma of the papers, its entries differ by less than 1 %; in float32, only three digits
+        would remain after centring.
     """
     flat = values.flatten(1)
-    # Distances do not depend on the mean, and rounding does.
+    # The mean does not change the distances, but removing it reduces the rounding error.
     centered = flat - flat.mean(dim=0)
     products = (centered @ centered.T).double()
     squares = products.diagonal()
@@ -62,7 +62,7 @@ def gaussian_kernel(values: Tensor, sigma: float = SIGMA) -> Tensor:
 
 
 def label_kernel(labels: Tensor) -> Tensor:
-    """The linear kernel of one-hot labels: 1 where two records are of the same class.
+    """Return the linear kernel of one-hot labels: 1 for two records of the same class, else 0.
 
     Args:
         labels: (m,).
@@ -74,18 +74,18 @@ def label_kernel(labels: Tensor) -> Tensor:
 
 
 class Measure(NamedTuple):
-    """A measure of dependence, in two steps, so that what is compared often is prepared once.
+    """A measure of dependence in two steps, so that a matrix of several comparisons is prepared once.
 
     Args:
-        prepare: a kernel matrix (..., m, m), or several, to what is compared.
-        compare: two of these to their dependence (...); broadcasts.
+        prepare: maps kernel matrices (..., m, m) to the inputs of ``compare``.
+        compare: maps two such inputs to their dependence (...); broadcasts.
     """
 
     prepare: Callable[[Tensor], Tensor]
     compare: Callable[[Tensor, Tensor], Tensor]
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
-        """The dependence (...) between two kernel matrices (..., m, m)."""
+        """Return the dependence (...) between two kernel matrices (..., m, m)."""
         return self.compare(self.prepare(first), self.prepare(second))
 
 
@@ -96,11 +96,11 @@ def _center(kernel: Tensor) -> Tensor:
 
 
 def _smoothed_projection(kernel: Tensor) -> Tensor:
-    """G; symmetric, where the published form R = K H (K H + e m I)^-1 is not, with tr(R_K R_L) = tr(G_K G_L)."""
+    """Return G, the symmetric equivalent of the published R = K H (K H + e m I)^-1: tr(R_K R_L) = tr(G_K G_L)."""
     centered = _center(kernel)
     records = kernel.shape[-1]
     shift = NOCCO_EPSILON * records * torch.eye(records, dtype=centered.dtype, device=centered.device)
-    # Values that are not finite become NaN here, and training says of which loss; the checking one would raise.
+    # cholesky_ex returns NaN for values that are not finite, and the training loop reports the loss; cholesky raises.
     factor, _ = torch.linalg.cholesky_ex(centered + shift)
     return torch.cholesky_solve(centered, factor)
 
@@ -122,7 +122,7 @@ def _inner(first: Tensor, second: Tensor) -> Tensor:
 def _root_of_norm(order: str | int) -> Callable[[Tensor, Tensor], Tensor]:
     def compare(first: Tensor, second: Tensor) -> Tensor:
         norm = torch.linalg.matrix_norm(first @ second, ord=order)
-        # The root of 0 has an infinite slope, which would make a NaN of every gradient behind it.
+        # The root has an infinite slope at 0, which would turn every upstream gradient into NaN.
         root: Tensor = torch.where(norm > 0, norm, 1).sqrt() * (norm > 0)
         return root / first.shape[-1]
 

@@ -1,4 +1,4 @@
-"""Another classification head, for defences that put one in the place of the model's own."""
+"""Replacement of the classification head, for defences with their own head."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from dpmi.models import head, layer, replace
 
 
 class NewHead(nn.Sequential):
-    """All layers that stand in the place of a classification head."""
+    """The layers that replace a classification head."""
 
 
 def whole_head(model: nn.Module) -> str:
-    """Name of the classification head, or of what a defence has put in its place."""
+    """Return the name of the classification head or of its replacement."""
     return next((name for name, m in model.named_modules() if isinstance(m, NewHead)), head(model))
 
 
 def replace_head(model: nn.Module, make: Callable[[nn.Linear], nn.Module]) -> None:
-    """Put what ``make`` makes of the classification head in its place, in the model itself.
+    """Replace the classification head of a model in place.
 
-    New weights are drawn from a seed that the old ones decide: two models that are equal get equal heads, models
-    from other seeds get others, and the global generators are left alone.
+    The new weights derive from the old ones: equal models get equal heads, models from different seeds get different
+    heads. The global generators do not advance.
 
     Args:
         model: its head is the last linear layer.
-        make: gets that layer, and returns a module from features (n, d) to logits (n, K).
+        make: maps this layer to a module from features (n, d) to logits (n, K).
     """
     name = head(model)
     old = layer(model, name)

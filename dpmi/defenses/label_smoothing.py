@@ -1,4 +1,4 @@
-"""Negative label smoothing ([SHK24]): wrong classes are pushed below what the label asks for.
+"""Negative label smoothing ([SHK24]): the targets of the wrong classes are negative.
 
 [SHK24] L. Struppek, D. Hintersdorf, K. Kersting, "Be Careful What You Smooth For: Label Smoothing Can Be a Privacy
 Shield but Also a Catalyst for Model Inversion Attacks", ICLR 2024.
@@ -21,17 +21,18 @@ from .objective import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSmoothing(Defense):
-    """Cross-entropy to labels (1 - alpha) * one-hot + alpha / K.
+    """Cross-entropy with the soft labels (1 - alpha) * one-hot + alpha / K.
 
-    Below 0 the loss has no lower bound, and only the end of training ends the growth of the logits: published runs
-    therefore begin with plain cross-entropy. Smoothing is 0 for the fraction ``ramp_start`` of the run, grows as
-    alpha * (done - ramp_start) / (1 - ramp_start) until ``ramp_end``, and is alpha from there on. With the
+    With negative alpha the loss has no lower bound, and the logits grow until the end of training. Published runs
+    therefore start with plain cross-entropy. The smoothing factor is 0 for the fraction ``ramp_start`` of the run,
+    grows as alpha * (done - ramp_start) / (1 - ramp_start) until ``ramp_end``, and is alpha after that. With the
     published fractions, it jumps from alpha / 2 to alpha at the end of the ramp, as in the published code.
 
     Args:
-        alpha: at most 1, and not 0. Published: -0.05 by [SHK24], -0.01 to -0.3 in Table 6 of the CALoR paper.
-        ramp_start: in [0, 1), of the run.
-        ramp_end: in [ramp_start, 1]; for the same smoothing from the first update on, give 0 for both.
+        alpha: smoothing factor, at most 1 and not 0. Published values: -0.05 in [SHK24], -0.01 to -0.3 in [YQF25]
+            Table 6.
+        ramp_start: fraction of the run, in [0, 1).
+        ramp_end: fraction of the run, in [ramp_start, 1]; both 0 means constant smoothing from the first update.
     """
 
     name: ClassVar[str] = "label-smoothing"
@@ -46,7 +47,8 @@ class LabelSmoothing(Defense):
     def __post_init__(self) -> None:
         if checks.real("alpha", self.alpha) == 0 or self.alpha > 1:
             raise ValueError(
-                f"alpha must be at most 1, and not 0, which is no defence (take none for that), got {self.alpha}"
+                "alpha must be non-zero and at most 1 (use defence 'none' to train without smoothing), got "
+                f"{self.alpha}"
             )
         if not 0 <= checks.real("ramp_start", self.ramp_start) < 1:
             raise ValueError(f"ramp_start must be in [0, 1), got {self.ramp_start}")
@@ -56,7 +58,7 @@ class LabelSmoothing(Defense):
             )
 
     def smoothing(self, done: float) -> float:
-        """The factor in force when this fraction of the run is done."""
+        """Return the smoothing factor after this fraction of the run."""
         if done < self.ramp_start:
             return 0.0
         if done < self.ramp_end:
@@ -64,21 +66,21 @@ class LabelSmoothing(Defense):
         return self.alpha
 
     def criterion(self, batch: Batch) -> Tensor:
-        """(1 - alpha) * -ln p_y + alpha * mean over k of -ln p_k; torch's own takes no alpha below 0."""
+        """Return (1 - alpha) * -ln p_y + alpha * mean over k of -ln p_k; torch does not accept a negative alpha."""
         smoothing = self.smoothing(batch.done)
         surprise = -F.log_softmax(batch.logits, dim=1)
         of_label = surprise.gather(1, batch.labels[:, None])[:, 0]
         return (1 - smoothing) * of_label + smoothing * surprise.mean(dim=1)
 
     def adaptations(self) -> tuple[Adaptation, ...]:
-        """Losses that do not vanish where the model is sure, which smoothing below 0 makes it."""
+        """Add losses with a gradient at high confidence, which negative smoothing causes."""
         if self.alpha > 0:
             return super().adaptations()
         others = (matched(f"{name} loss", IDENTITY_LOSSES[name]) for name in ("poincare", "margin"))
         return (*super().adaptations(), *others)
 
     def remarks(self) -> tuple[str, ...]:
-        """Ordinary smoothing is no defence."""
+        """Warn that positive smoothing is not a defence."""
         if self.alpha < 0:
             return ()
         return (

@@ -26,40 +26,40 @@ from .objective import Batch
 
 Evaluation = Literal["sample", "mean"]
 
-#: softplus(raw - 5) is the standard deviation: 0.007 for raw = 0, so that training starts almost without noise.
+#: The standard deviation is softplus(raw - 5): 0.007 for raw = 0, so that training starts almost without noise.
 _SHIFT = 5.0
 _GAUSSIAN = "bottleneck.gaussian"
-#: Records on which a trained model is measured.
+#: Number of records for the diagnostics of a trained model.
 _DIAGNOSED = 256
 
 
 class Gaussian(nn.Module):
-    """Mean and standard deviation out of what a linear layer computes.
+    """Mean and standard deviation from the output of a linear layer.
 
-    A layer of its own, for the penalty to observe: a forward hook on the linear layer would see its output in front of
-    Opacus's backward hook, and the penalty would be missing from the gradients of records.
+    The penalty observes this separate layer. A forward hook on the linear layer itself would see its output before
+    Opacus's backward hook, and the per-record gradients would lack the penalty.
     """
 
     def forward(self, statistics: Tensor) -> Tensor:
-        """From (n, 2k) to (n, 2, k)."""
+        """Return means and standard deviations (n, 2, k) for statistics (n, 2k)."""
         mean, raw = statistics.chunk(2, dim=1)
         return torch.stack([mean, F.softplus(raw - _SHIFT)], dim=1)
 
 
 class VariationalBottleneck(nn.Module):
-    """A linear layer to mean and standard deviation of a Gaussian, and one draw of it per record.
+    """A linear layer to the mean and standard deviation of a Gaussian, and one sample of it per record.
 
-    As in Dropout, noise comes from torch's default generator, of the device that the features are on; training and
-    attacks seed it, and put it back.
+    As in Dropout, noise comes from torch's default generator of the features' device; training and attacks seed and
+    restore it.
 
     Args:
         features: d, length of the input (n, d).
         size: k, length of the output (n, k).
-        evaluation: whether evaluation mode draws noise as training does, as published ("sample"), or returns the
-            mean ("mean").
+        evaluation: "sample": evaluation mode draws noise like training mode, as published; "mean": evaluation mode
+            returns the mean.
 
     Attributes:
-        evaluation: may be set on a trained model too: an attacker who owns the weights can take the noise out.
+        evaluation: can be changed on a trained model: an attacker with the weights can remove the noise.
     """
 
     def __init__(self, features: int, size: int, evaluation: Evaluation = "sample") -> None:
@@ -69,7 +69,7 @@ class VariationalBottleneck(nn.Module):
         self.evaluation = evaluation
 
     def forward(self, features: Tensor) -> Tensor:
-        """Draw."""
+        """Return one sample (n, k) per record, or the means."""
         gaussian: Tensor = self.gaussian(self.statistics(features))
         mean, std = gaussian.unbind(dim=1)
         if self.evaluation == "mean" and not self.training:
@@ -79,16 +79,16 @@ class VariationalBottleneck(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class MID(Defense):
-    """Puts a variational bottleneck in front of the head, and adds beta times what it lets through to the loss.
+    """Puts a variational bottleneck in front of the head, and adds beta times its information to the loss.
 
-    What it lets through is KL(N(mean, std^2) || N(0, 1)) in nats, a bound on the mutual information of image and
-    features that holds on average over the records.
+    The information is KL(N(mean, std^2) || N(0, 1)) in nats. Its average over the records bounds the mutual information
+    between image and features.
 
     Args:
-        beta: at least 0. Published: 0.003 to 0.02 on CelebA, 0.15 on CIFAR-10, 0.2 on MNIST.
-        bottleneck: k, at least 1 and at most the number d of features; d / 2 if None, as published.
-        evaluation: "sample", as published, or "mean": whether the released model draws noise. On a model that is
-            built already, set :attr:`VariationalBottleneck.evaluation`.
+        beta: weight, at least 0. Published values: 0.003 to 0.02 on CelebA, 0.15 on CIFAR-10, 0.2 on MNIST.
+        bottleneck: size k, at least 1 and at most the number d of features; None means d / 2, as published.
+        evaluation: "sample", as published: the released model draws noise; or "mean": it does not. To change a built
+            model, set :attr:`VariationalBottleneck.evaluation`.
     """
 
     name: ClassVar[str] = "mid"
@@ -120,7 +120,7 @@ class MID(Defense):
                 )
 
     def build(self, model: nn.Module) -> nn.Module:
-        """Replace Linear(d -> K) by a bottleneck (d -> k) and Linear(k -> K)."""
+        """Replace the head Linear(d -> K) by a bottleneck (d -> k) and Linear(k -> K)."""
         if not _is_built(model):
             replace_head(model, self._head)
         return model
@@ -132,22 +132,22 @@ class MID(Defense):
         return NewHead(OrderedDict(bottleneck=bottleneck, classifier=classifier))
 
     def observed(self, model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
-        """The Gaussians of the bottleneck."""
+        """Return the layer with the Gaussians of the bottleneck."""
         return tuple(name for name, _ in model.named_modules() if name.endswith(_GAUSSIAN))
 
     def penalty(self, batch: Batch) -> Tensor:
-        """Mean over the records."""
+        """Return beta times the mean divergence over the records."""
         (gaussian,) = (latent for name, latent in batch.latents.items() if name.endswith(_GAUSSIAN))
         return self.beta * divergence(gaussian).mean()
 
     def adaptations(self) -> tuple[Adaptation, ...]:
-        """The mean over its noise, and no noise at all; neither where the released model draws none."""
+        """Add the model without its noise; if the released model draws no noise, omit all attacks on the noise."""
         if self.evaluation == "mean":
             return tuple(a for a in super().adaptations() if a.stand_in is None)
         return (*super().adaptations(), Adaptation(name="mean forward", stand_in=without_noise))
 
     def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:
-        """Nats that pass the bottleneck, and the mean standard deviation of its noise."""
+        """Return the information of the bottleneck in nats, and the mean standard deviation of its noise."""
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(data), generator=generator)[:_DIAGNOSED]
         images = data.images[chosen]
@@ -162,7 +162,7 @@ class MID(Defense):
 
 
 def divergence(gaussian: Tensor) -> Tensor:
-    """KL(N(mean, std^2) || N(0, 1)), in nats, summed over the bottleneck.
+    """Return KL(N(mean, std^2) || N(0, 1)), in nats, summed over the bottleneck.
 
     Args:
         gaussian: (n, 2, k), means and standard deviations.
@@ -175,7 +175,7 @@ def divergence(gaussian: Tensor) -> Tensor:
 
 
 def without_noise(model: nn.Module, public: Tensor) -> nn.Module:
-    """A copy whose bottlenecks return their means."""
+    """Return a copy whose bottlenecks return their means."""
     copy = deepcopy(model)
     for module in copy.modules():
         if isinstance(module, VariationalBottleneck):

@@ -1,4 +1,4 @@
-"""No defence: what every other one is compared with."""
+"""No defence: the baseline of all comparisons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss of one training, put together from what a defence says."""
+"""The loss of a training, assembled from the hooks of a defence."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dpmi.models import observe
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What a loss is made of.
+    """The inputs of a loss.
 
     Args:
-        images: (n, C, H, W), as the model got them.
+        images: (n, C, H, W), the model's input.
         labels: int64 (n,).
         logits: (n, K).
         latents: output (n, ...) of every layer of :meth:`Defense.observed`.
-        done: fraction of this stage of the training that is done, in [0, 1): schedules depend on nothing else.
+        done: completed fraction of this training stage, in [0, 1); schedules may depend on nothing else.
     """
 
     images: Tensor
@@ -31,7 +31,7 @@ class Batch:
 
 
 class LossHooks(Protocol):
-    """What a loss asks of a defence; :class:`dpmi.defenses.Defense` says what each does."""
+    """The hooks of a defence that a loss uses; see :class:`dpmi.defenses.Defense`."""
 
     @property
     def plain_loss(self) -> bool: ...  # noqa: D102
@@ -46,17 +46,17 @@ class LossHooks(Protocol):
 
 
 Outputs = tuple[Tensor, Tensor, dict[str, Tensor]]
-"""Images as the model got them, logits, and latents of one forward pass: what a loss gets besides labels."""
+"""The model's input images, logits and latents of one forward pass: the inputs of a loss besides the labels."""
 
 
 class Loss:
-    """The mean loss over some records, out of one forward pass.
+    """The mean loss over records, from the outputs of one forward pass.
 
     Args:
-        defense: says what the loss is.
+        defense: defines the loss.
 
     Attributes:
-        done: fraction of the stage that is done, in [0, 1). The training loop sets it before each batch.
+        done: completed fraction of the stage, in [0, 1). The training loop sets it before each batch.
     """
 
     def __init__(self, defense: LossHooks) -> None:
@@ -64,10 +64,10 @@ class Loss:
         self.done = 0.0
 
     def __call__(self, outputs: Outputs, labels: Tensor) -> Tensor:
-        """The loss, a scalar.
+        """Return the loss, a scalar.
 
         Args:
-            outputs: of the forward pass.
+            outputs: outputs of the forward pass.
             labels: int64 (n,).
         """
         images, logits, latents = outputs
@@ -76,14 +76,14 @@ class Loss:
 
 
 class Objective:
-    """The mean loss over one batch, and the forward pass that it takes.
+    """The mean loss over one batch, including the forward pass.
 
     Args:
-        defense: says what the loss is.
+        defense: defines the loss.
         model: as built, not yet wrapped.
         image_shape: (C, H, W).
         num_classes: K.
-        seed: of what it draws itself.
+        seed: seed of the objective's own draws.
     """
 
     def __init__(
@@ -99,24 +99,24 @@ class Objective:
         self.loss = Loss(defense)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, done: float) -> Tensor:
-        """Run the model, and take the loss of what it says.
+        """Run the model and return its loss.
 
         Args:
             model: the module of the session.
             images: (n, C, H, W).
             labels: (n,).
-            done: fraction of this stage that is done, in [0, 1).
+            done: completed fraction of this stage, in [0, 1).
         """
         self.loss.done = done
         return self.loss(_outputs(model, images, self.defense, self.layers), labels)
 
     def run(self, model: nn.Module, images: Tensor, labels: Tensor, done: float) -> Batch:
-        """One forward pass: what the loss is made of."""
+        """Run one forward pass and return the inputs of the loss."""
         images, logits, latents = _outputs(model, images, self.defense, self.layers)
         return Batch(images, labels, logits, latents, done)
 
     def summary(self, model: nn.Module, data: ImageSet) -> dict[str, float]:
-        """Like :meth:`Defense.diagnose`, for numbers that need what was kept in training only.
+        """Return diagnostics, like :meth:`Defense.diagnose`, that need the state kept during training.
 
         Args:
             model: trained, in evaluation mode.
@@ -126,11 +126,11 @@ class Objective:
 
 
 class Forward(nn.Module):
-    """A model that returns all that its loss needs, for a privacy engine that follows what is computed of the records.
+    """A model that returns all inputs of its loss, for a privacy engine that tracks what is computed from records.
 
     Args:
         model: as built.
-        objective: of its training.
+        objective: the objective of its training.
     """
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
@@ -140,7 +140,7 @@ class Forward(nn.Module):
         self.layers = objective.layers
 
     def forward(self, images: Tensor) -> Outputs | Tensor:
-        """Augment the images (n, C, H, W) and run the model; logits only where these are all that the loss needs."""
+        """Augment the images (n, C, H, W) and run the model; return only the logits if the loss needs nothing else."""
         outputs = _outputs(self.model, images, self.defense, self.layers)
         return outputs[1] if self.defense.plain_loss else outputs
 

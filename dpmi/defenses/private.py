@@ -1,4 +1,4 @@
-"""What the differentially private defences share: their strength, and the range of their parameters."""
+"""Base class of the differentially private defences: their parameters and checks."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from .base import Defense
 
 @dataclass(frozen=True, kw_only=True)
 class PrivateDefense(Defense):
-    """Noisy, clipped gradients of one unit.
+    """A defence with noisy gradients, clipped per unit.
 
     Args:
         noise_multiplier: sigma >= 0, noise standard deviation / max_grad_norm.
-        sampling_rate: q in (0, 1], the probability of drawing one unit at a step.
-        max_grad_norm: S > 0.
-        delta: in (0, 1), of the guarantee that is reported.
+        sampling_rate: q in (0, 1], the probability with which a step draws a given unit.
+        max_grad_norm: clipping norm S > 0.
+        delta: delta of the reported guarantee, in (0, 1).
     """
 
     strength_field: ClassVar[str | None] = "noise_multiplier"
     strength_range: ClassVar[tuple[float, float] | None] = (0.05, 20.0)
     couples_inside_buckets: ClassVar[bool] = False
-    """Whether a loss that couples the records of a batch stays inside one unit."""
+    """Whether a loss that couples records couples only records of the same unit."""
 
     noise_multiplier: float
     sampling_rate: float
@@ -36,11 +36,11 @@ class PrivateDefense(Defense):
     delta: float
 
     def __post_init__(self) -> None:
-        """Refuse at once what would be refused only after the data are loaded."""
+        # Checked here, because the accountants would raise only after the data are loaded.
         BucketMechanism(sampling_rate=self.sampling_rate, noise_multiplier=self.noise_multiplier)
         if 0 < self.noise_multiplier < SMALLEST_NOISE:
             raise ValueError(
-                f"noise_multiplier must be at least {SMALLEST_NOISE:g}, or 0 for no privacy at all, got "
+                f"noise_multiplier must be at least {SMALLEST_NOISE:g}, or 0 for training without privacy, got "
                 f"{self.noise_multiplier:g}"
             )
         if checks.real("max_grad_norm", self.max_grad_norm) <= 0:
@@ -49,23 +49,23 @@ class PrivateDefense(Defense):
             raise ValueError(f"delta must be at least {SMALLEST_DELTA:g}, got {self.delta:g}")
 
     def check(self, model: nn.Module, data: ImageSet, public: ImageSet | None) -> None:
-        """Refuse BatchNorm, by which one record changes the gradients of others."""
+        """Refuse a model with BatchNorm, through which a record changes the gradients of other records."""
         found = [name for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         if found:
             raise ValueError(
-                f"layer {found[0]!r} of the model normalizes over the batch, so that no gradient belongs to one "
-                f"{self.unit}, and {self.name} can promise nothing; build the model with GroupNorm in its place, by "
-                'adding "+groupnorm" to its name'
+                f"layer {found[0]!r} of the model normalizes over the batch, so gradients cannot be separated by "
+                f"{self.unit}, and the guarantee of {self.name} would not hold; build the model with GroupNorm "
+                'instead, by adding "+groupnorm" to its name'
             )
 
     def check_beside(self, *others: Defense) -> None:
-        """Refuse parts that these settings cannot be combined with."""
+        """Raise a ValueError if one of the other parts cannot be combined with these settings."""
 
     def remarks_on_coupling(self) -> tuple[str, ...]:
-        """What to know about a loss that couples the records of one unit."""
+        """Return caveats of a loss that couples the records of one unit."""
         return ()
 
 
 def private_part(defense: Defense) -> PrivateDefense | None:
-    """The differentially private part of a defence, if there is one."""
+    """Return the differentially private part of a defence, if there is one."""
     return next((part for part in defense.parts if isinstance(part, PrivateDefense)), None)

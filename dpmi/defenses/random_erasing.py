@@ -1,4 +1,4 @@
-"""Random erasing ([TN25]): the model never sees a whole private image, so there is none in it to invert.
+"""Random erasing ([TN25]): a part of every private image is erased in training, so the model never sees it whole.
 
 [TN25] V.-H. Tran, N.-B. Nguyen, S. T. Mai, H. Vandierendonck, I. Assent, A. Kot, N.-M. Cheung, "Random Erasing vs.
 Model Inversion: A Promising Defense or a False Hope?", TMLR 2025 (MIDRE).
@@ -19,21 +19,21 @@ from .base import Defense
 
 Fill = Literal["mean", "random"]
 
-#: Mean pixels of ImageNet, red, green and blue in [0, 1]: public constants, so that nothing private is in them.
+#: Mean pixels of ImageNet, red, green and blue in [0, 1]: public constants, independent of private data.
 _MEANS = {1: (0.459,), 3: (0.485, 0.456, 0.406)}  # one channel: their luminance
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomErasing(Defense):
-    """Erases one rectangle of every image in every update, each at a place of its own.
+    """Erases one rectangle of every image in every update, at a random place.
 
-    Its share of the image is uniform in [min_area, max_area]; it has the image's aspect ratio, which is the square
-    of [TN25] on square images, and fits at every size. torchvision's RandomErasing does not do here: it erases the same
-    rectangle in all images of a batch.
+    The rectangle's share of the image is uniform in [min_area, max_area]. Its aspect ratio is that of the image, so it
+    fits at every size; on square images it is a square, as in [TN25]. torchvision's RandomErasing cannot be used,
+    because it erases the same rectangle in all images of a batch.
 
     Args:
-        max_area: in (0, 1), a share of the image. Published: 0.4 and 0.8 for FaceScrub.
-        min_area: in [0, max_area].
+        max_area: largest share of the image, in (0, 1). Published values: 0.4 and 0.8 for FaceScrub.
+        min_area: smallest share of the image, in [0, max_area].
         fill: "mean", the mean pixel of ImageNet as in [TN25], or "random", every value uniform in [0, 1].
     """
 
@@ -42,7 +42,7 @@ class RandomErasing(Defense):
     strength_range: ClassVar[tuple[float, float] | None] = (0.1, 0.9)
 
     max_area: float
-    min_area: float = 0.1  # this and the next as [TN25]
+    min_area: float = 0.1  # this and the next as in [TN25]
     fill: Fill = "mean"
 
     def __post_init__(self) -> None:
@@ -54,15 +54,15 @@ class RandomErasing(Defense):
             raise ValueError(f"fill must be {' or '.join(map(repr, get_args(Fill)))}, got {self.fill!r}")
 
     def check(self, model: nn.Module, data: ImageSet, public: ImageSet | None) -> None:
-        """Refuse images that have no mean pixel."""
+        """Refuse images for which there is no mean pixel."""
         channels = data.images.shape[1]
         if self.fill == "mean" and channels not in _MEANS:
             raise ValueError(
-                f"fill is 'mean', and ImageNet has a mean pixel of 1 or 3 channels, not of {channels}; use 'random'"
+                f"fill 'mean' is the mean pixel of ImageNet, with 1 or 3 channels, not {channels}; use 'random'"
             )
 
     def augment(self, images: Tensor) -> Tensor:
-        """Erase, in a copy."""
+        """Return copies of the images with one rectangle erased in each."""
         n, channels, *sides = images.shape
         area = torch.empty(n, device=images.device).uniform_(self.min_area, self.max_area)
         rows, columns = (self._inside(area, side) for side in sides)
@@ -74,7 +74,7 @@ class RandomErasing(Defense):
 
     @staticmethod
     def _inside(area: Tensor, side: int) -> Tensor:
-        """Which of ``side`` rows are erased, bool (n, side): an interval of sqrt(area) of them, placed uniformly."""
+        """Return which of ``side`` rows are erased, bool (n, side): a random interval with a share of sqrt(area)."""
         length = (area.sqrt() * side).round().clamp(max=side - 1)  # never the whole image
         first = (torch.rand_like(area) * (side - length + 1)).floor()
         position = torch.arange(side, device=area.device)

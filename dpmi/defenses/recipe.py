@@ -1,4 +1,4 @@
-"""How long and how fast a classifier is trained."""
+"""The training recipe of a classifier: number of steps, learning rate, optimizer."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from accountants import checks
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How long and how fast to train.
+    """Number of steps, learning rate and optimizer of a training.
 
     Args:
-        steps: parameter updates T, at least 1; for a private defence, the steps that are billed.
-        learning_rate: above 0, at the start.
-        batch_size: records per step, where the defence does not draw them itself.
-        momentum: in [0, 1), of SGD.
-        schedule: "constant", or "cosine" down to 0 at the last step of every stage.
+        steps: number of parameter updates T, at least 1; for a private defence, the steps charged to the budget.
+        learning_rate: initial learning rate, above 0.
+        batch_size: records per step, unless the defence draws the records itself.
+        momentum: momentum of SGD, in [0, 1).
+        schedule: "constant", or "cosine" decay to 0 at the last step of every stage.
         optimizer: "sgd", as in [Z20], or "adam".
     """
 
@@ -34,7 +34,6 @@ class Recipe:
     optimizer: Literal["sgd", "adam"] = "sgd"
 
     def __post_init__(self) -> None:
-        """Check what a study file or a caller hands in."""
         checks.integer("steps", self.steps, minimum=1)
         checks.integer("batch_size", self.batch_size, minimum=1)
         if checks.real("learning_rate", self.learning_rate) <= 0:
@@ -47,7 +46,7 @@ class Recipe:
             raise ValueError(f"optimizer must be 'sgd' or 'adam', got {self.optimizer!r}")
 
     def optimizer_of(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        """The optimizer, at the start."""
+        """Return a new optimizer of these parameters."""
         if self.optimizer == "adam":
             return torch.optim.Adam(parameters, lr=self.learning_rate)
         return torch.optim.SGD(parameters, lr=self.learning_rate, momentum=self.momentum)

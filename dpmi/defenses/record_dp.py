@@ -1,4 +1,4 @@
-"""Record-level differential privacy: DP-SGD by stock Opacus, the baseline of [Z20]."""
+"""Record-level differential privacy: DP-SGD with unmodified Opacus, the baseline of [Z20]."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .session import Session, Setup
 
 GradSampleMode = Literal["hooks", "ghost"]
 
-# What torch remarks about the way Opacus's hooks compute.
+# Warnings of torch caused by Opacus's hooks.
 _REMARKS = ("Full backward hook is firing", "grad and param do not obey the gradient layout contract")
 
 
@@ -31,13 +31,13 @@ _REMARKS = ("Full backward hook is firing", "grad and param do not obey the grad
 class RecordDP(PrivateDefense):
     """Per-record clipping, Poisson sampling of records.
 
-    Opacus draws at 1 / (batches per epoch): of ``sampling_rate``, the nearest 1 / whole number below is used,
-    and that is what is billed.
+    The sampling rate of Opacus is 1 / (batches per epoch): ``sampling_rate`` is rounded down to the next 1 / integer.
+    The account charges the rounded rate.
 
     Args:
-        grad_sample_mode: how Opacus clips; the updates are the same but for rounding. "hooks" holds a gradient
-            for every record, "ghost" only its norm, for a second backward pass. On few wide linear layers
-            ghost is many times as fast.
+        grad_sample_mode: clipping method of Opacus; the updates are equal up to rounding. "hooks" stores a gradient for
+            every record; "ghost" stores only its norm and needs a second backward pass. Ghost is many times as fast for
+            a model of a few wide linear layers.
     """
 
     name: ClassVar[str] = "record-dp"
@@ -47,7 +47,6 @@ class RecordDP(PrivateDefense):
     grad_sample_mode: GradSampleMode = "hooks"
 
     def __post_init__(self) -> None:
-        """Check the mode too."""
         super().__post_init__()
         modes = get_args(GradSampleMode)
         if self.grad_sample_mode not in modes:
@@ -56,7 +55,7 @@ class RecordDP(PrivateDefense):
             )
 
     def check_beside(self, *others: Defense) -> None:
-        """Ghost clipping computes the plain loss only."""
+        """Refuse parts that change the loss if clipping is "ghost", which supports only plain cross-entropy."""
         if self.grad_sample_mode != "ghost":
             return
         for other in others:
@@ -67,18 +66,18 @@ class RecordDP(PrivateDefense):
             ]
             if changed:
                 raise ValueError(
-                    f"grad_sample_mode is 'ghost', in which Opacus takes plain cross-entropy, and {other.name} changes "
-                    "the loss; use 'hooks'"
+                    f"grad_sample_mode 'ghost' supports plain cross-entropy only, but {other.name} changes the loss; "
+                    "use 'hooks'"
                 )
 
     def privatize(self, setup: Setup) -> Session:
-        """Wrap all three by Opacus, and keep a ledger of the steps that it releases."""
-        # Opacus 1.6 computes wrong gradients of convolutions in channels_last: its unfold assumes the other layout.
+        """Wrap module, optimizer and loader with Opacus, and record the released steps in a ledger."""
+        # Opacus 1.6 computes wrong gradients of convolutions in channels_last: its unfold assumes contiguous tensors.
         module = setup.module.to(memory_format=torch.contiguous_format)
         records = TensorDataset(setup.data.images, setup.data.labels)
         generator = torch.Generator().manual_seed(setup.stage_seed)
         with warnings.catch_warnings():
-            # Opacus recommends secure_mode at every start; the account says that the run is seeded.
+            # Opacus recommends secure_mode at every start; the account already states that the noise is seeded.
             warnings.filterwarnings("ignore", message="Secure RNG turned off")
             private_module, private_optimizer, *criterion, loader = OpacusEngine(
                 accountant="prv"

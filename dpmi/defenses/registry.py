@@ -1,4 +1,4 @@
-"""The defences by name: the built-in ones, those of installed packages, and compositions of any of them."""
+"""Registry of the defences by name: the built-in defences, those of installed packages, and compositions of them."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ names = REGISTRY.names
 
 
 def get(name: str) -> type[Defense]:
-    """The defence of that name; names joined by "+" are those of the parts of one defence.
+    """Return the defence of this name; names joined by "+" denote a composition.
 
     Raises:
-        PluginError: (a ValueError) there is none, or its parts cannot be combined; the message says why.
+        PluginError: (a ValueError) the name is unknown, or the parts cannot be combined; the message gives the reason.
 
     >>> [f for f in get("class-dp+none").fields()]
     Traceback (most recent call last):

@@ -1,4 +1,4 @@
-"""What a defence gets from the training loop, and what it gives back."""
+"""The exchange between the training loop and a defence."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from .objective import Objective
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What a stage of training starts from.
+    """The inputs of a training stage.
 
     Args:
-        module: what :meth:`Defense.build` returned.
-        optimizer: over the parameters that train.
+        module: the result of :meth:`Defense.build`.
+        optimizer: optimizer of the trained parameters.
         data: the private training set.
-        batch_size: records per step where the defence does not draw them itself.
-        steps: updates that the stage will take.
-        seed: of everything that stays the same from stage to stage, such as a partition.
-        stage_seed: of everything that is drawn anew in every stage.
+        batch_size: records per step, unless the defence draws the records itself.
+        steps: number of updates of the stage.
+        seed: seed of everything that is the same in all stages, such as a partition.
+        stage_seed: seed of everything that is drawn anew in every stage.
         objective: computes the loss.
-        batch_coupled: the loss couples the records of a batch.
+        batch_coupled: whether the loss couples the records of a batch.
     """
 
     module: nn.Module
@@ -45,15 +45,15 @@ class Setup:
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """What the training loop runs with: as it was, or wrapped by a privacy engine.
+    """The objects of the training loop, possibly wrapped by a privacy engine.
 
     Args:
         module: called in the loop.
         optimizer: ``step()`` is called once per batch of ``loader``.
-        loader: yields (images, labels); iterated over until enough steps have been taken.
-        account: asked for after training; None where nothing is promised.
-        criterion: takes what ``module`` returns, and labels; None where the objective runs ``module`` itself.
-        ignored_warnings: starts of warnings by the libraries of this session that nobody can act on.
+        loader: yields (images, labels); the loop iterates over it until all steps are taken.
+        account: returns the privacy account after training; None if there is no guarantee.
+        criterion: maps the output of ``module`` and labels to the loss; None if the objective runs ``module`` itself.
+        ignored_warnings: prefixes of library warnings that are suppressed because the user cannot act on them.
     """
 
     module: nn.Module

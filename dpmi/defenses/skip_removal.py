@@ -1,4 +1,4 @@
-"""Removal of the last stage's skip connections ([KHN24], RoLSS), through which gradients reach the image.
+"""Removal of the skip connections of the last stages ([KHN24], RoLSS), through which gradients reach the image.
 
 [KHN24] J. H. Koh, S.-T. Ho, N.-B. Nguyen, N.-M. Cheung, "On the Vulnerability of Skip Connections to Model
 Inversion Attacks", ECCV 2024.
@@ -18,7 +18,7 @@ from dpmi.models.faces import ImprovedResidualBlock
 
 from .base import Defense
 
-#: Residual blocks, and what each calls the layers of its skip connection.
+#: Residual blocks, and the attribute with the layers of their skip connection.
 _SKIPS: dict[type[nn.Module], str] = {
     BasicBlock: "downsample",
     Bottleneck: "downsample",
@@ -28,23 +28,22 @@ _SKIPS: dict[type[nn.Module], str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class SkipRemoval(Defense):
-    """Takes the skip connections out of the last stages of a residual network; its layers stay.
+    """Removes the skip connections, but no other layers, from the last stages of a residual network.
 
-    A stage is a run of residual blocks under one parent, such as ``layer4`` of a ResNet. A projection in a skip
-    connection goes with it.
+    A stage consists of the residual blocks under one parent, such as ``layer4`` of a ResNet. A projection in a skip
+    connection is removed with it.
 
     Args:
-        last_stages: at least 1, of how many stages at the end.
+        last_stages: number of stages, counted from the end, at least 1.
     """
 
     name: ClassVar[str] = "skip-removal"
     strength_field: ClassVar[str | None] = "last_stages"
     strength_range: ClassVar[tuple[float, float] | None] = (1, 4)
 
-    last_stages: int = 1  # RoLSS is the last stage alone
+    last_stages: int = 1  # RoLSS changes the last stage only
 
     def __post_init__(self) -> None:
-        """Check the number of stages."""
         checks.integer("last_stages", self.last_stages, minimum=1)
 
     def check(self, model: nn.Module, data: ImageSet, public: ImageSet | None) -> None:
@@ -52,17 +51,17 @@ class SkipRemoval(Defense):
         stages = _stages(model)
         if not stages:
             raise ValueError(
-                f"{self.name} takes out skip connections, and the model has no block with one; take a residual "
-                "network: ir152, facenet64, resnet34, torchvision/resnet18 or another of torchvision's ResNets"
+                f"{self.name} removes skip connections, but the model has none; use a residual network: ir152, "
+                "facenet64, resnet34, torchvision/resnet18 or another of torchvision's ResNets"
             )
         if self.last_stages > len(stages):
             raise ValueError(
-                f"last_stages must be at most {len(stages)}, the stages of the model ({', '.join(stages)}), "
+                f"last_stages must be at most {len(stages)}, the number of stages of the model ({', '.join(stages)}), "
                 f"got {self.last_stages}"
             )
 
     def build(self, model: nn.Module) -> nn.Module:
-        """Let the skip connections of these stages add nothing."""
+        """Replace the skip connections of these stages by zero."""
         for blocks in list(_stages(model).values())[-self.last_stages :]:
             for block in blocks:
                 setattr(block, _SKIPS[type(block)], NoSkip())
@@ -70,15 +69,15 @@ class SkipRemoval(Defense):
 
 
 class NoSkip(nn.Module):
-    """Stands where the skip connection of a block was, and adds zero whatever it gets."""
+    """Replaces the skip connection of a block and adds zero for any input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """A zero of no dimensions."""
+        """Return a scalar zero."""
         return x.new_zeros(())
 
 
 def _stages(model: nn.Module) -> dict[str, list[nn.Module]]:
-    """The residual blocks under each parent, in order."""
+    """Return the residual blocks under each parent, in order."""
     stages: dict[str, list[nn.Module]] = {}
     for name, module in model.named_modules():
         if type(module) in _SKIPS:

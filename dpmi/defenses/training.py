@@ -1,4 +1,4 @@
-"""The training loop that every defence goes through."""
+"""The training loop of all defences."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .objective import Forward, Objective
 from .recipe import Recipe
 from .session import Setup
 
-#: What the optimizer leaves on parameters and the wrapper on layers, and cleanup() does not take away.
+#: Attributes of the private optimizer and wrapper that cleanup() does not remove.
 _LEFTOVERS = ("summed_grad", "activations", "max_batch_len", "_norm_sample")
 
 
@@ -35,9 +35,9 @@ class Trained:
 
     Args:
         model: the classifier, unwrapped, in evaluation mode.
-        account: what it owes; None where nothing is promised.
-        seconds: wall clock of the training.
-        diagnostics: what :meth:`Defense.diagnose` and :meth:`Objective.summary` found.
+        account: the privacy account; None if the defence has no guarantee.
+        seconds: wall-clock time of the training.
+        diagnostics: the results of :meth:`Defense.diagnose` and :meth:`Objective.summary`.
     """
 
     model: nn.Module
@@ -58,16 +58,16 @@ def train(
 ) -> Trained:
     """Train ``model`` under ``defense`` for ``recipe.steps`` released updates.
 
-    The global random generators are put back as they were: a forward pass that draws from them, such as
-    Dropout's, draws from ``seed``.
+    Draws from the global random generators in a forward pass, such as those of Dropout, derive from ``seed``. The
+    generators are restored afterwards.
 
     Args:
-        defense: what changes.
+        defense: the defence.
         model: freshly built; it is trained in place.
         data: the private records.
-        recipe: length and learning rate.
-        seed: of batches, draws and noise.
-        public: labelled public images, for defences that train on such first.
+        recipe: steps, learning rate and optimizer.
+        seed: seed of batches, draws and noise.
+        public: labelled public images, for defences that train on public images first.
         progress: called with (released updates, all updates).
 
     Raises:
@@ -92,7 +92,7 @@ def train(
         accounts += [] if account is None else [account]
         first += steps
     model.requires_grad_(True).eval().zero_grad()
-    # Stages are on one partition, so that their ledgers add up to one.
+    # All stages use one partition, so their ledgers compose into one account.
     (total,) = combine(accounts) or (None,)
     with seeded(model, seed):
         diagnostics = objective.summary(model, data)
@@ -101,21 +101,21 @@ def train(
 
 
 def check(defense: Defense, model: nn.Module, data: ImageSet, public: ImageSet | None) -> None:
-    """Refuse, before anything is trained, what cannot be trained this way.
+    """Check, before any training, that the defence can be used with this model and these data.
 
     Args:
-        defense: its hooks are tried on a copy of the model.
+        defense: the defence; its hooks are called on a copy of the model.
         model: freshly built.
         data: the private records.
         public: labelled public images; None if there are none.
 
     Raises:
-        ValueError: names what does not fit, and what would.
+        ValueError: the model or the data do not fit; the message names a remedy.
     """
     if defense.needs_pretrained and public is None:
         raise ValueError(
-            f"{defense.name} trains on labelled public images first, and this data set has none; take one whose public "
-            "images have labels"
+            f"{defense.name} trains on labelled public images first, but this data set has none; use a data set whose "
+            "public images have labels"
         )
     image_shape = data.images.shape[1], data.images.shape[2], data.images.shape[3]
     for part, _ in defense.stages:
@@ -128,7 +128,7 @@ def check(defense: Defense, model: nn.Module, data: ImageSet, public: ImageSet |
 
 
 def _stages(defense: Defense, steps: int) -> Iterator[tuple[Defense, int]]:
-    """Each stage and its updates; they add up to ``steps``."""
+    """Yield each stage and its number of updates; their sum is ``steps``."""
     before, share = 0, 0.0
     for part, own in defense.stages:
         share += own
@@ -157,7 +157,7 @@ def _train_stage(
     done = 0
 
     def update(*_: object) -> None:
-        # Runs once per update, also for those that the engine takes itself after an empty draw.
+        # Runs once per update, including the updates that the engine takes itself after an empty draw.
         nonlocal done
         done += 1
         if scheduler is not None:
@@ -165,7 +165,7 @@ def _train_stage(
         released(done)
 
     handle = optimizer.register_step_post_hook(update)
-    # The same noise twice would cancel in the difference of two models.
+    # Identical noise in two stages would cancel in the difference of their models.
     stage_seed = seed if stage == 0 else int(np.random.SeedSequence([seed, stage]).generate_state(1)[0])
     objective = defense.objective(
         defense,
@@ -200,7 +200,7 @@ def _train_stage(
                     loss = objective(session.module, images, labels, done / recipe.steps)
                 loss.backward()
                 session.optimizer.step()
-                # The mean loss of an empty draw of records is NaN; its update is noise alone, and counts.
+                # The mean loss of an empty draw is NaN; its update is pure noise, and it is charged like any other.
                 if len(images) > 0 and not math.isfinite(loss.item()):
                     raise FloatingPointError(
                         f"the loss of {defense.label} is {loss.item()} after {done} of {recipe.steps} steps; "
@@ -214,20 +214,20 @@ def _train_stage(
 
 
 def _set_mode(model: nn.Module, frozen: Iterable[str]) -> list[nn.Parameter]:
-    """Training mode, but for what is frozen; returns the parameters that train."""
+    """Set training mode except for frozen layers, and return the parameters to train."""
     model.train().requires_grad_(True)
     single = dict(model.named_parameters())
     for name in frozen:
         if name in single:
             single[name].requires_grad_(False)
         else:
-            # In evaluation mode BatchNorm's running statistics, which are buffers, stay as they are too.
+            # In evaluation mode, BatchNorm's running statistics (buffers) do not change either.
             layer(model, name).requires_grad_(False).eval()
     return [p for p in model.parameters() if p.requires_grad]
 
 
 def unwrap(module: nn.Module) -> nn.Module:
-    """The user's module inside a privacy wrapper, with the wrapper's hooks and attributes taken off."""
+    """Return the user's module from a privacy wrapper, without the wrapper's hooks and attributes."""
     if isinstance(module, AbstractGradSampleModule):
         inner: nn.Module = module._module
         module.cleanup()

@@ -1,4 +1,4 @@
-"""Transfer learning ([TL-DMI]): the first layers learn from public images only, and private images train the rest.
+"""Transfer learning ([TL-DMI]): public images train the first layers, private images train only the others.
 
 [TL-DMI] S.-T. Ho, K. J. Hao, K. Chandrasegaran, N.-B. Nguyen, N.-M. Cheung, "Model Inversion Robustness: Can
 Transfer Learning Help?", CVPR 2024.
@@ -29,7 +29,7 @@ from .none import NoDefense
 from .recipe import Recipe
 from .training import train
 
-#: Of what :meth:`Transfer.adaptations` adds to the identity loss.
+#: Weight of the penalty that :meth:`Transfer.adaptations` adds to the identity loss.
 EARLY_WEIGHT = 0.1
 
 _AMOUNTS = ("frozen_fraction", "frozen_parameters", "frozen_through")
@@ -37,18 +37,18 @@ _AMOUNTS = ("frozen_fraction", "frozen_parameters", "frozen_through")
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer(Defense):
-    """Trains on labelled public images, then freezes the first layers and trains the others on the private ones.
+    """Trains on labelled public images, then freezes the first layers and trains the others on private images.
 
-    Layers are frozen whole, in the order in which the model registers them, and never the classification head.
-    Exactly one of the first three fields says how many.
+    Layers are frozen as a whole, in the order in which the model registers them; the classification head is never
+    frozen. Exactly one of the first three fields determines the number of frozen layers.
 
     Args:
-        frozen_fraction: in [0, 1], of the parameters in front of the head: the fewest layers that hold it are
-            frozen. At 1, the head alone is trained on private images.
-        frozen_parameters: at least 0; the fewest layers that hold so many parameters are frozen.
-        frozen_through: this layer and all before it are frozen.
-        pretrain_steps: updates on public images, at least 1; as many as on private ones if None.
-        pretrain_learning_rate: above 0, of these updates; that of the recipe if None.
+        frozen_fraction: fraction of the parameters in front of the head, in [0, 1]: freezes the smallest number of
+            layers with at least this fraction. At 1, private images train only the head.
+        frozen_parameters: at least 0; freezes the smallest number of layers with at least this many parameters.
+        frozen_through: freezes this layer and all layers before it.
+        pretrain_steps: updates on public images, at least 1; None means as many as on private images.
+        pretrain_learning_rate: learning rate of these updates, above 0; None means that of the recipe.
     """
 
     name: ClassVar[str] = "transfer"
@@ -63,7 +63,6 @@ class Transfer(Defense):
     pretrain_learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        """Check every field, and that one of three decides."""
         fraction, rate = self.frozen_fraction, self.pretrain_learning_rate
         if fraction is not None and not 0 <= checks.real("frozen_fraction", fraction) <= 1:
             raise ValueError(f"frozen_fraction must be in [0, 1], got {fraction}")
@@ -83,12 +82,12 @@ class Transfer(Defense):
 
     @property
     def strength(self) -> float:
-        """The fraction; NaN where it is not what decides."""
+        """The frozen fraction; NaN if another field is set."""
         return math.nan if self.frozen_fraction is None else self.frozen_fraction
 
     @property
     def label(self) -> str:
-        """Name, and what is frozen."""
+        """The name and the frozen amount."""
         field = next(field for field in _AMOUNTS if getattr(self, field) is not None)
         amount = getattr(self, field)
         return (
@@ -96,10 +95,10 @@ class Transfer(Defense):
         )
 
     def check(self, model: nn.Module, data: ImageSet, public: ImageSet | None) -> None:
-        """Refuse public images that the model of the private ones does not take."""
+        """Refuse public images whose shape is not that of the private images."""
         if public is not None and public.images.shape[1:] != data.images.shape[1:]:
             raise ValueError(
-                f"the public images must have the shape of the private ones, {tuple(data.images.shape[1:])}, "
+                f"the public images must have the shape of the private images, {tuple(data.images.shape[1:])}, "
                 f"got {tuple(public.images.shape[1:])}"
             )
 
@@ -112,7 +111,7 @@ class Transfer(Defense):
         seed: int,
         progress: Progress | None,
     ) -> nn.Module:
-        """Train everything but the head on the public classes, under a head for these that is thrown away."""
+        """Train all layers but the head on the public classes, with a temporary head for these classes."""
         assert public is not None
         classes = int(public.labels.max()) + 1
         name = head(model)
@@ -130,10 +129,10 @@ class Transfer(Defense):
         return model
 
     def frozen(self, model: nn.Module) -> tuple[str, ...]:
-        """The prefix, as leaf layers, and as parameters of what holds such layers, like a position embedding.
+        """Return the frozen prefix: leaf layers, and parameters outside of them, such as a position embedding.
 
         Raises:
-            ValueError: there is no such layer, or the prefix would reach into the head.
+            ValueError: the layer does not exist, or the prefix would include the head.
         """
         sizes = _sizes(model)
         names = list(sizes)
@@ -151,22 +150,23 @@ class Transfer(Defense):
             end = bisect_left([count / max(held[-1], 1) for count in held], self.frozen_fraction)
         if end > len(trunk):
             raise ValueError(
-                f"{self.label}: the head {last!r} is never frozen, and in front of it the model has "
-                f"{held[-1]} parameters in {len(trunk)} layers; freeze fewer, or take a deeper model"
+                f"{self.label}: the head {last!r} is never frozen, and the model has only {held[-1]} parameters in "
+                f"{len(trunk)} layers in front of it; freeze fewer, or use a deeper model"
             )
         return tuple(trunk[:end])
 
     def adaptations(self) -> tuple[Adaptation, ...]:
-        """Keeps what the frozen layers see as it is for public images, which is all that these layers were taught."""
+        """Add a penalty that keeps the frozen layers' outputs as on public images, which alone trained them."""
         if 0 in (self.frozen_fraction, self.frozen_parameters):
             return super().adaptations()
         early = Adaptation(name="early layers", penalty=self._early_layers, asks=2, learns=True)
         return (*super().adaptations(), early)
 
     def _early_layers(self, model: nn.Module, public: Tensor) -> Callable[[Tensor], Tensor]:
-        """How far the last frozen layer's means and deviations of channels are from those of public images.
+        """Return the penalty on channel means and deviations of the last frozen layer, relative to public images.
 
-        In units of the standard deviation among public images; the mean of squares, times :data:`EARLY_WEIGHT`.
+        It is :data:`EARLY_WEIGHT` times the mean squared difference from the public images, in units of the standard
+        deviation among them.
         """
         layers = dict(model.named_modules())
         last = [name for name in self.frozen(model) if name in layers][-1]
@@ -176,7 +176,7 @@ class Transfer(Defense):
                 model(images)
             of_channels = found[last].flatten(2) if found[last].ndim > 2 else found[last][:, None]
             means = of_channels.mean(dim=2)
-            # One position deviates from nothing, and its standard deviation would be NaN.
+            # The standard deviation of a single position would be NaN.
             return means if of_channels.shape[2] == 1 else torch.cat([means, of_channels.std(dim=2)], dim=1)
 
         usual = in_batches(moments, public)
@@ -184,7 +184,7 @@ class Transfer(Defense):
         return lambda images: EARLY_WEIGHT * ((moments(images) - mean) / std).square().mean(dim=1)
 
     def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:
-        """The number of parameters that private images have trained, |theta_C| of [TL-DMI]."""
+        """Return the number of parameters trained on private images, |theta_C| of [TL-DMI]."""
         sizes = _sizes(model)
         return {
             "trained_parameters": float(sum(sizes.values()) - sum(sizes[name] for name in self.frozen(model)))
@@ -192,7 +192,7 @@ class Transfer(Defense):
 
 
 def _sizes(model: nn.Module) -> dict[str, int]:
-    """Numbers of parameters of leaf layers, and of what modules around such hold themselves, in order."""
+    """Return the sizes of leaf layers, and of the parameters that other modules hold directly, in order."""
     sizes: dict[str, int] = {}
     for name, module in model.named_modules():
         if next(module.children(), None) is None:

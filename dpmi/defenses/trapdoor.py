@@ -1,4 +1,4 @@
-"""Trap-MID ([LC24]): a shortcut to every class, which an inversion finds before it finds the private images.
+"""Trap-MID ([LC24]): a shortcut to every class, which an attack finds before it reconstructs private images.
 
 [LC24] Z.-T. Liu, S.-T. Chen, "Trap-MID: Trapdoor-based Defense against Model Inversion Attacks", NeurIPS 2024.
 """
@@ -19,19 +19,19 @@ from dpmi.models import evaluating
 from .base import Defense
 from .objective import Batch, Objective
 
-#: Ours: [LC24] takes a second network of the model's architecture, and the model's own optimizer.
+#: Not from [LC24], where the discriminator has the model's architecture and optimizer.
 _DISCRIMINATOR_LEARNING_RATE = 1e-3
 
 
 class TrapdoorObjective(Objective):
-    """Learns the triggers and their discriminator beside the model; neither is part of it.
+    """Trains the triggers and their discriminator along with the model; neither is part of the model.
 
     Args:
         defense: a :class:`Trapdoor`, or a composition with one.
         model: as built, not yet wrapped.
         image_shape: (C, H, W).
         num_classes: K.
-        seed: of the first triggers, the discriminator, and the classes that images are trapped into.
+        seed: seed of the initial triggers, the discriminator, and the target classes of trapped images.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class TrapdoorObjective(Objective):
         self.optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=_DISCRIMINATOR_LEARNING_RATE)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, done: float) -> Tensor:
-        """Update discriminator and triggers by one step each, then take the loss of the model under the new ones."""
+        """Take one step of the discriminator and one of the triggers, then return the loss with the new triggers."""
         targets = torch.randint(len(self.triggers), labels.shape, generator=self.generator).to(labels.device)
         self._update(model, images, targets, done)
-        # One forward pass, so that a BatchNorm sees both kinds of images together, as in [LC24]'s code.
+        # One forward pass, so that BatchNorm normalizes both kinds of images together, as in the code of [LC24].
         both = torch.cat([images, self.trapped(images, targets)])
         batch = self.run(model, both, torch.cat([labels, targets]), done)
         n = len(images)
@@ -72,7 +72,7 @@ class TrapdoorObjective(Objective):
         return (1 - weight) * losses[:n].mean() + weight * losses[n:].mean() + self.defense.penalty(clean)
 
     def trapped(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Images (n, C, H, W) with the triggers of the classes ``targets`` (n,) blended in."""
+        """Return images (n, C, H, W) with the triggers of the classes ``targets`` (n,) blended in."""
         ratio = self.settings.blend_ratio
         return (1 - ratio) * images + ratio * self.triggers[targets]
 
@@ -87,13 +87,13 @@ class TrapdoorObjective(Objective):
             effect = self.defense.criterion(self.run(model, trapped, targets, done)).mean()
         loss = effect + _log_loss(self.discriminator(trapped), 1.0)
         (gradient,) = torch.autograd.grad(loss, self.triggers)
-        # The sign of 0 is 0: triggers of classes that were not drawn stay as they are.
+        # The sign of 0 is 0, so triggers of classes that were not drawn do not change.
         stepped = self.triggers.detach() - self.settings.trigger_step * gradient.sign()
         self.triggers = stepped.clamp(0, 1)
 
     @torch.no_grad()
     def summary(self, model: nn.Module, data: ImageSet) -> dict[str, float]:
-        """How often an image with the trigger of another class is taken for that class."""
+        """Return how often the model assigns an image with the trigger of another class to that class."""
         others = torch.randint(1, len(self.triggers), data.labels.shape, generator=self.generator)
         targets = (data.labels + others.to(data.labels.device)) % len(self.triggers)
         caught = [
@@ -105,17 +105,18 @@ class TrapdoorObjective(Objective):
 
 @dataclass(frozen=True, kw_only=True)
 class Trapdoor(Defense):
-    """Learns a trigger for every class, and teaches the model to answer with that class wherever it is blended in.
+    """Learns a trigger for every class, and trains the model to predict that class for every image with the trigger.
 
-    In every update, in the order of [LC24]'s code: images are trapped into classes drawn at random; the discriminator
-    takes a step towards telling them from untouched ones; the triggers take one towards their classes and towards
-    being taken for untouched; the model takes one on the weighted loss of both kinds. [LC24] augments the
-    images too; combine this with a defence that does, if you want it.
+    Each update follows the code of [LC24]. First, triggers of random classes are blended into the images (trapped
+    images). The discriminator takes a step towards separating trapped from natural images. The triggers take a step
+    towards their classes and towards images that the discriminator classifies as natural. The model takes a step on the
+    weighted loss of both kinds of images. [LC24] also augments the images; for this, combine the trapdoor with a
+    defence that augments.
 
     Args:
-        trapdoor_weight: beta in [0, 1), of the loss of trapped images; that of the others is 1 - beta.
-        blend_ratio: alpha in (0, 1], of the trigger in a trapped image.
-        trigger_step: above 0, how far every pixel of a trigger, in [0, 1], moves in one update.
+        trapdoor_weight: weight beta of the loss of trapped images, in [0, 1); that of natural images is 1 - beta.
+        blend_ratio: share alpha of the trigger in a trapped image, in (0, 1].
+        trigger_step: change of every pixel of a trigger, in [0, 1], in one update; above 0.
     """
 
     name: ClassVar[str] = "trapdoor"
@@ -123,7 +124,7 @@ class Trapdoor(Defense):
     strength_range: ClassVar[tuple[float, float] | None] = (0.01, 0.9)
     objective: ClassVar[type[Objective]] = TrapdoorObjective
 
-    trapdoor_weight: float = 0.2  # this and the next two as [LC24]
+    trapdoor_weight: float = 0.2  # this and the next two as in [LC24]
     blend_ratio: float = 0.02
     trigger_step: float = 0.01
 
@@ -137,7 +138,7 @@ class Trapdoor(Defense):
 
 
 def _discriminator(channels: int) -> nn.Sequential:
-    """Logits (n, 1) of images (n, C, H, W) of any size being untouched."""
+    """Return a network from images (n, C, H, W) of any size to logits (n, 1), high for natural images."""
     return nn.Sequential(
         nn.Conv2d(channels, 16, kernel_size=3, stride=2, padding=1),
         nn.LeakyReLU(0.2),

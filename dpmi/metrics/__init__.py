@@ -1,4 +1,12 @@
-"""How close an attacker came, what that is worth without the model, and how good the classifier is."""
+"""Metrics: the success of a model inversion attack, its baselines, and the quality of the classifier.
+
+MIA stands for model inversion attack, as in *MIA distance*, and not for membership inference attack. The *advantage* of
+an attack is the relative reduction of the MIA distance compared with a baseline that needs no model (a blank image or
+the mean public image): 1 for a perfect reconstruction, 0 for no gain. It is not the advantage of membership inference,
+a difference between true and false positive rates.
+
+Citations such as [TL-DMI] are resolved in docs/references.md.
+"""
 
 from .accuracy import accuracy, confidence
 from .advantage import advantage, advantage_over_nearest, success_rate

@@ -1,4 +1,4 @@
-"""How often, and how firmly, a classifier is right."""
+"""Accuracy and confidence of a classifier."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _SEED = 0
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = BATCH_SIZE) -> float:
-    """Return the fraction of images whose largest logit is their label's, in [0, 1].
+    """Return the fraction of images whose largest logit is that of their label, in [0, 1].
 
-    The model is asked in evaluation mode and left in the mode it was in. One that draws noise draws it once per image,
-    always from the same seed.
+    The model runs in evaluation mode; its mode is restored afterwards. A model that draws noise draws it once per
+    image, always from the same seed.
 
     Args:
         model: maps images (n, C, H, W) to logits (n, K).
@@ -25,7 +25,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: in
         batch_size: images per forward pass.
 
     Raises:
-        ValueError: no images, labels of another length, or logits that are not finite.
+        ValueError: there are no images, the number of labels differs, or the logits are not finite.
     """
     logits = _logits(model, images, labels, batch_size)
     return float((logits.argmax(dim=1) == labels.cpu()).double().mean())
@@ -51,9 +51,9 @@ def _logits(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int) -
     device = next((p.device for p in model.parameters()), images.device)
     with evaluating(model), seeded(model, _SEED), torch.no_grad():
         logits = torch.cat([model(batch.to(device)).cpu() for batch in torch.split(images, batch_size)])
-    # argmax answers for NaN too, and a broken model would be given an accuracy.
+    # argmax of NaN raises no error, and a broken model would get an accuracy.
     if not bool(logits.isfinite().all()):
-        raise ValueError("model returns logits that are not finite; there is no accuracy to report")
+        raise ValueError("model returns logits that are not finite; check that its training converged")
     if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
         raise ValueError(
             f"labels must be in [0, {logits.shape[1]}), the model's outputs; "

@@ -1,4 +1,4 @@
-"""Whether an attack gained anything by having the model, and how sure that is."""
+"""The advantage of an attack over baselines without the model, and its success rate with an interval."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from .intervals import UNKNOWN, Interval, finite_table, share_interval
 
 
 def advantage(distances: Tensor, baselines: Baselines) -> Tensor:
-    """Return (distance without the model - distance with it) / distance without it, for each class.
+    """Return the advantage of each class: (baseline distance - distance) / baseline distance.
 
-    Without the model an attacker hands in a blank image or the mean of the public images (see
-    :class:`.baselines.Baselines`), whichever is nearer. 1 is a perfect reconstruction, 0 is nothing gained, below 0 the
-    model misled the attacker.
+    The baseline needs no model: it is a blank image or the mean of the public images (see
+    :class:`.baselines.Baselines`), whichever is closer to the class. The advantage is 1 for a perfect reconstruction, 0
+    for no gain, and negative if the reconstruction is worse than the baseline.
 
     Args:
         distances: (R,), MIA distances of the reconstructions.
-        baselines: of the same classes, in the same order, measured in the same way.
+        baselines: for the same classes, in the same order, with the same kind of distance.
 
     Returns:
-        float64 (R,); NaN where the distance without the model is 0 or a distance is NaN.
+        float64 (R,); NaN if the baseline distance is 0 or a distance is NaN.
 
     Raises:
-        ValueError: another number of classes than the baselines have.
+        ValueError: the number of classes is not that of the baselines.
 
     >>> nothing = torch.full((1,), torch.nan)
     >>> known = Baselines(torch.tensor([4.0]), torch.tensor([5.0]), nothing)
@@ -42,21 +42,20 @@ def advantage_over_nearest(distances: Tensor, baselines: Baselines) -> Tensor:
 
 
 def success_rate(advantages: npt.ArrayLike) -> Interval:
-    """Return the share of classes that an attack won, over seeds, with a 95 % Clopper-Pearson interval.
+    """Return the share of successful attacks over seeds and classes, with a 95 % Clopper-Pearson interval.
 
-    It won a class on a model if its :func:`advantage` is above 0: the reconstruction is nearer to a private
-    image of the class than the blank image and the mean public image, so nearer than anything that the
-    attacker had without the model.
+    An attack on a class of a model is successful if its :func:`advantage` is above 0: the reconstruction is closer to a
+    private image of the class than the blank image and the mean public image.
 
-    The interval counts as many draws as there are classes, however many seeds: an attack mostly wins the same
-    classes on every model, so another seed is no new draw. Nothing won still gives an interval, where a bootstrap
-    gives none. Classes are taken for independent, and one seed says nothing about another.
+    The interval counts one draw for each class, for any number of seeds, because an attack mostly succeeds on the same
+    classes of every model. Unlike a bootstrap, it also has a width for zero successes. It assumes independent classes
+    and does not cover the variation between seeds.
 
     Args:
-        advantages: (seeds, classes); NaN marks a value that is undefined, and is left out.
+        advantages: (seeds, classes); NaN marks an undefined value, which is omitted.
 
     Raises:
-        ValueError: not a table of at least one value, or an infinite value.
+        ValueError: there is no table of at least one value, or a value is infinite.
 
     >>> [round(end, 3) for end in success_rate([[0.2, -0.1, -0.3, 0.0, -0.2]])]
     [0.2, 0.005, 0.716]

@@ -1,4 +1,4 @@
-"""Attack accuracy: how often an evaluator takes a reconstruction for the class that it is meant to show."""
+"""Attack accuracy: how often an evaluator assigns a reconstruction to its attacked class."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-#: The rank that counts for top-5.
+#: Number of ranks that count for top-5.
 TOP = 5
 
 
 @dataclass(frozen=True, eq=False)
 class AttackAccuracy:
-    """Whether each reconstruction was recognised.
+    """Whether the evaluator recognised each reconstruction.
 
-    For the mean of each class and the class that fares worst, see :func:`dpmi.metrics.class_means` and
+    For the mean of each class and the worst class, see :func:`dpmi.metrics.class_means` and
     :func:`dpmi.metrics.worst_class`.
 
     Args:
-        top1: bool (R,), the class is the evaluator's first.
-        top5: bool (R,), it is among its first five; None where the evaluator knows no more than five classes, for
-            then it always is.
+        top1: bool (R,), whether the class is the evaluator's first.
+        top5: bool (R,), whether the class is among its first five; None if the evaluator has at most five classes.
     """
 
     top1: Tensor
@@ -30,27 +29,26 @@ class AttackAccuracy:
 
     @property
     def mean(self) -> float:
-        """The fraction recognised, in [0, 1]: the attack accuracy."""
+        """The attack accuracy: the fraction of recognised reconstructions, in [0, 1]."""
         return float(self.top1.double().mean())
 
     @property
     def mean_top5(self) -> float:
-        """The fraction among the first five, in [0, 1]; NaN where that means nothing."""
+        """The top-5 attack accuracy, in [0, 1]; NaN for an evaluator with at most five classes."""
         return math.nan if self.top5 is None else float(self.top5.double().mean())
 
 
 def attack_accuracy(logits: Tensor, labels: Tensor) -> AttackAccuracy:
-    """Return which reconstructions the evaluator takes for their class.
+    """Return which reconstructions the evaluator assigns to their class.
 
-    Torchmetrics' top-5 accuracy refuses fewer than five classes, and is 100 % for five. Classes with equal logits
-    rank in their order, as in :func:`dpmi.metrics.accuracy`.
+    Classes with equal logits rank in ascending order, as in :func:`dpmi.metrics.accuracy`.
 
     Args:
-        logits: (R, K) of the EVALUATOR, R at least 1, K at least 2, as :func:`dpmi.metrics.evaluate` returns them.
-        labels: int64 (R,) in [0, K), the class that each is meant to show.
+        logits: (R, K) of the EVALUATOR, R at least 1, K at least 2, as returned by :func:`dpmi.metrics.evaluate`.
+        labels: int64 (R,) in [0, K), the attacked class of each.
 
     Raises:
-        ValueError: shapes that do not fit, a label out of range, or logits that are not finite.
+        ValueError: the shapes do not fit, a label is out of range, or the logits are not finite.
 
     >>> found = attack_accuracy(torch.tensor([[0.0, 1.0], [3.0, 2.0]]), torch.tensor([1, 1]))
     >>> found.mean, found.mean_top5
@@ -63,7 +61,7 @@ def attack_accuracy(logits: Tensor, labels: Tensor) -> AttackAccuracy:
         )
     classes = logits.shape[1]
     if not bool(logits.isfinite().all()):
-        raise ValueError("logits must be finite; there is no attack accuracy to report")
+        raise ValueError("logits must be finite; check that the training of the evaluator converged")
     if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ValueError(
             f"labels must be in [0, {classes}), the evaluator's classes; "
@@ -76,18 +74,18 @@ def attack_accuracy(logits: Tensor, labels: Tensor) -> AttackAccuracy:
 
 
 def check_evaluator(evaluator: nn.Module, target: nn.Module) -> None:
-    """Refuse an evaluator that is the target: what fools the target fools it too, and everything looks recognised.
+    """Raise a ValueError for an evaluator that is the target, which would recognise every adversarial example.
 
     Raises:
-        ValueError: one is the other or has it inside, or their parameters are equal, number for number.
+        ValueError: one of the two is or contains the other, or all their parameters are equal.
     """
     inside = any(module is target for module in evaluator.modules()) or any(
         module is evaluator for module in target.modules()
     )
     if inside or _equal(list(evaluator.parameters()), list(target.parameters())):
         raise ValueError(
-            "evaluator must be trained apart from the target, got the target itself: it would call every image right "
-            "that was made to fool it; train another classifier on the private data, with another seed or architecture"
+            "evaluator must be trained apart from the target; got the target itself, which would recognise every "
+            "image made to fool it. Train another classifier on the private data, with another seed or architecture"
         )
 
 

@@ -1,6 +1,6 @@
-"""Backdoor robustness: whether a classifier learns a trigger that was hidden in a few of its training images.
+"""Backdoor robustness: whether a classifier learns a trigger that is hidden in a few of its training images.
 
-Triggers and shares are those of [CALoR] appendix F.3.
+Triggers and shares are those of [YQF25] appendix F.3.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from .accuracy import accuracy
 from .intervals import Interval, share_interval
 
 POISONED_SHARE = 0.01
-"""Of all training images."""
+"""Share of the training images that get the trigger."""
 TARGET = 0
-"""The class that a trigger stands for."""
+"""The target class of the trigger."""
 LARGEST_PATCH = 1 / 3
-"""Of the shorter side: on an image of 8x8 the appendix's 9x9 patch would leave nothing of the digit."""
+"""Maximum side of a patch, as a share of the image's shorter side; a 9x9 patch would cover an image of 8x8."""
 
 
 class Trigger(Protocol):
-    """What marks an image."""
+    """A trigger of a backdoor."""
 
     def stamp(self, images: Tensor) -> Tensor:
-        """Return marked copies of images (n, C, H, W) in [0, 1]."""
+        """Return copies of images (n, C, H, W) in [0, 1] with the trigger."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class BadNets:
     """A checkerboard in the lower right corner (Gu, Dolan-Gavitt, Garg 2017).
 
     Args:
-        side: of the patch in pixels; less on small images, see :data:`LARGEST_PATCH`.
+        side: side of the patch in pixels; smaller on small images, see :data:`LARGEST_PATCH`.
     """
 
     side: int = 9
 
     def stamp(self, images: Tensor) -> Tensor:
-        """Replace the corner; the outermost pixel is white.
+        """Return copies with the patch in the corner; the outermost pixel is white.
 
         >>> BadNets().stamp(torch.zeros(1, 1, 3, 6))[0, 0].tolist()[-1]
         [0.0, 0.0, 0.0, 0.0, 0.0, 1.0]
@@ -56,20 +56,20 @@ class BadNets:
 
 @dataclass(frozen=True)
 class Blended:
-    """A little of one Gaussian noise image in every pixel (Chen, Liu, Li, Lu, Song 2017).
+    """A small share of one Gaussian noise image, blended into every pixel (Chen, Liu, Li, Lu, Song 2017).
 
-    The noise is standard normal, about which the appendix says nothing, and the result is cut to [0, 1].
+    The noise is standard normal, which the appendix does not specify, and the result is clipped to [0, 1].
 
     Args:
-        ratio: of the noise, in (0, 1).
-        seed: of the noise.
+        ratio: share of the noise, in (0, 1).
+        seed: seed of the noise.
     """
 
     ratio: float = 0.1
     seed: int = 0
 
     def stamp(self, images: Tensor) -> Tensor:
-        """Blend the noise in."""
+        """Return copies with the noise blended in."""
         noise = torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(self.seed))
         return images.lerp(noise.to(images).expand_as(images), self.ratio).clamp(0.0, 1.0)
 
@@ -78,15 +78,15 @@ TRIGGERS: dict[str, Trigger] = {"badnets": BadNets(), "blended": Blended()}
 
 
 def poison(data: ImageSet, trigger: Trigger, *, seed: int) -> ImageSet:
-    """Mark 1 % of the images, at least one, and label them as class 0; all are of other classes.
+    """Add the trigger to 1 % of the images, at least one, all of classes other than 0, and label them as class 0.
 
     Args:
         data: the training set; it is not changed.
-        trigger: marks them.
-        seed: of the choice.
+        trigger: the trigger.
+        seed: seed of the selection of images.
 
     Raises:
-        ValueError: there are not that many images of other classes.
+        ValueError: there are not enough images of other classes.
     """
     others = (data.labels != TARGET).nonzero()[:, 0]
     count = max(1, round(POISONED_SHARE * len(data)))
@@ -102,22 +102,24 @@ def poison(data: ImageSet, trigger: Trigger, *, seed: int) -> ImageSet:
 
 
 def backdoor_success(model: nn.Module, data: ImageSet, trigger: Trigger) -> Interval:
-    """Return the share of marked images that the model takes for class 0, with a 95 % Clopper-Pearson interval.
+    """Return the share of images with the trigger that the model assigns to class 0, with a Clopper-Pearson interval.
 
-    Only images of other classes count. The appendix counts all: there a model without a backdoor has a success of
-    at least its share of class 0.
+    Only images of other classes count. The appendix counts all images, so a model without a backdoor has a success rate
+    of about the share of class 0.
 
     Args:
         model: maps images (n, C, H, W) to logits (n, K).
         data: test images.
-        trigger: marks them.
+        trigger: the trigger.
 
     Raises:
         ValueError: all images are of class 0, or the logits are not finite.
     """
     others = data.labels != TARGET
     if not bool(others.any()):
-        raise ValueError(f"data must have images of classes other than {TARGET}; all {len(data)} are of it")
+        raise ValueError(
+            f"data must have images of classes other than {TARGET}; all {len(data)} are of class {TARGET}"
+        )
     marked = trigger.stamp(data.images[others])
     wanted = torch.full((len(marked),), TARGET)
     return share_interval(accuracy(model, marked, wanted), len(marked))

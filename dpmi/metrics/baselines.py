@@ -1,8 +1,8 @@
-"""What an attacker gets without the model, measured as MIA distance.
+"""Baselines: the MIA distances of images that an attacker obtains without the model.
 
-A reconstruction that is no nearer than these shows nothing of the model. A black image is close to a class of
-thin strokes, a grey one to any face in 1 - SSIM, and a pale mean of other people's digits is closer to most digits
-than an unseen digit of their own class is: a small distance by itself says little.
+A reconstruction that is not closer than these baselines reveals nothing about the model. A small distance alone means
+little: a black image is close to a class of thin strokes, a grey image is close to any face in 1 - SSIM, and a pale
+mean of other people's digits is closer to most digits than an unseen digit of their own class.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from torch import Tensor
 from .distance import Kind, check_images, check_kind, check_labelled, check_shape, class_members, mia_distance
 from .ssim import C2, LocalMoments, ssim_pairs
 
-#: The images that attacks start from: one handed back untouched must not count as an advantage.
+#: Grey levels of blank images. Attacks start from these images, so an unchanged start must not have an advantage.
 BLANK_LEVELS = (0.0, 0.5)
 
-#: Factors on the mean public image, among which an attacker chooses by public images alone. On MNIST, 0.5 brings the
-#: mean of the digits 5 to 9 nearest to one of them, and so near to the private 0 to 4 as an unseen 2, 3 or 4 is not.
+#: Factors on the mean public image; the attacker selects one with public images alone. On MNIST, the factor 0.5 brings
+#: the mean of the digits 5 to 9 closest to one of them, and closer to the private 0 to 4 than an unseen 2, 3 or 4.
 BRIGHTNESSES = tuple(tenths / 10 for tenths in range(1, 21))
 
-#: Public images by which it chooses, at most, evenly spread.
+#: Maximum number of public images for the selection of the factor, evenly spaced.
 _CHOSEN_BY = 2000
 
-#: Pairs of a public and a private image whose distance is computed exactly, after all pairs are ranked.
+#: Number of best-ranked pairs of a public and a private image whose distance is computed exactly.
 CANDIDATES = 64
 
-#: Public images times pixels, and private images, that are held at a time: about 100 MiB.
+#: Maximum number of public images times pixels, and of private images, in memory: about 100 MiB.
 _CHUNK = 2**22
 _PRIVATE_CHUNK = 4096
 
@@ -38,12 +38,12 @@ class Baselines:
     """MIA distances of three images that need no model; float64 (R,), one per class.
 
     Args:
-        blank: of a black or a mid-grey image, whichever is nearer to the class.
-        public_mean: of the mean of the public images as it is, or at that of the :data:`BRIGHTNESSES` which brings it
-            nearest to a public image, whichever is nearer to the class; NaN without public images.
-        public_nearest: of the public image that is nearest to a private image of the class. It is chosen by
-            looking at the private images, so it is an ORACLE that no attacker has: the best that handing in a
-            public image could do. NaN without public images.
+        blank: distance of a black or a mid-grey image, whichever is closer to the class.
+        public_mean: distance of the mean public image, unchanged or scaled by the one of the :data:`BRIGHTNESSES` that
+            brings it closest to a public image, whichever is closer to the class; NaN without public images.
+        public_nearest: distance of the public image that is closest to a private image of the class. The selection
+            needs the private images, so this is an ORACLE that no attacker has: a lower bound for any public image.
+            NaN without public images.
     """
 
     blank: Tensor
@@ -59,18 +59,18 @@ def baselines(
     *,
     kind: Kind = "euclidean",
 ) -> Baselines:
-    """Return what an attacker gets without the model, for each class of ``labels``.
+    """Return the baselines for each class of ``labels``.
 
-    ``public_nearest`` looks at every pair of a public and a private image by one matrix product, and computes
-    the distance of the :data:`CANDIDATES` first ones from each other. For ``euclidean`` the product ranks as
-    the distance does. For ``ssim`` it ranks by contrast and structure without luminance, so the value is an
-    upper bound of the oracle's distance, always that of a real pair.
+    ``public_nearest`` ranks all pairs of a public and a private image by one matrix product, and computes the exact
+    distance of the :data:`CANDIDATES` best pairs. For ``euclidean`` the ranking is that of the distance. For ``ssim``
+    it uses contrast and structure without luminance; the result is the distance of an actual pair and an upper bound of
+    the oracle's distance.
 
     Args:
         labels: int64 (R,), the classes.
         private_images: (N, C, H, W) in [0, 1], the target's training images.
         private_labels: int64 (N,).
-        public_images: (M, C, H, W) in [0, 1], the attacker's own images; M may be 0.
+        public_images: (M, C, H, W) in [0, 1], the attacker's public images; M may be 0.
         kind: as for :func:`dpmi.metrics.mia_distance`.
 
     Raises:
@@ -81,7 +81,7 @@ def baselines(
     check_kind(kind)
 
     def nearest_of(*images: Tensor) -> Tensor:
-        """The distance of that of some images (C, H, W) which is nearest to each class."""
+        """Return, for each class, the smallest distance of these images (C, H, W)."""
         each = []
         for image in images:
             handed_in = image.expand(len(labels), *image.shape)
@@ -103,11 +103,11 @@ def baselines(
 
 
 def at_best_brightness(image: Tensor, public_images: Tensor, *, kind: Kind = "euclidean") -> Tensor:
-    """Return that multiple of an image (C, H, W) which is nearest to one of the public images.
+    """Return the multiple of an image (C, H, W) that is closest to one of the public images.
 
     Args:
         image: in [0, 1].
-        public_images: (M, C, H, W) in [0, 1], M at least 1; up to 2,000 of them are looked at.
+        public_images: (M, C, H, W) in [0, 1], M at least 1; at most 2,000 of them are used.
         kind: as for :func:`dpmi.metrics.mia_distance`.
     """
     factors = image.new_tensor(BRIGHTNESSES).view(-1, 1, 1, 1)
@@ -137,7 +137,7 @@ def _nearest_public(
 
 
 def _euclidean_rank(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features and offsets such that a . b + offset_a + offset_b = -||a - b||^2 / 2."""
+    """Return features and offsets with a . b + offset_a + offset_b = -||a - b||^2 / 2."""
     flat = images.flatten(1).float()
     return flat, -(flat * flat).sum(dim=1) / 2
 
@@ -147,7 +147,7 @@ def _euclidean(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _structure(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features whose product is SSIM's second factor, its denominator a geometric mean, not blurred."""
+    """Return features whose product approximates SSIM's second factor: no blur, a geometric mean as denominator."""
     moments = LocalMoments.of(images)
     deviation = (moments.variance + C2 / 2).sqrt()
     features = torch.stack([(images.float() - moments.mean) / deviation, (C2 / 2) ** 0.5 / deviation], dim=1)

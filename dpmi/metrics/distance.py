@@ -1,7 +1,7 @@
-"""MIA distance: how far a reconstruction is from the nearest private training image of its class.
+"""MIA distance: the distance of a reconstruction to the nearest private training image of its class.
 
-["Broadening differential privacy for deep learning against model inversion", section III]: the minimum, not
-the average, because it is the worst case. Smaller means that the attacker came closer.
+It is the minimum over the images, not the average, because the minimum is the worst case [Z20, section III]. A smaller
+distance means a more successful attack.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Distances:
     """One distance per reconstruction.
 
     Args:
-        values: float64 (R,). Of :func:`mia_distance`: ||x - recon||_2 over pixels in [0, 1] or 1 - SSIM, in [0, 2];
-            other functions say what they return.
-        nearest: int64 (R,), the index of the nearest private image among all that were given.
+        values: float64 (R,). For :func:`mia_distance`: ||x - recon||_2 over pixels in [0, 1], or 1 - SSIM in [0, 2];
+            other functions document their values.
+        nearest: int64 (R,), the index of the nearest private image among all private images.
     """
 
     values: Tensor
@@ -45,21 +45,20 @@ def mia_distance(
     *,
     kind: Kind = "euclidean",
 ) -> Distances:
-    """Return the distance of each reconstruction from the nearest private image of its class.
+    """Return the distance of each reconstruction to the nearest private image of its class.
 
-    The images are compared as they are: never rescaled, never rounded to 8 bits. Memory is bounded by a chunk
-    of private images, whatever their number.
+    Images are neither rescaled nor rounded to 8 bits. A chunk of private images bounds the memory.
 
     Args:
         recons: (R, C, H, W) in [0, 1].
-        labels: int64 (R,), the class that each is meant to show.
+        labels: int64 (R,), the attacked class of each.
         private_images: (N, C, H, W) in [0, 1], the target's training images.
         private_labels: int64 (N,).
         kind: ``euclidean`` (digits, objects) or ``ssim`` (faces; 11x11 Gaussian window, sigma 1.5).
 
     Raises:
-        ValueError: shapes that do not fit, values outside [0, 1] or not finite, a class without private
-            images, an unknown kind, or images smaller than the window of SSIM.
+        ValueError: the shapes do not fit, values are not finite or outside [0, 1], a class has no private images, the
+            kind is unknown, or the images are smaller than the window of SSIM.
 
     >>> private = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1)
     >>> recon = torch.full((1, 1, 1, 1), 0.75)
@@ -89,16 +88,18 @@ def class_members(private_labels: Tensor, label: int) -> Tensor:
     """Return the indices of the private images of one class.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the class has no private image.
     """
     members = (private_labels == label).nonzero()[:, 0]
     if len(members) == 0:
-        raise ValueError(f"class {label} has no private image: there is nothing to measure a distance from")
+        raise ValueError(
+            f"class {label} has no private image; attack only classes of the private training set"
+        )
     return members
 
 
 def check_labelled(name: str, images: Tensor, labels: Tensor) -> None:
-    """Refuse images that are not (n, C, H, W) in [0, 1], n at least 1, or labels not int64 (n,)."""
+    """Raise a ValueError unless images are (n, C, H, W) in [0, 1], n at least 1, and labels int64 (n,)."""
     check_images(name, images)
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
         raise ValueError(
@@ -108,16 +109,16 @@ def check_labelled(name: str, images: Tensor, labels: Tensor) -> None:
 
 
 def check_images(name: str, images: Tensor) -> None:
-    """Refuse images that are not (n, C, H, W), finite and in [0, 1], with n at least 1."""
+    """Raise a ValueError unless images are (n, C, H, W), finite and in [0, 1], n at least 1."""
     if images.ndim != 4 or images.numel() == 0:
         raise ValueError(f"{name} must be (n, C, H, W) with n at least 1; got shape {tuple(images.shape)}")
     low, high = (float(end) for end in images.aminmax())
-    if not (low >= 0 and high <= 1):  # so written, NaN is refused too
+    if not (low >= 0 and high <= 1):  # this form also rejects NaN
         raise ValueError(f"{name} must have pixels in [0, 1]; they range from {low:g} to {high:g}")
 
 
 def check_shape(name: str, images: Tensor, private_images: Tensor) -> None:
-    """Refuse images of another shape than the private ones."""
+    """Raise a ValueError for images whose shape is not that of the private images."""
     if images.shape[1:] != private_images.shape[1:]:
         raise ValueError(
             f"{name} have shape {tuple(images.shape[1:])}, "
@@ -126,6 +127,6 @@ def check_shape(name: str, images: Tensor, private_images: Tensor) -> None:
 
 
 def check_kind(kind: str) -> None:
-    """Refuse an unknown kind of distance."""
+    """Raise a ValueError for an unknown kind of distance."""
     if kind not in get_args(Kind):
         raise ValueError(f"kind must be one of {get_args(Kind)}; got {kind!r}")

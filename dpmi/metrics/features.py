@@ -1,9 +1,9 @@
-"""What an evaluator sees in images, and how near reconstructions are in its features.
+"""Features of an evaluator, and the distances of reconstructions in feature space.
 
-The evaluator is a classifier that was trained apart from the target (:func:`dpmi.metrics.check_evaluator`). Features
-are what its last linear layer gets. The published distances differ in the evaluator alone: KNN distance uses the
-classifier that measures attack accuracy, delta_eval an Inception-v3, delta_face a FaceNet trained on VGGFace2. All are
-:func:`knn_distance` of that network's features. A network that takes images of another size goes behind a resize:
+The evaluator is a classifier trained apart from the target (:func:`dpmi.metrics.check_evaluator`). The features are the
+inputs of its last linear layer. The published distances differ only in the evaluator: KNN distance uses the classifier
+that measures attack accuracy, delta_eval an Inception-v3, delta_face a FaceNet trained on VGGFace2. All of them are
+:func:`knn_distance` of that network's features. For a network with another image size, add a resize:
 ``nn.Sequential(nn.Upsample(size=(160, 160), mode="bilinear"), net)``.
 """
 
@@ -25,7 +25,7 @@ _SEED = 0
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What an evaluator computes for images, on the CPU.
+    """The outputs of an evaluator for images, on the CPU.
 
     Args:
         logits: float32 (n, K).
@@ -37,9 +37,9 @@ class Evaluation:
 
 
 def evaluate(evaluator: nn.Module, images: Tensor, *, batch_size: int = BATCH_SIZE) -> Evaluation:
-    """Return the evaluator's logits and features of images, taken as they are: never rescaled, never rounded.
+    """Return the evaluator's logits and features of images, which are neither rescaled nor rounded.
 
-    The evaluator is asked in evaluation mode and left in the mode it was in. One that draws noise draws it from always
+    The evaluator runs in evaluation mode; its mode is restored afterwards. An evaluator that draws noise always uses
     the same seed.
 
     Args:
@@ -48,7 +48,7 @@ def evaluate(evaluator: nn.Module, images: Tensor, *, batch_size: int = BATCH_SI
         batch_size: images per forward pass.
 
     Raises:
-        ValueError: images of another shape or range, an evaluator without a linear layer, or logits or features that
+        ValueError: the images have another shape or range, the evaluator has no linear layer, or logits or features
             are not finite.
     """
     check_images("images", images)
@@ -67,25 +67,27 @@ def evaluate(evaluator: nn.Module, images: Tensor, *, batch_size: int = BATCH_SI
             features.append(found[FEATURES].flatten(1).cpu())
     seen = Evaluation(torch.cat(logits), torch.cat(features))
     if not bool(seen.logits.isfinite().all() and seen.features.isfinite().all()):
-        raise ValueError("evaluator returns logits or features that are not finite; was its training finite?")
+        raise ValueError(
+            "evaluator returns logits or features that are not finite; check that its training converged"
+        )
     return seen
 
 
 def knn_distance(
     features: Tensor, labels: Tensor, private_features: Tensor, private_labels: Tensor
 ) -> Distances:
-    """Return the SQUARED L2 distance of each reconstruction from the nearest private image of its class, in features.
+    """Return the SQUARED L2 distance of each reconstruction to the nearest private image of its class, in features.
 
-    Squared, as every published number is. Smaller means that the attacker came closer.
+    All published values are squared. A smaller distance means a more successful attack.
 
     Args:
-        features: (R, d) of reconstructions, as :func:`evaluate` returns them.
-        labels: int64 (R,), the class that each is meant to show.
+        features: (R, d) of reconstructions, as returned by :func:`evaluate`.
+        labels: int64 (R,), the attacked class of each.
         private_features: (N, d) of the target's training images.
         private_labels: int64 (N,).
 
     Raises:
-        ValueError: shapes that do not fit, features that are not finite, or a class without private images.
+        ValueError: the shapes do not fit, features are not finite, or a class has no private images.
 
     >>> private = torch.tensor([[0.0], [4.0], [1.0]])
     >>> found = knn_distance(torch.tensor([[1.0]]), torch.tensor([0]), private, torch.tensor([0, 0, 1]))
@@ -106,12 +108,12 @@ def knn_distance(
 def feature_distance(
     features: Tensor, labels: Tensor, private_features: Tensor, private_labels: Tensor
 ) -> Tensor:
-    """Return the SQUARED L2 distance of each reconstruction from the mean private features of its class.
+    """Return the SQUARED L2 distance of each reconstruction to the mean private features of its class.
 
-    Arguments and errors as for :func:`knn_distance`.
+    Arguments and errors are those of :func:`knn_distance`.
 
     Returns:
-        float64 (R,), the sum over features; published numbers are its mean.
+        float64 (R,), the sum over features; published values are the mean over features.
     """
     check_features(features, labels, private_features, private_labels)
     values = torch.full((len(features),), torch.nan, dtype=torch.float64)
@@ -125,7 +127,7 @@ def feature_distance(
 def check_features(
     features: Tensor, labels: Tensor, private_features: Tensor, private_labels: Tensor
 ) -> None:
-    """Refuse features that are not finite (n, d), n at least 1, of one d, or labels that are not int64 (n,)."""
+    """Raise a ValueError unless features are finite (n, d), n at least 1, with equal d, and labels int64 (n,)."""
     for name, values, classes in (
         ("features", features, labels),
         ("private_features", private_features, private_labels),
@@ -133,7 +135,7 @@ def check_features(
         if values.ndim != 2 or values.numel() == 0:
             raise ValueError(f"{name} must be (n, d) with n at least 1; got shape {tuple(values.shape)}")
         if not bool(values.isfinite().all()):
-            raise ValueError(f"{name} must be finite; there is no distance to report")
+            raise ValueError(f"{name} must be finite; check that the training of the evaluator converged")
         if classes.dtype != torch.int64 or classes.shape != values.shape[:1]:
             raise ValueError(
                 f"the labels of {name} must be int64 of shape ({len(values)},); "
@@ -142,5 +144,5 @@ def check_features(
     if features.shape[1] != private_features.shape[1]:
         raise ValueError(
             f"features and private_features must come from one network; "
-            f"they have {features.shape[1]} and {private_features.shape[1]} numbers per image"
+            f"they have {features.shape[1]} and {private_features.shape[1]} values per image"
         )

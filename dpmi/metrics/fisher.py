@@ -1,9 +1,9 @@
-"""Which layers a task depends on: Fisher information per layer ([TL-DMI] section 4.2).
+"""Fisher information per layer: the importance of each layer for a task ([TL-DMI] section 4.2).
 
-Equation 2 of [TL-DMI] is the expected second derivative of a loss by the parameters. As the works that it follows do,
-we take the squares of first derivatives in its place, record by record, at the labels that the records have: for a
-log-likelihood both agree in expectation under the model, squares are never below 0, and cost one backward pass. The
-information of a layer is the mean over its parameters, weights and biases alike, and over the records.
+Equation 2 of [TL-DMI] is the expected second derivative of a loss by the parameters. This module uses the squares of
+first derivatives instead, record by record, at the records' own labels, like the works that [TL-DMI] follows. For a
+log-likelihood both agree in expectation under the model; squares are never negative and need one backward pass. The
+information of a layer is the mean over its parameters (weights and biases) and over the records.
 
 [TL-DMI] S.-T. Ho, K. J. Hao, K. Chandrasegaran, N.-B. Nguyen, N.-M. Cheung, "Model Inversion Robustness: Can
 Transfer Learning Help?", CVPR 2024.
@@ -22,18 +22,18 @@ from torch.nn import functional as F
 from dpmi.models import FEATURES, evaluating, observe, seeded
 from dpmi.progress import Progress
 
-#: Numbers that the gradients of the records computed together may have: 256 MiB.
+#: Maximum number of gradient entries that are computed at a time: 256 MiB.
 _CHUNK = 2**26
 
-#: Records of a forward pass without gradients.
+#: Records per forward pass without gradients.
 _RECORDS = 1024
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Of logits (1, K), features (1, ...) and the record's target."""
+"""Maps logits (1, K), features (1, ...) and the record's target to a loss."""
 
 
 def layers(model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """The layers that have parameters of their own, with the names of these; in the order of registration.
+    """Return the layers with their own parameters, and the names of these parameters, in order of registration.
 
     >>> layers(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2, bias=False)))
     {'0': ('0.weight', '0.bias'), '2': ('2.weight',)}
@@ -48,22 +48,22 @@ def layers(model: nn.Module) -> dict[str, tuple[str, ...]]:
 def classification_information(
     model: nn.Module, images: Tensor, labels: Tensor, *, seed: int = 0, progress: Progress | None = None
 ) -> dict[str, float]:
-    """Fisher information of each layer for classification: the loss is cross-entropy.
+    """Return the Fisher information of each layer for classification: the loss is cross-entropy.
 
-    The model is asked in evaluation mode and left in the mode it was in.
+    The model runs in evaluation mode; its mode is restored afterwards.
 
     Args:
         model: maps images (n, C, H, W) to logits (n, K); its last linear layer is its head.
         images: (N, C, H, W), N at least 1: held-out private images in the paper.
         labels: int64 (N,).
-        seed: of what the model draws, if it draws.
+        seed: seed of a model that draws noise.
         progress: called with (records done, N).
 
     Returns:
         Layer -> information, in the order of :func:`layers`.
 
     Raises:
-        ValueError: labels of another length than images, or no images.
+        ValueError: the numbers of labels and images differ, or there are no images.
     """
 
     def loss(logits: Tensor, _: Tensor, label: Tensor) -> Tensor:
@@ -81,12 +81,12 @@ def inversion_information(
     *,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Fisher information of each layer for inversion: the loss is the distance to the class in feature space.
+    """Return the Fisher information of each layer for inversion: the loss is the distance to the class in features.
 
     Equation 3 of [TL-DMI]: the Euclidean distance from the features of a reconstruction, at the end of an attack, to
-    the mean features of the private images of its class. Features are what the head gets, so that the head has no
-    information. The mean features are taken as they are, not as a function of the parameters: the reconstructions,
-    not the private images, are the data that the information is about.
+    the mean features of the private images of its class. Features are the input of the head, so the information of the
+    head is 0. The mean features are constants, not functions of the parameters, because the information refers to the
+    reconstructions and not to the private images.
 
     Args:
         model: as for :func:`classification_information`.
@@ -94,13 +94,13 @@ def inversion_information(
         recon_labels: int64 (R,).
         private_images: (N, C, H, W); at least one of each class of ``recon_labels``.
         private_labels: int64 (N,).
-        seed: of what the model draws, if it draws.
+        seed: seed of a model that draws noise.
 
     Returns:
         As :func:`classification_information`.
 
     Raises:
-        ValueError: a reconstruction of a class without a private image, and as for that.
+        ValueError: a reconstructed class has no private image, or as for :func:`classification_information`.
     """
     centroids = _centroids(model, private_images, private_labels, recon_labels, seed)
 
@@ -145,7 +145,7 @@ def _information(
     total = torch.zeros(len(owned), dtype=torch.float64)
     done = 0
     with evaluating(model), seeded(model, seed), warnings.catch_warnings():
-        # Of torch, about layers that it computes record by record: slower, and right.
+        # Torch warns about layers that it computes record by record, which is slower but correct.
         warnings.filterwarnings("ignore", message="There is a performance drop")
         for chunk, aims in zip(torch.split(images, together), torch.split(targets, together), strict=True):
             squares = vmap(mean_squares, randomness="different")(chunk.to(device), aims.to(device))
@@ -157,7 +157,7 @@ def _information(
 
 
 def _centroids(model: nn.Module, images: Tensor, labels: Tensor, wanted: Tensor, seed: int) -> Tensor:
-    """Mean features of each class of ``wanted``, (R, d)."""
+    """Return the mean features of each class of ``wanted``, (R, d)."""
     device = next(model.parameters()).device
     means = {}
     with evaluating(model), seeded(model, seed), torch.no_grad():
@@ -165,7 +165,7 @@ def _centroids(model: nn.Module, images: Tensor, labels: Tensor, wanted: Tensor,
             members = images[labels == label]
             if len(members) == 0:
                 raise ValueError(
-                    f"private_labels must have every class of recon_labels; there is no image of class {label}"
+                    f"private_labels must contain every class of recon_labels; there is no image of class {label}"
                 )
             parts = []
             for chunk in torch.split(members, _RECORDS):

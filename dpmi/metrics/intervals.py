@@ -1,7 +1,7 @@
-"""How sure a mean is: every 95 % interval of dpmi, and what is independent in it.
+"""The 95 % confidence intervals of dpmi, and their assumptions of independence.
 
-Runs are independent: :func:`student_interval` over seeds, :func:`paired_difference` over pairs of runs with one seed.
-Seeds and classes: :func:`confidence_interval`, a bootstrap of both. Counts of successes: :func:`share_interval`.
+:func:`student_interval` is for independent runs (seeds), :func:`paired_difference` for pairs of runs with one seed,
+:func:`confidence_interval` for seeds and classes (a bootstrap of both), :func:`share_interval` for counts of successes.
 """
 
 from __future__ import annotations
@@ -35,19 +35,18 @@ def student_interval(
     *,
     confidence: float = CONFIDENCE,
 ) -> Interval:
-    """Return the mean of independent runs with a Student interval; NaN and infinite values are left out.
+    """Return the mean of independent runs with a Student interval; NaN and infinite values are omitted.
 
-    One run has a mean and no interval: both ends are NaN. It is exact where the values are normally distributed, for
-    as few as two, unlike a bootstrap, which is too narrow for few.
+    One run has a mean but no interval: both ends are NaN. For normally distributed values the interval is exact from
+    two runs on, unlike a bootstrap, which is too narrow for few runs.
 
     Args:
         values: one for each run.
-        possible: range of the quantity. The interval of two runs is so wide that it can leave it; it is cut there,
-            which takes away nothing that could be true.
+        possible: range of the quantity. The interval is clipped to this range, which excludes no possible value.
         confidence: in (0, 1).
 
     Raises:
-        ValueError: ``confidence`` outside (0, 1).
+        ValueError: ``confidence`` is outside (0, 1).
 
     >>> student_interval([0.9])
     Interval(mean=0.9, low=nan, high=nan)
@@ -70,22 +69,22 @@ def paired_difference(
 ) -> Interval:
     """Return the mean of ``values - reference``, of runs with the same seeds, with a Student interval over seeds.
 
-    Seeds are the unit of independence: the classes that are attacked on one model share its training, so their
-    differences are averaged first, and each seed gives one number. Classes are those of the data set and no sample
-    from others; the interval says what another seed would give for the same classes. It is the interval of a paired
-    t-test (``scipy.stats.ttest_rel``). A pair of models shares its initial weights where the architecture is the same,
-    and the starts of the attack; the difference cancels what both owe to these.
+    The independent units are the seeds: the attacked classes of one model share its training, so their differences are
+    averaged first, and each seed gives one number. The classes are fixed, not a sample; the interval covers other seeds
+    with the same classes. It is the interval of a paired t-test (``scipy.stats.ttest_rel``). The two models of a pair
+    share the starts of the attack, and the initial weights if they have the same architecture; the difference cancels
+    the common effect of both.
 
     Args:
         values: (seeds, classes), or (seeds,) for a measure of the whole model.
-        reference: of the same seeds and classes, in the same order. A class that is NaN anywhere is left out.
+        reference: the same seeds and classes, in the same order. A class with any NaN is omitted.
         confidence: in (0, 1).
 
     Returns:
-        The mean; with one seed both ends are NaN, without a class that is known all three are.
+        The mean and its interval; both ends are NaN for one seed, and all three are NaN if every class is omitted.
 
     Raises:
-        ValueError: different shapes, or ``confidence`` outside (0, 1).
+        ValueError: the shapes differ, or ``confidence`` is outside (0, 1).
 
     >>> difference = paired_difference([[1.0, 2.0], [1.0, 4.0]], [[0.0, 1.0], [1.0, 1.0]])
     >>> difference.mean  # of 1 and 1.5
@@ -107,20 +106,20 @@ def confidence_interval(
 ) -> Interval:
     """Return the mean over seeds and classes with a two-way bootstrap percentile interval.
 
-    Each resample draws seeds and classes with replacement, independently, and takes the mean of the table of
-    all drawn pairs: classes attacked on one model share its training, seeds share their classes, and neither
-    are independent values. With one seed only classes are drawn, and the interval says nothing about another
-    training run; with one class likewise; with one value it is unknown, and both ends are NaN. Few seeds give
-    an interval that is too narrow: sqrt((S - 1) / S) of its width for S seeds and classes without effect.
+    Each resample draws seeds and classes with replacement, independently, and averages the table of all drawn pairs.
+    The single values are not independent: the attacked classes of one model share its training, and the seeds share
+    their classes. With one seed only classes are resampled, and the interval does not cover another training run; with
+    one class only seeds are resampled. With one value both ends are NaN. Few seeds give an interval that is too narrow:
+    by the factor sqrt((S - 1) / S) for S seeds and classes without effect.
 
     Args:
-        values: (seeds, classes); NaN marks a value that is undefined, and is left out.
-        confidence: probability that the interval is meant to cover, in (0, 1).
-        resamples: draws.
-        seed: of the draws; the same seed gives the same interval.
+        values: (seeds, classes); NaN marks an undefined value, which is omitted.
+        confidence: nominal coverage of the interval, in (0, 1).
+        resamples: number of resamples.
+        seed: seed of the resamples; the same seed gives the same interval.
 
     Raises:
-        ValueError: not a table of at least one value, an infinite value, or ``confidence`` outside (0, 1).
+        ValueError: there is no table of at least one value, a value is infinite, or ``confidence`` is outside (0, 1).
 
     >>> confidence_interval([[1.0, 1.0], [1.0, 1.0]])
     Interval(mean=1.0, low=1.0, high=1.0)
@@ -135,7 +134,7 @@ def confidence_interval(
     filled = np.where(known, table, 0.0)
     sums = np.einsum("bs,sc,bc->b", seeds, filled, classes, optimize=True)
     counts = np.einsum("bs,sc,bc->b", seeds, known.astype(np.float64), classes, optimize=True)
-    means = sums[counts > 0] / counts[counts > 0]  # a draw of undefined values alone has no mean
+    means = sums[counts > 0] / counts[counts > 0]  # a resample of only undefined values has no mean
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(table[known].mean()), float(low), float(high))
 
@@ -144,9 +143,9 @@ def share_interval(share: float, count: int) -> Interval:
     """Return a share of ``count`` independent draws with its 95 % Clopper-Pearson interval.
 
     Args:
-        share: in [0, 1]. Its count may be a fraction, as a mean over several models is: the beta quantiles hold as
-            they stand (Korn, Graubard 1998).
-        count: of draws. None at all give no interval.
+        share: in [0, 1]. share * count need not be an integer, for example for a mean over several models; the beta
+            quantiles remain valid (Korn, Graubard 1998).
+        count: number of draws; 0 gives no interval (NaN).
 
     >>> [round(end, 4) for end in share_interval(0.0, 10)]
     [0.0, 0.0, 0.3085]
@@ -160,15 +159,15 @@ def share_interval(share: float, count: int) -> Interval:
 
 
 def finite_table(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """The values as a table (seeds, classes), float64, in which NaN may stand.
+    """Return the values as a table (seeds, classes), float64, which may contain NaN.
 
     Raises:
-        ValueError: it is none, it is empty, or a value is infinite.
+        ValueError: the values are not a table, the table is empty, or a value is infinite.
     """
     table = np.asarray(values, dtype=np.float64)
     if table.ndim != 2 or table.size == 0 or np.isinf(table).any():
         raise ValueError(
-            f"values must be a finite table (seeds, classes) with an entry; got shape {table.shape}"
+            f"values must be a finite table (seeds, classes) with at least one entry; got shape {table.shape}"
         )
     return table
 

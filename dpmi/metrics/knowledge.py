@@ -1,8 +1,8 @@
-"""Knowledge extraction score: how well a classifier does that has seen nothing but the reconstructions.
+"""Knowledge extraction score [SHK24]: the accuracy of a student that is trained on the reconstructions alone.
 
-[Struppek, Hintersdorf, Kersting, ICLR 2024]: a student that is trained on what an attack found knows private images
-as well as that told it what tells the classes apart. Higher means that more leaked. Published numbers are of ResNet-50
-([CALoR]: ResNet-152) and compare for one student only.
+The student's accuracy on private images shows how much of the differences between the classes the reconstructions
+reveal. A higher score means more leakage. Published scores use ResNet-50 ([YQF25]: ResNet-152); scores are comparable
+only for the same student.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dpmi.models import seeded
 from .accuracy import accuracy
 from .distance import check_labelled
 
-#: The recipe of Struppek et al.
+#: The training recipe of [SHK24].
 LEARNING_RATE = 0.1
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-4
@@ -35,8 +35,8 @@ class KnowledgeExtraction:
     """Accuracies of the student on private images, in [0, 1].
 
     Args:
-        train: on the target's training images: the score of the papers.
-        test: on held-out images of the same classes.
+        train: accuracy on the target's training images, the score of the papers.
+        test: accuracy on held-out images of the same classes.
     """
 
     train: float
@@ -57,21 +57,21 @@ def knowledge_extraction(
 ) -> KnowledgeExtraction:
     """Train a copy of the student on reconstructions, by SGD with a cosine schedule, and test it on private images.
 
-    The global random generators are put back as they were.
+    The global random generators are restored afterwards.
 
     Args:
-        student: untrained, maps images (n, C, H, W) to logits (n, K); it is left as it is.
+        student: untrained, maps images (n, C, H, W) to logits (n, K); it is not changed.
         recons: float32 (R, C, H, W) in [0, 1].
-        labels: int64 (R,) in [0, K), the class that each is meant to show.
+        labels: int64 (R,) in [0, K), the attacked class of each.
         private_train: the target's training images.
         private_test: held-out private images.
         epochs: passes over the reconstructions, at least 1.
         batch_size: reconstructions per step, at least 1.
-        learning_rate: above 0, at the start; it falls to 0 at the last step.
-        seed: of the order of the reconstructions, and of what the student draws, such as Dropout.
+        learning_rate: initial learning rate, above 0; it decays to 0 at the last step.
+        seed: seed of the order of the reconstructions, and of the student's own draws, such as Dropout.
 
     Raises:
-        ValueError: images or labels that do not fit each other or the student, or a setting out of range.
+        ValueError: images, labels and student do not fit, or a setting is out of range.
         FloatingPointError: the student's loss is not finite; lower the learning rate.
     """
     check_labelled("recons", recons, labels)
@@ -86,9 +86,8 @@ def knowledge_extraction(
         (private_test.images, private_test.labels),
     ):
         extremes = torch.stack([classes.argmin(), classes.argmax()])
-        accuracy(
-            student, images[extremes], classes[extremes]
-        )  # refuses now what it would refuse after training
+        # Raises an error now that would otherwise occur after training.
+        accuracy(student, images[extremes], classes[extremes])
     student = copy.deepcopy(student)
     _train(
         student,
@@ -118,7 +117,7 @@ def _train(
     with seeded(student, seed), torch.enable_grad():
         for epoch in range(epochs):
             order = torch.randperm(len(data), generator=generator)
-            # Of equal size: BatchNorm has no variance of the single image that a cut could leave for the last one.
+            # Batches of equal size, because BatchNorm fails on a last batch of a single image.
             for rows in torch.tensor_split(order, batches):
                 optimizer.zero_grad()
                 images, labels = data.images[rows].to(device), data.labels[rows].to(device)

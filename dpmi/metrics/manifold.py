@@ -1,10 +1,10 @@
-"""Whether reconstructions of a class look like its private images, and like how many of them.
+"""Precision, recall, density and coverage: how realistic and how diverse the reconstructions of a class are.
 
-A set of features stands for its manifold: the union of balls around each, as wide as the way to its k-th nearest
-neighbour. Precision is the share of reconstructions in the private manifold, recall the share of private images in that
-of the reconstructions [Kynkaanniemi et al., NeurIPS 2019, eq. 1]. One outlier makes a large ball, so density counts the
-balls that a reconstruction is in, over k, and coverage the private balls that have a reconstruction inside
-[Naeem et al., ICML 2020, eqs. 3 and 4].
+The manifold of a set of features is the union of balls around each feature; the radius is the distance to its k-th
+nearest neighbour. Precision is the share of reconstructions in the manifold of the private images; recall is the share
+of private images in the manifold of the reconstructions [Kynkaanniemi et al., NeurIPS 2019, eq. 1]. Both are sensitive
+to outliers, which have large balls. Density is the mean number of private balls that contain a reconstruction, divided
+by k; coverage is the share of private balls that contain a reconstruction [Naeem et al., ICML 2020, eqs. 3 and 4].
 """
 
 from __future__ import annotations
@@ -19,22 +19,24 @@ from .distance import class_members
 from .features import check_features
 from .neighbors import PAIRS, neighbor_distances, squared_distances
 
-#: k of model-inversion papers; also the one of Kynkaanniemi et al.
+#: The k of Kynkaanniemi et al. and of papers on model inversion.
 NEIGHBORS = 3
 
-#: Of the largest squared norm: squared distances that differ by less are equal, and their difference is rounding.
+#: Relative to the largest squared norm: a smaller difference of squared distances is rounding error.
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
 class Manifolds:
-    """Scores of each class; float64 (C,), NaN where a class has no more than k images on the side that is needed.
+    """Scores of each class; float64 (C,), NaN for a class with too few images.
+
+    Recall needs more than k reconstructions of the class, the other scores more than k private images.
 
     Args:
         classes: int64 (C,), ascending.
         precision: in [0, 1].
-        recall: in [0, 1]; needs more than k reconstructions of the class.
-        density: at least 0, about 1 where the two sets are of one distribution.
+        recall: in [0, 1].
+        density: at least 0, about 1 if both sets have the same distribution.
         coverage: in [0, 1].
     """
 
@@ -45,7 +47,7 @@ class Manifolds:
     coverage: Tensor
 
     def means(self) -> dict[str, float]:
-        """The mean of each score over the classes where it is defined; NaN if it is nowhere."""
+        """Return the mean of each score over the classes in which it is defined; NaN if there are none."""
         return {
             name: float(getattr(self, name).nanmean())
             for name in ("precision", "recall", "density", "coverage")
@@ -63,18 +65,18 @@ def manifolds(
 ) -> Manifolds:
     """Return precision, recall, density and coverage of each class that has reconstructions.
 
-    Balls are closed, so that a copy of a private image is in the private manifold, whatever its neighbours are.
+    Balls are closed, so a copy of a private image is always in the private manifold.
 
     Args:
-        features: (R, d) of reconstructions, as :func:`dpmi.metrics.evaluate` returns them.
-        labels: int64 (R,), the class that each is meant to show.
+        features: (R, d) of reconstructions, as returned by :func:`dpmi.metrics.evaluate`.
+        labels: int64 (R,), the attacked class of each.
         private_features: (N, d) of the target's training images.
         private_labels: int64 (N,).
-        k: neighbours that make a ball, at least 1.
-        private_balls: what :func:`balls` returns for the private images and this k, found once for many calls.
+        k: number of neighbours that define a ball, at least 1.
+        private_balls: the result of :func:`balls` for the private images and this k, computed once for many calls.
 
     Raises:
-        ValueError: shapes that do not fit, features that are not finite, a class without private images, or k below 1.
+        ValueError: the shapes do not fit, features are not finite, a class has no private images, or k is below 1.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1; got {k}")
@@ -96,7 +98,7 @@ def balls(features: Tensor, labels: Tensor, *, k: int = NEIGHBORS) -> Tensor:
     Args:
         features: (N, d).
         labels: int64 (N,).
-        k: neighbours that make a ball, at least 1.
+        k: number of neighbours that define a ball, at least 1.
     """
     found = torch.full((len(features),), torch.nan, dtype=torch.float64, device=features.device)
     for label in set(labels.tolist()):
@@ -108,14 +110,14 @@ def balls(features: Tensor, labels: Tensor, *, k: int = NEIGHBORS) -> Tensor:
 def _balls(points: Tensor, k: int) -> Tensor:
     if len(points) <= k:
         return points.new_full((len(points),), torch.nan)
-    # Distances are those of centred features too, which leave less to cancel.
+    # Centring does not change the distances and reduces cancellation.
     return neighbor_distances(points - points.mean(dim=0), k)
 
 
 def _scores(
     recons: Tensor, private: Tensor, private_balls: Tensor, k: int
 ) -> tuple[float, float, float, float]:
-    """Precision, recall, density and coverage of one class."""
+    """Return precision, recall, density and coverage of one class."""
     centre = private.mean(dim=0)
     recons, private = recons - centre, private - centre
     rounding = _ROUNDING * float(torch.cat([recons, private]).square().sum(dim=1).max())

@@ -1,21 +1,21 @@
-"""Which of many points is near: all pairs by one matrix product per block, in float64."""
+"""Nearest neighbours: the distances of all pairs by one matrix product per block, in float64."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-#: Numbers of float64 that one block of points may hold: 1 MiB, so that it is still in the cache when it is used again.
+#: Maximum number of float64 values in a block of points: 1 MiB, so that the block stays in the cache.
 _CHUNK = 2**17
 
-#: Pairs of points that are held at a time: 32 MiB.
+#: Maximum number of pairs of points in memory: 32 MiB.
 PAIRS = 2**22
 
 
 def squared_distances(points: Tensor, others: Tensor) -> Tensor:
     """Return ||p - o||^2 for all pairs, float64 (P, O).
 
-    The product cancels near zero: the error is about 1e-15 of the squared norms, and small values can be negative.
+    The error by cancellation is about 1e-15 of the squared norms, so small values can be negative.
 
     Args:
         points: float64 (P, d).
@@ -26,15 +26,15 @@ def squared_distances(points: Tensor, others: Tensor) -> Tensor:
 
 
 def nearest_neighbors(points: Tensor, others: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the Euclidean distance of each point from its nearest among some of the others, and which that is.
+    """Return the Euclidean distance of each point to its nearest neighbour among some others, and its index.
 
-    Memory is bounded by a block of ``others``, whatever their number. The distance is computed from differences, so
-    that of equal points is exactly 0.
+    A block of ``others`` bounds the memory. The final distance is computed from differences, so it is exactly 0 for
+    equal points.
 
     Args:
         points: (P, ...), flattened from the second axis on.
-        others: (O, ...), of as many numbers each.
-        among: int64 (n,), n at least 1, the indices of those that count.
+        others: (O, ...), with the same number of values each.
+        among: int64 (n,), n at least 1, the indices of the others to search.
 
     Returns:
         float64 (P,) and int64 (P,), indices of others.
@@ -51,12 +51,12 @@ def nearest_neighbors(points: Tensor, others: Tensor, among: Tensor) -> tuple[Te
 
 
 def neighbor_distances(points: Tensor, k: int) -> Tensor:
-    """Return the squared distance of each point from its k-th nearest other one, float64 (P,).
+    """Return the squared distance of each point to its k-th nearest neighbour, float64 (P,).
 
     Args:
         points: float64 (P, d), P above k.
         k: at least 1.
     """
     blocks = torch.split(points, max(1, PAIRS // len(points)))
-    # The nearest of all is the point itself.
+    # k + 1, because the nearest point is the point itself.
     return torch.cat([squared_distances(block, points).kthvalue(k + 1, dim=1).values for block in blocks])

@@ -1,6 +1,6 @@
-"""From one value per reconstruction to one per class, and the class that fares worst.
+"""Means per class of values per reconstruction, and the worst class.
 
-The mean hides the class that an attacker got: privacy is a promise to each of them.
+A mean over classes hides a class that an attack reconstructs, but the privacy of every class counts.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from torch import Tensor
 
 
 class ClassValue(NamedTuple):
-    """A class, by its label, and its value."""
+    """The label of a class and its value."""
 
     label: int
     value: float
 
 
 def class_means(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the classes, in ascending order, and the mean of each one's values.
+    """Return the classes in ascending order, and the mean value of each.
 
     Args:
-        values: (R,), of any kind; NaN makes its class NaN.
+        values: (R,), of any dtype; a NaN makes the mean of its class NaN.
         labels: int64 (R,), R at least 1.
 
     Returns:
         int64 (C,) and float64 (C,).
 
     Raises:
-        ValueError: no values, or labels of another length.
+        ValueError: there are no values, or the number of labels differs.
 
     >>> class_means(torch.tensor([True, False, True]), torch.tensor([7, 7, 0]))
     (tensor([0, 7]), tensor([1.0000, 0.5000], dtype=torch.float64))
@@ -45,15 +45,15 @@ def class_means(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def worst_class(values: Tensor, labels: Tensor, *, high_is_worse: bool) -> ClassValue | None:
-    """Return the class with the highest (attack accuracy) or the lowest (a distance) mean of its values.
+    """Return the class with the highest mean value (for attack accuracy) or the lowest (for a distance).
 
     Args:
         values: (R,).
         labels: int64 (R,), R at least 1.
-        high_is_worse: whether a high value means that the attacker came closer.
+        high_is_worse: whether a high value means a more successful attack.
 
     Returns:
-        The first such class; classes without a defined mean are left out, and None is returned if all are.
+        The first such class. Classes whose mean is NaN are omitted; None if all are.
 
     Raises:
         ValueError: as for :func:`class_means`.

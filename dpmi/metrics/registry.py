@@ -1,4 +1,4 @@
-"""The metrics by name: dpmi's own, for listings, and those of installed packages, which every study measures too."""
+"""Registry of the metrics: dpmi's own, for listings, and those of installed packages, which every study computes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .per_class import class_means
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A number for each class that a package adds to the tables of every study.
+    """A metric of a package, one value for each class, which is added to the tables of every study.
 
     Args:
-        name: of the metric, and of its column.
+        name: name of the metric and of its column.
         description: one line.
-        measure: from reconstructions (R, C, H, W) in [0, 1], their classes int64 (R,), and the private training set to
-            a number for each reconstruction (R,); the table has the mean of each class.
-        unit: of the numbers; empty for pure ones.
-        low: the smallest possible number.
-        high: the largest one.
+        measure: maps reconstructions (R, C, H, W) in [0, 1], their classes int64 (R,) and the private training set to
+            one value for each reconstruction (R,); the table contains the mean of each class.
+        unit: unit of the values; empty for dimensionless values.
+        low: smallest possible value.
+        high: largest possible value.
     """
 
     name: str
@@ -37,11 +37,11 @@ class Metric:
 
 
 REGISTRY: Registry[Metric] = Registry("dpmi.metrics", "metric", Metric)
-"""Of installed packages: what dpmi measures itself needs more than this, such as an evaluator."""
+"""The metrics of installed packages; dpmi's own metrics need further inputs, such as an evaluator."""
 
 
 def added() -> tuple[Metric, ...]:
-    """The metrics of installed packages.
+    """Return the metrics of installed packages.
 
     Raises:
         PluginError: (a ValueError) one of them cannot be used.
@@ -50,7 +50,7 @@ def added() -> tuple[Metric, ...]:
 
 
 def added_columns(images: Tensor, labels: Tensor, private: ImageSet) -> dict[str, Tensor]:
-    """What the metrics of installed packages say: their columns, float64 (K,), classes in ascending order.
+    """Return the columns of the metrics of installed packages, float64 (K,), classes in ascending order.
 
     Args:
         images: (R, C, H, W), the reconstructions.
@@ -76,25 +76,25 @@ def added_columns(images: Tensor, labels: Tensor, private: ImageSet) -> dict[str
 METRICS: dict[str, str] = {
     "euclidean": "MIA distance: Euclidean, to the nearest private image of the class",
     "ssim": "MIA distance: 1 - SSIM (11x11 Gaussian window), to the nearest private image of the class",
-    "baselines": "MIA distance without a model: blank image, public mean, nearest public image (an oracle)",
-    "advantage": "share of the distance without the model that the attack saved, with a bootstrap interval",
+    "baselines": "MIA distance of a blank image, the public mean and the nearest public image (an oracle)",
+    "advantage": "reduction of the MIA distance relative to the better baseline, with a bootstrap interval",
     "success_rate": "share of classes with an advantage above 0, with a Clopper-Pearson interval",
     "paired_difference": "mean difference of two defences over the same seeds, with a paired Student interval",
     "accuracy": "fraction of images that the classifier labels correctly",
     "confidence": "the classifier's probability of an image's label",
-    "attack_accuracy": "share of reconstructions that an evaluator takes for their class; top-1 and top-5",
+    "attack_accuracy": "share of reconstructions that an evaluator assigns to their class; top-1 and top-5",
     "knn_distance": "squared distance to the nearest private image of the class, in an evaluator's features",
     "feature_distance": "squared distance to the mean private image of the class, in an evaluator's features",
-    "fid": "Frechet inception distance of all reconstructions to private images, features named",
+    "fid": "Frechet inception distance of all reconstructions to private images, with the feature network",
     "manifolds": "precision, recall, density and coverage of the private images, per class (k = 3)",
     "knowledge_extraction": "accuracy on private images of a student trained on the reconstructions alone",
     "best_ssim": "largest SSIM with a private image of the class",
     "best_psnr": "largest peak signal-to-noise ratio with a private image of the class, in dB",
     "lpips_distance": "smallest LPIPS distance (AlexNet) to a private image of the class",
-    "worst_class": "the class that an attacker got nearest to, and its value",
-    "tradeoff_ratio": "attack accuracy that a defence saves, over the accuracy that it costs",
+    "worst_class": "the class with the most successful attack, and its value",
+    "tradeoff_ratio": "reduction of the attack accuracy per loss of accuracy",
     "robustness": "accuracy under FGSM, PGD, BIM and one pixel; success if targeted; see dpmi side-effects",
-    "backdoor": "how often a trigger hidden in the training images works: BadNets, Blended; see dpmi side-effects",
+    "backdoor": "success rate of a trigger in the training images: BadNets, Blended; see dpmi side-effects",
     "fisher": "Fisher information of every layer for classification and for inversion; see dpmi layers",
 }
-"""One line for each metric of dpmi, for listings."""
+"""One-line descriptions of dpmi's metrics, for listings."""

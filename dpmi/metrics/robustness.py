@@ -1,9 +1,9 @@
-"""Adversarial robustness: what a classifier still gets right when every image is changed a little to fool it.
+"""Adversarial robustness: the accuracy of a classifier on images with small adversarial perturbations.
 
-Attacks and settings are those of [CALoR] appendix F.2. FGSM, PGD and BIM are those of the Adversarial Robustness
-Toolbox (``pip install 'dpmi[robustness]'``), which on its first import makes a folder ``.art`` in the user's home.
-The one-pixel attack is SciPy's differential evolution: the toolbox's has a fixed population of 400, and the
-appendix asks for 10.
+Attacks and settings are those of [YQF25] appendix F.2. FGSM, PGD and BIM come from the Adversarial Robustness Toolbox
+(``pip install 'dpmi[robustness]'``), which creates a folder ``.art`` in the user's home at its first import. The
+one-pixel attack uses SciPy's differential evolution, because the toolbox has a fixed population of 400 and the appendix
+uses 10.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dpmi.progress import Progress
 from .accuracy import accuracy
 from .intervals import Interval, share_interval
 
-#: Settings of each attack, [CALoR] appendix F.2; pixels are in [0, 1] and the ball is that of the largest change.
+#: Settings of each attack, [YQF25] appendix F.2; pixels are in [0, 1] and the ball is that of the maximum norm.
 ATTACKS: dict[str, dict[str, float]] = {
     "fgsm": {"eps": 8 / 255},
     "pgd": {"eps": 8 / 255, "eps_step": 2 / 255, "max_iter": 10, "num_random_init": 1},
@@ -42,32 +42,32 @@ _Search = Callable[[Tensor, Tensor], Tensor]
 
 
 class Robustness(NamedTuple):
-    """How a classifier fares under one attack, with 95 % Clopper-Pearson intervals over images."""
+    """The results of one attack, with 95 % Clopper-Pearson intervals over images."""
 
     accuracy: Interval
-    """Share of images that keep their label under the untargeted attack; 1 - its success rate."""
+    """Share of images that keep their label under the untargeted attack, 1 - its success rate."""
     targeted: Interval
-    """Share of images that get the attacker's label: that of the next class, by number."""
+    """Share of images that get the attacker's label under the targeted attack; it is that of the next class."""
 
 
 def robustness(
     attack: str, model: nn.Module, data: ImageSet, *, seed: int, progress: Progress | None = None
 ) -> Robustness:
-    """Attack every image twice, untargeted and towards the next class, as [CALoR] Table 16 does.
+    """Attack every image twice, untargeted and towards the next class, as in [YQF25] Table 16.
 
-    Images that the model gets wrong anyway count as fooled. A model that draws noise is attacked as it is, and
-    nothing is averaged over its noise: what it seems to withstand may be gradients that mislead the attack. The
-    same holds where the loss is so small that its gradient is 0.
+    Images that the model misclassifies anyway count as successes of the attack. The attack does not average over the
+    noise of a model that draws noise. The robustness of such a model may be due to gradient masking. The same holds if
+    the loss is so small that its gradient is 0.
 
     Args:
         attack: one of :data:`ATTACKS`.
         model: maps images (n, C, H, W) to logits (n, K); it is not changed.
-        data: test images; every label below K.
-        seed: of the attack, and of a model that draws noise; no global generator moves.
-        progress: called with (images attacked, all of them).
+        data: test images; every label is below K.
+        seed: seed of the attack and of a model that draws noise; the global generators do not advance.
+        progress: called with (images attacked, all images).
 
     Raises:
-        ValueError: no such attack, a label that is no output of the model, or logits that are not finite.
+        ValueError: the attack is unknown, a label is not an output of the model, or the logits are not finite.
         RuntimeError: the extra is not installed.
     """
     count = len(data)
@@ -103,13 +103,13 @@ def perturb(
     Args:
         attack: one of :data:`ATTACKS`.
         model: maps images (n, C, H, W) to logits (n, K); a copy in evaluation mode is attacked.
-        data: images; their labels are what the model shall not say, or what it shall say if ``targeted``.
+        data: images with their true labels, or with the attacker's labels if ``targeted``.
         targeted: whether the labels are the attacker's.
         seed: as for :func:`robustness`.
         progress: as for :func:`robustness`.
 
     Raises:
-        ValueError: no such attack.
+        ValueError: the attack is unknown.
         RuntimeError: the extra is not installed.
     """
     if attack not in ATTACKS:
@@ -117,7 +117,7 @@ def perturb(
     device = _device(model, data)
     victim = deepcopy(model).eval().requires_grad_(False)
     found: list[Tensor] = []
-    # Not the seed 0 of accuracy(): an attack must not know the noise by which it is judged.
+    # Not the seed 0 of accuracy(): the attack must not know the noise of its evaluation.
     with seeded(victim, seed + 1), _toolbox_seeded(seed):
         if attack == "one_pixel":
             search = _one_pixel(victim, targeted, seed)
@@ -133,10 +133,10 @@ def perturb(
 
 
 def check_installed() -> None:
-    """Refuse, before anything is computed, to attack without the extra.
+    """Check, before any computation, that the extra is installed.
 
     Raises:
-        RuntimeError: it is not installed.
+        RuntimeError: the extra is not installed.
     """
     try:
         version("adversarial-robustness-toolbox")
@@ -147,7 +147,7 @@ def check_installed() -> None:
 
 
 def _in_the_ball(attack: str, victim: nn.Module, image: Tensor, targeted: bool) -> _Search:
-    """The toolbox's gradient attacks, on images like this one."""
+    """Return a gradient attack of the toolbox for images of this shape."""
     check_installed()
     with _logging_kept():
         from art.attacks import evasion  # noqa: PLC0415 - an optional package
@@ -176,10 +176,10 @@ def _in_the_ball(attack: str, victim: nn.Module, image: Tensor, targeted: bool) 
 
 
 def _one_pixel(victim: nn.Module, targeted: bool, seed: int) -> _Search:
-    """Differential evolution over place and value of one pixel (Su, Vargas, Sakurai 2019).
+    """Return the one-pixel attack, differential evolution over place and value of a pixel (Su, Vargas, Sakurai 2019).
 
-    Everything that the appendix leaves open is as in torchattacks 3.5: the population starts at random, a trial
-    takes all of its coordinates from a mutant of the best candidate, and it ends when the model is fooled.
+    Settings that the appendix does not specify are those of torchattacks 3.5: the initial population is random, a trial
+    takes all coordinates from a mutant of the best candidate, and the search ends when the attack succeeds.
     """
     settings = ATTACKS["one_pixel"]
     random = np.random.default_rng(seed)
@@ -212,7 +212,7 @@ def _one_pixel(victim: nn.Module, targeted: bool, seed: int) -> _Search:
             recombination=1.0,
             maxiter=int(settings["maxiter"]),
             init=random.random((int(settings["popsize"]), len(limits))) * limits,
-            atol=-1.0,  # it never ends because candidates are alike
+            atol=-1.0,  # never stop because the candidates are similar
             polish=False,
             vectorized=True,
             updating="deferred",
@@ -234,11 +234,11 @@ def _device(model: nn.Module, data: ImageSet) -> torch.device:
 
 @contextmanager
 def _logging_kept() -> Iterator[None]:
-    """Import the toolbox without its configuration of logging, which would close every handler of the process.
+    """Import the toolbox without its logging configuration, which would close every handler of the process.
 
-    Of that configuration its own silence is kept. What other threads configure meanwhile is configured.
+    Only the toolbox's own logger is silenced. Logging configurations by other threads take effect.
     """
-    with _IMPORTING:  # of two imports at a time, one would leave here what the other put
+    with _IMPORTING:  # with two concurrent imports, one would restore the replacement of the other
         configure, importing = logging.config.dictConfig, threading.get_ident()
 
         def configure_others(config: Any) -> None:
@@ -256,7 +256,7 @@ def _logging_kept() -> Iterator[None]:
 
 @contextmanager
 def _toolbox_seeded(seed: int) -> Iterator[None]:
-    """Let the toolbox draw PGD's start from the seed: it takes NumPy's global generator, which is put back."""
+    """Seed NumPy's global generator, from which the toolbox draws PGD's start, and restore it afterwards."""
     state: Any = np.random.get_state()  # noqa: NPY002
     np.random.seed(seed % 2**32)  # noqa: NPY002
     try:

@@ -1,10 +1,9 @@
 """Structural similarity of many pairs of images at once [Wang et al. 2004].
 
-The window of SSIM is separable, so an image is blurred by two convolutions of 11 taps, and what concerns one image
-alone is computed once per image, not once per pair. To be blurred, images become the last axis, (C, H, W, n): a
-convolution by channel, which treats each image as a channel, then runs over many images in one vector operation.
-This gives what torchmetrics gives (window 11x11 Gaussian, sigma 1.5, reflected border, data range 1): a test pins
-the two.
+The window of SSIM is separable, so an image is blurred by two convolutions of 11 taps. Moments of a single image are
+computed once per image, not once per pair. For the blur, images are the last axis, (C, H, W, n): a depthwise
+convolution, which treats each image as a channel, then processes many images in one vector operation. The results equal
+those of torchmetrics (window 11x11 Gaussian, sigma 1.5, reflected border, data range 1); a test compares both.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ SIGMA = 1.5
 C1 = 0.01**2
 C2 = 0.03**2
 
-#: Numbers that one buffer holds: 3 MiB, so that the few of a chunk of images stay in the cache.
+#: Number of values in one buffer: 3 MiB, so that the buffers of a chunk of images stay in the cache.
 _CHUNK = 3 * 2**18
 
-#: Float32 numbers in a vector register; images are taken in multiples of so many.
+#: Number of float32 values in a vector register; chunks are multiples of this number of images.
 _LANES = 16
 
-#: Images that are compared with a chunk of the others at once.
+#: Number of images that are compared with a chunk of the others at once.
 _TOGETHER = 16
 
 
@@ -38,18 +37,18 @@ class LocalMoments:
     """Images (n, C, H, W) with their means and variances under the window."""
 
     padded: Tensor
-    """(n, C, H + 10, W + 10), reflected at the border."""
+    """The images, (n, C, H + 10, W + 10), reflected at the border."""
     mean: Tensor
-    """(n, C, H, W)."""
+    """Local means, (n, C, H, W)."""
     variance: Tensor
-    """(n, C, H, W)."""
+    """Local variances, (n, C, H, W)."""
 
     @classmethod
     def of(cls, images: Tensor) -> LocalMoments:
-        """Compute them.
+        """Return the local moments of images (n, C, H, W).
 
         Raises:
-            ValueError: images smaller than the window.
+            ValueError: the images are smaller than the window.
         """
         parts = []
         for some in torch.split(images, _at_once(images, fields=2)):
@@ -60,27 +59,24 @@ class LocalMoments:
         return cls(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Iterate over the three."""
         return iter((self.padded, self.mean, self.variance))
 
     def __getitem__(self, rows: Tensor | slice) -> LocalMoments:
-        """Select images."""
         return LocalMoments(*(tensor[rows] for tensor in self))
 
     def __len__(self) -> int:
-        """Return n."""
         return len(self.padded)
 
 
 def most_similar(images: LocalMoments, others: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest SSIM of each image with some of the others, and with which of them.
+    """Return the largest SSIM of each image with some others, and the index of the most similar one.
 
-    Memory is bounded by a chunk of ``others``, whatever their number.
+    A chunk of ``others`` bounds the memory.
 
     Args:
-        images: R of them.
+        images: the moments of R images.
         others: (N, C, H, W).
-        among: int64 (n,), n at least 1, the indices of those that count.
+        among: int64 (n,), n at least 1, the indices of the others to compare.
 
     Returns:
         float32 (R,) and int64 (R,), indices of others.
@@ -98,10 +94,10 @@ def most_similar(images: LocalMoments, others: Tensor, among: Tensor) -> tuple[T
 
 
 def ssim_pairs(first: Tensor, second: Tensor) -> Tensor:
-    """Return the SSIM (n,) of each image of ``first``, (n, C, H, W), with its partner in ``second``.
+    """Return the SSIM (n,) of each image of ``first``, (n, C, H, W), with the same row of ``second``.
 
     Raises:
-        ValueError: images smaller than the window.
+        ValueError: the images are smaller than the window.
     """
     step = _at_once(first, fields=3)
     parts = []
@@ -120,8 +116,8 @@ def _ssim(first: Iterable[Tensor], images: Tensor) -> Tensor:
     torch.mul(padded, padded, out=fields[1])
     torch.mul(first_padded, padded, out=fields[2:])
     mean, variance, covariance = torch.split(_blurred(fields), [1, 1, len(first_padded)])
-    # In place as far as it goes: to get new memory into the cache takes longer than the arithmetic. Each factor of
-    # the numerator is half of SSIM's.
+    # In place where possible, because loading new memory into the cache takes longer than the arithmetic. Each factor
+    # of the numerator is half of SSIM's.
     of_means = first_mean * mean
     numerator = covariance.sub_(of_means).add_(C2 / 2).mul_(of_means.add_(C1 / 2))
     variance.sub_(mean.square_()).clamp_(min=0)
@@ -132,10 +128,10 @@ def _ssim(first: Iterable[Tensor], images: Tensor) -> Tensor:
 
 
 def _padded(images: Tensor) -> Tensor:
-    """Reflect images (n, C, H, W) at the border for the window: float32 (n, C, H + 10, W + 10).
+    """Return images (n, C, H, W), reflected at the border: float32 (n, C, H + 10, W + 10).
 
     Raises:
-        ValueError: images smaller than the window.
+        ValueError: the images are smaller than the window.
     """
     height, width = images.shape[-2:]
     if min(height, width) < WINDOW:
@@ -152,7 +148,7 @@ def _blurred(fields: Tensor) -> Tensor:
     count = fields.shape[-1]
     windows = _windows(count, fields.device)
     by_image = fields.flatten(0, 1).permute(0, 3, 1, 2)
-    # cuDNN would round to TF32, and where variances are small that is larger than they are.
+    # cuDNN would round to TF32, and the rounding error exceeds small variances.
     with torch.backends.cudnn.flags(enabled=False) if fields.is_cuda else nullcontext():
         along_columns = F.conv2d(by_image, windows[..., None], groups=count)
         blurred = F.conv2d(along_columns, windows[:, :, None], groups=count)
@@ -160,24 +156,24 @@ def _blurred(fields: Tensor) -> Tensor:
 
 
 def _at_once(images: Tensor, *, fields: int) -> int:
-    """Return how many such images to take at once where so many fields of each are blurred."""
+    """Return the number of images in a chunk if this many fields of each image are blurred."""
     return max(1, round(_CHUNK / (fields * images[0].numel()) / _LANES)) * _LANES
 
 
 @lru_cache(maxsize=8)
 def _windows(count: int, device: torch.device) -> Tensor:
-    """The Gaussian that sums to 1, once for each image: (count, 1, 11)."""
+    """Return the Gaussian window with sum 1, repeated for each image: (count, 1, 11)."""
     offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
     window = torch.exp(-((offsets / SIGMA) ** 2) / 2)
     return (window / window.sum()).float().to(device).repeat(count, 1, 1)
 
 
-@cache  # once in a process: malloc does not forget
+@cache  # once per process, because malloc keeps the threshold
 def _keep_freed_memory() -> None:
-    """Have glibc's malloc keep megabytes that are freed, for the next chunk.
+    """Make glibc's malloc keep freed blocks of megabytes for the next chunk.
 
-    It gives them back to the system otherwise, and the page faults of getting them again take as long as the rest.
-    It keeps blocks of up to the size of the largest that was freed, see mallopt(3), M_MMAP_THRESHOLD; where malloc
-    is another, this does nothing.
+    By default malloc returns such blocks to the system, and the page faults of new blocks take as long as the
+    computation. malloc keeps blocks up to the size of the largest freed block; see mallopt(3), M_MMAP_THRESHOLD. With
+    another malloc this call has no effect.
     """
     torch.empty(2**24, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""What a defence saves for what it costs: attack accuracy against accuracy."""
+"""The trade-off ratio of a defence: reduction of the attack accuracy per loss of accuracy."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import math
 def tradeoff_ratio(
     *, attack_undefended: float, attack_defended: float, accuracy_undefended: float, accuracy_defended: float
 ) -> float:
-    """Return the attack accuracy saved per accuracy lost, both against no defence ([TL-DMI] Table 5).
+    """Return the reduction of the attack accuracy per loss of accuracy, both relative to no defence ([TL-DMI] Table 5).
 
-    A ratio says nothing of how much is saved: it is largest where the cost is next to nothing, whatever the gain. It
-    goes beside the two accuracies, never in their place.
+    The ratio does not show the size of the reduction: it is largest for a tiny loss of accuracy, whatever the gain.
+    Always report it together with the two accuracies.
 
     Args:
-        attack_undefended: attack accuracy without a defence.
-        attack_defended: with it, by the same attack and evaluator.
-        accuracy_undefended: test accuracy of the target without a defence.
-        accuracy_defended: with it.
+        attack_undefended: attack accuracy without the defence.
+        attack_defended: attack accuracy with the defence, for the same attack and evaluator.
+        accuracy_undefended: test accuracy of the target without the defence.
+        accuracy_defended: test accuracy of the target with the defence.
 
     Returns:
-        Above 0 where the defence helps; NaN where it costs no accuracy or one of the four is NaN: a ratio over a cost
-        of 0 or less would call a better defence a worse one.
+        Above 0 if the defence helps. NaN if it costs no accuracy, because the order of the ratios would be reversed, or
+        if an input is NaN.
 
     >>> round(tradeoff_ratio(  # BiDO
     ...     attack_undefended=95.67, attack_defended=70.47, accuracy_undefended=89.00, accuracy_defended=80.35

@@ -1,4 +1,7 @@
-"""The classifiers of the papers, built by name, and what is where in them."""
+"""Models: the classifiers of the papers, built by name, and tools for their heads, features and latents.
+
+Citations such as [Z20] are resolved in docs/references.md.
+"""
 
 from dpmi.models.adaptation import Adaptation, Averaged, averaged, matched
 from dpmi.models.anatomy import FEATURES, feature_size, head, layer, replace

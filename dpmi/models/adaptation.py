@@ -1,7 +1,7 @@
-"""What an attacker who knows a defence searches on in the place of the released model.
+"""Adaptive attacks: changes of an attack's search by an attacker who knows the defence.
 
-A defence that hides gradients looks like one that protects, until somebody searches on a model in which they are not
-hidden [A. Athalye, N. Carlini, D. Wagner, "Obfuscated Gradients Give a False Sense of Security", ICML 2018].
+A defence that masks gradients seems to protect until an attacker searches on a model without the mask [A. Athalye,
+N. Carlini, D. Wagner, "Obfuscated Gradients Give a False Sense of Security", ICML 2018].
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from torch import Tensor, nn
 
 from .identity import IdentityLoss
 
-#: Draws of the model's noise that one answer of :class:`Averaged` is the mean of.
+#: Number of draws of the model's noise in the mean of :class:`Averaged`.
 DRAWS = 8
 
 Penalty = Callable[[Tensor], Tensor]
-"""Of images (n, C, H, W) in the graph, what is added to the identity loss of each, (n,)."""
+"""Maps images (n, C, H, W) with gradients to a term (n,) that is added to their identity loss."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Adaptation:
-    """One way of searching a model whose defence is known; the model that was released stays what is attacked.
+    """An adaptive attack: it changes the model or the loss of the search; the target remains the released model.
 
-    Each part that is None is as an attack without it has it.
+    A part that is None leaves the attack unchanged.
 
     Args:
-        name: for tables, a few words.
-        stand_in: from the released model, which it must not change, and public images (M, C, H, W) to the module
-            that is searched: it maps images to logits as the released one does.
-        loss: the identity loss that the search lowers.
-        penalty: from the released model and public images to what is added to that loss.
-        asks: how often the released model's weights are run for one answer about one image.
-        learns: whether it asks the released model about each of the public images first.
+        name: a few words for tables.
+        stand_in: maps the released model, which it must not change, and public images (M, C, H, W) to the module of the
+            search, which maps images to logits like the released model.
+        loss: the identity loss of the search.
+        penalty: maps the released model and public images to a term that is added to this loss.
+        asks: number of runs of the released model's weights for the logits of one image.
+        learns: whether it first queries the released model once for each public image.
     """
 
     name: str
@@ -46,14 +46,14 @@ class Adaptation:
 
 
 class Averaged(nn.Module):
-    """The log of the mean probabilities over several draws of a model's own noise, in the place of its logits.
+    """Replaces a model's logits by the log of the mean probabilities over several draws of the model's noise.
 
-    Its gradient is that of the expectation [A. Athalye, L. Engstrom, A. Ilyas, K. Kwok, "Synthesizing Robust
-    Adversarial Examples", ICML 2018].
+    Its gradient is that of the expectation over the noise [A. Athalye, L. Engstrom, A. Ilyas, K. Kwok, "Synthesizing
+    Robust Adversarial Examples", ICML 2018].
 
     Args:
-        model: draws noise whenever it is asked.
-        draws: at least 1.
+        model: draws noise in every forward pass.
+        draws: number of draws, at least 1.
     """
 
     def __init__(self, model: nn.Module, draws: int = DRAWS) -> None:
@@ -62,7 +62,7 @@ class Averaged(nn.Module):
         self.draws = draws
 
     def forward(self, images: Tensor) -> Tensor:
-        """From (n, C, H, W) to (n, K)."""
+        """Return (n, K) for images (n, C, H, W)."""
         logits: Tensor = self.model(images.repeat(self.draws, 1, 1, 1))
         of_draws = logits.log_softmax(dim=1).view(self.draws, len(images), -1)
         mean: Tensor = of_draws.logsumexp(dim=0) - math.log(self.draws)
@@ -70,10 +70,10 @@ class Averaged(nn.Module):
 
 
 def averaged() -> Adaptation:
-    """The expectation over the noise of a model that draws some."""
+    """Return the adaptive attack on the expectation over a model's noise."""
     return Adaptation(name="averaged noise", stand_in=lambda model, _: Averaged(model), asks=DRAWS)
 
 
 def matched(name: str, loss: IdentityLoss) -> Adaptation:
-    """The same search with an identity loss that fits how the model was trained."""
+    """Return the adaptive attack with an identity loss that matches the training of the model."""
     return Adaptation(name=name, loss=loss)

@@ -1,4 +1,4 @@
-"""Which part of a classifier is what: its head, its features, its latents; found without editing the model."""
+"""The head, the features and the layers of a classifier, by name."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import difflib
 from torch import nn
 
 FEATURES = "features"
-"""Stands for the input of the head, which no layer need have as its output."""
+"""The name of the input of the head, which need not be the output of a layer."""
 
 
 def layer(model: nn.Module, name: str) -> nn.Module:
-    """The layer of that name.
+    """Return the layer of this name.
 
     Raises:
-        ValueError: there is none; the message has the nearest names.
+        ValueError: there is no such layer; the message names the nearest ones.
     """
     layers: dict[str, nn.Module] = {known: m for known, m in model.named_modules() if known}
     if name not in layers:
@@ -24,26 +24,28 @@ def layer(model: nn.Module, name: str) -> nn.Module:
 
 
 def head(model: nn.Module) -> str:
-    """Name of the classification head: the last linear layer.
+    """Return the name of the classification head, the last linear layer.
 
     Raises:
-        ValueError: the model has no linear layer inside.
+        ValueError: the model contains no linear layer.
     """
     linear: list[str] = [name for name, m in model.named_modules() if isinstance(m, nn.Linear) and name]
     if not linear:
-        raise ValueError("the model has no linear layer to take for its classification head")
+        raise ValueError(
+            "the model has no linear layer, and its last linear layer must be the classification head"
+        )
     return linear[-1]
 
 
 def feature_size(model: nn.Module) -> int:
-    """Length d of the features that the classification head gets."""
+    """Return the length d of the features, the input of the classification head."""
     found = layer(model, head(model))
     assert isinstance(found, nn.Linear)
     return found.in_features
 
 
 def replace(model: nn.Module, name: str, new: nn.Module) -> None:
-    """Put another layer in the place of one, in the model itself."""
+    """Replace a layer of the model in place."""
     layer(model, name)
     parent, _, own = name.rpartition(".")
     setattr(model.get_submodule(parent), own, new)

@@ -1,7 +1,6 @@
-"""The layers of each classifier, from images to logits.
+"""Small classifiers without BatchNorm.
 
-None has BatchNorm, which couples the records of a batch: one bucket's gradient would depend on
-another's records.
+BatchNorm couples the records of a batch: the gradient of a bucket would depend on the records of other buckets.
 """
 
 import math
@@ -17,11 +16,11 @@ FREDRIKSON_HIDDEN_UNITS = 3000
 
 
 def cnn(image_shape: ImageShape, num_classes: int, activation: type[nn.Module]) -> nn.Sequential:
-    """Two convolutions and two fully connected layers; 26,010 parameters for (1, 28, 28) and 10 classes.
+    """Return two convolutions and two fully connected layers; 26,010 parameters for (1, 28, 28) and 10 classes.
 
-    The network used with DP-SGD on MNIST by N. Papernot et al., "Tempered Sigmoid Activations for Deep
-    Learning with Differential Privacy", AAAI 2021, and by Opacus's MNIST example. They find that Tanh, being
-    bounded, keeps gradients small and loses less accuracy to clipping than ReLU.
+    The network for DP-SGD on MNIST of N. Papernot et al., "Tempered Sigmoid Activations for Deep Learning with
+    Differential Privacy", AAAI 2021, and of Opacus's MNIST example. Papernot et al. find that the bounded Tanh keeps
+    gradients small and loses less accuracy to clipping than ReLU.
     """
     body = [
         nn.Conv2d(image_shape[0], 16, kernel_size=8, stride=2, padding=3),
@@ -38,7 +37,7 @@ def cnn(image_shape: ImageShape, num_classes: int, activation: type[nn.Module]) 
 
 
 def cnn_small(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
-    """Two convolutions and two fully connected layers for images as small as 8x8."""
+    """Return two convolutions and two fully connected layers for images as small as 8x8."""
     body = [
         nn.Conv2d(image_shape[0], 16, kernel_size=3, padding=1),
         nn.ReLU(),
@@ -53,7 +52,7 @@ def cnn_small(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
 
 
 class Affine(nn.Module):
-    """x * scale + shift with public constants: no statistics of the data at hand."""
+    """x * scale + shift with public constants, not statistics of the private data."""
 
     def __init__(self, scale: float, shift: float = 0.0) -> None:
         super().__init__()
@@ -61,21 +60,21 @@ class Affine(nn.Module):
         self.shift = shift
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply it to every element."""
+        """Return x * scale + shift, element by element."""
         return x * self.scale + self.shift
 
     def extra_repr(self) -> str:
-        """Show the constants."""
+        """Return the constants for ``repr``."""
         return f"scale={self.scale:.4g}, shift={self.shift:.4g}"
 
 
 def cnn_compact(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
-    """Two convolutions and two fully connected layers, 7,706 parameters for (1, 28, 28) and 10 classes.
+    """Return two convolutions and two fully connected layers; 7,706 parameters for (1, 28, 28) and 10 classes.
 
-    Made for noisy gradients. The noise of a step grows with the square root of the number of parameters, so
-    there are few. Pixels are centred and scaled by the usual constants of MNIST, and logits multiplied by 4:
-    the mean gradients of subclasses then exceed the norm 3 that [Z20] clips them to. Shorter ones would drown
-    in noise that is made for norm 3.
+    The network is designed for noisy gradients. The noise of a step grows with the square root of the number of
+    parameters, so there are few. Pixels are normalized by the usual constants of MNIST, and logits are multiplied by 4:
+    the mean gradients of subclasses then exceed the clipping norm 3 of [Z20]. Shorter gradients would be small relative
+    to the noise, which is scaled to the norm 3.
     """
     body = [
         Affine(scale=1 / 0.3081, shift=-0.1307 / 0.3081),
@@ -97,22 +96,22 @@ def cnn_compact(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
 
 
 def softmax_normalized(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
-    """Softmax regression on images that are brought to mean 0 and variance 1, each by itself.
+    """Return softmax regression on images that are individually normalized to mean 0 and variance 1.
 
-    Raw photographs share a bright background: the gradients of all people point the same way, and what tells
-    them apart drowns in the noise of class-level DP.
+    Raw photographs share a bright background, so the gradients of all people have nearly the same direction, and the
+    differences between people are small relative to the noise of class-level DP.
     """
     normalize = nn.LayerNorm(image_shape, eps=1e-3, elementwise_affine=False)
     return nn.Sequential(normalize, nn.Flatten(), nn.Linear(math.prod(image_shape), num_classes))
 
 
 def softmax(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
-    """Softmax regression, the face recogniser of Fredrikson et al. and of Class DP on Faces94."""
+    """Return softmax regression, the face recogniser of Fredrikson et al., CCS 2015, and of [Z20] on Faces94."""
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(image_shape), num_classes))
 
 
 def mlp(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
-    """One hidden layer of sigmoid units, the second face recogniser of Fredrikson et al., CCS 2015."""
+    """Return one hidden layer of sigmoid units, the second face recogniser of Fredrikson et al., CCS 2015."""
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(math.prod(image_shape), FREDRIKSON_HIDDEN_UNITS),
@@ -122,8 +121,8 @@ def mlp(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
 
 
 def width(body: Iterable[nn.Module], image_shape: ImageShape) -> int:
-    """How many features per image leave ``body``."""
-    # BatchNorm has no variance of one value per channel, which is what some leave of one image, and takes statistics.
+    """Return the number of features per image that ``body`` computes."""
+    # Evaluation mode: BatchNorm would update its statistics, and fail on a single value per channel.
     layers = nn.Sequential(*body).eval()
     with torch.no_grad():
         features = layers(torch.zeros(1, *image_shape)).numel()

@@ -1,4 +1,4 @@
-"""Recognisers of faces: the improved residual networks of the attack papers, and a small one for grey photographs."""
+"""Face recognisers: the improved residual networks of the attack papers, and a small network for grey photographs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .classifiers import ImageShape, width
 
-#: Length of the embedding, to which the head is a linear layer.
+#: Length of the embedding, the input of the head.
 _EMBEDDING = 512
 
 #: Channels of the stem and of the four stages.
@@ -19,16 +19,16 @@ _CHANNELS = (64, 64, 128, 256, 512)
 def improved_residual(
     image_shape: ImageShape, num_classes: int, blocks: tuple[int, int, int, int]
 ) -> nn.Sequential:
-    """Four stages of improved residual blocks, an embedding of length 512, and the head.
+    """Return four stages of improved residual blocks, an embedding of length 512, and the head.
 
-    IR-50, of (3, 4, 14, 3) blocks, is FaceNet64 at 64 pixels and the evaluation classifier FaceNet at 112 (Y. Cheng et
-    al., "Know You at One Glance", ICCV workshops 2017); IR-152 has (3, 8, 36, 3). At 64 pixels and 1,000 classes they
-    have 35.4 and 62.6 million parameters, as TL-DMI reports.
+    IR-50, with (3, 4, 14, 3) blocks, is FaceNet64 at 64 pixels and the evaluation classifier FaceNet at 112 pixels
+    (Y. Cheng et al., "Know You at One Glance", ICCV workshops 2017); IR-152 has (3, 8, 36, 3) blocks. At 64 pixels and
+    1,000 classes they have 35.4 and 62.6 million parameters, as reported by TL-DMI.
 
     Args:
-        image_shape: (C, H, W); the embedding has one weight per position of the last map, of H / 16 x W / 16.
+        image_shape: (C, H, W); the embedding has weights for every position of the last map, H / 16 x W / 16.
         num_classes: K.
-        blocks: of each stage; the first one halves the resolution.
+        blocks: number of blocks in each stage; the first block of a stage halves the resolution.
     """
     body = OrderedDict[str, nn.Module](
         stem=nn.Sequential(
@@ -51,14 +51,14 @@ def improved_residual(
 
 
 class ImprovedResidualBlock(nn.Module):
-    """BatchNorm, convolution, PReLU, convolution, BatchNorm, beside a shortcut without activation.
+    """BatchNorm, convolution, PReLU, convolution, BatchNorm, and a shortcut without activation.
 
     J. Deng et al., "ArcFace", CVPR 2019, section 3.1.
 
     Args:
-        channels: of the input.
+        channels: channels of the input.
         features: channels of the output.
-        stride: 1, or 2 for half the resolution.
+        stride: 1, or 2 to halve the resolution.
     """
 
     def __init__(self, channels: int, features: int, *, stride: int) -> None:
@@ -78,15 +78,15 @@ class ImprovedResidualBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (n, channels, H, W) to (n, features, H / stride, W / stride)."""
+        """Return (n, features, H / stride, W / stride) for x (n, channels, H, W)."""
         out: Tensor = self.residual(x) + self.shortcut(x)
         return out
 
 
 def cnn_faces(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
-    """Four convolutions with GroupNorm and the head, for grey faces such as AT&T's; nothing couples records.
+    """Return four convolutions with GroupNorm and the head, for grey faces such as AT&T's; no layer couples records.
 
-    Each photograph is brought to mean 0 and variance 1 first, as in ``softmax-normalized``.
+    Each photograph is first normalized to mean 0 and variance 1, as in ``softmax-normalized``.
     """
     body = OrderedDict[str, nn.Module](
         normalize=nn.LayerNorm(image_shape, eps=1e-3, elementwise_affine=False)

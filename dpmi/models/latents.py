@@ -1,8 +1,8 @@
-"""The latent representations of a classifier: what every stage of it leaves, found without editing the model.
+"""The latent representations of a classifier: the outputs of its stages, determined without changes to the model.
 
-A latent is a tensor that all information on its way from the image to the head goes through. What lies inside a
-block that a skip connection bypasses, or in one of several branches, is none. The autograd graph of one forward
-pass shows which layers' outputs these are.
+A latent is a tensor through which all information passes from the image to the head. A tensor inside a block with a
+skip connection, or in one of several branches, is not a latent. The autograd graph of one forward pass determines the
+layers whose outputs are latents.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from .modes import evaluating
 
 Shape = tuple[int, ...]
 
-#: Of a transformer, whose blocks all have one resolution: the shares of the depth after which a latent is taken.
+#: Depths, as shares of a transformer's blocks, after which a latent is taken; all its blocks have one resolution.
 _DEPTHS = (0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass
 class _Output:
-    """What a layer has computed.
+    """The output of a layer.
 
     Args:
-        shape: without the batch.
-        weighted: calls of layers with parameters up to here.
-        names: of this layer and of those around it that end with it.
+        shape: shape without the batch axis.
+        weighted: number of calls of layers with parameters so far.
+        names: names of this layer and of the enclosing modules that end with it.
     """
 
     shape: Shape
@@ -43,25 +43,25 @@ class _Output:
 
 
 def latents(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
-    """Names of the layers whose outputs are the latents, from the image to the head; see :func:`observe`.
+    """Return the names of the layers whose outputs are the latents, from the image to the head; see :func:`observe`.
 
-    These are the last output of every stage, and ``"features"``, what the head gets. A stage is a run of layers that
-    compute at one spatial resolution, with the pooling that ends it, unless this leaves one position. A stage that
-    leaves as many numbers as there are features, which then are a flat or normalized copy, is not named. Of a
-    transformer whose blocks all have one resolution, it is the output after each quarter of the depth, and the
+    These are the last output of every stage, and ``"features"``, the input of the head. A stage is a sequence of layers
+    with one spatial resolution, including the pooling that ends it unless that pools to a single position. A stage with
+    as many outputs as there are features is omitted, because the features are then a flat or normalized copy of it. For
+    a transformer, whose blocks all have one resolution, they are the outputs after each quarter of the depth, and the
     features.
 
-    The published latents of BiDO come out for its network for MNIST and for VGG16.
+    For BiDO's network for MNIST and for VGG16, these are the published latents of BiDO.
 
     Args:
-        model: a classifier; it stays exactly as it is.
+        model: a classifier; it is not changed.
         image_shape: (C, H, W).
 
     Returns:
-        Names as of ``model.named_modules()``; nothing if no layer before the head has parameters.
+        Names as in ``model.named_modules()``; empty if no layer before the head has parameters.
 
     Raises:
-        ValueError: the model has no linear layer to take for the head.
+        ValueError: the model has no linear layer that could be its head.
     """
     if isinstance(model, AbstractGradSampleModule):
         model = model._module
@@ -95,12 +95,12 @@ def _ends_of_stages(outputs: list[_Output]) -> list[_Output]:
 
 
 def _resolutions(shape: Shape) -> set[Shape]:
-    """What (H, W) may be: whether channels come first or last cannot be seen."""
+    """Return the possible (H, W): the shape does not tell whether channels are first or last."""
     return {shape[:2], shape[1:]} if len(shape) == 3 else {()}
 
 
 def _quarters(model: nn.Module, tokens: list[_Output]) -> list[str]:
-    """Of the blocks, which are the most frequent layers, those at the end of each quarter."""
+    """Return the block at the end of each quarter; blocks are the most frequent type of layer."""
     kinds = {name: type(layer(model, name)) for output in tokens for name in output.names}
     ((block, _),) = Counter(kinds.values()).most_common(1)
     blocks = [name for name, kind in kinds.items() if kind is block]
@@ -108,7 +108,7 @@ def _quarters(model: nn.Module, tokens: list[_Output]) -> list[str]:
 
 
 def _on_every_path(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[list[_Output], int]:
-    """The outputs of layers that every path from the image to the head goes through, and the number of features."""
+    """Return the outputs of the layers on every path from the image to the head, and the number of features."""
     outputs: list[tuple[Node, str, _Output]] = []
     blocks: dict[str, tuple[Shape, Shape]] = {}
     given: list[Tensor] = []
@@ -145,7 +145,7 @@ def _on_every_path(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple
     single = set(_bottlenecks(get_gradient_edge(features).node, get_gradient_edge(image).node))
     for node, name, output in outputs:
         if node in found:
-            # Around it, as Sequential is. "features" stands for something else, whatever layer is called so.
+            # An enclosing module, such as Sequential. The name "features" is reserved for the input of the head.
             if found[node].names[-1].startswith(f"{name}.") and name != FEATURES:
                 found[node].names.append(name)
         elif node in single and not _is_inside(name, output.shape, blocks):
@@ -154,7 +154,7 @@ def _on_every_path(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple
 
 
 def _is_inside(name: str, shape: Shape, blocks: dict[str, tuple[Shape, Shape]]) -> bool:
-    """Whether a layer's resolution is a matter of a block around it, such as the first half of one that halves it."""
+    """Whether a layer's resolution is internal to an enclosing block, for example before the block halves it."""
     own = _resolutions(shape)
     for block, (entering, leaving) in blocks.items():
         if name.startswith(f"{block}.") and not own & _resolutions(leaving):
@@ -165,7 +165,7 @@ def _is_inside(name: str, shape: Shape, blocks: dict[str, tuple[Shape, Shape]]) 
 
 
 def _bottlenecks(last: Node, image: Node) -> Iterator[Node]:
-    """The nodes of an autograd graph that every path from ``last`` to the image goes through."""
+    """Yield the nodes of an autograd graph on every path from ``last`` to the image."""
     behind = _behind(last, image)
     pending = {last}
     for node in reversed(behind):  # a node comes before all nodes behind it
@@ -176,7 +176,7 @@ def _bottlenecks(last: Node, image: Node) -> Iterator[Node]:
 
 
 def _behind(last: Node, image: Node) -> dict[Node, list[Node]]:
-    """For each node on a path to the image, those that it leads to; in the order of the forward pass."""
+    """Return the successors of each node on a path to the image, in the order of the forward pass."""
     behind: dict[Node, list[Node]] = {}
     seen: set[Node] = set()
     stack = [(last, False)]

@@ -1,4 +1,4 @@
-"""How a model is run: in evaluation mode, with its noise from a seed, in batches."""
+"""Context managers and a function to run a model: in evaluation mode, with seeded noise, in batches."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 @contextmanager
 def seeded(model: nn.Module, seed: int) -> Iterator[None]:
-    """Let a forward pass that draws noise draw from the seed; the global generators are put back afterwards.
+    """Seed the noise of forward passes inside the block; the global generators are restored afterwards.
 
     Args:
-        model: its parameters say on which devices.
-        seed: of torch's default generators inside the block.
+        model: its parameters determine the devices.
+        seed: seed of torch's default generators inside the block.
     """
     cuda = {p.device for p in model.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(devices=cuda):
-        # torch.manual_seed would seed every device, and only these are put back.
+        # torch.manual_seed would seed every device, but only these are restored.
         torch.default_generator.manual_seed(seed)
         for device in cuda:
             with torch.cuda.device(device):
@@ -29,7 +29,7 @@ def seeded(model: nn.Module, seed: int) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for as long as the block lasts, then the mode that each layer was in."""
+    """Evaluation mode inside the block; afterwards the mode of each layer is restored."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
@@ -41,5 +41,5 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def in_batches(ask: Callable[[Tensor], Tensor], images: Tensor, size: int = 256) -> Tensor:
-    """What a model answers about many images, without a graph."""
+    """Return a model's outputs for many images, without gradients."""
     return torch.cat([ask(some) for some in torch.split(images, size)])

@@ -1,4 +1,4 @@
-"""Looking at what a layer computes, in a model that knows nothing of it."""
+"""Observation of the outputs of layers, without changes to the model."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from .anatomy import FEATURES, head, layer
 
 @contextmanager
 def observe(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """The outputs of layers, as one forward pass inside the block computes them.
+    """Record the outputs of layers in a forward pass inside the block.
 
     Args:
-        model: any module, also one that a privacy engine has wrapped.
-        layers: names as of ``model.named_modules()``; ``"features"`` is what the classification head gets.
+        model: any module, also one wrapped by a privacy engine.
+        layers: names as in ``model.named_modules()``; ``"features"`` is the input of the classification head.
 
     Yields:
-        A dict that the forward pass fills: for each name the output (n, ...), still in the graph; the last one if
-        the layer is called more than once.
+        A dict that the forward pass fills: for each name the output (n, ...) with gradients; the last one if the layer
+        is called more than once.
 
     Raises:
-        ValueError: there is no such layer; the message has the nearest names. Or the layer has parameters, and Opacus's
-            hooks compute its gradients: they see only what the layers behind it send back, so that a loss on the
-            output would be missing from them without a word.
+        ValueError: there is no such layer; the message names the nearest ones. Or the layer has parameters and Opacus's
+            hooks compute its per-record gradients: these would silently lack a loss on the layer's output.
     """
     hooked = False
     if isinstance(model, AbstractGradSampleModule):
@@ -46,8 +45,8 @@ def observe(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
         observed = layer(model, name)
         if hooked and next(observed.parameters(recurse=False), None) is not None:
             raise ValueError(
-                f"layer {name!r} has parameters, and a loss on its output would be missing from the gradients that "
-                "Opacus computes for records; observe the layer without parameters behind it"
+                f"layer {name!r} has parameters, and the per-record gradients of Opacus would lack a loss on its "
+                "output; observe the next layer without parameters instead"
             )
         handles.append(observed.register_forward_hook(keep))
     try:

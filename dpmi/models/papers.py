@@ -1,6 +1,6 @@
-"""The target and evaluation classifiers of the papers on model inversion, as they publish them.
+"""The target and evaluation classifiers of the papers on model inversion, as published.
 
-They normalize over the batch, as published; ``+groupnorm`` behind a name makes another model of them.
+They use BatchNorm, as published; the suffix ``+groupnorm`` of a name replaces it by GroupNorm.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from .vision import take_channels
 #: Slope of LeakyReLU below 0.
 _SLOPE = 0.2
 
-#: Length of the embedding in ``resnet34``, as in the face recognisers beside it.
+#: Length of the embedding in ``resnet34``, as in the face recognisers of the same papers.
 _EMBEDDING = 512
 
 
 def lenet3(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
-    """Two convolutions, two fully connected layers; 3,136 = 64 * 7 * 7 flat features for (1, 28, 28).
+    """Return two convolutions and two fully connected layers; 3,136 = 64 * 7 * 7 flat features for (1, 28, 28).
 
-    Target for MNIST of Y. Zhang et al., "The Secret Revealer", CVPR 2020.
+    The target for MNIST in Y. Zhang et al., "The Secret Revealer", CVPR 2020.
     """
     body = OrderedDict(
         layer1=nn.Sequential(
@@ -41,9 +41,9 @@ def lenet3(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
 
 
 def mcnn(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
-    """Three convolutions and the head; 1.03 million parameters for (1, 32, 32) and 5 classes.
+    """Return three convolutions and the head; 1.03 million parameters for (1, 32, 32) and 5 classes.
 
-    Target for MNIST of KED-MI (S. Chen et al., ICCV 2021) and of BiDO, whose latents are its three layers.
+    The target for MNIST of KED-MI (S. Chen et al., ICCV 2021) and of BiDO, whose latents are its three layers.
     """
     body = OrderedDict(
         layer1=_convolution(image_shape[0], 64, kernel_size=7, padding=1, pool=True),
@@ -56,10 +56,10 @@ def mcnn(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
 
 
 def scnn(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
-    """Five convolutions and the head, the evaluation classifier of KED-MI and BiDO for MNIST.
+    """Return five convolutions and the head, the evaluation classifier of KED-MI and BiDO for MNIST.
 
-    Kernels and channels are the published ones. The padding of the third convolution, which is not, leaves one
-    position of 512 features for (1, 32, 32).
+    Kernels and channels are as published. The padding of the third convolution is not published; the value here gives
+    one position with 512 features for (1, 32, 32).
     """
     body = OrderedDict(
         layer1=_convolution(image_shape[0], 32, kernel_size=7, padding=1, pool=True),
@@ -74,10 +74,10 @@ def scnn(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
 
 
 def vgg16(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
-    """The convolutions of VGG16 with BatchNorm and one head; 2,048 features for (3, 64, 64), 16.8 million parameters.
+    """Return the convolutions of VGG16 with BatchNorm and a linear head; for (3, 64, 64), 16.8 million parameters.
 
-    Target for faces of GMI, KED-MI, BiDO and TL-DMI. The bias of the features' BatchNorm, which they freeze at 0,
-    is left out.
+    There are then 2,048 features. The target for faces of GMI, KED-MI, BiDO and TL-DMI. They freeze the bias of the
+    features' BatchNorm at 0; it is omitted here.
     """
     body = OrderedDict[str, nn.Module](
         features=take_channels(make_layers(cfgs["D"], batch_norm=True), image_shape[0]), flatten=nn.Flatten()
@@ -90,10 +90,10 @@ def vgg16(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
 
 
 def resnet34(image_shape: ImageShape, num_classes: int) -> nn.Module:
-    """ResNet-34 whose pooled features pass BatchNorm, an embedding and BatchNorm before the head.
+    """Return a ResNet-34 with BatchNorm, an embedding and BatchNorm between the pooled features and the head.
 
-    Target for faces of VMI (K.-C. Wang et al., NeurIPS 2021), in BiDO and TL-DMI too. The length of the embedding
-    is not published.
+    The target for faces of VMI (K.-C. Wang et al., NeurIPS 2021), also used by BiDO and TL-DMI. The length of the
+    embedding is not published.
     """
     model: nn.Module = take_channels(resnet.resnet34(), image_shape[0])
     features = feature_size(model)

@@ -1,4 +1,4 @@
-"""Building a classifier by name, its weights drawn from a seed of their own."""
+"""Registry of the classifiers, and their construction by name with seeded weights."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from .papers import lenet3, mcnn, resnet34, scnn, vgg16
 from .vision import PREFIX, check_torchvision, torchvision_classifier
 
 GROUPNORM = "+groupnorm"
-"""Behind the name of a model, it makes its BatchNorm GroupNorm, which couples no records."""
+"""Suffix of a model's name that replaces BatchNorm by GroupNorm, which does not couple records."""
 
 
 class Architecture(NamedTuple):
-    """A classifier that :func:`build` knows.
+    """A classifier of the registry.
 
     Args:
-        name: as a caller names it.
+        name: the name for :func:`build`.
         description: one line, for listings.
-        smallest_side: of the images that it takes, in pixels.
-        layers: from (C, H, W) and the number of classes to the untrained module; weights are drawn from torch's default
-            generator, which :func:`build` has seeded.
+        smallest_side: smallest accepted side of images, in pixels.
+        layers: maps (C, H, W) and the number of classes to the untrained module; the weights come from torch's default
+            generator, which :func:`build` seeds.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Architecture(NamedTuple):
     layers: Callable[[ImageShape, int], nn.Module]
 
     def fits(self, image_shape: tuple[int, ...]) -> bool:
-        """Whether it takes images (C, H, W)."""
+        """Whether it accepts images (C, H, W)."""
         return _is_image_shape(image_shape) and min(image_shape[1:]) >= self.smallest_side
 
 
@@ -97,7 +97,7 @@ REGISTRY: Registry[Architecture] = Registry(
         ),
         Architecture(
             "facenet112",
-            "the same at the size of evaluators (112x112: faces)",
+            "improved residual network, 50 layers (112x112: faces, evaluator)",
             112,
             partial(improved_residual, blocks=(3, 4, 14, 3)),
         ),
@@ -105,14 +105,14 @@ REGISTRY: Registry[Architecture] = Registry(
 )
 
 names = REGISTRY.names
-"""Of dpmi's own models and those of installed packages; :func:`build` takes torchvision's too."""
+"""The names of dpmi's own models and those of installed packages; :func:`build` also accepts torchvision's."""
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that :func:`build` does not take.
+    """Raise an error for a name that :func:`build` does not accept.
 
     Raises:
-        ValueError: names the nearest ones.
+        ValueError: the name is unknown; the message names the nearest ones.
     """
     own = name.removesuffix(GROUPNORM)
     if own.startswith(PREFIX):
@@ -121,16 +121,16 @@ def check_name(name: str) -> None:
         near = difflib.get_close_matches(own, names(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"unknown model {name!r}{hint} (known: {', '.join(names())}; torchvision's as {PREFIX}resnet18; any with "
-            f"{GROUPNORM})"
+            f"unknown model {name!r}{hint} (known: {', '.join(names())}; torchvision models as {PREFIX}resnet18; any "
+            f"name with the suffix {GROUPNORM})"
         )
 
 
 def origins(name: str) -> list[str]:
-    """Which other package a model comes from, as :func:`accountants.plugins.origin` says; empty for dpmi's own.
+    """Return the package of a model, as given by :func:`accountants.plugins.origin`; empty for dpmi's own models.
 
     Args:
-        name: one that :func:`build` takes.
+        name: a name that :func:`build` accepts.
     """
     own = name.removesuffix(GROUPNORM)
     if own.startswith(PREFIX):
@@ -142,17 +142,17 @@ def build(name: str, *, image_shape: tuple[int, int, int], num_classes: int, see
     """Build a classifier that maps images ``(n, C, H, W)`` in [0, 1] to logits ``(n, num_classes)``.
 
     Args:
-        name: one of :func:`names`, or ``torchvision/`` and a classifier of torchvision's, such as
-            ``torchvision/vit_b_16``; ``+groupnorm`` behind it replaces every BatchNorm by GroupNorm.
+        name: one of :func:`names`, or ``torchvision/`` and the name of a torchvision classifier, such as
+            ``torchvision/vit_b_16``; the suffix ``+groupnorm`` replaces every BatchNorm by GroupNorm.
         image_shape: (C, H, W).
         num_classes: K, at least 2.
-        seed: decides the initial weights; the global generators are neither read nor moved.
+        seed: seed of the initial weights; the global generators are neither read nor advanced.
 
     Returns:
         A module on the CPU, in training mode; its last linear layer is the classification head.
 
     Raises:
-        ValueError: an unknown name, fewer than two classes, or images of a size that the model does not take.
+        ValueError: the name is unknown, there are fewer than two classes, or the model does not accept the image size.
 
     >>> model = build("softmax", image_shape=(1, 8, 8), num_classes=10, seed=0)
     >>> sum(p.numel() for p in model.parameters())
@@ -164,27 +164,27 @@ def build(name: str, *, image_shape: tuple[int, int, int], num_classes: int, see
     own = name.removesuffix(GROUPNORM)
     if own.startswith(PREFIX):
         if not _is_image_shape(image_shape):
-            raise ValueError(f"model {name!r} takes images (C, H, W); got image_shape={tuple(image_shape)}")
+            raise ValueError(f"model {name!r} needs images (C, H, W); got image_shape={tuple(image_shape)}")
         layers: Callable[[ImageShape, int], nn.Module] = partial(torchvision_classifier, own)
     else:
         layers = _fitting(own, image_shape).layers
-    # torch.manual_seed would seed the GPUs too, which this fork does not restore.
+    # torch.manual_seed would also seed the GPUs, which this fork does not restore.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
         model = layers(image_shape, num_classes)
         if name.endswith(GROUPNORM):
             model = ModuleValidator.fix(model)
-        # In channels_last, convolutions of few channels train 1.6 to 2.6 times as fast on a CPU.
+        # In channels_last, convolutions with few channels train 1.6 to 2.6 times as fast on a CPU.
         return model.to(memory_format=torch.channels_last)
 
 
 def _fitting(name: str, image_shape: ImageShape) -> Architecture:
-    """The model, if it takes such images."""
+    """Return the model if it accepts such images; raise an error otherwise."""
     model = REGISTRY.get(name)
     if not model.fits(image_shape):
         fitting = [other.name for other in REGISTRY.builtins if other.fits(image_shape)]
         raise ValueError(
-            f"model {name!r} takes images (C, H, W) with H and W at least {model.smallest_side}; "
+            f"model {name!r} needs images (C, H, W) with H and W at least {model.smallest_side}; "
             f"got image_shape={tuple(image_shape)}, which fits {', '.join(fitting) or 'no model'}"
         )
     return model

@@ -14,36 +14,36 @@ from .classifiers import ImageShape
 from .modes import evaluating
 
 PREFIX = "torchvision/"
-"""In front of torchvision's own name, as in ``torchvision/resnet18``."""
+"""Prefix of torchvision's names, as in ``torchvision/resnet18``."""
 
-#: Not built: their second heads return a second result.
+#: Options that omit the auxiliary heads, which would return a second result.
 _AUXILIARY = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 def check_torchvision(name: str) -> None:
-    """Refuse a name that torchvision has no classifier for.
+    """Raise an error for a name that is not a torchvision classifier.
 
     Raises:
-        ValueError: names the nearest ones.
+        ValueError: the name is unknown; the message names the nearest ones.
     """
     known = [PREFIX + own for own in _classifiers()]
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3) or [f"{PREFIX}resnet18", f"{PREFIX}vit_b_16"]
-        raise ValueError(f"unknown model {name!r}; the nearest of torchvision's are {', '.join(near)}")
+        raise ValueError(f"unknown model {name!r}; the nearest torchvision models are {', '.join(near)}")
 
 
 def torchvision_classifier(name: str, image_shape: ImageShape, num_classes: int) -> nn.Module:
-    """Build a classifier of torchvision's with initial weights.
+    """Build a torchvision classifier with initial weights.
 
     Args:
-        name: with the prefix.
-        image_shape: (C, H, W). Networks that are made for one size are made for this one.
+        name: the name with the prefix.
+        image_shape: (C, H, W). Networks for a fixed image size are built for this size.
         num_classes: K.
 
     Raises:
-        ValueError: an unknown name, or images of a size that the network does not take.
+        ValueError: the name is unknown, or the network does not accept the image size.
     """
     check_torchvision(name)
     own = name.removeprefix(PREFIX)
@@ -61,13 +61,13 @@ def torchvision_classifier(name: str, image_shape: ImageShape, num_classes: int)
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"model {name!r} does not take images (C, H, W) = {tuple(image_shape)}: {reason}"
+            f"model {name!r} does not accept images (C, H, W) = {tuple(image_shape)}: {reason}"
         ) from error
     return model
 
 
 def take_channels(model: Model, channels: int) -> Model:
-    """Give the first convolution of ``model`` so many input channels; see :func:`for_channels`."""
+    """Set the number of input channels of the first convolution in place; see :func:`for_channels`."""
     first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
     first.weight = nn.Parameter(for_channels(first.weight.detach(), channels))
     first.in_channels = channels
@@ -75,9 +75,9 @@ def take_channels(model: Model, channels: int) -> Model:
 
 
 def for_channels(weight: Tensor, channels: int) -> Tensor:
-    """The kernels (out, 3, ...) of a colour image's convolution as kernels (out, ``channels``, ...).
+    """Return the kernels (out, 3, ...) of a convolution on colour images as kernels (out, ``channels``, ...).
 
-    What the convolution gives for a grey image stays the same, however many channels hold copies of it.
+    The output for a grey image, repeated in every channel, does not depend on the number of channels.
     """
     colours = weight.shape[1]
     if channels == colours:

@@ -1,4 +1,4 @@
-"""Starting from weights that exist already: a file of the user's, or torchvision's own download."""
+"""Initial weights from a file of the user or from torchvision's download."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from .registry import GROUPNORM
 from .vision import PREFIX, for_channels
 
 TORCHVISION = "torchvision"
-"""As a source: torchvision's default weights of the model, downloaded unless they are in its cache."""
+"""The source for torchvision's default weights of the model, which are downloaded unless they are cached."""
 
-#: What BatchNorm keeps, and GroupNorm has no use for.
+#: Statistics of BatchNorm, which GroupNorm does not have.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
-#: Second heads of googlenet and inception_v3, which are not built.
+#: Auxiliary heads of googlenet and inception_v3, which are not built.
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
 _SHOWN = 3
 
 
 def check_source(source: str, name: str) -> None:
-    """Refuse a source that no weights of this model can come from, as far as its name tells.
+    """Raise an error for a source that has no weights for this model, as far as its name shows.
 
     Raises:
         ValueError: torchvision has no weights for the model.
     """
     if source == TORCHVISION and not name.startswith(PREFIX):
         raise ValueError(
-            f"weights = {TORCHVISION!r} needs a model of torchvision's, such as {PREFIX}resnet18, got {name!r}; "
-            "name a file"
+            f"weights = {TORCHVISION!r} needs a torchvision model, such as {PREFIX}resnet18, got {name!r}; "
+            "name a file of weights"
         )
 
 
 def source_digest(source: str, name: str) -> str:
-    """SHA-256 of the file that weights come from; of torchvision's, of the address that names them and their hash.
+    """Return the SHA-256 of the file of weights; for torchvision, of its URL, which contains a hash of the file.
 
     Args:
         source: as for :func:`load_weights`.
         name: as given to :func:`build`.
 
     Raises:
-        ValueError: there is no such file, or it cannot be read.
+        ValueError: the file does not exist or cannot be read.
     """
     check_source(source, name)
     if source == TORCHVISION:
@@ -60,23 +60,23 @@ def source_digest(source: str, name: str) -> str:
 
 
 def load_weights(model: nn.Module, source: str | Path, *, name: str) -> tuple[str, ...]:
-    """Replace the weights of a model by existing ones, as far as the head, which stays fresh for other classes.
+    """Replace the weights of a model by existing ones; the head keeps its initial weights if the classes differ.
 
-    Torchvision's weights are for images normalized by the mean and the standard deviation of ImageNet. For grey
-    images the kernels of the three colours are added up.
+    Torchvision's weights are for images normalized by the mean and the standard deviation of ImageNet. For grey images
+    the kernels of the three colours are summed.
 
     Args:
-        model: as :func:`build` made it; it is changed in place.
-        source: path of a file with a state dict, also one under the key ``"state_dict"`` or of ``nn.DataParallel``;
-            or ``"torchvision"``. A file is read without running code of its own (``weights_only``).
+        model: the result of :func:`build`; it is changed in place.
+        source: path of a file with a state dict, also under the key ``"state_dict"`` or from ``nn.DataParallel``; or
+            ``"torchvision"``. Code in a file is not executed (``weights_only``).
         name: as given to :func:`build`.
 
     Returns:
-        Names of the parameters that were not loaded: those of the head, if the number of classes is another one.
+        Names of the parameters that were not loaded: those of the head if the number of classes differs.
 
     Raises:
-        ValueError: there is no such file, it holds no state dict, or one of another architecture; the message has
-            the first keys that differ. The model is as it was.
+        ValueError: the file does not exist, has no state dict, or one of another architecture; the message lists the
+            first keys that differ. The model is not changed.
     """
     source = str(source)
     check_source(source, name)
@@ -96,15 +96,15 @@ def load_weights(model: nn.Module, source: str | Path, *, name: str) -> tuple[st
     differences = {
         "missing": [key for key in own if key not in state],
         "unexpected": [key for key in state if key not in own],
-        "of another shape": [
-            f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
+        "different shape": [
+            f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
             for key in own
             if key in state and key not in fresh and own[key].shape != state[key].shape
         ],
     }
     if any(differences.values()):
         parts = (f"{what}: {_first(keys)}" for what, keys in differences.items() if keys)
-        raise ValueError(f"the weights in {source} are not of model {name!r}: {'; '.join(parts)}")
+        raise ValueError(f"the weights in {source} do not fit model {name!r}: {'; '.join(parts)}")
     model.load_state_dict(own | {key: value for key, value in state.items() if key not in fresh})
     return fresh
 
@@ -114,20 +114,20 @@ def _state_of(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise _unreadable(path, error) from error
-    except Exception as error:  # whatever the unpickler makes of a file that is something else
+    except Exception as error:  # the unpickler raises many types of errors for other files
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"weights {path} is no file of torch.save with tensors alone: {reason}") from error
+        raise ValueError(f"weights {path} is not a torch.save file with tensors only: {reason}") from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"weights {path} holds {type(content).__name__}, and must hold a state dict")
+        raise ValueError(f"weights {path} must contain a state dict; got {type(content).__name__}")
     state = dict(content)
     consume_prefix_in_state_dict_if_present(state, "module.")
     return state
 
 
 def _unreadable(path: Path, error: OSError) -> ValueError:
-    return ValueError(f"weights {path} cannot be read: {error.strerror or error}; name a file")
+    return ValueError(f"weights {path} cannot be read: {error.strerror or error}; name a file of weights")
 
 
 def _of_torchvision(name: str) -> str:

@@ -1,6 +1,6 @@
-"""The promises that every defence and every attack keeps, as tests that a package with a plug-in of its own inherits.
+"""Conformance suites: the contract of every defence and every attack, as tests that a plug-in package inherits.
 
-Needs pytest, which dpmi itself does not::
+They need pytest, which is not a dependency of dpmi::
 
     from dpmi.testing import DefenseCase, DefenseConformance
 
@@ -10,7 +10,7 @@ Needs pytest, which dpmi itself does not::
 
 import pytest
 
-# Before they are imported: a failing promise then shows the values on both sides.
+# Must run before the imports: pytest then shows the values on both sides of a failing assertion.
 pytest.register_assert_rewrite("dpmi.testing.plugin", "dpmi.testing.attacks", "dpmi.testing.defenses")
 
 from .attacks import AttackCase, AttackConformance  # noqa: E402

@@ -1,4 +1,4 @@
-"""What every attack promises, one test for each promise."""
+"""The conformance suite of attacks, one test for each clause of the contract."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ ALL = torch.arange(10)
 
 @dataclass(frozen=True)
 class AttackCase(PluginCase):
-    """Settings with which an attack is tried on a classifier of the 8x8 digits of scikit-learn.
+    """The settings of an attack under test, on a classifier of the 8x8 digits of scikit-learn.
 
     Args:
-        settings: the hyper-parameters; a second or less of an attack is enough.
-        refused: for every hyper-parameter a value that it refuses, by "<name> must be ...; got <value>".
-        random: settings besides, with which what comes out depends on the seed.
-        score: confidence of the target that the reconstructions of every class must reach, on average.
-        gain: by how much the mean confidence must exceed that in a black and in a grey image.
-        rounding: by how much confidences may differ where nothing but rounding does: a search of many steps magnifies
-            it. Pixels may differ by a tenth of that.
+        settings: the hyper-parameters; the attack should take at most a second.
+        refused: an invalid value of every hyper-parameter; the error must be "<name> must be ...; got <value>".
+        random: further settings with which the result depends on the seed.
+        score: minimum of the target's confidence in the reconstructions of every class, on average.
+        gain: minimum difference between the mean confidence and that in a black or a grey image.
+        rounding: maximum difference of confidences due to rounding, which a search of many steps amplifies; a tenth of
+            it for pixels.
     """
 
     random: Mapping[str, Any] = field(default_factory=dict)
@@ -45,10 +45,10 @@ class AttackCase(PluginCase):
 
 
 class AttackConformance(PluginConformance):
-    """Inherit this, and give ``cases``: pytest then asks every promise of every case.
+    """The conformance suite of attacks; a subclass sets ``cases``, and pytest runs every test for every case.
 
-    ``cases`` maps the name of an attack to its settings. An attack that works in more than one way has a case for
-    each, with something after a slash: "my-attack/second".
+    ``cases`` maps the name of an attack to its settings. Further cases of the same attack have a suffix after a slash:
+    "my-attack/second".
     """
 
     cases: ClassVar[Mapping[str, AttackCase]] = {}
@@ -57,37 +57,37 @@ class AttackConformance(PluginConformance):
 
     @pytest.fixture
     def attack(self, plugin: Attack) -> Attack:
-        """The attack."""
+        """Return the attack under test."""
         return plugin
 
     @pytest.fixture
     def random_attack(self, kind: type[Attack], case: AttackCase) -> Attack:
-        """The attack, where it draws numbers."""
+        """Return the attack with settings for which its result depends on the seed."""
         return kind(**{**case.settings, **case.random})
 
     @pytest.fixture
     def target(self) -> nn.Module:
-        """A trained classifier of ten classes, to be changed at will."""
+        """Return a trained classifier of ten classes, a copy that tests may change."""
         return deepcopy(classifier())
 
     @pytest.fixture
     def found(self, attack: Attack) -> Reconstructions:
-        """What it makes of all classes of the target."""
+        """Return the reconstructions of all classes of the target."""
         return reconstruct(attack)
 
     @pytest.fixture
     def drawn(self, random_attack: Attack) -> Reconstructions:
-        """The same, where it draws numbers."""
+        """Return the reconstructions of the random attack."""
         return reconstruct(random_attack)
 
     def test_says_what_it_needs(self, attack: Attack) -> None:
-        """In the words that a study knows."""
+        """It declares its requirements from the known set, and a loss exactly if it takes gradients."""
         assert attack.requires
         assert attack.requires <= REQUIREMENTS
         assert (attack.loss in IDENTITY_LOSSES) == ("white_grad" in attack.requires)
 
     def test_returns_images_of_every_class(self, attack: Attack, found: Reconstructions) -> None:
-        """In [0, 1], with what there is to know about each."""
+        """The images are in [0, 1], and every column of the result has the right shape and dtype."""
         count = 10 * attack.images_per_class
         assert found.images.shape == (count, *SHAPE)
         assert found.images.dtype == torch.float32
@@ -106,13 +106,13 @@ class AttackConformance(PluginConformance):
     def test_scores_are_those_of_the_returned_tensors(
         self, found: Reconstructions, target: nn.Module
     ) -> None:
-        """No rescaling, no rounding between the image that is scored and the image that is returned."""
+        """The scored image is not rescaled or rounded before it is returned."""
         torch.testing.assert_close(found.scores, _confidence(target, found.images, found.labels))
 
     def test_beats_the_black_and_the_grey_image(
         self, found: Reconstructions, case: AttackCase, target: nn.Module
     ) -> None:
-        """An attack that finds nothing shows nothing."""
+        """The target's confidence in the reconstructions exceeds that in blank images."""
         scores = found.scores.view(10, -1).mean(dim=1)
         for level in (0.0, 0.5):
             blank = _confidence(target, torch.full((10, *SHAPE), level), ALL)
@@ -121,7 +121,7 @@ class AttackConformance(PluginConformance):
         assert scores.min() > case.score
 
     def test_images_are_different_and_not_blank(self, attack: Attack, found: Reconstructions) -> None:
-        """One image for all classes would be none; and each image of a class is another."""
+        """The images of different classes differ, and so do the images of one class."""
         flat = found.images.flatten(1)
         assert (flat.sum(1) > 0.5).all()
         assert (torch.cdist(flat, flat) + 10 * torch.eye(len(flat))).min() > (
@@ -131,14 +131,14 @@ class AttackConformance(PluginConformance):
     def test_same_seed_same_images(
         self, random_attack: Attack, drawn: Reconstructions, target: nn.Module
     ) -> None:
-        """And another seed, others."""
+        """The same seed gives the same images, another seed gives different images."""
         again = _run(random_attack, target)
         assert torch.equal(again.images, drawn.images)
         assert torch.equal(again.scores, drawn.scores)
         assert not torch.equal(again.images, _run(random_attack, target, seed=1).images)
 
     def test_global_randomness_is_left_alone(self, random_attack: Attack, target: nn.Module) -> None:
-        """Also where the target draws numbers."""
+        """The global generator does not advance, even if the target draws random numbers."""
         before = torch.get_rng_state()
         first = _run(random_attack, _Noisy(target))
         assert torch.equal(torch.get_rng_state(), before)
@@ -146,9 +146,9 @@ class AttackConformance(PluginConformance):
         assert torch.equal(_run(random_attack, _Noisy(target)).images, first.images)
 
     def test_target_is_left_as_it_was(self, attack: Attack, target: nn.Module) -> None:
-        """Weights, buffers, gradients, modes, and what is frozen."""
+        """Weights, buffers, gradients, modes and ``requires_grad`` of the target are unchanged."""
         convolution, pooling = target.get_submodule("0"), target.get_submodule("3")
-        pooling.eval()  # modes differ between modules, and each has its own back afterwards
+        pooling.eval()  # the modes of the modules differ, and each must be restored
         convolution.get_parameter("weight").requires_grad_(False)
         bias = convolution.get_parameter("bias")
         bias.grad = torch.ones_like(bias)
@@ -162,14 +162,14 @@ class AttackConformance(PluginConformance):
         assert all(p.grad is None for key, p in target.named_parameters() if key != "0.bias")
 
     def test_target_is_restored_after_an_error(self, attack: Attack, target: nn.Module) -> None:
-        """An attack that failed must not leave a frozen model."""
+        """After an error the model is not left frozen."""
         with pytest.raises(ValueError, match="largest is 10"):
             _run(attack, target, torch.tensor([10]))
         assert all(module.training for module in target.modules())
         assert all(p.requires_grad for p in target.parameters())
 
     def test_counts_are_true(self, attack: Attack, target: nn.Module) -> None:
-        """They are what the attack costs, and what a defender would see."""
+        """The counts of queries and gradient calls equal the actual calls of the target."""
         queries: list[int] = []
         gradients: list[int] = []
         target.register_forward_hook(lambda module, inputs, output: queries.append(len(inputs[0])))
@@ -184,7 +184,7 @@ class AttackConformance(PluginConformance):
         assert (sum(gradients) > 0) == ("white_grad" in attack.requires)
 
     def test_takes_a_loss_that_it_is_told(self, attack: Attack, target: nn.Module) -> None:
-        """From one who knows the target's defence; an attack that takes no gradient has no use for it."""
+        """An adaptive attack uses the loss of the adaptation; an attack without gradients refuses it."""
         losses: list[str] = []
 
         def told(logits: Tensor, labels: Tensor) -> Tensor:
@@ -197,11 +197,11 @@ class AttackConformance(PluginConformance):
             _run(attack, target, torch.arange(2), adaptation=adaptation)
             assert losses
         else:
-            with pytest.raises(ValueError, match="'told' changes nothing"):
+            with pytest.raises(ValueError, match="'told' has no effect"):
                 _run(attack, target, adaptation=adaptation)
 
     def test_stops_when_the_budget_is_spent(self, attack: Attack, target: nn.Module) -> None:
-        """And returns what it has found until then."""
+        """It then returns its best images so far."""
         free, learnt = _run(attack, target, torch.arange(3)), _knowledge(attack, 10)
         limit = free.queries - learnt.queries - 1
         recons = _run(attack, target, torch.arange(3), budget=Budget(queries=limit))
@@ -211,35 +211,35 @@ class AttackConformance(PluginConformance):
         assert recons.images.isfinite().all()
 
     def test_refuses_a_budget_that_pays_for_nothing(self, attack: Attack, target: nn.Module) -> None:
-        """Before it begins."""
+        """A budget that covers no search is refused before the attack starts."""
         with pytest.raises(ValueError, match="budget must allow more than"):
             _run(attack, target, budget=Budget(queries=1))
 
     def test_asks_for_no_more_than_labels_or_is_refused(self, attack: Attack, target: nn.Module) -> None:
-        """A target may answer with the class alone."""
+        """On a target that returns labels only, it either runs or is refused."""
         if attack.requires & {"white_grad", "logits", "probs", "features", "bn_stats"}:
-            with pytest.raises(ValueError, match="answers with labels only"):
+            with pytest.raises(ValueError, match="returns labels only"):
                 _run(attack, LabelsOnly(target))
         else:
             recons = _run(attack, LabelsOnly(target))
             assert set(recons.scores.tolist()) <= {0.0, 1.0}
 
     def test_refuses_to_run_without_what_it_learns(self, attack: Attack, target: nn.Module) -> None:
-        """Where it learns something."""
+        """An attack with priors refuses to run without its knowledge."""
         if not attack.priors():
             return
-        with pytest.raises(ValueError, match="call fit first"):
+        with pytest.raises(ValueError, match="call fit and pass its result"):
             attack.run(target, ALL, image_shape=SHAPE, generator=torch.Generator())
 
     def test_parameters_need_no_gradient_while_it_runs(self, attack: Attack, target: nn.Module) -> None:
-        """They would cost a fifth more, and be thrown away."""
+        """Parameter gradients are not needed and would cost a fifth more."""
         seen = set()
         target.register_forward_hook(lambda *_: seen.add(any(p.requires_grad for p in target.parameters())))
         _run(attack, target, torch.arange(2))
         assert seen == {False}
 
     def test_single_and_repeated_classes(self, attack: Attack, target: nn.Module) -> None:
-        """A class that is asked for twice comes back twice."""
+        """A class that is listed twice is attacked twice, with the same result."""
         count = attack.images_per_class
         assert _run(attack, target, torch.tensor([7])).images.shape == (count, *SHAPE)
         twice = _run(attack, target, torch.tensor([7, 2, 7]))
@@ -249,24 +249,24 @@ class AttackConformance(PluginConformance):
     def test_class_does_not_depend_on_the_others(
         self, random_attack: Attack, drawn: Reconstructions, case: AttackCase, target: nn.Module
     ) -> None:
-        """Up to rounding."""
+        """The reconstructions of a class are independent of the other classes, up to rounding."""
         alone = _run(random_attack, target, torch.tensor([4]))
         rows = slice(4 * random_attack.images_per_class, 5 * random_attack.images_per_class)
         torch.testing.assert_close(drawn.scores[rows], alone.scores, atol=case.rounding, rtol=0)
         torch.testing.assert_close(drawn.images[rows], alone.images, atol=case.rounding / 10, rtol=0)
 
     def test_works_inside_no_grad(self, attack: Attack, found: Reconstructions, target: nn.Module) -> None:
-        """A caller who evaluates a model often is."""
+        """An attack inside ``torch.no_grad`` gives the same images."""
         with torch.no_grad():
             assert torch.equal(_run(attack, target).images, found.images)
 
     def test_two_classes(self, attack: Attack, case: AttackCase) -> None:
-        """The fewest."""
+        """It works with the minimum of two classes."""
         recons = _run(attack, deepcopy(classifier(2, steps=60)), torch.arange(2), num_classes=2)
         assert recons.scores.view(2, -1).mean(dim=1).min() > case.score
 
     def test_progress_ends_at_the_total(self, attack: Attack, target: nn.Module) -> None:
-        """It never goes back."""
+        """The reported progress never decreases and ends at the total."""
         calls: list[tuple[int, int]] = []
         attack.run(
             target,
@@ -283,7 +283,7 @@ class AttackConformance(PluginConformance):
     def test_target_that_needs_contiguous_images(
         self, attack: Attack, found: Reconstructions, case: AttackCase, target: nn.Module
     ) -> None:
-        """``view`` refuses what a convolution returns for images in channels_last."""
+        """A target with ``view``, which fails after a convolution in channels_last, gives the same scores."""
         recons = _run(attack, _Views(target))
         assert recons.queries == found.queries + 2
         torch.testing.assert_close(recons.scores, found.scores, atol=case.rounding, rtol=0)
@@ -301,7 +301,7 @@ class AttackConformance(PluginConformance):
     def test_refuses_bad_classes(
         self, attack: Attack, target: nn.Module, classes: Tensor, message: str
     ) -> None:
-        """The message says what is wrong with them."""
+        """Invalid classes raise an error, and the message says what is wrong."""
         with pytest.raises(ValueError, match=message):
             _run(attack, target, classes)
 
@@ -309,20 +309,20 @@ class AttackConformance(PluginConformance):
     def test_refuses_a_bad_image_shape(
         self, attack: Attack, target: nn.Module, shape: tuple[int, int, int]
     ) -> None:
-        """Also one that the target does not take."""
+        """An invalid image shape, or one that the target does not accept, raises an error."""
         with pytest.raises(ValueError, match="image_shape"):
             attack.run(target, ALL, image_shape=shape, generator=torch.Generator())
 
     @pytest.mark.parametrize("wrong", ["target", "classes", "generator"])
     def test_refuses_wrong_types(self, attack: Attack, target: nn.Module, wrong: str) -> None:
-        """By name."""
+        """A wrong type raises a TypeError that names the argument."""
         right = {"target": target, "classes": ALL, "generator": torch.Generator()}
         arguments: dict[str, Any] = {**right, wrong: 3}
         with pytest.raises(TypeError, match=f"{wrong} must be .* got int"):
             attack.run(arguments.pop("target"), arguments.pop("classes"), image_shape=SHAPE, **arguments)
 
     def test_refuses_a_target_whose_logits_are_not_finite(self, attack: Attack, target: nn.Module) -> None:
-        """Its training was not finite, and nothing can be said about it."""
+        """A target with logits that are not finite is refused."""
         with torch.no_grad():
             target.get_submodule("6").get_parameter("bias")[3] = torch.nan
         with pytest.raises(ValueError, match="not finite"):
@@ -332,7 +332,7 @@ class AttackConformance(PluginConformance):
     def test_refuses_a_target_without_logits(
         self, attack: Attack, target: nn.Module, head: nn.Module
     ) -> None:
-        """Of at least two classes."""
+        """A target whose output is not logits of at least two classes is refused."""
         with pytest.raises(ValueError, match=r"logits \(n, K\) with K at least 2"):
             _run(attack, nn.Sequential(target, head))
 
@@ -360,20 +360,20 @@ def _run(
 
 @cache
 def reconstruct(attack: Attack) -> Reconstructions:
-    """Attack all classes of the target, once for all tests that look at what comes out."""
+    """Attack all classes of the target, once for all tests that use the result."""
     return _run(attack, deepcopy(classifier()))
 
 
 @cache
 def _knowledge(attack: Attack, num_classes: int) -> Knowledge:
-    """What the attack learns from the held-out images; the classifier of so many classes is the target."""
+    """Return the attack's knowledge from the held-out images, for the target with this number of classes."""
     target = deepcopy(classifier() if num_classes == 10 else classifier(num_classes, steps=60))
     return attack.fit(target, public=digits().test.images, image_shape=SHAPE, folder=Path(_folder().name))
 
 
 @cache
 def _folder() -> TemporaryDirectory[str]:
-    """Attacks share the priors that they have in common."""
+    """Return a temporary cache folder, through which attacks share their common priors."""
     return TemporaryDirectory()
 
 

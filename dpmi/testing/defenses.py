@@ -1,4 +1,4 @@
-"""What every defence promises, one test for each promise."""
+"""The conformance suite of defences, one test for each clause of the contract."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from .plugin import PluginCase, PluginConformance
 
 @dataclass(frozen=True)
 class DefenseCase(PluginCase):
-    """Settings with which a defence is tried: the model must learn the 8x8 digits of scikit-learn.
+    """The settings of a defence under test; the model must learn the 8x8 digits of scikit-learn.
 
     Args:
         settings: the hyper-parameters.
-        refused: for every hyper-parameter a value that it refuses, by "<name> must be ..., got <value>".
-        model: name of a classifier for images of 8x8, or what builds one, always the same.
-        recipe: of the training; a second or less of it is enough.
-        accuracy: on held-out digits, that the trained model must reach; a tenth is chance.
+        refused: an invalid value of every hyper-parameter; the error must be "<name> must be ..., got <value>".
+        model: name of a classifier for images of 8x8, or a function that always builds the same classifier.
+        recipe: the training recipe; the training should take at most a second.
+        accuracy: minimum accuracy of the trained model on held-out digits; chance is 0.1.
     """
 
     model: str | Callable[[], nn.Module] = "softmax"
@@ -43,17 +43,17 @@ class DefenseCase(PluginCase):
     accuracy: float = 0.7
 
     def fresh_model(self) -> nn.Module:
-        """The untrained classifier, always the same."""
+        """Return the untrained classifier, always with the same weights."""
         if isinstance(self.model, str):
             return models.build(self.model, image_shape=SHAPE, num_classes=10, seed=3)
         return self.model()
 
 
 class DefenseConformance(PluginConformance):
-    """Inherit this, and give ``cases``: pytest then asks every promise of every case.
+    """The conformance suite of defences; a subclass sets ``cases``, and pytest runs every test for every case.
 
-    ``cases`` maps the name of a defence to its settings. A defence that works in more than one way has a case for
-    each, with something after a slash: "my-defense/second".
+    ``cases`` maps the name of a defence to its settings. Further cases of the same defence have a suffix after a slash:
+    "my-defense/second".
     """
 
     cases: ClassVar[Mapping[str, DefenseCase]] = {}
@@ -62,12 +62,12 @@ class DefenseConformance(PluginConformance):
 
     @pytest.fixture
     def defense(self, plugin: Defense) -> Defense:
-        """The defence."""
+        """Return the defence under test."""
         return plugin
 
     @pytest.fixture
     def watched(self, defense: Defense, case: DefenseCase, capfd: pytest.CaptureFixture[str]) -> Watched:
-        """A training on the digits, and all that was seen of it from outside."""
+        """Return a training on the digits and its observable effects."""
         watched = watch(defense, case.model, case.recipe)
         if watched.printed is None:
             watched.printed = "".join(capfd.readouterr())
@@ -75,16 +75,16 @@ class DefenseConformance(PluginConformance):
 
     @pytest.fixture
     def trained(self, watched: Watched) -> Trained:
-        """What it makes of the digits."""
+        """Return the result of the training on the digits."""
         return watched.trained
 
     def test_takes_its_parameters_by_name(self, kind: Callable[..., Defense]) -> None:
-        """So that none changes its meaning when another is added."""
+        """Hyper-parameters are keyword-only, so that a new one does not change the meaning of the others."""
         with pytest.raises(TypeError, match="positional"):
             kind(1.0)
 
     def test_declares_its_flags(self, defense: Defense) -> None:
-        """By them it is decided what it can be combined with."""
+        """The flags, which determine the possible compositions, have valid values."""
         assert defense.loss_scope in ("per_sample", "batch_coupled")
         assert defense.stronger in ("larger", "smaller")
         for flag in (defense.stochastic_forward, defense.needs_pretrained, defense.changes_head):
@@ -94,7 +94,7 @@ class DefenseConformance(PluginConformance):
         assert sum(share for _, share in defense.stages) == pytest.approx(1)
 
     def test_strength_and_label(self, defense: Defense) -> None:
-        """The label tells two strengths apart."""
+        """The label distinguishes two strengths."""
         assert defense.label.startswith(defense.name.split("+")[0])
         if defense.strength_field is None:
             assert math.isnan(defense.strength)
@@ -103,11 +103,11 @@ class DefenseConformance(PluginConformance):
             assert math.isnan(defense.strength) or f"{defense.strength:g}" in defense.label
 
     def test_remarks_are_sentences(self, defense: Defense) -> None:
-        """They stand in the report."""
+        """The remarks are non-empty strings for the report."""
         assert all(isinstance(remark, str) and remark for remark in defense.remarks())
 
     def test_checking_changes_nothing(self, defense: Defense, case: DefenseCase) -> None:
-        """The model is as it was, whatever the hooks were tried on."""
+        """``check`` does not change the model."""
         model = case.fresh_model()
         before, modes = deepcopy(model.state_dict()), [m.training for m in model.modules()]
         check(defense, model, digits().train, public_digits())
@@ -119,7 +119,7 @@ class DefenseConformance(PluginConformance):
     def test_asks_for_labelled_public_images_before_it_starts(
         self, defense: Defense, case: DefenseCase
     ) -> None:
-        """If it trains on such."""
+        """A defence that trains on labelled public images raises an error before training if there are none."""
         if defense.needs_pretrained:
             with pytest.raises(ValueError, match="labelled public images"):
                 train(defense, case.fresh_model(), digits().train, case.recipe, seed=0)
@@ -127,7 +127,7 @@ class DefenseConformance(PluginConformance):
             check(defense, case.fresh_model(), digits().train, None)
 
     def test_building_again_changes_nothing(self, defense: Defense, case: DefenseCase) -> None:
-        """A stage builds what the stage before it has built."""
+        """A second call of ``build`` changes nothing, because every stage calls it."""
         built = defense.build(case.fresh_model())
         before = deepcopy(built.state_dict())
         modules = [type(m) for m in built.modules()]
@@ -136,7 +136,7 @@ class DefenseConformance(PluginConformance):
         assert [type(m) for m in again.modules()] == modules
 
     def test_building_is_deterministic(self, defense: Defense, case: DefenseCase) -> None:
-        """And leaves the global random generator alone."""
+        """``build`` always gives the same weights, and the global random generator does not advance."""
         before = torch.get_rng_state()
         first = defense.build(case.fresh_model()).state_dict()
         assert torch.equal(torch.get_rng_state(), before)
@@ -144,7 +144,7 @@ class DefenseConformance(PluginConformance):
         assert _same(defense.build(case.fresh_model()).state_dict(), first)
 
     def test_loss_of_a_record_depends_on_that_record_alone(self, defense: Defense, case: DefenseCase) -> None:
-        """A loss for each, in their order, whichever others are in the batch."""
+        """``criterion`` returns one loss per record, in order, independent of the other records of the batch."""
         for stage, _ in defense.stages:
             batch = _batch(stage, case)
             losses = stage.criterion(batch)
@@ -155,7 +155,7 @@ class DefenseConformance(PluginConformance):
             torch.testing.assert_close(stage.criterion(_rows(batch, rows)), losses[rows])
 
     def test_penalty_is_a_mean_over_records(self, defense: Defense, case: DefenseCase) -> None:
-        """Unless the records of a batch are coupled."""
+        """``penalty`` is a scalar, and a mean over records unless the loss is batch-coupled."""
         for stage, _ in defense.stages:
             batch = _batch(stage, case)
             penalty = torch.as_tensor(stage.penalty(batch))
@@ -166,7 +166,7 @@ class DefenseConformance(PluginConformance):
                 torch.testing.assert_close(torch.stack(alone).mean(), penalty, rtol=1e-4, atol=1e-6)
 
     def test_augments_each_image_by_itself(self, defense: Defense) -> None:
-        """Into images of the same shape, and the images of the data set stay as they are."""
+        """``augment`` keeps shape and dtype, and does not change the images of the data set."""
         before = digits().train.images[:16]
         images = before.clone()
         with torch.random.fork_rng(devices=[]):
@@ -176,7 +176,7 @@ class DefenseConformance(PluginConformance):
         assert torch.equal(images, before)
 
     def test_everything_that_is_not_frozen_has_a_gradient(self, defense: Defense, case: DefenseCase) -> None:
-        """In each stage, of the loss as it is trained."""
+        """In each stage, the loss has a gradient for every parameter that is not frozen."""
         images, labels = digits().train.images[:64], digits().train.labels[:64]
         for stage, _ in defense.stages:
             model = stage.build(case.fresh_model())
@@ -191,12 +191,12 @@ class DefenseConformance(PluginConformance):
                 assert key in frozen or (gradient is not None and gradient.abs().sum() > 0), key
 
     def test_learns(self, trained: Trained, case: DefenseCase) -> None:
-        """Protection is worth nothing without a classifier."""
+        """The trained model reaches the accuracy of the case."""
         found = accuracy(trained.model, digits().test.images, digits().test.labels)
         assert found >= case.accuracy
 
     def test_diagnostics_are_numbers(self, trained: Trained) -> None:
-        """They are stored with the trained model."""
+        """Diagnostics are finite floats, because they are stored with the trained model."""
         for key, value in trained.diagnostics.items():
             assert isinstance(key, str)
             assert type(value) is float
@@ -205,7 +205,7 @@ class DefenseConformance(PluginConformance):
     def test_frozen_layers_stay_as_public_images_left_them(
         self, defense: Defense, trained: Trained, case: DefenseCase
     ) -> None:
-        """Weights and buffers; what does not stay is trained."""
+        """Frozen weights and buffers do not change after the pretraining; other weights do."""
         model = defense.pretrain(case.fresh_model(), public_digits(), case.recipe, seed=0, progress=None)
         before = deepcopy(defense.build(model).state_dict())
         after = trained.model.state_dict()
@@ -220,12 +220,12 @@ class DefenseConformance(PluginConformance):
     def test_takes_and_bills_exactly_the_steps_of_the_recipe(
         self, defense: Defense, watched: Watched, case: DefenseCase
     ) -> None:
-        """Updates on public images come before, and are not billed."""
+        """The recipe's steps are taken, reported and charged; earlier updates on public images are not charged."""
         steps = case.recipe.steps
         assert [told[:2] for told in watched.reports[-steps:]] == [
             (done, steps) for done in range(1, steps + 1)
         ]
-        # It is reported from inside an update, before that one is counted.
+        # The report comes from inside an update, before that update is counted.
         first = watched.updates - steps
         assert [updates for *_, updates in watched.reports[-steps:]] == list(range(first, watched.updates))
         assert first == 0 or defense.needs_pretrained
@@ -234,7 +234,7 @@ class DefenseConformance(PluginConformance):
             assert account.ledger.steps == steps
 
     def test_the_seed_alone_decides_the_parameters(self, defense: Defense, case: DefenseCase) -> None:
-        """Global random numbers are left alone, also where the forward pass draws: Dropout draws from the seed."""
+        """The result depends on the seed only, and the global generator does not advance, even with Dropout."""
 
         def fit(seed: int) -> Mapping[str, Tensor]:
             model = case.fresh_model()
@@ -249,7 +249,7 @@ class DefenseConformance(PluginConformance):
         assert not _same(fit(seed=1), first)
 
     def test_returned_model_is_plain(self, defense: Defense, trained: Trained, case: DefenseCase) -> None:
-        """In evaluation mode, and nothing of the training is left on it."""
+        """The returned model is in evaluation mode, without hooks, gradients or attributes of the training."""
         plain = defense.build(case.fresh_model())
         assert [type(m) for m in trained.model.modules()] == [type(m) for m in plain.modules()]
         for module, fresh in zip(trained.model.modules(), plain.modules(), strict=True):
@@ -267,14 +267,14 @@ class DefenseConformance(PluginConformance):
     def test_returned_model_can_be_trained_again(
         self, defense: Defense, trained: Trained, case: DefenseCase
     ) -> None:
-        """As if it were fresh."""
+        """The returned model can be trained again like a fresh one."""
         again = _fit(defense, case, model=deepcopy(trained.model))
         assert accuracy(again.model, digits().test.images, digits().test.labels) >= case.accuracy
 
     def test_state_loads_into_a_fresh_model(
         self, defense: Defense, trained: Trained, case: DefenseCase
     ) -> None:
-        """The store keeps the state only."""
+        """The state dict restores the model, because the store keeps only the state dict."""
         fresh = defense.build(case.fresh_model()).eval()
         fresh.load_state_dict(trained.model.state_dict())
         assert torch.equal(_logits(fresh), _logits(trained.model))
@@ -282,13 +282,13 @@ class DefenseConformance(PluginConformance):
     def test_released_model_is_stochastic_only_if_it_says_so(
         self, defense: Defense, trained: Trained
     ) -> None:
-        """Accuracy and attacks average over draws where there are any."""
+        """The released model draws noise only if ``stochastic_forward`` is set."""
         assert torch.equal(_logits(trained.model, 0), _logits(trained.model, 0))
         if not defense.stochastic_forward:
             assert torch.equal(_logits(trained.model, 0), _logits(trained.model, 1))
 
     def test_data_are_left_alone(self, watched: Watched) -> None:
-        """Private and public."""
+        """Private and public images and labels are unchanged."""
         for records, (images, labels) in zip((digits().train, public_digits()), watched.data, strict=True):
             assert torch.equal(records.images, images)
             assert torch.equal(records.labels, labels)
@@ -296,12 +296,12 @@ class DefenseConformance(PluginConformance):
             assert records.images.grad is None
 
     def test_training_is_silent(self, watched: Watched) -> None:
-        """What there is to say is said by remarks and by the statement."""
+        """The training prints nothing and issues no warnings; remarks and statement contain all messages."""
         assert watched.warned == []
         assert watched.printed == ""
 
     def test_guarantee_carries_the_unit(self, defense: Defense, trained: Trained, case: DefenseCase) -> None:
-        """An epsilon says what of."""
+        """The guarantee of a private defence states its unit; other defences have no account."""
         if defense.unit == "none":
             assert trained.account is None
             return
@@ -312,7 +312,7 @@ class DefenseConformance(PluginConformance):
         assert guarantee.steps == case.recipe.steps
 
     def test_seeded_run_guarantees_nothing_and_says_why(self, trained: Trained) -> None:
-        """Who knows the seed knows the noise."""
+        """A seeded run is not a guarantee, because the seed reveals the noise, and a caveat says so."""
         if trained.account is None:
             return
         guarantee = trained.account.guarantee(1e-6)
@@ -323,27 +323,27 @@ class DefenseConformance(PluginConformance):
 
 @dataclass
 class Watched:
-    """A training, and what was seen of it from outside."""
+    """A training and its observable effects."""
 
     trained: Trained
     reports: list[tuple[int, int, int]]
-    """What was told of its progress, done and total, and how many updates there had been."""
+    """The progress reports (done, total), each with the number of updates so far."""
     updates: int
     data: list[tuple[Tensor, Tensor]]
-    """Images and labels before it, private and public."""
+    """Images and labels before the training, private and public."""
     warned: list[str]
     printed: str | None = None
 
 
 @cache
 def watch(defense: Defense, model: str | Callable[[], nn.Module], recipe: Recipe) -> Watched:
-    """Train on the digits, and look at all that can be seen from outside; what is printed is left to the caller."""
+    """Train on the digits and record all observable effects, except printed text, which the caller records."""
     kind_of_optimizer = type(recipe.optimizer_of(nn.Linear(1, 1).parameters()))
     updates = 0
     reports: list[tuple[int, int, int]] = []
 
     def count(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        # A wrapping optimizer is counted beside the one that it wraps: count the one that updates.
+        # The hook also runs for a wrapping optimizer; only the wrapped optimizer is counted.
         nonlocal updates
         updates += type(optimizer) is kind_of_optimizer
 
@@ -389,7 +389,7 @@ def _frozen_keys(defense: Defense, model: nn.Module) -> list[str]:
 
 
 def _batch(defense: Defense, case: DefenseCase) -> Batch:
-    """What the loss gets of 16 digits, in the middle of the training."""
+    """Return the inputs of the loss for 16 digits, halfway through the training."""
     model = defense.build(case.fresh_model())
     images, labels = digits().train.images[:16], digits().train.labels[:16]
     with torch.random.fork_rng(devices=[]), observe(model, defense.observed(model, SHAPE)) as latents:

@@ -1,4 +1,4 @@
-"""What plug-ins are tried on: the 8x8 digits of scikit-learn, and a classifier that has learnt them."""
+"""The test data of the conformance suites: the 8x8 digits of scikit-learn, and a classifier trained on them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ SHAPE = (1, 8, 8)
 
 @cache
 def digits() -> Split:
-    """The private images."""
+    """Return the private images."""
     return data.load("digits")
 
 
 @cache
 def public_digits() -> ImageSet:
-    """Labelled images of other classes: digits that lie on their side."""
+    """Return labelled public images of other classes: transposed digits."""
     test = digits().test
     return ImageSet(test.images.transpose(2, 3).contiguous(), test.labels)
 
 
 @cache
 def classifier(num_classes: int = 10, steps: int = 300) -> nn.Module:
-    """A convolutional classifier of the first digits, nearly always right on them, left in training mode.
+    """Return an accurate convolutional classifier of the first digits, in training mode.
 
-    With Dropout, so that evaluation mode matters, and BatchNorm, whose buffers must not move.
+    It has Dropout, so that evaluation mode matters, and BatchNorm, whose buffers must not change.
     """
     few = digits().train.labels < num_classes
     images, labels = digits().train.images[few], digits().train.labels[few]

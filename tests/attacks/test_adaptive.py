@@ -138,7 +138,7 @@ def test_stop_rule_of_miface_is_about_confidence_whatever_is_lowered() -> None:
 
 def test_what_changes_nothing_is_refused() -> None:
     target = classifier()
-    with pytest.raises(ValueError, match="'doubt' changes nothing that enhanced does"):
+    with pytest.raises(ValueError, match="'doubt' has no effect on enhanced"):
         attacked(target, matched("doubt", IDENTITY_LOSSES["doubt"]))
     assert not BrepMi().takes(MARGIN)
     assert BrepMi().takes(averaged())
@@ -146,11 +146,11 @@ def test_what_changes_nothing_is_refused() -> None:
 
 def test_what_it_cannot_be_made_with_is_refused() -> None:
     needs = Adaptation(name="needs images", stand_in=lambda model, _: model, learns=True)
-    with pytest.raises(ValueError, match="'needs images' needs public images, and there are none"):
+    with pytest.raises(ValueError, match="'needs images' needs public images, but there are none"):
         Enhanced(iterations=2).run(
             classifier(), CLASSES, image_shape=SHAPE, generator=torch.Generator(), adaptation=needs
         )
-    with pytest.raises(ValueError, match="needs the target's weights, and it answers with labels only"):
+    with pytest.raises(ValueError, match="needs the target's weights, but the target returns labels only"):
         attacked(LabelsOnly(classifier()), averaged(), LABELS_ONLY)
 
 

@@ -55,7 +55,7 @@ def test_moves_away_from_the_border_of_its_class() -> None:
 
 
 def test_a_class_that_the_prior_does_not_show_is_given_up_and_said_so() -> None:
-    with pytest.warns(UserWarning, match="no latent that the target takes for class 2"):
+    with pytest.warns(UserWarning, match="no latent that the target assigns to class 2"):
         found = _run(BrepMi(iterations=5, start_batches=3), [0, 2])
     assert found.diverged.tolist() == [False, True]
     assert found.scores.tolist() == [1.0, 0.0]

@@ -37,7 +37,7 @@ def test_the_generator_decides_and_the_global_one_is_left_alone(photos):
 
 
 def test_fewer_images_than_photographs_are_refused(photos):
-    with pytest.raises(ValueError, match="at least the 3 photographs; got 2"):
+    with pytest.raises(ValueError, match="at least 3, the number of photographs; got 2"):
         augment(photos, 2, generator())
 
 

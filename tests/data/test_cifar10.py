@@ -69,7 +69,7 @@ def test_a_file_that_is_not_the_published_one_is_named_and_not_opened(root, name
     file = root / "cifar-10-batches-py" / name
     file.write_bytes(file.read_bytes()[:-1])
     monkeypatch.setattr(pickle, "load", None)
-    with pytest.raises(ValueError, match=f"{name} is damaged or another file"):
+    with pytest.raises(ValueError, match=f"{name} is not the published file"):
         load("cifar10", root=root)
 
 

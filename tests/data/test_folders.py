@@ -107,14 +107,14 @@ def test_options_out_of_range_are_refused(root, options, message):
 def test_a_folder_without_images_is_named(root):
     (root / "facescrub" / "frieda").mkdir()
     (root / "facescrub" / "frieda" / "notes.txt").write_text("none yet")
-    with pytest.raises(ValueError, match=r"facescrub/frieda must hold the jpg or png files of a class"):
+    with pytest.raises(ValueError, match=r"facescrub/frieda must contain the jpg or png files of a class"):
         load("facescrub", root=root, private=2)
 
 
 def test_a_private_class_of_one_image_is_named(root):
     for number in range(1, 11):
         (root / "facescrub" / "clara" / f"clara_{number:02}.png").unlink()
-    with pytest.raises(ValueError, match=r"'clara' of 'facescrub' must have 2 .* only .*clara_00\.png"):
+    with pytest.raises(ValueError, match=r"'clara' of 'facescrub' must have at least 2 .* only .*clara_00\.png"):
         load("facescrub", root=root, private=5)
 
 
@@ -127,7 +127,7 @@ def test_a_damaged_file_is_named(root, suffix, damage):
     photograph(0).save(file)
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(
-        ValueError, match=rf"doris_99\.{suffix} is damaged or not an image: .+ Fetch it again"
+        ValueError, match=rf"doris_99\.{suffix} is corrupt or not an image: .+ Download it again"
     ):
         load("facescrub", root=root, private=5, size=8)
 

@@ -29,7 +29,7 @@ def test_a_person_without_20_photographs_is_named(tmp_path):
     for person in ("anna", "berta"):
         (tmp_path / "faces94" / person).mkdir(parents=True)
         Image.new("RGB", (180, 200)).save(tmp_path / "faces94" / person / f"{person}.1.jpg")
-    with pytest.raises(ValueError, match="anna must hold 20 jpg files; it holds 1"):
+    with pytest.raises(ValueError, match="anna must contain 20 jpg files; got 1"):
         read_faces94(tmp_path, height=70, width=60, people=None, dataset="faces94")
 
 

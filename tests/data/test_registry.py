@@ -21,7 +21,7 @@ def test_an_unknown_name_lists_the_names():
 
 def test_an_unknown_option_is_named():
     with pytest.raises(
-        ValueError, match="'faces94' has no option 'poeple'; it has size, people, split, seed"
+        ValueError, match="'faces94' has no option 'poeple'; its options are size, people, split, seed"
     ):
         load("faces94", poeple=3)
 

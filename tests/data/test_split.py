@@ -105,11 +105,11 @@ def public_classes(labels: torch.Tensor, *names: str) -> dict[str, object]:
         (public_classes(LABELS[:2], "shapes/top"), "public label 1 of 'squares' has no name: 1 public class"),
         (
             public_classes(LABELS[:2], "shapes/top", "squares/right"),
-            "squares/right of 'squares': private and public at once",
+            "squares/right of 'squares' must not be both private and public",
         ),
         (
             public_classes(LABELS[:2], "shapes/top", "shapes/left") | {"collection": "shapes"},
-            "shapes/left of 'squares': private and public at once",
+            "shapes/left of 'squares' must not be both private and public",
         ),
     ],
 )

@@ -216,6 +216,6 @@ class TestUnderDifferentialPrivacy:
 
     def test_records_one_by_one_are_refused(self) -> None:
         with pytest.raises(
-            ValueError, match="bido-hsic couples the records of a batch, and the unit of record-dp"
+            ValueError, match="bido-hsic couples the records of a batch, but the unit of record-dp"
         ):
             get("record-dp+bido-hsic")(noise_multiplier=1.0, sampling_rate=0.5, max_grad_norm=1.0)

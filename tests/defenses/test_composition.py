@@ -311,7 +311,7 @@ class TestRefused:
 
     def test_coupled_loss_across_units(self) -> None:
         with pytest.raises(
-            ValueError, match="coupled couples the records of a batch, and the unit of record-dp"
+            ValueError, match="coupled couples the records of a batch, but the unit of record-dp"
         ):
             compose(Doubled(), Coupled(), RecordDP(**DP))
         assert compose(Coupled(), ClassDP(**DP)).loss_scope == "batch_coupled"

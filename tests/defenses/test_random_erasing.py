@@ -125,5 +125,5 @@ def test_the_model_is_trained_on_erased_images_and_asked_about_whole_ones() -> N
 def test_a_mean_pixel_of_two_channels_is_refused() -> None:
     records = ImageSet(torch.rand(4, 2, 8, 8), torch.arange(4) % 2)
     model = nn.Sequential(nn.Flatten(), nn.Linear(128, 2))
-    with pytest.raises(ValueError, match="mean pixel of 1 or 3 channels, not of 2; use 'random'"):
+    with pytest.raises(ValueError, match="with 1 or 3 channels, not 2; use 'random'"):
         train(RandomErasing(max_area=0.4), model, records, Recipe(steps=1, learning_rate=0.1), seed=0)

@@ -127,11 +127,13 @@ def test_with_class_dp(split: Split) -> None:
 
 
 def test_refuses_a_model_without_skips(split: Split) -> None:
-    with pytest.raises(ValueError, match="no block with one; take a residual network"):
+    with pytest.raises(ValueError, match="the model has none; use a residual network"):
         train(SkipRemoval(), softmax(), split.train, Recipe(steps=1, learning_rate=0.1), seed=0)
 
 
 def test_refuses_more_stages_than_there_are(split: Split) -> None:
-    message = r"last_stages must be at most 4, the stages of the model \(layer1, .*, layer4\), got 5"
+    message = (
+        r"last_stages must be at most 4, the number of stages of the model \(layer1, .*, layer4\), got 5"
+    )
     with pytest.raises(ValueError, match=message):
         SkipRemoval(last_stages=5).check(resnet18(), split.train, None)

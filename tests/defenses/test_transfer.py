@@ -289,7 +289,7 @@ def test_refuses_what_the_model_does_not_have(
 
 def test_refuses_a_model_of_one_layer(private: ImageSet, public: ImageSet) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
-    with pytest.raises(ValueError, match=r"0 parameters in 1 layers; .* take a deeper model"):
+    with pytest.raises(ValueError, match=r"0 parameters in 1 layers .* use a deeper model"):
         train(Transfer(frozen_fraction=0.5), model, private, RECIPE, seed=0, public=public)
 
 
@@ -297,5 +297,5 @@ def test_refuses_missing_and_foreign_public_images(private: ImageSet, public: Im
     with pytest.raises(ValueError, match="transfer trains on labelled public images first"):
         train(Transfer(frozen_fraction=0.5), network(), private, RECIPE, seed=0)
     larger = ImageSet(torch.zeros(4, 1, 9, 8), torch.arange(4))
-    with pytest.raises(ValueError, match=r"shape of the private ones, \(1, 8, 8\), got \(1, 9, 8\)"):
+    with pytest.raises(ValueError, match=r"shape of the private images, \(1, 8, 8\), got \(1, 9, 8\)"):
         train(Transfer(frozen_fraction=0.5), network(), private, RECIPE, seed=0, public=larger)

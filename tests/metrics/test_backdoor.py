@@ -102,5 +102,5 @@ def test_bad_input() -> None:
     zeros = ImageSet(torch.zeros(5, 1, 4, 4), torch.zeros(5, dtype=torch.int64))
     with pytest.raises(ValueError, match="at least 1 images of classes other than 0 to poison; got 0"):
         poison(zeros, BadNets(), seed=0)
-    with pytest.raises(ValueError, match="all 5 are of it"):
+    with pytest.raises(ValueError, match="all 5 are of class 0"):
         backdoor_success(ReadsTheCorner(), zeros, BadNets())

@@ -116,7 +116,7 @@ F, L = normal(2, 3), torch.tensor([0, 1])
     [
         ((F, torch.tensor([0, 2]), F, L), "class 2 has no private image"),
         ((F[:0], L[:0], F, L), r"features must be \(n, d\) with n at least 1; got shape \(0, 3\)"),
-        ((F, L, F[:, :2], L), "3 and 2 numbers per image"),
+        ((F, L, F[:, :2], L), "3 and 2 values per image"),
         ((F, L[:1], F, L), r"labels of features must be int64 of shape \(2,\)"),
         ((F, L, F, L.float()), "labels of private_features .* got torch.float32"),
         ((F, L, F * torch.nan, L), "private_features must be finite"),

@@ -150,5 +150,5 @@ def test_lpips_without_weights_says_how_to_get_them(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("shape", [(1, 30, 40), (2, 40, 40)])
 def test_lpips_refuses_what_alexnet_does_not_take(shape: tuple[int, int, int]) -> None:
     images, labels = noise(1, *shape), torch.tensor([0])
-    with pytest.raises(ValueError, match="LPIPS takes images of 1 or 3 channels and at least 31x31"):
+    with pytest.raises(ValueError, match="LPIPS needs images with 1 or 3 channels and at least 31x31"):
         lpips_distance(images, labels, images, labels, network=lambda a, b: a)

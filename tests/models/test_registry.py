@@ -39,7 +39,7 @@ def test_the_generators_of_gpus_are_untouched():
     [
         (
             (1, 8, 8),
-            r"'cnn' takes .* H and W at least 14; got image_shape=\(1, 8, 8\), which fits cnn-small, cnn-compact",
+            r"'cnn' needs .* H and W at least 14; got image_shape=\(1, 8, 8\), which fits cnn-small, cnn-compact",
         ),
         ((1, 28, 13), r"got image_shape=\(1, 28, 13\)"),
         ((28, 28), r"got image_shape=\(28, 28\), which fits no model"),

@@ -86,7 +86,7 @@ def test_the_head_is_the_last_linear_layer_of_every_family(name: str) -> None:
 
 
 def test_a_head_that_is_a_convolution_is_not_found() -> None:
-    with pytest.raises(ValueError, match="no linear layer to take for its classification head"):
+    with pytest.raises(ValueError, match="no linear layer, and its last linear layer must be"):
         head(build("torchvision/squeezenet1_1", image_shape=(3, 32, 32), num_classes=7, seed=0))
 
 
@@ -96,19 +96,19 @@ def test_a_head_that_is_a_convolution_is_not_found() -> None:
         (
             "vit_b_16",
             (3, 40, 40),
-            r"'torchvision/vit_b_16' does not take .* = \(3, 40, 40\): Input shape indivisible",
+            r"'torchvision/vit_b_16' does not accept .* = \(3, 40, 40\): Input shape indivisible",
         ),
         ("vit_b_16", (3, 32, 48), r"\(3, 32, 48\): Wrong image width"),
         (
             "maxvit_t",
             (3, 64, 64),
-            r"'torchvision/maxvit_t' does not take images \(C, H, W\) = \(3, 64, 64\): ",
+            r"'torchvision/maxvit_t' does not accept images \(C, H, W\) = \(3, 64, 64\): ",
         ),
-        ("vgg11", (3, 16, 16), r"'torchvision/vgg11' does not take .* \(3, 16, 16\): "),
+        ("vgg11", (3, 16, 16), r"'torchvision/vgg11' does not accept .* \(3, 16, 16\): "),
         (
             "resnet18",
             (16, 16),
-            r"'torchvision/resnet18' takes images \(C, H, W\); got image_shape=\(16, 16\)",
+            r"'torchvision/resnet18' needs images \(C, H, W\); got image_shape=\(16, 16\)",
         ),
     ],
 )
@@ -119,7 +119,7 @@ def test_images_that_do_not_fit(name: str, image_shape, message: str) -> None:
 
 def test_unknown_names() -> None:
     with pytest.raises(
-        ValueError, match="'torchvision/resnet19'; the nearest of torchvision's are torchvision/resnet1"
+        ValueError, match="'torchvision/resnet19'; the nearest torchvision models are torchvision/resnet1"
     ):
         check_name("torchvision/resnet19")
     # Detection and segmentation are no classification.

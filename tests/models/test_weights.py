@@ -58,10 +58,10 @@ def test_the_head_for_other_classes_stays_fresh(model: nn.Module, tmp_path: Path
         ({"0.bias": None}, r"missing: 0.bias$"),
         (
             {"0.weight": torch.zeros(16, 3, 3, 3)},
-            r"of another shape: 0.weight \(16, 3, 3, 3\) for \(16, 1, 3, 3\)$",
+            r"different shape: 0.weight \(16, 3, 3, 3\) instead of \(16, 1, 3, 3\)$",
         ),
         # A head of other features is another architecture, whatever the number of classes.
-        ({"8.weight": torch.zeros(9, 32)}, r"of another shape: 8.weight \(9, 32\) for \(4, 64\)$"),
+        ({"8.weight": torch.zeros(9, 32)}, r"different shape: 8.weight \(9, 32\) instead of \(4, 64\)$"),
         (
             {"0.weight": None, "0.bias": None, "2.weight": None, "2.bias": None, "a": torch.zeros(1)},
             r"missing: 0.weight, 0.bias, 2.weight and 1 more; unexpected: a$",
@@ -78,13 +78,13 @@ def test_another_architecture(model: nn.Module, tmp_path: Path, other: dict[str,
 def test_what_is_no_state_dict(model: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.pt cannot be read: No such file or directory; name a file"):
         load_weights(model, tmp_path / "none.pt", name="cnn-small")
-    with pytest.raises(ValueError, match=r"weights\.pt holds list, and must hold a state dict"):
+    with pytest.raises(ValueError, match=r"weights\.pt must contain a state dict; got list"):
         load_weights(model, saved([1, 2], tmp_path), name="cnn-small")
     # A whole pickled module could run any code.
-    with pytest.raises(ValueError, match=r"weights\.pt is no file of torch.save with tensors alone: "):
+    with pytest.raises(ValueError, match=r"weights\.pt is not a torch.save file with tensors only: "):
         load_weights(model, saved(model, tmp_path), name="cnn-small")
     (tmp_path / "text.pt").write_text("weights")
-    with pytest.raises(ValueError, match=r"text\.pt is no file of torch.save"):
+    with pytest.raises(ValueError, match=r"text\.pt is not a torch.save file"):
         load_weights(model, tmp_path / "text.pt", name="cnn-small")
 
 
@@ -118,6 +118,6 @@ def test_torchvision_s_weights_with_groupnorm(pretrained: nn.Module) -> None:
 
 def test_torchvision_has_no_weights_of_others(model: nn.Module) -> None:
     with pytest.raises(
-        ValueError, match=r"weights = 'torchvision' needs a model of torchvision's, .* got 'cnn-small'"
+        ValueError, match=r"weights = 'torchvision' needs a torchvision model, .* got 'cnn-small'"
     ):
         load_weights(model, "torchvision", name="cnn-small")

@@ -71,14 +71,14 @@ def test_weights_of_another_model_are_refused_before_anything_is_trained(
     text = weighted(weights).replace('"softmax"', '"mlp"')
     store = Store.create(tmp_path / "study", text)
     with pytest.raises(
-        ValueError, match=r"are not of model 'mlp': missing: 3.weight, 3.bias; of another shape: 1.weight"
+        ValueError, match=r"do not fit model 'mlp': missing: 3.weight, 3.bias; different shape: 1.weight"
     ):
         run(parse(text), store, machines=Machines(workers=1))
     assert list((tmp_path / "study" / "models").iterdir()) == []
 
 
 def test_what_the_name_tells_is_refused_at_once() -> None:
-    with pytest.raises(SpecError, match="model: weights = 'torchvision' needs a model of torchvision's"):
+    with pytest.raises(SpecError, match="model: weights = 'torchvision' needs a torchvision model"):
         parse(weighted("torchvision"))
     with pytest.raises(SpecError, match="model: unknown model 'torchvision/resnet19'; the nearest"):
         parse(START.replace('"softmax"', '"torchvision/resnet19"'))

@@ -1,6 +1,6 @@
-"""What an attacker learns from public images before it attacks: generators, discriminators, surrogates.
+"""Priors: generators, discriminators and surrogates that an attacker trains on public images before the attack.
 
-A prior is a frozen dataclass of hyper-parameters; :func:`fetch` trains it, or takes it from a cache.
+A prior is a frozen dataclass of hyper-parameters; :func:`fetch` trains it or loads it from a cache.
 """
 
 from .base import Gan, Generator, Prior, Trainer

@@ -1,4 +1,4 @@
-"""The contract of a prior: what an attacker learns from public images before it attacks."""
+"""The contract of a prior, a module that an attacker trains on public images before the attack."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ class Generator(nn.Module, ABC):
     Args:
         latent_size: length of a latent vector, which is drawn from N(0, I).
         image_shape: (C, H, W) of the images.
-        num_classes: of a generator that is told the class; None if it is not.
+        num_classes: number of classes of a conditional generator; None for an unconditional generator.
     """
 
     def __init__(self, latent_size: int, image_shape: ImageShape, num_classes: int | None = None) -> None:
-        """Remember the shapes."""
         super().__init__()
         self.latent_size = latent_size
         self.image_shape = image_shape
@@ -36,7 +35,7 @@ class Generator(nn.Module, ABC):
 
         Args:
             latents: (n, latent_size).
-            labels: int64 (n,), for a generator that is told the class.
+            labels: int64 (n,), for a conditional generator.
         """
 
 
@@ -44,26 +43,25 @@ class Gan(nn.Module):
     """A trained generator, and the discriminator that it was trained against.
 
     Args:
-        generator: a :class:`Generator`.
-        discriminator: maps images (n, C, H, W) to what its prior says.
+        generator: the generator.
+        discriminator: maps images (n, C, H, W) to outputs whose shape depends on the prior.
     """
 
     def __init__(self, generator: Generator, discriminator: nn.Module) -> None:
-        """Hold both."""
         super().__init__()
         self.generator = generator
         self.discriminator = discriminator
 
 
 class Trainer(ABC):
-    """The training of one prior, step by step, so that it can be stopped and taken up again.
+    """The training of one prior, step by step, so that it can be interrupted and resumed.
 
-    Everything that a step reads and changes is in :meth:`state_dict`, the random generator too: an interrupted
-    training ends where an uninterrupted one does, bit for bit.
+    Everything that a step reads and changes is in :meth:`state_dict`, including the random generator. An interrupted
+    training therefore ends with the same bits as an uninterrupted one.
     """
 
     steps: int
-    """How many calls of :meth:`step` the training takes."""
+    """Number of calls of :meth:`step` in the training."""
 
     @abstractmethod
     def step(self) -> Mapping[str, float]:
@@ -71,30 +69,30 @@ class Trainer(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on, of tensors, numbers, texts, lists and dicts."""
+        """Return everything that the next step depends on, as tensors, numbers, strings, lists and dicts."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to where :meth:`state_dict` was called."""
+        """Restore the state that :meth:`state_dict` returned."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prior(ABC):
-    """What an attacker trains on public images before it attacks; the fields are the hyper-parameters.
+    """A module that an attacker trains on public images before the attack; the fields are its hyper-parameters.
 
     Args:
-        seed: of the initial weights and of every draw in training.
+        seed: seed of the initial weights and of every draw in training.
     """
 
     name: ClassVar[str]
     distils: ClassVar[bool] = False
-    """Whether it asks the target while it trains; it is then another one for every target."""
+    """Whether its training queries the target; each target then has its own prior."""
 
     seed: int = 0
 
     @property
     def given(self) -> bool:
-        """Whether it comes trained, so that no public image is needed."""
+        """Whether it is already trained, so that no public image is needed."""
         return False
 
     @abstractmethod
@@ -106,16 +104,16 @@ class Prior(ABC):
             num_classes: K of the target.
 
         Raises:
-            ValueError: it makes no images of that shape.
+            ValueError: the prior does not support this image shape.
         """
 
     @abstractmethod
     def trainer(self, module: nn.Module, public: Tensor, target: Target | None) -> Trainer:
-        """Return the training of what :meth:`build` returned; it trains the module in place.
+        """Return the training of a module from :meth:`build`; it trains the module in place.
 
         Args:
             module: untrained, in training mode.
             public: float32 (M, C, H, W) in [0, 1], M at least 1.
-            target: frozen; given if :attr:`distils`. What the training asks it is counted apart from the attack's
+            target: frozen; given if :attr:`distils`. The queries of the training are counted apart from the attack's
                 own queries.
         """

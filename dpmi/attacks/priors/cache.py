@@ -1,4 +1,4 @@
-"""A prior is trained once: its folder is named by the hash of everything that it depends on."""
+"""Cache of trained priors: each is trained once and stored in a folder named by the hash of all its inputs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SAMPLE_COUNT = 64
 
 
 class DamagedCacheWarning(UserWarning):
-    """A stored prior is not what was stored; it is trained again."""
+    """A cache file is corrupt; the prior is trained again."""
 
 
 def fetch(
@@ -55,26 +55,27 @@ def fetch(
 ) -> nn.Module:
     """Return the trained module of a prior, in evaluation mode and frozen: from the cache, or trained now.
 
-    A training that was interrupted goes on from its last checkpoint, at most :data:`CHECKPOINT_SECONDS` back, and
-    ends where it would have ended. Beside the module the folder has the losses and, of a generator, pictures.
+    An interrupted training resumes from its last checkpoint, at most :data:`CHECKPOINT_SECONDS` old, and gives the same
+    result as an uninterrupted one. Besides the module, the folder contains the losses and, for a generator, sample
+    images.
 
-    Several processes may ask for the same prior at once: one trains it, and the others wait.
+    Several processes may request the same prior at once: one trains it, and the others wait.
 
-    The target's counts grow by what an uninterrupted training asks it, also where the prior comes from the cache: an
-    attack costs the same whoever trained its prior first.
+    The target's counters grow by the queries of an uninterrupted training, even if the prior comes from the cache. The
+    cost of an attack is therefore the same in both cases.
 
     Args:
-        prior: what to train.
-        public: float32 (M, C, H, W) in [0, 1]; M may be 0 for a prior that comes trained.
-        target: what a prior that distils asks; frozen.
+        prior: the prior to train.
+        public: float32 (M, C, H, W) in [0, 1]; M may be 0 for a prior that is already trained.
+        target: the frozen target, queried by a prior that distils it.
         image_shape: (C, H, W) of the target's images.
         num_classes: K of the target.
-        folder: of all priors; None trains in memory.
+        folder: parent folder of all priors; None trains without a cache.
         progress: called with (steps done, steps).
 
     Raises:
-        ValueError: no public images, images of another shape than the target's, a prior that cannot make such
-            images, or a training that diverged.
+        ValueError: there are no public images, their shape is not the target's, the prior does not support this shape,
+            or the training diverged.
     """
     _check(prior, public, image_shape)
     if not prior.distils:
@@ -105,7 +106,7 @@ def fetch(
 
 
 def samples(gan: Gan, count: int, *, seed: int = 0) -> Tensor:
-    """Return images (count, C, H, W) that a trained generator makes of random latents, classes in turn."""
+    """Return images (count, C, H, W) that a trained generator makes of random latents, cycling through the classes."""
     generator = gan.generator
     device = next(gan.parameters()).device
     latents = torch.randn(count, generator.latent_size, generator=torch.Generator().manual_seed(seed))
@@ -119,7 +120,7 @@ def samples(gan: Gan, count: int, *, seed: int = 0) -> Tensor:
 
 @contextmanager
 def _alone(folder: Path | None) -> Iterator[None]:
-    """Of several processes that need the same prior at once one trains it, and the others wait for it."""
+    """Lock the folder: of several processes that need the same prior, one trains it and the others wait."""
     if folder is None:
         yield
         return
@@ -131,7 +132,7 @@ def _alone(folder: Path | None) -> Iterator[None]:
 def _check(prior: Prior, public: Tensor, image_shape: ImageShape) -> None:
     if public.ndim != 4 or public.dtype != torch.float32 or (len(public) == 0 and not prior.given):
         raise ValueError(
-            f"public must be float32 images (M, C, H, W) with M at least 1, which {prior.name} is trained on; got "
+            f"public must be float32 images (M, C, H, W) with M at least 1, to train {prior.name}; got "
             f"{public.dtype} of shape {tuple(public.shape)}"
         )
     if tuple(public.shape[1:]) != tuple(image_shape):
@@ -142,7 +143,7 @@ def _check(prior: Prior, public: Tensor, image_shape: ImageShape) -> None:
 
 
 class _Bill:
-    """What has been asked of the target, in queries and gradient calls, since it was made."""
+    """The target's queries and gradient calls since this object was created."""
 
     def __init__(self, target: Target | None) -> None:
         self._target = target
@@ -162,14 +163,14 @@ class _Bill:
 def _train(
     name: str, trainer: Trainer, module: nn.Module, *, bill: _Bill, folder: Path | None, progress: Progress
 ) -> dict[str, Any]:
-    """Take all the steps that are left, and return what there is to say of them."""
+    """Take all remaining steps and return the training record."""
     done, spent = 0, 0.0
     state = _read(folder, _TRAINING)
     if state is not None:
         module.load_state_dict(state["module"])
         trainer.load_state_dict(state["trainer"])
         torch.default_generator.set_state(state["random"])
-        # What making the trainer has asked again was paid for before the interruption.
+        # The queries that constructing the trainer repeated were counted before the interruption.
         bill.set(state["bill"])
         done, spent = state["done"], state["seconds"]
     losses: Mapping[str, float] = {}
@@ -212,13 +213,13 @@ def _save(module: nn.Module, folder: Path, record: Mapping[str, Any], bill: _Bil
             save_image(make_grid(samples(module, _SAMPLE_COUNT)), temporary, format="png")
     with replacing(folder / _RECORD) as temporary:
         temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    # Last: what is there once it is there is complete.
+    # Written last: this file marks the folder as complete.
     _write(folder, _PRIOR, {"module": module.state_dict(), "bill": bill()})
     (folder / _TRAINING).unlink(missing_ok=True)
 
 
 def _write(folder: Path, name: str, state: Mapping[str, Any]) -> None:
-    """Store what torch.save writes, and its SHA-256 behind it; torch.load reads the file as it is."""
+    """Store the output of torch.save followed by its SHA-256; torch.load can read the file directly."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getvalue()
@@ -228,9 +229,9 @@ def _write(folder: Path, name: str, state: Mapping[str, Any]) -> None:
 
 
 def _read(folder: Path | None, name: str) -> Any:
-    """What was stored, or None where there is nothing that is as it was stored.
+    """Return the stored state, or None if there is none or the file is corrupt.
 
-    torch.load alone does not notice a changed byte inside a tensor.
+    torch.load alone does not detect a changed byte inside a tensor.
     """
     if folder is None:
         return None
@@ -243,20 +244,20 @@ def _read(folder: Path | None, name: str) -> Any:
     size = hashlib.sha256().digest_size
     content, digest = stored[:-size], stored[-size:]
     if hashlib.sha256(content).digest() != digest:
-        return _damaged(folder / name, "its SHA-256 is not the one it was stored with")
+        return _damaged(folder / name, "its SHA-256 does not match its content")
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def _damaged(path: Path, reason: str) -> None:
     warnings.warn(
-        f"the stored prior {path} is damaged ({reason}); it is trained again",
+        f"the cached prior {path} is corrupt ({reason}); it is trained again",
         DamagedCacheWarning,
         stacklevel=4,
     )
 
 
 def _key(prior: Prior, module: nn.Module, public: Tensor, target: Target | None) -> str:
-    """The layers are part of it, which follow from the shapes, and the weights that the training starts from."""
+    """Return the hash of code version, settings, layers, initial weights, public images and target."""
     code = [versions.PRIOR, origin(type(prior)), prior.name, _settings(prior), repr(module)]
     digest = hashlib.sha256(json.dumps(code).encode())
     for value in module.state_dict().values():

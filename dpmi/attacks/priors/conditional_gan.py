@@ -1,4 +1,4 @@
-"""The conditional GAN of PLG-MI, its classes those of the target.
+"""The conditional GAN of PLG-MI, conditional on the target's classes.
 
 X. Yuan et al., "Pseudo Label-Guided Model Inversion Attack via Conditional Generative Adversarial Network", AAAI 2023.
 """
@@ -24,30 +24,32 @@ from .training import GanPrior, GanTrainer, in_channels_last, soft_labels
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionalGan(GanPrior):
-    """Images of a class, learnt from the public images that the target takes for it most surely.
+    """A GAN trained, for each class, on the public images with the target's highest confidence.
 
-    The ``top_n`` public images of largest p_y get the pseudo-label y. The discriminator lowers the hinge loss on images
-    with labels; the generator -E D(G(z, y), y) + alpha E (max_{j != y} l_j - l_y), the second term on the target's
-    logits l for the images as augmentation changes them. The target is asked once about every public image, and by
-    each generator step.
+    The ``top_n`` public images with the largest p_y get the pseudo-label y. The discriminator minimises the hinge loss
+    on images with labels. The generator minimises -E D(G(z, y), y) + alpha E (max_{j != y} l_j - l_y); the second term
+    uses the target's logits l for augmented images. The target is queried once for every public image, and for the
+    generated images of each generator step.
 
-    The paper trains networks of width 1 for 30,000 steps of the generator, 150,000 batches. The defaults are for
-    minutes on two cores, as those of :class:`.wgan_gp.WganGP` are. Its 30 images per class are its 30,000 public images
-    over its 1,000 classes: M / K is at most taken here too, so that where images are few they do not serve every class.
+    The paper trains networks of width 1 for 30,000 steps of the generator, 150,000 batches. The defaults need minutes
+    on two cores, like those of :class:`.wgan_gp.WganGP`. The paper's 30 images per class are its 30,000 public images
+    divided by its 1,000 classes. The same limit M / K applies here, so that a small set of public images is not used in
+    full for every class.
 
     Args:
-        steps: batches of the discriminator.
+        steps: number of batches of the discriminator.
         batch_size: 64 in the paper.
-        learning_rate: of Adam with betas (0, 0.9); 2e-4 in the paper.
+        learning_rate: learning rate of Adam with betas (0, 0.9); 2e-4 in the paper.
         generator_every: 5 in the paper.
         width: 1 in the paper.
         latent_size: 128 in the paper.
-        top_n: public images per class, at most M / K.
+        top_n: public images per class, limited to M / K.
         alpha: weight of the max-margin term; 0.2 in the paper.
-        augmentation: of what the target is asked about: ``faces`` as in the paper, or ``digits``, without a mirror.
+        augmentation: augmentation of the images in the target's queries: ``faces`` as in the paper, ``digits`` (without
+            a mirror) or ``none``.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     name: ClassVar[str] = "conditional-gan"
@@ -99,7 +101,7 @@ class _Training(GanTrainer):
         labels = torch.cat([self._labels[rows], self._draw_labels(len(rows))])
         with torch.no_grad():
             fake = self.gan.generator(self.latents(len(rows)), labels[len(rows) :])
-        # One pass for both, because the discriminator leaves each image to itself.
+        # One pass for both, because the discriminator treats the images independently.
         on_real, on_fake = self.gan.discriminator(torch.cat([self.public[rows], fake]), labels).chunk(2)
         return hinge(on_real, on_fake)
 
@@ -122,7 +124,7 @@ def top_rows(soft: Tensor, top_n: int) -> tuple[Tensor, Tensor]:
         top_n: at most M.
 
     Returns:
-        Two int64 (K * top_n,); a row may be there for several classes.
+        Two int64 (K * top_n,); a row may occur for several classes.
 
     >>> top_rows(torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]), 2)
     (tensor([0, 1, 2, 1]), tensor([0, 0, 1, 1]))

@@ -1,4 +1,4 @@
-"""How the target's features are spread over public images, which LOMMA's regularizer draws from.
+"""The moments of the target's features over public images, for LOMMA's regularizer.
 
 N.-B. Nguyen et al., "Re-thinking Model Inversion Attacks Against Deep Neural Networks", CVPR 2023, section 4.1.
 """
@@ -23,14 +23,13 @@ _ASKED_AT_ONCE = 256
 class FeatureMoments(nn.Module):
     """Mean and standard deviation of each feature, float32 (d,).
 
-    How many there are is known when the target has been asked, or a stored state is loaded.
+    d is 0 until the target is queried or a stored state is loaded.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(self) -> None:
-        """Know nothing yet."""
         super().__init__()
         self.register_buffer("mean", torch.zeros(0))
         self.register_buffer("std", torch.zeros(0))
@@ -44,16 +43,16 @@ class FeatureMoments(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureStatistics(Prior):
-    """The moments of what the target's classification head gets, over the first public images.
+    """The moments of the input of the target's classification head over the first public images.
 
-    The module is :class:`FeatureMoments`; the standard deviation is the unbiased one. The target is asked once about
-    each of the images. ``seed`` changes nothing.
+    The module is :class:`FeatureMoments`, with the unbiased standard deviation. The target is queried once for each of
+    the images. ``seed`` has no effect.
 
     Args:
-        count: how many public images, the first ones; about 5,000 in the paper.
+        count: number of public images, the first ones; about 5,000 in the paper.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     name: ClassVar[str] = "feature-statistics"
@@ -69,10 +68,10 @@ class FeatureStatistics(Prior):
         return FeatureMoments()
 
     def trainer(self, module: nn.Module, public: Tensor, target: Target | None) -> Trainer:
-        """Return the one step in which the target is asked.
+        """Return a training of one step, which queries the target.
 
         Raises:
-            ValueError: a single public image, which has no standard deviation.
+            ValueError: there is a single public image, which has no standard deviation.
         """
         assert isinstance(module, FeatureMoments)
         assert target is not None
@@ -103,4 +102,4 @@ class _Asking(Trainer):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing is kept: the only step is the last one."""
+        """Do nothing: a training of one step has no state."""

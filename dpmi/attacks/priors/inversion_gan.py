@@ -1,4 +1,4 @@
-"""The inversion-specific GAN of KED-MI, whose discriminator also learns what the target says of public images.
+"""The inversion-specific GAN of KED-MI, whose discriminator also learns the target's soft labels of public images.
 
 S. Chen et al., "Knowledge-Enriched Distributional Model Inversion Attacks", ICCV 2021, section 3.1.
 """
@@ -18,10 +18,10 @@ from .base import Gan, ImageShape
 from .networks import ClassDiscriminator, ConvGenerator
 from .training import GanPrior, GanTrainer, in_channels_last, soft_labels
 
-#: Weight of telling real from fake, beside that of repeating the target's soft labels.
+#: Weight of the real-or-fake loss, relative to the loss on the target's soft labels.
 REALISM_WEIGHT = 0.5
 
-#: Weight of the entropy of what the discriminator says of the generator's images.
+#: Weight of the entropy of the discriminator's softmax on generated images.
 ENTROPY_WEIGHT = 1e-4
 
 
@@ -29,25 +29,25 @@ ENTROPY_WEIGHT = 1e-4
 class InversionGan(GanPrior):
     """A GAN whose discriminator has one logit for each class of the target.
 
-    With L = logsumexp of the logits, the discriminator lowers
-    CE(softmax T(x), D(x)) + (softplus(L(x)) - L(x) + softplus(L(G(z)))) / 2, in the mean over a batch, and the
-    generator the mean |E f(G(z)) - E f(x)| of the discriminator's features f, plus 1e-4 times the sum of the entropies
-    of softmax D(G(z)). The target is asked once about every public image.
+    With L = logsumexp of the logits, the discriminator minimises the batch mean of
+    CE(softmax T(x), D(x)) + (softplus(L(x)) - L(x) + softplus(L(G(z)))) / 2. The generator minimises the mean
+    |E f(G(z)) - E f(x)| of the discriminator's features f, plus 1e-4 times the sum of the entropies of softmax D(G(z)).
+    The target is queried once for every public image.
 
-    The paper trains networks of width 1 for 100 passes over MNIST, 53,500 batches. The defaults are for minutes on two
-    cores, as those of :class:`.wgan_gp.WganGP` are; a discriminator thinner than this leaves too few features to match,
-    and digits stay in pieces.
+    The paper trains networks of width 1 for 100 passes over MNIST, 53,500 batches. The defaults need minutes on two
+    cores, like those of :class:`.wgan_gp.WganGP`. A narrower discriminator has too few features to match, and the
+    generated digits are fragmented.
 
     Args:
-        steps: batches of the discriminator.
+        steps: number of batches of the discriminator.
         batch_size: 64 in the paper.
-        learning_rate: of Adam with betas (0.5, 0.999); 2e-4 in the paper.
+        learning_rate: learning rate of Adam with betas (0.5, 0.999); 2e-4 in the paper.
         generator_every: 5 in the paper.
         width: 1 in the paper.
         latent_size: 100 in the paper.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     name: ClassVar[str] = "inversion-gan"
@@ -93,12 +93,12 @@ class _Training(GanTrainer):
 
 
 def discriminator_loss(on_real: Tensor, soft: Tensor, on_fake: Tensor) -> Tensor:
-    """Return what the discriminator lowers.
+    """Return the discriminator's loss.
 
     Args:
         on_real: its logits (n, K) for public images.
         soft: the target's softmax (n, K) for the same images.
-        on_fake: its logits (n, K) for the generator's images.
+        on_fake: its logits (n, K) for generated images.
     """
     real, fake = on_real.logsumexp(dim=1), on_fake.logsumexp(dim=1)
     # softplus(L) - L = softplus(-L), without the difference of two large numbers.
@@ -107,12 +107,12 @@ def discriminator_loss(on_real: Tensor, soft: Tensor, on_fake: Tensor) -> Tensor
 
 
 def generator_loss(real_features: Tensor, fake_features: Tensor, on_fake: Tensor) -> Tensor:
-    """Return what the generator lowers.
+    """Return the generator's loss.
 
     Args:
-        real_features: the discriminator's (n, d) for public images.
-        fake_features: the same for the generator's images.
-        on_fake: the discriminator's logits (n, K) for them.
+        real_features: the discriminator's features (n, d) of public images.
+        fake_features: the same for generated images.
+        on_fake: the discriminator's logits (n, K) for generated images.
     """
     matching = (fake_features.mean(dim=0) - real_features.mean(dim=0)).abs().mean()
     entropy: Tensor = torch.special.entr(on_fake.softmax(dim=1)).sum()

@@ -1,7 +1,7 @@
 """Convolutional generators and discriminators of GMI and KED-MI.
 
-Images are square, their side 4 or 7 times a power of 2: from 8, the digits of scikit-learn, over 28 and 32 to 64 and
-beyond. ``width`` multiplies the published numbers of channels, so that a network for a CPU is the same code.
+Images are square, with a side of 4 or 7 times a power of 2: 8 (the digits of scikit-learn), 28, 32, 64 and so on.
+``width`` multiplies the published numbers of channels, so that the same code builds smaller networks for a CPU.
 
 D. Ulyanov et al., arXiv:1607.08022 (instance normalization); T. Salimans et al., "Improved Techniques for Training
 GANs", NeurIPS 2016 (minibatch discrimination).
@@ -16,20 +16,20 @@ from torch import Tensor, nn
 
 from .base import Generator, ImageShape
 
-#: Channels of the first convolution; every further one that halves the image doubles them.
+#: Channels of the first convolution; every further convolution that halves the image doubles them.
 CHANNELS = 64
 
-#: Discriminators halve the image until it has this side.
+#: Discriminators halve the image down to this side.
 _SMALLEST_SIDE = 4
 
 _SLOPE = 0.2
 
 
 def doublings(image_shape: ImageShape) -> tuple[int, int]:
-    """Return the side that a generator starts from, 4 or 7, and how often it doubles it.
+    """Return the first side of a generator, 4 or 7, and how often it is doubled.
 
     Raises:
-        ValueError: the images are not square, or of a side that is no such multiple.
+        ValueError: the images are not square, or their side is not 4 or 7 times a power of 2.
 
     >>> doublings((3, 64, 64)), doublings((1, 28, 28))
     ((4, 4), (7, 2))
@@ -40,20 +40,20 @@ def doublings(image_shape: ImageShape) -> tuple[int, int]:
             if height == width == base * 2**times:
                 return base, times
     raise ValueError(
-        f"image_shape must be square, with a side of 4 or 7 times a power of 2 (8, 14, 16, 28, 32, 56, 64, ...), for "
-        f"a generator to be trained; got {tuple(image_shape)}: resize the images"
+        "image_shape must be square, with a side of 4 or 7 times a power of 2 (8, 14, 16, 28, 32, 56, 64, ...), to "
+        f"train a generator; got {tuple(image_shape)}: resize the images"
     )
 
 
 def channels_of(width: float, times: int = 1) -> int:
-    """Return the number of channels: :data:`CHANNELS` * times, thinned out by the width."""
+    """Return the number of channels: :data:`CHANNELS` * width * times, rounded, at least 1."""
     return max(1, round(CHANNELS * width * times))
 
 
 class ConvGenerator(Generator):
     """A linear layer and transposed 5x5 convolutions of stride 2, each with BatchNorm and ReLU; a sigmoid at the end.
 
-    For 64x64, 512 channels of 4x4 become 256, 128 and 64; for 32x32 they start from 256, for 28x28 from 128 of 7x7.
+    For 64x64, the channels are 512 (4x4), 256, 128 and 64. For 32x32 they start at 256 (4x4), for 28x28 at 128 (7x7).
 
     Args:
         latent_size: 100 in the papers.
@@ -61,11 +61,10 @@ class ConvGenerator(Generator):
         width: factor on the channels.
 
     Raises:
-        ValueError: a shape it cannot make.
+        ValueError: the image shape is not supported.
     """
 
     def __init__(self, latent_size: int, image_shape: ImageShape, *, width: float) -> None:
-        """Build the layers."""
         super().__init__(latent_size, image_shape)
         side, times = doublings(image_shape)
         sizes = [channels_of(width, 2**power) for power in reversed(range(times))]
@@ -81,27 +80,26 @@ class ConvGenerator(Generator):
         self.layers = nn.Sequential(*layers, _double(sizes[-1], image_shape[0], bias=True), nn.Sigmoid())
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return images (n, C, H, W) in [0, 1] of latents (n, latent_size)."""
+        """Return images (n, C, H, W) in [0, 1] for latents (n, latent_size)."""
         images: Tensor = self.layers(latents)
         return images
 
 
 class Critic(nn.Sequential):
-    """5x5 convolutions of stride 2 down to 4x4, and one over what is left: a number per image, unbounded.
+    """5x5 convolutions of stride 2 down to 4x4, and a 4x4 convolution to one unbounded number per image.
 
-    All but the first have InstanceNorm, which leaves each image to itself: the gradient penalty is on the gradient of
-    one image's value by that image.
+    All but the first have InstanceNorm, which treats the images of a batch independently. The gradient penalty needs
+    this, because it is defined on the gradient of one image's value by that image.
 
     Args:
         image_shape: (C, H, W).
-        width: factor on the channels, 64 and twice as many after each halving.
+        width: factor on the channels, which are 64 and double after each halving.
 
     Raises:
-        ValueError: a shape that no generator here makes.
+        ValueError: the image shape is not supported.
     """
 
     def __init__(self, image_shape: ImageShape, *, width: float) -> None:
-        """Build the layers."""
         halvings, sizes = _halvings(image_shape), [image_shape[0]]
         sizes += [channels_of(width, 2**power) for power in range(halvings)]
         super().__init__(
@@ -112,25 +110,24 @@ class Critic(nn.Sequential):
 
 
 class MinibatchDiscrimination(nn.Module):
-    """How close an image is to the others of its batch [Salimans et al., section 3.2].
+    """The closeness of an image to the others of its batch [Salimans et al., section 3.2].
 
     With M_i = f_i T, a matrix of ``features`` rows per image, the feature b of image i is
     sum_j exp(-||M_ib - M_jb||_1) over the whole batch, i included.
 
-    In evaluation mode a batch is whatever an attack asks about at once, of any size, and its images must not decide
-    about each other: every image then gets the running mean of training, as BatchNorm has it.
+    In evaluation mode the images of a batch must be independent, because an attack may query any images together. Every
+    image then gets the running mean of training, as in BatchNorm.
 
     Args:
         size: length of f.
-        features: numbers per image.
+        features: number of features per image.
         kernel_size: length of a row of M.
-        momentum: of the running mean.
+        momentum: momentum of the running mean.
     """
 
     running_mean: Tensor
 
     def __init__(self, size: int, features: int, kernel_size: int, momentum: float = 0.1) -> None:
-        """Draw the tensor T."""
         super().__init__()
         self.tensor = nn.Linear(size, features * kernel_size, bias=False)
         self.features = features
@@ -148,22 +145,22 @@ class MinibatchDiscrimination(nn.Module):
 
 
 class ClassDiscriminator(nn.Module):
-    """Says for which of K classes an image passes, and by the logsumexp of its logits, whether it is a real one.
+    """Classifies an image into K classes; the logsumexp of the logits is high for a real image.
 
-    Convolutions of stride 2 with InstanceNorm down to 4x4 (three for 28x28 and 32x32; four for 64x64, the last of
-    them 3x3), minibatch discrimination, and a linear layer [KED-MI].
+    Convolutions of stride 2 with InstanceNorm down to 4x4 (three for 28x28 and 32x32; four for 64x64, the last with a
+    3x3 kernel), minibatch discrimination, and a linear layer [CKJ21].
 
     Args:
         image_shape: (C, H, W).
         num_classes: K.
-        width: factor on the channels (64, 128, 256, 256) and on minibatch discrimination's 64 features of 50.
+        width: factor on the channels (64, 128, 256, 256) and on the sizes of minibatch discrimination, 64 features of
+            length 50.
 
     Raises:
-        ValueError: a shape that no generator here makes.
+        ValueError: the image shape is not supported.
     """
 
     def __init__(self, image_shape: ImageShape, num_classes: int, *, width: float) -> None:
-        """Build the layers."""
         super().__init__()
         halvings, sizes = _halvings(image_shape), [image_shape[0]]
         sizes += [channels_of(width, min(2**power, 4)) for power in range(halvings)]
@@ -179,12 +176,12 @@ class ClassDiscriminator(nn.Module):
         return features, self.head(torch.cat([features, self.closeness(features)], dim=1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (n, K) of images (n, C, H, W)."""
+        """Return logits (n, K) for images (n, C, H, W)."""
         return self.features_and_logits(images)[1]
 
 
 def _halvings(image_shape: ImageShape) -> int:
-    """How many convolutions of stride 2 it takes down to 4x4; 7x7 is padded to halve to it."""
+    """Return the number of convolutions of stride 2 down to 4x4; the padding halves 7x7 to 4x4."""
     base, times = doublings(image_shape)
     return times + (base > _SMALLEST_SIDE)
 

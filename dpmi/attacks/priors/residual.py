@@ -1,4 +1,4 @@
-"""The conditional generator and the projection discriminator of PLG-MI, both of residual blocks.
+"""The conditional generator and the projection discriminator of PLG-MI, both made of residual blocks.
 
 T. Miyato and M. Koyama, "cGANs with Projection Discriminator", ICLR 2018; spectral normalization by T. Miyato et al.,
 ICLR 2018. Shapes and ``width`` are those of :mod:`.networks`.
@@ -21,12 +21,11 @@ class ConditionalBatchNorm(nn.Module):
     """BatchNorm whose scale and shift depend on the class.
 
     Args:
-        channels: of the input (n, channels, H, W).
+        channels: channels of the input (n, channels, H, W).
         num_classes: K.
     """
 
     def __init__(self, channels: int, num_classes: int) -> None:
-        """Start as plain BatchNorm."""
         super().__init__()
         self.normalize = nn.BatchNorm2d(channels, affine=False)
         self.scale = nn.Embedding(num_classes, channels)
@@ -42,7 +41,7 @@ class ConditionalBatchNorm(nn.Module):
 
 
 class _UpBlock(nn.Module):
-    """Twice the side, by nearest neighbours."""
+    """A residual block that doubles the side by nearest neighbours."""
 
     def __init__(self, before: int, after: int, num_classes: int) -> None:
         super().__init__()
@@ -55,17 +54,17 @@ class _UpBlock(nn.Module):
     def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         hidden = self.conv1(F.interpolate(F.relu(self.norm1(inputs, labels)), scale_factor=2))
         hidden = self.conv2(F.relu(self.norm2(hidden, labels)))
-        # The 1x1 convolution and the repetition of pixels commute, and this order costs a quarter.
+        # The 1x1 convolution and the repetition of pixels commute; this order needs a quarter of the operations.
         result: Tensor = hidden + F.interpolate(self.shortcut(inputs), scale_factor=2)
         return result
 
 
 class _DownBlock(nn.Module):
-    """Half the side, by averages."""
+    """A residual block that halves the side by averages."""
 
     def __init__(self, before: int, after: int, *, first: bool) -> None:
         super().__init__()
-        # The first block gets pixels, which must reach the convolution with their sign.
+        # The input of the first block are pixels, whose sign a ReLU would remove.
         self.activation = nn.Identity() if first else nn.ReLU()
         self.conv1 = spectral_norm(_convolution(before, after, 3))
         self.conv2 = spectral_norm(_convolution(after, after, 3))
@@ -80,7 +79,8 @@ class _DownBlock(nn.Module):
 class ConditionalGenerator(Generator):
     """A linear layer and residual blocks that double the side, with conditional BatchNorm; a sigmoid at the end.
 
-    For 64x64, 1,024 channels of 4x4 become 512, 256, 128 and 64. The published one ends in tanh, its images in [-1, 1].
+    For 64x64, the channels are 1,024 (4x4), 512, 256, 128 and 64. The published generator ends in tanh instead, with
+    images in [-1, 1].
 
     Args:
         latent_size: 128 in the paper.
@@ -89,11 +89,10 @@ class ConditionalGenerator(Generator):
         width: factor on the channels.
 
     Raises:
-        ValueError: a shape it cannot make.
+        ValueError: the image shape is not supported.
     """
 
     def __init__(self, latent_size: int, image_shape: ImageShape, num_classes: int, *, width: float) -> None:
-        """Build the layers."""
         super().__init__(latent_size, image_shape, num_classes)
         side, times = doublings(image_shape)
         sizes = [channels_of(width, 2**power) for power in reversed(range(times + 1))]
@@ -106,13 +105,13 @@ class ConditionalGenerator(Generator):
         )
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return images (n, C, H, W) in [0, 1] of latents (n, latent_size) and labels int64 (n,).
+        """Return images (n, C, H, W) in [0, 1] for latents (n, latent_size) and labels int64 (n,).
 
         Raises:
             ValueError: there are no labels.
         """
         if labels is None:
-            raise ValueError("labels must be given to a generator that is told the class; got None")
+            raise ValueError("labels must be given to a conditional generator; got None")
         hidden = self.start(latents)
         for block in self.blocks:
             hidden = block(hidden, labels)
@@ -121,21 +120,21 @@ class ConditionalGenerator(Generator):
 
 
 class ProjectionDiscriminator(nn.Module):
-    """Residual blocks that halve the side, phi(x) summed over positions, then v(phi) + <embedding of y, phi>.
+    """Residual blocks that halve the side; the output is v(phi) + <embedding of y, phi>, phi summed over positions.
 
     Every weight has spectral norm 1.
 
     Args:
         image_shape: (C, H, W).
         num_classes: K.
-        width: factor on the channels, 64 and twice as many in each further block, one more than the generator has.
+        width: factor on the channels, which are 64 and double in each further block; there is one block more than in
+            the generator.
 
     Raises:
-        ValueError: a shape that no generator here makes.
+        ValueError: the image shape is not supported.
     """
 
     def __init__(self, image_shape: ImageShape, num_classes: int, *, width: float) -> None:
-        """Build the layers."""
         super().__init__()
         _, times = doublings(image_shape)
         sizes = [image_shape[0], *(channels_of(width, 2**power) for power in range(times + 1))]
@@ -150,14 +149,14 @@ class ProjectionDiscriminator(nn.Module):
         self.classes = spectral_norm(nn.Embedding(num_classes, sizes[-1]))
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return (n,), unbounded: how real images (n, C, H, W) look for their labels int64 (n,)."""
+        """Return unbounded scores (n,), high for images (n, C, H, W) that look real for their labels int64 (n,)."""
         features = self.blocks(images).sum(dim=(2, 3))
         result: Tensor = self.value(features)[:, 0] + torch.linalg.vecdot(self.classes(labels), features)
         return result
 
 
 def _convolution(before: int, after: int, kernel: int) -> nn.Conv2d:
-    """With the initial weights that the papers' residual networks have."""
+    """Return a convolution with the initial weights of the papers' residual networks."""
     layer = nn.Conv2d(before, after, kernel, padding=kernel // 2)
     nn.init.xavier_uniform_(layer.weight, gain=2**0.5 if kernel > 1 else 1.0)
     assert layer.bias is not None

@@ -1,4 +1,4 @@
-"""The surrogates of LOMMA: networks that repeat the target, so that an attack does not overfit to it.
+"""The surrogates of LOMMA: networks distilled from the target, so that an attack does not overfit to the target.
 
 N.-B. Nguyen et al., "Re-thinking Model Inversion Attacks Against Deep Neural Networks", CVPR 2023, section 4.2.
 """
@@ -23,26 +23,26 @@ from .training import BatchPrior, BatchTrainer, soft_labels
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-4
 
-#: Channels of the first convolution of the narrowest student; the next has twice as many, the one after three times.
+#: Channels of the first convolution of the narrowest student; student number n has n times as many.
 WIDTH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Surrogates(BatchPrior):
-    """Students that lower KL(softmax T(x) || softmax S(x)) on public images, at temperature 1.
+    """Students that minimise KL(softmax T(x) || softmax S(x)) on public images, at temperature 1.
 
-    They are small convolutional networks of growing width, one batch at a time for all of them. The paper fine-tunes
-    EfficientNet-B0, B1 and B2 from ImageNet for 20 passes at a learning rate of 0.01 to 0.02, on faces. The module is a
-    ``torch.nn.ModuleList`` of classifiers. The target is asked once about every public image.
+    They are small convolutional networks of increasing width, trained on the same batches. The paper fine-tunes
+    EfficientNet-B0, B1 and B2 from ImageNet for 20 passes with learning rate 0.01 to 0.02, on faces. The module is a
+    ``torch.nn.ModuleList`` of classifiers. The target is queried once for every public image.
 
     Args:
-        steps: batches.
-        batch_size: images in one.
-        learning_rate: of SGD with momentum 0.9 and weight decay 1e-4, as in the paper.
-        count: students; 3 in the paper.
+        steps: number of batches.
+        batch_size: images per batch.
+        learning_rate: learning rate of SGD with momentum 0.9 and weight decay 1e-4, as in the paper.
+        count: number of students; 3 in the paper.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     name: ClassVar[str] = "surrogates"
@@ -57,7 +57,7 @@ class Surrogates(BatchPrior):
         at_least_one(self, "count")
 
     def build(self, image_shape: ImageShape, num_classes: int) -> nn.ModuleList:
-        """Return the untrained students, which take images of any shape."""
+        """Return the untrained students, which accept images of any size."""
         students = (student(image_shape[0], num_classes, WIDTH * (row + 1)) for row in range(self.count))
         return nn.ModuleList(students).to(memory_format=torch.channels_last)
 
@@ -88,12 +88,12 @@ class _Training(BatchTrainer):
 
 
 def student(channels: int, num_classes: int, width: int) -> nn.Sequential:
-    """Three 3x3 convolutions of stride 2 with BatchNorm and ReLU, averaged over positions, and a linear layer.
+    """Return three 3x3 convolutions of stride 2 with BatchNorm and ReLU, global average pooling, and a linear layer.
 
     Args:
         channels: C of the images.
         num_classes: K.
-        width: channels of the first convolution; each further one has twice as many.
+        width: channels of the first convolution; they double with each further convolution.
     """
     sizes = [channels, width, 2 * width, 4 * width]
     layers: list[nn.Module] = []

@@ -1,6 +1,6 @@
-"""What the trainings of the priors share: batches in random order, optimizers, whose turn it is.
+"""Base classes of the priors' training: batches in random order, optimizers, alternating GAN steps.
 
-All draws come from torch's default generator on the CPU, which :func:`.cache.fetch` seeds, stores and puts back.
+All draws come from torch's default generator on the CPU, which :func:`.cache.fetch` seeds, stores and restores.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dpmi.attacks.target import Target
 
 from .base import Gan, Prior, Trainer
 
-#: Public images that the target is asked about at once.
+#: Number of public images in one query batch.
 _ASKED_AT_ONCE = 256
 
 
@@ -30,12 +30,12 @@ class BatchPrior(Prior):
     """A prior that is trained on batches of public images.
 
     Args:
-        steps: batches.
-        batch_size: images in one; all of them where there are fewer.
-        learning_rate: of the optimizer.
+        steps: number of batches.
+        batch_size: images per batch; all of them if there are fewer.
+        learning_rate: learning rate of the optimizer.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     steps: int
@@ -50,17 +50,17 @@ class BatchPrior(Prior):
 
 @dataclass(frozen=True, kw_only=True)
 class GanPrior(BatchPrior):
-    """A generator and a discriminator, trained in turns by Adam.
+    """A generator and a discriminator, trained alternately by Adam.
 
     Args:
-        steps: batches of the discriminator.
-        generator_every: the generator takes its step after every so many of them; 5 in the papers.
+        steps: number of batches of the discriminator.
+        generator_every: the generator takes one step per this many discriminator steps; 5 in the papers.
         width: factor on the published numbers of channels.
         latent_size: length of a latent vector.
     """
 
     betas: ClassVar[tuple[float, float]]
-    """Of Adam."""
+    """The betas of Adam."""
 
     generator_every: int
     width: float
@@ -73,16 +73,15 @@ class GanPrior(BatchPrior):
 
 
 class BatchTrainer(Trainer):
-    """Steps on batches of rows of the public images: every row once, in random order, then all over again.
+    """Steps on batches of the public images: repeated passes over all rows, each in a new random order.
 
     Args:
-        count: M, the rows.
+        count: M, the number of rows.
         prior: the hyper-parameters.
-        optimizers: by name; they change nothing but the prior's module.
+        optimizers: optimizers of the prior's module, by name.
     """
 
     def __init__(self, count: int, prior: BatchPrior, optimizers: Mapping[str, Optimizer]) -> None:
-        """Start before the first row."""
         self.steps = prior.steps
         self.optimizers = optimizers
         self._batch_size = min(prior.batch_size, count)
@@ -92,10 +91,10 @@ class BatchTrainer(Trainer):
 
     @abstractmethod
     def losses(self, rows: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Yield for one batch the name of an optimizer and the loss it is to lower, one after the other.
+        """Yield, for one batch, the name of an optimizer and its loss, one after the other.
 
         Args:
-            rows: int64 (n,) on the CPU, of the public images.
+            rows: int64 (n,) on the CPU, rows of the public images.
         """
 
     def step(self) -> dict[str, float]:
@@ -113,20 +112,20 @@ class BatchTrainer(Trainer):
         return taken
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizers, the rows that are left of this pass, and the number of steps."""
+        """Return the state of the optimizers, the remaining rows of this pass, and the number of steps."""
         optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
-        # A copy: torch.save would write the whole pass for a view of it.
+        # Copied, because torch.save would write the whole pass for a view of it.
         return {"optimizers": optimizers, "order": self._order.clone(), "done": self._done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to where the state was taken."""
+        """Restore the state that :meth:`state_dict` returned."""
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self._order, self._done = state["order"], state["done"]
 
 
 class GanTrainer(BatchTrainer):
-    """The discriminator's turn on every batch, the generator's after every ``generator_every`` of them.
+    """One discriminator step per batch, and one generator step per ``generator_every`` batches.
 
     Args:
         gan: trained in place.
@@ -135,7 +134,6 @@ class GanTrainer(BatchTrainer):
     """
 
     def __init__(self, gan: Gan, public: Tensor, prior: GanPrior) -> None:
-        """Give both networks their optimizer."""
         optimizers = {
             name: Adam(network.parameters(), lr=prior.learning_rate, betas=prior.betas)
             for name, network in (("discriminator", gan.discriminator), ("generator", gan.generator))
@@ -147,14 +145,14 @@ class GanTrainer(BatchTrainer):
 
     @abstractmethod
     def discriminator_loss(self, rows: Tensor) -> Tensor:
-        """What the discriminator is to lower on these public images and on fakes."""
+        """Return the discriminator's loss on these public images and on generated images."""
 
     @abstractmethod
     def generator_loss(self, rows: Tensor) -> Tensor:
-        """What the generator is to lower; the discriminator's parameters need no gradient meanwhile."""
+        """Return the generator's loss; the discriminator's parameters require no gradient during this call."""
 
     def losses(self, rows: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Yield the discriminator's loss, and the generator's if it is its turn."""
+        """Yield the discriminator's loss, and the generator's if its step is due."""
         yield "discriminator", self.discriminator_loss(rows)
         if self._done % self._generator_every == 0:
             with _without_gradients(self.gan.discriminator):
@@ -165,28 +163,28 @@ class GanTrainer(BatchTrainer):
         return torch.randn(count, self.gan.generator.latent_size).to(self.public.device)
 
     def fakes(self, count: int) -> Tensor:
-        """Make images for the discriminator, through which the generator gets no gradient."""
+        """Return generated images for the discriminator, without gradients for the generator."""
         with torch.no_grad():
             images: Tensor = self.gan.generator(self.latents(count))
         return images
 
 
 def in_channels_last(gan: Gan) -> Gan:
-    """Return the same networks in the layout in which convolutions of few channels train up to twice as fast."""
+    """Return the networks in the memory layout in which convolutions of few channels train up to twice as fast."""
     return gan.to(memory_format=torch.channels_last)
 
 
 def soft_labels(target: Target, images: Tensor) -> Tensor:
     """Return the target's softmax (M, K) for images (M, C, H, W); M queries.
 
-    An attack mostly trains several priors that distil one target, and a study several attacks. The last answer is kept,
-    because asking for it again can take as long as the training itself; it is billed each time.
+    An attack often trains several priors that distil one target, and a study runs several attacks. The last result is
+    cached, because the queries can take as long as the training itself; they are counted each time.
     """
     global _last_answer  # noqa: PLW0603 - a memory of one process, which changes no result
-    # Of a GPU, the state of the target's noise is not at hand, and it answers at once.
+    # A GPU is fast enough, and the state of its random generator is not part of the key.
     if target.device.type != "cpu":
         return _asked(target, images)
-    # A target that draws noise answers the same only from the same state of the generator.
+    # A target that draws noise gives the same result only from the same state of the random generator.
     question = (target.digest(), images._version, torch.default_generator.get_state().numpy().tobytes())
     last = _last_answer
     if last is None or last.images() is not images or last.question != question:
@@ -200,7 +198,7 @@ def soft_labels(target: Target, images: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Answer:
-    """What a target said of images, and the state of torch's default generator afterwards."""
+    """A target's softmax for images, and the state of torch's default generator afterwards."""
 
     images: ref[Tensor]
     question: tuple[bytes, int, bytes]

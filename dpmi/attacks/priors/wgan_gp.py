@@ -19,30 +19,30 @@ from .base import Gan, ImageShape
 from .networks import ConvGenerator, Critic
 from .training import GanPrior, GanTrainer, in_channels_last
 
-#: Lambda of the gradient penalty.
+#: Weight (lambda) of the gradient penalty.
 PENALTY_WEIGHT = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class WganGP(GanPrior):
-    """Images of random latents that a critic cannot tell from the public ones.
+    """A Wasserstein GAN with gradient penalty, trained on the public images.
 
-    The critic lowers E D(G(z)) - E D(x) + 10 E (||grad D||_2 - 1)^2, the generator -E D(G(z)).
+    The critic minimises E D(G(z)) - E D(x) + 10 E (||grad D||_2 - 1)^2, the generator -E D(G(z)).
 
-    The paper trains networks of width 1 for 100 passes over MNIST, 53,500 batches, and 300 over faces. The defaults
-    are for minutes on two cores, where thinner networks that learn faster, and a generator that waits for fewer
-    batches, show digits sooner.
+    The paper trains networks of width 1 for 100 passes over MNIST, 53,500 batches, and for 300 passes over faces. The
+    defaults need minutes on two cores: narrower networks, a higher learning rate and more frequent generator steps
+    give readable digits earlier.
 
     Args:
-        steps: batches of the critic.
+        steps: number of batches of the critic.
         batch_size: 64 in the paper.
-        learning_rate: of Adam with betas (0.5, 0.999); 2e-4 in the paper.
+        learning_rate: learning rate of Adam with betas (0.5, 0.999); 2e-4 in the paper.
         generator_every: 5 in the paper.
         width: 1 in the paper.
         latent_size: 100 in the paper.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     name: ClassVar[str] = "wgan-gp"
@@ -55,12 +55,12 @@ class WganGP(GanPrior):
     latent_size: int = 100
 
     def build(self, image_shape: ImageShape, num_classes: int) -> Gan:
-        """Return the untrained generator and critic; how many classes there are does not matter."""
+        """Return the untrained generator and critic; ``num_classes`` has no effect."""
         generator = ConvGenerator(self.latent_size, image_shape, width=self.width)
         return in_channels_last(Gan(generator, Critic(image_shape, width=self.width)))
 
     def trainer(self, module: nn.Module, public: Tensor, target: Target | None) -> GanTrainer:
-        """Return the training of both; it does not ask the target."""
+        """Return the training of both; it does not query the target."""
         assert isinstance(module, Gan)
         return _Training(module, public, self)
 
@@ -69,7 +69,7 @@ class _Training(GanTrainer):
     def discriminator_loss(self, rows: Tensor) -> Tensor:
         real = self.public[rows]
         fake = self.fakes(len(rows))
-        # One pass for both, because the critic leaves each image to itself.
+        # One pass for both, because the critic treats the images independently.
         on_real, on_fake = self.gan.discriminator(torch.cat([real, fake])).chunk(2)
         penalty = gradient_penalty(self.gan.discriminator, real, fake)
         loss: Tensor = on_fake.mean() - on_real.mean() + PENALTY_WEIGHT * penalty
@@ -83,8 +83,8 @@ class _Training(GanTrainer):
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
     """Return the mean of (||grad D(x)||_2 - 1)^2 over points x drawn between real and fake images (n, C, H, W).
 
-    The gradient of the sum over the batch is that of each image's own value, for a critic whose value of an image
-    depends on no other.
+    The critic must treat the images independently. The gradient of the sum over the batch then contains the gradient of
+    each image's own value.
     """
     share = torch.rand(len(real), 1, 1, 1, dtype=real.dtype).to(real.device)
     between = real.lerp(fake, share).requires_grad_()

@@ -1,1 +1,1 @@
-"""What attacks are assembled from: where a search starts, what it minimises, how it moves, which find is kept."""
+"""Building blocks of the attacks: starting points, costs, search loops and the selection of reconstructions."""

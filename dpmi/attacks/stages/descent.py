@@ -1,4 +1,4 @@
-"""The loop that pixel-space attacks share: descend on all rows at once, keep the best image of each."""
+"""The search loop of the pixel-space attacks: gradient descent on all rows at once, keeping the best image of each."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from dpmi.progress import Progress
 
 from .selection import best_rows
 
-#: Progress is reported about this many times.
+#: Approximate number of progress reports.
 REPORTS = 100
 
 
 class Path(Protocol):
-    """The moving part of a search: n rows, one image each; rows leave when they are finished."""
+    """The state of a search: n rows of one image each; finished rows are removed."""
 
     def images(self) -> Tensor:
         """Return the current images (n, C, H, W) in [0, 1]."""
 
     def penalty(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the cost adds to 1 - p_y, (n,), and its gradient with respect to the images."""
+        """Return the cost's term besides the identity loss (n,), and its gradient with respect to the images."""
 
     def finished(self, costs: Tensor, doubts: Tensor) -> Tensor:
-        """Return bool (n,): whose stop rule fires.
+        """Return bool (n,): the rows whose stop rule fires.
 
         Args:
-            costs: (n,), of the current images.
-            doubts: (n,), the same with 1 - p_y for the identity loss, whatever that is.
+            costs: (n,), identity loss + penalty of the current images.
+            doubts: (n,), 1 - p_y + penalty, whatever the identity loss is.
         """
 
     def step(self, gradient: Tensor) -> None:
         """Move every row, given the gradient of its cost with respect to its image."""
 
     def keep(self, rows: Tensor) -> None:
-        """Forget all rows but these, int64 indices into the current ones."""
+        """Remove all rows except these, int64 indices into the current rows."""
 
 
 def descend(
@@ -46,19 +46,19 @@ def descend(
 ) -> Candidates:
     """Minimise identity loss + penalty for every class and restart in one batch.
 
-    A row leaves the batch when its stop rule fires or when its cost or gradient is no longer finite; the best
-    image it visited until then, the start included, is kept. Rows that left cost nothing more.
+    A row leaves the batch when its stop rule fires or when its cost or gradient is not finite. Its best visited image,
+    the start included, is kept. Rows that left cause no further queries.
 
     Args:
         target: the frozen target.
         labels: int64 (R,), the classes.
-        path: holds R * restarts rows, all restarts of a class next to each other.
-        iterations: steps at most.
+        path: holds R * restarts rows; the restarts of a class are adjacent.
+        iterations: maximum number of steps.
         restarts: searches per class.
         progress: called with (steps done, ``iterations``).
 
     Returns:
-        For each class the visited image of smallest cost among its restarts.
+        For each class, the visited image of smallest cost among its restarts.
     """
     row_labels = labels.repeat_interleave(restarts)
     best = path.images().clone()
@@ -76,11 +76,11 @@ def descend(
         gradient = gradient + of_losses
         # A comparison with NaN is false, so an image whose cost is not finite is never kept.
         better = costs < best_cost[rows]
-        # Indexed assignment copies: `images` may be the very memory that the next step overwrites.
+        # Indexed assignment copies, because the next step may overwrite the memory of `images`.
         best[rows[better]] = images[better]
         best_cost[rows[better]] = costs[better]
         used[rows] = done
-        # A sum is finite only if every term is, and costs one pass less than asking each.
+        # The sum is finite only if every term is, and checking the sum saves one pass over the gradient.
         finite = (costs + gradient.flatten(1).sum(dim=1)).isfinite()
         diverged[rows[~finite]] = True
         going = finite & ~path.finished(costs, 1 - confidence + added)

@@ -1,4 +1,4 @@
-"""Where a distributional search is: for each class a distribution of latent vectors, which draws images."""
+"""Positions of a distributional search: one distribution of latent vectors for each class."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from .search import physical
 
 
 class Distribution(ABC):
-    """For each class a distribution q of latents, as a map of standard normal noise; a position of a search.
+    """A distribution q of latents for each class, as a map of standard normal noise; a position of a search.
 
     Args:
         generator: makes the images.
         labels: int64 (R,), one distribution each.
-        seed: of the draws.
+        seed: seed of the samples.
         draws: images of each class per step.
-        kl_weight: of KL(q || N(0, I)) in the cost; 0 leaves q free.
+        kl_weight: weight of KL(q || N(0, I)) in the cost; 0 omits this term.
     """
 
     def __init__(
         self, generator: Generator, labels: Tensor, *, seed: int, draws: int = 1, kl_weight: float = 0.0
     ) -> None:
-        """Draw the first noise."""
         self.draws = draws
         self.generator = generator
         self.labels = labels
@@ -38,7 +37,7 @@ class Distribution(ABC):
 
     @abstractmethod
     def parameters(self) -> list[Tensor]:
-        """Return the leaves (R, ...)."""
+        """Return the parameters of the distributions, leaf tensors (R, ...)."""
 
     @abstractmethod
     def transform(self, noise: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
@@ -46,10 +45,10 @@ class Distribution(ABC):
 
         Args:
             noise: standard normal (len(rows), m, latent_size).
-            rows: of the classes.
+            rows: the classes.
 
         Returns:
-            (len(rows), m, latent_size), and the divergence (len(rows),), exact or a mean over the draws.
+            (len(rows), m, latent_size), and the divergence (len(rows),), exact or a mean over the samples.
         """
 
     def images(self, rows: slice) -> Tensor:
@@ -67,9 +66,9 @@ class Distribution(ABC):
         self._drawn = self._next()
 
     def sample(self, count: int) -> Tensor:
-        """Return fresh images (R * count, C, H, W) of q, those of a class next to each other."""
+        """Return images (R * count, C, H, W) of fresh samples of q; the images of a class are adjacent."""
         size = count * self.generator.latent_size
-        # Numbered apart from the noise of the search, whose rows have number 0.
+        # Row number 1, because the rows of the search's noise have number 0.
         noise = Noise(self.labels, per_class=1, size=size, seed=self._seed, first=1).draw()
         noise = noise.view(len(self.labels), count, -1)
         with torch.no_grad():
@@ -92,7 +91,7 @@ class DiagonalGaussian(Distribution):
 
     Args:
         generator, labels, seed, draws, kl_weight: as for :class:`Distribution`.
-        log_variance: where logvar starts.
+        log_variance: initial logvar.
     """
 
     def __init__(
@@ -105,7 +104,6 @@ class DiagonalGaussian(Distribution):
         kl_weight: float = 0.0,
         log_variance: float = 0.0,
     ) -> None:
-        """Start at N(0, exp(log_variance) I)."""
         super().__init__(generator, labels, seed=seed, draws=draws, kl_weight=kl_weight)
         shape = (len(labels), generator.latent_size)
         self._mean = torch.zeros(shape, device=labels.device, requires_grad=True)
@@ -123,19 +121,18 @@ class DiagonalGaussian(Distribution):
 
 
 class FullGaussian(Distribution):
-    """z = mu + L eps with a lower triangular L, from N(0, I); the diagonal of L is exp of a parameter."""
+    """z = mu + L eps with a lower triangular L, initially N(0, I); the diagonal of L is exp of a parameter."""
 
     def __init__(
         self, generator: Generator, labels: Tensor, *, seed: int, draws: int = 1, kl_weight: float = 0.0
     ) -> None:
-        """Start at N(0, I)."""
         super().__init__(generator, labels, seed=seed, draws=draws, kl_weight=kl_weight)
         size = generator.latent_size
         self._mean = torch.zeros(len(labels), size, device=labels.device, requires_grad=True)
         self._factor = torch.zeros(len(labels), size, size, device=labels.device, requires_grad=True)
 
     def parameters(self) -> list[Tensor]:
-        """Return mu (R, d), and (R, d, d): below the diagonal that of L, on it its logarithm."""
+        """Return mu (R, d), and L (R, d, d) with the logarithm of its diagonal."""
         return [self._mean, self._factor]
 
     def transform(self, noise: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
@@ -148,11 +145,11 @@ class FullGaussian(Distribution):
 
 
 class Flow(Distribution):
-    """z = f(eps) with an invertible f of additive couplings, one for each class [VMI, section 3.3].
+    """z = f(eps) with an invertible f of additive couplings, one for each class [WFK21, section 3.3].
 
-    Each of :data:`STEPS` steps scales every entry (ActNorm), permutes them, and adds to one half what a network with
-    one hidden layer makes of the other [Glow: D. P. Kingma, P. Dhariwal, NeurIPS 2018]. The last layers start at 0,
-    so f starts as a permutation and q as N(0, I). The divergence is a mean over the draws.
+    Each of :data:`STEPS` steps scales every entry (ActNorm), permutes the entries, and adds to one half the output of a
+    network with one hidden layer on the other half [Glow: D. P. Kingma, P. Dhariwal, NeurIPS 2018]. The last layers
+    start at 0, so f starts as a permutation and q as N(0, I). The divergence is a mean over the samples.
     """
 
     STEPS = 10
@@ -161,12 +158,11 @@ class Flow(Distribution):
     def __init__(
         self, generator: Generator, labels: Tensor, *, seed: int, draws: int = 1, kl_weight: float = 0.0
     ) -> None:
-        """Start at N(0, I)."""
         super().__init__(generator, labels, seed=seed, draws=draws, kl_weight=kl_weight)
         size, device = generator.latent_size, labels.device
         self._half = size // 2
         rest = size - self._half
-        # The same permutations and first layers for every class: a class does not depend on the others.
+        # All classes share permutations and initial first layers, so a class does not depend on the other classes.
         drawn = torch.Generator().manual_seed(seed % 2**63)
         self._order = [torch.randperm(size, generator=drawn).to(device) for _ in range(self.STEPS)]
         first = torch.randn(self.STEPS, self._half, self.HIDDEN, generator=drawn) / self._half**0.5
@@ -179,11 +175,11 @@ class Flow(Distribution):
         self._first = first.to(device).repeat(len(labels), 1, 1, 1).requires_grad_()
 
     def parameters(self) -> list[Tensor]:
-        """Return the leaves of all steps, (R, STEPS, ...) each."""
+        """Return the parameters of all steps, (R, STEPS, ...) each."""
         return [self._log_scale, self._first, self._hidden_bias, self._last, self._bias]
 
     def transform(self, noise: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        """Return latents, and the mean of ln q(z) - ln N(z; 0, I) over the draws."""
+        """Return latents, and the mean of ln q(z) - ln N(z; 0, I) over the samples."""
         values = noise
         for step, order in enumerate(self._order):
             log_scale, first, hidden_bias, last, bias = (p[rows, step] for p in self.parameters())
@@ -191,6 +187,6 @@ class Flow(Distribution):
             known, moved = values[..., : self._half], values[..., self._half :]
             hidden = (known @ first + hidden_bias[:, None]).relu()
             values = torch.cat([known, moved + hidden @ last + bias[:, None]], dim=-1)
-        # Couplings and permutations keep volumes; ln q(z) = ln N(eps) - sum of the log scales.
+        # Couplings and permutations preserve volume; ln q(z) = ln N(eps) - sum of the log scales.
         apart = (values.square() - noise.square()).sum(dim=-1).mean(dim=1) / 2
         return values, apart - self._log_scale[rows].sum(dim=(1, 2))

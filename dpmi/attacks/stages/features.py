@@ -1,4 +1,4 @@
-"""Where a search is between two blocks of a style-based generator."""
+"""Positions of a search in the features between two blocks of a style-based generator."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .styles import onto_l1_ball
 
 
 class LayerFeatures:
-    """One style per row, for all layers, and the features that enter a block; each in an L1 ball around its start.
+    """One style per row, for all layers, and the input features of a block; each in an L1 ball around its start.
 
     Args:
         generator: makes the images.
-        styles: (n, style_size), where the search starts.
-        radius: of both balls.
-        block: number of the block; before the first one, 0, there are no features.
-        features: that enter the block, of n rows; the image so far is not moved.
+        styles: (n, style_size), the starting styles.
+        radius: radius of both balls.
+        block: number of the block; the first block, 0, has no input features.
+        features: input features of the block, n rows; their RGB image is not moved.
     """
 
     draws = 1
@@ -34,7 +34,6 @@ class LayerFeatures:
         block: int = 0,
         features: Features | None = None,
     ) -> None:
-        """Start from there."""
         self._generator = generator
         self._radius = radius
         self._block = block
@@ -48,13 +47,13 @@ class LayerFeatures:
         return self._moved
 
     def images(self, rows: slice) -> Tensor:
-        """Return their images."""
+        """Return the images of the styles and features."""
         name = self._generator.synthesis.blocks[self._block]
         ws = self._generator.repeat(self._moved[0][rows])
         return self._generator.images(ws, start_block=name, features=self._features(rows))
 
     def penalty(self, rows: slice) -> float:
-        """Return nothing: the balls are limits, and no cost."""
+        """Return 0: the balls are enforced by projection."""
         return 0.0
 
     def advance(self) -> None:
@@ -64,7 +63,7 @@ class LayerFeatures:
                 moved.copy_(start + onto_l1_ball(moved - start, self._radius))
 
     def at_next_block(self, *, radius: float) -> LayerFeatures:
-        """Return the position whose search starts from what this one makes of the next block's features."""
+        """Return the position at the next block, which starts from the input features that this position gives it."""
         names = self._generator.synthesis.blocks
         made = []
         with torch.no_grad():

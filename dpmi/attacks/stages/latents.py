@@ -1,4 +1,4 @@
-"""Where a latent search is: rows of latent vectors, or of distributions of them, and the images they make."""
+"""Positions of a latent search: rows of latent vectors, and the images that a generator makes of them."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from dpmi.attacks.priors import Generator
 
 from .starts import child_generator
 
-#: Numbers that a row takes from its generator at a time, about.
+#: Approximate number of values that a row draws from its generator at a time.
 _BLOCK = 2**14
 
 
 class Position(Protocol):
-    """n rows, each of which makes ``draws`` images at a time; rows know nothing of each other."""
+    """n independent rows, each of which makes ``draws`` images at a time."""
 
     draws: int
 
     def parameters(self) -> list[Tensor]:
-        """Return what the search moves: leaves of shape (n, ...)."""
+        """Return the parameters of the search: leaf tensors of shape (n, ...)."""
 
     def images(self, rows: slice) -> Tensor:
-        """Return images (len(rows) * draws, C, H, W) in the graph, those of a row next to each other."""
+        """Return images (len(rows) * draws, C, H, W) with gradients; the images of a row are adjacent."""
 
     def penalty(self, rows: slice) -> Tensor | float:
-        """Return what the cost adds to the identity loss, (len(rows),) or 0."""
+        """Return the cost's term besides the identity loss, (len(rows),) or 0."""
 
     def advance(self) -> None:
-        """After a step: project what the step moved, and draw what the next images need."""
+        """Project the parameters after a step, and draw the noise of the next images."""
 
 
 class Latents:
@@ -40,8 +40,8 @@ class Latents:
     Args:
         generator: makes the images.
         start: (n, latent_size).
-        labels: int64 (n,), for a generator that is told the class.
-        limit: entries are clamped to [-limit, limit] after each step; None leaves them.
+        labels: int64 (n,), for a conditional generator.
+        limit: entries are clamped to [-limit, limit] after each step; None means no clamp.
     """
 
     draws = 1
@@ -49,7 +49,6 @@ class Latents:
     def __init__(
         self, generator: Generator, start: Tensor, *, labels: Tensor | None = None, limit: float | None = None
     ) -> None:
-        """Start from there."""
         self._generator = generator
         self._labels = labels
         self._limit = limit
@@ -60,34 +59,33 @@ class Latents:
         return [self._latents]
 
     def images(self, rows: slice) -> Tensor:
-        """Return their images."""
+        """Return the images of the latent vectors."""
         labels = None if self._labels is None else self._labels[rows]
         return self._generator(self._latents[rows], labels)  # type: ignore[no-any-return]
 
     def penalty(self, rows: slice) -> float:
-        """Return nothing: a latent is as likely as another."""
+        """Return 0."""
         return 0.0
 
     def advance(self) -> None:
-        """Clamp."""
+        """Clamp the latent vectors."""
         if self._limit is not None:
             with torch.no_grad():
                 self._latents.clamp_(-self._limit, self._limit)
 
 
 class Noise:
-    """Standard normal numbers for each row, which depend on its class and restart and on nothing else.
+    """Standard normal noise for each row, which depends only on the seed, the row's class and its restart.
 
     Args:
-        labels: int64 (n,), rows of a class next to each other.
-        per_class: rows of each class.
-        size: numbers per row and draw.
-        seed: of all.
-        first: number of the first row of each class; rows of another number draw other numbers.
+        labels: int64 (n,); the rows of a class are adjacent.
+        per_class: number of rows for each class.
+        size: number of values per row and draw.
+        seed: seed of all noise.
+        first: restart number of the first row of each class; rows with different numbers draw different noise.
     """
 
     def __init__(self, labels: Tensor, *, per_class: int, size: int, seed: int, first: int = 0) -> None:
-        """Give each row its generator."""
         self._generators = [
             child_generator(seed, label, first + row % per_class) for row, label in enumerate(labels.tolist())
         ]
@@ -96,7 +94,7 @@ class Noise:
         self._block: Iterator[Tensor] = iter(())
 
     def draw(self) -> Tensor:
-        """Return the next (n, size)."""
+        """Return the next noise (n, size)."""
         following = next(self._block, None)
         if following is None:
             count = max(1, _BLOCK // self._size)
@@ -107,13 +105,13 @@ class Noise:
 
 
 def starting_latents(labels: Tensor, *, per_class: int, size: int, seed: int) -> Tensor:
-    """Return latent vectors (R * per_class, size) of N(0, I), each drawn by its class and number alone.
+    """Return latent vectors (R * per_class, size) from N(0, I); each depends only on the seed, its class and number.
 
     Args:
         labels: int64 (R,).
-        per_class: vectors for each; those of a class are next to each other.
+        per_class: number of vectors for each class; the vectors of a class are adjacent.
         size: length of a vector.
-        seed: of all.
+        seed: seed of all vectors.
 
     >>> both = starting_latents(torch.tensor([3, 1]), per_class=2, size=4, seed=0)
     >>> torch.equal(both[2:], starting_latents(torch.tensor([1]), per_class=2, size=4, seed=0))

@@ -1,7 +1,7 @@
-"""What makes an image likely before any model is asked: penalties of the enhanced attack, and gradients.
+"""Regularizers of the enhanced attack, independent of any model, with their gradients.
 
-The gradients are written out, because automatic differentiation of the bilateral total variation takes twice
-the time; the tests compare them with it. Each penalty is a sum over pixels, as printed in the paper.
+The gradients are explicit, because automatic differentiation of the bilateral total variation takes twice the time; the
+tests compare both. Each penalty is a sum over pixels, as printed in [Z20].
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-#: Window and decay of the bilateral total variation ("Broadening differential privacy", section V-B).
+#: Window and decay of the bilateral total variation [Z20, section V-B].
 BTV_WINDOW = 2
 BTV_DECAY = 0.9
 
 
 def l1(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ||x||_1 (n,) of images (n, C, H, W), and the gradient [eq. 4 of the paper].
+    """Return ||x||_1 (n,) of images (n, C, H, W), and the gradient [Z20, eq. 4].
 
-    The pixels are not negative, so the norm is their sum, and its slope is 1 at zero too.
+    The pixels are not negative. The norm is therefore their sum, with slope 1 also at zero.
 
     >>> l1(torch.full((1, 1, 2, 2), 0.5))[0]
     tensor([2.])
@@ -28,15 +28,15 @@ def l1(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def bilateral_total_variation(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return R_BTV (n,) of images (n, C, H, W), and a subgradient [eq. 5 of the paper; Farsiu et al. 2004].
+    """Return R_BTV (n,) of images (n, C, H, W), and a subgradient [Z20, eq. 5; Farsiu et al. 2004].
 
     R_BTV is the sum over l = -p..p and m = 0..p with l + m > 0 of alpha^(l+m) * ||x - S_x^l S_y^m x||_1,
     where the shift S_x^l S_y^m moves the image l columns to the right and m rows down; p is
-    :data:`BTV_WINDOW` and alpha :data:`BTV_DECAY`. A pixel whose shifted partner lies outside the image has
-    none and adds nothing: the borders are not joined. Where two pixels are equal the subgradient is 0.
+    :data:`BTV_WINDOW` and alpha :data:`BTV_DECAY`. A pixel whose shifted partner lies outside the image adds nothing:
+    the image does not wrap around. For two equal pixels the subgradient is 0.
 
     Raises:
-        ValueError: an image side that is no larger than the window.
+        ValueError: an image side is not larger than the window.
 
     >>> edge = torch.tensor([[[[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]]])
     >>> round(bilateral_total_variation(edge)[0].item(), 3)
@@ -63,7 +63,7 @@ def bilateral_total_variation(images: Tensor) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=1)
 def _shifts() -> tuple[tuple[int, int, float], ...]:
-    """(columns right, rows down, weight) of every term."""
+    """Return (columns right, rows down, weight) of every term."""
     return tuple(
         (right, down, BTV_DECAY ** (right + down))
         for right in range(-BTV_WINDOW, BTV_WINDOW + 1)

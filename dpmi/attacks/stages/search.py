@@ -1,4 +1,4 @@
-"""The loop that latent attacks share: descend on all rows at once, keep one position of each."""
+"""The search loop of the latent attacks: gradient descent on all rows at once, keeping one position of each."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from dpmi.progress import Progress
 
 from .latents import Position
 
-#: Images that go through generator and target at a time: memory is bounded, however many rows.
+#: Number of images that pass through generator and target at a time; it bounds the memory for any number of rows.
 PHYSICAL_IMAGES = 256
 
 Cost = Callable[[Tensor, Tensor], Tensor]
-"""Of images (n, C, H, W) in the graph and labels int64 (n,), a cost (n,)."""
+"""Maps images (n, C, H, W) with gradients and labels int64 (n,) to costs (n,)."""
 Schedule = Callable[[float], float]
-"""Factor of the learning rate at a share of the iterations in [0, 1)."""
+"""Maps a share of the iterations in [0, 1) to the factor of the learning rate."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """How the search of each row ended; the position is at what was kept.
+    """The result of a search for each row; afterwards the position object holds the kept positions.
 
     Args:
-        costs: (n,) of what was kept; infinite for a row that never had a finite cost.
-        iterations: int64 (n,), updates made until then.
+        costs: (n,), costs of the kept positions; infinite for a row that never had a finite cost.
+        iterations: int64 (n,), number of updates up to the kept position.
         diverged: bool (n,), whether a cost or gradient was not finite; the last finite position is kept.
     """
 
@@ -54,20 +54,20 @@ def search(
 ) -> Outcome:
     """Minimise the mean cost of each row's images plus its penalty.
 
-    Rows are independent: one whose cost or gradient is not finite stays where it last was finite, and the others
-    go on. The search ends early when the target's budget does not pay for another iteration.
+    Rows are independent: a row whose cost or gradient is not finite stays at its last finite position, and the other
+    rows continue. The search ends early when the target's budget does not cover another iteration.
 
     Args:
-        target: is asked by ``cost``.
+        target: the target that ``cost`` queries.
         labels: int64 (n,), one per row.
-        position: the rows; left at what was kept.
-        cost: of images and their labels.
-        optimizer: over ``position.parameters()``, of a kind that treats entries one by one.
-        iterations: steps at most.
+        position: the rows; the search moves them and leaves them at the kept positions.
+        cost: the cost of images and their labels.
+        optimizer: an element-wise optimizer of ``position.parameters()``.
+        iterations: maximum number of steps.
         progress: called with (steps done, ``iterations``).
-        keep_last: keep the last position, where the cost of a position is random, not the one of smallest cost.
-        schedule: of the learning rate.
-        views: how often ``cost`` asks the target about each image.
+        keep_last: keep the last position instead of the one of smallest cost; for costs that are random.
+        schedule: schedule of the learning rate; None means a constant rate.
+        views: number of queries that ``cost`` makes for each image.
     """
     parameters = position.parameters()
     kept = [p.detach().clone() for p in parameters]
@@ -102,7 +102,7 @@ def search(
 
 
 def final_images(position: Position, count: int) -> Tensor:
-    """Return the images (count * draws, C, H, W) of all rows, without a graph."""
+    """Return the images (count * draws, C, H, W) of all rows, without gradients."""
     with torch.no_grad():
         return torch.cat([position.images(rows) for rows in physical(count, position.draws)])
 
@@ -114,12 +114,12 @@ def physical(count: int, draws: int = 1) -> list[slice]:
 
 
 def _backward(position: Position, cost: Cost, labels: Tensor) -> Tensor:
-    """Costs (n,); the gradients are added to the parameters'."""
+    """Return costs (n,) and add their gradients to those of the parameters."""
     costs = []
     for rows in physical(len(labels), position.draws):
         of_images = cost(position.images(rows), labels[rows].repeat_interleave(position.draws))
         total = of_images.view(-1, position.draws).mean(dim=1) + position.penalty(rows)
-        # Each row has parameters of its own, so the gradient of the sum is that of every row.
+        # Each row has its own parameters, so the gradient of the sum contains the gradient of every row.
         total.sum().backward()  # type: ignore[no-untyped-call]
         costs.append(total.detach())
     return torch.cat(costs)

@@ -1,4 +1,4 @@
-"""Which of several finds for one class is kept: by what the target says, and never by an evaluator."""
+"""Selection: the reconstruction kept for each class is selected by the target's score alone, never by an evaluator."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def best_rows(costs: Tensor, *, candidates: int, keep: int = 1) -> Tensor:
     """Return, for each class, the rows of its candidates with the smallest costs, the best first.
 
     Args:
-        costs: (R * candidates,), the candidates of a class next to each other; NaN is worst.
-        candidates: for each class.
-        keep: of them, at most ``candidates``.
+        costs: (R * candidates,); the candidates of a class are adjacent; NaN is worst.
+        candidates: number of candidates for each class.
+        keep: number of rows kept for each class, at most ``candidates``.
 
     Returns:
         int64 (R * keep,), rows of ``costs``.
@@ -29,7 +29,7 @@ def best_rows(costs: Tensor, *, candidates: int, keep: int = 1) -> Tensor:
     tensor([1, 2])
     """
     table = costs.nan_to_num(nan=torch.inf).view(-1, candidates)
-    # A stable sort: among equals the first, on every device.
+    # A stable sort selects the first of equal rows on every device.
     best = table.argsort(dim=1, stable=True)[:, :keep]
     first = torch.arange(len(table), device=costs.device)[:, None] * candidates
     return (best + first).flatten()
@@ -38,18 +38,18 @@ def best_rows(costs: Tensor, *, candidates: int, keep: int = 1) -> Tensor:
 def confidence(
     target: Target, images: Tensor, labels: Tensor, *, transform: Transform | None = None, draws: int = 1
 ) -> Tensor:
-    """Return the mean of p_y (n,) over random transforms of each image; n * draws queries.
+    """Return the mean confidence p_y (n,) over random transforms of each image; n * draws queries.
 
-    An image that is taken for its class whichever way it is cropped shows more of the class than one that is so
-    by a hair [PPA, section 4.4].
+    An image that the target assigns to its class under every crop shows more of the class than an image that is
+    assigned to it only as it is [SHC22, section 4.4].
 
     Args:
-        target: is asked, as often as its budget pays for; 0 if it does not pay for once.
+        target: the target; the number of transforms is reduced to what its budget covers. If the budget covers none,
+            the result is 0.
         images: (n, C, H, W).
         labels: int64 (n,).
-        transform: of images (m, C, H, W) to images that the target takes; drawn anew each time. None asks about
-            the images as they are.
-        draws: transforms of each image.
+        transform: maps images (m, C, H, W) to images that the target accepts, randomly; None means the identity.
+        draws: number of transforms of each image.
     """
     found = torch.zeros(len(images), device=images.device)
     drawn = 0

@@ -1,4 +1,4 @@
-"""Where a search starts: one random generator for each class and restart."""
+"""Starting points of a search: one random generator for each class and restart."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 def child_generator(seed: int, label: int, restart: int) -> torch.Generator:
     """Return the generator of one class and restart.
 
-    It depends on nothing else, so a class draws the same numbers whichever classes are attacked beside it,
-    and no two classes or restarts share theirs.
+    It depends only on the seed, the class and the restart. A class therefore draws the same numbers whichever other
+    classes are attacked, and two classes or restarts never share a generator.
 
     >>> first, second = child_generator(0, 3, 1), child_generator(0, 3, 2)
     >>> first.initial_seed() != second.initial_seed()
@@ -24,14 +24,14 @@ def child_generator(seed: int, label: int, restart: int) -> torch.Generator:
 def starting_images(
     labels: Tensor, *, first: float, restarts: int, image_shape: tuple[int, int, int], seed: int
 ) -> Tensor:
-    """Return the images that the searches start from, all restarts of a class next to each other.
+    """Return the starting images of the searches; the restarts of a class are adjacent.
 
     Args:
         labels: int64 (R,).
-        first: every pixel of restart 0, the start that the papers prescribe.
+        first: value of every pixel of restart 0, as the papers prescribe.
         restarts: searches per class; those after the first start from uniform noise.
         image_shape: (C, H, W).
-        seed: of the noise.
+        seed: seed of the noise.
 
     Returns:
         float32 (R * restarts, C, H, W) in [0, 1], on the labels' device.

@@ -1,4 +1,4 @@
-"""Where a search is in the w-space of a style-based generator, and which styles it starts from."""
+"""Positions of a search in the w-space of a style-based generator, and its starting styles."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Styles:
     Args:
         generator: makes the images.
         start: (n, style_size).
-        project: is applied to the styles after each step; None leaves them.
+        project: applied to the styles after each step; None means no projection.
     """
 
     draws = 1
@@ -31,7 +31,6 @@ class Styles:
     def __init__(
         self, generator: StyleGenerator, start: Tensor, *, project: Projection | None = None
     ) -> None:
-        """Start from there."""
         self._generator = generator
         self._project = project
         self.styles = start.clone().requires_grad_()
@@ -41,15 +40,15 @@ class Styles:
         return [self.styles]
 
     def images(self, rows: slice) -> Tensor:
-        """Return their images."""
+        """Return the images of the styles."""
         return self._generator.images(self._generator.repeat(self.styles[rows]))
 
     def penalty(self, rows: slice) -> float:
-        """Return nothing: where a style may be is up to the projection."""
+        """Return 0: limits on styles are enforced by projection."""
         return 0.0
 
     def advance(self) -> None:
-        """Project."""
+        """Project the styles."""
         if self._project is not None:
             with torch.no_grad():
                 self.styles.copy_(self._project(self.styles))
@@ -74,21 +73,21 @@ def best_styles(
     mirror: bool,
     seed: int,
 ) -> Tensor:
-    """Return the styles (R * keep, style_size) of random latents of which the target is surest, best first.
+    """Return the random styles (R * keep, style_size) with the target's highest confidence, best first.
 
-    All classes choose among the same candidates, so a query serves all of them. Candidates that the budget does not
-    pay for come last.
+    All classes share the same candidates, so a query serves all of them. Candidates that the budget does not cover come
+    last.
 
     Args:
-        target: is asked once about each candidate, twice if mirrored.
-        generator: maps latents to styles; of a style that is truncated in some layers only, that of the first.
+        target: queried once for each candidate, twice if mirrored.
+        generator: maps latents to styles; the style of the first layer is used.
         labels: int64 (R,).
-        keep: styles for each label, at most ``candidates``.
-        candidates: random latents.
-        psi: truncation.
-        cutoff: layers that are truncated; 0 truncates nothing.
+        keep: number of styles for each label, at most ``candidates``.
+        candidates: number of random latents.
+        psi: truncation towards the mean style.
+        cutoff: number of truncated layers; 0 means no truncation.
         mirror: whether the confidence is the mean over an image and its mirror image.
-        seed: of the latents.
+        seed: seed of the latents.
     """
     drawn = torch.Generator().manual_seed(seed)
     latents = torch.randn(candidates, generator.latent_size, generator=drawn).to(labels.device)
@@ -108,24 +107,23 @@ def best_styles(
 
 
 class StyleBox:
-    """The styles whose every entry, made normal, is near its mean: the space P of MIRROR [section III-B].
+    """The projection onto likely styles, the space P of MIRROR [ATX22, section III-B].
 
-    A style's activation is undone by a leaky ReLU of the inverse slope; what is left is about normal, and is clipped
-    to one standard deviation around its mean.
+    A leaky ReLU with the inverse slope inverts the activation of a style. The result is approximately normal, and is
+    clipped to one standard deviation around its mean.
 
     Args:
         generator: maps latents to styles.
-        seed: of the latents whose styles are measured.
+        seed: seed of the latents from which mean and standard deviation are estimated.
     """
 
     #: Slope of the mapping network's activation, below zero.
     SLOPE = 0.2
-    #: Latents that are measured, and half the side of the box.
+    #: Number of latents for the estimate, and half the side of the box in standard deviations.
     SAMPLES = 10_000
     DEVIATIONS = 1.0
 
     def __init__(self, generator: StyleGenerator, *, seed: int) -> None:
-        """Measure."""
         drawn = torch.Generator().manual_seed(seed)
         latents = torch.randn(self.SAMPLES, generator.latent_size, generator=drawn)
         with torch.no_grad():
@@ -136,20 +134,20 @@ class StyleBox:
         self._high = values.mean(dim=0) + self.DEVIATIONS * self.std
 
     def __call__(self, styles: Tensor) -> Tensor:
-        """Return the styles (..., style_size), clipped."""
+        """Return the styles (..., style_size), clipped to the box."""
         return self.style(self.normal(styles).clamp(self._low, self._high))
 
     def style(self, values: Tensor) -> Tensor:
-        """Return the style of what :meth:`normal` returned."""
+        """Return the styles of the pre-activations (..., style_size), the inverse of :meth:`normal`."""
         return F.leaky_relu(values, self.SLOPE)
 
     def normal(self, styles: Tensor) -> Tensor:
-        """Return what is about normal, of styles (..., style_size)."""
+        """Return the pre-activations, approximately normal, of styles (..., style_size)."""
         return F.leaky_relu(styles, 1 / self.SLOPE)
 
 
 def onto_l1_ball(offsets: Tensor, radius: float) -> Tensor:
-    """Return the nearest points (n, ...) of sum |x_i| <= radius, row by row.
+    """Return the projection (n, ...) of each row onto the L1 ball sum |x_i| <= radius.
 
     J. Duchi et al., "Efficient projections onto the l1-ball for learning in high dimensions", ICML 2008, figure 1.
 

@@ -1,4 +1,4 @@
-"""Random views of an image: what shows a class shows it from a little further left, too."""
+"""Random views of an image: small transformations that do not change the class it shows."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def augmentation(name: Augmentation) -> View:
     It draws from torch's default generator, once for the batch, as the published attacks do.
 
     Args:
-        name: ``faces`` crops, turns by up to 5 degrees, mirrors, and changes brightness and contrast by up to a fifth
-            [PLG-MI, section 4.1]; ``digits`` does the same without the mirror, for a mirrored digit is another sign;
-            ``none`` returns the images.
+        name: ``faces`` crops, rotates by up to 5 degrees, mirrors, and changes brightness and contrast by up to 20 %
+            [YCZ23, section 4.1]; ``digits`` does the same without the mirror, because a mirrored digit is another
+            sign; ``none`` returns the images unchanged.
 
     Raises:
-        ValueError: another name.
+        ValueError: the name is none of these.
     """
     _check(name)
     if name == "none":
@@ -42,16 +42,16 @@ def crops(
     ratio: tuple[float, float] = (1.0, 1.0),
     mirror: bool = True,
 ) -> View:
-    """Return a random crop of images (n, C, H, W), resized to their shape, and mirrored half of the time.
+    """Return a view that crops images (n, C, H, W) randomly, resizes them to their shape and mirrors half of the time.
 
     Args:
-        name: as for :func:`augmentation`; of ``digits`` there are no mirror images, ``none`` returns the images.
-        scale: share of the area that a crop keeps.
-        ratio: of its width to its height, as against the image's.
+        name: as for :func:`augmentation`; ``digits`` are never mirrored, ``none`` returns the images unchanged.
+        scale: range of the share of the area that a crop keeps.
+        ratio: range of the crop's aspect ratio (width to height) relative to the image's.
         mirror: whether ``faces`` are mirrored.
 
     Raises:
-        ValueError: another name.
+        ValueError: the name is none of these.
     """
     _check(name)
     if name == "none":
@@ -70,14 +70,14 @@ def _check(name: Augmentation) -> None:
     require("augmentation", name, name in _KINDS, f"one of {tuple(_KINDS)}")
 
 
-#: Whether a mirror image shows the same thing.
+#: Whether a mirror image shows the same class.
 _KINDS = MappingProxyType({"none": False, "digits": False, "faces": True})
 
 
 def _view(images: Tensor, *, mirror: bool) -> Tensor:
     changes: list[v2.Transform] = [
         v2.RandomResizedCrop(images.shape[-2:], scale=(0.8, 1.0), ratio=(1.0, 1.0), antialias=True),
-        # A fill, even of 0, is written in place, and no gradient comes back; without one the corners are 0 as well.
+        # A fill, even 0, is written in place and stops the gradient; without a fill the corners are 0 as well.
         v2.RandomRotation(5, interpolation=v2.InterpolationMode.BILINEAR, fill=None),
         v2.ColorJitter(brightness=0.2, contrast=0.2),
     ]

@@ -161,7 +161,7 @@ def test_damaged_prior_is_trained_again(
     (stored,) = tmp_path.rglob("prior.pt")
     content = stored.read_bytes()
     stored.write_bytes(damage(content))
-    with pytest.warns(DamagedCacheWarning, match=r"prior\.pt is damaged .*; it is trained again"):
+    with pytest.warns(DamagedCacheWarning, match=r"prior\.pt is corrupt .*; it is trained again"):
         again = _fetch(prior, public, target, tmp_path)
     assert _same(first, again)
     assert stored.read_bytes() == content
@@ -176,7 +176,7 @@ def test_damaged_checkpoint_starts_again(
         _fetch(prior, public, target, tmp_path, _interrupt_at(3))
     (checkpoint,) = tmp_path.rglob("training.pt")
     checkpoint.write_bytes(_flip(checkpoint.read_bytes()))
-    with pytest.warns(DamagedCacheWarning, match=r"training\.pt is damaged"):
+    with pytest.warns(DamagedCacheWarning, match=r"training\.pt is corrupt"):
         again = _fetch(prior, public, target, tmp_path)
     assert _same(again, _fetch(prior, public, target))
 
@@ -196,7 +196,7 @@ def test_pictures_and_losses_are_beside_the_prior(public: Tensor, target: Target
 @every_prior
 def test_public_images_that_do_not_fit_are_refused(prior: Prior, public: Tensor, target: Target) -> None:
     with pytest.raises(
-        ValueError, match=rf"M at least 1, which {prior.name} .* got torch.float32 of shape \(0, 1"
+        ValueError, match=rf"M at least 1, to train {prior.name}; got torch.float32 of shape \(0, 1"
     ):
         _fetch(prior, public[:0], target)
     with pytest.raises(ValueError, match=r"public must be float32 images.*got torch\.float64"):

@@ -1,1 +1,1 @@
-"""A defence and an attack that are not part of dpmi, and work in its studies by their names."""
+"""A defence and an attack outside dpmi, which work in its studies by their names."""

@@ -1,4 +1,4 @@
-"""The confidence penalty: a model that is less sure of its answers tells less by how sure it is."""
+"""The confidence penalty: lower confidence of the model reveals less about its training data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dpmi.defenses import Batch, Defense
 
 @dataclass(frozen=True, kw_only=True)
 class ConfidencePenalty(Defense):
-    """Subtracts the entropy of the answer from the loss (G. Pereyra et al., ICLR 2017 workshop, eq. 3).
+    """Subtracts the entropy of the prediction from the loss (G. Pereyra et al., ICLR 2017 workshop, eq. 3).
 
     Args:
         penalty_weight: beta of the paper, at least 0.
@@ -26,16 +26,15 @@ class ConfidencePenalty(Defense):
     penalty_weight: float = 0.1
 
     def __post_init__(self) -> None:
-        """Check the range."""
         if not self.penalty_weight >= 0:
             raise ValueError(f"penalty_weight must be at least 0, got {self.penalty_weight!r}")
 
     def penalty(self, batch: Batch) -> Tensor:
-        """Minus the mean entropy, in nats."""
+        """Return the negative mean entropy, in nats, times the weight."""
         return -self.penalty_weight * _entropy(batch.logits)
 
     def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:
-        """The mean entropy that is left on the training set."""
+        """Return the mean entropy on the training set, in nats."""
         with torch.no_grad():
             return {"mean_entropy": float(_entropy(model(data.images)))}
 

@@ -1,4 +1,4 @@
-"""A random walk uphill: an attack that sees nothing but the target's answers."""
+"""A random walk: an attack that uses only the target's confidence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dpmi.attacks.stages.starts import child_generator
 
 @dataclass(frozen=True, kw_only=True)
 class RandomWalk(Attack):
-    """Adds noise to the image of a class, and keeps what the target is surer of.
+    """Adds noise to the image of a class, and keeps the result if the target's confidence grows.
 
     Args:
         iterations: queries per class, at least 1.
@@ -29,12 +29,11 @@ class RandomWalk(Attack):
     step_size: float = 0.2
 
     def __post_init__(self) -> None:
-        """Check both ranges."""
         require("iterations", self.iterations, self.iterations >= 1, "at least 1")
         require("step_size", self.step_size, self.step_size > 0, "above 0")
 
     def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
-        # One generator for each class: what it draws does not depend on the classes beside it.
+        # One generator for each class, so that a class does not depend on the other classes.
         generators = [child_generator(task.seed, label, 0) for label in labels.tolist()]
         best = torch.full((len(labels), *task.image_shape), 0.5, device=labels.device)
         confidence = target.confidence(best, labels)

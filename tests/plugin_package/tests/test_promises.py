@@ -1,4 +1,4 @@
-"""Every promise of the two plug-ins."""
+"""The conformance suites of dpmi, run on the two plug-ins."""
 
 from dpmi.testing import AttackCase, AttackConformance, DefenseCase, DefenseConformance
 

@@ -13,12 +13,11 @@ SLOPE = 0.2
 
 
 class FullyConnected(nn.Module):
-    """A linear layer with N(0, 1) weights that are scaled when they are used, so that Adam moves all layers alike."""
+    """A linear layer with N(0, 1) weights that are scaled at run time, which equalizes Adam's steps of all layers."""
 
     def __init__(
         self, inputs: int, outputs: int, *, bias: float = 0.0, rate: float = 1.0, activate: bool = False
     ) -> None:
-        """Draw the weights."""
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs) / rate)
         self.bias = nn.Parameter(torch.full((outputs,), bias))
@@ -26,12 +25,12 @@ class FullyConnected(nn.Module):
         self.activate = activate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (n, outputs) of (n, inputs)."""
+        """Return (n, outputs) for x (n, inputs)."""
         scale = self.rate / math.sqrt(self.weight.shape[1])
         x = F.linear(x, self.weight * scale, self.bias * self.rate)
         return activation(x) if self.activate else x
 
 
 def activation(x: Tensor) -> Tensor:
-    """Leaky ReLU that keeps the scale of its input."""
+    """Return the leaky ReLU, scaled to preserve the scale of its input."""
     return F.leaky_relu(x, SLOPE) * math.sqrt(2)

@@ -1,4 +1,4 @@
-"""A small discriminator, which a style-based generator is trained against."""
+"""A small discriminator for the training of a style-based generator."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ _EPSILON = 1e-8
 
 
 class StyleDiscriminator(nn.Module):
-    """Residual blocks that halve the side, the spread within the batch as a channel, and one score per image.
+    """Residual blocks that halve the side, the standard deviation within the batch as a channel, one score per image.
 
     Args:
         image_shape: (C, H, W), square.
-        channels: of the blocks, fine to coarse; each but the first halves the side.
+        channels: channels of the blocks, fine to coarse; each block but the first halves the side.
     """
 
     def __init__(self, image_shape: ImageShape, channels: Sequence[int]) -> None:
-        """Draw the initial weights."""
         super().__init__()
         base = image_shape[1] // 2 ** (len(channels) - 1)
         self.fromrgb = _Convolution(image_shape[0], channels[0], 1)
@@ -35,16 +34,17 @@ class StyleDiscriminator(nn.Module):
         self.out = FullyConnected(channels[-1], 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return scores (n,), high for what looks real, of images (n, C, H, W) in [-1, 1]."""
+        """Return scores (n,), high for images (n, C, H, W) in [-1, 1] that look real."""
         x = self.blocks(activation(self.fromrgb(images)))
         x = activation(self.conv(torch.cat([x, self._spread(x)], dim=1)))
         return self.out(self.fc(x.flatten(1)))[:, 0]  # type: ignore[no-any-return]
 
     @staticmethod
     def _spread(x: Tensor) -> Tensor:
-        """The mean standard deviation over the batch, as one more channel (n, 1, h, w).
+        """Return the mean standard deviation over the batch, as a further channel (n, 1, h, w).
 
-        Over the whole batch, not over groups of 4: in a short training all images otherwise become alike.
+        It is computed over the whole batch, not over groups of 4: with groups, all images become similar in a short
+        training.
         """
         spread = (x.var(dim=0, unbiased=False) + _EPSILON).sqrt().mean()
         return spread.expand(len(x), 1, *x.shape[2:])
@@ -64,7 +64,7 @@ class _Convolution(nn.Module):
 
 
 class _Halving(nn.Module):
-    """A residual block of the discriminator."""
+    """A residual block that halves the side."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
 """The generator of StyleGAN2-ADA, of any size.
 
-Architecture and names are those of the published generator (skip connections to RGB, weight demodulation, learning
-rates equalized, filter [1, 3, 3, 1]), so its weights give its function here, in float32 [T. Karras et al., "Analyzing
-and improving the image quality of StyleGAN", CVPR 2020; "Training generative adversarial networks with limited data",
-NeurIPS 2020].
+Architecture and parameter names are those of the published generator: skip connections to RGB, weight demodulation,
+equalized learning rates, filter [1, 3, 3, 1]. With the published weights it computes the same function, in float32
+[T. Karras et al., "Analyzing and improving the image quality of StyleGAN", CVPR 2020; "Training generative adversarial
+networks with limited data", NeurIPS 2020].
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from torch.nn import functional as F
 from ..base import Generator, ImageShape
 from .connected import FullyConnected, activation
 
-#: The published generator bounds activations by this, and its mapping network learns at this share of the rate.
+#: Bound of activations and the mapping network's share of the learning rate, as published.
 CLAMP = 256.0
 MAPPING_RATE = 0.01
 
-#: Of the binomial filter that smooths what is enlarged.
+#: The binomial filter that smooths enlarged images.
 FILTER = (1.0, 3.0, 3.0, 1.0)
 
 _EPSILON = 1e-8
 
 
 class Features(NamedTuple):
-    """What goes from block to block of the synthesis network.
+    """The values passed between the blocks of the synthesis network.
 
     Args:
         hidden: (n, channels, side, side); None before the first block.
-        rgb: (n, C, side, side), the image so far, about [-1, 1]; None before the first block.
+        rgb: (n, C, side, side), the accumulated image, about [-1, 1]; None before the first block.
     """
 
     hidden: Tensor | None = None
@@ -42,7 +42,7 @@ class Features(NamedTuple):
 
 
 class Mapping(nn.Module):
-    """Maps latents z to styles w, and pulls them towards their mean where that is asked for."""
+    """Maps latents z to styles w, optionally truncated towards their mean."""
 
     w_avg: Tensor
 
@@ -56,12 +56,12 @@ class Mapping(nn.Module):
         self.register_buffer("w_avg", torch.zeros(style_size))
 
     def forward(self, latents: Tensor, psi: float = 1.0, cutoff: int | None = None) -> Tensor:
-        """Return styles (n, num_ws, style_size), the same for every layer but for the truncation.
+        """Return styles (n, num_ws, style_size), the same for every layer except for the truncation.
 
         Args:
             latents: (n, latent_size).
-            psi: truncation: the share of the way from the mean style; below 1 images are likelier, and more alike.
-            cutoff: only so many layers are truncated; None truncates all.
+            psi: truncation: factor on the distance from the mean style; below 1 images are more typical and more alike.
+            cutoff: number of truncated layers; None truncates all.
         """
         w = latents * (latents.square().mean(dim=1, keepdim=True) + _EPSILON).rsqrt()
         for number in range(self._layers):
@@ -72,9 +72,9 @@ class Mapping(nn.Module):
 
 
 class _StyledConvolution(nn.Module):
-    """A convolution whose input channels a style scales, so that the output's scale is kept.
+    """A convolution with input channels scaled by a style and outputs normalized to the same scale.
 
-    The noise that is added is the same each time, as the published generator has it where images must not change.
+    The added noise is constant, as in the published generator with constant noise.
     """
 
     noise_const: Tensor
@@ -93,7 +93,7 @@ class _StyledConvolution(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         styles = self.affine(w)
-        # Scaling input and output channels is the same as a kernel for each image, and one convolution for all.
+        # Scaling input and output channels equals one kernel per image, but needs one convolution for all images.
         x = x * styles[:, :, None, None]
         if self.enlarge:
             x = _smooth(F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2))
@@ -146,20 +146,19 @@ class _Block(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Makes images out of styles, block by block; a block is named by its side, "b4" or "b32".
+    """Makes images from styles, block by block; a block is named by its side, e.g. "b4" or "b32".
 
     Args:
         style_size: length of w.
         base: side of the first block.
-        channels: of each block's hidden features, coarse to fine.
+        channels: channels of each block's hidden features, coarse to fine.
         colours: C of the images.
-        clamp: bound of activations.
+        clamp: bound of activations; None means no bound.
     """
 
     def __init__(
         self, style_size: int, base: int, channels: Sequence[int], colours: int, clamp: float | None
     ) -> None:
-        """Make the blocks."""
         super().__init__()
         sides = [base * 2**number for number in range(len(channels))]
         self.blocks = tuple(f"b{side}" for side in sides)
@@ -177,19 +176,19 @@ class Synthesis(nn.Module):
         features: Features | None = None,
         end_block: str | None = None,
     ) -> Features:
-        """Return what comes out of the last block; its ``rgb`` is the image, about [-1, 1].
+        """Return the output of the last block; its ``rgb`` is the image, about [-1, 1].
 
         Args:
             ws: (n, num_ws, style_size).
-            start_block: begin there, with ``features`` for what enters it; None begins at the first.
-            features: what another call left before ``start_block``.
-            end_block: stop before this one, and return what enters it; None goes to the end.
+            start_block: first block to run, whose input is ``features``; None runs from the first block.
+            features: input of ``start_block``, from a call that ended there.
+            end_block: stop before this block and return its input; None runs to the end.
         """
         first = 0 if start_block is None else self.blocks.index(start_block)
         last = len(self.blocks) if end_block is None else self.blocks.index(end_block)
         features = features or Features()
         for number in range(first, last):
-            # A block's last style is that of its image, and of the next block's first convolution.
+            # A block's last style serves its RGB layer and the first convolution of the next block.
             begin = max(0, 2 * number - 1)
             block = self.get_submodule(self.blocks[number])
             features = block(features, ws[:, begin : 2 * number + 2])
@@ -200,18 +199,19 @@ class StyleGenerator(Generator):
     """Latents z -> :attr:`mapping` -> styles w -> :attr:`synthesis` -> images.
 
     Args:
-        image_shape: (C, H, W) of the images that are returned.
+        image_shape: (C, H, W) of the returned images.
         latent_size: length of z.
         style_size: length of w.
-        mapping_layers: between them.
-        channels: of each block's hidden features, coarse to fine.
+        mapping_layers: number of layers from z to w.
+        channels: channels of each block's hidden features, coarse to fine.
         base: side of the first block; each further block doubles it.
-        rate: share of the learning rate at which the mapping network learns.
-        clamp: bound of activations; None is without.
-        crop: the middle of so many pixels a side is cut out before images are resized to ``image_shape``.
+        rate: the mapping network's share of the learning rate.
+        clamp: bound of activations; None means no bound.
+        crop: side, in pixels, of the central crop of images before they are resized to ``image_shape``; None means no
+            crop.
 
     Raises:
-        ValueError: a crop that is larger than what the last block makes.
+        ValueError: the crop is larger than the images of the last block.
     """
 
     def __init__(
@@ -227,7 +227,6 @@ class StyleGenerator(Generator):
         clamp: float | None = CLAMP,
         crop: int | None = None,
     ) -> None:
-        """Draw the initial weights."""
         super().__init__(latent_size, image_shape)
         side = base * 2 ** (len(channels) - 1)
         if crop is not None and not 1 <= crop <= side:
@@ -238,17 +237,17 @@ class StyleGenerator(Generator):
         self.mapping = Mapping(latent_size, style_size, mapping_layers, self.synthesis.num_ws, rate)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return images (n, C, H, W) in [0, 1] of latents (n, latent_size), without truncation."""
+        """Return images (n, C, H, W) in [0, 1] for latents (n, latent_size), without truncation."""
         return self.images(self.mapping(latents))
 
     def repeat(self, w: Tensor) -> Tensor:
-        """Return styles (n, num_ws, style_size), the same for every layer, of w (n, style_size)."""
+        """Return styles (n, num_ws, style_size) that repeat w (n, style_size) for every layer."""
         return w[:, None].expand(-1, self.synthesis.num_ws, -1)
 
     def images(
         self, ws: Tensor, *, start_block: str | None = None, features: Features | None = None
     ) -> Tensor:
-        """Return images (n, C, H, W) in [0, 1] of styles (n, num_ws, style_size); see :meth:`Synthesis.forward`."""
+        """Return images (n, C, H, W) in [0, 1] for styles (n, num_ws, style_size); see :meth:`Synthesis.forward`."""
         rgb = self.synthesis(ws, start_block=start_block, features=features).rgb
         if self._crop is not None:
             first = (rgb.shape[2] - self._crop) // 2
@@ -260,17 +259,17 @@ class StyleGenerator(Generator):
 
 
 def _filter(channels: int, x: Tensor) -> Tensor:
-    """(channels, 1, 4, 4), of sum 4: three of four pixels are zeros before it is applied."""
+    """Return the filter (channels, 1, 4, 4); its sum is 4, because three of four input pixels are zero."""
     row = torch.tensor(FILTER, dtype=x.dtype, device=x.device)
     kernel = torch.outer(row, row)
     return (4 * kernel / kernel.sum()).expand(channels, 1, -1, -1)
 
 
 def _smooth(x: Tensor) -> Tensor:
-    """What a transposed convolution of stride 2 made, (n, c, 2 s + 1, 2 s + 1), smoothed to (n, c, 2 s, 2 s)."""
+    """Smooth the output (n, c, 2 s + 1, 2 s + 1) of a transposed convolution of stride 2 to (n, c, 2 s, 2 s)."""
     return F.conv2d(x, _filter(x.shape[1], x), padding=1, groups=x.shape[1])
 
 
 def _enlarge(x: Tensor) -> Tensor:
-    """Images (n, c, s, s) at twice the side."""
+    """Return images (n, c, s, s) with twice the side."""
     return F.conv_transpose2d(x, _filter(x.shape[1], x), stride=2, padding=1, groups=x.shape[1])

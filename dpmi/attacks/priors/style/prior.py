@@ -1,4 +1,4 @@
-"""A small style-based generator, trained on public images, or the published one with weights of the user's."""
+"""A small style-based generator trained on public images, or the published generator with the user's weights."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from .discriminator import StyleDiscriminator
 from .network import StyleGenerator
 from .stylegan2_ada import load_generator
 
-#: The gradient penalty is taken at every 4th step of the discriminator, a 16th in the paper [StyleGAN2, section 3.1],
-#: and the generator learns at a third of its rate [M. Heusel et al., "GANs trained by a two time-scale update rule",
-#: NeurIPS 2017]. With a rare penalty and equal rates all images soon look alike.
+#: The gradient penalty is computed at every 4th step of the discriminator, in the paper at every 16th [StyleGAN2,
+#: section 3.1]. The generator's learning rate is a third of the discriminator's [M. Heusel et al., "GANs trained by a
+#: two time-scale update rule", NeurIPS 2017]. With a less frequent penalty and equal rates the generator collapses to
+#: similar images.
 LAZY = 4
 GENERATOR_RATE = 1 / 3
 BETAS = (0.0, 0.99)
 
-#: The mapping network learns at a tenth of the generator's rate. At a hundredth, as in the paper, a run of minutes
-#: leaves it as it was drawn.
+#: The mapping network's learning rate is a tenth of the generator's. With a hundredth, as in the paper, it hardly
+#: changes in a run of minutes.
 MAPPING_RATE = 0.1
 
-#: Decay, by step, of the mean of the generator's weights, and of the mean style.
+#: Decay per step of the mean of the generator's weights and of the mean style.
 MEAN_WEIGHTS = 0.995
 MEAN_STYLE = 0.995
 
-#: Blocks grow to so many times the width of the last.
+#: Maximum width of a block, as a multiple of the width of the last block.
 WIDEST = 4
 
 
@@ -45,29 +46,29 @@ WIDEST = 4
 class StylePrior(BatchPrior):
     """A style-based GAN [StyleGAN2-ADA: T. Karras et al., NeurIPS 2020], the prior of PPA, MIRROR and IF-GMI.
 
-    Trained with the non-saturating logistic loss and a lazy R1 penalty; without style mixing, path length penalty
-    and augmentation, which pay off in runs a thousand times as long, and without noise, which a short run turns into
-    grain. The attack gets the mean of the generator's weights over the last steps.
+    The training uses the non-saturating logistic loss and a lazy R1 penalty. It omits style mixing, path length penalty
+    and augmentation, which help only in runs a thousand times as long, and noise, which gives grainy images after a
+    short run. The attack uses the mean of the generator's weights over the last steps.
 
-    The defaults are for digits. What 2500 steps on 750 grey faces, 32x32, made with ``r1`` 0.3, a learning rate of
-    0.006 and a width of 16 looks like faces.
+    The defaults are for digits. For 750 grey faces of 32x32 pixels, ``r1`` 0.3, a learning rate of 0.006, a width of 16
+    and 2500 steps give images that look like faces.
 
     Args:
-        weights: file of a trained generator instead: an official StyleGAN2-ADA pickle, of which nothing is run, or
-            what ``torch.save`` wrote of its state dict. Nothing is trained then, there is no discriminator, and the
-            other fields but ``crop`` mean nothing.
-        crop: of ``weights``: the middle of so many pixels a side is cut out of what they make, and resized to the
-            target's images; 800 of 1024 for FFHQ in PPA. None resizes the whole.
-        steps: of generator and discriminator, each; after 2000 the digits of MNIST can be read.
+        weights: file of a trained generator: an official StyleGAN2-ADA pickle, whose code is not executed, or its state
+            dict as written by ``torch.save``. There is then no training and no discriminator, and of the other fields
+            only ``crop`` has an effect.
+        crop: side, in pixels, of the central crop of the images of ``weights``, which is then resized to the target's
+            images; 800 of 1024 for FFHQ in PPA. None resizes the whole image.
+        steps: steps of the generator and of the discriminator; after 2000 the digits of MNIST are readable.
         batch_size: images per step.
-        learning_rate: of the discriminator's Adam, betas (0, 0.99); the generator's is a third of it.
+        learning_rate: learning rate of the discriminator's Adam, betas (0, 0.99); the generator's is a third of it.
         r1: weight gamma of the penalty gamma / 2 * ||grad D||^2 at public images.
-        latent_size: length of z, and of w.
-        mapping_layers: of z -> w.
-        width: channels of the last block; doubled with each halving of the side, at most to 4 times that.
+        latent_size: length of z and of w.
+        mapping_layers: number of layers from z to w.
+        width: channels of the last block; they double with each halving of the side, up to 4 times this width.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     name: ClassVar[str] = "style"
@@ -88,18 +89,18 @@ class StylePrior(BatchPrior):
             "crop",
             self.crop,
             self.crop is None or (self.crop >= 1 and self.weights is not None),
-            "at least 1, and given with weights only",
+            "at least 1, and set only together with weights",
         )
         require("r1", self.r1, 0 <= self.r1 < float("inf"), "at least 0 and finite")
         at_least_one(self, "latent_size", "mapping_layers", "width")
 
     @property
     def given(self) -> bool:
-        """Where its weights are in a file."""
+        """Whether its weights come from a file."""
         return self.weights is not None
 
     def build(self, image_shape: ImageShape, num_classes: int) -> Gan:
-        """Return the untrained networks, or the given generator and no discriminator."""
+        """Return the untrained networks, or the generator of ``weights`` without a discriminator."""
         if self.weights is not None:
             return Gan(load_generator(self.weights, image_shape, crop=self.crop), nn.Identity())
         base, times = doublings(image_shape)
@@ -116,13 +117,13 @@ class StylePrior(BatchPrior):
         return Gan(generator, StyleDiscriminator(image_shape, channels))
 
     def trainer(self, module: nn.Module, public: Tensor, target: Target | None) -> Trainer:
-        """Return the training; of a generator that was given it has no steps."""
+        """Return the training, which has no steps if the weights come from a file."""
         assert isinstance(module, Gan)
         return _Given() if self.given else _Training(module, public, self)
 
 
 class _Given(Trainer):
-    """Nothing to train."""
+    """The empty training of a generator whose weights come from a file."""
 
     steps = 0
 
@@ -137,7 +138,7 @@ class _Given(Trainer):
 
 
 class _Training(BatchTrainer):
-    """Steps both networks; the generator of the module is the running mean of the one that is stepped."""
+    """Trains both networks; the generator of the module is the running mean of the trained generator."""
 
     def __init__(self, gan: Gan, public: Tensor, prior: StylePrior) -> None:
         assert isinstance(gan.generator, StyleGenerator)
@@ -146,7 +147,7 @@ class _Training(BatchTrainer):
         self._mean = gan.generator.requires_grad_(False)
         self._generator = deepcopy(gan.generator).requires_grad_(True)
         self._discriminator = gan.discriminator
-        # A step with the penalty counts for two, and Adam's constants are those of a step [StyleGAN2, appendix B].
+        # Every LAZY-th step does the work of two, so Adam's constants are rescaled [StyleGAN2, appendix B].
         share = LAZY / (LAZY + 1)
         optimizers = {
             "discriminator": Adam(
@@ -163,7 +164,6 @@ class _Training(BatchTrainer):
         super().__init__(len(public), prior, optimizers)
 
     def losses(self, rows: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """The discriminator's, then the generator's on the same images."""
         latents = torch.randn(len(rows), self._generator.latent_size).to(self._public.device)
         ws = self._generator.mapping(latents)
         fake = self._generator.synthesis(ws).rgb
@@ -183,7 +183,7 @@ class _Training(BatchTrainer):
         return loss
 
     def _average(self, styles: Tensor) -> None:
-        # The mean is over the last tenth of the steps at most, or it would remember the first ones for too long.
+        # The mean covers at most the last tenth of the steps, so that it does not depend on the first steps.
         least = 10 / (10 + self._done)
         own = self._generator.mapping
         own.w_avg.lerp_(styles.mean(dim=0), max(1 - MEAN_STYLE, least))

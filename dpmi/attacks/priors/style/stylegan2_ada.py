@@ -1,7 +1,7 @@
-"""Reads the weights of an official StyleGAN2-ADA pickle without running anything that the pickle holds.
+"""Reads the weights of an official StyleGAN2-ADA pickle without executing any code of the pickle.
 
-Such a file is a pickle of whole networks, each with its source code, which the published loader executes. Here it
-is rebuilt from tensors, containers and one stand-in for a network; whatever else it asks for is refused.
+Such a file is a pickle of whole networks with their source code, which the published loader executes. This loader
+accepts only tensors, containers and one stand-in class for networks, and refuses any other object.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from torch import Tensor
 from ..base import ImageShape
 from .network import CLAMP, FILTER, MAPPING_RATE, StyleGenerator
 
-#: Where a snapshot keeps the generator that is meant for use.
+#: Key of the generator for inference in a snapshot.
 _GENERATOR = "G_ema"
 _FILTER_NAME = "resample_filter"
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A generator's parameters and buffers by their official names, and what they do not say.
+    """A generator's parameters and buffers by their official names, and two settings that are not among them.
 
     Args:
-        state: e.g. ``synthesis.b4.const``.
-        rate: share of the learning rate of the mapping network, which scales its weights.
-        clamp: bound of activations; None is without.
+        state: tensors by name, e.g. ``synthesis.b4.const``.
+        rate: the mapping network's share of the learning rate, which scales its weights.
+        clamp: bound of activations; None means no bound.
     """
 
     state: Mapping[str, Tensor]
@@ -45,14 +45,14 @@ def load_generator(path: str | Path, image_shape: ImageShape, *, crop: int | Non
     """Return the generator of a file.
 
     Args:
-        path: ``.pkl``: an official pickle, a snapshot with ``G_ema`` or a generator; anything else: what
-            ``torch.save`` wrote of a state dict.
-        image_shape: (C, H, W) to return.
+        path: ``.pkl``: an official pickle, a snapshot with ``G_ema`` or a generator; any other name: a state dict as
+            written by ``torch.save``.
+        image_shape: (C, H, W) of the generated images.
         crop: see :class:`StyleGenerator`.
 
     Raises:
-        ValueError: no such file, a pickle that asks for anything but tensors, containers and networks, no
-            generator, one that is told the class, one of another architecture, or of other channels.
+        ValueError: the file does not exist; the pickle contains objects other than tensors, containers and networks;
+            there is no generator, or it is conditional, of another architecture or of another number of channels.
     """
     path = Path(path)
     try:
@@ -65,21 +65,21 @@ def load_generator(path: str | Path, image_shape: ImageShape, *, crop: int | Non
         return _assemble(weights, image_shape, crop)
     except (KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"weights {path} are of no StyleGAN2-ADA generator: {reason}") from error
+        raise ValueError(f"weights {path} are not those of a StyleGAN2-ADA generator: {reason}") from error
 
 
 def read_pickle(path: Path) -> Weights:
     """Return the generator's weights in an official pickle.
 
     Raises:
-        pickle.UnpicklingError: it asks for something else than tensors, containers and networks, by its name.
-        ValueError: it holds no generator.
+        pickle.UnpicklingError: the pickle contains objects other than tensors, containers and networks.
+        ValueError: it contains no generator.
     """
     with path.open("rb") as file:
         content = _Unpickler(file).load()
     network = content.get(_GENERATOR) if isinstance(content, dict) else content
     if not isinstance(network, _Network):
-        raise ValueError(f"weights {path} hold no generator {_GENERATOR!r}")
+        raise ValueError(f"weights {path} contain no generator {_GENERATOR!r}")
     state = dict(network.tensors())
     mapping = network.part("mapping.fc0").state
     convolution = network.part(f"synthesis.b{_sides(state)[0]}.conv1").state
@@ -87,13 +87,13 @@ def read_pickle(path: Path) -> Weights:
 
 
 class _Network:
-    """Stands in for an object of the pickle: its attributes, and no class."""
+    """Stand-in for a network of the pickle: its attributes without its class."""
 
     def __init__(self, meta: Mapping[str, Any]) -> None:
         self.state: Mapping[str, Any] = meta["state"]
 
     def tensors(self, prefix: str = "") -> list[tuple[str, Tensor]]:
-        """Parameters and buffers of it and its parts, by name."""
+        """Return the parameters and buffers of the network and its submodules, by name."""
         own = [
             (prefix + name, value.detach())
             for kind in ("_parameters", "_buffers")
@@ -121,12 +121,12 @@ def _parameter(data: Tensor, *_: Any) -> Tensor:
 
 
 def _storage(content: bytes) -> Any:
-    # What the pickle asks for here would itself unpickle anything.
+    # The original function would unpickle arbitrary objects.
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows what an official pickle needs, each by a stand-in of ours, and nothing else."""
+    """Resolves the objects of an official pickle to stand-ins and refuses all others."""
 
     _KNOWN: Mapping[tuple[str, str], Any] = {
         ("torch_utils.persistence", "_reconstruct_persistent_obj"): _Network,
@@ -143,30 +143,32 @@ class _Unpickler(pickle.Unpickler):
             return self._KNOWN[module, name]
         except KeyError:
             raise pickle.UnpicklingError(
-                f"the pickle asks for {module}.{name}, which is no part of a StyleGAN2-ADA generator"
+                f"the pickle refers to {module}.{name}, which is not part of a StyleGAN2-ADA generator"
             ) from None
 
 
 def _read_state(path: Path) -> Weights:
     content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"weights {path} hold {type(content).__name__}, and must hold a state dict")
+        raise ValueError(f"weights {path} must contain a state dict; got {type(content).__name__}")
     return Weights(content)
 
 
 def _assemble(weights: Weights, image_shape: ImageShape, crop: int | None) -> StyleGenerator:
     state = {name: value.float() for name, value in weights.state.items()}
     if "mapping.embed.weight" in state:
-        raise ValueError("weights are of a generator that is told the class; name one that is not")
+        raise ValueError("weights are those of a conditional generator; use an unconditional one")
     row = torch.tensor(FILTER)
     for name in [name for name in state if name.rpartition(".")[2] == _FILTER_NAME]:
         if not torch.allclose(state.pop(name), torch.outer(row, row) / row.sum() ** 2):
-            raise ValueError(f"weights have another filter than {FILTER}: {name}")
+            raise ValueError(f"weights must use the filter {FILTER}; {name} is another filter")
     sides = _sides(state)
     colours = len(state[f"synthesis.b{sides[-1]}.torgb.bias"])
     if colours != image_shape[0]:
         raise ValueError(f"weights make images of {colours} channels, the target takes {tuple(image_shape)}")
-    with torch.random.fork_rng(devices=[]):  # the initial weights are replaced, and no draw must show
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # the initial weights are replaced; the caller's generator must not advance
         generator = StyleGenerator(
             image_shape,
             latent_size=state["mapping.fc0.weight"].shape[1],
@@ -183,7 +185,7 @@ def _assemble(weights: Weights, image_shape: ImageShape, crop: int | None) -> St
 
 
 def _sides(state: Mapping[str, Tensor]) -> list[int]:
-    """Of the blocks, coarse to fine."""
+    """Return the sides of the blocks, coarse to fine."""
     found = {match[1] for name in state if (match := re.match(r"synthesis\.b(\d+)\.", name))}
     if not found:
         raise KeyError("synthesis.b4")
