@@ -89,7 +89,7 @@ def test_the_largest_bound_of_the_seeds_is_shown():
 def test_the_notes_say_what_the_bound_is_and_is_not():
     notes = " ".join(table(seeds=[0]).notes)
     for part in (
-        "chance of success without that one unit",
+        "probability of success if that one unit was not used",
         "any attack and any criterion",
         "says nothing about the class",
         "the same run with secret randomness",

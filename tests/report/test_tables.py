@@ -181,7 +181,7 @@ def test_every_epsilon_stands_with_its_meaning(results: Results):
 def test_one_seed_is_said_to_have_no_interval():
     single = make_results(seeds=[5])
     for row in cells.outcomes(tables.summary(single), "euclidean").rows:
-        assert row[2] == "1: none over seeds"
+        assert row[2] == "1 (no interval)"
         assert "[" not in row[5]
 
 

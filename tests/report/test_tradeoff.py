@@ -137,7 +137,7 @@ def test_cells(results: Results):
     differences = cells.differences(pairs.differences(results, summary), None)
     verdicts = {row[0]: (row[3], row[4]) for row in differences.rows}
     change, verdict = verdicts["subclass-dp, noise 3 − none"]
-    assert verdict == "farther"
+    assert verdict == "larger"
     assert re.fullmatch(rf"0\.\d\d \[0\.\d\d,{GLUE}\d\.\d\d\]", change)
     one_seed = make_results(seeds=[0])
     table = pairs.differences(one_seed, tables.summary(one_seed))
