@@ -26,9 +26,7 @@ class PrivateClassifier(LightningModule):
 
     def __init__(self, plain_loader: DataLoader[Any]) -> None:
         super().__init__()
-        self.automatic_optimization = (
-            False  # automatic optimization passes step() a closure, which dpmi rejects
-        )
+        self.automatic_optimization = False  # the automatic one passes step() a closure, which dpmi rejects
         self.model: nn.Module = nn.Linear(30, 2)
         self.engine, self.plain_loader = PrivacyEngine(), plain_loader
 
