@@ -1,1 +1,1 @@
-"""Speed and memory against named peers, as ratios measured side by side in one process: ``make bench``."""
+"""Speed and memory compared with named peers, as ratios measured side by side in one process: ``make bench``."""

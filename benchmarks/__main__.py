@@ -1,4 +1,4 @@
-"""Every benchmark, one after another: ``make bench``."""
+"""Run every benchmark: ``make bench``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from . import accounting, attack_batching, bucket_step, defenses, demo, distribu
 
 
 def main() -> None:
-    """Say what machine this is, then print every table."""
+    """Print the machine, then every table."""
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads\n"
     )

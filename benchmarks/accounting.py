@@ -1,7 +1,7 @@
-"""The tight accountant: how fast, against Opacus's PRV accountant, and how far above the exact value.
+"""Speed of the tight accountant compared with Opacus's PRV accountant, and its excess over the exact epsilon.
 
-``python -m benchmarks.accounting`` prints the tables. Times are of a process that has imported everything, with
-nothing cached; peer and product answer the same question in turn in one process.
+``python -m benchmarks.accounting`` prints the tables. Times exclude imports and use empty caches. Both accountants
+compute the same epsilon, in turns in one process.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ MOST_SECONDS = {
     "calibrate": 2.0,
     "dpmi epsilon, whole process": 1.5,
 }
-#: Times as fast as Opacus's PRV accountant, on the same question with the same error.
+#: Minimum speed as a multiple of Opacus's PRV accountant, for the same epsilon with the same error.
 LEAST_SPEED = 20.0
 QUESTION = {"sampling_rate": 0.01, "noise_multiplier": 1.0}
 LONG, DELTA = 100_000, 1e-5
 REPEATS = 3
 
-#: q, sigma, T, delta: the settings of the class-DP paper, and the corners that interval 1e-5 can reach.
+#: q, sigma, T, delta: the settings of the class-DP paper, and extremes that interval 1e-5 supports.
 GRID = [
     (0.2, 1.6, 200, 1e-3),
     (0.2, 3.0, 137, 1e-3),
@@ -46,7 +46,7 @@ REFERENCE_INTERVAL = 2.0**-17  # 0.76e-5
 
 
 def run() -> dict[str, float]:
-    """Print both tables, and return seconds and ratios by name."""
+    """Print both tables; return seconds and ratios by name."""
     warnings.filterwarnings("ignore", message="sampling_rate is 1")
     found = times()
     print(f"accounting: seconds, median of {REPEATS} (limit)")
@@ -57,7 +57,7 @@ def run() -> dict[str, float]:
     ratio = found["Opacus PRV, epsilon(T = 100,000)"] / found["the same question as PRV"]
     met = "met" if ratio >= LEAST_SPEED else "MISSED"
     print(f"  PRV / tight, add or remove {ratio:15.1f}   (at least {LEAST_SPEED:g}: {met})")
-    print(f"\nepsilon above its value at interval {REFERENCE_INTERVAL:.2g}, in per cent (limit 0.5)")
+    print(f"\nexcess of epsilon over its value at interval {REFERENCE_INTERVAL:.2g}, in per cent (limit 0.5)")
     for row in GRID:
         print("  q = {:g}, sigma = {:g}, T = {:,}, delta = {:g}".format(*row).ljust(52), end="")
         print("  ".join(f"{adjacency}: {100 * excess(*row, adjacency):+.3f}" for adjacency in ADJACENCIES))
@@ -65,17 +65,17 @@ def run() -> dict[str, float]:
 
 
 def times() -> dict[str, float]:
-    """Seconds of everything that has a limit, and of Opacus's PRV accountant."""
+    """Seconds of every operation with a limit, and of Opacus's PRV accountant."""
     from opacus.accountants import PRVAccountant  # noqa: PLC0415
 
     long_run = Ledger().record(BucketMechanism(**QUESTION), LONG)
-    # PRV answers with the upper end of an interval of the width that it is asked for: it is asked for one that
-    # ends as far above the exact value as the tight accountant's answer does.
+    # PRV returns the upper end of an interval of the requested width. This width gives it the same excess over the
+    # exact value as the tight accountant has.
     finest = pld.compose(long_run.totals, adjacency="add_remove", interval=2.0**-13)
     assert finest is not None
     tight_answer = tight.bound(long_run.totals, delta=DELTA, adjacency="add_remove").epsilon
     error = tight_answer - finest.epsilon(DELTA)
-    print(f"PRV, asked for {error:.2g}, is to answer like the tight accountant: {tight_answer:.4f}")
+    print(f"tight accountant: {tight_answer:.4f}; PRV with eps_error = {error:.2g} should give the same")
     prv = PRVAccountant()
     prv.history = [(QUESTION["noise_multiplier"], QUESTION["sampling_rate"], LONG)]
     command = (
@@ -96,12 +96,12 @@ def times() -> dict[str, float]:
         ),
         "dpmi epsilon, whole process": lambda: subprocess.run(program, check=True, capture_output=True),
     }
-    print(f"  and answers {prv.get_epsilon(DELTA, eps_error=error):.4f}")
+    print(f"  PRV: {prv.get_epsilon(DELTA, eps_error=error):.4f}")
     return {name: statistics.median(_seconds(one) for _ in range(REPEATS)) for name, one in work.items()}
 
 
 def excess(q: float, sigma: float, steps: int, delta: float, adjacency: Adjacency) -> float:
-    """How far the answer is above the value at the reference interval, as a fraction of that value."""
+    """Excess of epsilon over its value at the reference interval, as a fraction of that value."""
     totals = {BucketMechanism(sampling_rate=q, noise_multiplier=sigma): steps}
     reference = pld.compose(totals, adjacency=adjacency, interval=REFERENCE_INTERVAL)
     assert reference is not None

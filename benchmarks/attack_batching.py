@@ -1,8 +1,8 @@
-"""An attack on all ten classes at once against class by class, on the 26 k MNIST CNN.
+"""Throughput of an attack on all ten classes in one batch compared with class by class, on the 26 k MNIST CNN.
 
-``python -m benchmarks.attack_batching`` prints a table. The two are measured in turn in one process, so that
-what else the machine does slows both; the iterations are fewer than an attack's, for every one of them costs
-the same. The networks are untrained: what they compute takes no other time.
+``python -m benchmarks.attack_batching`` prints a table. Both variants run in turns in one process, so that other load
+on the machine slows both. All iterations take the same time, so the benchmark runs fewer than an attack does. The
+networks are untrained, because training does not change their speed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import nn
 from dpmi.attacks import Attack, Enhanced, Gmi, KedMi, Knowledge
 from dpmi.models import build
 
-#: All classes in one batch must have at least this many times the throughput of class by class.
+#: Minimum throughput of one batch as a multiple of the throughput class by class.
 LIMIT = 5.0
 IMAGE_SHAPE = (1, 28, 28)
 CLASSES = 10
-#: One restart: with five, class by class has batches of five already.
+#: One restart, because five restarts would give class by class a batch of five.
 ATTACKS: dict[str, Attack] = {
     "enhanced": Enhanced(iterations=150),
     "gmi": Gmi(iterations=40, restarts=1),
@@ -30,7 +30,7 @@ ATTACKS: dict[str, Attack] = {
 
 
 def run(repeats: int = 3) -> dict[str, dict[str, float]]:
-    """Return, for each attack, the throughput of both in class-iterations per second, and their ratio (medians)."""
+    """Return, per attack, both throughputs in class-iterations per second and their ratio (medians)."""
     target = build("cnn", image_shape=IMAGE_SHAPE, num_classes=CLASSES, seed=0)
     return {name: _measure(attack, target, repeats) for name, attack in ATTACKS.items()}
 
@@ -48,7 +48,7 @@ def _measure(attack: Attack, target: nn.Module, repeats: int) -> dict[str, float
             knowledge=knowledge,
         )
 
-    attacked(range(CLASSES))  # the first call builds the kernels of its batch size
+    attacked(range(CLASSES))  # warm-up: the first call builds the kernels of its batch size
     attacked([0])
     pairs = [
         (

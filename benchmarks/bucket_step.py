@@ -1,9 +1,9 @@
-"""One logical step of bucket-level DP against non-private training, and against grouping per-record gradients.
+"""One logical step of bucket-level DP compared with non-private training and with grouped per-record gradients.
 
-``python -m benchmarks.bucket_step [FILE.json]`` prints the table of `benchmarks.problems`, and writes it. Ratios are of
-interleaved runs in one process. Non-private is an epoch of SGD over the same images at ITS best batch size;
-"per record" is what Opacus offers for the same question: its per-record gradients, added up by bucket, then clipped.
-Ours is given the criterion, so that several buckets share a pass; "without a criterion" is one bucket per pass.
+``python -m benchmarks.bucket_step [FILE.json]`` measures `benchmarks.problems`, prints a table and writes it to the
+file. Ratios come from interleaved runs in one process. "Non-private" is an epoch of SGD over the same images at its own
+best batch size. "Per record" uses Opacus: its per-record gradients, summed by bucket and then clipped. dpmi gets the
+criterion, so that several buckets share a pass; "without a criterion" runs one bucket per pass.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ class Measured:
     """One line of the table.
 
     Args:
-        problem: its name.
-        seconds: of one logical step of ours.
-        batch_size: the best one of non-private training.
-        time: ours / non-private.
-        without_criterion: ours, one bucket per pass / non-private.
-        speed: per record / ours.
-        memory: our peak, less one gradient / the non-private peak, at the same physical batch size.
-        peak_mib: our peak beyond data and model.
-        per_record_mib: that of the per-record way.
-        fetching: part of a step that goes into drawing and fetching.
+        problem: name of the problem.
+        seconds: time of one logical step of dpmi.
+        batch_size: best batch size of non-private training.
+        time: time of dpmi / time of non-private training.
+        without_criterion: time of dpmi with one bucket per pass / time of non-private training.
+        speed: time of the per-record method / time of dpmi.
+        memory: (peak of dpmi - one gradient) / peak of non-private training, at the same physical batch size.
+        peak_mib: peak memory of dpmi beyond data and model.
+        per_record_mib: peak memory of the per-record method.
+        fetching: share of a step that draws and fetches records.
     """
 
     problem: str
@@ -74,7 +74,7 @@ def private_step(
     device: str = "cpu",
     **options: object,
 ) -> Callable[[], None]:
-    """A pass of logical steps through the public API: loader, forward, backward, clipping, noise, update."""
+    """Run logical steps through the public API: loader, forward, backward, clipping, noise, update."""
     images, labels, partition = problem.data()
     model = problem.classifier().to(device)
     criterion = nn.CrossEntropyLoss()
@@ -85,7 +85,7 @@ def private_step(
         optimizer=torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9),
         data_loader=DataLoader(TensorDataset(images.to(device), labels.to(device))),
         partition=partition,
-        sampling_rate=1.0 - 1e-12,  # every bucket is drawn, as the table says
+        sampling_rate=1.0 - 1e-12,  # practically every bucket is drawn
         noise_multiplier=1.0,
         max_grad_norm=1.0,
         max_physical_batch_size=max_physical_batch_size,
@@ -100,12 +100,12 @@ def private_step(
             loss_of(module(x), y).backward()
             optimizer.step()
 
-    step()  # the first pass begins with the dry run
+    step()  # warm-up: the first pass starts with the dry run
     return step
 
 
 def fetching(problem: Problem) -> Callable[[], None]:
-    """Only what the loader does for one logical step: draw the buckets and fetch their records."""
+    """Run only the loader's part of a logical step: draw the buckets and fetch their records."""
     images, labels, partition = problem.data()
     model = nn.Linear(1, 1)
     _, _, loader = PrivacyEngine().make_private(
@@ -127,7 +127,7 @@ def fetching(problem: Problem) -> Callable[[], None]:
 
 
 def ordinary_epoch(problem: Problem, batch_size: int, device: str = "cpu") -> Callable[[], None]:
-    """The same images once, in shuffled batches, through the fastest way of fetching them."""
+    """Train once over the same images in shuffled batches, with the fastest fetching."""
     images, labels, _ = problem.data()
     images, labels = images.to(device), labels.to(device)
     model = problem.classifier().to(device)
@@ -145,14 +145,14 @@ def ordinary_epoch(problem: Problem, batch_size: int, device: str = "cpu") -> Ca
 
 
 def per_record_step(problem: Problem, device: str = "cpu") -> Callable[[], None]:
-    """Opacus's gradient of every record, added up by bucket; its convolutions need the contiguous layout."""
+    """Sum Opacus's per-record gradients by bucket; its convolutions need the contiguous layout."""
     images, labels, partition = problem.data()
     order, start = partition.by_bucket
     images, labels = images[order].to(device), labels[order].to(device)
-    # Torch remarks that the first layer's input needs no gradient.
+    # Torch warns that the input of the first layer needs no gradient.
     warnings.filterwarnings("ignore", message="Full backward hook is firing")
     module = GradSampleModule(problem.classifier().to(device, memory_format=torch.contiguous_format))
-    for layer in module.modules():  # Opacus's hooks refuse what is modified in place after them
+    for layer in module.modules():  # Opacus's hooks do not support in-place modification
         if hasattr(layer, "inplace"):
             layer.inplace = False
     parameters = list(module.parameters())
@@ -190,7 +190,7 @@ def per_record_step(problem: Problem, device: str = "cpu") -> Callable[[], None]
 
 
 def measure(problem: Problem, repeats: int = REPEATS, device: str = "cpu") -> Measured:
-    """Time everything in turns, and every peak in a process of its own."""
+    """Time all methods in turns, and measure every peak in a process of its own."""
     runs: dict[object, Callable[[], None]] = {
         size: ordinary_epoch(problem, size, device) for size in problem.batch_sizes
     }
@@ -203,7 +203,7 @@ def measure(problem: Problem, repeats: int = REPEATS, device: str = "cpu") -> Me
         )
     seconds = {key: _median(times) for key, times in _in_turns(runs, repeats, device).items()}
     best = min(problem.batch_sizes, key=seconds.__getitem__)
-    # The per-record way takes minutes on some: once, after a turn of ours for comparison.
+    # The per-record method can take minutes, so it runs once, with one run of dpmi for comparison.
     slow = _in_turns({PER_RECORD: per_record_step(problem, device), OURS: runs[OURS]}, 1, device, warm=False)
     fetch = _median(_in_turns({"fetch": fetching(problem)}, repeats, device)["fetch"])
     if device == "cpu":
@@ -232,13 +232,13 @@ def measure(problem: Problem, repeats: int = REPEATS, device: str = "cpu") -> Me
 def peak_bytes(name: str, way: str) -> int:
     """Peak memory of one step or epoch beyond data and model."""
     run = _way(next(p for p in PROBLEMS if p.name == name), way)
-    if way != PER_RECORD:  # it takes minutes, and GiB
-        run()  # compiles the kernels of every batch size, once and for all
+    if way != PER_RECORD:  # that would take minutes and GiB
+        run()  # warm-up: builds the kernels of every batch size
     return peak_of(run)
 
 
 def cuda_peak_bytes(problem: Problem, way: str, device: str) -> int:
-    """The same on a GPU, from its allocator."""
+    """Peak memory on a GPU, from its allocator."""
     run = _way(problem, way, device)
     run()
     torch.cuda.synchronize()
@@ -282,13 +282,13 @@ def _median(values: Sequence[float]) -> float:
 
 
 def machine(device: str = "cpu") -> str:
-    """What the figures were measured on."""
+    """The machine of the measurements."""
     name = torch.cuda.get_device_name() if device != "cpu" else platform.machine()
     return f"{name}, {os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads"
 
 
 def run(path: Path | None = None, device: str = "cpu") -> list[Measured]:
-    """Print the table, and write it to ``path``."""
+    """Print the table and write it to ``path``."""
     print(f"one logical step on {machine(device)}; (limit)")
     print(
         f"{'model, buckets':36}{'time / non-private':>20}{'without a criterion':>21}"
@@ -298,7 +298,7 @@ def run(path: Path | None = None, device: str = "cpu") -> list[Measured]:
     for problem in PROBLEMS:
         m = measure(problem, device=device)
         table.append(m)
-        if path is not None:  # after each line: the table takes ten minutes
+        if path is not None:  # after each row, because the table takes ten minutes
             rows = [asdict(line) for line in table]
             path.write_text(json.dumps({"machine": machine(device), "rows": rows}, indent=2))
         print(
@@ -314,7 +314,7 @@ def run(path: Path | None = None, device: str = "cpu") -> list[Measured]:
 
 
 if __name__ == "__main__":
-    # What a child process imports too, unlike __main__.
+    # Child processes import this module by name, not as __main__.
     importlib.import_module("benchmarks.bucket_step").run(
         Path(sys.argv[1]) if len(sys.argv) > 1 else None,
         device="cuda" if torch.cuda.is_available() else "cpu",

@@ -1,7 +1,7 @@
-"""What a defence costs over plain training, per update, on MCNN with batches of 64.
+"""Time of an update with each defence compared with plain training, on MCNN with batches of 64.
 
-``python -m benchmarks.defenses`` prints a table. All trainings take turns in one process. Left out are what happens
-once: the first updates, the search for latents, and the public pretraining of ``transfer``.
+``python -m benchmarks.defenses`` prints a table. All trainings run in turns in one process. The times exclude one-off
+work: the first updates, the search for latents, and the public pretraining of ``transfer``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CLASSES = 5
 BATCH_SIZE = 64
 STEPS = 24
 WARM = 4
-#: Name, settings, and the most that an update may take of the time of a plain one.
+#: Name, settings, and maximum time of an update as a multiple of a plain update.
 DEFENSES: tuple[tuple[str, dict[str, object], float], ...] = (
     ("mid", {"beta": 0.2}, 1.1),
     ("label-smoothing", {"alpha": -0.05}, 1.1),
@@ -33,13 +33,13 @@ DEFENSES: tuple[tuple[str, dict[str, object], float], ...] = (
 
 
 def run(repeats: int = 5) -> dict[str, float]:
-    """Return the time of an update / that of a plain one, median over turns."""
+    """Return the time of an update / the time of a plain update, median over turns."""
     defenses = {"none": get("none")()} | {name: get(name)(**settings) for name, settings, _ in DEFENSES}
     seconds: dict[str, list[float]] = {name: [] for name in defenses}
     for turn in range(repeats + 1):
         for name, defense in defenses.items():
             taken = _update_seconds(defense)
-            if turn:  # the first builds the kernels of this batch size
+            if turn:  # the first turn is a warm-up that builds the kernels of this batch size
                 seconds[name].append(taken)
     return {
         name: statistics.median(ours / plain for ours, plain in zip(times, seconds["none"], strict=True))
@@ -52,7 +52,7 @@ def _update_seconds(defense: Defense) -> float:
     at: list[float] = []
 
     def progress(done: int, total: int) -> None:
-        if done <= 1:  # what came before was public
+        if done <= 1:  # discards the updates on public images
             at.clear()
         at.append(time.perf_counter())
 
@@ -71,7 +71,7 @@ def _update_seconds(defense: Defense) -> float:
 def main() -> dict[str, float]:
     """Print the table."""
     found = run()
-    print(f"one update under a defence / a plain one, MCNN, batch {BATCH_SIZE}")
+    print(f"time of an update with a defence / of a plain update, MCNN, batch {BATCH_SIZE}")
     for name, _, limit in DEFENSES:
         met = "met" if found[name] <= limit else "MISSED"
         print(f"  {name:18} {found[name]:5.2f}   limit {limit}: {met}")

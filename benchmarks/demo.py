@@ -1,4 +1,4 @@
-"""How long the demo takes on an installed environment: ``dpmi curve`` in an empty folder, as a new process."""
+"""Time of the demo in an installed environment: ``dpmi curve`` in an empty folder, as a new process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LIMIT_SECONDS = 90.0
 
 
 def run() -> dict[str, float]:
-    """Print and return the seconds of the whole process, on all cores."""
+    """Print and return the wall time of the whole process in seconds, on all cores."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "dpmi.cli", "curve", "--out", str(Path(folder) / "demo")]
         started = time.perf_counter()

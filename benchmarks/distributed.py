@@ -1,7 +1,7 @@
-"""One logical step on two processes against the same step on one, every process with one thread.
+"""One logical step on two processes compared with the same step on one process, with one thread per process.
 
-``python -m benchmarks.distributed`` prints the table. The runs are interleaved: rank 0 also holds the run of one
-process, and rank 1 sleeps meanwhile.
+``python -m benchmarks.distributed`` prints the table. The runs are interleaved: rank 0 also does the single-process
+run, while rank 1 waits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LIMIT = 1.6
 
 def _rank(rank: int, store: str, found: Any) -> None:
     torch.set_num_threads(1)
-    # Made before the group, an engine is one of a single process.
+    # An engine that is made before the process group runs as a single process.
     alone = private_step(PROBLEM, steps=STEPS) if rank == 0 else None
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=RANKS)
     together = private_step(PROBLEM, steps=STEPS)
@@ -49,7 +49,7 @@ def _seconds(work: Callable[[], None]) -> float:
 
 
 def run() -> dict[str, float]:
-    """Medians: the ratio, and the seconds of one logical step."""
+    """Return medians: the ratio, and the seconds of one logical step."""
     found = mp.get_context("spawn").SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(_rank, args=(str(Path(folder, "store")), found), nprocs=RANKS)

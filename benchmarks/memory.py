@@ -1,4 +1,4 @@
-"""Peak memory of a function, measured in a process of its own."""
+"""Peak memory of a function, measured in a separate process."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 
 
 def in_child(module: str, function: str, *arguments: object) -> Any:
-    """Call a function of a module in a new process, where freed tensors go back to the system at once."""
+    """Call a function of a module in a new process, which returns freed tensors to the system at once."""
     code = (
         "import importlib, pickle, sys; call = pickle.loads(sys.stdin.buffer.read()); "
         "found = getattr(importlib.import_module(call[0]), call[1])(*call[2]); "
         "sys.stdout.buffer.write(pickle.dumps(found))"
     )
     environment = {
-        # oneDNN would build its kernels again for every number of records that it has forgotten.
+        # With a small cache oneDNN would rebuild kernels for batch sizes that it has evicted.
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16384",
         **os.environ,
         "MALLOC_MMAP_THRESHOLD_": "65536",
@@ -36,7 +36,7 @@ def in_child(module: str, function: str, *arguments: object) -> Any:
 
 
 def peak_of(run: Callable[[], None]) -> int:
-    """By how many bytes the resident memory rises while ``run`` runs."""
+    """Increase of the resident memory during ``run``, in bytes."""
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM
     run()

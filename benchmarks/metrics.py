@@ -1,7 +1,7 @@
-"""What it costs to judge an attack: MIA distance to every private image of a class, and FID, against named peers.
+"""Time of the metrics compared with named peers: MIA distance to every private image of a class, and FID.
 
-``python -m benchmarks.metrics`` prints a table. Peers are asked for as much as takes seconds: torchmetrics for the
-pairs of one class, SciPy's matrix square root once. Torch has two threads.
+``python -m benchmarks.metrics`` prints a table. The slow peers run on less work: torchmetrics on the pairs of one
+class, SciPy's matrix square root once. Torch uses two threads.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from dpmi.metrics import fid, mia_distance
 THREADS = 2
 REPEATS = 7
 
-#: Faces94: one reconstruction of each of 152 people, who have 190 training images each.
+#: Faces94: one reconstruction of each of 152 people with 190 training images each.
 FACES, PEOPLE, FACES_EACH, SSIM_LIMIT = (1, 70, 60), 152, 190, 1.0
-#: MNIST: ten reconstructions of each of 10 digits, which have 6,000 training images each.
+#: MNIST: ten reconstructions of each of 10 digits with 6,000 training images each.
 DIGITS, CLASSES, DIGITS_EACH, RECONS_EACH, EUCLIDEAN_LIMIT = (1, 28, 28), 10, 6000, 10, 0.2
-#: Features of an Inception-v3.
+#: Number of features of an Inception-v3.
 FEATURES, RECONS, PRIVATE, FID_LIMIT, FID_ERROR = 2048, 300, 500, 100.0, 1e-6
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds (the fastest of seven), and comparisons."""
+    """Times (the fastest of seven runs), and comparisons."""
 
     ssim_seconds: float
     ssim_speed: float
-    """Torchmetrics' seconds for as many pairs / ours."""
+    """Time of torchmetrics for the same number of pairs / time of dpmi."""
     euclidean_seconds: float
     fid_seconds: float
     fid_speed: float
-    """SciPy's seconds / ours."""
+    """Time of SciPy / time of dpmi."""
     fid_error: float
-    """|ours - SciPy's| / SciPy's."""
+    """|value of dpmi - value of SciPy| / value of SciPy."""
 
 
 def run() -> Measured:
-    """Measure everything once."""
+    """Run all measurements."""
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:
@@ -85,7 +85,7 @@ def _fid() -> tuple[float, float, float]:
 
 
 def _by_square_root(first: Tensor, second: Tensor) -> float:
-    """FID as it is mostly computed, from covariances (d, d)."""
+    """FID by the usual computation, with the square root of covariances (d, d)."""
     covariances = [torch.cov(features.T).numpy() for features in (first, second)]
     root = scipy.linalg.sqrtm(covariances[0] @ covariances[1])
     traces = covariances[0].trace() + covariances[1].trace()

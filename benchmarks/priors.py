@@ -1,8 +1,9 @@
-"""How long the priors of the attacks take to train, each with its default settings, on digits of 32 x 32.
+"""Training time of the priors of the attacks, each with its default settings, on digits of 32 x 32.
 
-``python -m benchmarks.priors`` prints a table. A training is its number of steps times what one of them takes, which
-does not depend on what the images show: some are timed after a few others, all priors in turns, and the fastest turn
-counts. Before its first step, a prior that distils the target asks it about every public image, which is timed apart.
+``python -m benchmarks.priors`` prints a table. The training time is the number of steps times the time of a step, which
+does not depend on the content of the images. The benchmark times a few steps after a warm-up, all priors in turns, and
+takes the fastest turn. A prior that distils the target queries it for every public image before its first step; these
+queries are timed separately.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from dpmi.attacks.priors.training import BatchPrior
 from dpmi.attacks.target import Target
 from dpmi.models import build, seeded
 
-#: Minutes that any of them may take on two cores.
+#: Maximum training time of a prior in minutes, on two cores.
 LIMIT = 10.0
 IMAGE_SHAPE, CLASSES = (1, 32, 32), 5
-#: The digits 5 to 9 of MNIST, which the target is asked about.
+#: Number of public images: the digits 5 to 9 of MNIST.
 PUBLIC = 34_265
 PRIORS: tuple[BatchPrior, ...] = (WganGP(), InversionGan(), ConditionalGan(), StylePrior(), Surrogates())
 TURNS, STEPS = 3, 16
@@ -38,7 +39,7 @@ class Measured:
 
     @property
     def minutes(self) -> float:
-        """Of the whole training."""
+        """Time of the whole training."""
         return (self.steps * self.step_seconds + self.asking_seconds) / 60
 
 
@@ -60,7 +61,7 @@ def run() -> list[Measured]:
 
 
 def _steps(prior: BatchPrior, public: torch.Tensor, target: Target) -> Callable[[], None]:
-    """Some steps of the training of one prior, which goes on from call to call."""
+    """A function that trains one prior for some steps; every call continues the training."""
     module = prior.build(IMAGE_SHAPE, CLASSES).train()
     with seeded(module, 0):
         trainer = prior.trainer(module, public, target)
@@ -74,7 +75,7 @@ def _steps(prior: BatchPrior, public: torch.Tensor, target: Target) -> Callable[
 
 
 def _fastest(works: Sequence[Callable[[], object]]) -> list[float]:
-    """Seconds of each, after a first turn that is not counted: the kernels of its batch sizes are built in it."""
+    """Seconds of each function; the first turn is a warm-up that builds the kernels of its batch sizes."""
     best = [float("inf")] * len(works)
     for turn in range(TURNS + 1):
         for i, work in enumerate(works):
@@ -88,11 +89,11 @@ def _fastest(works: Sequence[Callable[[], object]]) -> list[float]:
 def main() -> list[Measured]:
     """Print the table."""
     print(
-        f"priors with their defaults, 32 x 32, {torch.get_num_threads()} threads; (at most {LIMIT:.0f} min)"
+        f"training of priors with their defaults, 32 x 32, {torch.get_num_threads()} threads; (at most {LIMIT:.0f} min)"
     )
     found = run()
     for m in found:
-        asking = f", and {m.asking_seconds:.0f} s to ask the target first" if m.asking_seconds else ""
+        asking = f", plus {m.asking_seconds:.0f} s of queries to the target" if m.asking_seconds else ""
         print(
             f"  {m.name:16}{m.minutes:6.1f} min   {m.steps} steps of {1000 * m.step_seconds:.0f} ms{asking}"
         )

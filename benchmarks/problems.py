@@ -1,4 +1,4 @@
-"""The five models and bucket sizes that the engine is measured on, with random images."""
+"""The five models and bucket sizes of the engine's benchmark, with random images."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from dpmi.privacy import Partition
 
 @dataclass(frozen=True)
 class Problem:
-    """A model, the buckets of one logical step, and what is asked of it.
+    """A model, the buckets of one logical step, and the limits.
 
     Args:
-        name: for the table.
-        classifier: makes the model, in the faster layout for both sides: channels_last.
+        name: name in the table.
+        classifier: makes the model in channels_last layout, which is faster for both methods.
         image_shape: (C, H, W).
         classes: number of classes.
-        buckets: drawn in one logical step.
-        mean_size: records per bucket; sizes vary from half to one and a half of it, unless ``equal``.
+        buckets: number of buckets in one logical step.
+        mean_size: mean records per bucket; sizes vary from 0.5 to 1.5 times this number, unless ``equal``.
         equal: every bucket has exactly ``mean_size`` records.
-        batch_sizes: tried for non-private training.
-        private_batch: our largest physical batch, where time is compared.
-        record_batch: records at a time in the per-record way, which holds a gradient for each.
-        physical: physical batch size at which the memory of both is compared.
-        most_time: the most that our time / the non-private time may be.
-        least_speed: the least that the time of the per-record way / our time may be.
-        most_memory: the most that our peak / the non-private peak may be, one gradient aside.
+        batch_sizes: candidate batch sizes of non-private training.
+        private_batch: maximum physical batch of dpmi for the comparison of time.
+        record_batch: batch size of the per-record method, which holds one gradient per record.
+        physical: physical batch size for the comparison of memory.
+        most_time: maximum of time of dpmi / time of non-private training.
+        least_speed: minimum of time of the per-record method / time of dpmi.
+        most_memory: maximum of (peak of dpmi - one gradient) / peak of non-private training.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Problem:
     equal: bool = False
 
     def data(self) -> tuple[Tensor, Tensor, Partition]:
-        """Random images in random order; speed does not depend on what they show."""
+        """Random images in random order; speed does not depend on their content."""
         draw = np.random.default_rng(0)
         low, high = self.mean_size // 2, self.mean_size * 3 // 2
         sizes = np.full(self.buckets, self.mean_size)
@@ -85,7 +85,7 @@ def pytorch_example() -> nn.Module:
 
 
 class Block(BasicBlock):
-    """torchvision's, without its additions in place, which Opacus's hooks refuse."""
+    """torchvision's block without in-place additions, which Opacus's hooks do not support."""
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
@@ -93,7 +93,7 @@ class Block(BasicBlock):
 
 
 def group_norm_resnet() -> nn.Module:
-    """ResNet-18 for images of 32 x 32, with GroupNorm in place of BatchNorm: its first layers keep the resolution."""
+    """ResNet-18 for images of 32 x 32, with GroupNorm instead of BatchNorm; its first layers keep the resolution."""
     model = ResNet(
         Block, [2, 2, 2, 2], norm_layer=lambda channels: nn.GroupNorm(32, channels), num_classes=10
     )

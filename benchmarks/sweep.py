@@ -1,6 +1,6 @@
-"""How time and memory of one logical step grow with the buckets, the sampling rate and the size of a bucket.
+"""Time and memory of one logical step against the number of buckets, the sampling rate and the size of a bucket.
 
-``python -m benchmarks.sweep [FOLDER]`` prints the table, and writes ``sweep.json`` and ``sweep.png``.
+``python -m benchmarks.sweep [FOLDER]`` prints the table and writes ``sweep.json`` and ``sweep.png`` to the folder.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from .memory import in_child, peak_of
 
 RECORDS = 12_000
 STEPS = 2
-#: The fastest counts: what else the machine does only ever takes time.
+#: Number of passes; the fastest counts, because other load on the machine only adds time.
 PASSES = 3
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What one logical step draws.
+    """The buckets of one logical step.
 
     Args:
-        series: what is drawn.
-        varied: the field that differs within the series.
-        buckets: K.
+        series: name of the series.
+        varied: field that varies within the series.
+        buckets: number K of buckets.
         size: records per bucket.
-        sampling_rate: q.
+        sampling_rate: q in (0, 1].
     """
 
     series: str
@@ -50,18 +50,18 @@ class Setting:
 
     @property
     def drawn(self) -> float:
-        """Records that one logical step is expected to draw."""
+        """Expected number of records in one logical step."""
         return self.buckets * self.size * self.sampling_rate
 
 
 @dataclass(frozen=True)
 class Point:
-    """What was measured of one setting.
+    """The measurements of one setting.
 
     Args:
-        setting: what was drawn.
-        seconds: of one logical step, in the fastest of several passes.
-        peak_mib: beyond data and model.
+        setting: the setting.
+        seconds: time of one logical step, in the fastest of several passes.
+        peak_mib: peak memory beyond data and model.
     """
 
     setting: Setting
@@ -88,7 +88,7 @@ _LABELS = {"buckets": "buckets K", "sampling_rate": "sampling rate q", "size": "
 
 
 def steps(setting: Setting) -> tuple[float, int]:
-    """(Seconds of one logical step, peak bytes) of the small MNIST CNN."""
+    """Return (seconds of one logical step, peak memory in bytes) for the small MNIST CNN."""
     partition = Partition.by_column(np.arange(setting.buckets * setting.size) // setting.size)
     images = torch.rand(len(partition), 1, 28, 28, generator=torch.Generator().manual_seed(0))
     model = build("cnn", image_shape=(1, 28, 28), num_classes=10, seed=0)
@@ -121,7 +121,7 @@ def steps(setting: Setting) -> tuple[float, int]:
 
 
 def run(folder: Path | None = None) -> list[Point]:
-    """Measure every setting in a process of its own."""
+    """Measure every setting in a separate process."""
     print(f"one logical step, MNIST CNN with 26 k parameters, on {machine()}")
     points = []
     for s in SETTINGS:
@@ -140,7 +140,7 @@ def run(folder: Path | None = None) -> list[Point]:
 
 
 def draw(points: list[Point], path: Path) -> None:
-    """Time per record and peak memory, one column for each quantity that varies."""
+    """Draw time per record and peak memory, one column per series."""
     names = list(dict.fromkeys(p.setting.series for p in points))
     figure, axes = plt.subplots(
         2, len(names), figsize=(13, 5), sharex="col", sharey="row", layout="constrained", squeeze=False
@@ -164,5 +164,5 @@ def draw(points: list[Point], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    # What a child process imports too, unlike __main__.
+    # Child processes import this module by name, not as __main__.
     importlib.import_module("benchmarks.sweep").run(Path(sys.argv[1]) if len(sys.argv) > 1 else None)

@@ -1,7 +1,7 @@
 """A LightningModule trained with differential privacy for patients; it needs the extra ``dpmi[lightning]``.
 
-The data is scikit-learn's breast cancer table, which has one row per patient. Where a patient has several, give
-``Partition.by_column`` the table's column of patients; nothing else changes.
+The data set is scikit-learn's breast cancer table, with one row per patient. If patients have several rows, pass the
+column of patient ids to ``Partition.by_column``; the rest stays the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dpmi.privacy import BucketDataLoader, Partition, PrivacyEngine
 
-PUBLIC, TRAIN = 100, 450  # records 0..99 only set the scale, 100..449 train, the other 119 test
+PUBLIC, TRAIN = 100, 450  # records 0..99 are public and set the scale, 100..449 train, the other 119 test
 
 
 class PrivateClassifier(LightningModule):
@@ -26,12 +26,12 @@ class PrivateClassifier(LightningModule):
 
     def __init__(self, plain_loader: DataLoader[Any]) -> None:
         super().__init__()
-        self.automatic_optimization = False  # the automatic one gives step() a closure, which dpmi refuses
+        self.automatic_optimization = False  # the automatic one passes step() a closure, which dpmi rejects
         self.model: nn.Module = nn.Linear(30, 2)
         self.engine, self.plain_loader = PrivacyEngine(), plain_loader
 
     def configure_optimizers(self) -> Optimizer:
-        """Make all four private: here, because Lightning has put the parameters on their device by now."""
+        """Make everything private; Lightning has moved the parameters to their device by now."""
         self.model, self.optimizer, self.criterion, self.loader = self.engine.make_private(
             module=self.model,
             optimizer=torch.optim.SGD(self.model.parameters(), lr=0.3),
@@ -45,15 +45,15 @@ class PrivateClassifier(LightningModule):
         return self.optimizer
 
     def train_dataloader(self) -> BucketDataLoader:
-        """Return the loader that was made private, not the plain one."""
+        """Return the private loader, not the plain one."""
         return self.loader
 
     def training_step(self, dataloader_iter: Iterator[Any]) -> None:
-        """Take one batch and step; if it took ``batch``, Lightning would fetch another before this step."""
+        """Fetch one batch and step; with an argument ``batch`` Lightning would fetch the next one before the step."""
         (x, y), *_ = next(dataloader_iter)
         self.optimizer.zero_grad()
         self.manual_backward(self.criterion(self.model(x.to(self.device)), y.to(self.device)))
-        self.optimizer.step()  # not that of self.optimizers(), which gives it a closure, too
+        self.optimizer.step()  # not self.optimizers().step(), which passes a closure
 
 
 def main() -> tuple[float, PrivacyEngine]:
@@ -62,7 +62,7 @@ def main() -> tuple[float, PrivacyEngine]:
     scaled = (table - table[:PUBLIC].mean(0)) / table[:PUBLIC].std(0)
     x, y = torch.tensor(scaled, dtype=torch.float32), torch.tensor(labels)
     module = PrivateClassifier(DataLoader(TensorDataset(x[PUBLIC:TRAIN], y[PUBLIC:TRAIN])))
-    # Epochs, not max_steps: Lightning does not count the steps of manual optimization.
+    # Limit the epochs: max_steps does not count the steps of manual optimization.
     Trainer(
         max_epochs=10, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
     ).fit(module)

@@ -1,8 +1,8 @@
-"""A plain loop over dict batches with a model that computes its own loss, as Hugging Face's do.
+"""A plain loop over dict batches with a model that computes its own loss, like the models of Hugging Face.
 
-It trains on scikit-learn's digits with differential privacy for subclasses: 20 clusters of images in every class.
-The loss is part of the model, so make_private gets no criterion, and one bucket at a time goes through the model. A
-loss outside of the model is best passed as the criterion: several small buckets then share a forward pass.
+It trains on scikit-learn's digits with differential privacy for subclasses: 20 clusters of images per class. The loss
+is part of the model, so make_private gets no criterion, and every pass through the model contains one bucket. If the
+loss is outside of the model, pass it as the criterion: several small buckets then share a forward pass.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ TRAIN, STEPS, EPSILON, DELTA = 1400, 100, 8.0, 1e-3  # 1400 records train, the o
 
 
 class Output(NamedTuple):
-    """What the model returns."""
+    """Output of the model."""
 
     loss: Tensor
     logits: Tensor
 
 
 class Classifier(nn.Module):
-    """A small network that is given the labels, too."""
+    """A small network whose forward pass takes the labels."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10))
 
     def forward(self, pixel_values: Tensor, labels: Tensor) -> Output:
-        """Return logits (B, 10) and their loss: a mean with one term per record, as `loss_reduction` says."""
+        """Return logits (B, 10) and their loss: a mean over records, the default of `loss_reduction`."""
         logits = self.layers(pixel_values)
         return Output(nn.functional.cross_entropy(logits, labels), logits)
 
@@ -58,7 +58,7 @@ def main() -> tuple[float, PrivacyEngine]:
         target_delta=DELTA,
         max_grad_norm=1.0,
     )
-    # A step may take several batches, or none after an empty draw; the hook runs once for each that is released.
+    # A logical step can take several batches, or none after an empty draw; the hook runs once per released step.
     scheduler = CosineAnnealingLR(optimizer.original_optimizer, T_max=STEPS)
     optimizer.original_optimizer.register_step_post_hook(lambda *_: scheduler.step())
 
@@ -67,7 +67,7 @@ def main() -> tuple[float, PrivacyEngine]:
         optimizer.step()
         optimizer.zero_grad()
 
-    # The module that was wrapped has the trained weights: evaluate and save it as always.
+    # The original module has the trained weights; evaluate and save it as usual.
     accuracy = float((plain.eval()(x[TRAIN:], y[TRAIN:]).logits.argmax(1) == y[TRAIN:]).float().mean())
     print(f"test accuracy: {accuracy:.2f}", engine.statement(DELTA).text(), sep="\n")
     return accuracy, engine

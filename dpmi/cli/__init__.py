@@ -1,7 +1,7 @@
 """The command line.
 
-Every mistake of a user ends in one line on stderr and exit code 2. Nothing here imports torch, or anything else
-that is slow to import, before a command needs it, so that ``dpmi epsilon`` answers at once.
+Every user error gives one line on stderr and exit code 2. Slow imports such as torch happen only in the commands that
+need them, so that ``dpmi epsilon`` is fast. MIA in help texts stands for model inversion attack.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dpmi.cli import accounting, explain, layers, match, plan, side_effects, sta
 
 app = typer.Typer(
     name="dpmi",
-    help="Differential privacy for whole classes, measured against model inversion.",
+    help="Differential privacy for whole classes, tested with model inversion attacks (MIA).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -40,12 +40,12 @@ app.command(name="side-effects")(side_effects.side_effects)
 app.command(name="list")(studies.list_)
 
 
-# What typer makes of Ctrl-C, and returns.
+# The code that typer returns for Ctrl-C.
 _INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line; a mistake is one line, never a traceback."""
+    """Run the command line; a user error gives one line, never a traceback."""
     warnings.showwarning = lambda message, *_: print(f"dpmi: warning: {message}", file=sys.stderr)
     try:
         code = app(standalone_mode=False)
@@ -54,11 +54,11 @@ def main() -> None:
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         _fail(str(error), 2)
     except Exception as error:
-        if not hasattr(error, "format_message"):  # not one of click's own
+        if not hasattr(error, "format_message"):  # not an error of click
             raise
-        _fail(error.format_message() or "name a command", 2)
+        _fail(error.format_message() or "give a command", 2)
     if code == _INTERRUPTED:
-        _fail("interrupted; what is complete is kept, and the same command goes on from there", code)
+        _fail("interrupted; finished trials are stored, run the same command again to resume", code)
 
 
 def _fail(message: str, code: int) -> NoReturn:

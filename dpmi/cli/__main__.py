@@ -1,4 +1,4 @@
-"""``python -m dpmi.cli`` is ``dpmi``."""
+"""``python -m dpmi.cli`` runs ``dpmi``."""
 
 from dpmi.cli import main
 

@@ -1,4 +1,4 @@
-"""``dpmi epsilon | calibrate | reconstruction-bound``: what a run promises, and which run keeps a promise."""
+"""``dpmi epsilon | calibrate | reconstruction-bound``: guarantees of a run, and runs that meet a guarantee."""
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ def epsilon(
     as_json: AsJson = False,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Also draw epsilon by step, delta by epsilon and the trade-off into this file."),
+        typer.Option(
+            help="Also plot epsilon by step, delta by epsilon and the trade-off function to this file."
+        ),
     ] = None,
 ) -> None:
-    """What (epsilon, delta) a run promises to one bucket, by every accountant and both adjacencies."""
+    """Print the (epsilon, delta) of a run for one bucket, by every accountant and for both adjacencies."""
     from accountants import ACCOUNTANTS, ADJACENCIES, BucketMechanism, Ledger
 
     ledger = Ledger().record(
@@ -67,24 +69,22 @@ def epsilon(
 
 def calibrate(
     *,
-    target_epsilon: Annotated[
-        float, typer.Option(parser=number, help="The most that epsilon may be, above 0.")
-    ],
+    target_epsilon: Annotated[float, typer.Option(parser=number, help="Upper limit of epsilon, above 0.")],
     delta: Delta,
     unit: Unit,
     sampling_rate: Annotated[
-        float | None, typer.Option(parser=number, help="q in (0, 1]; leave it out to solve for it.")
+        float | None, typer.Option(parser=number, help="q in (0, 1]; omit it to solve for it.")
     ] = None,
     noise_multiplier: Annotated[
-        float | None, typer.Option(parser=number, help="sigma; leave it out to solve for it.")
+        float | None, typer.Option(parser=number, help="sigma > 0; omit it to solve for it.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(parser=integer, help="T; leave it out to solve for it.")
+        int | None, typer.Option(parser=integer, help="T >= 1; omit it to solve for it.")
     ] = None,
     adjacency: Adjacency = "replace",
     as_json: AsJson = False,
 ) -> None:
-    """The noise multiplier, the steps or the sampling rate that a target epsilon allows; leave that one out."""
+    """Solve for the noise multiplier, the steps or the sampling rate that meets a target epsilon; omit that option."""
     from accountants import calibrate as solve
     from accountants import checks
 
@@ -105,7 +105,7 @@ def calibrate(
         "sampling_rate": found.mechanism.sampling_rate,
         "steps": found.steps,
     }
-    # Every digit: a rounded one could cost more than the target.
+    # All digits: a rounded value could exceed the target epsilon.
     print(f"{found.solved_for} = {values.pop(found.solved_for)}")
     print("with " + ", ".join(f"{name} = {value:g}" for name, value in values.items()))
     print(found.guarantee)
@@ -121,12 +121,12 @@ def reconstruction_bound(
         list[float],
         typer.Option(
             parser=number,
-            help="Chance of success without the bucket, in [0, 1]; give it several times for several.",
+            help="Probability of success without the bucket, in [0, 1]; may be repeated.",
         ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """At most how likely any attack is to reconstruct one bucket, given its chance without that bucket."""
+    """Bound the probability that any attack reconstructs one bucket, given its probability without that bucket."""
     from rich.table import Table
 
     from accountants import BucketMechanism, Ledger, checks
@@ -140,12 +140,12 @@ def reconstruction_bound(
         rows = [{"unit": unit, "steps": steps, "prior": kappa, "bound": value} for kappa, value in found]
         print(json.dumps(rows, indent=2))
         return
-    table = Table(f"chance without the {unit}", "at most with it", box=None)
+    table = Table(f"probability without the {unit}", "at most with it", box=None)
     for kappa, value in found:
-        table.add_row(f"{kappa:g}", f"{math.ceil(value * 1e4) / 1e4:.4f}")  # rounded up, as a bound has to be
+        table.add_row(f"{kappa:g}", f"{math.ceil(value * 1e4) / 1e4:.4f}")  # rounded up: a bound
     console().print(table)
     print(
-        f"  Any attack, any measure of success, one {unit} present or absent, after {steps} steps "
+        f"  For any attack and any criterion of success; one {unit} present or absent, after {steps} steps "
         "(Hayes, Mahloujifar, Balle 2023; accountant: tight)."
     )
 

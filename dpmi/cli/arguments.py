@@ -1,4 +1,4 @@
-"""Options that several commands share, each read and explained in one place."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 
 def number(text: str) -> float:
-    """Typer's own message does not say which value it could not read."""
+    """Parse a float; unlike typer's own message, the error names the value."""
     try:
         return float(text)
     except ValueError:
@@ -17,7 +17,7 @@ def number(text: str) -> float:
 
 
 def integer(text: str) -> int:
-    """As :func:`number`."""
+    """Parse an int, as :func:`number`."""
     try:
         return int(text)
     except ValueError:
@@ -25,41 +25,50 @@ def integer(text: str) -> int:
 
 
 def check_workers(workers: int | None) -> None:
-    """Refuse fewer than one."""
+    """Raise ValueError for fewer than one worker."""
     if workers is not None and workers < 1:
         raise ValueError(f"--workers is {workers}; it must be at least 1")
 
 
 SamplingRate = Annotated[
-    float, typer.Option(parser=number, help="q in (0, 1]: probability of drawing one bucket.")
+    float, typer.Option(parser=number, help="q in (0, 1]: probability of drawing one bucket in a step.")
 ]
-NoiseMultiplier = Annotated[float, typer.Option(parser=number, help="sigma >= 0: noise std / max_grad_norm.")]
+NoiseMultiplier = Annotated[
+    float, typer.Option(parser=number, help="sigma >= 0: noise standard deviation / max_grad_norm.")
+]
 Steps = Annotated[int, typer.Option(parser=integer, help="Number of logical steps T >= 0.")]
 Delta = Annotated[float, typer.Option(parser=number, help="delta in (0, 1).")]
-Unit = Annotated[str, typer.Option(help="What one bucket is: class, subclass, record, user, ...")]
-Adjacency = Annotated[str, typer.Option(help="replace or add_remove one bucket.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program.")]
+Unit = Annotated[
+    str, typer.Option(help="Unit of privacy, what one bucket is: class, subclass, record, user, ...")
+]
+Adjacency = Annotated[str, typer.Option(help="replace or add_remove (one bucket).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 DataRoot = Annotated[
     Path | None,
     typer.Option(
         exists=True,
         file_okay=False,
-        help="Folder that holds the data sets; default: the environment variable DPMI_DATA.",
+        help="Folder of the data sets; default: the environment variable DPMI_DATA.",
     ),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(parser=integer, help="Models to train and attack at a time; default: one per core."),
+    typer.Option(
+        parser=integer, help="Number of models to train and attack in parallel; default: one per core."
+    ),
 ]
 Executor = Annotated[
     str,
     typer.Option(
-        help="local: processes of this machine. ray: a Ray cluster, the one that RAY_ADDRESS names or "
-        "that runs here, else one is started. All its machines must see --out and the data root, "
-        "under the same paths."
+        help="local: processes of this machine. ray: the Ray cluster that RAY_ADDRESS names or that runs on this "
+        "machine; if there is none, a new one. All its machines must see --out and the data root under the same paths."
     ),
 ]
 Replace = Annotated[
-    bool, typer.Option("--replace", help="Delete another study that has the folder; else that is an error.")
+    bool,
+    typer.Option(
+        "--replace",
+        help="Delete the content of a folder that belongs to another study; without it, this is an error.",
+    ),
 ]

@@ -1,4 +1,4 @@
-"""``dpmi explain``: every accountant's answer for one run, and which of them to believe."""
+"""``dpmi explain``: the epsilons of one run by every accountant, and which of them are bounds."""
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from accountants.explanation import Explanation
 
 Buckets = Annotated[
-    int | None, typer.Option(parser=integer, help="K, to warn about a delta that is too large for it.")
+    int | None, typer.Option(parser=integer, help="Number of buckets K; warns if delta is not below 1/K.")
 ]
 
 
@@ -30,7 +30,7 @@ def explain(
     buckets: Buckets = None,
     as_json: AsJson = False,
 ) -> None:
-    """Which epsilons of a run are bounds and which are not, why, and which one to state."""
+    """Explain which epsilons of a run are valid bounds and why, and which one to state."""
     from accountants.explanation import explain
 
     rows = explain(
@@ -75,11 +75,11 @@ def _print(rows: tuple[Explanation, ...]) -> None:
     ]
     for row in rows:
         if row.is_smallest and row.epsilon is not None:
-            change = "replaced" if row.adjacency == "replace" else "added or removed (a weaker promise)"
+            change = "replaced" if row.adjacency == "replace" else "added or removed (a weaker guarantee)"
             notes.append(
                 f"   To state: epsilon = {rounded_up(row.epsilon)} ({row.accountant}) at delta = {row.delta:g}, "
                 f"one {row.unit} {change}, {row.steps} steps"
             )
     for note in notes:
-        # A file or a pipe gets a line per note, as everywhere.
+        # A file or a pipe gets one unwrapped line per note.
         print(textwrap.fill(note, out.width, subsequent_indent="   ") if out.is_terminal else note)

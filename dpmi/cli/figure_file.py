@@ -1,4 +1,4 @@
-"""A ``--plot`` file: refused before anything is computed, written whole or not at all."""
+"""The file of ``--plot``: checked before any computation, written atomically."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def check(path: Path) -> None:
-    """Refuse what could not be written afterwards.
+    """Check that the file can be written.
 
     Raises:
-        ValueError: an unknown suffix, a folder, or a place where no file can be written.
+        ValueError: the suffix is unknown, the path is a folder, or its folder is not writable.
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"--plot is {path}; it must end in {', '.join(SUFFIXES)}")
     if path.is_dir():
-        raise ValueError(f"--plot is {path}, which is a folder; name a file")
+        raise ValueError(f"--plot is {path}, which is a folder; give a file")
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
@@ -32,6 +32,6 @@ def check(path: Path) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the whole picture, in the place of an older one, or nothing."""
+    """Write the figure; an existing file is replaced atomically."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix.removeprefix("."))

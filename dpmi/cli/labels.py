@@ -1,4 +1,4 @@
-"""Class sizes from a file of labels; without torch, and without pandas, which takes a second to import."""
+"""Class sizes from a file of labels, without torch or pandas, which are slow to import."""
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ SUFFIXES = (".txt", ".csv", ".npy")
 
 
 def class_sizes(path: Path, *, column: str | None = None) -> dict[str, int]:
-    """Count the records of every class, by "class <label>", in ascending order of the labels.
+    """Count the records of every class; keys are "class <label>" in ascending order of the labels.
 
     Args:
-        path: ``.txt``: one label per line; ``.csv``: a header, and the labels in one column; ``.npy``: an
+        path: ``.txt`` with one label per line; ``.csv`` with a header and the labels in one column; ``.npy`` with an
             integer array (N,).
-        column: of a CSV file; needed where it has several.
+        column: column of a CSV file with several columns.
 
     Raises:
-        ValueError: the file cannot be read, an unknown suffix, no labels, a missing label or column, or an
-            array of another kind.
+        ValueError: the file cannot be read, its suffix is unknown, it has no labels, a label or the column is missing,
+            or the array has another shape or type.
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"labels file {path} must end in {', '.join(SUFFIXES)}")
     if column is not None and path.suffix != ".csv":
-        raise ValueError(f"--column is {column!r}, but labels file {path} has no columns: it is no .csv file")
+        raise ValueError(
+            f"--column is {column!r}, but labels file {path} has no columns: it is not a .csv file"
+        )
     try:
         if path.suffix == ".csv":
             counts = Counter(_column(path, column))
@@ -42,7 +44,7 @@ def class_sizes(path: Path, *, column: str | None = None) -> dict[str, int]:
 
 
 def _natural(item: tuple[str, int]) -> tuple[bool, int, str]:
-    """Class 10 comes after class 9, and names after numbers."""
+    """Sort key: class 10 follows class 9, and names follow numbers."""
     label = item[0]
     return (not label.isdecimal(), int(label) if label.isdecimal() else 0, label)
 
@@ -61,12 +63,11 @@ def _column(path: Path, column: str | None) -> Iterable[str]:
         header, *rows = [row for row in csv.reader(file) if row] or [[]]
     if len(header) > 1 and column is None:
         raise ValueError(
-            f"labels file {path} has several columns; name one with --column: {', '.join(header)}"
+            f"labels file {path} has several columns; choose one with --column: {', '.join(header)}"
         )
     if column is None and header and _is_number(header[0]):
         raise ValueError(
-            f"labels file {path} starts with {header[0]!r}, not with the name of a column; "
-            "a file of labels alone ends in .txt"
+            f"labels file {path} starts with {header[0]!r} instead of a column name; add a header, or use a .txt file"
         )
     if column is not None and column not in header:
         raise ValueError(f"labels file {path} has no column {column!r}; it has {', '.join(header)}")
@@ -94,7 +95,7 @@ def _array(path: Path) -> Iterable[str]:
     try:
         labels = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"labels file {path} is no array that numpy.save wrote: {error}") from error
+        raise ValueError(f"labels file {path} is not an array of numpy.save: {error}") from error
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"labels file {path} holds shape {labels.shape} of type {labels.dtype}; expected integers of shape (N,)"

@@ -1,4 +1,4 @@
-"""``dpmi layers``: which layers of trained models matter for classification, and which for inversion."""
+"""``dpmi layers``: layers on which classification and inversion depend."""
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def layers(
-    directory: Annotated[Path, typer.Argument(help="The folder of a finished or interrupted study.")],
+    directory: Annotated[Path, typer.Argument(help="Folder of a finished or interrupted study.")],
     trial: Annotated[
-        str | None, typer.Option(help="Of this trial alone: its id in trials.csv; default: of all.")
+        str | None, typer.Option(help="Id of a single trial, as in trials.csv; default: all trials.")
     ] = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Say which layers matter for classification and which for inversion; writes layers.png and layers.csv."""
+    """Measure which layers matter for classification and which for inversion; write layers.png and layers.csv."""
     from rich.console import Console
     from rich.progress import Progress
 

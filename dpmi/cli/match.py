@@ -25,35 +25,35 @@ def match(
     study: Annotated[
         Path,
         typer.Argument(
-            help="A study file. A strength that it leaves out, or gives as a list, is searched; a number is kept."
+            help="Study file. A strength that is missing or a list is searched; a number is fixed."
         ),
     ],
     *,
-    out: Annotated[Path, typer.Option(help="Folder of the study; an interrupted match goes on.")],
+    out: Annotated[Path, typer.Option(help="Folder of the study; an interrupted match resumes.")],
     accuracy: Annotated[
-        float | None, typer.Option(parser=number, help="Mean test accuracy in (0, 1), such as 0.97.")
+        float | None, typer.Option(parser=number, help="Target: mean test accuracy in (0, 1), such as 0.97.")
     ] = None,
     epsilon: Annotated[
         float | None,
         typer.Option(
             parser=number,
-            help="Instead: epsilon > 0 of one unit, replaced. It takes no training and looks at no data.",
+            help="Alternative target: epsilon > 0, one unit replaced. It needs no training and reads no data.",
         ),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(parser=number, help="By how much the accuracy may miss.")
+        float, typer.Option(parser=number, help="Maximum deviation from the target accuracy.")
     ] = 0.005,
     trials: Annotated[
-        int, typer.Option(parser=integer, help="The most strengths to try, for one defence.")
+        int, typer.Option(parser=integer, help="Maximum number of strengths to try per defence.")
     ] = 8,
     data_root: DataRoot = None,
     workers: Workers = None,
     executor: Executor = "local",
     replace: Replace = False,
 ) -> None:
-    """Find the strength at which every defence of a study has the same accuracy, or the same epsilon."""
+    """Find the strengths at which all defences of a study have the same accuracy or the same epsilon."""
     if (accuracy is None) == (epsilon is None):
-        raise ValueError("exactly one of --accuracy and --epsilon is needed")
+        raise ValueError("give exactly one of --accuracy and --epsilon")
     check_workers(workers)
 
     from dpmi.study import (
@@ -98,7 +98,7 @@ def match(
         matched_on = f"epsilon {epsilon:g}" if target is None else f"accuracy {target.accuracy:g}"
         path = store.save_matched(opened.study(matched_on, strengths))
         print(
-            "run it, which trains none of these again: "
+            "run the matched study, which reuses these models: "
             + shlex.join(["dpmi", "run", str(path), "--out", str(out)])
         )
     if failures:
@@ -106,7 +106,7 @@ def match(
 
 
 def _with_progress(name: str, train: Callable[..., list[Failure]]) -> Train:
-    """Shows a bar for every round."""
+    """Show a progress bar for every round."""
     from dpmi.cli.progress import StudyProgress
 
     def with_progress(round_: int, jobs: Sequence[Job]) -> list[Failure]:
@@ -140,11 +140,11 @@ def _epsilons(opened: Match, strengths: Mapping[str, float]) -> Table:
     from dpmi.defenses import private_part
     from dpmi.report import words
 
-    table = _table("its epsilon is for")
+    table = _table("epsilon refers to")
     for candidate in opened.candidates:
         private = private_part(candidate.jobs[0].defense)
         claim = (
-            "nothing is promised"
+            "no guarantee"
             if private is None
             else str(words.Claim(private.unit, "replace", private.delta, "tight"))
         )

@@ -1,4 +1,4 @@
-"""What the commands print with."""
+"""Output of the commands."""
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from dpmi.study import Failure
 
-# Wide enough for any line of ours: what is no terminal is a file or a pipe, where wrapped lines only hurt.
+# Wide enough for every line: lines in a file or a pipe must not wrap.
 _FILE_WIDTH = 250
 
 
 def console() -> Console:
-    """Of stdout; nothing in it is taken for markup."""
+    """Console for stdout, without markup."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else _FILE_WIDTH
@@ -26,6 +26,6 @@ def console() -> Console:
 
 
 def tell(failures: Iterable[Failure]) -> None:
-    """One line on stderr for each job that failed."""
+    """Print one line on stderr per failed job."""
     for failure in failures:
         print(f"dpmi: {failure.label}: {' '.join(failure.message.split())}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""``dpmi plan``: what a target epsilon means for training, before anything is trained."""
+"""``dpmi plan``: noise and number of buckets for a target epsilon, before any training."""
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from accountants.verdict import Verdict
 
 PARAMETERS = 10_000
-"""Assumed where nothing is said: a small convolutional network."""
+"""Default number of parameters: a small convolutional network."""
 
 Value = TypeVar("Value")
 
@@ -33,28 +33,38 @@ def plan(
         str | None, typer.Option(help="Records per class, such as 6000,6000,5400.")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="File of labels instead: .txt (one a line), .csv or .npy.")
+        Path | None,
+        typer.Option(
+            help="Alternative to --class-sizes: a file of labels, .txt (one per line), .csv or .npy."
+        ),
     ] = None,
-    column: Annotated[str | None, typer.Option(help="The column of a .csv file that has several.")] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Label column of a .csv file with several columns.")
+    ] = None,
     parameters: Annotated[
         int | None,
-        typer.Option(parser=integer, help=f"Trained parameters of the model; default {PARAMETERS:,}."),
+        typer.Option(
+            parser=integer, help=f"Number of trained parameters of the model; default: {PARAMETERS:,}."
+        ),
     ] = None,
     clusters_per_class: Annotated[
-        str | None, typer.Option(help="Such as 1,10,50; 1 is class-level DP. Default: 1 to 100.")
+        str | None, typer.Option(help="Values such as 1,10,50; 1 is class-level DP. Default: 1 to 100.")
     ] = None,
     sampling_rate: Annotated[
         str | None, typer.Option(help="Values of q in (0, 1], such as 0.3,0.5. Default: 0.05,0.1,0.2.")
     ] = None,
-    steps: Annotated[str | None, typer.Option(help="Such as 200,1000. Default: 200,1000.")] = None,
+    steps: Annotated[str | None, typer.Option(help="Values such as 200,1000. Default: 200,1000.")] = None,
     adjacency: Adjacency = "replace",
     all_rows: Annotated[
-        bool, typer.Option("--all", help="Every combination, not only the best for each number of clusters.")
+        bool,
+        typer.Option("--all", help="Print every combination, not only the best one per number of clusters."),
     ] = False,
     as_json: AsJson = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw it, too: a .png, .svg or .pdf file.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also plot the table to this .png, .svg or .pdf file.")
+    ] = None,
 ) -> None:
-    """What noise a target epsilon takes, whether a model can learn under it, and how many subclasses it takes."""
+    """Print the noise for a target epsilon, whether a model can learn with it, and how many subclasses are needed."""
     if plot is not None:
         figure_file.check(plot)
     sizes = _sizes(class_sizes, labels, column)
@@ -108,7 +118,7 @@ def _sizes(
 ) -> Mapping[str, int] | Sequence[int]:
     if (class_sizes is None) == (labels is None):
         raise ValueError(
-            "exactly one of --class-sizes and --labels is needed: records per class, or a file of labels"
+            "give exactly one of --class-sizes (records per class) and --labels (a file of labels)"
         )
     if labels is not None:
         from dpmi.cli.labels import class_sizes as count
@@ -145,7 +155,7 @@ def _print(table: PlanTable, rows: Sequence[PlanRow], found: Verdict, assumed: s
     from accountants.verdict import rating, readable
 
     told = table.best_setting.guarantee
-    # So that it fits into 100 columns.
+    # Fits into 100 columns.
     lines = Table(box=None, pad_edge=False, collapse_padding=True)
     lines.add_column("unit")
     for name in ("per\nclass", "buckets\nK", "q", "steps", "sigma", "epsilon", "noise per\ncoordinate"):
@@ -171,15 +181,15 @@ def _print(table: PlanTable, rows: Sequence[PlanRow], found: Verdict, assumed: s
         )
     out = console()
     out.print(
-        f"{len(table.class_sizes):,} classes, {sum(table.class_sizes.values()):,} records; a model of "
+        f"{len(table.class_sizes):,} classes, {sum(table.class_sizes.values()):,} records; a model with "
         f"{table.parameters:,} parameters{assumed}.\n"
         f"Every row: epsilon at most {table.target_epsilon:g} for one unit (delta = {table.delta:g}, "
         f"{told.adjacency}, accountant {told.accountant}).\n"
     )
     out.print(lines)
     out.print(
-        "\nnoise per coordinate: sigma / (qK), noise norm: that times sqrt(parameters); the clip norm, and so the "
-        "longest signal, is 1.\n"
+        "\nnoise per coordinate: sigma / (qK); noise norm: sigma sqrt(parameters) / (qK). Both are in units of the "
+        "clip norm, which is the maximum norm of the signal.\n"
     )
     for sentence in found.sentences:
         out.print(f"- {sentence}")

@@ -1,4 +1,4 @@
-"""Progress of a study in the terminal: one bar for all of it, one for every job that is running."""
+"""Progress of a study in the terminal: one bar for the study, and one per running job."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ _HEARTBEAT_SECONDS = 15.0
 
 
 class StudyProgress:
-    """A context manager whose :meth:`report` is given to :func:`dpmi.study.run`.
+    """A context manager; pass its :meth:`report` to :func:`dpmi.study.run`.
 
-    In a terminal the bars move; in a log, where nothing can move, a line is printed now and then.
+    A terminal shows moving bars. If stderr is not a terminal, such as a log, a line is printed every 15 seconds.
 
     Args:
-        name: of the study.
-        jobs: those that are still to run; together they are the whole.
-        stages: parts of each job; by default all of :attr:`dpmi.study.grid.Job.stages`.
+        name: name of the study.
+        jobs: jobs that will run; together they are 100 %.
+        stages: number of stages per job; default: :attr:`dpmi.study.grid.Job.stages`.
     """
 
     def __init__(self, name: str, jobs: Sequence[Job], *, stages: int | None = None) -> None:
-        """Show nothing yet."""
         self._console = Console(stderr=True)
         self._bars = Progress(
             TextColumn("{task.description}"),
@@ -43,7 +42,6 @@ class StudyProgress:
         self._stop = threading.Event()
 
     def __enter__(self) -> StudyProgress:
-        """Show the bars."""
         if self._console.is_terminal:
             self._bars.start()
         else:
@@ -51,19 +49,18 @@ class StudyProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the last state on the screen."""
         self._stop.set()
         if self._console.is_terminal:
             self._bars.stop()
 
     def report(self, label: str, what: str, done: int, total: int) -> None:
-        """Take note of how far a job is; see :data:`dpmi.study.run.Report`."""
+        """Update the progress of a job; see :data:`dpmi.study.pool.Report`."""
         fraction = done / max(total, 1)
         if label not in self._tasks:
             self._tasks[label] = self._bars.add_task(label, total=1.0)
         if fraction >= 1:
             self._finished[label].add(what)
-        # An attack may train several priors under one name: what is finished once counts once.
+        # An attack may train several priors under one stage name, so a stage that finished once counts once.
         stages = len(self._finished[label]) + (0 if what in self._finished[label] else fraction)
         self._running[label] = stages / self._stages[label]
         self._bars.update(self._tasks[label], description=f"{label}: {what}", completed=fraction)

@@ -1,4 +1,4 @@
-"""``dpmi side-effects``: what the defences of a study do to the robustness of its models."""
+"""``dpmi side-effects``: robustness of the models of a study."""
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
@@ -13,18 +13,23 @@ from dpmi.cli.output import tell
 
 
 def side_effects(
-    directory: Annotated[Path, typer.Argument(help="The folder of a finished study.")],
+    directory: Annotated[Path, typer.Argument(help="Folder of a finished study.")],
     backdoor: Annotated[
         bool,
-        typer.Option("--backdoor", help="Train every model twice more, on poisoned data: BadNets, Blended."),
+        typer.Option(
+            "--backdoor", help="Also train every model twice on poisoned data, with BadNets and with Blended."
+        ),
     ] = False,
     images: Annotated[
-        int, typer.Option(parser=integer, help="Test images to attack, the same for every model.")
+        int,
+        typer.Option(
+            parser=integer, help="Number of test images to attack, the same images for every model."
+        ),
     ] = 500,
     data_root: DataRoot = None,
     workers: Workers = None,
 ) -> None:
-    """Attack every model of a study by FGSM, PGD, BIM and one pixel, and write a table and a plot."""
+    """Attack every model of a study with FGSM, PGD, BIM and the one-pixel attack; write a table and a plot."""
     from dpmi.cli.progress import StudyProgress
     from dpmi.report.write import write_side_effects
     from dpmi.study import Store, parse, side_effects

@@ -1,4 +1,4 @@
-"""``dpmi statement``: what saved accounts promise together."""
+"""``dpmi statement``: the privacy statement of saved accounts."""
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ def statement(
     accounts: Annotated[
         list[Path],
         typer.Argument(
-            metavar="ACCOUNT.json...", help="Files that hold engine.account.to_json(), one for each engine."
+            metavar="ACCOUNT.json...", help="Files with engine.account.to_json(), one per engine."
         ),
     ],
     *,
     delta: Delta,
     not_accounted: Annotated[
         list[str] | None,
-        typer.Option(help="What else looked at the private records, one text; may be repeated."),
+        typer.Option(
+            help="Another use of the private records, which no epsilon covers, as text; may be repeated."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The privacy statement of finished training runs; runs on the same partition are added up."""
-    # Imports torch, as everything in dpmi.privacy does.
+    """Print the privacy statement of finished training runs; runs on the same partition are composed."""
+    # Imports torch.
     from dpmi.privacy import Statement
 
     found = Statement(accounts=_read(accounts), delta=delta, not_accounted=not_accounted or ())
@@ -45,7 +47,9 @@ def _read(paths: list[Path]) -> list[Account]:
     found: dict[Path, Account] = {}
     for path in paths:
         if path.resolve() in found:
-            raise ValueError(f"{path} is named twice; its steps would be billed twice")
+            raise ValueError(
+                f"{path} is given twice, so its steps would be charged twice; give every file once"
+            )
         with inside(str(path)):
             found[path.resolve()] = Account.from_json(path.read_text(encoding="utf-8"))
     return list(found.values())

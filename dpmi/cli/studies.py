@@ -1,4 +1,4 @@
-"""``dpmi curve | run | report | list``: train, attack, measure, and look at it."""
+"""``dpmi curve | run | measure | report | list``: run studies and write their reports."""
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PRESETS = sorted(Path(preset.name).stem for preset in _PRESETS.iterdir() if pres
 def curve(
     *,
     data: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "digits",
-    out: Annotated[Path, typer.Option(help="Folder for the study; an interrupted one goes on.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder of the study; an interrupted study resumes.")] = Path(
         "runs/curve"
     ),
     data_root: DataRoot = None,
@@ -33,7 +33,7 @@ def curve(
     executor: Executor = "local",
     replace: Replace = False,
 ) -> None:
-    """Draw epsilon against MIA distance: train, attack, measure, report."""
+    """Run a built-in study of epsilon against MIA distance: train, attack, measure, report."""
     if data not in PRESETS:
         raise ValueError(f"--data is {data!r}; it must be one of {', '.join(PRESETS)}")
     text = _PRESETS.joinpath(f"{data}.toml").read_text(encoding="utf-8")
@@ -42,28 +42,28 @@ def curve(
 
 def run(
     *,
-    study: Annotated[Path, typer.Argument(help="A TOML file, such as studies/mnist.toml.")],
+    study: Annotated[Path, typer.Argument(help="Study file in TOML, such as studies/mnist.toml.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the study; default: runs/ and the file's name.")
+        Path | None, typer.Option(help="Folder of the study; default: runs/ plus the name of the file.")
     ] = None,
     data_root: DataRoot = None,
     workers: Workers = None,
     executor: Executor = "local",
     replace: Replace = False,
 ) -> None:
-    """Run a study, or what is still missing of it, and write its report."""
+    """Run the missing trials of a study and write its report."""
     from dpmi.study import read
 
     _study(read(study), out or Path("runs") / study.stem, data_root, workers, executor, replace=replace)
 
 
 def measure(
-    directory: Annotated[Path, typer.Argument(help="The folder of a finished or interrupted study.")],
+    directory: Annotated[Path, typer.Argument(help="Folder of a finished or interrupted study.")],
     data_root: DataRoot = None,
     workers: Workers = None,
     executor: Executor = "local",
 ) -> None:
-    """Measure a study again where metrics have changed, and write its report; nothing is trained or attacked."""
+    """Compute outdated metrics of a study again, without training or attacking its models, and write its report."""
     from dpmi.cli.progress import StudyProgress
     from dpmi.study import Machines, Store, gather, measure, parse, unmeasured
 
@@ -78,9 +78,9 @@ def measure(
 
 
 def report(
-    directory: Annotated[Path, typer.Argument(help="The folder of a finished or interrupted study.")],
+    directory: Annotated[Path, typer.Argument(help="Folder of a finished or interrupted study.")],
 ) -> None:
-    """Write tables, plots and the HTML page of a study again."""
+    """Write the tables, plots and HTML page of a study again."""
     from dpmi.study import Store, gather, parse
 
     store = Store.open(directory)
@@ -88,7 +88,7 @@ def report(
 
 
 def list_() -> None:
-    """Every data set, defence, attack, metric, model and accountant by name."""
+    """List all data sets, defences, attacks, metrics, models and accountants."""
     from rich.table import Table
 
     from accountants import ACCOUNTANTS
@@ -112,7 +112,7 @@ def list_() -> None:
 def _study(
     text: str, out: Path, data_root: Path | None, workers: int | None, executor: str, *, replace: bool
 ) -> None:
-    """Run what is missing of a study, and write its report."""
+    """Run the missing trials of a study and write its report."""
     from dpmi.cli.progress import StudyProgress
     from dpmi.study import Machines, Store, gather, parse, pending, prepare, run
 
@@ -121,7 +121,7 @@ def _study(
     machines.check()
     spec = parse(text)
     root = None if data_root is None else str(data_root)
-    on = prepare(spec, root=root)  # whatever fails here leaves the folder as it was
+    on = prepare(spec, root=root)  # an error here leaves the folder unchanged
     store = Store.create(out, text, replace=replace)
     with StudyProgress(spec.name, pending(spec, store, on)) as progress:
         failures = run(spec, store, on=on, root=root, machines=machines, report=progress.report)
@@ -129,7 +129,7 @@ def _study(
 
 
 def _finish(failures: Sequence[Failure], results: Results, store: Store) -> None:
-    """Tell what failed, and write the report of the rest."""
+    """Print the failures, write the report of the finished trials, and exit with 1 after a failure."""
     tell(failures)
     if len(results.trials):
         _write_report(results, store)
@@ -145,7 +145,7 @@ def _write_report(results: Results, store: Store) -> None:
 
 
 def _described(registry: Registry[Any]) -> dict[str, str]:
-    """One line for each plug-in: its description, the first of its docstring, or why it cannot be used."""
+    """One line per plug-in: its description, the first line of its docstring, or its import error."""
     found = {}
     for name in registry.names():
         try:

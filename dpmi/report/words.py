@@ -1,4 +1,4 @@
-"""How a report writes a number, so that a table, a picture and a sentence never disagree.
+"""Number formats and recurring sentences of a report, shared by tables, figures and text.
 
 >>> print(epsilon(15.9241), delta(1e-3), number(8.31), interval(8.31, 8.1, 8.52).replace(GLUE, " "))
 15.93 1e-3 8.31 8.31 [8.10, 8.52]
@@ -14,14 +14,14 @@ import pandas as pd
 ADJACENCIES = {"replace": "replace-one", "add_remove": "add/remove-one"}
 DISTANCES = {"euclidean": "Euclidean, pixels in [0, 1]", "ssim": "1 − SSIM"}
 MEASURES = {"distance": "MIA distance", "attack_accuracy": "attack accuracy"}
-"""What epsilon is held against."""
+"""Column -> name of the measures that are correlated with epsilon."""
 MISSING = "–"
 GLUE = "\N{NO-BREAK SPACE}"
-"""Keeps an interval, and a percent sign, on one line of a narrow column."""
+"""Keeps an interval or a percentage on one line of a narrow column."""
 
 
 class Claim(NamedTuple):
-    """What an epsilon is about. Two may share an axis, or a correlation, only when all four fields agree."""
+    """What an epsilon refers to. Two epsilons share an axis or a correlation only if all four fields agree."""
 
     unit: str
     adjacency: str
@@ -30,11 +30,11 @@ class Claim(NamedTuple):
 
     @property
     def is_guarantee(self) -> bool:
-        """Whether there is a unit of privacy at all."""
+        """Whether there is a unit of privacy."""
         return self.unit != "none"
 
     def __str__(self) -> str:
-        """Return the part of a sentence that has to follow every epsilon.
+        """Return the words that follow every epsilon.
 
         >>> print("epsilon for", Claim("subclass", "replace", 1e-3, "tight"))
         epsilon for one subclass (replace-one, delta = 1e-3, tight)
@@ -44,7 +44,7 @@ class Claim(NamedTuple):
 
 
 def epsilon(value: float) -> str:
-    """Four significant digits, rounded up: an upper bound stays one when it is printed.
+    """Four significant digits, rounded up, so that the printed value is still an upper bound.
 
     >>> epsilon(4.46601), epsilon(112.53), epsilon(18.0), epsilon(math.inf), epsilon(math.nan)
     ('4.467', '112.6', '18', '∞', '–')
@@ -56,17 +56,17 @@ def epsilon(value: float) -> str:
     if value == 0:
         return "0"
     scale = 10.0 ** (3 - math.floor(math.log10(value)))
-    # The slack keeps a value that is already short, such as 18.585, from being pushed up by binary round-off.
+    # Without the slack, binary round-off would raise the last digit of a short value, such as 18.585.
     return f"{math.ceil(value * scale - 1e-9) / scale:.4g}"
 
 
 def bound(probability: float) -> str:
-    """A bound on a probability as a percentage, rounded up to one decimal; at 1 it bounds nothing.
+    """A bound on a probability as a percentage, rounded up to one decimal; a bound of 1 is no bound.
 
     >>> [bound(value).replace(GLUE, " ") for value in (0.33041, 0.717, 0.99901, 1.0)]
     ['33.1 %', '71.7 %', '100 %: no bound', '100 %: no bound']
     """
-    # The slack is that of epsilon().
+    # The same slack as in epsilon().
     tenths = math.ceil(1000 * probability - 1e-9)
     return f"100{GLUE}%: no bound" if tenths >= 1000 else f"{tenths / 10:.1f}{GLUE}%"
 
@@ -89,7 +89,7 @@ def percent(value: float) -> str:
 
 
 def number(value: float) -> str:
-    """Two decimals, and a real minus sign.
+    """Two decimals, with a typographic minus sign.
 
     >>> number(-0.034), number(8.017), number(-0.001), number(math.nan)
     ('−0.03', '8.02', '0.00', '–')
@@ -101,7 +101,7 @@ def number(value: float) -> str:
 
 
 def setting(value: float) -> str:
-    """A hyper-parameter as it was typed.
+    """A hyper-parameter in short form.
 
     >>> setting(200.0), setting(1.6), setting(math.nan)
     ('200', '1.6', '–')
@@ -110,14 +110,14 @@ def setting(value: float) -> str:
 
 
 def interval(mean: float, low: float, high: float) -> str:
-    """Mean with its interval, or the mean alone where one seed gives no interval."""
+    """Mean with its interval, or the mean alone if there is no interval."""
     if math.isnan(low) or math.isnan(high):
         return number(mean)
     return f"{number(mean)} [{number(low)},{GLUE}{number(high)}]"
 
 
 def percent_interval(mean: float, low: float, high: float) -> str:
-    """The same for a share in [0, 1].
+    """The same for a share in [0, 1], as a percentage.
 
     >>> print(percent_interval(0.96, 0.951, 0.969).replace(GLUE, " "))
     96.0 % [95.1, 96.9]
@@ -128,7 +128,7 @@ def percent_interval(mean: float, low: float, high: float) -> str:
 
 
 def p_value(value: float) -> str:
-    """Two significant digits, and a floor below which the digits mean nothing.
+    """Two significant digits, or "< 0.001".
 
     >>> p_value(0.0312), p_value(3e-9)
     ('0.031', '< 0.001')
@@ -136,8 +136,31 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 1e-3 else f"{value:.2g}"
 
 
+def definitions(trials: pd.DataFrame) -> list[str]:
+    """Define the measures of a report, one sentence each.
+
+    >>> sentences = definitions(pd.DataFrame({"distance_kind": ["ssim"], "attack_accuracy": [0.1]}))
+    >>> [sentence.split(" is ")[0] for sentence in sentences[1:4]]
+    ['MIA distance', 'Advantage', 'Attack accuracy']
+    """
+    kind = DISTANCES[trials["distance_kind"].iloc[0]]
+    found = [
+        "MIA stands for model inversion attack.",
+        "MIA distance is the distance from a reconstruction to the nearest private training image of its class "
+        f"({kind}); larger is safer.",
+        "Advantage is the share of the baseline distance that the attack saves, where the baseline is a blank image or "
+        "the mean public image, whichever is nearer; 1 is an exact copy, 0 or less is no gain from the model.",
+    ]
+    if "attack_accuracy" in trials:
+        found.append(
+            "Attack accuracy is the share of reconstructions that the evaluator, a separately trained classifier, "
+            "assigns to their class; smaller is safer."
+        )
+    return [*found, "A difference is called clear only if the two 95 % intervals do not overlap."]
+
+
 def made_by(trials: pd.DataFrame) -> list[str]:
-    """Which code and which machines made the numbers, in a sentence or a few.
+    """State which code and which machines made the numbers.
 
     >>> made_by(pd.DataFrame({"trained_by": ["a", "a"], "attacked_by": ["a", "b"], "measured_by": ["b", "b"]}))[1:]
     ['Trained by a.', 'Attacked by a (1 trial), b (1 trial).', 'Measured by b.']
@@ -145,7 +168,7 @@ def made_by(trials: pd.DataFrame) -> list[str]:
     columns = {"trained_by": "Trained", "attacked_by": "Attacked", "measured_by": "Measured"}
     if trials[list(columns)].stack().nunique() == 1:
         return [f"Trained, attacked and measured by {trials['trained_by'].iloc[0]}."]
-    lines = ["These numbers were not all made by one version of the code on one kind of machine."]
+    lines = ["Several versions of the code, or several kinds of machines, made these numbers."]
     for column, done in columns.items():
         counts = trials[column].value_counts()
         makers = (f"{maker} ({n} trial{'s' if n > 1 else ''})" for maker, n in counts.items())
@@ -154,7 +177,7 @@ def made_by(trials: pd.DataFrame) -> list[str]:
 
 
 def matched(matched_on: str | None) -> str:
-    """How the strengths of a study were chosen, as a sentence; empty where the user chose them.
+    """State how the strengths of a study were chosen; empty if the user chose them.
 
     >>> matched("epsilon 8")
     'Strengths matched on epsilon 8.'

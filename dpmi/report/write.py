@@ -1,4 +1,4 @@
-"""Writes the tables, pictures and pages that show what a study found: each file whole or not at all."""
+"""Write the tables, figures and pages of a report; every file is written atomically."""
 
 from __future__ import annotations
 
@@ -21,16 +21,23 @@ from dpmi.whole_files import replacing
 
 __all__ = ["write", "write_layers", "write_side_effects"]
 
-#: Of curves, and of rows of reconstructions, that a picture shows; where there are more the strongest attack's alone.
+#: Maximum number of attacks in a plot, and of rows of reconstructions; beyond it a figure shows the strongest attack
+#: only.
 MOST_ATTACKS, MOST_ROWS = 4, 30
 
 
 def write(results: Results, directory: Path) -> Path:
     """Write ``curve.png``, ``reconstructions.png``, ``summary.md`` and ``report.html`` into ``directory``.
 
-    With two defences or more also ``tradeoff.png``. Returns the path of ``report.html``. Each file appears whole or
-    not at all, so a page that is being looked at survives a rerun. Raises ValueError for a study without a finished
-    trial, and for one that mixes data sets, models or kinds of distance, whose numbers have no common axis.
+    A study with two defences or more also gets ``tradeoff.png``. Every file is replaced atomically, so an open page
+    survives a rerun.
+
+    Returns:
+        Path of ``report.html``.
+
+    Raises:
+        ValueError: the study has no finished trial, or it mixes data sets, models or kinds of distance, whose numbers
+            have no common axis.
     """
     _check(results)
     everything, results = results, strongest.with_strongest(results)
@@ -74,10 +81,11 @@ def write_layers(table: pd.DataFrame, directory: Path) -> Path:
     """Write ``layers.csv`` and ``layers.png`` into ``directory``.
 
     Args:
-        table: of :func:`dpmi.study.layer_information.layer_information`.
-        directory: the study's folder, or that of the trial that it is about.
+        table: table of :func:`dpmi.study.layer_information.layer_information`.
+        directory: folder of the study, or of the only trial in ``table``.
 
-    Returns the path of ``layers.png``. Each file appears whole or not at all.
+    Returns:
+        Path of ``layers.png``.
     """
     _replace(directory / "layers.csv", table.to_csv(index=False).encode())
     picture = directory / "layers.png"
@@ -89,25 +97,26 @@ def write_side_effects(table: pd.DataFrame, name: str, directory: Path) -> Path:
     """Write ``side_effects.csv``, ``side_effects.md`` and ``side_effects.png`` into ``directory``.
 
     Args:
-        table: of :func:`dpmi.study.side_effects.gather_side_effects`.
-        name: of the study.
-        directory: the study's folder.
+        table: table of :func:`dpmi.study.side_effects.gather_side_effects`.
+        name: name of the study.
+        directory: folder of the study.
 
-    Returns the path of ``side_effects.md``. Each file appears whole or not at all.
+    Returns:
+        Path of ``side_effects.md``.
     """
     summarized = side_effects_over_seeds(table)
     _replace(directory / "side_effects.csv", table.to_csv(index=False).encode())
     title = f"Side effects: {name}"
     _replace(directory / "side_effects.png", _png(side_effects.draw(summarized, title)))
     shown = [markdown.pipe_table(each) for each in side_effect_tables(summarized)]
-    picture = "![Accuracy under attack, and success of targeted attacks and backdoors](side_effects.png)"
+    picture = "![Accuracy under attack, success of targeted attacks, success of backdoors](side_effects.png)"
     page = directory / "side_effects.md"
     _replace(page, ("\n\n".join([f"# {markdown.escape(title)}", picture, *shown]) + "\n").encode())
     return page
 
 
 def _adaptive(results: Results) -> dict[str, cells.Table]:
-    """What is left of every defence where the attacker knows it, and what each adaptation adds."""
+    """The tables of adaptive attacks."""
     share = tables.has_evaluator(results)
     return {
         "survival": survival_table(survival.survival(results), share=share),
@@ -116,24 +125,24 @@ def _adaptive(results: Results) -> dict[str, cells.Table]:
 
 
 def _evaluator(results: Results) -> str:
-    """The evaluator of a study in words."""
+    """Name and accuracy of the evaluator in words."""
     first = results.trials.iloc[0]
     accuracy = words.percent(first["evaluator_accuracy"])
-    return f"{first['evaluator']}, right on {accuracy} of the held-out private images"
+    return f"{first['evaluator']}, accuracy {accuracy} on the held-out private images"
 
 
 def _check(results: Results) -> None:
     if results.trials.empty:
         raise ValueError(
-            f"study {results.name!r} has no finished trial (0 of {results.planned}), so there is "
-            f"nothing to report; run it first: {results.command}"
+            f"study {results.name!r} has no finished trial (0 of {results.planned}) to report; "
+            f"run it first: {results.command}"
         )
     for column in ("data", "model", "distance_kind"):
         values = sorted(results.trials[column].unique())
         if len(values) > 1:
             raise ValueError(
-                f"study {results.name!r} mixes values of {column}: {', '.join(values)}; a report compares "
-                f"trials on one axis, so write one study for each"
+                f"study {results.name!r} mixes values of {column}: {', '.join(values)}; a report needs a single "
+                f"{column}, so write one study per value"
             )
 
 

@@ -1,4 +1,11 @@
-"""A study: a grid of trials, run in parallel, resumed where it stopped, gathered into one table."""
+"""A study: a grid of trials that runs in parallel, resumes where it stopped, and ends in one table.
+
+A trial is one model inversion attack (MIA) on one trained model: the attack reconstructs images of every class. In
+other work MIA also stands for membership inference attack, which tests whether a record was in the training set; dpmi
+never uses it in that sense. *MIA distance* is the distance from a reconstruction to the nearest private image of its
+class. *Advantage* is the share of the baseline's distance that the attack saves, where the baseline is the better of
+two images that need no model: a blank image and the mean public image.
+"""
 
 from .bisection import AccuracyTarget, MatchedStrength
 from .content import Content

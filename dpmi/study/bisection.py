@@ -1,6 +1,6 @@
-"""The strength at which a defence reaches a given accuracy, by bisection over noisy trials.
+"""Find the strength at which a defence reaches a given accuracy, by bisection over noisy trials.
 
-Pure search: what is to be measured is asked for, and somebody else measures it.
+The search is a generator: it yields the measurements that it needs, and the caller sends their results.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from statistics import fmean
 from typing import TypeAlias
 
 Ask: TypeAlias = Mapping[float, int]
-"""Strength -> of how many seeds, from the first on, the accuracy is needed."""
+"""Strength -> number of seeds to measure, counted from the first seed."""
 Answer: TypeAlias = Mapping[float, Sequence[float]]
-"""Strength -> accuracies of these seeds."""
+"""Strength -> accuracies, one per requested seed."""
 
 FAR = 0.05
-"""A single seed that is this far outside the tolerance decides on which side of the target a strength is."""
+"""A single seed decides the side of the target if it lies at least this far outside the tolerance."""
 DIGITS = 4
-"""Significant digits of a strength that is tried, so that it can be read and typed."""
+"""Significant digits of a tried strength, so that a user can read and type it."""
 
 
 @dataclass(frozen=True)
 class AccuracyTarget:
-    """The accuracy that is looked for.
+    """The accuracy to reach.
 
     Args:
         accuracy: in (0, 1).
         tolerance: in (0, 0.5); a mean accuracy within it ends the search.
-        trials: the most strengths to try, at least 3: two are the ends of the range.
+        trials: maximum number of strengths to try, at least 3: two are the ends of the range.
     """
 
     accuracy: float
@@ -38,7 +38,7 @@ class AccuracyTarget:
 
     def __post_init__(self) -> None:
         if not 0 < self.accuracy < 1:
-            raise ValueError(f"accuracy must be in (0, 1), a share and no percentage; got {self.accuracy}")
+            raise ValueError(f"accuracy must be in (0, 1), a share, not a percentage; got {self.accuracy}")
         if not 0 < self.tolerance < 0.5:
             raise ValueError(
                 f"tolerance must be in (0, 0.5), a difference of accuracies; got {self.tolerance}"
@@ -49,10 +49,10 @@ class AccuracyTarget:
 
 @dataclass(frozen=True)
 class MatchedStrength:
-    """Where a search ended.
+    """The result of a search.
 
     Args:
-        strength: of all that were tried, the nearest to the target; NaN for a defence without strength.
+        strength: the tried strength that is nearest to the target; NaN for a defence without a strength.
         accuracies: one per seed.
         trials: how many strengths were tried.
         note: why the target was missed; empty if it was met.
@@ -71,7 +71,7 @@ class MatchedStrength:
 
 @dataclass
 class _Measured:
-    """What is known of the accuracy at every strength that was tried."""
+    """The accuracies measured so far, by strength."""
 
     target: AccuracyTarget
     seeds: int
@@ -82,7 +82,7 @@ class _Measured:
         self.known.update({strength: tuple(answer[strength]) for strength in strengths})
 
     def confirm(self, strength: float) -> Generator[Ask, Answer, None]:
-        """By all seeds."""
+        """Measure the strength with all seeds."""
         if len(self.known[strength]) < self.seeds:
             yield from self.ask(strength, seeds=self.seeds)
 
@@ -100,24 +100,23 @@ def search(
 ) -> Generator[Ask, Answer, MatchedStrength]:
     """Find the strength whose mean accuracy over the seeds is within the tolerance of the target.
 
-    Both ends are tried first. While the target lies between them, the range is halved: by its geometric mean where
-    its ends have the same sign, whole numbers among whole numbers where both ends are ``int``.
+    The search first tries both ends. While the target lies between them, it halves the range at :func:`halfway`.
 
-    A trial begins with one seed. If that is ``FAR`` outside the tolerance, on a side on which the search goes on, it
-    decides alone; else the mean over all seeds decides. What is returned, and that a target is out of range,
-    always rests on all seeds. A wrong turn by one seed can therefore cost trials, but not the truth of the result.
+    A trial starts with one seed. If this seed is ``FAR`` outside the tolerance, it decides the side alone; otherwise
+    the mean over all seeds decides. The returned strength, and the statement that the target is out of range, always
+    use all seeds. A misleading first seed can therefore waste trials, but cannot make the result wrong.
 
-    Accuracy need not be monotone in the strength, and is not measured exactly: the search may end without having met
-    the target, and then returns the nearest strength that it tried.
+    Accuracy may not be monotone in the strength, and it is measured with error. The search may therefore miss the
+    target; it then returns the nearest strength that it tried.
 
     Args:
-        weakest: the end that protects least.
-        strongest: the end that protects most.
-        target: what to look for.
-        seeds: how many there are, at least 1.
+        weakest: the end of the range that protects least.
+        strongest: the end of the range that protects most.
+        target: the accuracy to reach.
+        seeds: number of seeds, at least 1.
 
     Yields:
-        What has to be measured; to be answered by ``send``.
+        The measurements to make; the caller returns them with ``send``.
     """
     measured = _Measured(target, seeds)
     excess = measured.excess
@@ -132,11 +131,11 @@ def search(
     if excess(strongest) >= 0:
         return measured.found(strongest, "the strongest strength of the range is still above the target")
     above, below = weakest, strongest
-    note = f"not met in {target.trials} trials; the nearest is taken"
+    note = f"target not met in {target.trials} trials; using the nearest strength"
     while len(measured.known) < target.trials:
         middle = halfway(above, below)
         if middle in (above, below):
-            note = f"no strength lies between {above:g} and {below:g}; the nearer is taken"
+            note = f"no strength lies between {above:g} and {below:g}; using the nearer one"
             break
         yield from measured.ask(middle, seeds=1)
         if abs(excess(middle)) < far:
@@ -152,14 +151,14 @@ def search(
 
 
 def as_it_is(strength: float, *, seeds: int) -> Generator[Ask, Answer, MatchedStrength]:
-    """Measure a defence whose strength is not searched; NaN if it has none."""
+    """Measure a defence at a fixed strength; NaN if it has none."""
     answer = yield {strength: seeds}
     (accuracies,) = answer.values()
     return MatchedStrength(strength, tuple(accuracies), 1)
 
 
 def halfway(one: float, other: float) -> float:
-    """Between both: their geometric mean if they have the same sign, else the arithmetic one.
+    """The midpoint: the geometric mean if both have the same sign, else the arithmetic mean; two ints give an int.
 
     >>> halfway(0.05, 20.0), halfway(-0.3, -0.01), halfway(0.0, 0.5), halfway(1, 64), halfway(3, 4)
     (1.0, -0.05477, 0.25, 8, 3)

@@ -1,4 +1,4 @@
-"""What the numbers of a study depend on besides its settings: the content of its data and of its weights."""
+"""The inputs of a study besides its settings: the content of its data and of its initial weights."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Content:
-    """Digests of what a study reads; where it lies plays no part.
+    """Digests of the inputs of a study; they do not depend on paths.
 
     Args:
-        data: of all images and labels, as loaded: :attr:`dpmi.data.Split.digest`.
-        weights: of what training starts from; empty where it starts afresh.
+        data: digest of all images and labels, as loaded: :attr:`dpmi.data.Split.digest`.
+        weights: digest of the initial weights; empty if training starts from random weights.
     """
 
     data: str
     weights: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return what :meth:`from_json` takes."""
+        """Return a record that :meth:`from_json` reads."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Content:
-        """Read what :meth:`to_json` returned.
+        """Read a record of :meth:`to_json`.
 
         Raises:
-            TypeError: it is something else.
+            TypeError: the record has other fields or types.
         """
         found = cls(**record)
         if not all(isinstance(value, str) for value in record.values()):
-            raise TypeError(f"digests must be texts, got {record}")
+            raise TypeError(f"digests must be strings, got {record}")
         return found

@@ -1,4 +1,4 @@
-"""What an evaluator says of reconstructions: a classifier trained once per study, apart from every target."""
+"""The evaluator: a classifier that judges reconstructions, trained once per study and separately from every target."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .grid import Job, hashed
 from .spec import EvaluatorSpec
 from .store import Store
 
-#: What progress calls it.
+#: Name of this stage in progress reports.
 TRAINING = "training the evaluator"
 
-#: Sides below the window of SSIM have none.
+#: Side of the SSIM window in pixels; smaller images have no SSIM.
 _SSIM_WINDOW = 11
 
-#: Reconstructions of a class whose SSIM and PSNR are taken: each is compared with every private image of the class, and
-#: the mean over a hundred draws of one distribution says no more than that over ten.
+#: Reconstructions per class for SSIM and PSNR. Each is compared with every private image of the class, which is slow,
+#: and a mean over a hundred draws of one distribution is hardly more informative than a mean over ten.
 _COMPARED = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """A trained evaluator, and what it sees in the private training images, found once for all trials."""
+    """A trained evaluator and its features of the private training images, computed once for all trials."""
 
     evaluator: nn.Module
     features: Tensor
@@ -49,14 +49,14 @@ class Judge:
 
     @cached_property
     def balls(self) -> Tensor:
-        """The radii of the private manifold."""
+        """Radii of the private manifold."""
         return metrics.balls(self.features, self.labels)
 
 
 def judge(job: Job, split: Split, store: Store, progress: StageProgress) -> Judge | None:
-    """The evaluator of a job's study, trained now unless it is in the store; None where the study has none.
+    """The evaluator of a job's study, trained now unless it is in the store; None if the study has none.
 
-    Of several workers that need it at once one trains it, and the others wait.
+    If several workers need it at once, one trains it and the others wait.
     """
     if job.evaluator is None:
         return None
@@ -69,7 +69,7 @@ def judge(job: Job, split: Split, store: Store, progress: StageProgress) -> Judg
 
 
 def evaluator_key(job: Job) -> str:
-    """Hash of everything that the evaluator depends on; empty where the study has none."""
+    """Hash of everything that the evaluator depends on; empty if the study has none."""
     if job.evaluator is None:
         return ""
     return hashed(
@@ -101,7 +101,7 @@ def _train(key: str, spec: EvaluatorSpec, split: Split, store: Store, progress: 
 
 
 def _training_set(spec: EvaluatorSpec, split: Split) -> ImageSet:
-    """The private images, and the public ones as further classes: a public digit is none of the private ones."""
+    """The private images, plus the public images as additional classes if ``classes`` is "all"."""
     public = split.labelled_public
     if spec.classes == "private" or public is None:
         return split.train
@@ -112,10 +112,10 @@ def _training_set(spec: EvaluatorSpec, split: Split) -> ImageSet:
 
 
 def untrained(spec: EvaluatorSpec, split: Split) -> nn.Module:
-    """The evaluator that its training starts from.
+    """The evaluator before its training.
 
     Raises:
-        ValueError: the model does not take such images.
+        ValueError: the model does not accept images of this shape.
     """
     classes = split.num_classes
     if spec.classes == "all" and split.public_class_names is not None:
@@ -123,7 +123,7 @@ def untrained(spec: EvaluatorSpec, split: Split) -> nn.Module:
     return models.build(spec.model, image_shape=split.image_shape, num_classes=classes, seed=spec.seed)
 
 
-@lru_cache(maxsize=1)  # the jobs of one worker mostly share it
+@lru_cache(maxsize=1)  # most jobs of a worker share the evaluator
 def _load(root: Path, key: str, spec: EvaluatorSpec, split: Split) -> Judge:
     store = Store(root)
     evaluator = untrained(spec, split).eval().requires_grad_(False)
@@ -137,16 +137,16 @@ def _load(root: Path, key: str, spec: EvaluatorSpec, split: Split) -> Judge:
 def columns(
     recons: Reconstructions, judged_by: Judge, target: nn.Module, split: Split
 ) -> tuple[dict[str, str | float], dict[str, list[float]]]:
-    """What the evaluator says of all reconstructions, and of those of each class.
+    """Measure reconstructions with the evaluator, for the whole trial and per class.
 
     Args:
-        recons: one or more of each class, classes in ascending order.
+        recons: one or more per class, classes in ascending order.
         judged_by: the evaluator.
-        target: the attacked model, which is not the evaluator.
+        target: the attacked model; it must not be the evaluator.
         split: the study's data.
 
     Returns:
-        Columns of the trial, and columns with a number for each class.
+        Columns of the trial, and columns with one number per class.
 
     Raises:
         ValueError: the evaluator is the target.
@@ -179,7 +179,7 @@ def columns(
 
 
 def _some_of_each_class(labels: Tensor) -> Tensor:
-    """Rows of at most :data:`_COMPARED` images of each class, evenly spread over them; all classes have as many."""
+    """Rows of at most :data:`_COMPARED` images per class, evenly spread; all classes have equally many images."""
     of_class = torch.arange(len(labels)).view(len(set(labels.tolist())), -1)
     chosen = torch.linspace(0, of_class.shape[1] - 1, min(_COMPARED, of_class.shape[1])).round().long()
     return of_class[:, chosen].flatten()

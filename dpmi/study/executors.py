@@ -1,4 +1,4 @@
-"""Where the jobs of a study are computed: by processes of this machine, or by those of a Ray cluster."""
+"""Executors of the jobs of a study: processes of this machine, or of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -23,28 +23,29 @@ from joblib import Parallel, delayed
 
 @dataclass(frozen=True)
 class Executor:
-    """An open executor, of use while its context lasts."""
+    """An open executor, valid inside its context."""
 
     do: Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], list[Any]]
-    """Calls a function with each of these arguments, in parallel; the results are in their order."""
+    """Calls a function once per tuple of arguments, in parallel; returns the results in the same order."""
     queue: Callable[[], AbstractContextManager[Queue[Any]]]
-    """Makes a queue that this process and every worker can reach."""
+    """Makes a queue that this process and every worker can use."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machines:
-    """Which processes compute the jobs of a study.
+    """The processes that compute the jobs of a study.
 
-    Executor "ray" computes on a Ray cluster: the one that this process is connected to; else the one at ``address``;
-    else at the environment variable RAY_ADDRESS; else one that runs on this machine; else one that is started, with a
-    warning, and stopped again. Every machine of a cluster needs the same dpmi, and must see the store's folder and the
-    data root under the same paths. A single job, or one worker, computes in this process.
+    Executor "ray" uses the first Ray cluster of this list: the one to which this process is connected; the one at
+    ``address``; the one that the environment variable RAY_ADDRESS names; one that runs on this machine. If there is
+    none, it starts a cluster with a warning and stops it at the end. Every machine of the cluster needs the same
+    version of dpmi and must see the store's folder and the data root under the same paths. With executor "local", a
+    single job or a single worker runs in this process.
 
     Args:
-        workers: jobs at a time; by default one per core, with Ray one per CPU of the cluster and never more; it
-            waits until that many are free.
-        executor: "local", processes of this machine, or "ray".
-        address: of a running Ray cluster, such as "10.0.0.1:6379"; "local" starts one in any case.
+        workers: number of parallel jobs; default: one per core. With Ray: default and maximum are one per CPU of the
+            cluster, and the run waits until that many CPUs are free.
+        executor: "local" (processes of this machine) or "ray".
+        address: address of a running Ray cluster, such as "10.0.0.1:6379"; "local" always starts a new cluster.
     """
 
     workers: int | None = None
@@ -52,12 +53,12 @@ class Machines:
     address: str | None = None
 
     def check(self) -> None:
-        """Refuse an executor that cannot be opened here, before anything is written.
+        """Check that the executor can be opened, before anything is written.
 
         Raises:
-            ValueError: there is none of that name.
-            RuntimeError: its package is not installed.
-            ConnectionError: nobody answers at the address.
+            ValueError: no executor has this name.
+            RuntimeError: the executor's package is not installed.
+            ConnectionError: no cluster answers at the address.
         """
         if self.executor not in EXECUTORS:
             raise ValueError(f"executor is {self.executor!r}; it must be one of {', '.join(EXECUTORS)}")
@@ -72,7 +73,7 @@ class Machines:
                 _knock(asked)
 
     def open(self, jobs: int) -> AbstractContextManager[Executor]:
-        """Open the executor for that many jobs."""
+        """Open the executor for this number of jobs."""
         return EXECUTORS[self.executor](self.workers, self.address, jobs)
 
 
@@ -87,9 +88,9 @@ def _local(workers: int | None, address: str | None, jobs: int) -> Iterator[Exec
 
 @contextmanager
 def _ray(workers: int | None, address: str | None, jobs: int) -> Iterator[Executor]:
-    """Use the caller's connection to Ray, or make one and end it.
+    """Use the caller's connection to Ray, or open one and close it at the end.
 
-    Ray's own actors, not its backend for joblib: the threads of that outlive it, and connect to Ray again.
+    The jobs run in Ray actors. Ray's joblib backend is not used: its threads outlive it and connect to Ray again.
     """
     import ray  # noqa: PLC0415 - an optional package
 
@@ -101,7 +102,7 @@ def _ray(workers: int | None, address: str | None, jobs: int) -> Iterator[Execut
         yield Executor(partial(_by_actors, min(workers or cpus, cpus, jobs)), _ray_queue)
     except ray.exceptions.RayError as error:
         raise RuntimeError(
-            "Ray could not finish a job; what is complete is kept, and the same study goes on from there. "
+            "Ray could not finish a job. Completed trials are stored; run the same study again to resume. "
             f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
         ) from error
     finally:
@@ -110,18 +111,18 @@ def _ray(workers: int | None, address: str | None, jobs: int) -> Iterator[Execut
 
 
 class _Worker:
-    """What a process of Ray is asked to do."""
+    """A Ray actor that calls functions."""
 
     def do(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         return function(*arguments)
 
 
 def _by_actors(workers: int, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """Share the calls among so many processes of Ray, and end these, whatever happens."""
+    """Distribute the calls over this number of Ray actors, and always stop the actors at the end."""
     import ray  # noqa: PLC0415
     from ray.util import ActorPool  # noqa: PLC0415
 
-    # Ray's default, a worker that reserves no CPU, may be put on the machine where all the others are already.
+    # By default an actor reserves no CPU, and Ray may place all actors on one machine.
     actors = [ray.remote(num_cpus=1)(_Worker).remote() for _ in range(workers)]
     try:
         return list(ActorPool(actors).map(lambda actor, call: actor.do.remote(function, call), calls))
@@ -133,17 +134,17 @@ def _by_actors(workers: int, function: Callable[..., Any], calls: Sequence[tuple
 
 
 _ANY = ("auto", "local")
-"""For Ray: the cluster that runs here, or one that is started here."""
+"""Addresses without a host: the cluster that runs on this machine, or a new one."""
 
 EXECUTORS: dict[str, Callable[[int | None, str | None, int], AbstractContextManager[Executor]]] = {
     "local": _local,
     "ray": _ray,
 }
-"""By name; each is called with the workers and the address that were asked for, and the number of jobs."""
+"""Executors by name; each takes the workers and the address of :class:`Machines`, and the number of jobs."""
 
 
 def _connect(address: str | None, cpus: int) -> None:
-    """Connect to the cluster at this address, or to one that runs here, or to a new one."""
+    """Connect to the cluster at this address, to one that runs on this machine, or to a new one."""
     import ray  # noqa: PLC0415
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -157,7 +158,8 @@ def _connect(address: str | None, cpus: int) -> None:
                 raise
             reason = str(error).partition(". ")[0]
             warnings.warn(
-                f"no Ray cluster is used ({reason}); one is started here (CPUs: {cpus})", stacklevel=2
+                f"no running Ray cluster found ({reason}); starting one on this machine with {cpus} CPUs",
+                stacklevel=2,
             )
     ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
 
@@ -167,12 +169,12 @@ def _address(asked: str | None) -> str:
 
 
 def _knock(address: str) -> None:
-    """Say at once that nobody is there: Ray itself tries for a quarter of an hour."""
+    """Fail at once if no cluster answers; Ray itself retries for a quarter of an hour."""
     try:
         url = urlsplit(address if "//" in address else f"//{address}")
         socket.create_connection((url.hostname, url.port), timeout=10).close()
     except (OSError, ValueError) as error:
-        raise ConnectionError(f"no Ray cluster answers at {address!r} ({error}); name host:port") from error
+        raise ConnectionError(f"no Ray cluster answers at {address!r} ({error}); give host:port") from error
 
 
 @contextmanager
@@ -195,7 +197,7 @@ def _managed_queue() -> Iterator[Queue[Any]]:
 
 
 def _end_with_parent() -> None:
-    """Let the queue's process end when the study is killed: nobody would ever tell it to."""
+    """End the queue's process when the parent process dies; a killed parent cannot stop it."""
     parent = parent_process()
 
     def watch() -> None:

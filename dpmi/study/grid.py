@@ -1,4 +1,4 @@
-"""The trials that a study expands to: each model to train, and the attacks on it."""
+"""Jobs and trials of a study: each model to train, and each attack on it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from .spec import BudgetSpec, DataSpec, EvaluatorSpec
 class Job:
     """One model to train, and the attacks on it.
 
-    ``setting`` and ``attack_labels`` tell a defence and an attack from all others of the study. They depend
-    on what else is in it, so they are no part of a key.
+    ``setting`` and ``attack_labels`` distinguish a defence and an attack from the others of the study. They depend on
+    the rest of the study, so they are not part of a key.
     """
 
     data: DataSpec
@@ -41,7 +41,7 @@ class Job:
     budget: BudgetSpec | None = None
     adaptive: bool = False
     content: Content | None = None
-    """Of the data and the weights; None in a study that is only read."""
+    """Digests of the data and the weights; None before the data are loaded."""
 
     @cached_property
     def key(self) -> str:
@@ -56,12 +56,12 @@ class Job:
 
     @property
     def data_digest(self) -> str:
-        """Of the study's images and labels."""
+        """Digest of the study's images and labels."""
         return self._content.data
 
     @property
     def settings(self) -> str:
-        """All that is asked for, as a text that is equal where the same is asked for."""
+        """Every setting of the model and its training, as text; equal settings give equal text."""
         return _text(
             model=self.model,
             pretrained=self.weights is not None,
@@ -73,12 +73,12 @@ class Job:
     @property
     def _content(self) -> Content:
         if self.content is None:
-            raise ValueError(f"{self.label} has no key before its data are loaded; ask StudySpec.jobs_on")
+            raise ValueError(f"{self.label} has no key before its data are loaded; use StudySpec.jobs_on")
         return self.content
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """One per attack, each followed by those of an attacker who knows the defence, if the study has such."""
+        """One per attack, each followed by its adaptive variants if ``adaptive``."""
         ways = (None, *(self.defense.adaptations() if self.adaptive else ()))
         return tuple(
             Trial(job=self, attack=attack, attack_label=label, adaptation=way)
@@ -89,13 +89,13 @@ class Job:
 
     @property
     def stages(self) -> int:
-        """Parts that progress tells apart: training, the evaluator's if there is one, attacks, priors, measuring."""
+        """Number of stages in progress reports: training, evaluator (if any), priors, attacks, measuring."""
         priors = sum(bool(attack.priors()) for attack in self.attacks)
         return 2 + (self.evaluator is not None) + priors + len(self.trials)
 
     @property
     def label(self) -> str:
-        """For progress and error messages."""
+        """Name in progress and error messages."""
         return f"{self.setting}, seed {self.seed}"
 
 
@@ -107,11 +107,11 @@ class Trial:
     attack: Attack
     attack_label: str
     adaptation: Adaptation | None = None
-    """What an attacker who knows the defence does besides."""
+    """The change that makes the attack adaptive to the defence; None for the plain attack."""
 
     @cached_property
     def key(self) -> str:
-        """Hash of everything that the reconstructions depend on: the name of their folder."""
+        """Hash of everything that the reconstructions depend on; names their folder."""
         return hashed(
             job=self.job.key,
             attack=versions.ATTACK,
@@ -122,26 +122,26 @@ class Trial:
 
     @property
     def settings(self) -> str:
-        """All that is asked of the attack, as a text that is equal where the same is asked."""
+        """Every setting of the attack, as text; equal settings give equal text."""
         budget = None if self.job.budget is None else self.job.budget.model_dump()
         adaptation = None if self.adaptation is None else self.adaptation.name
         return _text(attack=settings_of(self.attack), budget=budget, adaptation=adaptation)
 
     @property
     def label(self) -> str:
-        """For progress and error messages."""
+        """Name in progress and error messages."""
         return f"{self.what} on {self.job.label}"
 
     @property
     def what(self) -> str:
-        """The attack, and how it is adapted."""
+        """The attack and its adaptation."""
         return (
             self.attack_label if self.adaptation is None else f"{self.attack_label}, {self.adaptation.name}"
         )
 
 
 def told_apart(plugins: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[str, ...]:
-    """The label of each, followed by the settings that differ among those with the same label."""
+    """Each label, followed by the settings in which plug-ins of the same label differ."""
 
     flat = [(label, dict(_flattened(settings))) for label, settings in plugins]
 
@@ -154,7 +154,7 @@ def told_apart(plugins: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[str, .
 
 
 def _flattened(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Settings of a plug-in inside a plug-in, such as an attack's prior, by the names of both."""
+    """Settings, with those of a nested plug-in (such as an attack's prior) under the names of both."""
     for key, value in settings.items():
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield from ((f"{key} {f.name}", getattr(value, f.name)) for f in dataclasses.fields(value))
@@ -168,7 +168,7 @@ def settings_of(plugin: Defense | Attack) -> dict[str, Any]:
 
 
 def _origins(plugin: Defense | Attack) -> list[str]:
-    """Which other packages a plug-in comes from, its parts and what it holds included."""
+    """Third-party packages of a plug-in, of its parts and of its field values."""
     kinds = list(getattr(plugin, "kinds", (type(plugin),)))
     values = (getattr(plugin, f.name) for f in dataclasses.fields(plugin))
     kinds += [type(value) for value in values if dataclasses.is_dataclass(value)]
@@ -176,10 +176,10 @@ def _origins(plugin: Defense | Attack) -> list[str]:
 
 
 def _text(**content: Any) -> str:
-    # repr is exact for floats and stable for frozen dataclasses, so equal content means equal text.
+    # repr is exact for floats and stable for frozen dataclasses, so equal content gives equal text.
     return json.dumps(content, sort_keys=True, default=repr)
 
 
 def hashed(**content: Any) -> str:
-    """Sixteen hexadecimal digits that are equal where the content is."""
+    """Hash of the content: sixteen hexadecimal digits."""
     return hashlib.sha256(_text(**content).encode()).hexdigest()[:16]

@@ -15,20 +15,20 @@ from .store import Store, StoreError
 from .study import StudySpec
 from .work import load, stored_model
 
-#: Held-out images on which the information for classification is measured, if there are as many.
+#: Maximum number of held-out images that measure the information for classification.
 RECORDS = 500
 
 
 def finished(spec: StudySpec, store: Store, trial: str | None = None) -> list[Trial]:
-    """The trials that are in the store.
+    """Return the finished trials of a study.
 
     Args:
         spec: the study.
         store: its folder.
-        trial: id of the only one that is wanted, as in column ``trial`` of the study's tables.
+        trial: select one trial by its id, as in column ``trial`` of the study's tables; default: all.
 
     Raises:
-        StoreError: there is none, or not that one.
+        StoreError: no trial is finished, or the selected one is not.
     """
     found = [each for each in spec.trials_on(store.content()) if store.trial_record(each.key) is not None]
     if not found:
@@ -49,20 +49,20 @@ def layer_information(
 ) -> pd.DataFrame:
     """Fisher information of every layer for classification and for inversion ([TL-DMI] section 4.2).
 
-    The information for classification is measured on held-out images of the private classes, that for inversion on the
-    stored reconstructions, which are those of the end of the attack, as in Fig. 1-II of [TL-DMI]; see
+    Held-out images of the private classes measure the information for classification. The stored reconstructions, which
+    are the final ones of the attack as in Fig. 1-II of [TL-DMI], measure the information for inversion. See
     :mod:`dpmi.metrics.fisher`.
 
     Args:
-        trials: finished ones of one study.
+        trials: finished trials of one study.
         store: its folder.
         root: the data root.
         progress: called with (images done, all images).
 
     Returns:
-        One row per trial and layer: ``trial``, ``label``, ``attack``, ``seed``, ``layer``, ``kind`` (its class),
-        ``parameters`` (their number), ``classification`` and ``inversion`` (the information of one parameter), and
-        ``classification_share`` and ``inversion_share``, which add up to 1 over the layers of a trial, or are all 0.
+        One row per trial and layer: ``trial``, ``label``, ``attack``, ``seed``, ``layer``, ``kind`` (class of the
+        layer), ``parameters`` (number of parameters), ``classification`` and ``inversion`` (information per parameter),
+        ``classification_share`` and ``inversion_share`` (shares that sum to 1 over the layers of a trial, or all 0).
     """
     rows = []
     known: dict[str, dict[str, float]] = {}
@@ -79,7 +79,7 @@ def layer_information(
     for trial in trials:
         job = trial.job
         model = stored_model(job, store, split)
-        if job.key not in known:  # several attacks may be on one model
+        if job.key not in known:  # several attacks may share one model
             known[job.key] = fisher.classification_information(
                 model, images, labels, seed=job.seed, progress=report
             )

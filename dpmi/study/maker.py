@@ -1,4 +1,4 @@
-"""Who made a result: the code, the machine and the time that it took."""
+"""Provenance of a result: code version, machine and computing time."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import torch
 from dpmi.privacy.statement import PACKAGES
 from dpmi.privacy.statement import versions as installed
 
-#: A distribution whose version can change a number, as can those that an epsilon depends on.
+#: Another package whose version can change results; PACKAGES lists the packages that an epsilon depends on.
 _CLUSTERS = "scikit-learn"
 
 
 @lru_cache(maxsize=1)
 def revision() -> str:
-    """The commit of the checkout that dpmi runs from, with "+" where files differ from it; empty where it is none."""
+    """Commit of the checkout that dpmi runs from, with "+" if files are changed; empty outside of a checkout."""
     package = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
@@ -31,7 +31,7 @@ def revision() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
-        # An installed package may lie in a virtual environment inside the checkout of another project.
+        # An installed dpmi may lie inside the checkout of another project, in a virtual environment.
         if not git("ls-files", "--", "__init__.py"):
             return ""
         changed = git("status", "--porcelain", "--untracked-files=no", "--", str(package))
@@ -50,10 +50,10 @@ def _code() -> dict[str, str]:
 
 
 def started(device: torch.device | str = "cpu") -> Callable[[], dict[str, Any]]:
-    """Begin to take the time of a stage; what is returned tells at its end who made its result.
+    """Start the clock of a stage; call the returned function at its end to get the provenance record.
 
     Args:
-        device: that it computes on.
+        device: device of the computation.
     """
     wall, cpu = time.perf_counter(), time.process_time()
 
@@ -73,7 +73,7 @@ def started(device: torch.device | str = "cpu") -> Callable[[], dict[str, Any]]:
 
 
 def told(made: Mapping[str, Any]) -> str:
-    """One line for a table: the same for all results of the same code on the same kind of machine.
+    """The provenance in one line; equal for all results of the same code on the same kind of machine.
 
     >>> told({"dpmi": "1.0", "revision": "abc", "python": "3.12", "torch": "2.9", "device": "cpu (x86_64)",
     ...       "threads": 1, "date": "2026-01-01", "wall_seconds": 1.0, "cpu_seconds": 1.0})

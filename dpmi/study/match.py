@@ -1,8 +1,7 @@
-"""Defences at equal accuracy, or at equal epsilon: the strength of each that meets a target.
+"""Match defences at equal accuracy or equal epsilon: find the strength at which each one meets a target.
 
-A match starts from a study file in which the strengths are open, and ends with one in which they are found. The
-models that it trains are stored as those of any study, so an interrupted match goes on where it stopped, and
-the study that it leaves trains none of them again.
+The input is a study file with open strengths; the result is a study file with the matched strengths. The trained models
+go into the study's store, so an interrupted match resumes, and the resulting study reuses them.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from .study import StudySpec, checked
 from .work import model_numbers
 
 Train = Callable[[int, Sequence[Job]], Sequence[Failure]]
-"""Trains the models of the n-th round, n = 1, 2, ..., none of which is in the store; returns those that failed."""
+"""Takes the round number, from 1, and jobs that are not in the store; trains their models and returns the failures."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,9 @@ class Candidate:
     """A defence of the study.
 
     Args:
-        label: tells it from the others, whatever its strength.
-        ends: of the range in which its strength is searched, the weakest first; None if it is taken as it is.
-        jobs: one per seed, at its own strength or at the weakest.
+        label: distinguishes the defence from the others; it does not contain the searched strength.
+        ends: ends of the range of strengths to search, weakest first; None for a fixed strength.
+        jobs: one per seed, at the fixed strength or at the weakest end.
     """
 
     label: str
@@ -59,23 +58,23 @@ class Candidate:
 
     @property
     def field(self) -> str:
-        """Name of its strength; empty where it has none."""
+        """Name of its strength; empty if it has none."""
         return self.jobs[0].defense.strength_field or ""
 
     @property
     def strength(self) -> float:
-        """Its own; NaN where it has none."""
+        """The strength of its jobs; NaN if it has none."""
         return self.jobs[0].defense.strength
 
 
 @dataclass(frozen=True)
 class Match:
-    """A study whose strengths are open.
+    """A study with open strengths.
 
     Args:
         document: the study file.
-        candidates: one per table of its defences, in its order.
-        weakest: the study with every open strength at its weakest.
+        candidates: one per table of ``defenses``, in the order of the file.
+        weakest: the study with every open strength at its weakest end.
     """
 
     document: Mapping[str, Any]
@@ -83,7 +82,7 @@ class Match:
     weakest: StudySpec
 
     def on(self, content: Content) -> Match:
-        """The same, with keys: its jobs' numbers depend on this content."""
+        """Return a copy whose jobs have keys for this content."""
         return replace(
             self,
             candidates=tuple(
@@ -94,15 +93,15 @@ class Match:
 
     @property
     def name(self) -> str:
-        """Of the study."""
+        """Name of the study."""
         return str(self.document["name"])
 
     def study(self, matched_on: str, strengths: Mapping[str, float]) -> str:
-        """The study file with every defence at its found strength; candidates that are not named are left out.
+        """Return the study file with matched strengths; it omits candidates without an entry in ``strengths``.
 
         Args:
-            matched_on: what was asked for, such as "accuracy 0.97".
-            strengths: by label of the candidate.
+            matched_on: the target, such as "accuracy 0.97".
+            strengths: matched strengths by label of the candidate.
         """
         tables = [
             {**table, **({candidate.field: strengths[candidate.label]} if candidate.ends else {})}
@@ -113,13 +112,13 @@ class Match:
 
 
 def parse_match(text: str) -> Match:
-    """The match that a study file asks for.
+    """Read a study file with open strengths.
 
-    A strength that is missing is searched in the ``strength_range`` of its defence, one that is a list between the
-    smallest and the largest of its values. One that is a number stays as it is.
+    A missing strength is searched in the ``strength_range`` of its defence. A list is searched between its smallest and
+    its largest value. A number is a fixed strength.
 
     Raises:
-        SpecError: no study can be made of it, or there is no range to search in.
+        SpecError: the file is not a valid study, or an open strength has no range to search.
     """
     document = load_toml(text)
     tables = validated(StudySpec, document).defenses
@@ -132,7 +131,7 @@ def parse_match(text: str) -> Match:
         ]
         return checked({**document, "defenses": closed})
 
-    # Whatever is wrong with one of the ends is said before anything is trained.
+    # Reports errors at either end of a range before any training.
     weakest, strongest = filled(0), filled(1)
     seeds = len(weakest.seeds)
     pairs = list(zip(weakest.jobs[::seeds], strongest.jobs[::seeds], strict=True))
@@ -144,11 +143,11 @@ def parse_match(text: str) -> Match:
     )
     twice = [label for label, count in Counter(labels).items() if count > 1]
     if twice:
-        raise SpecError(f"the strength of {twice[0]} is asked for twice; remove one")
+        raise SpecError(f"defenses {twice[0]}: its strength is open in two tables; remove one")
     candidates = tuple(
         Candidate(
             label=label,
-            # Read from the defences: there they have the type of the field, also where the file has 1 for 1.0.
+            # From the defences, not from the file: there 1 has become 1.0 if the field is a float.
             ends=None
             if found is None
             else (getattr(weak.defense, found[0]), getattr(strong.defense, found[0])),
@@ -162,18 +161,18 @@ def parse_match(text: str) -> Match:
 def match_accuracy(
     match: Match, store: Store, target: AccuracyTarget, *, train: Train
 ) -> dict[str, MatchedStrength | Failure]:
-    """Search the strength of every candidate by the test accuracy of its models; of the fixed ones, measure it.
+    """Search the strength of every candidate by test accuracy; measure the accuracy of fixed candidates.
 
-    Every round trains what all of the searches need next, so defences and seeds run in parallel.
+    Every round trains the models that all searches need next, so defences and seeds run in parallel.
 
     Args:
-        match: what to search, :meth:`Match.on` a content.
-        store: where the models are.
-        target: the accuracy.
+        match: the candidates, with keys from :meth:`Match.on`.
+        store: holds the models.
+        target: the accuracy to reach.
         train: trains models into the store.
 
     Returns:
-        By label, in the order of the file; a failure where a training failed.
+        Results by label, in the order of the file; a Failure if a training failed.
     """
     outcomes: dict[str, MatchedStrength | Failure] = {}
     searches = [(candidate, _search(candidate, target)) for candidate in match.candidates]
@@ -204,18 +203,17 @@ def match_accuracy(
 
 
 def match_epsilon(match: Match, epsilon: float) -> dict[str, float]:
-    """The least noise multiplier at which the training of every private candidate costs at most epsilon.
+    """The smallest noise multiplier at which the training of every private candidate costs at most epsilon.
 
-    Nothing is trained, and no data are looked at. Epsilon is the headline: tight, of one unit replaced, at the
-    defence's own delta. record-dp may draw at a rate that is a little lower than the one that is calibrated
-    for, and then costs a little less.
+    This trains no model and reads no data. Epsilon is the headline value: accountant tight, one unit replaced, delta of
+    the defence. record-dp may sample at a rate slightly below the calibrated one, and then costs slightly less.
 
     Returns:
-        Noise multipliers by label, rounded up; a candidate without strength, or with one that is given, is left as
-        it is and has its own, or NaN.
+        Noise multipliers by label, rounded up. A candidate with a fixed strength keeps it; a candidate without a
+        strength has NaN.
 
     Raises:
-        SpecError: a candidate whose strength is open is not private.
+        SpecError: a candidate with an open strength is not differentially private.
         ValueError: no noise multiplier meets the target.
     """
     open_ones = [candidate for candidate in match.candidates if candidate.ends is not None]
@@ -224,8 +222,8 @@ def match_epsilon(match: Match, epsilon: float) -> dict[str, float]:
     ]
     if public:
         raise SpecError(
-            f"{', '.join(public)}: no strength has an epsilon, which only differentially private defences have; give "
-            "the strength in the study, or match on accuracy"
+            f"{', '.join(public)}: only differentially private defences have an epsilon; give the strength in the "
+            "study, or match on accuracy"
         )
     strengths = {}
     for candidate in match.candidates:
@@ -244,33 +242,31 @@ def match_epsilon(match: Match, epsilon: float) -> dict[str, float]:
 
 
 def _opened(table: Mapping[str, Any]) -> tuple[str, tuple[Any, Any]] | None:
-    """Name of the strength that a table leaves open, and the range to search, the weakest first; None if none is."""
+    """Name of the open strength of a table and its range, weakest end first; None if the strength is fixed."""
     try:
         kind = defenses.get(str(table.get("name")))
     except ValueError:
-        return None  # checked() says so
+        return None  # checked() reports the unknown name
     where, name = f"defenses {kind.name}", kind.strength_field
     swept = [key for key, value in table.items() if isinstance(value, list) and key != name]
     if swept:
         raise SpecError(
-            f"{where}: {swept[0]} is a list; to match, write one table of [[defenses]] for each value"
+            f"{where}: {swept[0]} is a list, which a match does not support; write one [[defenses]] table per value"
         )
     if name is None or not isinstance(table.get(name, []), list):
         return None
     given = table.get(name, kind.strength_range)
     if given is None:
-        raise SpecError(f"{where}: {name} is missing, and has no usual range; give {name} = [from, to]")
+        raise SpecError(f"{where}: {name} is missing and has no default range; give {name} = [from, to]")
     numbers = [value for value in given if isinstance(value, int | float)]
     if len(numbers) < len(given) or len(set(numbers)) < 2:
-        raise SpecError(
-            f"{where}: {name} is {given}: a range to search needs 2 different numbers, from and to"
-        )
+        raise SpecError(f"{where}: {name} is {given}; a range needs 2 different numbers, [from, to]")
     low, high = min(numbers), max(numbers)
     return name, (low, high) if kind.stronger == "larger" else (high, low)
 
 
 def _but(job: Job, open_field: str | None) -> dict[str, Any]:
-    """What tells a candidate from others: all of its settings but the strength that is searched."""
+    """Settings that distinguish a candidate: all except the searched strength."""
     settings = {**settings_of(job.defense), **dataclasses.asdict(job.recipe)}
     settings.pop(open_field or "", None)
     return settings
@@ -290,6 +286,6 @@ def _accuracies(jobs: Sequence[Job], store: Store) -> list[float]:
 
 
 def _rounded_up(noise_multiplier: float) -> float:
-    """To a few significant digits: more noise costs less."""
+    """Round up to a few significant digits; rounding down could exceed the target epsilon."""
     scale = 10.0 ** (DIGITS - 1 - math.floor(math.log10(noise_multiplier)))
     return math.ceil(noise_multiplier * scale) / scale

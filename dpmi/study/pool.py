@@ -1,4 +1,4 @@
-"""The same work for every job of a study, in parallel, with its progress."""
+"""Run a function for every job of a study in parallel, with progress reports."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .store import Store, StoreError
 
 _UPDATES_PER_SECOND = 4
 Report = Callable[[str, str, int, int], None]
-"""Called with a job's label, what it is doing, and how much of how much of that is done."""
+"""Called with the label of a job, the name of its current stage, units done, and units in total."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that could not be finished; the others go on."""
+    """A failed job; the other jobs continue."""
 
     label: str
     message: str
@@ -39,7 +39,7 @@ def compute(
     machines: Machines,
     report: Report | None,
 ) -> list[Failure]:
-    """Do the same work for every job, in parallel; ``work`` takes a job, the store, and where to tell progress."""
+    """Run ``work(job, store, progress=...)`` for every job in parallel; return the failures."""
     with (
         machines.open(len(jobs)) as opened,
         _relay(report, opened.queue) as queue,
@@ -50,15 +50,15 @@ def compute(
 
 
 def _guarded(job: Job, mark: Path, work: Callable[..., None], queue: Queue[Any] | None) -> Failure | None:
-    """Work on one job in a worker; what goes wrong in it is told, and does not stop the others.
+    """Run one job in a worker; return an exception as a Failure, so that the other jobs continue.
 
     Raises:
-        StoreError: this machine has no such mark, so what it computed would be lost.
+        StoreError: this machine does not see the mark file, so its results would be lost.
     """
     if not mark.exists():
         raise StoreError(
             f"the study's folder {mark.parent} is not the same on {platform.node()}; "
-            "put it on a file system that every machine of the cluster sees under this path"
+            "use a file system that every machine of the cluster mounts at this path"
         )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -84,7 +84,7 @@ def _guarded(job: Job, mark: Path, work: Callable[..., None], queue: Queue[Any] 
 def _relay(
     report: Report | None, new_queue: Callable[[], AbstractContextManager[Queue[Any]]]
 ) -> Iterator[Queue[Any] | None]:
-    """A queue that workers of any process write to, read by a thread here."""
+    """Open a queue for progress messages of the workers; a thread of this process forwards them to ``report``."""
     if report is None:
         yield None
         return

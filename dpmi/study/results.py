@@ -1,4 +1,4 @@
-"""What a finished, or interrupted, study hands to whoever looks at it: its tables, gathered from the store."""
+"""Results of a finished or interrupted study: its tables and images, gathered from the store."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ from .store import Store
 from .study import StudySpec
 from .work import model_numbers, trial_numbers
 
-NO_PROMISE = "No privacy is promised: ordinary training, epsilon is infinite for every unit."
+NO_PROMISE = (
+    "No privacy guarantee: the training is not differentially private; epsilon is infinite for every unit."
+)
 
 
 @dataclass(frozen=True)
 class Results:
-    """The trials of one study: two tables, the pictures, and what was asked for.
+    """The trials of one study: two tables, the images, and the study file.
 
     ``trials`` has one row per finished trial (defence x strength x attack x seed), ``per_class`` one row per
-    trial and class. Distances in ``trials`` are means over classes. NaN stands where a column does not apply.
+    trial and class. Distances in ``trials`` are means over classes. A column that does not apply is NaN.
     """
 
     name: str
@@ -43,22 +45,22 @@ class Results:
     class_names: tuple[str, ...]
     """Names of the K classes."""
     statements: Mapping[str, str]
-    """Trial id -> privacy statement of its model: plain text or short Markdown, several lines."""
+    """Trial id -> privacy statement of its model, as plain text or Markdown."""
     planned: int
-    """Number of trials the spec asks for; an interrupted study has fewer rows."""
+    """Number of trials in the study file; an interrupted study has fewer rows."""
     spec_toml: str
-    """The spec, as text, to be shown."""
+    """Text of the study file."""
     command: str
     """The command that reruns the study."""
     matched_on: str | None = None
-    """By what the strengths of the defences were chosen, such as "accuracy 0.97"; None if by the user."""
+    """Target on which the strengths were matched, such as "accuracy 0.97"; None if the user chose them."""
 
 
 def gather(spec: StudySpec, store: Store) -> Results:
-    """The tables and pictures of all complete trials, also of an interrupted study; the tables are stored.
+    """Gather the results of all complete trials, also of an interrupted study, and save the tables.
 
     Raises:
-        StoreError: the study was stopped before it had loaded its data, or a file of the folder is damaged.
+        StoreError: the study stopped before it had loaded its data, or a file of the folder is damaged.
     """
     class_names, examples = store.classes()
     rows: list[dict[str, Any]] = []
@@ -99,7 +101,7 @@ def gather(spec: StudySpec, store: Store) -> Results:
 
 
 def _whole(trial: Trial, store: Store) -> dict[str, Any] | None:
-    """All that is known of a trial, in the columns of its row; None if it is not complete."""
+    """The columns of a trial's row; None if the trial is not complete."""
     records = {
         "trained_by": store.model_record(trial.job.key),
         "attacked_by": store.trial_record(trial.key),
@@ -117,14 +119,14 @@ def _whole(trial: Trial, store: Store) -> dict[str, Any] | None:
     return {**model, **of_model, **diagnostics, **trial_record, **numbers, **made}
 
 
-@lru_cache(maxsize=256)  # the trials of one model share their account
+@lru_cache(maxsize=256)  # trials on one model share its account
 def statement(account: str, delta: float, not_accounted: tuple[str, ...]) -> str:
-    """The privacy statement of a stored model, with what its study says is not accounted, in Markdown.
+    """The privacy statement of a stored model in Markdown.
 
     Args:
-        account: as :meth:`dpmi.privacy.Account.to_json` wrote it; empty where nothing is promised.
-        delta: of the guarantee.
-        not_accounted: one text each.
+        account: JSON of :meth:`dpmi.privacy.Account.to_json`; empty for a model without a guarantee.
+        delta: delta of the guarantee.
+        not_accounted: uses of the private records that no epsilon covers, one text each.
     """
     if not account:
         return NO_PROMISE

@@ -1,4 +1,4 @@
-"""Run what a study still lacks, in parallel."""
+"""Run the missing trials of a study in parallel."""
 
 from __future__ import annotations
 
@@ -36,27 +36,26 @@ HERE = Machines()
 
 
 def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
-    """Load what a study reads, and check that its models take it: what can go wrong before anything is written.
+    """Load the data of a study and check its models, defences and attacks, before anything is written.
 
     Args:
         spec: the study.
         root: the data root.
 
     Returns:
-        What the keys of the study's results depend on besides its settings.
+        Digests of the data and the weights, which are part of every key.
 
     Raises:
-        ValueError, FileNotFoundError: the data cannot be loaded, or the model does not take such images or weights.
+        ValueError, FileNotFoundError: the data cannot be loaded, or the model does not accept these images or weights.
     """
     if root is not None and not Path(root).is_dir():
         raise FileNotFoundError(
-            f"data root {root} is not there; name the folder that holds the data sets' folders"
+            f"data root {root} does not exist; give the folder that contains the folders of the data sets"
         )
     for metric in metrics.added():
         if schema.column(metric.name, (*schema.TRIALS, *schema.PER_CLASS)) is not None:
             raise ValueError(
-                f"metric {metric.name!r} of an installed package has the name of a column of every "
-                "study; give it another"
+                f"metric {metric.name!r} of an installed package has the name of a built-in column; rename the metric"
             )
     root = absolute(root)
     split = load(spec.data, root)
@@ -83,13 +82,13 @@ def _check_attacks(spec: StudySpec, split: Split) -> None:
         scored = split.num_classes * attack.images_per_class
         if queries is not None and queries <= scored:
             raise ValueError(
-                f"budget.queries is {queries}, and {attack.name} needs more than {scored}: it asks once for the "
-                "final score of every reconstruction"
+                f"budget.queries is {queries}, but {attack.name} needs more than {scored}: it queries the target once "
+                "for the final score of every reconstruction"
             )
         for prior in attack.priors():
             if not prior.given and len(split.public) == 0:
                 raise ValueError(
-                    f"attacks {attack.name}: {prior.name} is trained on public images; {split} has none"
+                    f"attacks {attack.name}: {prior.name} needs public images for its training; {split} has none"
                 )
             try:
                 prior.build(split.image_shape, split.num_classes)
@@ -98,21 +97,21 @@ def _check_attacks(spec: StudySpec, split: Split) -> None:
 
 
 def pending(spec: StudySpec, store: Store, on: Content) -> list[Job]:
-    """The jobs whose model or one of whose trials is not in the store, or not measured.
+    """The jobs that are not complete: the model or a trial is not in the store, or is not measured.
 
     Args:
         spec: the study.
         store: its folder.
-        on: its content.
+        on: digests of its data and weights.
     """
     return [job for job in spec.jobs_on(on) if not is_complete(job, store)]
 
 
 def unmeasured(spec: StudySpec, store: Store) -> list[Job]:
-    """The jobs of which something is in the store that was not measured, or by older code.
+    """The jobs with stored results that were not measured, or were measured by older code.
 
     Raises:
-        StoreError: the study was stopped before it had loaded its data.
+        StoreError: the study stopped before it had loaded its data.
     """
     return [job for job in spec.jobs_on(store.content()) if not is_measured(job, store)]
 
@@ -128,25 +127,25 @@ def run(
 ) -> list[Failure]:
     """Run every trial that is not in the store.
 
-    Every job computes in one thread, so that a result does not depend on how many of them run beside it.
+    Every job uses one thread, so that its result does not depend on the number of parallel jobs.
 
     Args:
         spec: the study.
-        store: its folder; complete trials in it are not run again.
-        on: what :func:`prepare` returned, if it was called; else it is.
+        store: its folder; its complete trials do not run again.
+        on: the result of :func:`prepare`; default: call it.
         root: the data root.
-        machines: which processes compute; by default one for each core of this machine.
-        report: told of progress.
+        machines: the processes that compute; default: one per core of this machine.
+        report: called with progress.
 
     Returns:
-        The jobs that failed, with the reason; empty if the study is complete.
+        The failed jobs with their error messages; empty if the study is complete.
 
     Raises:
-        ValueError, FileNotFoundError: the data cannot be loaded, or the model does not take such images or weights.
-        ValueError: there is no such executor.
-        RuntimeError: Ray is not installed, or one of its workers died; what is complete is kept.
-        ConnectionError: there is no Ray cluster at the address.
-        StoreError: another run is at work in the store's folder, or a worker's machine does not see it.
+        ValueError, FileNotFoundError: the data cannot be loaded, or the model does not accept these images or weights.
+        ValueError: the executor is unknown.
+        RuntimeError: Ray is not installed, or a Ray worker died; completed trials stay in the store.
+        ConnectionError: no Ray cluster answers at the address.
+        StoreError: another run uses the store's folder, or a worker's machine does not see the folder.
     """
     machines.check()
     if on is None:
@@ -165,7 +164,7 @@ def measure(
     machines: Machines = HERE,
     report: Report | None = None,
 ) -> list[Failure]:
-    """Measure again what older code has measured, from what is stored; no model is trained, and none attacked.
+    """Measure stored models and reconstructions again if older code measured them; no target is trained or attacked.
 
     Args:
         spec: the study.
@@ -173,17 +172,17 @@ def measure(
         root, machines, report: as for :func:`run`.
 
     Returns:
-        The jobs that failed, with the reason.
+        The failed jobs with their error messages.
 
     Raises:
-        StoreError: the data are not those that the study ran on, or it has not run.
+        StoreError: the data differ from the data of the study's run, or the study has not run.
         As :func:`run`.
     """
     machines.check()
     on = prepare(spec, root=root)
     if on != store.content():
         raise StoreError(
-            f"the data or weights are not those that the models in {store.root} were trained on; name their folder "
+            f"the data or weights are not those that the models in {store.root} were trained on; give their folder "
             "with --data-root, or run the study again"
         )
     with store.writing():
@@ -201,7 +200,7 @@ def _compute_measured(
     machines: Machines,
     report: Report | None,
 ) -> list[Failure]:
-    """Do work that measures, against what an attacker gets without the model."""
+    """Run ``work``, which measures trials, with the baselines of the data set."""
     root = absolute(root)
     split = load(spec.data, root)
     _save_classes(store, split)
@@ -231,15 +230,15 @@ def train_models(
     machines: Machines = HERE,
     report: Report | None = None,
 ) -> list[Failure]:
-    """Train the models of these jobs that are not in the store, and attack none.
+    """Train the models of these jobs that are not in the store; attack none.
 
     Args:
-        jobs: of one data set, one content and one model; their attacks are ignored.
+        jobs: jobs of one data set, content and model; their attacks are ignored.
         store: its folder.
         root, machines, report: as for :func:`run`.
 
     Returns:
-        The jobs that failed, with the reason.
+        The failed jobs with their error messages.
 
     Raises:
         As :func:`run`.
@@ -256,6 +255,6 @@ def train_models(
 
 
 def absolute(root: str | None) -> str | None:
-    """The data root as a worker on another machine finds it, with its own environment and working folder."""
+    """The data root as an absolute path, valid in workers with another environment and working folder."""
     root = os.environ.get(DATA_ROOT_VARIABLE) if root is None else root
     return None if root is None else str(Path(root).absolute())

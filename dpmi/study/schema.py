@@ -1,7 +1,7 @@
-"""What every column of a study's tables is; docs/tables.md is printed from it.
+"""Schema of a study's tables; docs/tables.md is generated from it.
 
-Raise :data:`VERSION` whenever a column gets another meaning, unit or name; it stands in the metadata of the Parquet
-files, under ``dpmi.schema``.
+Increase :data:`VERSION` when a column changes its meaning, unit or name. The Parquet files carry the version in their
+metadata, under ``dpmi.schema``.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ Kind = Literal["text", "integer", "number"]
 
 
 class Column(NamedTuple):
-    """One column.
+    """One column, or a family of columns.
 
     Args:
-        name: in the header; of a family such as ``diagnostic_*`` what its names begin with, and a star.
-        kind: of its values; a number may be NaN where it does not apply.
-        unit: of its values; empty for texts and pure numbers.
-        low: the smallest possible value.
-        high: the largest one.
-        meaning: in one sentence.
+        name: name in the header; a family such as ``diagnostic_*`` has the common prefix and a star.
+        kind: type of the values; a number that does not apply is NaN.
+        meaning: the meaning in one phrase.
+        unit: unit of the values; empty for texts and dimensionless numbers.
+        low: smallest possible value.
+        high: largest possible value.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Column(NamedTuple):
 
     @property
     def range(self) -> str:
-        """In words; empty for texts."""
+        """The range in words; empty for texts."""
         if self.kind == "text":
             return ""
         if self.low == -math.inf:
@@ -62,23 +62,25 @@ def _count(name: str, meaning: str, unit: str, low: float = 0.0) -> Column:
     return Column(name, "integer", meaning, unit, low)
 
 
-_DISTANCE = "of the data set's MIA distance, see distance_kind"
+_DISTANCE = "that of distance_kind"
 
 _OF_CLASSES = (
     _number(
         "distance",
-        "MIA distance of the reconstructions to the private images of their class; less is more alike",
+        "MIA distance: from a reconstruction to the nearest private image of its class; smaller is more similar",
         _DISTANCE,
     ),
-    _number("distance_blank", "MIA distance of the best image of one brightness", _DISTANCE),
-    _number("distance_public_mean", "MIA distance of the mean of the attacker's public images", _DISTANCE),
     _number(
-        "distance_public_nearest", "MIA distance of the public image that is nearest to the class", _DISTANCE
+        "distance_blank",
+        "MIA distance of a blank image: black or mid-grey, whichever is nearer to the class",
+        _DISTANCE,
     ),
+    _number("distance_public_mean", "MIA distance of the mean public image", _DISTANCE),
+    _number("distance_public_nearest", "MIA distance of the public image nearest to the class", _DISTANCE),
     Column(
         "advantage",
         "number",
-        "share of the distance without the model that the attack saved; 0: nothing, 1: all",
+        "share of the baseline distance that the attack saves; 1: an exact copy, 0: no gain from the model",
         "",
         -math.inf,
         1.0,
@@ -86,15 +88,15 @@ _OF_CLASSES = (
     Column(
         "advantage_over_nearest",
         "number",
-        "the same against the nearest public image, which an attacker cannot pick",
+        "advantage with the nearest public image as the baseline; only an oracle can select that image",
         "",
         -math.inf,
         1.0,
     ),
-    _share("score", "the target's confidence in the class of its reconstructions"),
+    _share("score", "confidence of the target in the class of the reconstruction"),
 )
 _OF_AN_EVALUATOR = (
-    _share("attack_accuracy", "share of the reconstructions that the evaluator takes for their class"),
+    _share("attack_accuracy", "share of the reconstructions that the evaluator assigns to their class"),
     _number(
         "knn_distance",
         "squared distance to the nearest private image of the class, in the evaluator's features",
@@ -106,77 +108,89 @@ _OF_AN_EVALUATOR = (
         "features squared",
     ),
     _number(
-        "psnr", "peak signal-to-noise ratio to the most alike private image of the class", "dB", -math.inf
+        "psnr", "peak signal-to-noise ratio to the most similar private image of the class", "dB", -math.inf
     ),
     Column(
-        "ssim", "number", "structural similarity to the most alike private image of the class", "", -1.0, 1.0
+        "ssim",
+        "number",
+        "structural similarity to the most similar private image of the class",
+        "",
+        -1.0,
+        1.0,
     ),
 )
 
 TRIALS: tuple[Column, ...] = (
-    _text("trial", "key of the trial: name of its folder, and what joins it to per_class"),
+    _text("trial", "key of the trial: the name of its folder, and the join key of both tables"),
     _text("data", "name of the data set"),
-    _text("model", "name of the classifier's architecture"),
+    _text("model", "architecture of the classifier"),
     _text("defense", "name of the defence"),
-    _text("label", "the defence with the settings that tell it from the study's others"),
-    Column("strength", "number", "value of the hyper-parameter that the study varies", "see strength_name"),
-    _text("strength_name", "name of that hyper-parameter; empty where there is none"),
+    _text("label", "name of the defence, with the settings that distinguish it from the others of the study"),
+    Column(
+        "strength", "number", "value of the defence's strength, its main hyper-parameter", "see strength_name"
+    ),
+    _text("strength_name", "name of that hyper-parameter; empty if the defence has none"),
     _count("seed", "seed of the weights, the batches and the attack", ""),
-    _text("unit", "what one bucket is: the unit of the promise; none where nothing is promised"),
+    _text("unit", "unit of privacy: what one bucket is; none without a guarantee"),
     _number("train_seconds", "wall time of the training", "s"),
-    _text("remarks", "what its defence has to say about the model"),
+    _text("remarks", "remarks of the defence about the model"),
     Column("delta", "number", "delta of every epsilon", "", 0.0, 1.0),
     _number(
         "epsilon",
-        "of one unit, by the accountant and adjacency beside it; infinite where nothing is promised",
+        "epsilon of one unit, for the given adjacency and accountant; infinite without a guarantee",
     ),
-    _text("adjacency", "replace or add_remove one unit; empty where nothing is promised"),
-    _text("accountant", "that gave epsilon; empty where nothing is promised"),
-    _number("epsilon_add_remove", "of one unit added or removed, tight"),
-    _number("epsilon_lemma3", "of one unit replaced, by Rényi moments"),
-    _number("epsilon_theorem1", "what the paper's formula says; no guarantee"),
+    _text("adjacency", "adjacency of epsilon: replace or add_remove one unit; empty without a guarantee"),
+    _text("accountant", "accountant of epsilon; empty without a guarantee"),
+    _number("epsilon_add_remove", "epsilon of one unit added or removed, by the tight accountant"),
+    _number("epsilon_lemma3", "epsilon of one unit replaced, by the moments accountant (Lemma 3)"),
+    _number("epsilon_theorem1", "value of the paper's closed form (Theorem 1); never a guarantee"),
     _count("steps", "logical steps of the training", "steps"),
     Column("sampling_rate", "number", "probability q of drawing one bucket in a step", "", 0.0, 1.0),
     _number("noise_multiplier", "standard deviation of the noise / max_grad_norm"),
-    _number("max_grad_norm", "length S to which the gradient of a bucket is clipped"),
+    _number("max_grad_norm", "norm S to which the gradient of a bucket is clipped"),
     _number("buckets", "number K of buckets", "buckets", 1.0),
-    _share("train_accuracy", "share of the private training images that the model gets right"),
-    _share("test_accuracy", "share of the held-out private images that the model gets right"),
-    _number("diagnostic_*", "what the defence measured of its own training", "see the defence", -math.inf),
-    _text("model_key", "key of the model: name of its folder"),
-    _text("attack", "name of the attack with the settings that tell it from the study's others"),
+    _share("train_accuracy", "share of the private training images that the model classifies correctly"),
+    _share("test_accuracy", "share of the held-out private images that the model classifies correctly"),
+    _number("diagnostic_*", "measurement of the defence during its training", "see the defence", -math.inf),
+    _text("model_key", "key of the model: the name of its folder"),
+    _text("attack", "name of the attack, with the settings that distinguish it from the others of the study"),
     _text("attack_settings", "every hyper-parameter of the attack"),
-    _count("images_per_class", "reconstructions of each class", "images", 1.0),
-    _number("attack_seconds", "wall time of the search, without what the attacker learnt before", "s"),
-    _count("queries", "records that were forwarded through the target", "records"),
-    _count("grad_calls", "records for which a gradient was taken through the target", "records"),
-    _text("stopped_by", "limit of the budget that ended the attack; empty if it came to its own end"),
-    _text("distance_kind", "the MIA distance of the data set: euclidean or ssim"),
-    _number("iterations", "updates made on the selected images, mean", "updates"),
-    _count("diverged", "reconstructions whose search ended early because a number was not finite", "images"),
-    _text("evaluator", "architecture of the classifier that judges reconstructions"),
+    _count("images_per_class", "number of reconstructions per class", "images", 1.0),
+    _number("attack_seconds", "wall time of the attack, without the training of its prior", "s"),
+    _count("queries", "records forwarded through the target", "records"),
+    _count("grad_calls", "records for which a gradient was computed through the target", "records"),
+    _text("stopped_by", "limit of the budget that stopped the attack; empty if it finished"),
+    _text("distance_kind", "kind of the MIA distance: euclidean or ssim"),
+    _number("iterations", "mean number of updates of the selected images", "updates"),
+    _count("diverged", "reconstructions that stopped early because a number was not finite", "images"),
+    _text("evaluator", "architecture of the evaluator, the classifier that judges reconstructions"),
     _share(
-        "attack_accuracy_top5", "share of the reconstructions whose class is among the evaluator's first five"
+        "attack_accuracy_top5", "share of the reconstructions whose class is among the evaluator's top five"
     ),
-    _share("attack_accuracy_worst", "attack accuracy of the class that is reconstructed best"),
+    _share(
+        "attack_accuracy_worst",
+        "attack accuracy of the worst class, the one with the highest attack accuracy",
+    ),
     _number("fid", "Fréchet distance of reconstructions and private images, in the evaluator's features"),
-    _share("evaluator_accuracy", "share of the held-out private images that the evaluator gets right"),
+    _share(
+        "evaluator_accuracy", "share of the held-out private images that the evaluator classifies correctly"
+    ),
     _share("precision", "share of the reconstructions inside the private manifold"),
     _share("recall", "share of the private images inside the manifold of the reconstructions"),
-    _number("density", "private neighbourhoods that a reconstruction lies in, over their expected number"),
+    _number("density", "number of private neighbourhoods that contain a reconstruction / its expected value"),
     _share("coverage", "share of the private images with a reconstruction in their neighbourhood"),
-    _text("adaptation", "what an attacker who knows the defence did besides; empty for one who does not"),
+    _text("adaptation", "change that makes the attack adaptive to the defence; empty for a plain attack"),
     _text("trained_by", "code and machine that trained the model"),
     _text("attacked_by", "code and machine that ran the attack"),
-    _text("measured_by", "code and machine that measured"),
+    _text("measured_by", "code and machine that measured the trial"),
     *_OF_CLASSES,
     *_OF_AN_EVALUATOR,
 )
-"""Columns of ``trials``: one row per trial; of what is measured per class the mean."""
+"""Columns of ``trials``: one row per trial; per-class measures are means over classes."""
 
 PER_CLASS: tuple[Column, ...] = (
     _text("trial", "key of the trial"),
-    _count("class_index", "the label", ""),
+    _count("class_index", "label of the class", ""),
     _text("class_name", "name of the class"),
     *_OF_CLASSES,
     *_OF_AN_EVALUATOR,
@@ -185,7 +199,7 @@ PER_CLASS: tuple[Column, ...] = (
 
 
 def column(name: str, columns: Iterable[Column]) -> Column | None:
-    """The column of that name; None if there is none."""
+    """The column with this name; None if the schema has none."""
     for known in columns:
         if name == known.name or (known.name.endswith("*") and name.startswith(known.name[:-1])):
             return known
@@ -193,36 +207,37 @@ def column(name: str, columns: Iterable[Column]) -> Column | None:
 
 
 def problems(table: pd.DataFrame, columns: Iterable[Column]) -> Iterator[str]:
-    """What in a table is not as its columns say."""
+    """Yield the deviations of a table from its schema."""
     columns = tuple(columns)
     for name in map(str, table):
         known = column(name, columns)
         if known is None:
-            yield f"{name} is no column of the schema"
+            yield f"{name} is not a column of the schema"
             continue
         values = table[name]
         if known.kind == "text":
             if not values.map(lambda value: isinstance(value, str)).all():
-                yield f"{name} holds what is no text"
+                yield f"{name} holds values that are not text"
             continue
         if not pd.api.types.is_numeric_dtype(values):
-            yield f"{name} holds what is no number"
+            yield f"{name} holds values that are not numbers"
             continue
         there = values.dropna()
         if known.kind == "integer" and not (there == there.round()).all():
-            yield f"{name} holds numbers with a fraction"
+            yield f"{name} holds numbers that are not integers"
         if not there.between(known.low - 1e-6, known.high + 1e-6).all():
-            yield f"{name} runs from {there.min():g} to {there.max():g}, and is {known.range}"
+            yield f"{name} ranges from {there.min():g} to {there.max():g}; it must be {known.range}"
 
 
 def markdown() -> str:
-    """The documentation of both tables."""
+    """The documentation of both tables in Markdown."""
     parts = [
         "# The tables of a study",
-        "`trials.csv` and `per_class.csv` stand in the folder of a study, and as Parquet beside it. A number is empty "
-        "(NaN) where it does not apply: nothing is promised, the study has no evaluator. This page is printed by "
-        f"`python docs/tables.py`; the version of the tables is {VERSION}, in the metadata of the Parquet files "
-        "under `dpmi.schema`.",
+        "The folder of a study contains `trials.csv` and `per_class.csv`, and both tables as Parquet. A number that "
+        "does not apply is empty (NaN), for example if a model has no guarantee or the study has no evaluator. MIA "
+        "stands for model inversion attack. The baseline of `advantage` is the nearer of two images that need no "
+        "model: a blank image and the mean public image. `python docs/tables.py` prints this page. The version of the "
+        f"tables is {VERSION}; the metadata of the Parquet files holds it under `dpmi.schema`.",
     ]
     for title, columns in (
         ("trials: one row per trial", TRIALS),

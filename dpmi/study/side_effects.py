@@ -1,7 +1,7 @@
-"""What a defence changes besides privacy: the robustness of every model of a study, [CALoR] appendix F.2 and F.3.
+"""Side effects of a defence: the robustness of every model of a study, [CALoR] appendix F.2 and F.3.
 
-Adversarial attacks are run on the stored models. For a backdoor, a model of the same defence, recipe and seed is
-trained on poisoned data. Each number is stored on its own, so an interrupted run goes on where it stopped.
+Adversarial attacks run on the stored models. The backdoor attack trains another model with the same defence, recipe and
+seed on poisoned data. Each measurement has a file of its own, so an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from .study import StudySpec
 from .work import load, model_numbers, stored_model, untrained_model
 
 IMAGES = 500
-"""Test images to attack: the one-pixel attack takes hundredths of a second for each."""
+"""Number of test images to attack; the one-pixel attack takes hundredths of a second per image."""
 
 
 class Question(NamedTuple):
-    """One thing to measure of a model.
+    """One measurement of a model.
 
     Args:
-        name: of an attack or a trigger.
-        settings: of the measurement; a stored answer to other settings is none.
-        answer: takes the job, its model ``target``, its data ``split`` and ``progress``; returns columns.
+        name: name of the attack or the trigger.
+        settings: settings of the measurement; a stored result with other settings is ignored.
+        answer: function of the job, its model ``target``, its data ``split`` and ``progress``; returns the columns.
     """
 
     name: str
@@ -60,21 +60,21 @@ def measure(
     workers: int | None = None,
     report: Report | None = None,
 ) -> list[Failure]:
-    """Measure the side effects of every trained model of a study that are not in the store.
+    """Measure the side effects of every trained model of a study, unless they are in the store.
 
     Args:
         spec: the study.
         store: its folder.
-        backdoor: train a poisoned model for each of :data:`dpmi.metrics.backdoor.TRIGGERS` too.
-        images: test images to attack, drawn once for all models; at least 1; all, if there are fewer.
+        backdoor: also train one poisoned model per trigger of :data:`dpmi.metrics.backdoor.TRIGGERS`.
+        images: number of test images to attack, at least 1, the same images for all models; all if there are fewer.
         root, workers, report: as for :func:`dpmi.study.run`.
 
     Returns:
-        The models that failed, with the reason.
+        The failed jobs with their error messages.
 
     Raises:
         ValueError: ``images`` is below 1.
-        StoreError: no model of the study is trained, or another run is at work in its folder.
+        StoreError: the study has no trained model, or another run uses its folder.
         RuntimeError: the extra ``robustness`` is not installed.
     """
     jobs = unmeasured(spec, store, backdoor=backdoor, images=images)
@@ -88,11 +88,11 @@ def measure(
 
 
 def unmeasured(spec: StudySpec, store: Store, *, backdoor: bool = False, images: int = IMAGES) -> list[Job]:
-    """The jobs whose model is there, and some of its side effects are not.
+    """The jobs with a trained model for which a side effect is missing.
 
     Raises:
         ValueError: ``images`` is below 1.
-        StoreError: no model of the study is trained.
+        StoreError: the study has no trained model.
     """
     if images < 1:
         raise ValueError(f"images must be at least 1, got {images}")
@@ -106,9 +106,9 @@ def unmeasured(spec: StudySpec, store: Store, *, backdoor: bool = False, images:
 def gather_side_effects(spec: StudySpec, store: Store, *, images: int = IMAGES) -> pd.DataFrame:
     """One row per trained model, in the order of the study.
 
-    Columns: what names the model; ``test_accuracy``; for every attack and trigger its measures, such as
-    ``fgsm_accuracy``, ``fgsm_targeted``, ``badnets_accuracy``, ``badnets_success``, most with the ends of a 95 %
-    interval over images (``_low``, ``_high``). What was not measured is NaN, or has no column at all.
+    Columns: the names of the model and its settings; ``test_accuracy``; the measures of every attack and trigger, such
+    as ``fgsm_accuracy``, ``fgsm_targeted``, ``badnets_accuracy``, ``badnets_success``. Most have the ends of a 95 %
+    interval over images (``_low``, ``_high``). A missing measurement is NaN; a measure without any has no column.
     """
     rows = []
     for job in spec.jobs_on(store.content()):
@@ -130,7 +130,7 @@ def gather_side_effects(spec: StudySpec, store: Store, *, images: int = IMAGES) 
 
 
 def questions(images: int, *, backdoor: bool) -> Iterator[Question]:
-    """All that is measured of a model."""
+    """All measurements of a model."""
     code = f"version {versions.SIDE_EFFECTS}"
     for attack, settings in ATTACKS.items():
         yield Question(attack, f"{settings}, {images} images, {code}", partial(_adversarial, attack, images))
@@ -195,7 +195,7 @@ def _backdoor(
     return {
         "accuracy": metrics.accuracy(poisoned, split.test.images, split.test.labels),
         **_columns("success", backdoor_success(poisoned, split.test, trigger)),
-        # What the trigger does to a model that never saw it is no backdoor.
+        # Control: the effect of the trigger on a model that never saw it is not a backdoor.
         **_columns("unpoisoned", backdoor_success(target, split.test, trigger)),
     }
 

@@ -1,4 +1,4 @@
-"""The tables of a study file and what each may hold."""
+"""The tables of a study file and their allowed values."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class SpecError(ValueError):
-    """A study that cannot be run as it is written; the message names key, value and what is allowed."""
+    """An invalid study file; the message names the key, its value and the allowed values."""
 
 
 LARGEST = 10**9
-"""Of whatever is counted: steps, iterations, images. No study that asks for more would ever end."""
+"""Upper limit of every count: steps, iterations, images. A study with more would never finish."""
 
 FLOAT32 = 3.4e38
 """The largest number that float32 holds."""
 
 
 class Strict(BaseModel):
-    """A table of which every key and every type is known."""
+    """A table that rejects unknown keys and wrong types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DataSpec(Strict):
-    """Which data set, and the options of its loader."""
+    """The data set and the options of its loader."""
 
     name: str
     options: dict[str, Hashable] = Field(default_factory=dict)
@@ -54,21 +54,21 @@ class TrainingSpec(Strict):
 
 
 class EvaluatorSpec(Strict):
-    """The classifier that judges reconstructions, trained on the private images and never attacked.
+    """The classifier that judges reconstructions; it is trained on the private images and never attacked.
 
-    ``classes`` "all" gives it the classes of the public images too, where these have some, so that it can say of a
-    reconstruction that it shows none of the private classes; "private" makes it choose among these.
+    With ``classes`` "all" it also learns the classes of the public images, if these have labels, so that it can reject
+    a reconstruction that shows no private class. With "private" it must assign a private class.
     """
 
     model: str
     training: TrainingSpec
     classes: Literal["all", "private"] = "all"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1000
-    """Of its weights and batches; another than the targets' seeds."""
+    """Seed of its weights and batches; choose one that differs from the seeds of the targets."""
 
 
 class BudgetSpec(Strict):
-    """What every attack may spend on a target, as :class:`dpmi.attacks.Budget`."""
+    """Limits of every attack on one target; the fields of :class:`dpmi.attacks.Budget`."""
 
     queries: Annotated[int, Field(ge=1)] | None = None
     grad_calls: Annotated[int, Field(ge=1)] | None = None
@@ -76,10 +76,10 @@ class BudgetSpec(Strict):
 
 
 def load_toml(text: str) -> dict[str, Any]:
-    """The document that a text holds, whatever it asks for.
+    """Parse TOML without checking its content.
 
     Raises:
-        SpecError: it is no TOML.
+        SpecError: the text is not TOML.
     """
     try:
         return tomllib.loads(text)
@@ -88,7 +88,7 @@ def load_toml(text: str) -> dict[str, Any]:
 
 
 def validated(model: type[Model], document: Mapping[str, Any], where: str = "") -> Model:
-    """The document as the model holds it; a SpecError says where it does not fit."""
+    """Validate a document; a SpecError names the first wrong key."""
     try:
         return model.model_validate(document)
     except ValidationError as error:
@@ -105,7 +105,7 @@ def validated(model: type[Model], document: Mapping[str, Any], where: str = "") 
 
 
 def in_toml(message: str) -> str:
-    """A message of pydantic's in the words of the file."""
+    """Translate a message of pydantic into the terms of TOML."""
     message = re.sub(r"dictionary( or instance of \w+)?", "table", message)
     message = re.sub(r"[Tt]uple", "list", message)
     message = re.sub(r"^Value error, | after validation", "", message)
@@ -121,7 +121,7 @@ def _fields_at(model: type[BaseModel], loc: Iterable[str | int]) -> list[str]:
 
 
 def unknown(where: str, value: object, known: Iterable[str], *, what: str = "name") -> str:
-    """The message about a name or key that does not exist, with the nearest one that does."""
+    """The error message for an unknown name or key, with the most similar known one."""
     known = list(known)
     near = difflib.get_close_matches(str(value), known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -1,20 +1,20 @@
-"""A study's folder: one subfolder per trained model and per trial, each complete or absent.
+"""The store, a study's folder: one subfolder per trained model and per trial, each complete or absent.
 
 Layout::
 
-    study.toml                the spec, as it was given
-    matched.toml              the spec with matched strengths, if :mod:`dpmi.study.match` wrote one
-    content.json              digests of the data and the weights that the tables are of
-    classes.npz               names of the classes, and a training image of each
+    study.toml                the study file
+    matched.toml              the study file with matched strengths, if :mod:`dpmi.study.match` wrote one
+    content.json              digests of the data and the initial weights of the current tables
+    classes.npz               names of the classes, and one training image per class
     models/<key>/             model.pt, record.json, measured.json
     trials/<key>/             recons.npz, record.json, measured.json
-    priors/<name>-<key>/      what attackers learnt from public images
-    side-effects/<key>-*.json what :mod:`dpmi.study.side_effects` measured of a model, one file per attack
+    priors/<name>-<key>/      priors that attacks trained on public images
+    side-effects/<key>-*.json measurements of :mod:`dpmi.study.side_effects`, one file per model and attack
     trials.csv, trials.parquet, per_class.csv, per_class.parquet
 
-A key is the hash of everything that the folder's content depends on, so an interrupted study goes on where it was, and
-an edited one runs only what changed. A record holds the SHA-256 of the files beside it: what is damaged is computed
-again. What was measured is kept apart, under a key of its own: new metrics need no new training.
+A key is the hash of everything on which a subfolder depends. An interrupted study therefore resumes, and an edited
+study runs only its changed trials. A record holds the SHA-256 of the file next to it; a damaged file is computed again.
+Measurements have a file and a key of their own, so new metrics need no new training.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _log = logging.getLogger("dpmi")
 
 
 class StoreError(RuntimeError):
-    """A folder that cannot hold the study; the message names it and what is wrong."""
+    """A problem with a study's folder; the message names the folder and the problem."""
 
 
 class Store:
@@ -74,30 +74,28 @@ class Store:
     """
 
     def __init__(self, root: Path) -> None:
-        """Read or write nothing yet."""
         self.root = root
 
     @classmethod
     def create(cls, root: Path, spec_text: str, *, replace: bool = False) -> Store:
-        """Make the folder, or take up the one that is there.
+        """Make the folder, or open an existing one for the same study.
 
         Args:
             root: the folder.
-            spec_text: of the study, which may be an edited one.
-            replace: let a study of another name have the folder.
+            spec_text: text of the study file; it may differ from the stored one.
+            replace: delete the content of a folder that belongs to a study of another name.
 
         Raises:
-            StoreError: it cannot be written, it holds something that is not a study or another study, or another run
-                is at work in it.
+            StoreError: the folder cannot be written, it holds other files or another study, or another run uses it.
         """
         store = cls(root)
         try:
             root.mkdir(parents=True, exist_ok=True)
-            left = (_LOCK, PARTIAL)  # by a run that was killed
+            left = (_LOCK, PARTIAL)  # left behind by a killed run
             foreign = (path for path in root.iterdir() if not path.name.startswith(left))
             if not (root / _SPEC).exists() and any(foreign):
                 raise StoreError(
-                    f"output folder {root} is not empty and holds no {_SPEC}; name an empty or a new folder"
+                    f"output folder {root} is not empty and holds no {_SPEC}; give an empty or a new folder"
                 )
             with store.writing():
                 store._check_owner(spec_text, replace=replace)
@@ -107,24 +105,24 @@ class Store:
                     (root / kind).mkdir(exist_ok=True)
         except OSError as error:
             raise StoreError(
-                f"output folder {root} cannot be written: {error.strerror or error}; name a folder that can"
+                f"output folder {root} cannot be written: {error.strerror or error}; give a writable folder"
             ) from error
         return store
 
     def _check_owner(self, spec_text: str, *, replace: bool) -> None:
-        """A folder belongs to one study: tables of two would be taken for one another's."""
+        """A folder belongs to one study; otherwise results of two studies could be confused."""
         if not (self.root / _SPEC).exists():
             return
         try:
             own, asked = _name(self.spec_text), _name(spec_text)
         except StoreError:
-            return  # damaged: it is written anew
+            return  # damaged; create() writes it again
         if own is None or own == asked:
             return
         if not replace:
             raise StoreError(
-                f"{self.root} belongs to study {own!r}, and this is study {asked!r}; name another folder, or give "
-                "--replace to drop what is there"
+                f"{self.root} belongs to study {own!r}, and this is study {asked!r}; give another folder, or use "
+                "--replace to delete the content of this one"
             )
         for path in self.root.iterdir():
             if path.name != _LOCK:
@@ -132,18 +130,18 @@ class Store:
 
     @classmethod
     def open(cls, root: Path) -> Store:
-        """Take up a folder that a study has written.
+        """Open the folder of a study.
 
         Raises:
-            StoreError: it is not there, or holds no study.
+            StoreError: the folder does not exist or holds no study.
         """
         if not (root / _SPEC).is_file():
-            raise StoreError(f"{root} holds no study: there is no {_SPEC} in it; name a study's folder")
+            raise StoreError(f"{root} holds no study: it has no {_SPEC}; give the folder of a study")
         return cls(root)
 
     @property
     def spec_text(self) -> str:
-        """The text of the spec.
+        """Text of the study file.
 
         Raises:
             StoreError: the file is damaged.
@@ -154,7 +152,7 @@ class Store:
             raise StoreError(f"{self.root / _SPEC} is damaged ({error}); run the study again") from error
 
     def save_matched(self, spec_text: str) -> Path:
-        """Write the spec whose strengths were matched; it is the folder's study from now on."""
+        """Write the study file with matched strengths, which becomes the study of the folder."""
         for name in (_SPEC, _MATCHED):
             with replacing(self.root / name) as temporary:
                 temporary.write_text(spec_text, encoding="utf-8")
@@ -162,26 +160,26 @@ class Store:
 
     @property
     def priors(self) -> Path:
-        """Folder of what attackers learnt from public images; see :func:`dpmi.attacks.priors.fetch`."""
+        """Folder of the priors that attacks train on public images; see :func:`dpmi.attacks.priors.fetch`."""
         return self.root / "priors"
 
     def lock(self, key: str) -> Path:
-        """The file that a worker locks while it trains the model of that key."""
+        """The file that a worker locks while it trains the evaluator with this key."""
         return self.root / "models" / f"{PARTIAL}{key}.lock"
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """What every run that writes does its work in: alone, and after what a killed run left half-written is gone.
+        """Context of every run that writes: lock the folder and delete the partial files of a killed run.
 
         Raises:
-            StoreError: another run writes here.
+            StoreError: another run holds the lock.
         """
         lock = FileLock(self.root / _LOCK, timeout=0)
         try:
             lock.acquire()
         except Timeout as error:
             raise StoreError(
-                f"another run is at work in {self.root}; wait until it has ended, or name another folder"
+                f"another run is using {self.root}; wait until it has ended, or give another folder"
             ) from error
         try:
             self._sweep()
@@ -197,7 +195,7 @@ class Store:
 
     @contextmanager
     def marked(self) -> Iterator[Path]:
-        """A file in the folder by which a process on another machine can tell that it sees the same one."""
+        """Create a mark file, by which a process on another machine verifies that it sees the same folder."""
         mark = (self.root / f"{PARTIAL}{uuid.uuid4().hex}").absolute()
         mark.touch()
         try:
@@ -206,20 +204,20 @@ class Store:
             mark.unlink(missing_ok=True)
 
     def save_classes(self, names: Sequence[str], examples: np.ndarray) -> None:
-        """Keep what a report shows of the data, so that it can be drawn where the data are not.
+        """Save the class names and example images, so that a report needs no data set.
 
         Args:
             names: one per class.
-            examples: (K, C, H, W), a training image of each class.
+            examples: (K, C, H, W), one training image per class.
         """
         with replacing(self.root / _CLASSES) as temporary, temporary.open("wb") as file:
             np.savez(file, names=np.array(names, dtype=np.str_), examples=examples)
 
     def classes(self) -> tuple[tuple[str, ...], np.ndarray]:
-        """Names and example images of the classes.
+        """Names of the K classes, and example images (K, C, H, W).
 
         Raises:
-            StoreError: the study was stopped before it had loaded its data, or the file is damaged.
+            StoreError: the study stopped before it had loaded its data, or the file is damaged.
         """
         try:
             with np.load(self.root / _CLASSES, allow_pickle=False) as file:
@@ -228,19 +226,19 @@ class Store:
             raise StoreError(f"{self.root} has no finished trial yet; run the study first") from error
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise StoreError(
-                f"{self.root / _CLASSES} is damaged; run the study again, which computes nothing twice"
+                f"{self.root / _CLASSES} is damaged; run the study again (finished trials are kept)"
             ) from error
 
     def save_content(self, content: Content) -> None:
-        """Note which data and weights the study's tables are of from now on."""
+        """Save the digests of the data and the weights of the study's current run."""
         with replacing(self.root / _CONTENT) as temporary:
             _write_json(temporary, content.to_json())
 
     def content(self) -> Content:
-        """Which data and weights the study's tables are of.
+        """Digests of the data and the weights of the study's current run.
 
         Raises:
-            StoreError: the study was stopped before it had loaded its data, or the file is damaged.
+            StoreError: the study stopped before it had loaded its data, or the file is damaged.
         """
         path = self.root / _CONTENT
         if not path.exists():
@@ -248,27 +246,25 @@ class Store:
         try:
             return Content.from_json(_read_json(path) or {})
         except TypeError as error:
-            raise StoreError(
-                f"{path} is damaged; run the study again, which computes nothing twice"
-            ) from error
+            raise StoreError(f"{path} is damaged; run the study again (finished trials are kept)") from error
 
     def save_model(self, key: str, model: nn.Module, record: Mapping[str, Any]) -> None:
-        """Write a trained model and what is known about it, whole or not at all."""
-        content = io.BytesIO()  # torch tells of a full disk in seven lines of C++
+        """Write a trained model and its record, atomically."""
+        content = io.BytesIO()  # torch.save to a file reports a full disk in seven lines of C++
         torch.save(model.state_dict(), content)
         self._save("models", key, _WEIGHTS, lambda path: path.write_bytes(content.getvalue()), record)
 
     def model_record(self, key: str) -> dict[str, Any] | None:
-        """What is known about a trained model; None if it is not there, or damaged."""
+        """Record of a trained model; None if it is missing or damaged."""
         return self._record("models", key, _WEIGHTS)
 
     def load_weights(self, key: str, model: nn.Module) -> None:
-        """Load a trained model's parameters into a freshly built one."""
+        """Load the parameters of a trained model into a newly built one."""
         state = torch.load(self.root / "models" / key / _WEIGHTS, weights_only=True)
         model.load_state_dict(state)
 
     def save_trial(self, key: str, recons: Reconstructions, record: Mapping[str, Any]) -> None:
-        """Write the reconstructions of a trial and what is known about them, whole or not at all."""
+        """Write the reconstructions of a trial and their record, atomically."""
         tensors = ("images", "labels", "scores", "iterations", "diverged")
         arrays = {name: getattr(recons, name).numpy() for name in tensors}
         counts = {name: getattr(recons, name) for name in ("queries", "grad_calls", "stopped_by")}
@@ -280,26 +276,26 @@ class Store:
         self._save("trials", key, _RECONS, write, {**record, **counts})
 
     def trial_record(self, key: str) -> dict[str, Any] | None:
-        """What is known about a trial; None if it is not there, or damaged."""
+        """Record of a trial; None if it is missing or damaged."""
         return self._record("trials", key, _RECONS)
 
     def reconstructions(self, key: str) -> Reconstructions:
-        """All that the attack of a trial returned.
+        """The result of a trial's attack.
 
         Raises:
-            StoreError: it is not there, or damaged.
+            StoreError: it is missing or damaged.
         """
         path = self.root / "trials" / key / _RECONS
         record = self.trial_record(key)
         if record is None:
-            raise StoreError(f"{path} is damaged; run the study again, which computes it anew")
+            raise StoreError(f"{path} is damaged; run the study again to recompute it")
         with np.load(path, allow_pickle=False) as file:
             found: dict[str, Any] = {name: torch.from_numpy(file[name]) for name in file.files}
         counts = {name: record[name] for name in ("queries", "grad_calls", "stopped_by")}
         return Reconstructions(**found, **counts)
 
     def recons(self, key: str) -> np.ndarray:
-        """The picture of each class of which the target is surest, (K, C, H, W).
+        """The reconstruction per class with the highest confidence of the target, (K, C, H, W).
 
         Raises:
             StoreError: as for :meth:`reconstructions`.
@@ -311,19 +307,19 @@ class Store:
         return pictures
 
     def save_measured(self, kind: Kind, key: str, measurement: str, found: Mapping[str, Any]) -> None:
-        """Write what was measured of a model or a trial.
+        """Write the measurements of a model or a trial.
 
         Args:
-            kind: of what.
-            key: of the model or the trial.
-            measurement: key of everything that the measurement depends on besides.
-            found: the numbers.
+            kind: "models" or "trials".
+            key: key of the model or the trial.
+            measurement: key of everything else on which the measurement depends.
+            found: the measurements.
         """
         with replacing(self.root / kind / key / _MEASURED) as temporary:
             _write_json(temporary, {"key": measurement, "found": found})
 
     def measured(self, kind: Kind, key: str, measurement: str) -> dict[str, Any] | None:
-        """What was measured, or None where that is not there, or was measured in another way."""
+        """The measurements; None if they are missing or belong to another measurement key."""
         record = _read_json(self.root / kind / key / _MEASURED)
         if record is None or record.get("key") != measurement or not isinstance(record.get("found"), dict):
             return None
@@ -351,23 +347,23 @@ class Store:
         return record
 
     def save_side_effect(self, key: str, name: str, record: dict[str, Any]) -> None:
-        """Write one measurement of a trained model, whole or not at all.
+        """Write one side effect of a trained model, atomically.
 
         Args:
-            key: of the model.
-            name: of the attack.
-            record: what was measured.
+            key: key of the model.
+            name: name of the attack.
+            record: the measurement.
         """
         (self.root / _SIDE_EFFECTS).mkdir(exist_ok=True)
         with replacing(self.root / _SIDE_EFFECTS / f"{key}-{name}.json") as temporary:
             _write_json(temporary, record)
 
     def side_effect(self, key: str, name: str) -> dict[str, Any] | None:
-        """One measurement of a trained model; None if it is not there."""
+        """One side effect of a trained model; None if it is missing."""
         return _read_json(self.root / _SIDE_EFFECTS / f"{key}-{name}.json")
 
     def save_tables(self, trials: pd.DataFrame, per_class: pd.DataFrame) -> None:
-        """Write both tables, as Parquet and as CSV."""
+        """Write both tables, as CSV and as Parquet."""
         for name, table in (("trials", trials), ("per_class", per_class)):
             with replacing(self.root / f"{name}.csv") as temporary:
                 table.to_csv(temporary, index=False)
@@ -380,9 +376,9 @@ class Store:
                 pq.write_table(content.replace_schema_metadata(metadata), temporary)
 
 
-@lru_cache(maxsize=4096)  # one line for each file
+@lru_cache(maxsize=4096)  # one log line per file
 def _tell_damaged(path: Path) -> None:
-    _log.warning("%s is damaged or missing; a run of the study computes it again", path)
+    _log.warning("%s is damaged or missing; the next run of the study computes it again", path)
 
 
 def _is_whole(path: Path, sha256: str) -> bool:
@@ -395,7 +391,7 @@ def _is_whole(path: Path, sha256: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _known_sha256(path: Path, mtime_ns: int, size: int) -> str:
-    """Of a file that nobody has written since it was read last."""
+    """SHA-256 of a file, cached until its modification time or size changes."""
     return _sha256(path)
 
 
@@ -404,7 +400,7 @@ def _sha256(path: Path) -> str:
 
 
 def _name(spec_text: str) -> object:
-    """What a study is called; None where its file is damaged."""
+    """Name of a study; None if its file is damaged."""
     try:
         return load_toml(spec_text).get("name")
     except SpecError:
@@ -420,5 +416,5 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
-        return None  # absent, or damaged: it is computed again
+        return None  # missing or damaged; the caller computes it again
     return record if isinstance(record, dict) else None

@@ -1,4 +1,4 @@
-"""A study: a TOML file, checked before anything runs, and the jobs and trials that it expands to."""
+"""A study file in TOML: its check before anything runs, and its expansion into jobs and trials."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from .spec import (
 from .sweeps import instances
 
 REPORTED = (
-    "the numbers and pictures of this study itself: accuracies, diagnostics, distances and example images come from "
-    "the private records without noise; the promise is about the model"
+    "the results of this study: accuracies, diagnostics, distances and example images are computed from the private "
+    "records without noise; the guarantee covers the model only"
 )
 
 # TOML has lists and no tuples.
@@ -46,12 +46,12 @@ def _one_line(name: str) -> str:
 class StudySpec(Strict):
     """A grid of trials: every defence and strength x every attack x every seed.
 
-    In the table of a defence or an attack, a list of values is a sweep: one trial for each. ``training``
-    inside a defence's table overrides the study's. ``weights`` is what training starts from, as in
-    :func:`dpmi.models.load_weights`: "torchvision", or a file, by its absolute path if other machines compute too;
-    who puts other weights into the file starts a new study. ``adaptive`` repeats every attack on every model with
-    each of :meth:`dpmi.defenses.Defense.adaptations` that changes something for it. ``matched_on`` says by what the
-    strengths were chosen, if :mod:`dpmi.study.match` chose them; it is shown, and changes nothing that is computed.
+    In the table of a defence or an attack, a list of values is a sweep with one trial per value. ``training`` inside
+    the table of a defence overrides the training of the study. ``weights`` names the initial weights, as in
+    :func:`dpmi.models.load_weights`: "torchvision" or a file, with an absolute path if other machines compute too. If
+    the content of the file changes, all trials run again. ``adaptive`` adds the adaptive attacks: it repeats every
+    attack with each of :meth:`dpmi.defenses.Defense.adaptations` that applies to it. ``matched_on`` is the target on
+    which :mod:`dpmi.study.match` matched the strengths; reports show it, and it does not change any result.
     """
 
     name: Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
@@ -96,15 +96,15 @@ class StudySpec(Strict):
         for trial in (trial for job in jobs for trial in job.trials):
             asked = (trial.job.settings, trial.settings)
             if asked in seen:
-                raise SpecError(f"{trial.label} is asked for twice; remove one")
+                raise SpecError(f"{trial.label} occurs twice in the study; remove one")
             seen.add(asked)
         return jobs
 
     def jobs_on(self, content: Content) -> tuple[Job, ...]:
-        """The same, with keys: jobs whose numbers depend on this content.
+        """The same jobs, with keys.
 
         Args:
-            content: of the data and the weights.
+            content: digests of the data and the weights.
         """
         return tuple(dataclasses.replace(job, content=content) for job in self.jobs)
 
@@ -119,14 +119,14 @@ class StudySpec(Strict):
 
     @property
     def not_accounted(self) -> tuple[str, ...]:
-        """What this study looked at that is in no epsilon, for the privacy statements of its models."""
+        """Uses of the private records that no epsilon covers, for the privacy statements of the models."""
         found = [REPORTED]
         if self.weights is not None:
-            found.append(f"the records that the weights {self.weights} had seen, from which training started")
+            found.append(f"the records on which the initial weights {self.weights} were trained")
         if self.matched_on is not None and self.matched_on.startswith("accuracy "):
             found.append(
-                f"the noise multiplier was chosen so that the model reaches {self.matched_on} on the test set; the "
-                "models that were trained to find it saw the private records too, and are not billed"
+                f"the choice of the noise multiplier: it was matched on {self.matched_on} on the test set, and the "
+                "models of that search were trained on the private records without being charged"
             )
         return tuple(found)
 
@@ -134,26 +134,26 @@ class StudySpec(Strict):
         own = dict(table)
         override = own.pop("training", {})
         if not isinstance(override, dict):
-            raise SpecError(f"defenses.training is {override!r}: it must be a table of [training]'s keys")
+            raise SpecError(f"defenses.training is {override!r}: it must be a table with keys of [training]")
         training = validated(TrainingSpec, {**self.training.model_dump(), **override}, "defenses.training")
         for defense in instances(defenses.get, "defenses", own):
             yield defense, Recipe(**training.model_dump())
 
 
 def read(path: Path, check: Callable[[str], object] | None = None) -> str:
-    """The text of a study file, checked.
+    """Read and check a study file; return its text.
 
     Args:
-        path: of the file.
-        check: called with the text; by default :func:`parse`.
+        path: path of the file.
+        check: called with the text; default: :func:`parse`.
 
     Raises:
-        SpecError: the file is missing, is no TOML, or asks for something that does not exist.
+        SpecError: the file is missing, is not TOML, or is not a valid study.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise SpecError(f"study {path} cannot be read: {error.strerror}; name a TOML file") from error
+        raise SpecError(f"study {path} cannot be read: {error.strerror}; give a TOML file") from error
     except UnicodeDecodeError as error:
         raise SpecError(f"study {path} is not a TOML file: {error}") from error
     try:
@@ -164,19 +164,19 @@ def read(path: Path, check: Callable[[str], object] | None = None) -> str:
 
 
 def parse(text: str) -> StudySpec:
-    """The study that a text asks for.
+    """Parse the text of a study file.
 
     Raises:
-        SpecError: as for :func:`read`.
+        SpecError: the text is not TOML or is not a valid study.
     """
     return checked(load_toml(text))
 
 
 def checked(document: Mapping[str, Any]) -> StudySpec:
-    """The study that a document asks for.
+    """Validate a parsed study file.
 
     Raises:
-        SpecError: it asks for something that does not exist.
+        SpecError: a key, a value or a name is wrong.
     """
     spec = validated(StudySpec, document)
     if spec.data.name not in data.names():
@@ -189,5 +189,5 @@ def checked(document: Mapping[str, Any]) -> StudySpec:
             models.check_source(spec.weights, spec.model)
     except ValueError as error:
         raise SpecError(f"model: {error}") from error
-    _ = spec.jobs  # every plug-in and every hyper-parameter is checked here, before anything runs
+    _ = spec.jobs  # checks every plug-in and every hyper-parameter
     return spec

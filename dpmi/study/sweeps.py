@@ -1,4 +1,4 @@
-"""The plug-ins that a table of a study file stands for: one for each combination of its lists."""
+"""Sweeps: expand a table of a study file into plug-ins, one per combination of its lists."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .spec import FLOAT32, LARGEST, SpecError, in_toml, unknown
 
 
 def instances(get: Any, where: str, table: Mapping[str, Any]) -> Iterator[Any]:
-    """One plug-in per combination of the table's lists."""
+    """Yield one plug-in per combination of the table's lists."""
     own = dict(table)
     name = own.pop("name", None)
     if not isinstance(name, str):
@@ -44,14 +44,14 @@ def instances(get: Any, where: str, table: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _typed(where: str, expected: Any, value: Any) -> Any:
-    """The value as a field of a plug-in holds it: 1 and 1.0 are one setting, and have one key."""
+    """Convert a value to the type of its field, so that 1 and 1.0 are one setting with one key."""
     if dataclasses.is_dataclass(expected) and isinstance(value, dict):
         return _nested(where, expected, value)
     most = FLOAT32 if isinstance(value, float) else 2**63 - 1 if where.endswith("seed") else LARGEST
     if isinstance(value, int | float) and most < abs(value) < math.inf:
-        raise SpecError(f"{where} is {value!r}: it can be {most} at most")
+        raise SpecError(f"{where} is {value!r}: its absolute value must be at most {most}")
     try:
-        # A list inside the list of a sweep: TOML has no tuples.
+        # A list inside the list of a sweep is a tuple, which TOML does not have.
         return TypeAdapter(expected).validate_python(
             tuple(value) if isinstance(value, list) else value, strict=True
         )
@@ -60,7 +60,7 @@ def _typed(where: str, expected: Any, value: Any) -> Any:
 
 
 def _nested(where: str, expected: Any, table: Mapping[str, Any]) -> Any:
-    """A table inside a plug-in's table, such as the settings of an attack's prior."""
+    """Build a nested plug-in from a table inside a table, such as an attack's prior."""
     types = get_type_hints(expected)
     known = [f.name for f in dataclasses.fields(expected)]
     for key in table:

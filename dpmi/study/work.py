@@ -1,4 +1,4 @@
-"""One job of a study: train a model, attack it and measure, each unless it is in the store."""
+"""One job of a study: train a model, attack it and measure; each stage is skipped if its result is in the store."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from .spec import DataSpec
 from .store import Store
 from .study import StudySpec
 
-#: What progress calls it.
+#: Name of this stage in progress reports.
 MEASURING = "measuring"
 
 
-@lru_cache(maxsize=1)  # the jobs of one worker mostly share a data set; more than one would fill the memory
+@lru_cache(maxsize=1)  # most jobs of a worker share a data set; two could exhaust the memory
 def _load(name: str, options: tuple[tuple[str, Any], ...], root: str | None) -> Split:
     return data.load(name, root=root, **dict(options))
 
 
 def load(spec: DataSpec, root: str | None) -> Split:
-    """The study's data set, kept in memory between the jobs of one process."""
+    """Load the study's data set; the process keeps it in memory between jobs."""
     return _load(spec.name, tuple(sorted(spec.options.items())), root)
 
 
 def content(spec: StudySpec, split: Split) -> Content:
-    """What the keys of a study depend on besides its settings.
+    """Digests of the data and the initial weights of a study.
 
     Args:
         spec: the study.
@@ -55,7 +55,7 @@ def content(spec: StudySpec, split: Split) -> Content:
 
 
 def is_complete(job: Job, store: Store) -> bool:
-    """Whether the model and all of its trials are in the store, and measured."""
+    """Whether the model and all its trials are stored and measured."""
     return (
         store.model_record(job.key) is not None
         and all(store.trial_record(trial.key) is not None for trial in job.trials)
@@ -64,7 +64,7 @@ def is_complete(job: Job, store: Store) -> bool:
 
 
 def is_measured(job: Job, store: Store) -> bool:
-    """Whether all that is in the store of a job is measured."""
+    """Whether all stored results of a job are measured."""
     if store.model_record(job.key) is not None and model_numbers(job, store) is None:
         return False
     return all(
@@ -75,12 +75,12 @@ def is_measured(job: Job, store: Store) -> bool:
 
 
 def model_numbers(job: Job, store: Store) -> dict[str, Any] | None:
-    """What was measured of the model of a job; None if nothing was, or by older code."""
+    """Measurements of a job's model; None if they are missing or come from older code."""
     return store.measured("models", job.key, _measurement_of_models())
 
 
 def trial_numbers(trial: Trial, store: Store) -> dict[str, Any] | None:
-    """What was measured of a trial; None if nothing was, or by older code, or with another evaluator."""
+    """Measurements of a trial; None if they are missing or come from older code or another evaluator."""
     return store.measured("trials", trial.key, _measurement_of_trials(trial.job))
 
 
@@ -98,13 +98,13 @@ def _measurement_of_trials(job: Job) -> str:
 
 
 def train_model(job: Job, store: Store, *, root: str | None, progress: StageProgress) -> None:
-    """Train the model of a job and measure it, unless that is in the store.
+    """Train and measure the model of a job, unless the store has the result.
 
     Args:
         job: the model.
-        store: is written to.
+        store: receives the result.
         root: the data root.
-        progress: called with what is being done, and how much of how much of it is done.
+        progress: called with the stage, units done, and units in total.
     """
     if store.model_record(job.key) is None:
         split = load(job.data, root)
@@ -127,20 +127,20 @@ def train_model(job: Job, store: Store, *, root: str | None, progress: StageProg
 def run_job(
     job: Job, store: Store, *, baselines: Baselines, root: str | None, progress: StageProgress
 ) -> None:
-    """Train a model, attack it and measure, as far as that is not in the store.
+    """Train a model, attack it and measure; skip each stage whose result is in the store.
 
     Args:
         job: the model and its attacks.
-        store: is written to.
-        baselines: what an attacker gets without the model, for every class.
+        store: receives the results.
+        baselines: distances of images that need no model, per class.
         root: the data root.
-        progress: called with what is being done, and how much of how much of it is done.
+        progress: called with the stage, units done, and units in total.
     """
     if is_complete(job, store):
         return
     train_model(job, store, root=root, progress=progress)
     split = load(job.data, root)
-    # Attack what was stored, not what is at hand: a resumed study attacks the very same model.
+    # Attacks the stored model, as a resumed study does.
     target = stored_model(job, store, split)
     for trial in job.trials:
         if store.trial_record(trial.key) is None:
@@ -154,9 +154,9 @@ def run_job(
 def measure_job(
     job: Job, store: Store, *, baselines: Baselines, root: str | None, progress: StageProgress
 ) -> None:
-    """Measure what is in the store of a job and was not measured, or by older code.
+    """Measure the stored results of a job that were not measured, or were measured by older code.
 
-    The evaluator is trained if the store has none.
+    This trains the evaluator if the store has none.
 
     Args:
         job, store, baselines, root, progress: as for :func:`run_job`.
@@ -194,10 +194,10 @@ def _measure_model(job: Job, store: Store, split: Split) -> None:
 
 
 def untrained_model(job: Job, split: Split) -> nn.Module:
-    """The classifier that the training of a job starts from.
+    """The classifier of a job before its training.
 
     Raises:
-        ValueError: the model does not take such images, or the weights to start from are not those of this model.
+        ValueError: the model does not accept images of this shape, or the initial weights belong to another model.
     """
     model = _fresh_model(job, split)
     if job.weights is not None:
@@ -206,7 +206,7 @@ def untrained_model(job: Job, split: Split) -> nn.Module:
 
 
 def stored_model(job: Job, store: Store, split: Split) -> nn.Module:
-    """The trained model of a job that is in the store, in evaluation mode."""
+    """The stored trained model of a job, in evaluation mode."""
     model = job.defense.build(_fresh_model(job, split)).eval()
     store.load_weights(job.key, model)
     return model
@@ -219,7 +219,7 @@ def _fresh_model(job: Job, split: Split) -> nn.Module:
 
 
 def _attack(trial: Trial, target: nn.Module, split: Split, store: Store, progress: StageProgress) -> None:
-    """Reconstruct every class, and keep all that the attack returns."""
+    """Reconstruct every class and store the result of the attack."""
     whole = maker.started()
     knowledge = trial.attack.fit(
         target,
@@ -256,7 +256,7 @@ def _of_prior(trial: Trial) -> str:
 
 
 def _model_record(job: Job, trained: Trained) -> dict[str, Any]:
-    """What the table says about a model; its epsilons always with unit, adjacency, delta, accountant."""
+    """Columns of a model: settings, epsilons with unit, adjacency, delta and accountant, diagnostics."""
     return {
         "model": job.model,
         "defense": job.defense.name,
@@ -309,11 +309,11 @@ def _privacy_columns(job: Job, account: Account | None) -> dict[str, Any]:
 
 
 def _numbers(recons: Reconstructions, split: Split, baselines: Baselines) -> dict[str, Any]:
-    """What is measured of reconstructions without an evaluator; ``per_class`` has columns with one number per class."""
+    """Measurements without an evaluator; ``per_class`` holds columns with one number per class."""
     distances = metrics.mia_distance(
         recons.images, recons.labels, split.train.images, split.train.labels, kind=split.distance
     )
-    # Of several images of a class the mean: the attacker does not know which of them came nearest.
+    # Mean over the images of a class: the attacker does not know which image is the nearest.
     classes, distance = metrics.class_means(distances.values, recons.labels)
     per_class = {
         "class_index": classes,

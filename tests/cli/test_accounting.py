@@ -102,8 +102,8 @@ class TestPlot:
         [
             ("run.jpeg", {}, "it must end in .png, .svg, .pdf"),
             ("nowhere/run.png", {}, "no file can be written there"),
-            ("run.png", {"steps": "0"}, "--plot draws from 1 to 100000 steps, got 0"),
-            ("run.png", {"noise_multiplier": "0"}, "noise_multiplier is 0, so there is none"),
+            ("run.png", {"steps": "0"}, "--plot needs 1 to 100000 steps, got 0"),
+            ("run.png", {"noise_multiplier": "0"}, "noise_multiplier is 0, so epsilon is infinite"),
         ],
     )
     def test_what_cannot_be_drawn_is_refused_and_leaves_nothing(

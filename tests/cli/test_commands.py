@@ -47,7 +47,7 @@ def test_an_interrupted_command_says_so(dpmi: Dpmi, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(studies, "_study", interrupted)
     outcome = dpmi("curve", "--out", str(tmp_path / "study"))
     assert outcome.code == 130
-    assert outcome.err.startswith("dpmi: interrupted; what is complete is kept")
+    assert outcome.err.startswith("dpmi: interrupted; finished trials are stored")
 
 
 def test_help_and_no_command(dpmi: Dpmi) -> None:
@@ -59,7 +59,7 @@ def test_help_and_no_command(dpmi: Dpmi) -> None:
     outcome = dpmi()
     assert outcome.code == 2
     assert "epsilon" in outcome.out
-    assert outcome.err == "dpmi: name a command\n"
+    assert outcome.err == "dpmi: give a command\n"
 
 
 class TestMistakes:
@@ -74,7 +74,7 @@ class TestMistakes:
     def test_missing_study(self, dpmi: Dpmi, tmp_path: Path) -> None:
         check_mistake(
             dpmi("run", tmp_path / "no.toml"),
-            "no.toml cannot be read: No such file or directory; name a TOML",
+            "no.toml cannot be read: No such file or directory; give a TOML",
         )
 
     def test_misspelt_key(self, dpmi: Dpmi, tmp_path: Path) -> None:
@@ -91,13 +91,13 @@ class TestMistakes:
         (tmp_path / "file").write_text("")
         outcome = dpmi("curve", "--out", tmp_path / below)
         check_mistake(
-            outcome, f"output folder {tmp_path / below} cannot be written: ", "name a folder that can"
+            outcome, f"output folder {tmp_path / below} cannot be written: ", "give a writable folder"
         )
 
     def test_out_of_somebody_else(self, dpmi: Dpmi, tmp_path: Path) -> None:
         (tmp_path / "thesis.tex").write_text("")
         check_mistake(
-            dpmi("curve", "--out", tmp_path), f"{tmp_path} is not empty", "name an empty or a new folder"
+            dpmi("curve", "--out", tmp_path), f"{tmp_path} is not empty", "give an empty or a new folder"
         )
 
     def test_data_root_without_the_data(self, dpmi: Dpmi, tmp_path: Path) -> None:
@@ -129,7 +129,8 @@ class TestMistakes:
     @pytest.mark.parametrize("name", ["missing", "."])
     def test_report_on_no_study(self, dpmi: Dpmi, tmp_path: Path, name: str) -> None:
         check_mistake(
-            dpmi("report", tmp_path / name), "holds no study: there is no study.toml in it; name a study's"
+            dpmi("report", tmp_path / name),
+            "holds no study: it has no study.toml; give the folder of a study",
         )
 
     def test_report_on_a_study_that_never_ran(self, dpmi: Dpmi, tmp_path: Path) -> None:

@@ -40,10 +40,10 @@ class TestLabels:
             ("labels.txt", b"\xff\xfe1\n", "labels.txt is not text: "),
             ("labels.csv", b"", "labels.csv holds no labels"),
             ("labels.csv", b"label\n", "labels.csv holds no labels"),
-            ("labels.csv", b"id,label\n1,2\n", "has several columns; name one with --column: id, label"),
-            ("labels.csv", b"5\n3\n", "starts with '5', not with the name of a column"),
-            ("labels.npy", b"", "labels.npy is no array that numpy.save wrote"),
-            ("labels.npy", b"1\n2\n", "labels.npy is no array that numpy.save wrote"),
+            ("labels.csv", b"id,label\n1,2\n", "has several columns; choose one with --column: id, label"),
+            ("labels.csv", b"5\n3\n", "starts with '5' instead of a column name"),
+            ("labels.npy", b"", "labels.npy is not an array of numpy.save"),
+            ("labels.npy", b"1\n2\n", "labels.npy is not an array of numpy.save"),
         ],
     )
     def test_unreadable(self, dpmi: Dpmi, tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -67,7 +67,7 @@ class TestLabels:
         [
             (np.eye(3, dtype=int), "holds shape (3, 3) of type int64; expected integers of shape (N,)"),
             (np.ones(3), "holds shape (3,) of type float64; expected integers of shape (N,)"),
-            (np.array(["a"], dtype=object), "is no array that numpy.save wrote"),
+            (np.array(["a"], dtype=object), "is not an array of numpy.save"),
             (np.array([], dtype=int), "holds no labels"),
         ],
     )

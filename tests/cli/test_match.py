@@ -32,7 +32,7 @@ def test_match_and_run_what_it_says(dpmi: Dpmi, study: Path, tmp_path: Path) -> 
     assert heading.split() == ["defence", "strength", "test", "accuracy", "trials"]
     assert none.split()[:2] == ["none", "–"]
     assert private.split()[:2] == ["class-dp", "noise_multiplier"]
-    command = last.removeprefix("run it, which trains none of these again: ")
+    command = last.removeprefix("run the matched study, which reuses these models: ")
     assert shlex.split(command) == ["dpmi", "run", str(out / "matched.toml"), "--out", str(out)]
     models = {path: path.stat().st_mtime_ns for path in out.glob("models/*/record.json")}
     assert len(models) >= 4
@@ -71,9 +71,9 @@ def test_a_failed_defence_is_told_and_left_out(dpmi: Dpmi, study: Path, tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "exactly one of --accuracy and --epsilon is needed"),
-        (("--accuracy", "0.9", "--epsilon", "8"), "exactly one of --accuracy and --epsilon is needed"),
-        (("--accuracy", "97"), "accuracy must be in (0, 1), a share and no percentage; got 97.0"),
+        ((), "give exactly one of --accuracy and --epsilon"),
+        (("--accuracy", "0.9", "--epsilon", "8"), "give exactly one of --accuracy and --epsilon"),
+        (("--accuracy", "97"), "accuracy must be in (0, 1), a share, not a percentage; got 97.0"),
         (("--accuracy", "0.9", "--tolerance", "0"), "tolerance must be in (0, 0.5)"),
         (("--accuracy", "0.9", "--trials", "2"), "trials must be at least 3"),
         (("--accuracy", "0.9", "--workers", "0"), "--workers is 0; it must be at least 1"),

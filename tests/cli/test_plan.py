@@ -29,7 +29,7 @@ class TestAnswer:
         assert rows[0][5:] == ["3.05", "7.992", "1.53", "134", "10.7%", "12000", "40", "hopeless"]
         assert [row[1] for row in rows[:6]] == ["1", "5", "10", "25", "50", "100"]
         assert rows[5][-1] == "doubtful"
-        assert "10 classes, 60,000 records; a model of 7,706 parameters." in outcome.out
+        assert "10 classes, 60,000 records; a model with 7,706 parameters." in outcome.out
         assert "(delta = 0.0001, replace, accountant tight)" in outcome.out
         said = " ".join(outcome.out.split())
         assert "- Class-level DP at epsilon 8 (delta = 0.0001, replace, tight) is hopeless:" in said
@@ -52,7 +52,7 @@ class TestAnswer:
     def test_all_rows_and_the_assumed_model(self, dpmi: Dpmi) -> None:
         arguments = ("--steps", "200,100", "--clusters-per-class", "1", *DIGITS[:2])
         outcome = dpmi(*TARGET, *arguments)
-        assert "a model of 10,000 parameters (assumed; set --parameters)" in outcome.out
+        assert "a model with 10,000 parameters (assumed; set --parameters)" in outcome.out
         assert len(re.findall(r"^class ", outcome.out, flags=re.MULTILINE)) == 1
         outcome = dpmi(*TARGET, *arguments, "--all")
         assert len(re.findall(r"^class ", outcome.out, flags=re.MULTILINE)) == 2
@@ -105,7 +105,7 @@ class TestPlot:
         [
             ("plan.jpg", "plan.jpg; it must end in .png, .svg, .pdf"),
             ("plan", "plan; it must end in .png, .svg, .pdf"),
-            ("folder.png", "folder.png, which is a folder; name a file"),
+            ("folder.png", "folder.png, which is a folder; give a file"),
             ("missing/plan.png", "missing/plan.png; no file can be written there: No such file"),
             ("file/plan.png", "file/plan.png; no file can be written there: Not a directory"),
         ],
@@ -129,10 +129,10 @@ def check(outcome: Outcome, message: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "exactly one of --class-sizes and --labels is needed"),
+        ((), "give exactly one of --class-sizes (records per class) and --labels"),
         (
             ("--class-sizes", "3,4", "--labels", "x.txt"),
-            "exactly one of --class-sizes and --labels is needed",
+            "give exactly one of --class-sizes (records per class) and --labels",
         ),
         (("--class-sizes", ""), "--class-sizes is '': '' is not an integer; separate values with commas"),
         (("--class-sizes", "3,,4"), "--class-sizes is '3,,4': '' is not an integer"),

@@ -83,7 +83,7 @@ class TestStatement:
             dpmi("statement", final, *self.DELTA, "--not-accounted", " "), "not_accounted must hold no empty"
         )
         check_mistake(
-            dpmi("statement", final, final, *self.DELTA), f"{final} is named twice; its steps would be"
+            dpmi("statement", final, final, *self.DELTA), f"{final} is given twice, so its steps would be"
         )
         check_mistake(dpmi("statement", tmp_path / "no.json", *self.DELTA), "No such file", "no.json")
         check_mistake(dpmi("statement", tmp_path, *self.DELTA), "Is a directory", str(tmp_path))

@@ -59,7 +59,7 @@ def test_report_shows_what_is_left_of_each_defence(finished, tmp_path: Path) -> 
     _, results = finished
     write(results, tmp_path)
     text = (tmp_path / "summary.md").read_text(encoding="utf-8")
-    assert "Gain, adapted ones included" in text
+    assert "Gain, adaptive attacks included" in text
     assert len(survival.adapted(results)) == 2 * (1 + 3 + 4)
     assert list(survival.survival(results)["label"]) == ["mid, beta 0.01", "calor, rank 4"]
 

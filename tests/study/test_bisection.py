@@ -74,7 +74,7 @@ def test_whole_numbers_stay_whole_and_end_at_neighbours() -> None:
     found = measuring.to_the_end(search(64, 1, target=target, seeds=1))
     assert all(isinstance(strength, int) for strength in measuring.strengths)
     assert found.strength == 6
-    assert found.note == "no strength lies between 6 and 5; the nearer is taken"
+    assert found.note == "no strength lies between 6 and 5; using the nearer one"
 
 
 def test_one_seed_decides_only_far_from_the_target() -> None:
@@ -119,7 +119,7 @@ def test_the_best_that_was_seen_is_kept_when_trials_run_out() -> None:
     found = measuring.to_the_end(search(0.1, 10.0, target=TARGET, seeds=2))
     assert found.trials == len(measuring.strengths) == TARGET.trials
     assert found.accuracies == (0.83, 0.83)
-    assert found.note == "not met in 8 trials; the nearest is taken"
+    assert found.note == "target not met in 8 trials; using the nearest strength"
 
 
 @given(
@@ -162,8 +162,8 @@ def test_halfway_lies_between(one: float, other: float) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0.0,), r"accuracy must be in \(0, 1\), a share and no percentage; got 0"),
-        ((97.0,), r"accuracy must be in \(0, 1\), a share and no percentage; got 97"),
+        ((0.0,), r"accuracy must be in \(0, 1\), a share, not a percentage; got 0"),
+        ((97.0,), r"accuracy must be in \(0, 1\), a share, not a percentage; got 97"),
         ((math.nan,), r"accuracy must be in \(0, 1\)"),
         ((0.9, 0.0), r"tolerance must be in \(0, 0.5\), a difference of accuracies; got 0"),
         ((0.9, 0.5), r"tolerance must be in \(0, 0.5\)"),

@@ -150,7 +150,7 @@ def test_measuring_needs_the_data_of_the_models(store: Store, monkeypatch: pytes
 
 
 def test_a_data_root_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"data root .*nowhere is not there"):
+    with pytest.raises(FileNotFoundError, match=r"data root .*nowhere does not exist"):
         prepare(parse(SHORT), root=str(tmp_path / "nowhere"))
 
 

@@ -56,7 +56,7 @@ def test_report_says_what_the_evaluator_says(judged, tmp_path: Path) -> None:
     page = write(results, tmp_path).read_text(encoding="utf-8")
     markdown = (tmp_path / "summary.md").read_text(encoding="utf-8")
     for text in (page, markdown):
-        assert "cnn-small, right on" in text
+        assert "cnn-small, accuracy" in text
         assert "Attack accuracy" in text
     table = summary(results).set_index("attack")
     mean = results.trials.groupby("attack")["attack_accuracy"].mean()

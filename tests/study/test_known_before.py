@@ -32,7 +32,7 @@ def changed(old: str, new: str) -> str:
         (DEFENSE, 'name = "skip-removal"\n', "defenses skip-removal: "),
         (DEFENSE, 'name = "transfer"\nfrozen_fraction = 0.5\n', "defenses transfer: "),
         (DEFENSE, 'name = "bido-hsic"\nlatent_layers = [["nowhere"]]\n', "defenses bido-hsic: .*nowhere"),
-        (HEAD, HEAD + "budget = { queries = 10 }\n", "budget.queries is 10, and enhanced needs more than 10"),
+        (HEAD, HEAD + "budget = { queries = 10 }\n", "budget.queries is 10, but enhanced needs more than 10"),
         (ATTACK, 'name = "gmi"\nimages_per_class = 9\n[budget]\nqueries = 90\n', "gmi needs more than 90"),
         (
             ATTACK,

@@ -157,13 +157,13 @@ def test_the_matched_study_trains_nothing_again(tmp_path: Path) -> None:
     assert results.matched_on == "accuracy 0.7"
     accuracies = results.trials.groupby("defense")["test_accuracy"].mean()
     assert accuracies["class-dp"] == pytest.approx(outcome.accuracy)
-    line = "- the noise multiplier was chosen so that the model reaches accuracy 0.7 on the test set"
+    line = "- the choice of the noise multiplier: it was matched on accuracy 0.7 on the test set"
     listed = {row.defense: line in results.statements[row.trial] for row in results.trials.itertuples()}
     assert listed == {"none": False, "class-dp": True}
     # The same models in a study of the user's own: nothing was chosen by looking.
     own = gather(parse(matched.replace('matched_on = "accuracy 0.7"\n', "")), store)
     assert own.matched_on is None
-    assert not any("was chosen so that" in text for text in own.statements.values())
+    assert not any("it was matched on" in text for text in own.statements.values())
 
 
 def labelled(match: Match) -> dict[str, tuple[float, float] | None]:
@@ -189,7 +189,7 @@ def test_two_tables_of_one_defence_are_told_apart() -> None:
         "record-dp, sampling rate 0.1",
         "record-dp, sampling rate 0.2",
     ]
-    with pytest.raises(SpecError, match="the strength of record-dp is asked for twice; remove one"):
+    with pytest.raises(SpecError, match="defenses record-dp: its strength is open in two tables; remove one"):
         parse_match(OPEN + RECORD + RECORD.replace("sampling", "noise_multiplier = [0.1, 0.2]\nsampling"))
 
 
@@ -223,13 +223,13 @@ def test_epsilon_needs_no_training() -> None:
         (
             "[0.05, 20.0]",
             "[0.5]",
-            r"noise_multiplier is \[0.5\]: a range to search needs 2 different numbers",
+            r"noise_multiplier is \[0.5\]; a range needs 2 different numbers",
         ),
-        ("[0.05, 20.0]", "[0.5, 0.5]", "a range to search needs 2 different numbers, from and to"),
-        ("[0.05, 20.0]", '["a", "b"]', "a range to search needs 2 different numbers, from and to"),
+        ("[0.05, 20.0]", "[0.5, 0.5]", r"a range needs 2 different numbers, \[from, to\]"),
+        ("[0.05, 20.0]", '["a", "b"]', r"a range needs 2 different numbers, \[from, to\]"),
         ("[0.05, 20.0]", "[-1.0, 2.0]", "noise_multiplier must be at least 0, got -1.0"),
         ("[0.05, 20.0]", '"much"', "noise_multiplier is 'much': input should be a valid number"),
-        ("= 0.3", "= [0.3, 0.4]", "sampling_rate is a list; to match, write one table of"),
+        ("= 0.3", "= [0.3, 0.4]", "sampling_rate is a list, which a match does not support; write one"),
         ('name = "none"', "", "a table of defenses has no name"),
     ],
 )

@@ -105,7 +105,7 @@ def test_a_worker_that_dies_ends_the_study_with_one_error(
     spec, store = parse(SHORT), Store.create(tmp_path, SHORT)
     before = threading.active_count()
     with pytest.raises(
-        RuntimeError, match=r"what is complete is kept.* ActorDiedError: .* worker process has died"
+        RuntimeError, match=r"Completed trials are stored.* ActorDiedError: .* worker process has died"
     ):
         run(spec, store, machines=Machines(executor="ray"), report=lambda *_: None)
     assert threading.active_count() == before, "a thread left behind would connect to Ray again"
@@ -147,7 +147,7 @@ def test_without_a_cluster_one_is_started(cluster: str, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(ray, "init", no_cluster)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    said = r"is used \(Could not find any\); one is started here \(CPUs: 1\)"
+    said = r"no running Ray cluster found \(Could not find any\); starting one on this machine with 1 CPUs"
     with pytest.warns(UserWarning, match=said), executors.EXECUTORS["ray"](1, None, 5):
         assert ray.is_initialized()
     assert opened == [("auto", None), ("local", 1)]
@@ -158,7 +158,7 @@ def test_without_a_cluster_one_is_started(cluster: str, monkeypatch: pytest.Monk
 def test_an_address_where_nobody_answers(tmp_path: Path, address: str) -> None:
     pytest.importorskip("ray")
     with pytest.raises(
-        ConnectionError, match=rf"no Ray cluster answers at '{address}' \(.*\); name host:port"
+        ConnectionError, match=rf"no Ray cluster answers at '{address}' \(.*\); give host:port"
     ):
         run(parse(SHORT), Store.create(tmp_path, SHORT), machines=Machines(executor="ray", address=address))
 

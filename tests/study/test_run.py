@@ -83,7 +83,7 @@ def test_numbers_are_those_of_the_stored_pictures(finished: tuple[Store, Results
 def test_statements_are_those_of_the_models(finished: tuple[Store, Results]) -> None:
     _, results = finished
     none, private = results.trials["trial"].iloc[0], results.trials["trial"].iloc[-1]
-    assert "No privacy is promised" in results.statements[none]
+    assert "No privacy guarantee" in results.statements[none]
     assert "came from a user's seed" in results.statements[private]
     assert f"{np.ceil(results.trials['epsilon'].iloc[-1] * 1000) / 1000:.3f}" in results.statements[private]
 

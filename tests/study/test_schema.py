@@ -55,11 +55,11 @@ def test_the_documentation_is_printed_by_it() -> None:
 @pytest.mark.parametrize(
     ("values", "kind", "message"),
     [
-        ([0.5, 1.5], Column("x", "number", "", "", 0.0, 1.0), "x runs from 0.5 to 1.5, and is 0 to 1"),
-        ([1.0, 1.5], Column("x", "integer", ""), "x holds numbers with a fraction"),
-        (["a", 1], Column("x", "text", ""), "x holds what is no text"),
-        (["a", "b"], Column("x", "number", ""), "x holds what is no number"),
-        ([1], Column("y", "number", ""), "x is no column of the schema"),
+        ([0.5, 1.5], Column("x", "number", "", "", 0.0, 1.0), "x ranges from 0.5 to 1.5; it must be 0 to 1"),
+        ([1.0, 1.5], Column("x", "integer", ""), "x holds numbers that are not integers"),
+        (["a", 1], Column("x", "text", ""), "x holds values that are not text"),
+        (["a", "b"], Column("x", "number", ""), "x holds values that are not numbers"),
+        ([1], Column("y", "number", ""), "x is not a column of the schema"),
     ],
 )
 def test_what_is_not_as_it_says_is_found(values: list[object], kind: Column, message: str) -> None:

@@ -71,7 +71,7 @@ PRIVATE = '[[defenses]]\nname = "class-dp"\n'
         (
             "max_grad_norm = 1.0",
             "max_grad_norm = 1.0\ntraining = 3",
-            "defenses.training is 3: it must be a table of [training]'s keys",
+            "defenses.training is 3: it must be a table with keys of [training]",
         ),
         # out of range
         ("steps = 20", "steps = 0", "training.steps is 0: input should be greater than or equal to 1"),
@@ -90,8 +90,8 @@ PRIVATE = '[[defenses]]\nname = "class-dp"\n'
         ("seeds = [0, 1]", "seeds = []", "seeds is []: list should have at least 1 item"),
         ('name = "tiny"', 'name = ""', "name is '': string should have at least 1 character"),
         ("[0.5, 1.0]", "[]", "defenses class-dp: noise_multiplier is []: a sweep needs at least 1 value"),
-        ("[0.5, 1.0]", "[0.5, 0.5]", "enhanced on class-dp, noise multiplier 0.5, seed 0 is asked for twice"),
-        ("seeds = [0, 1]", "seeds = [0, 0]", "enhanced on none, seed 0 is asked for twice"),
+        ("[0.5, 1.0]", "[0.5, 0.5]", "enhanced on class-dp, noise multiplier 0.5, seed 0 occurs twice"),
+        ("seeds = [0, 1]", "seeds = [0, 0]", "enhanced on none, seed 0 occurs twice"),
         # something is missing
         ("max_grad_norm = 1.0", "", "defenses class-dp: max_grad_norm is missing"),
         ('name = "class-dp"', "", 'a table of defenses has no name; add name = "..."'),

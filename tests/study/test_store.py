@@ -168,7 +168,7 @@ def test_what_is_damaged_is_named_and_absent(
     assert store.model_record("m") is None
     told = [record.getMessage() for record in caplog.records]
     assert [
-        f"{store.root / name} is damaged or missing; a run of the study computes it again"
+        f"{store.root / name} is damaged or missing; the next run of the study computes it again"
         for name in ("trials/t/recons.npz", "models/m/model.pt")
     ] == told
     with pytest.raises(StoreError, match=r"recons\.npz is damaged; run the study again"):
@@ -240,7 +240,7 @@ class TestFolder:
         store.save_trial("t", RECONS, {"score": 1.0})
         before = visible(store)
         with pytest.raises(
-            StoreError, match="belongs to study 'x', and this is study 'y'; name another folder"
+            StoreError, match="belongs to study 'x', and this is study 'y'; give another folder"
         ):
             Store.create(store.root, 'name = "y"\n')
         assert visible(store) == before
@@ -249,7 +249,7 @@ class TestFolder:
         assert visible(again) == {"study.toml"}
 
     def test_in_which_a_run_is_at_work_keeps_its_study(self, store: Store) -> None:
-        with store.writing(), pytest.raises(StoreError, match="another run is at work"):
+        with store.writing(), pytest.raises(StoreError, match="another run is using"):
             Store.create(store.root, 'name = "x"\nseeds = [1]\n')
         assert store.spec_text == 'name = "x"\n'
 
@@ -263,7 +263,7 @@ class TestFolder:
     def test_of_somebody_else_is_refused_and_left_alone(self, tmp_path: Path) -> None:
         (tmp_path / "thesis.tex").write_text("years of work")
         with pytest.raises(
-            StoreError, match=r"is not empty and holds no study\.toml; name an empty or a new"
+            StoreError, match=r"is not empty and holds no study\.toml; give an empty or a new"
         ):
             Store.create(tmp_path, "")
         assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
@@ -272,7 +272,9 @@ class TestFolder:
     def test_that_is_a_file_is_refused(self, tmp_path: Path, below: str) -> None:
         file = tmp_path / "file"
         file.write_text("content")
-        with pytest.raises(StoreError, match=r"output folder .*file.* cannot be written: .*; name a folder"):
+        with pytest.raises(
+            StoreError, match=r"output folder .*file.* cannot be written: .*; give a writable"
+        ):
             Store.create(file / below, "")
         assert file.read_text() == "content"
 
@@ -284,7 +286,7 @@ class TestFolder:
 
     @pytest.mark.parametrize("name", ["missing", "."])
     def test_without_a_study_is_not_opened(self, tmp_path: Path, name: str) -> None:
-        with pytest.raises(StoreError, match=r"holds no study: there is no study\.toml in it"):
+        with pytest.raises(StoreError, match=r"holds no study: it has no study\.toml"):
             Store.open(tmp_path / name)
 
 
@@ -293,7 +295,7 @@ def test_two_runs_in_one_folder_are_refused_and_the_first_goes_on(store: Store) 
         half = store.root / "trials" / ".partial-of-the-first"
         half.mkdir()
         with (
-            pytest.raises(StoreError, match=r"another run is at work in .*; wait until it has ended"),
+            pytest.raises(StoreError, match=r"another run is using .*; wait until it has ended"),
             store.writing(),
         ):
             pass

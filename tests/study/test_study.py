@@ -42,7 +42,7 @@ def test_training_of_a_defence_overrides_the_study() -> None:
 def test_a_study_that_cannot_be_read(tmp_path: Path) -> None:
     missing = tmp_path / "missing.toml"
     with pytest.raises(
-        SpecError, match=r"missing\.toml cannot be read: No such file or directory; name a TOML"
+        SpecError, match=r"missing\.toml cannot be read: No such file or directory; give a TOML"
     ):
         read(missing)
     binary = tmp_path / "binary.toml"

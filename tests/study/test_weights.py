@@ -58,7 +58,7 @@ def test_training_starts_from_the_weights(weights: Path, tmp_path: Path) -> None
     assert bias[7] > 990
     private = [text for trial, text in gather(spec, store).statements.items() if trial != keys[0]]
     assert len(private) == 2
-    assert all(f"the records that the weights {weights} had seen" in text for text in private)
+    assert all(f"the records on which the initial weights {weights} were trained" in text for text in private)
     # Whether what is stored started from the file that is asked for is not known without it.
     weights.unlink()
     with pytest.raises(ValueError, match=r"weights .*weights\.pt cannot be read: No such file"):

@@ -1,1 +1,1 @@
-"""What a report draws, and the plots of the command line; each module makes one figure."""
+"""Figures of reports and plots of the command line; each module draws one figure."""

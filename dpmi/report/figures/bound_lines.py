@@ -1,13 +1,13 @@
-"""The reconstruction bound over measured attack accuracy: what any attack could reach, and of what.
+"""The reconstruction bound as a line in the panel of attack accuracy.
 
-B(kappa) bounds the success of any attack against ONE unit of privacy that succeeds with probability at most kappa
-without that unit. Attack accuracy is about classes, so only where the unit is a class is one held against the other:
-images that know nothing of the classes are taken for the right one in at most 1 of K cases on average, because no image
-is taken for two classes, and kappa = 1/K says that an attack without the class does no better. B is concave, so for the
-means over classes it is enough that the mean of the chances is 1/K.
+B(kappa) bounds the success of any attack against ONE unit of privacy, if the attack succeeds with probability at most
+kappa without that unit. Attack accuracy is about classes, so the two can be compared only if the unit is a class. The
+evaluator assigns every image to one class, so images without information about the classes are right in at most 1 of K
+cases on average; kappa = 1/K assumes that an attack without the class does no better. B is concave, so for means over
+classes it is enough that the mean of the success probabilities is 1/K.
 
-A class has many records or subclasses, so the bound for one of these is no bound for the class. It is drawn faint and
-dotted, to show what is promised, and its label says that it is not for the class.
+A class has many records or subclasses, so the bound for one of these does not bound the class. Its line is faint and
+dotted, and its label states that it does not cover the class.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ def draw(
     """Draw the bound of every setting at its epsilon.
 
     Args:
-        axes: of attack accuracy against epsilon.
-        axis: the horizontal one.
-        panel: rows of :func:`dpmi.report.numbers.tables.summary` that make one claim.
-        trials: the table of :class:`dpmi.study.results.Results`.
-        unit: of the claim.
-        classes: K.
+        axes: panel of attack accuracy against epsilon.
+        axis: horizontal axis of the panel.
+        panel: rows of :func:`dpmi.report.numbers.tables.summary` with one claim.
+        trials: table of :class:`dpmi.study.results.Results`.
+        unit: unit of the claim.
+        classes: number K of classes.
     """
     of = bounds(trials, (kappa(unit, classes),))
-    # The largest over the seeds holds for every run. Where epsilon is infinite nothing is bounded.
+    # The maximum over the seeds holds for every run. An infinite epsilon gives no bound.
     points = sorted(
         (axis.place(row, 0), max(of[trial][0] for trial in row.trials))
         for row in rows_of(panel)
@@ -59,18 +59,18 @@ def draw(
 
 
 def draw_chance(axes: Axes, classes: int) -> None:
-    """Draw 1/K: what images that know nothing of the classes reach on average."""
+    """Draw 1/K, the maximum mean attack accuracy of images without information about the classes."""
     axes.axhline(1 / classes, **CHANCE, zorder=1.5)
 
 
 def legend_handles(units: list[str], classes: int) -> list[Line2D]:
-    """Return what the legend shows for :func:`draw_chance`, and for :func:`draw` of each of the ``units``."""
+    """Return the legend entries of :func:`draw_chance`, and of :func:`draw` for each unit."""
     chance = Line2D([], [], **CHANCE, label=f"chance: 1/{classes}")
     return [chance, *(Line2D([], [], **_look(unit), label=_label(unit, classes)) for unit in units)]
 
 
 def kappa(unit: str, classes: int) -> float:
-    """The chance of success without one ``unit``, in [0, 1]: 1/K for a class, else the largest of ``PRIORS``."""
+    """Assumed probability of success without one ``unit``: 1/K for a class, else the largest of ``PRIORS``."""
     return 1 / classes if unit == "class" else max(PRIORS)
 
 

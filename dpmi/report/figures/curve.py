@@ -1,11 +1,11 @@
 """``curve.png``: epsilon against MIA distance, advantage and accuracy, one panel per unit of privacy.
 
-Epsilons of different claims (unit, adjacency, delta, accountant) never share an axis: their values cannot be
-compared. What can be compared, distance, advantage and accuracy, shares its axis along a whole row. Defences
-without a guarantee get a panel of their own, with names where the others have an epsilon.
+Epsilons of different claims (unit, adjacency, delta, accountant) cannot be compared and never share an axis. Distance,
+advantage and accuracy can be compared and share the vertical axis of a row. Defences without a guarantee have a panel
+of their own, with names in place of epsilons.
 
-A study with an evaluator has a row for attack accuracy, and over it the bound on what any attack reaches. It is a bound
-for one unit: where that is no class, the line is faint and dotted, and its label says that it is not for the class.
+A study with an evaluator has a row for attack accuracy, with the reconstruction bound for one unit as a line; see
+:mod:`dpmi.report.figures.bound_lines`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dpmi.study.results import Results
 
 
 class Reference(NamedTuple):
-    """A horizontal line that is drawn in every panel of the distance row."""
+    """A horizontal line in every panel of the distance row."""
 
     column: str
     label: str
@@ -43,16 +43,16 @@ REFERENCES = (
     Reference("distance_public_nearest", "nearest public image (oracle)", FAINT, (0, (8, 3))),
 )
 MEASURES = ("distance", "advantage", "attack_accuracy", "test_accuracy")
-"""The rows of a block, top to bottom; without an evaluator there is no attack accuracy."""
+"""Rows of a block, top to bottom; attack accuracy only with an evaluator."""
 ROW_HEIGHT = 7.4 / 3
 
 
 def draw(results: Results, table: pd.DataFrame) -> Figure:
-    """Draw the figure: for each attack a row of panels per measure, one column per claim.
+    """Draw the figure: one block per attack, with one row per measure and one column per claim.
 
     Args:
-        results: of the study.
-        table: its :func:`~dpmi.report.numbers.tables.summary`.
+        results: results of the study.
+        table: their :func:`~dpmi.report.numbers.tables.summary`.
     """
     attacks = list(table["attack"].unique())
     claims = _claims(table)
@@ -87,9 +87,9 @@ def draw(results: Results, table: pd.DataFrame) -> Figure:
 
 
 def _claims(table: pd.DataFrame) -> list[Claim]:
-    """The panels: every claim in reading order, then the defences without one.
+    """Claims of the panels: every claim in reading order, then NO_CLAIM for defences without a guarantee.
 
-    The latter has a panel where there are such defences, or where there would be no panel at all.
+    NO_CLAIM is included if there are such defences, or if there is no other panel.
     """
     claims = list(dict.fromkeys(claim_of(row) for row in rows_of(table) if row.unit != "none"))
     if not claims or ((table["unit"] == "none") & (table["defense"] != "none")).any():
@@ -122,7 +122,7 @@ def _block(
     styles: dict[str, tuple[str, str]],
     classes: int,
 ) -> None:
-    # Who takes the best of several attacks has more than one chance: neither line is one for that.
+    # Chance and bound hold for a single attack, not for the best of several.
     bounded = STRONGEST not in set(table["attack"])
     grid: np.ndarray = block.subplots(len(measures), len(claims), sharex="col", sharey="row", squeeze=False)
     for column, claim in enumerate(claims):
@@ -147,7 +147,7 @@ def _block(
     # The text is rotated, so these arrows point up and down.
     names = {
         "distance": f"MIA distance   safer →\n{kind}",
-        "advantage": "Advantage   ← safer\n0: nothing gained",
+        "advantage": "Advantage   ← safer\n0: no gain from the model",
         "attack_accuracy": "Attack accuracy   ← safer",
         "test_accuracy": "Test accuracy",
     }
@@ -161,7 +161,7 @@ def _block(
     handles = _legend_handles(table, styles)
     columns = max(3, 2 * len(claims))
     if "attack_accuracy" in measures and bounded:
-        # Bounds have long names.
+        # The labels of the bounds are long.
         columns = 1 + len(claims)
         units = list(dict.fromkeys(claim.unit for claim in claims if claim.is_guarantee))
         handles += bound_lines.legend_handles(units, classes)
@@ -230,7 +230,7 @@ def _lines(
                     x, mean, [[mean - low], [high - mean]], color=color, capsize=2.5, linewidth=1.3, zorder=3
                 )
             axes.plot(x, mean, marker, color=color, markersize=6, zorder=3.5, mec="white", mew=0.7)
-        # A line towards infinity would show a slope that the broken axis does not have.
+        # A line to infinity would show a slope that has no meaning on the broken axis.
         finite = [(x, y) for x, y, infinite in points if not infinite]
         if finite:
             axes.plot(*zip(*finite, strict=True), color=color, linewidth=1.5, zorder=3)

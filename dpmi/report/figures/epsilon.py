@@ -1,4 +1,4 @@
-"""The picture of ``dpmi epsilon --plot``: one run, seen from three sides."""
+"""The plot of ``dpmi epsilon --plot``: epsilon by step, privacy profile and trade-off function of one run."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ LINES: dict[Adjacency, tuple[str, str, str]] = {
     "add_remove": ("#D55E00", (0, (4, 2)), "one {} added or removed"),  # type: ignore[dict-item]
 }
 MOST_STEPS = 100_000
-"""Steps of the first panel; beyond it drawing takes longer than anybody waits for a picture."""
+"""Maximum number of steps; more take too long to draw."""
 
 
 def draw(ledger: Ledger, *, delta: float, unit: str) -> Figure:
-    """Draw epsilon by step, delta by epsilon, and the trade-off of a run with one mechanism.
+    """Draw epsilon by step, delta by epsilon, and the trade-off function of a run with one mechanism.
 
     Raises:
-        ValueError: nothing to draw (no steps, or no noise), or more steps than `MOST_STEPS`.
+        ValueError: the run has no steps, no noise, or more steps than `MOST_STEPS`.
     """
     if ledger.steps == 0 or ledger.steps > MOST_STEPS:
-        raise ValueError(f"--plot draws from 1 to {MOST_STEPS} steps, got {ledger.steps}")
+        raise ValueError(f"--plot needs 1 to {MOST_STEPS} steps, got {ledger.steps}")
     ((mechanism, steps),) = ledger.totals.items()
     if mechanism.noise_multiplier == 0:
-        raise ValueError("--plot draws a finite epsilon; noise_multiplier is 0, so there is none")
+        raise ValueError("--plot needs a finite epsilon; noise_multiplier is 0, so epsilon is infinite")
     figure = Figure(figsize=(11, 4.2), dpi=DPI, layout="constrained")
     by_step, by_epsilon, errors = figure.subplots(1, 3)
     errors.plot([0, 1], [1, 0], color=RULE, linewidth=1, linestyle=":", label="perfect privacy")
@@ -52,11 +52,11 @@ def draw(ledger: Ledger, *, delta: float, unit: str) -> Figure:
         alpha = np.linspace(0, 1, 201)
         errors.plot(alpha, profile.trade_off(alpha), **look)
     by_epsilon.axhline(delta, color=RULE, linewidth=1, label=f"delta = {delta:g}")
-    _dress(by_step, "steps", f"epsilon at delta = {delta:g}", "What every step costs")
+    _dress(by_step, "steps", f"epsilon at delta = {delta:g}", "Epsilon after each step")
     by_step.set(xlim=(0, None), ylim=(0, None))
-    _dress(by_epsilon, "epsilon", "delta", "Every (epsilon, delta) at once")
+    _dress(by_epsilon, "epsilon", "delta", "Privacy profile")
     by_epsilon.set(yscale="log", ylim=(max(1e-10, delta * 1e-4), 1.5), xlim=(0, largest))
-    _dress(errors, "type I error of a test", "least type II error", f"Telling whether a {unit} is another")
+    _dress(errors, "type I error", "minimum type II error", f"Hypothesis test about one {unit}")
     errors.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     lines = [*by_epsilon.get_lines(), errors.get_lines()[0]]
     figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), fontsize=9, frameon=False)

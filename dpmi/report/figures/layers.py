@@ -1,6 +1,6 @@
-"""``layers.png``: which layers matter for classification, and which for inversion ([TL-DMI] Fig. 1-II).
+"""``layers.png``: layers on which classification and inversion depend ([TL-DMI] Fig. 1-II).
 
-One panel for each defence and attack. Bars of one colour add up to 100 %: the two kinds of information have no common
+One panel per defence and attack. Bars of one colour sum to 100 %, because the two kinds of information have no common
 unit.
 """
 
@@ -17,16 +17,16 @@ from dpmi.report.numbers.tables import rows_of
 
 COLORS = dict(zip(TASKS, PALETTE, strict=False))
 BAR = 0.4
-"""Width of one of the two bars of a layer, of the distance between layers."""
+"""Width of a bar, as a fraction of the distance between layers."""
 INCHES_PER_LETTER = 0.075
-"""Of the name of a layer."""
+"""Width of a letter in the name of a layer."""
 
 
 def draw(table: pd.DataFrame) -> Figure:
     """Draw the figure: a row of panels per defence, a column per attack.
 
     Args:
-        table: of :func:`dpmi.report.numbers.layers.mean_shares`.
+        table: table of :func:`dpmi.report.numbers.layers.mean_shares`.
     """
     labels, attacks = list(table["label"].unique()), list(table["attack"].unique())
     width = max(4.2, 0.9 + 0.5 * int(table.groupby(["label", "attack"], sort=False).size().max()))
@@ -48,7 +48,7 @@ def draw(table: pd.DataFrame) -> Figure:
             axes.set_title(f"{label}, under {attack}", fontsize=10, color=INK)
         line[0].set_ylabel("share of the\nFisher information", fontsize=9)
         line[0].yaxis.set_major_formatter(lambda share, _: f"{round(100 * share, 6):g} %")
-    grid[0, 0].set_ylim(bottom=0)  # of all: they share it, and by now every bar is drawn
+    grid[0, 0].set_ylim(bottom=0)  # for all panels, which share it; only after every bar is drawn
     handles, tasks = next(axes for axes in grid.flat if axes.containers).get_legend_handles_labels()
     figure.legend(handles, tasks, loc="outside lower center", ncols=len(TASKS), fontsize=9, frameon=False)
     seeds = sorted(table["seeds"].unique())
@@ -76,7 +76,7 @@ def _bars(axes: Axes, panel: pd.DataFrame) -> None:
 
 
 def _names(panel: pd.DataFrame, inches: float) -> list[str]:
-    """What stands under the bars: in two lines where that fits side by side, else in one, to be turned."""
+    """Labels of the bars: two lines if these fit side by side, else one line, to be rotated."""
     pairs = [(row.layer, row.kind) for row in rows_of(panel)]
     longest = max(len(part) for pair in pairs for part in pair)
     fits = longest * INCHES_PER_LETTER < 0.8 * inches / len(pairs)

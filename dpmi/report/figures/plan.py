@@ -1,4 +1,4 @@
-"""The picture of ``dpmi plan``: how long the noise of a step is, against the number of buckets."""
+"""The plot of ``dpmi plan``: norm of the noise of one step against the number of buckets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from accountants.verdict import HOPELESS, USABLE
 
 DPI = 160
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's colours, without the yellow, which is lost on white."""
+"""Colours of Okabe and Ito, without yellow, which is hard to see on white."""
 ZONES = (("usable", "#e3f1ea"), ("doubtful", "#fbf3df"), ("hopeless", "#f8e4df"))
 INK, FAINT, RULE = "#222222", "#6b6b6b", "#b0b0b0"
 ROOM = 1.35
@@ -25,14 +25,14 @@ PLAIN = FuncFormatter(lambda value, _: f"{value:,.10g}")
 
 
 def draw(table: PlanTable) -> Figure:
-    """Draw one line per number of steps, each at its best sampling rate; a dot for every row of the table.
+    """Draw one line per number of steps, at its best sampling rate, with one dot per row of the table.
 
-    Lines of the same steps and other sampling rates would lie on top of each other, or above.
+    Other sampling rates are omitted: their lines lie on top of these lines or above them.
     """
     figure = Figure(figsize=(7.6, 5.4), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     classes, (_, smallest) = len(table.class_sizes), table.smallest_class
-    # As far as there is something to see: the last row, the rescue, but never less than a record per bucket.
+    # The x axis covers the last row and the rescue; it ends at one record per bucket in the smallest class.
     last = min(max(table.clusters_per_class[-1], 2 * table.fewest_clusters(USABLE)), smallest)
     noises = _lines(axes, table, last)
     left, right = classes / ROOM, classes * last * ROOM
@@ -65,7 +65,7 @@ def draw(table: PlanTable) -> Figure:
 
 
 def _lines(axes: Axes, table: PlanTable, last: int) -> list[float]:
-    """Draw them, and return every noise norm that has to fit into the frame."""
+    """Draw the lines; return every noise norm that must be inside the frame."""
     noises: list[float] = []
     for place, setting in enumerate(table.best_by_steps):
         color = PALETTE[place % len(PALETTE)]
@@ -130,7 +130,7 @@ def _dress(axes: Axes, table: PlanTable) -> None:
 
 
 def _ticks(axis: Axis, places: Sequence[float]) -> None:
-    """Plain numbers at these places, or at some of them where they are many."""
+    """Plain numbers at these places, or at some of them if there are many."""
     axis.set_major_locator(FixedLocator(places, nbins=8))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(PLAIN)

@@ -1,7 +1,7 @@
-"""``reconstructions.png``: what each attack recovered from each model, next to a training image.
+"""``reconstructions.png``: reconstructions of each attack on each model, next to training images.
 
-Every image is shown on the fixed scale 0 to 1 and without interpolation. Stretching each image to its own
-range would make noise look like content.
+Every image has the fixed scale 0 to 1 and no interpolation. Rescaling each image to its own range would make noise look
+like content.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INK, FAINT = "#222222", "#6b6b6b"
 
 
 class Row(NamedTuple):
-    """One row of the picture: a name, what is known about it, and its (K, C, H, W) images."""
+    """One row of the figure: a name, details, and images (K, C, H, W)."""
 
     name: str
     detail: str
@@ -35,11 +35,11 @@ class Row(NamedTuple):
 
 
 def draw(results: Results, table: pd.DataFrame) -> Figure:
-    """Draw the figure: one row of images per model and attack, one column per class, of the first seed.
+    """Draw the figure: one row per model and attack, for the first seed, and one column per class.
 
     Args:
-        results: of the study.
-        table: its :func:`~dpmi.report.numbers.tables.summary`.
+        results: results of the study.
+        table: their :func:`~dpmi.report.numbers.tables.summary`.
     """
     shown = chosen_classes(len(results.class_names))
     rows = _rows(results, table)
@@ -50,7 +50,7 @@ def draw(results: Results, table: pd.DataFrame) -> Figure:
         HEADER_INCHES + len(rows) * cell_height + 0.15,
     )
     figure = Figure(figsize=inches, dpi=DPI)
-    # One unit of the axes is one cell, so that positions below are counts of rows and columns.
+    # One unit of the axes is one cell, so positions are row and column numbers.
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     left, top = LABEL_INCHES / CELL_INCHES, HEADER_INCHES / cell_height
@@ -63,7 +63,7 @@ def draw(results: Results, table: pd.DataFrame) -> Figure:
         _label(axes, row, 0.15 - left, place, cell_height)
         for column, index in enumerate(shown):
             _cell(axes, row.images[index], column, place, cell_height)
-    # imshow asks for square pixels; here the cells already have the shape of the images.
+    # imshow sets square pixels; the cells already have the shape of the images.
     axes.set_aspect("auto")
     return figure
 
@@ -117,13 +117,13 @@ def _title(results: Results, shown: int) -> str:
 
 
 def _short(name: str) -> str:
-    """Shorten in the middle: names of many classes often differ at the end."""
+    """Shorten a name in the middle, because names of classes often differ at the end."""
     half = LONGEST_NAME // 2
     return name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
 
 
 def _label(axes: Any, row: Row, x: float, place: int, cell_height: float) -> None:
-    # Name above, detail below a line a little over the middle, whatever the height of a cell.
+    # The name is above and the details are below a line slightly above the middle of the cell.
     y = place + 0.5 - 0.09 / cell_height
     axes.text(x, y, row.name, **_NAME)
     axes.text(x, y + 0.03 / cell_height, row.detail, **_DETAIL)
@@ -141,7 +141,7 @@ def _cell(axes: Any, image: np.ndarray, column: int, place: int, cell_height: fl
         interpolation="nearest",
         extent=(left, right, bottom, top),
     )
-    # A frame, or a white image would vanish into the page.
+    # The frame makes a white image visible on the page.
     axes.add_patch(
         Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="#bdbdbd", linewidth=0.5)
     )

@@ -1,4 +1,4 @@
-"""``side_effects.png``: how robust the models of a study are, beside what it protects."""
+"""``side_effects.png``: adversarial and backdoor robustness of the models of a study."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dpmi.report.numbers.side_effects import NAMES
 from dpmi.report.numbers.tables import rows_of
 
 STYLES = dict(zip(NAMES, zip(PALETTE, MARKERS, strict=False), strict=True))
-"""Colour and marker of each attack, in every panel."""
+"""Colour and marker of each attack, the same in every panel."""
 
 
 class _Line(NamedTuple):
-    """How one measure is drawn."""
+    """Label and style of one measure."""
 
     text: str
     color: str
@@ -28,7 +28,7 @@ class _Line(NamedTuple):
 
 
 def draw(summarized: pd.DataFrame, title: str) -> Figure:
-    """Draw the settings side by side: accuracy under attack, targeted success, and backdoors if any was tried."""
+    """Draw accuracy under attack, targeted success and, if measured, backdoor success of every setting."""
     under_attack = {f"{name}_accuracy": _Line(NAMES[name], *STYLES[name]) for name in ATTACKS}
     targeted = {f"{name}_targeted": _Line(NAMES[name], *STYLES[name]) for name in ATTACKS}
     backdoor = {

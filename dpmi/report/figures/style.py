@@ -1,4 +1,4 @@
-"""How figures look: colours, markers, frames, and axes of epsilon (one claim) or of names."""
+"""Style of the figures: colours, markers, frames, and axes of epsilon (one claim) or of names."""
 
 from __future__ import annotations
 
@@ -13,44 +13,47 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 DPI = 160
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's colours, without the yellow, which is lost on white."""
+"""Colours of Okabe and Ito, without yellow, which is hard to see on white."""
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 DODGE = 0.02
-"""Share of the axis between two defences at the same epsilon, so that error bars stand side by side."""
+"""Shift between two defences at the same epsilon, as a share of the axis; it separates their error bars."""
 MOST_TICKS = 7
 CLOSE = 1.2
-"""Factor below which two ticks have no room for their numbers."""
+"""Factor below which the numbers of two ticks would overlap."""
 INK, FAINT, RULE = "#222222", "#6b6b6b", "#b0b0b0"
 
 
 class EpsilonAxis:
-    """Log axis of one claim; an infinite epsilon sits past a break at the right edge."""
+    """Logarithmic axis of one claim; an infinite epsilon is placed behind a break at the right edge.
+
+    Args:
+        epsilons: all epsilons of the panel.
+    """
 
     def __init__(self, epsilons: pd.Series[float]) -> None:
-        """Fit the axis to all ``epsilons`` of a panel."""
         finite = epsilons[np.isfinite(epsilons) & (epsilons > 0)]
         self.low, self.high = (float(finite.min()), float(finite.max())) if len(finite) else (1.0, 1.0)
         self.unbounded = bool(np.isinf(epsilons).any())
-        # Room at both ends, and never less than a factor: one single epsilon needs an axis too.
+        # Margin at both ends; the minimum factor gives a single epsilon an axis.
         self.room = max(1.35, (self.high / self.low) ** 0.08)
         self.infinity = self.high * self.room**2.2
         self.dodge = (self.high / self.low * self.room**2) ** DODGE
 
     def place(self, row: Any, shift: float) -> float:
-        """Abscissa of a summary row, ``shift`` dodges to the right."""
+        """Abscissa of a summary row, shifted to the right by ``shift`` times the dodge."""
         return float((row.epsilon if math.isfinite(row.epsilon) else self.infinity) * self.dodge**shift)
 
     def beside(self, x: float) -> float:
-        """Where the dots of single seeds go, so that the error bar does not cover them."""
+        """Abscissa of the dots of single seeds, next to the error bar."""
         return float(x / self.dodge**0.5)
 
     def dress(self, axes: Axes) -> None:
-        """Scale, limits and ticks."""
+        """Set scale, limits and ticks."""
         left, right = self.low / self.room, self.high * self.room
         ticks = round_numbers(left, right)
-        if len(ticks) < 2:  # one number is no scale; the epsilon itself says more
+        if len(ticks) < 2:  # a single tick is no scale; the epsilons themselves are more informative
             ticks = [self.low, self.high] if self.high > CLOSE * self.low else [self.low]
-        # Three digits of an epsilon, and no power of ten before a million.
+        # Three digits, and no exponent below a million.
         labels = [f"{float(f'{tick:.3g}'):g}" for tick in ticks]
         if self.unbounded:
             axes.axvline(right, color=RULE, linewidth=0.8, linestyle=(0, (2, 2)))
@@ -64,28 +67,31 @@ class EpsilonAxis:
 
 
 class NameAxis:
-    """Labels side by side, for defences that have no epsilon."""
+    """Labels side by side, for defences without an epsilon.
+
+    Args:
+        labels: all labels of the panel.
+    """
 
     def __init__(self, labels: Iterable[str]) -> None:
-        """Fit the axis to the ``labels`` of a panel."""
         self.labels = list(dict.fromkeys(labels))
 
     def place(self, row: Any, shift: float) -> float:
-        """Abscissa of a summary row; names never collide, so nothing is shifted."""
+        """Abscissa of a summary row; names never collide, so ``shift`` is ignored."""
         return float(self.labels.index(row.label))
 
     def beside(self, x: float) -> float:
-        """Where the dots of single seeds go, so that the error bar does not cover them."""
+        """Abscissa of the dots of single seeds, next to the error bar."""
         return x - DODGE * len(self.labels) / 2
 
     def dress(self, axes: Axes) -> None:
-        """Limits and ticks."""
+        """Set limits and ticks."""
         axes.set_xlim(-0.6, len(self.labels) - 0.4)
         axes.set_xticks(range(len(self.labels)), self.labels, rotation=30, ha="right", fontsize=8)
 
 
 def frame(axes: Axes) -> None:
-    """Spines, ticks and grid of a panel."""
+    """Set spines, ticks and grid of a panel."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(RULE)
     axes.tick_params(colors=INK, labelsize=8.5, length=3, color=RULE)
@@ -94,7 +100,7 @@ def frame(axes: Axes) -> None:
 
 
 def round_numbers(low: float, high: float) -> list[float]:
-    """Ticks between the limits: all digits times powers of ten, or 1, 2, 5, or 1 alone, until few enough.
+    """Ticks between the limits: powers of ten times 1 to 9, or 1, 2, 5, or 1, at most :data:`MOST_TICKS`.
 
     >>> round_numbers(1.7, 21.0), round_numbers(4.0, 6.0), round_numbers(0.1, 1e4)
     ([2.0, 5.0, 10.0, 20.0], [4.0, 5.0, 6.0], [0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0])

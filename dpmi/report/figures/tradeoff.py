@@ -1,7 +1,7 @@
 """``tradeoff.png``: robustness against accuracy, one curve per defence, and the Pareto front.
 
-One row of panels per attack. To the right is more accurate; the front joins the models that no other one beats in
-both, by their means, and every other model is drawn paler.
+One row of panels per attack. Models further right are more accurate. The Pareto front connects the models whose means
+no other model dominates; all other models are pale.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from dpmi.report.numbers.tables import has_evaluator, rows_of
 from dpmi.study.results import Results
 
 COLORS = (*PALETTE, "#882255", "#332288", "#999933")
-"""Tol's wine, indigo and olive for the seventh defence to the ninth."""
+"""The last three are Tol's wine, indigo and olive."""
 PALE = 0.3
 UNDEFENDED_MARKER = "*"
 DASHES = ("solid", (0, (4, 1.5)))
-"""Of the first defences of every colour, and of the next ones."""
+"""Line styles: the second is for defences that reuse a colour."""
 LEGEND_COLUMNS = 4
 PANELS = {"distance": 1, "advantage": -1}
-"""Measure -> +1 where more is safer, -1 where less is."""
+"""Measure -> +1 if larger is safer, -1 if smaller is safer."""
 RECOGNISED = {"attack_accuracy": -1}
-"""Where the study has an evaluator; likewise."""
+"""The same, for the measure of the evaluator."""
 
 
 Style: TypeAlias = tuple[str, str, Any]
@@ -42,8 +42,8 @@ def draw(results: Results, table: pd.DataFrame) -> Figure:
     """Draw the figure.
 
     Args:
-        results: of the study.
-        table: its :func:`~dpmi.report.numbers.tables.summary`.
+        results: results of the study.
+        table: their :func:`~dpmi.report.numbers.tables.summary`.
     """
     attacks = list(table["attack"].unique())
     styles = _styles([name for name in table["defense"].unique() if name != "none"])
@@ -58,7 +58,7 @@ def draw(results: Results, table: pd.DataFrame) -> Figure:
     names = {
         "attack_accuracy": "Attack accuracy   ← safer",
         "distance": f"MIA distance   safer →\n{kind}",
-        "advantage": "Advantage   ← safer\n0: nothing gained",
+        "advantage": "Advantage   ← safer\n0: no gain from the model",
     }
     for attack, line in zip(attacks, grid, strict=True):
         mine = table[table["attack"] == attack]
@@ -82,7 +82,7 @@ def draw(results: Results, table: pd.DataFrame) -> Figure:
 
 
 def _styles(defenses: list[str]) -> dict[str, Style]:
-    """Colour, marker and dashes; no two defences share all three."""
+    """Assign colour, marker and dashes; no two defences share all three."""
     return {
         name: (
             COLORS[place % len(COLORS)],
@@ -133,13 +133,13 @@ def _panel(axes: Axes, table: pd.DataFrame, measure: str, sign: int, styles: dic
 
 
 def _reach(row: Any, measure: str) -> list[list[float]] | None:
-    """How far the interval reaches down and up; None where there is none."""
+    """Lower and upper half of the interval, as for errorbar; None without an interval."""
     mean, low, high = (getattr(row, f"{measure}{end}") for end in ("", "_low", "_high"))
     return None if math.isnan(low) else [[mean - low], [high - mean]]
 
 
 def _front(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
-    """Steps: what lies on the worse side of them is beaten by a model at one of their corners."""
+    """Draw the front as steps: every point on their worse side is dominated by a model at a corner."""
     ordered = rows.sort_values("test_accuracy")
     axes.plot(
         ordered["test_accuracy"],

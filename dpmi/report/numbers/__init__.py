@@ -1,1 +1,1 @@
-"""What a report says in numbers: data frames made from the results of a study."""
+"""Numbers of a report: data frames computed from the results of a study."""

@@ -1,4 +1,4 @@
-"""What any attack could do to the models of a study, whatever the attacks that were run did."""
+"""Reconstruction bounds of the models of a study; they hold for any attack, also for attacks that did not run."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from accountants import BucketMechanism, Ledger, reconstruction_bound
 from dpmi.report.numbers.tables import rows_of
 
 PRIORS = (0.01, 0.1)
-"""kappa: chances of success without the bucket, in [0, 1]."""
+"""Values of kappa, the probability of success without the bucket, in [0, 1]."""
 
 
 def bounds(trials: pd.DataFrame, priors: Sequence[float] = PRIORS) -> dict[str, tuple[float, ...]]:
-    """Return B(kappa) in [0, 1] of every trial's model, one for each of ``priors``; 1 where nothing is promised.
+    """Return B(kappa) in [0, 1] for every trial's model and each of ``priors``; 1 for a model without a guarantee.
 
-    B bounds the success of any attack against ONE unit of the trial (see :func:`accountants.reconstruction_bound`;
-    Hayes, Mahloujifar, Balle 2023), from the mechanism that the trial was trained by: one sampling rate and one
-    noise multiplier for all steps.
+    B bounds the success probability of any attack against ONE unit of the trial (see
+    :func:`accountants.reconstruction_bound`; Hayes, Mahloujifar, Balle 2023). It follows from the mechanism of the
+    training: one sampling rate and one noise multiplier for all steps.
 
     Args:
         trials: the table of :class:`dpmi.study.results.Results`.

@@ -1,4 +1,4 @@
-"""Which layers a task depends on: means over seeds."""
+"""Layers on which classification and inversion depend: means over seeds."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ TASKS = ("classification", "inversion")
 
 
 def mean_shares(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds, with 95 % Student intervals that are NaN where there is one seed.
+    """Means over seeds, with 95 % Student intervals; the ends are NaN for a single seed.
 
     Args:
-        table: as :func:`dpmi.study.layer_information.layer_information` returns it.
+        table: result of :func:`dpmi.study.layer_information.layer_information`.
 
     Returns:
-        One row per label, attack and layer, in their order: ``kind``, ``parameters``, ``seeds``, and for each task
-        ``<task>``, ``<task>_low``, ``<task>_high``, shares of the information of all layers.
+        One row per label, attack and layer, in the order of ``table``: ``kind``, ``parameters``, ``seeds``, and for
+        each task ``<task>``, ``<task>_low``, ``<task>_high``, the layer's share of the information of all layers.
     """
     rows = []
     for (label, attack, layer), found in table.groupby(["label", "attack", "layer"], sort=False):

@@ -1,4 +1,4 @@
-"""Differences between models of the same seeds, each with its paired interval, and which models no other dominates."""
+"""Paired differences between models of the same seeds, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -15,31 +15,30 @@ from dpmi.study.results import Results
 
 PER_CLASS = ("distance", "attack_accuracy")
 FEWEST_DEFENSES = 2
-"""With fewer there is nothing to weigh against each other."""
+"""Minimum number of defences for a comparison."""
 
 
 def compares(summary: pd.DataFrame) -> bool:
-    """Whether the study has defences to compare."""
+    """Whether the study has enough defences to compare."""
     return int(summary.loc[summary["defense"] != "none", "defense"].nunique()) >= FEWEST_DEFENSES
 
 
 def measures_of(results: Results) -> list[str]:
-    """What models of a study are compared in."""
+    """Measures in which the models of a study are compared."""
     return ["distance", *(["attack_accuracy"] if has_evaluator(results) else []), "test_accuracy"]
 
 
 def differences(results: Results, summary: pd.DataFrame) -> pd.DataFrame:
-    """One row per attack and comparison: each defended setting against each undefended one, over the seeds of both.
+    """One row per attack and comparison: each defended setting minus each undefended one, over their common seeds.
 
-    At matched strengths the defended settings are compared with each other too; else they differ in accuracy, and
-    it would not be said which of both it is. Columns: ``attack``, ``label``, ``reference``, ``seeds``, and
-    ``<measure>``, ``<measure>_low``, ``<measure>_high`` for the distance, the attack accuracy if the study has an
-    evaluator, and the test accuracy, of the first minus those of the second: see
-    :func:`dpmi.metrics.paired_difference`.
+    At matched strengths, defended settings are also compared with each other. Otherwise they differ in accuracy, and
+    the cause of a difference would be unclear. Columns: ``attack``, ``label``, ``reference``, ``seeds``, and
+    ``<measure>``, ``<measure>_low``, ``<measure>_high`` for the distance, the attack accuracy (if the study has an
+    evaluator) and the test accuracy; see :func:`dpmi.metrics.paired_difference`.
 
     Args:
-        results: of the study.
-        summary: of :func:`dpmi.report.numbers.tables.summary`.
+        results: results of the study.
+        summary: table of :func:`dpmi.report.numbers.tables.summary`.
     """
     measures = measures_of(results)
     rows = []
@@ -71,7 +70,7 @@ def _difference(tables: dict[str, dict[str, pd.DataFrame]], one: Any, other: Any
 
 
 def _of_setting(results: Results, row: Any, measures: list[str]) -> dict[str, pd.DataFrame]:
-    """Tables (seeds, classes), and (seeds, 1) of what is measured of the whole model."""
+    """Tables (seeds, classes) of per-class measures, and (seeds, 1) of measures of the whole model."""
     trials = results.trials[results.trials["trial"].isin(row.trials)]
     per_class = results.per_class.merge(trials[["trial", "seed"]], on="trial")
     return {
@@ -85,11 +84,11 @@ def _of_setting(results: Results, row: Any, measures: list[str]) -> dict[str, pd
 
 
 def on_front(accuracy: npt.ArrayLike, protection: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Which points no other one dominates: at least as good in both, and better in one.
+    """Mask (n,) of the points on the Pareto front: no other point is at least as good in both and better in one.
 
     Args:
-        accuracy: (n,), the more the better.
-        protection: (n,), the more the better.
+        accuracy: (n,), larger is better.
+        protection: (n,), larger is better.
 
     >>> on_front([0.9, 0.8, 0.8, 0.7], [1.0, 2.0, 1.5, 2.0])
     array([ True,  True, False, False])

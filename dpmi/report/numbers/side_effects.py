@@ -1,4 +1,4 @@
-"""How robust the models of a study are: means over seeds."""
+"""Robustness of the models of a study: means over seeds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """One row per setting of a defence: the mean of every measure over seeds, with a 95 % Student interval.
 
     Args:
-        table: of :func:`dpmi.study.side_effects.gather_side_effects`.
+        table: table of :func:`dpmi.study.side_effects.gather_side_effects`.
     """
     measures = [c for c in _measures() if c in table]
     rows = []

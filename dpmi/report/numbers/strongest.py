@@ -1,9 +1,9 @@
-"""The strongest attack on each model: of all that were run on it, adapted ones included, the one that found most.
+"""The strongest attack on each model, among all plain and adaptive attacks that ran on it.
 
-A defence is as good as the attack that hurts it most, and that is another one for every defence. The choice is made
-between whole attacks, by their mean over classes and seeds. To take the best of every class, as one does with
-adversarial examples, would say little: of thirty attacks, some of which return one image, there is one that is right by
-luck for every class of every model.
+A defence is only as good as the attack that hurts it most, and this attack differs between defences. The selection is
+between whole attacks, by their mean over classes and seeds. A selection per class, as is usual for adversarial
+examples, would say little here: among thirty attacks, some with a single image per class, one is right by chance for
+every class.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Chosen(NamedTuple):
 
 
 def with_strongest(results: Results) -> Results:
-    """The trials of attackers who do not know the defence, under those of the strongest of all on each model.
+    """Return the trials of the strongest attack on each model, followed by the trials of all plain attacks.
 
-    The latter have a column ``strongest`` with its name. A study with one attack and no other on any model is its own
-    strongest.
+    The former have a column ``strongest`` with the name of the attack. Results with a single attack per model are
+    returned unchanged.
     """
     if results.trials.groupby(["label", "seed"]).size().max() == 1:
         return results
@@ -53,10 +53,11 @@ def with_strongest(results: Results) -> Results:
 
 
 def strongest(results: Results) -> list[Chosen]:
-    """The attack with the highest attack accuracy on the models of each label, or the smallest distance.
+    """Select the strongest attack on the models of each label.
 
-    Attack accuracy is what counts where the study has an evaluator; among equals, the smaller KNN distance. An attack
-    that was not run with as many seeds as others, in a study that was interrupted, is not chosen.
+    With an evaluator, it is the attack with the highest attack accuracy, and among equals the smallest KNN distance.
+    Without an evaluator, it is the attack with the smallest MIA distance. In an interrupted study, attacks with fewer
+    seeds than others are not eligible.
     """
     order = ["attack_accuracy", "knn_distance"] if has_evaluator(results) else ["distance"]
     rising = [name != "attack_accuracy" for name in order]
@@ -74,13 +75,13 @@ def strongest(results: Results) -> list[Chosen]:
 def if_few(
     results: Results, summary: pd.DataFrame, column: str | list[str], most: int
 ) -> tuple[Results, pd.DataFrame]:
-    """What a picture shows: all, unless that is more than one can look at; then the strongest attack alone.
+    """Select what a figure shows: all attacks if they are few, else the strongest attack only.
 
     Args:
-        results: of :func:`with_strongest`.
-        summary: of :func:`dpmi.report.numbers.tables.summary`.
-        column: what is drawn once for each of its values.
-        most: so many are drawn.
+        results: result of :func:`with_strongest`.
+        summary: table of :func:`dpmi.report.numbers.tables.summary`.
+        column: the figure draws one item per value of this column, or per combination of these columns.
+        most: maximum number of items.
     """
     if results.trials.groupby(column, dropna=False).ngroups <= most:
         return results, summary
@@ -88,7 +89,7 @@ def if_few(
 
 
 def only(results: Results, chosen: pd.Series[bool]) -> Results:
-    """The chosen trials."""
+    """Results restricted to the chosen trials."""
     trials = results.trials[chosen]
     return dataclasses.replace(
         results, trials=trials, per_class=results.per_class[results.per_class["trial"].isin(trials["trial"])]
@@ -96,7 +97,7 @@ def only(results: Results, chosen: pd.Series[bool]) -> Results:
 
 
 def _renamed(chosen: Chosen) -> pd.DataFrame:
-    """Rows of their own, which say what the attack is."""
+    """Copies of the rows, under ids of their own and with attack ``strongest``."""
     return chosen.trials.assign(
         trial=[f"{STRONGEST}-{trial}" for trial in chosen.trials["trial"]],
         attack=STRONGEST,

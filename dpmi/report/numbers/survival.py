@@ -1,4 +1,4 @@
-"""What is left of a defence where the attacker knows it: how much of its gain survives, what each adaptation adds."""
+"""Adaptive attacks: the share of a defence's gain that survives them, and what each adaptation adds."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from dpmi.study.results import Results
 
 
 def is_adaptive(results: Results) -> bool:
-    """Whether any attack knew the defence."""
+    """Whether the study has an adaptive attack."""
     return bool((results.trials["adaptation"] != "").any())
 
 
 def survival(results: Results) -> pd.DataFrame:
-    """One row per defended setting: what it gains against attacks that do not know it, and against all.
+    """One row per defended setting: its gain against plain attacks, and against plain and adaptive attacks.
 
-    The gain is how much less the strongest attack finds than the strongest on the undefended model, in attack accuracy,
-    or in distance where the study has no evaluator. Columns: ``label``, ``reference``, ``seeds``; ``unaware`` and
-    ``strongest``, the names of these attacks on the defended model; ``gain`` and ``gain_adaptive`` with their ``_low``
-    and ``_high`` (paired over seeds); ``survives``, the second divided by the first; NaN where the first is not
-    clearly above 0, for then there is nothing to survive.
+    The gain is the attack accuracy of the strongest attack on the undefended model minus that of the strongest attack
+    on the defended model. Without an evaluator, it is the corresponding increase of the MIA distance. Columns:
+    ``label``, ``reference``, ``seeds``; ``unaware`` and ``strongest``, the names of the strongest plain attack and of
+    the strongest attack of all on the defended model; ``gain`` and ``gain_adaptive`` with their ``_low`` and ``_high``
+    (paired over seeds); ``survives``, the second gain divided by the first, NaN if the first is not clearly above 0.
     """
     measure, sign = ("attack_accuracy", -1) if has_evaluator(results) else ("distance", 1)
     kinds = {"": only(results, results.trials["adaptation"] == ""), "_adaptive": results}
@@ -45,10 +45,10 @@ def survival(results: Results) -> pd.DataFrame:
 
 
 def adapted(results: Results) -> pd.DataFrame:
-    """One row per setting, attack and adaptation: what knowing the defence adds to the attack.
+    """One row per setting, attack and adaptation: the effect of the adaptation.
 
-    Columns: ``label``, ``attack``, ``adaptation``, ``seeds``, ``plain`` and ``known``, the mean attack accuracy (or
-    distance) without and with it, and ``added`` with its paired interval over seeds.
+    Columns: ``label``, ``attack``, ``adaptation``, ``seeds``; ``plain`` and ``known``, the mean attack accuracy (or
+    distance) of the plain and of the adaptive attack; ``added``, their difference, with its paired interval over seeds.
     """
     measure = "attack_accuracy" if has_evaluator(results) else "distance"
     rows = []
@@ -63,13 +63,13 @@ def adapted(results: Results) -> pd.DataFrame:
 
 
 def _by_seed(results: Results, trials: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """A table of a measure (seeds, classes)."""
+    """Table (seeds, classes) of a measure."""
     named = results.per_class.merge(trials[["trial", "seed"]], on="trial")
     return named.pivot_table(index="seed", columns="class_index", values=measure, dropna=False)
 
 
 def _gain(name: str, ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
-    """The paired difference over the seeds of both, and their number."""
+    """The paired difference over the common seeds, and their number."""
     seeds = ours.index.intersection(theirs.index)
     found = paired_difference(ours.loc[seeds], theirs.loc[seeds]) if len(seeds) else (np.nan,) * 3
     return {"seeds": len(seeds), **dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))}

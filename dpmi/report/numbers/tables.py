@@ -1,7 +1,7 @@
-"""The numbers of a report: one row per setting with intervals over seeds, and epsilon's rank correlation.
+"""The main tables of a report: a summary with one row per setting, and the rank correlations of epsilon.
 
-A *setting* is one defence at one strength under one attack; its trials differ by seed alone. Every interval
-is a 95 % interval, and is NaN where one seed gives none.
+A *setting* is one defence at one strength under one attack; its trials differ only in the seed. All intervals are 95 %
+intervals; their ends are NaN for a single seed.
 """
 
 from __future__ import annotations
@@ -31,32 +31,31 @@ BY_CLASS = ["advantage", "advantage_over_nearest", "attack_accuracy", "knn_dista
 JUDGED = ["attack_accuracy_top5", "fid", "precision", "recall", "density", "coverage"]
 UNBOUNDED = {"fid", "density"}
 STRONGEST = "strongest"
-"""Stands in the column of attacks for the best of all; see :mod:`dpmi.report.numbers.strongest`."""
+"""Value of column ``attack`` for the strongest attack; see :mod:`dpmi.report.numbers.strongest`."""
 PERMUTATIONS = 9_999
 FEWEST_EPSILONS = 3
-"""Fewer distinct epsilons than this cannot show a trend."""
+"""Minimum number of distinct epsilons for a correlation."""
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[Any]:
-    """Rows whose columns are attributes."""
+    """Rows as named tuples: every column is an attribute."""
     return table.itertuples(index=False)
 
 
 def claim_of(row: Any) -> Claim:
-    """The claim that a row of ``trials`` or of the summary makes with its epsilon."""
+    """The claim to which the epsilon of a row of ``trials`` or of the summary belongs."""
     return Claim(*(getattr(row, field) for field in CLAIM))
 
 
 def summary(results: Results) -> pd.DataFrame:
-    """One row per setting: the undefended model first, then each defence from its largest epsilon down.
+    """One row per setting: the undefended model first, then each defence with decreasing epsilon.
 
-    Columns: those that name the setting; ``trials``, its trial ids by seed, and ``seeds``, their number; the
-    four epsilons, each the largest over the seeds, so that it holds for every run; the mechanism; the mean
-    baselines; and ``<measure>``, ``<measure>_low``, ``<measure>_high`` for every measure. Distance, accuracy
-    and score have a Student interval over seeds. The two advantages have the interval over seeds and classes
-    of :func:`dpmi.metrics.confidence_interval`. ``success`` is
-    :func:`dpmi.metrics.success_rate`, with its interval. Where the study has an evaluator, what it says
-    follows, with ``attack_accuracy_worst``, the largest mean over seeds of a class.
+    Columns: the setting; ``trials``, its trial ids ordered by seed, and ``seeds``, their number; the four epsilons,
+    each the maximum over the seeds, so that it holds for every run; the mechanism; the mean baselines; and
+    ``<measure>``, ``<measure>_low``, ``<measure>_high`` for every measure. Distance, accuracy and score have Student
+    intervals over seeds. Per-class measures have the intervals over seeds and classes of
+    :func:`dpmi.metrics.confidence_interval`. ``success`` is :func:`dpmi.metrics.success_rate` with its interval. With
+    an evaluator, its measures follow; ``attack_accuracy_worst`` is the largest per-class mean over seeds.
     """
     tables = {
         measure: results.per_class.pivot(index="trial", columns="class_index", values=measure)
@@ -98,9 +97,9 @@ def _put(row: dict[str, object], measure: str, values: Interval) -> None:
 
 
 def _known(table: pd.DataFrame) -> np.ndarray:
-    """A measure by trial and class, without the trials and the classes of which nothing is known.
+    """Values (trials, classes) without empty rows and columns.
 
-    A baseline without public images is known nowhere.
+    Measures against public images are empty if the data set has none.
     """
     return table.dropna(how="all").dropna(axis="columns", how="all").to_numpy(dtype=np.float64)
 
@@ -115,12 +114,12 @@ def _in_reading_order(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def correlations(trials: pd.DataFrame) -> pd.DataFrame:
-    """Spearman's rank correlation of epsilon with what was measured, per measure, attack and claim, over all trials.
+    """Spearman's rank correlation of epsilon with the MIA distance and the attack accuracy, per attack and claim.
 
-    Columns: ``measure``, "distance" and, of a study with an evaluator, "attack_accuracy"; ``attack``, the claim, ``n``
-    trials, ``epsilons`` (how many distinct ones), ``rho``, ``p`` (of :func:`permutation_p_value`) and ``note``, which
-    says why there is no ``rho``, if there is none. A negative ``rho`` of the distance means: the smaller epsilon, the
-    farther the reconstructions. Trials without a unit of privacy have no place in it; an infinite epsilon ranks last.
+    Columns: ``measure``, "distance" or (with an evaluator) "attack_accuracy"; ``attack``; the claim; ``n``, the number
+    of trials; ``epsilons``, the number of distinct epsilons; ``rho``; ``p`` of :func:`permutation_p_value`; ``note``,
+    the reason for a missing ``rho``. A negative ``rho`` of the distance means that reconstructions are farther at
+    smaller epsilon. Trials without a unit of privacy are excluded; an infinite epsilon ranks last.
     """
     guaranteed = trials[trials["unit"] != "none"]
     rows = [
@@ -151,10 +150,10 @@ def _correlation(trials: pd.DataFrame, measure: str) -> dict[str, Any]:
 
 
 def permutation_p_value(epsilons: np.ndarray, measured: np.ndarray) -> float:
-    """Two-sided p-value of Spearman's correlation, by permutation.
+    """Two-sided p-value of Spearman's correlation, by a permutation test.
 
-    The usual t approximation calls three trials in perfect order significant (p = 0). Here they are not: one
-    order in three is as extreme.
+    The usual t approximation gives p = 0 for three trials in perfect order. The permutation test gives 1/3, because two
+    of the six orders are this extreme.
 
     >>> permutation_p_value(np.array([1.0, 2.0, 3.0]), np.array([9.0, 8.0, 7.0]))
     0.3333333333333333

@@ -1,1 +1,1 @@
-"""What a report writes: the conclusion, the tables, and the page and the summary that hold them."""
+"""Text of a report: the findings, the tables, and the HTML and Markdown pages that contain them."""

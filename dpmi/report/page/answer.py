@@ -1,7 +1,7 @@
-"""The answer of a study in words, from the summary alone.
+"""The findings of a study in words, from its tables alone.
 
-A difference from the undefended model is called clear only where the two 95 % intervals do not overlap. Where
-one seed gives no interval, numbers are stated and nothing is claimed.
+A difference from the undefended model is called clear only if the two 95 % intervals do not overlap. A single seed
+gives no interval; then the findings state the numbers and claim no difference.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from dpmi.report import words
-from dpmi.report.numbers.tables import CLAIM, claim_of, rows_of
+from dpmi.report.numbers.tables import CLAIM, STRONGEST, claim_of, rows_of
 from dpmi.report.page.cells import measured
 from dpmi.report.words import Claim
 
@@ -20,32 +20,32 @@ SIGNIFICANCE = 0.05
 
 
 class Judged(NamedTuple):
-    """By what a defence is judged: where the study has an evaluator by what that recognises, else by the distance."""
+    """The measure that judges a defence: attack accuracy if the study has an evaluator, else MIA distance."""
 
     column: str
     name: str
     safer: int
-    """+1 where more is safer, -1 where less is."""
+    """+1 if larger is safer, -1 if smaller is safer."""
 
     @property
     def share(self) -> bool:
-        """Whether it is in [0, 1]."""
+        """Whether the measure is a share in [0, 1]."""
         return self.column != "distance"
 
     @property
     def move(self) -> str:
-        """What a defence does that protects."""
+        """Effect of a protective defence, as an infinitive."""
         return f"{'raise' if self.safer > 0 else 'lower'} the {self.name}"
 
     @property
     def moved(self) -> str:
-        """What a defence did that protects."""
+        """Effect of a protective defence, in the past tense."""
         return f"{'raised' if self.safer > 0 else 'lowered'} the {self.name}"
 
     @property
     def moved_back(self) -> str:
-        """What a defence did that exposes."""
-        return f"{'lowered' if self.safer > 0 else 'raised'} it"
+        """The opposite effect, in the past tense."""
+        return f"{'lowered' if self.safer > 0 else 'raised'} the {self.name}"
 
 
 DISTANCE = Judged("distance", "MIA distance", 1)
@@ -53,7 +53,7 @@ RECOGNISED = Judged("attack_accuracy", "attack accuracy", -1)
 
 
 class Finding(NamedTuple):
-    """What the study says about one attack."""
+    """The findings about one attack."""
 
     verdict: str
     undefended: str
@@ -63,12 +63,12 @@ class Finding(NamedTuple):
 def findings(
     summary: pd.DataFrame, correlations: pd.DataFrame, differences: pd.DataFrame, distance_kind: str
 ) -> list[Finding]:
-    """One finding per attack: each defence against the undefended model, and epsilon's trend.
+    """One finding per attack: each defence compared with the undefended model, and the correlation with epsilon.
 
     Args:
-        summary: of :func:`dpmi.report.numbers.tables.summary`.
-        correlations: of :func:`dpmi.report.numbers.tables.correlations`.
-        differences: of :func:`dpmi.report.numbers.pairs.differences`.
+        summary: table of :func:`dpmi.report.numbers.tables.summary`.
+        correlations: table of :func:`dpmi.report.numbers.tables.correlations`.
+        differences: table of :func:`dpmi.report.numbers.pairs.differences`.
         distance_kind: a key of ``words.DISTANCES``.
     """
     found = []
@@ -78,7 +78,7 @@ def findings(
         points = [sentence for trend in trends if (sentence := _trend(trend))]
         undefended = next(rows_of(rows[rows["defense"] == "none"]), None)
         if undefended is None:
-            verdict = f"No undefended model was attacked with {attack}, so no defence is judged."
+            verdict = f"No undefended model was attacked with {attack}, so the study judges no defence."
             found.append(Finding(verdict, "", points))
             continue
         defenses = dict(list(rows[rows["defense"] != "none"].groupby("defense", sort=False)))
@@ -107,7 +107,8 @@ def _verdict(attack: str, defenses: dict[str, pd.DataFrame], undefended: Any, by
         clauses.append(f"{_listed(does_not)} did not" + ("" if protects else f" clearly {by.move}"))
     if unknown:
         clauses.append(f"too few seeds for a verdict on {_listed(unknown)}")
-    return f"Against {attack}: {'; '.join(clauses) or 'no defended model is finished'}."
+    against = "the strongest attack on each model" if attack == STRONGEST else attack
+    return f"Against {against}: {'; '.join(clauses) or 'no defended model is finished'}."
 
 
 def _listed(names: list[str]) -> str:
@@ -115,9 +116,9 @@ def _listed(names: list[str]) -> str:
 
 
 def difference(row: Any, reference: Any, measure: str) -> int | None:
-    """Sign of ``row - reference``: +1 or -1 where the intervals are apart, 0 where they overlap.
+    """Sign of ``row - reference``: +1 or -1 if the intervals are disjoint, 0 if they overlap.
 
-    None where either has no interval.
+    None if either has no interval.
     """
     low, high = getattr(row, f"{measure}_low"), getattr(row, f"{measure}_high")
     reference_low, reference_high = (
@@ -139,26 +140,22 @@ def _against(row: Any, reference: Any, measure: str) -> str:
 
 
 def _undefended(row: Any, distance_kind: str, by: Judged) -> str:
-    text = f"On the undefended model ({measured(row, 'test_accuracy', share=True)} test accuracy) "
+    text = f"On the undefended model (test accuracy {measured(row, 'test_accuracy', share=True)}), this attack reaches "
     if by is RECOGNISED:
-        text += (
-            f"the evaluator recognises the class in {measured(row, by.column, share=True)} of the images; "
-        )
+        text += f"an attack accuracy of {measured(row, by.column, share=True)}, "
     text += (
-        "it ends "
-        f"{measured(row, 'distance')} from the nearest private image of the class "
-        f"({words.DISTANCES[distance_kind]}); a blank image is {words.number(row.distance_blank)} away. "
-        f"Its advantage over images made without the model is {measured(row, 'advantage')}."
+        f"an MIA distance of {measured(row, 'distance')} ({words.DISTANCES[distance_kind]}; "
+        f"a blank image: {words.number(row.distance_blank)}) and an advantage of {measured(row, 'advantage')}."
     )
     if row.advantage_low <= 0 or row.advantage <= 0:
-        text += " That is not clearly above 0, so this attack says little about a defence."
+        text += " The advantage is not clearly above 0, so the distances of this attack say little about a defence."
     if row.seeds == 1:
         text += f" One seed gives no interval over seeds, so no difference in {by.name} is called clear."
     return text
 
 
 def _defence(defense: str, rows: pd.DataFrame, undefended: Any, paired: pd.DataFrame, by: Judged) -> str:
-    """The most accurate strength among those that clearly protect, or that none does."""
+    """State the most accurate strength that clearly protects, or that no strength does."""
     settings = list(rows_of(rows))
     verdicts = [difference(row, undefended, by.column) for row in settings]
     protecting = [row for row, verdict in zip(settings, verdicts, strict=True) if verdict == by.safer]
@@ -166,8 +163,8 @@ def _defence(defense: str, rows: pd.DataFrame, undefended: Any, paired: pd.DataF
         row = max(protecting, key=lambda row: row.test_accuracy)
         change = next(rows_of(paired[paired["label"] == row.label]))
         return (
-            f"Of {_strengths(len(settings))} of {defense}, {len(protecting)} clearly {by.moved}; "
-            f"the most accurate of these is {row.label}{_epsilon(row)}: "
+            f"{defense}: {_protecting(len(protecting), len(settings))} clearly {by.moved}. "
+            f"The most accurate such model is {row.label}{_epsilon(row)}. Compared with the undefended model: "
             f"{by.name} {_against(row, undefended, by.column)}, paired difference "
             f"{measured(change, by.column, share=by.share).replace('-', '−')}; "
             # The bootstrap is too narrow for few seeds, so the advantage is stated and not judged.
@@ -177,18 +174,27 @@ def _defence(defense: str, rows: pd.DataFrame, undefended: Any, paired: pd.DataF
     text = words.percent if by.share else words.number
     least, most = text(rows[by.column].min()), text(rows[by.column].max())
     worst, best = rows["test_accuracy"].min(), rows["test_accuracy"].max()
-    exposed = verdicts.count(-by.safer)
     return (
-        f"{_strengths(len(settings)).capitalize()} of {defense}{_range(rows)}: "
-        f"{'' if None in verdicts else f'none clearly {by.moved}, '}"
-        f"{f'{exposed} clearly {by.moved_back}, ' if exposed else ''}"
-        f"{by.name} {_span(least, most)}, "
+        f"{defense}{_range(rows)}: {_not_protecting(verdicts, by)}. "
+        f"{by.name[0].upper()}{by.name[1:]} {_span(least, most)}, "
         f"test accuracy {_span(words.percent(worst), words.percent(best))}."
     )
 
 
-def _strengths(count: int) -> str:
-    return "one strength" if count == 1 else f"{count} strengths"
+def _protecting(count: int, strengths: int) -> str:
+    return "its only strength" if strengths == 1 else f"{count} of its {strengths} strengths"
+
+
+def _not_protecting(verdicts: list[int | None], by: Judged) -> str:
+    exposed = verdicts.count(-by.safer)
+    if len(verdicts) == 1:
+        if None in verdicts:
+            return "too few seeds for a verdict on its only strength"
+        return f"its only strength {f'clearly {by.moved_back}' if exposed else f'did not clearly {by.move}'}"
+    strengths = f"its {len(verdicts)} strengths"
+    too_few = f"too few seeds for a verdict on {strengths}"
+    text = too_few if None in verdicts else f"none of {strengths} clearly {by.moved}"
+    return f"{text}, and {exposed} clearly {by.moved_back}" if exposed else text
 
 
 def _span(low: str, high: str) -> str:
@@ -204,7 +210,7 @@ def _range(rows: pd.DataFrame) -> str:
     claims = rows[CLAIM].drop_duplicates()
     claim = Claim(*claims.iloc[0])
     if len(claims) > 1:
-        # Epsilons of different claims do not make a range.
+        # Epsilons of different claims do not form a range.
         return f" under {len(claims)} different guarantees"
     if not claim.is_guarantee:
         return " (no guarantee)"
@@ -219,6 +225,6 @@ def _trend(row: Any) -> str:
     evidence = f"(Spearman {words.number(row.rho)}, {row.n} trials, p {words.p_value(row.p)})"
     measure = words.MEASURES[row.measure]
     if row.p >= SIGNIFICANCE:
-        return f"Epsilon for {claim} shows no clear trend with the {measure} {evidence}."
+        return f"Epsilon for {claim} shows no clear correlation with the {measure} {evidence}."
     direction = "smaller" if row.rho < 0 else "larger"
-    return f"A {direction} epsilon for {claim} went with a larger {measure} {evidence}."
+    return f"A {direction} epsilon for {claim} correlates with a larger {measure} {evidence}."

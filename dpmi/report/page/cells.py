@@ -1,4 +1,4 @@
-"""The tables as text, once, for Markdown and for HTML alike."""
+"""The tables of a report as text, for Markdown and for HTML."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dpmi.report.numbers.tables import claim_of, rows_of
 
 
 class Table(NamedTuple):
-    """A table ready to be shown; the first cell of a row names the row, the notes stand under the table."""
+    """A table as text; the first cell of a row names the row, the notes follow the table."""
 
     caption: str
     header: tuple[str, ...]
@@ -24,24 +24,24 @@ class Table(NamedTuple):
 
 
 def measured(row: Any, measure: str, *, share: bool = False) -> str:
-    """Text of one measure of a summary row, with its interval when there is one."""
+    """Text of one measure of a summary row, with its interval if there is one."""
     values = (getattr(row, name) for name in (measure, f"{measure}_low", f"{measure}_high"))
     return words.percent_interval(*values) if share else words.interval(*values)
 
 
 def guarantee(row: Any) -> str:
-    """Epsilon of a summary row together with all that it means, or that there is none."""
+    """Epsilon of a summary row with its claim, or the statement that there is no guarantee."""
     claim = claim_of(row)
     return f"{words.epsilon(row.epsilon)} for {claim}" if claim.is_guarantee else "∞: no guarantee"
 
 
 def outcomes(summary: pd.DataFrame, distance_kind: str) -> Table:
-    """What every model gave away, and what it was still good for."""
+    """Privacy and accuracy of every model under every attack."""
     rows = [
         (
             row.label,
             row.attack,
-            f"{row.seeds}" if row.seeds > 1 else "1: none over seeds",
+            f"{row.seeds}" if row.seeds > 1 else "1 (no interval)",
             guarantee(row),
             measured(row, "test_accuracy", share=True),
             measured(row, "distance"),
@@ -52,7 +52,7 @@ def outcomes(summary: pd.DataFrame, distance_kind: str) -> Table:
         for row in rows_of(summary)
     ]
     return Table(
-        f"Mean over classes and seeds, with 95 % intervals. MIA distance: {words.DISTANCES[distance_kind]}.",
+        f"Means over classes and seeds, with 95 % intervals. MIA distance: {words.DISTANCES[distance_kind]}.",
         (
             "Model",
             "Attack",
@@ -69,26 +69,26 @@ def outcomes(summary: pd.DataFrame, distance_kind: str) -> Table:
 
 
 def baselines(summary: pd.DataFrame, distance_kind: str) -> Table:
-    """What an attacker reaches who never sees the model."""
+    """MIA distances of the baselines."""
     names = {
         "distance_blank": "blank image",
         "distance_public_mean": "mean public image",
-        "distance_public_nearest": "nearest public image (an oracle picks it)",
+        "distance_public_nearest": "nearest public image (oracle)",
     }
     means = {name: summary[column].mean() for column, name in names.items()}
     return Table(
-        f"MIA distance of images made without the model: {words.DISTANCES[distance_kind]}.",
+        f"MIA distance of the baselines, which are images that need no model: {words.DISTANCES[distance_kind]}.",
         ("Baseline", "MIA distance"),
         [(name, words.number(mean)) for name, mean in means.items() if not math.isnan(mean)],
     )
 
 
 def evaluated(summary: pd.DataFrame, evaluator: str) -> Table:
-    """What the evaluator says of the reconstructions.
+    """Measures of the evaluator.
 
     Args:
-        summary: of :func:`dpmi.report.numbers.tables.summary`, of a study that has one.
-        evaluator: what it is, and how good.
+        summary: table of :func:`dpmi.report.numbers.tables.summary` for a study with an evaluator.
+        evaluator: name and accuracy of the evaluator in words.
     """
     rows = [
         (
@@ -105,13 +105,13 @@ def evaluated(summary: pd.DataFrame, evaluator: str) -> Table:
         for row in rows_of(summary)
     ]
     return Table(
-        f"What an evaluator says, a classifier that was trained apart from the targets ({evaluator}). Attack accuracy: "
-        "share of reconstructions that it takes for their class.",
+        f"Measures of the evaluator, a classifier that is trained separately from the targets ({evaluator}). Attack "
+        "accuracy: share of reconstructions that the evaluator assigns to their class.",
         (
             "Model",
             "Attack",
             "Attack accuracy",
-            "of the worst class",
+            "Attack accuracy, worst class",
             "Top-5",
             "KNN distance",
             "FID",
@@ -121,56 +121,56 @@ def evaluated(summary: pd.DataFrame, evaluator: str) -> Table:
         rows,
         (
             "Attack accuracy and KNN distance (squared, in the evaluator's features) have bootstrap intervals over "
-            "seeds and classes, the others Student intervals over seeds. FID is that of the evaluator's features and "
-            "compares with no other network's. The worst class is that with the highest attack accuracy.",
+            "seeds and classes; the other measures have Student intervals over seeds. FID uses the features of the "
+            "evaluator and cannot be compared with the FID of another network. The worst class is the class with the "
+            "highest attack accuracy.",
         ),
     )
 
 
 def any_attack(summary: pd.DataFrame, bounds: Mapping[str, Sequence[float]]) -> Table:
-    """How often the attack succeeded, and how often any attack could, given its chance without the bucket.
+    """Measured success of each attack, and the reconstruction bound for any attack.
 
     Args:
-        summary: of :func:`dpmi.report.numbers.tables.summary`.
-        bounds: of :func:`dpmi.report.numbers.bounds.bounds`.
+        summary: table of :func:`dpmi.report.numbers.tables.summary`.
+        bounds: result of :func:`dpmi.report.numbers.bounds.bounds`.
     """
     rows = [
         (
             row.label,
             row.attack,
             measured(row, "success", share=True),
-            # The largest over the seeds holds for every run, as the epsilons do.
+            # The maximum over the seeds holds for every run, as for the epsilons.
             *(words.bound(max(values)) for values in zip(*map(bounds.__getitem__, row.trials), strict=True)),
             _protected(row.unit),
         )
         for row in rows_of(summary)
     ]
     return Table(
-        "Measured: share of classes whose reconstruction is nearer to a private image of the class than a "
-        "blank image and the mean public image are, over seeds, with 95 % Clopper-Pearson intervals. "
-        "Bound: the largest probability with which any attack succeeds against one unit, rounded up.",
+        "Measured success: share of classes with an advantage above 0, over seeds, with 95 % Clopper-Pearson "
+        "intervals. Bound: upper bound on the probability that any attack succeeds against one unit, rounded up.",
         (
             "Model",
             "Attack",
             "Measured success",
             *(f"Bound at kappa = {prior:g}" for prior in PRIORS),
-            "The bound is for",
+            "The bound covers",
         ),
         rows,
         (
-            "kappa is an attacker's chance of success without that one unit having been used: from public "
-            "images, from the other units, by luck. The bound holds for any attack and any criterion of "
-            "success, also for those that were not run here (Hayes, Mahloujifar, Balle 2023; accountant: "
+            "kappa is an attacker's probability of success if that one unit was not used in training: from public "
+            "images, from the other units, or by chance. The bound holds for any attack and any criterion of "
+            "success, also for attacks that did not run in this study (Hayes, Mahloujifar, Balle 2023; accountant: "
             "tight).",
-            "It is for one unit alone. A class has many records or subclasses, so a bound for one of these "
-            "says nothing about the class. Success was measured on classes, so it compares with a bound for "
-            "one class only, and only at the right kappa: the share of classes that the attack wins on models "
-            "trained without the class. That share was not measured and can be far from 0.01 or 0.1, so a "
-            "measured success above a bound is no contradiction. A measured success below it says nothing "
-            "about stronger attacks.",
-            "The models of a study are seeded, so that it can be repeated, and whoever knows the seed can "
-            "remove the noise: the bound, like the epsilon, is that of the same run with secret randomness. "
-            "Where the privacy statement is conditional on the partition, so is the bound.",
+            "The bound covers one unit only. A class has many records or subclasses, so a bound for one of them "
+            "says nothing about the class. The measured success is about classes, so it can be compared only with a "
+            "bound for one class, and only at the right kappa: the share of classes on which the attack succeeds if "
+            "the model is trained without the class. The study did not measure this share, and it can be far from "
+            "0.01 or 0.1. A measured success above a bound is therefore no contradiction. A measured success below a "
+            "bound says nothing about stronger attacks.",
+            "The models of a study use seeds so that the study can be repeated, and anyone who knows the seed can "
+            "remove the noise. Like the epsilon, the bound holds for the same run with secret randomness. If the "
+            "privacy statement is conditional on the partition, so is the bound.",
         ),
     )
 
@@ -182,9 +182,9 @@ def _protected(unit: str) -> str:
 
 
 def tradeoff(summary: pd.DataFrame) -> Table:
-    """Which models no other one beats in accuracy and protection both.
+    """Models on the Pareto front of accuracy and protection.
 
-    Protection is a low attack accuracy where the study has an evaluator, else a large distance.
+    Protection is a low attack accuracy if the study has an evaluator, else a large MIA distance.
     """
     rows = []
     evaluated_too = "attack_accuracy" in summary
@@ -204,8 +204,8 @@ def tradeoff(summary: pd.DataFrame) -> Table:
             for row, best in zip(rows_of(settings), front, strict=True)
         ]
     return Table(
-        f"Robustness against accuracy. On the Pareto front: no other model is as good in accuracy and "
-        f"{'attack accuracy' if evaluated_too else 'distance'} and better in one, by their means alone.",
+        "Robustness against accuracy. A model is on the Pareto front if no other model has means that are at least as "
+        f"good in both test accuracy and {'attack accuracy' if evaluated_too else 'MIA distance'}, and better in one.",
         (
             "Defence",
             "Strength",
@@ -213,18 +213,18 @@ def tradeoff(summary: pd.DataFrame) -> Table:
             "Test accuracy",
             *(("Attack accuracy",) if evaluated_too else ()),
             "MIA distance",
-            "On the front",
+            "On the Pareto front",
         ),
         rows,
     )
 
 
 def differences(table: pd.DataFrame, matched_on: str | None) -> Table:
-    """How much one model differs from another.
+    """Paired differences between models.
 
     Args:
-        table: of :func:`dpmi.report.numbers.pairs.differences`.
-        matched_on: by what the strengths were chosen; None if by the user.
+        table: table of :func:`dpmi.report.numbers.pairs.differences`.
+        matched_on: target on which the strengths were matched; None if the user chose them.
     """
     evaluated_too = "attack_accuracy" in table
     rows = [
@@ -240,24 +240,24 @@ def differences(table: pd.DataFrame, matched_on: str | None) -> Table:
         for row in rows_of(table)
     ]
     return Table(
-        "Paired differences, the first model minus the second, trained and attacked with the same seeds"
+        "Paired differences: the first model minus the second, trained and attacked with the same seeds"
         + ("" if matched_on is None else f"; strengths matched on {matched_on}")
         + ". Mean over classes, then seeds, with the 95 % interval of a paired t-test over seeds.",
         (
             "Difference",
             "Attack",
             "Seeds",
-            "in MIA distance",
-            "The first is",
-            *(("in attack accuracy",) if evaluated_too else ()),
-            "in test accuracy",
+            "MIA distance",
+            "MIA distance is",
+            *(("Attack accuracy",) if evaluated_too else ()),
+            "Test accuracy",
         ),
         rows,
         (
-            "Seeds are what is independent: all classes of a model share its training. The classes are those of the "
-            "data set, and no claim is made about others. Two models of unlike accuracy differ in distance for that "
-            f"reason alone. Each interval stands for itself: of {len(rows)} true differences of 0, about "
-            f"{words.number(len(rows) / 20)} would seem clear by chance.",
+            "Only seeds are independent: all classes of a model share its training. The results cover the classes of "
+            "this data set only. Two models of different accuracy differ in distance for that reason alone. The "
+            f"intervals are not corrected for multiple comparisons: if all {len(rows)} true differences were 0, about "
+            f"{words.number(len(rows) / 20)} of them would look clear by chance.",
         ),
     )
 
@@ -270,12 +270,12 @@ def _clear(row: Any) -> str:
     if math.isnan(row.distance_low):
         return "unknown: one seed"
     if row.distance_low > 0:
-        return "farther"
-    return "nearer" if row.distance_high < 0 else "not clearly different"
+        return "larger"
+    return "smaller" if row.distance_high < 0 else "not clearly different"
 
 
 def accounts(summary: pd.DataFrame) -> Table:
-    """The epsilon of every private model under each account, and the mechanism that it is about."""
+    """Epsilon of every private model by each accountant, and the mechanism of the training."""
     models = summary[summary["unit"] != "none"].drop_duplicates("label")
     rows = [
         (
@@ -298,7 +298,7 @@ def accounts(summary: pd.DataFrame) -> Table:
         for row in rows_of(models)
     ]
     return Table(
-        "Epsilon of the same runs, same unit and delta, under other accounts. Every epsilon is rounded up.",
+        "Epsilon of the same runs by each accountant, for the same unit and delta. Every epsilon is rounded up.",
         (
             "Model",
             "epsilon, headline",
@@ -313,14 +313,14 @@ def accounts(summary: pd.DataFrame) -> Table:
         ),
         rows,
         (
-            "Theorem 1 of Zhang et al. (2020) is printed to compare with that paper. It can be smaller than "
+            "Theorem 1 of Zhang et al. (2020) is shown for comparison with that paper. It can be smaller than "
             "the true epsilon and is never a guarantee.",
         ),
     )
 
 
 def correlations(table: pd.DataFrame) -> Table:
-    """Whether epsilon says anything about the distance and, with an evaluator, about attack accuracy."""
+    """Rank correlations of epsilon with the MIA distance and, with an evaluator, the attack accuracy."""
     rows = [
         (
             words.MEASURES[row.measure],
@@ -334,9 +334,9 @@ def correlations(table: pd.DataFrame) -> Table:
         for row in rows_of(table)
     ]
     return Table(
-        "Spearman's rank correlation of epsilon with what was measured, over all trials. Negative with the MIA "
-        "distance: the smaller epsilon, the farther the reconstructions. Positive with attack accuracy: the smaller "
-        "epsilon, the fewer of them are taken for their class.",
-        ("Measured", "Against", "Attack", "Spearman", "p", "Trials", "Distinct epsilons"),
+        "Spearman's rank correlation of epsilon with each measure, over all trials. A negative correlation with the "
+        "MIA distance means that reconstructions are farther at smaller epsilon. A positive correlation with the "
+        "attack accuracy means that the evaluator recognises fewer reconstructions at smaller epsilon.",
+        ("Measure", "Epsilon", "Attack", "Spearman", "p", "Trials", "Distinct epsilons"),
         rows,
     )

@@ -1,4 +1,4 @@
-"""``report.html``: everything about a study in one file that needs nothing else."""
+"""``report.html``: the whole report in one self-contained file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dpmi.study.results import Results
 def render(
     results: Results, findings: list[Finding], tables: dict[str, Table], pictures: dict[str, bytes]
 ) -> str:
-    """Return the page. ``tables`` and ``pictures`` (PNG) have the keys that ``page.html.j2`` asks for."""
-    # Names of classes, studies and settings come from the user: everything is escaped.
+    """Return the page; ``tables`` and ``pictures`` (PNG) have the keys that ``page.html.j2`` uses."""
+    # Names of classes, studies and settings come from the user, so everything is escaped.
     environment = Environment(
         loader=PackageLoader("dpmi.report.page", "."), autoescape=True, undefined=StrictUndefined
     )
@@ -25,6 +25,7 @@ def render(
         results=results,
         first=results.trials.iloc[0],
         distance=words.DISTANCES[results.trials["distance_kind"].iloc[0]],
+        definitions=words.definitions(results.trials),
         matched=words.matched(results.matched_on),
         findings=findings,
         tables=tables,
@@ -36,18 +37,18 @@ def render(
 
 
 def statements(results: Results) -> dict[str, list[str]]:
-    """Privacy statement -> the models that it is about; models that differ by seed alone often share one."""
+    """Privacy statement -> its models; models that differ only in the seed often share a statement."""
     models: dict[str, list[str]] = {}
     for row in rows_of(results.trials):
         name = f"{row.label}, seed {row.seed}"
         sharing = models.setdefault(results.statements[row.trial], [])
-        # One model is attacked in several trials.
+        # A model can have several trials.
         if name not in sharing:
             sharing.append(name)
     return models
 
 
 def attacks(results: Results) -> list[tuple[str, str]]:
-    """Name and settings of every attack that was run."""
+    """Name and settings of every attack."""
     named = results.trials[["attack", "attack_settings"]].drop_duplicates()
     return [(row.attack, row.attack_settings) for row in rows_of(named)]

@@ -1,4 +1,4 @@
-"""``summary.md``: the answer and the tables, for a repository that shows Markdown."""
+"""``summary.md``: the findings and the tables in Markdown."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from dpmi.study.results import Results
 
 
 def render(results: Results, findings: list[Finding], tables: dict[str, Table]) -> str:
-    """Return the document; the pictures are linked as its neighbours."""
+    """Return the document; it links the figures, which are in the same folder."""
     parts = [f"# {escape(results.name)}"]
     if results.matched_on is not None:
         parts.append(words.matched(results.matched_on))
     finished = len(results.trials)
     if finished < results.planned:
         parts.append(f"**Interrupted: {finished} of {results.planned} trials.**")
+    parts.append(escape(" ".join(words.definitions(results.trials))))
     for finding in findings:
         parts.append(f"**{escape(finding.verdict)}** {escape(finding.undefended)}".rstrip())
         parts.append("\n".join(f"- {escape(point)}" for point in finding.points))
@@ -25,7 +26,7 @@ def render(results: Results, findings: list[Finding], tables: dict[str, Table]) 
         parts.append(
             "![MIA distance and advantage against test accuracy, with the Pareto front](tradeoff.png)"
         )
-    parts.append("![A training image of each class, and what was reconstructed](reconstructions.png)")
+    parts.append("![A training image and the reconstructions of each class](reconstructions.png)")
     parts += [pipe_table(table) for table in tables.values() if table.rows]
     parts.append(escape(" ".join(words.made_by(results.trials))))
     parts.append(f"```sh\n{results.command}\n```")
@@ -33,14 +34,14 @@ def render(results: Results, findings: list[Finding], tables: dict[str, Table]) 
 
 
 def pipe_table(table: Table) -> str:
-    """A table in pipes, under its caption and above its notes."""
+    """A Markdown table between its caption and its notes."""
     lines = [table.header, ("---",) * len(table.header), *table.rows]
     body = "\n".join("| " + " | ".join(escape(cell) for cell in line) + " |" for line in lines)
     return "\n\n".join([escape(table.caption), body, *map(escape, table.notes)])
 
 
 def escape(text: str) -> str:
-    r"""Keep a cell in its column, and markup out of the text.
+    r"""Escape text for a table cell.
 
     >>> print(escape("a|b <i>"))
     a\|b &lt;i>

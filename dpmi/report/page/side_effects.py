@@ -1,4 +1,4 @@
-"""The tables of ``side_effects.md``: how robust the models of a study are, beside what it protects."""
+"""The tables of ``side_effects.md``: adversarial and backdoor robustness of the models of a study."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from dpmi.report.page.cells import Table
 
 
 def tables(summarized: pd.DataFrame) -> list[Table]:
-    """The adversarial table, and that of backdoors if any was tried.
+    """The table of adversarial attacks, and the table of backdoors if they were measured.
 
     Args:
-        summarized: of :func:`dpmi.report.numbers.side_effects.summary`.
+        summarized: table of :func:`dpmi.report.numbers.side_effects.summary`.
     """
     adversarial = {"test_accuracy": "Test accuracy"}
     adversarial |= {f"{name}_accuracy": f"{NAMES[name]}: accuracy" for name in ATTACKS}
@@ -35,12 +35,12 @@ def tables(summarized: pd.DataFrame) -> list[Table]:
             summarized,
             adversarial,
             "Adversarial robustness: accuracy under an untargeted attack (higher is more robust), and share of images "
-            "that a targeted attack gives the label of the next class (lower is more robust). Means over seeds with "
-            "95 % Student intervals.",
-            "FGSM, PGD and BIM change each pixel by at most 8/255, PGD and BIM in 10 steps of 2/255; one pixel is "
-            "searched by differential evolution, 10 generations of 10. Images that the model gets wrong anyway count "
-            "as fooled. A defence whose model draws noise, or whose loss has no gradient left, can look more robust "
-            "than it is.",
+            "for which a targeted attack reaches the label of the next class (lower is more robust). Means over seeds "
+            "with 95 % Student intervals.",
+            "FGSM, PGD and BIM change each pixel by at most 8/255; PGD and BIM take 10 steps of 2/255. The one-pixel "
+            "attack uses differential evolution with 10 generations of 10 candidates. Images that the model "
+            "misclassifies without an attack count as fooled. A model that draws noise, or whose gradients vanish, can "
+            "look more robust than it is.",
         )
     ]
     if any(f"{name}_success" in summarized for name in TRIGGERS):
@@ -49,9 +49,9 @@ def tables(summarized: pd.DataFrame) -> list[Table]:
                 summarized,
                 backdoor,
                 "Backdoor robustness: 1 % of the training images carry a trigger and the label of class 0. Success: "
-                "share of test images of other classes that the trigger turns into class 0 (lower is more robust). "
-                "Means over seeds with 95 % Student intervals.",
-                "Success, not poisoned: the same trigger on the model of the study, which never saw it.",
+                "share of test images of other classes that the model assigns to class 0 if they carry the trigger "
+                "(lower is more robust). Means over seeds with 95 % Student intervals.",
+                "Success, not poisoned: the same trigger on the model of the study, which was trained without it.",
             )
         )
     return found

@@ -1,4 +1,4 @@
-"""The tables of adaptive attacks: what is left of a defence where the attacker knows it."""
+"""The tables of adaptive attacks: the gain of each defence that survives them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dpmi.report.page.cells import Table, measured
 
 
 def survival_table(table: pd.DataFrame, *, share: bool) -> Table:
-    """How much of a defence's gain is left where the attacker knows the defence.
+    """The gain of each defence against plain attacks, and against plain and adaptive attacks.
 
     Args:
-        table: of :func:`dpmi.report.numbers.survival.survival`.
-        share: whether it is in attack accuracy; else in distance.
+        table: table of :func:`dpmi.report.numbers.survival.survival`.
+        share: whether the gain is in attack accuracy; else it is in MIA distance.
     """
     rows = [
         (
@@ -32,34 +32,37 @@ def survival_table(table: pd.DataFrame, *, share: bool) -> Table:
         for row in rows_of(table)
     ]
     return Table(
-        "What a defence gains: how much "
-        + ("attack accuracy the strongest attack loses" if share else "farther the strongest attack ends")
-        + " to it. First against the attacks that do not know it, then against these and the adapted ones.",
+        "Gain of each defence: by how much it "
+        + ("lowers the attack accuracy" if share else "raises the MIA distance")
+        + " of the strongest attack. First for plain attacks, which use no knowledge of the defence; then for plain "
+        "and adaptive attacks together.",
         (
             "Defence",
             "Seeds",
-            "Strongest unaware of it",
-            "Gain",
-            "Strongest of all",
-            "Gain, adapted ones included",
-            "Survives",
+            "Strongest plain attack",
+            "Gain, plain attacks",
+            "Strongest attack",
+            "Gain, adaptive attacks included",
+            "Share that survives",
         ),
         rows,
         (
-            "Strongest: the attack that found most, in the mean over classes and seeds; on the undefended model it may "
-            "be another. 95 % intervals of a paired t-test over seeds. A gain that is not clearly above 0 leaves "
-            "nothing to survive. The undefended model is attacked with the adaptations that serve for any model, a "
-            "defended one with those of its defence besides, so that the last gain is if anything too small.",
+            f"The strongest attack has the {'highest attack accuracy' if share else 'smallest MIA distance'} on "
+            "average over classes and seeds; on the undefended model it may be another attack. Intervals: 95 % "
+            "intervals of a paired t-test over seeds. No share is given if the gain against plain attacks is not "
+            "clearly above 0. The undefended model is attacked with the adaptations that apply to any model, a "
+            "defended model also with those of its defence. The second gain is therefore an underestimate, if "
+            "anything.",
         ),
     )
 
 
 def adapted_table(table: pd.DataFrame, *, share: bool) -> Table:
-    """What knowing the defence adds to each attack.
+    """The effect of each adaptation.
 
     Args:
-        table: of :func:`dpmi.report.numbers.survival.adapted`.
-        share: whether it is in attack accuracy; else in distance.
+        table: table of :func:`dpmi.report.numbers.survival.adapted`.
+        share: whether the effect is in attack accuracy; else it is in MIA distance.
     """
     number = words.percent if share else words.number
     rows = [
@@ -76,9 +79,9 @@ def adapted_table(table: pd.DataFrame, *, share: bool) -> Table:
     ]
     measure = "attack accuracy" if share else "MIA distance"
     return Table(
-        f"Attacks that know the defence, against the same attacks unaware of it: {measure}, with the 95 % interval of "
-        "a paired t-test over seeds.",
-        ("Model", "Attack", "Adaptation", "Seeds", "Unaware", "Adapted", "Difference"),
+        f"Adaptive attacks compared with the same plain attacks: {measure}, with the 95 % interval of a paired t-test "
+        "over seeds.",
+        ("Model", "Attack", "Adaptation", "Seeds", "Plain", "Adaptive", "Difference"),
         rows,
     )
 

@@ -124,7 +124,7 @@ def test_report_leads_with_the_strongest_and_says_what_survives(tmp_path: Path) 
     page = write(judged(), tmp_path).read_text(encoding="utf-8")
     markdown = (tmp_path / "summary.md").read_text(encoding="utf-8")
     verdicts = [line for line in markdown.splitlines() if line.startswith("**Against ")]
-    assert verdicts[0].startswith("**Against strongest: ")
+    assert verdicts[0].startswith("**Against the strongest attack on each model: ")
     assert len(verdicts) == 3
     for text in (page, markdown):
         assert "Survives" in text

@@ -26,9 +26,9 @@ def test_a_defence_is_credited_only_where_intervals_are_apart(results: Results):
         finding.verdict == "Against mi-face: subclass-dp clearly raised the MIA distance; record-dp did not."
     )
     record, subclass = finding.points[:2]
-    assert "none clearly raised the MIA distance" in record
+    assert "none of its 3 strengths clearly raised the MIA distance" in record
     assert "epsilon 1.02 to 9.84 for one record (replace-one, delta = 1e-5, tight)" in record
-    assert "Of 3 strengths of subclass-dp, 3 clearly raised the MIA distance" in subclass
+    assert "subclass-dp: 3 of its 3 strengths clearly raised the MIA distance" in subclass
     assert "epsilon 15.93 for one subclass (replace-one, delta = 1e-3, tight)" in subclass
 
 
@@ -37,13 +37,15 @@ def test_what_is_claimed_has_its_paired_interval_beside_it(results: Results):
     table = pairs.differences(results, tables.summary(results))
     (row,) = tables.rows_of(table[table["label"] == "subclass-dp, noise 1.6"])
     assert row.distance_low > 0
-    assert f"the most accurate of these is {row.label} " in subclass
+    assert f"The most accurate such model is {row.label} " in subclass
     assert f"clearly higher, paired difference {measured(row, 'distance')}; advantage" in subclass
 
 
 def test_a_trend_is_claimed_only_where_it_is_significant(results: Results):
     record, subclass = findings(results)[0].points[2:]
-    assert record.startswith("Epsilon for one record (replace-one, delta = 1e-5, tight) shows no clear trend")
+    assert record.startswith(
+        "Epsilon for one record (replace-one, delta = 1e-5, tight) shows no clear correlation"
+    )
     assert subclass.startswith("A smaller epsilon for one subclass")
     assert "9 trials" in subclass
 
@@ -52,7 +54,7 @@ def test_an_evaluator_adds_the_trend_of_attack_accuracy(results: Results):
     (finding,) = findings(with_evaluator(results))
     trend = finding.points[-1]
     assert trend.startswith("A larger epsilon for one subclass")
-    assert "went with a larger attack accuracy (Spearman 0." in trend
+    assert "correlates with a larger attack accuracy (Spearman 0." in trend
 
 
 def test_one_seed_claims_no_difference():
@@ -65,7 +67,7 @@ def test_one_seed_claims_no_difference():
 
 def test_three_trials_in_perfect_order_are_no_trend():
     (finding,) = findings(make_results(seeds=[0], settings=(SETTINGS[0], *SETTINGS[4:])))
-    assert "shows no clear trend" in finding.points[-1]
+    assert "shows no clear correlation" in finding.points[-1]
 
 
 def test_an_attack_that_gains_nothing_is_called_out(results: Results):
@@ -76,7 +78,7 @@ def test_an_attack_that_gains_nothing_is_called_out(results: Results):
 
 def test_without_an_undefended_model_nothing_is_judged():
     (finding,) = findings(make_results(settings=SETTINGS[1:]))
-    assert finding.verdict == "No undefended model was attacked with mi-face, so no defence is judged."
+    assert finding.verdict == "No undefended model was attacked with mi-face, so the study judges no defence."
 
 
 def test_each_attack_is_answered_for_itself():

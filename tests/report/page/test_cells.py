@@ -22,7 +22,7 @@ def test_cells(results: Results):
     differences = cells.differences(pairs.differences(results, summary), None)
     verdicts = {row[0]: (row[3], row[4]) for row in differences.rows}
     change, verdict = verdicts["subclass-dp, noise 3 − none"]
-    assert verdict == "farther"
+    assert verdict == "larger"
     assert re.fullmatch(rf"0\.\d\d \[0\.\d\d,{GLUE}\d\.\d\d\]", change)
     one_seed = make_results(seeds=[0])
     table = pairs.differences(one_seed, tables.summary(one_seed))
@@ -42,7 +42,7 @@ def test_every_epsilon_stands_with_its_meaning(results: Results):
 def test_one_seed_is_said_to_have_no_interval():
     single = make_results(seeds=[5])
     for row in cells.outcomes(tables.summary(single), "euclidean").rows:
-        assert row[2] == "1: none over seeds"
+        assert row[2] == "1 (no interval)"
         assert "[" not in row[5]
 
 
@@ -81,7 +81,7 @@ def test_the_largest_bound_of_the_seeds_is_shown():
 def test_the_notes_say_what_the_bound_is_and_is_not():
     notes = " ".join(table(seeds=[0]).notes)
     for part in (
-        "chance of success without that one unit",
+        "probability of success if that one unit was not used",
         "any attack and any criterion",
         "says nothing about the class",
         "the same run with secret randomness",
