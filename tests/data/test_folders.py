@@ -114,7 +114,9 @@ def test_a_folder_without_images_is_named(root):
 def test_a_private_class_of_one_image_is_named(root):
     for number in range(1, 11):
         (root / "facescrub" / "clara" / f"clara_{number:02}.png").unlink()
-    with pytest.raises(ValueError, match=r"'clara' of 'facescrub' must have at least 2 .* only .*clara_00\.png"):
+    with pytest.raises(
+        ValueError, match=r"'clara' of 'facescrub' must have at least 2 .* only .*clara_00\.png"
+    ):
         load("facescrub", root=root, private=5)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from typing import Any
+from typing import Any, get_origin
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from typing_extensions import NotRequired, get_origin, get_type_hints
+from typing_extensions import NotRequired, get_type_hints
 
 from dpmi.privacy import Partition, PrivacyEngine
 from dpmi.privacy.gradients.strategy import ROWS_BYTES
@@ -88,7 +88,9 @@ def test_each_precondition_is_checked(changed: dict[str, Any], message: str) -> 
 def test_defaults_are_those_of_the_signature() -> None:
     for each in dataclasses.fields(Settings):
         default = SIGNATURE[each.name].default
-        assert each.default == (dataclasses.MISSING if default is inspect.Parameter.empty else default), each.name
+        assert each.default == (dataclasses.MISSING if default is inspect.Parameter.empty else default), (
+            each.name
+        )
 
 
 def test_a_target_takes_every_argument_but_the_noise() -> None:
