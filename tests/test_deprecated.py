@@ -1,4 +1,7 @@
-"""Old names resolve to the new ones, warn at the line that uses them, and hide nothing else."""
+"""Old names resolve to the new ones, warn at the line that uses them, and hide nothing else.
+
+Modules: dpmi/_deprecated.py.
+"""
 
 from __future__ import annotations
 

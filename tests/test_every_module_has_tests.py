@@ -14,14 +14,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def tests_of(module: Path) -> Path:
+def file_of(module: Path) -> Path:
     """The test file of a module's name."""
     package, *folders = module.relative_to(ROOT).parent.parts
     return ROOT.joinpath("tests", *folders if package == "dpmi" else [package], f"test_{module.name}")
 
 
 MODULES = {
-    tests_of(module): module
+    file_of(module): module
     for package in ("accountants", "dpmi")
     for module in ROOT.glob(f"{package}/**/*.py")
     if not module.stem.startswith("__")

@@ -1,4 +1,7 @@
-"""No circle of imports, and none from a lower floor to a higher one; also none for types or inside functions."""
+"""No circle of imports, and none from a lower floor to a higher one; also none for types or inside functions.
+
+Modules: accountants, dpmi.
+"""
 
 from __future__ import annotations
 

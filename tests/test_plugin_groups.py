@@ -28,7 +28,7 @@ thirds = Dataset("thirds", "the digits, another split", lambda seed=3: load("dig
         install(site, "dpmi_data", code, group="dpmi.data", thirds="thirds")
         assert data.names()[-1] == "thirds"
         assert torch.equal(data.load("thirds").train.images, data.load("digits", seed=3).train.images)
-        with pytest.raises(ValueError, match="data set 'thirds' has no option 'sede'; it has seed"):
+        with pytest.raises(ValueError, match="data set 'thirds' has no option 'sede'; its options are seed"):
             data.load("thirds", sede=1)
 
     def test_models(self, site: Path) -> None:
@@ -44,7 +44,8 @@ flat = Architecture("flat", "one layer", 4, layers)
         install(site, "dpmi_model", code, group="dpmi.models", flat="flat")
         build = partial(models.build, "flat", num_classes=3, seed=0)
         assert build(image_shape=(1, 8, 8))(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
-        assert models.origins("flat") == ["dpmi_model 1.0"]
+        (origin,) = models.origins("flat")
+        assert origin.startswith("dpmi_model ")
         assert models.origins("softmax") == models.origins("torchvision/resnet18") == []
         with pytest.raises(ValueError, match="H and W at least 4"):
             build(image_shape=(1, 2, 2))

@@ -80,6 +80,7 @@ def test_runs_in_a_study_by_name(site: Path, tmp_path: Path) -> None:
     assert strong > weak, "what it is for"
 
 
+@pytest.mark.slow
 def test_keeps_every_promise(site: Path) -> None:
     """Its own tests, by the suite that it inherits."""
     options = ["--quiet", "-p", "no:cacheprovider", "-c", str(PACKAGE / "pyproject.toml")]

@@ -1,4 +1,7 @@
-"""docs/public_api.md says what is public; documentation, notebooks and examples use nothing else."""
+"""docs/public_api.md says what is public; documentation, notebooks and examples use nothing else.
+
+Modules: accountants, dpmi.
+"""
 
 from __future__ import annotations
 

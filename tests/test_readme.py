@@ -15,6 +15,7 @@ import typer
 from torch.utils.data import DataLoader, TensorDataset
 from typer.testing import CliRunner
 
+import dpmi
 from dpmi.cli import app
 from dpmi.study import parse
 
@@ -155,9 +156,7 @@ def test_it_is_short_and_names_no_machine() -> None:
 
 
 def test_the_changelog_and_the_citation_have_the_version() -> None:
-    version = re.findall(
-        r'^version = "(.*)"$', ROOT.joinpath("pyproject.toml").read_text(encoding="utf-8"), re.M
-    )
+    version = [dpmi.__version__]
     citation = ROOT.joinpath("CITATION.cff").read_text(encoding="utf-8")
     assert re.findall(r"^version: (.*)$", citation, re.M) == version
     assert re.findall(r"^## (\S+)", PAGES["CHANGELOG.md"], re.M)[0] == version[0]

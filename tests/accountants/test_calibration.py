@@ -56,7 +56,7 @@ def test_one_more_step_would_exceed_the_target() -> None:
     assert found.guarantee.epsilon <= 5.0 < after.epsilon
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     missing=st.sampled_from(["noise_multiplier", "sampling_rate"]),
     target=st.floats(0.3, 40),

@@ -25,7 +25,7 @@ DELTAS = st.floats(-10, math.log10(0.5)).map(lambda x: 10.0**x)
 FACTORS = st.floats(1.1, 3)
 EVERY = pytest.mark.parametrize("accountant", ACCOUNTANTS.names())
 BOTH = pytest.mark.parametrize("adjacency", ADJACENCIES)
-FEW = settings(max_examples=3, deadline=None)  # they are others in every run
+FEW = settings(max_examples=2, deadline=None)  # they are others in every run
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:sampling_rate is 1", "ignore:noise_multiplier is 0", "ignore:delta = "

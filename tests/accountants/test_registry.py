@@ -45,7 +45,7 @@ def test_an_epsilon_without_its_unit_is_refused(unit: Any) -> None:
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="tight, lemma3, theorem1, got 'moments'"):
+    with pytest.raises(ValueError, match=r"unknown accountant 'moments' \(known: tight, lemma3, theorem1\)"):
         ask(accountant="moments")
     with pytest.raises(ValueError, match="replace, add_remove, got 'bounded'"):
         ask(adjacency="bounded")

@@ -217,7 +217,7 @@ DELTAS = st.floats(1e-6, 0.1)
 SLACK = 1 + tight.STATED_ERROR
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(q=RATES, sigma=NOISES, steps=STEPS, delta=DELTAS, factor=st.floats(1.05, 2.0))
 def test_more_noise_or_delta_costs_less_and_more_steps_or_sampling_more(
     q: float, sigma: float, steps: int, delta: float, factor: float
@@ -230,7 +230,7 @@ def test_more_noise_or_delta_costs_less_and_more_steps_or_sampling_more(
     assert base <= cost(q * factor, sigma, steps, delta) * SLACK
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(q=RATES, sigma=NOISES, steps=STEPS, delta=DELTAS)
 def test_replacing_costs_at_least_removing_and_moments_at_least_the_truth(
     q: float, sigma: float, steps: int, delta: float

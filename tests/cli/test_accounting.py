@@ -43,7 +43,7 @@ class TestCalibrate:
         ("options", "message"),
         [
             ((), "leave out exactly one of noise_multiplier, steps and sampling_rate"),
-            (("--sampling-rate", 0.2), "exactly one of noise_multiplier, steps and sampling_rate"),
+            (("--sampling-rate", 0.2), "leave out exactly one of noise_multiplier, steps and sampling_rate"),
             (("--sampling-rate", 2, "--steps", 9), "sampling_rate must be in (0, 1], got 2.0"),
             (
                 ("--sampling-rate", 0.2, "--steps", 9, "--adjacency", "swap"),

@@ -109,7 +109,7 @@ class TestMistakes:
     def test_option_that_the_data_do_not_have(self, dpmi: Dpmi, tmp_path: Path) -> None:
         study = tmp_path / "study.toml"
         study.write_text(TINY.replace('"digits"', '"digits"\noptions = { sede = 1 }'), encoding="utf-8")
-        check_mistake(dpmi("run", study, "--out", tmp_path / "out"), "no option 'sede'; it has seed")
+        check_mistake(dpmi("run", study, "--out", tmp_path / "out"), "no option 'sede'; its options are seed")
 
     def test_model_that_does_not_fit(self, dpmi: Dpmi, tmp_path: Path) -> None:
         study = tmp_path / "study.toml"

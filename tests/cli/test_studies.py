@@ -117,7 +117,7 @@ class TestFolder:
     @pytest.mark.parametrize(
         ("old", "new", "words"),
         [
-            ('"softmax"', '"cnn"', "model 'cnn' takes images"),
+            ('"softmax"', '"cnn"', "model 'cnn' needs images"),
             ('"softmax"', '"softmax"\nweights = "nowhere.pt"', "nowhere.pt cannot be read"),
             ('name = "digits"', 'name = "att-faces"', "att-faces"),
         ],

@@ -8,6 +8,7 @@ import torch
 from accountants import epsilon
 from dpmi.data import ImageSet, Split
 from dpmi.defenses import BucketDP, ClassDP, Recipe, SubclassDP
+from dpmi.privacy import Statement
 
 from .conftest import fit
 
@@ -29,8 +30,11 @@ def test_subclass_statement_begins_with_its_condition(split: Split) -> None:
     of_class = fit(ClassDP(**PRIVATE), split.train, recipe=recipe).account
     assert subclass is not None
     assert of_class is not None
-    assert "conditional on the partition" in subclass.statement(1e-3).markdown().splitlines()[0]
-    assert "conditional" not in of_class.statement(1e-3).markdown()
+    assert (
+        "conditional on the partition"
+        in Statement(accounts=(subclass,), delta=1e-3).markdown().splitlines()[0]
+    )
+    assert "conditional" not in Statement(accounts=(of_class,), delta=1e-3).markdown()
 
 
 def test_noise_drowns_what_is_learned(split: Split) -> None:

@@ -100,7 +100,7 @@ def test_training_follows_the_schedule(split: Split) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"alpha": 1.5}, "alpha must be at most 1"),
+        ({"alpha": 1.5}, "alpha must be non-zero and at most 1"),
         ({"alpha": math.nan}, "alpha must be finite"),
         ({"alpha": -0.1, "ramp_start": -0.1}, r"ramp_start must be in \[0, 1\), got -0.1"),
         ({"alpha": -0.1, "ramp_end": 1.1}, r"ramp_end must be in \[ramp_start, 1\] = \[0.5, 1\], got 1.1"),

@@ -54,7 +54,7 @@ def test_the_head_for_other_classes_stays_fresh(model: nn.Module, tmp_path: Path
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"9.weight": torch.zeros(2)}, r"are not of model 'cnn-small': unexpected: 9.weight$"),
+        ({"9.weight": torch.zeros(2)}, r"do not fit model 'cnn-small': unexpected: 9.weight$"),
         ({"0.bias": None}, r"missing: 0.bias$"),
         (
             {"0.weight": torch.zeros(16, 3, 3, 3)},

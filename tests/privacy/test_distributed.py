@@ -297,6 +297,7 @@ def test_the_wrapper_of_torch_is_refused() -> None:
 # The page about it
 
 
+@pytest.mark.slow
 def test_the_script_of_the_documentation_runs_under_torchrun(tmp_path: Path) -> None:
     text = ROOT.joinpath("docs/distributed.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 80

@@ -31,6 +31,12 @@ def directory(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="module")
+def small() -> Results:
+    """Three models, for what every page has: a page of the whole study takes seconds."""
+    return make_results(seeds=(0,), settings=[SETTINGS[0], *SETTINGS[4:6]])
+
+
+@pytest.fixture(scope="module")
 def page(directory: Path) -> str:
     return (directory / "report.html").read_text(encoding="utf-8")
 
@@ -64,15 +70,14 @@ def test_exactly_these_files_and_no_leftovers(directory: Path):
     assert (directory / "report.html").stat().st_mode & 0o777 == 0o644
 
 
-def test_a_rerun_replaces_the_files_whole(directory: Path, results: Results):
-    before = {name: (directory / name).read_bytes() for name in FILES}
-    write(results, directory)
-    assert {name: (directory / name).read_bytes() for name in FILES} == before
+def test_a_rerun_replaces_the_files_whole(small: Results, tmp_path: Path):
+    write(small, tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in FILES}
+    write(small, tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in FILES} == before
 
 
-def test_a_failed_write_leaves_the_old_page(
-    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_failed_write_leaves_the_old_page(small: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     page = tmp_path / "report.html"
     page.write_text("old")
 
@@ -81,7 +86,7 @@ def test_a_failed_write_leaves_the_old_page(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="no space"):
-        write(results, tmp_path)
+        write(small, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert page.read_text() == "old"
 
@@ -109,10 +114,10 @@ def test_the_pictures_in_the_page_are_the_files_beside_it(page: str, directory: 
     assert len(texts) == 3
 
 
-def test_what_the_user_named_is_escaped(results: Results, tmp_path: Path):
-    trials = results.trials.assign(label=results.trials["label"] + HOSTILE_NAME, attack=HOSTILE_NAME)
-    statements = dict.fromkeys(results.statements, HOSTILE_NAME)
-    hostile = replace(results, trials=trials, statements=statements, command=HOSTILE_NAME, name=HOSTILE_NAME)
+def test_what_the_user_named_is_escaped(small: Results, tmp_path: Path):
+    trials = small.trials.assign(label=small.trials["label"] + HOSTILE_NAME, attack=HOSTILE_NAME)
+    statements = dict.fromkeys(small.statements, HOSTILE_NAME)
+    hostile = replace(small, trials=trials, statements=statements, command=HOSTILE_NAME, name=HOSTILE_NAME)
     page = write(hostile, tmp_path).read_text(encoding="utf-8")
     assert "<b>" not in page
     assert "&lt;b&gt;x&lt;/b&gt;" in page
@@ -134,10 +139,10 @@ def test_spec_command_settings_and_versions_are_there(page: str, results: Result
     assert "Trained, attacked and measured by dpmi 1.0." in text
 
 
-def test_a_folder_of_several_makers_says_so(results: Results, tmp_path: Path):
-    trials = results.trials.assign(measured_by="dpmi 1.1")
+def test_a_folder_of_several_makers_says_so(small: Results, tmp_path: Path):
+    trials = small.trials.assign(measured_by="dpmi 1.1")
     trials.loc[trials.index[0], "attacked_by"] = "dpmi 0.9"
-    mixed = unescape(write(replace(results, trials=trials), tmp_path).read_text(encoding="utf-8"))
+    mixed = unescape(write(replace(small, trials=trials), tmp_path).read_text(encoding="utf-8"))
     count = len(trials) - 1
     said = (
         "Several versions of the code, or several kinds of machines, made these numbers. Trained by dpmi 1.0. "
@@ -155,11 +160,11 @@ def test_the_bound_in_the_picture_is_explained_where_it_is(page: str, results: R
     assert "attack accuracy and accuracy](curve.png)" in (tmp_path / "summary.md").read_text(encoding="utf-8")
 
 
-def test_an_interrupted_study_says_so(page: str, results: Results, tmp_path: Path):
+def test_an_interrupted_study_says_so(page: str, small: Results, tmp_path: Path):
     assert "Interrupted" not in page
-    interrupted = write(replace(results, planned=40), tmp_path).read_text(encoding="utf-8")
-    assert "Interrupted: 21 of 40 trials." in interrupted
-    assert "**Interrupted: 21 of 40 trials.**" in (tmp_path / "summary.md").read_text(encoding="utf-8")
+    interrupted = write(replace(small, planned=40), tmp_path).read_text(encoding="utf-8")
+    assert "Interrupted: 3 of 40 trials." in interrupted
+    assert "**Interrupted: 3 of 40 trials.**" in (tmp_path / "summary.md").read_text(encoding="utf-8")
 
 
 def test_a_study_without_private_models_has_no_empty_tables(tmp_path: Path):

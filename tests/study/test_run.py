@@ -189,7 +189,7 @@ def test_failing_job_does_not_stop_the_others(tmp_path: Path) -> None:
 
 def test_a_model_that_does_not_fit_the_data_is_refused_before_anything_runs(tmp_path: Path) -> None:
     text = TINY.replace('"softmax"', '"cnn"')
-    with pytest.raises(ValueError, match=r"model 'cnn' takes images .* at least 14"):
+    with pytest.raises(ValueError, match=r"model 'cnn' needs images .* at least 14"):
         run(parse(text), Store.create(tmp_path, text), machines=Machines(workers=1))
 
 
@@ -229,7 +229,7 @@ def test_killed_and_resumed_gives_the_same_tables(tmp_path: Path, done: dict[str
     spec_file, out = tmp_path / "study.toml", tmp_path / "killed"
     spec_file.write_text(LONG, encoding="utf-8")
     process = subprocess.Popen(
-        [sys.executable, "-m", "dpmi.cli", "run", str(spec_file), "--out", str(out), "--workers", "2"],
+        [sys.executable, "-m", "dpmi.cli", "run", str(spec_file), "--out", str(out), "--workers", "1"],
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

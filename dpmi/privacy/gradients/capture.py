@@ -20,7 +20,7 @@ from dpmi.privacy.isolation.provenance import Provenance
 from dpmi.privacy.isolation.public import PublicTensors
 from dpmi.privacy.isolation.rules import Call
 
-from . import conv, embedding, linear  # noqa: F401 (they register the functions that are intercepted)
+from . import conv, embedding, linear, normalization  # noqa: F401 (they register the functions that are intercepted)
 from .factors import Implicit
 from .layer import INTERCEPTED, Layer
 from .other_layers import output_dimensions, record_dimension, run_by_bucket

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 # Each module registers its rules when it is imported.
-from . import along, elementwise, indexing, losses, products, shapes  # noqa: F401
+from . import along, elementwise, indexing, layer_functions, losses, products, shapes  # noqa: F401
 from .operands import words
 from .rules import RULES
 

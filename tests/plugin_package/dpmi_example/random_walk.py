@@ -8,9 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dpmi.attacks import Attack, Candidates, Target, Task
-from dpmi.attacks.checks import require
-from dpmi.attacks.stages.starts import child_generator
+from dpmi.attacks import Attack, Candidates, Target, Task, child_generator, require
 
 
 @dataclass(frozen=True, kw_only=True)

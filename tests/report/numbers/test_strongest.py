@@ -127,7 +127,7 @@ def test_report_leads_with_the_strongest_and_says_what_survives(tmp_path: Path) 
     assert verdicts[0].startswith("**Against the strongest attack on each model: ")
     assert len(verdicts) == 3
     for text in (page, markdown):
-        assert "Survives" in text
+        assert "Share that survives" in text
         assert "no clear gain" not in text
         assert "mean forward" in text
         assert "on masked: a, mean forward" in page
