@@ -4,14 +4,17 @@ Modules: accountants/plugins.py, accountants/registry.py, dpmi/data/registry.py,
 dpmi/models/registry.py.
 """
 
+import json
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from accountants import epsilon
 from dpmi import data, metrics, models
+from dpmi.cli import app
 
 from .accountants.test_plugins import install
 
@@ -68,6 +71,14 @@ count = Accountant(name="count", description="counts", bound=bound, is_guarantee
             ValueError, match=r"unknown accountant 'cuont'; did you mean 'count'\? \(known: tight, "
         ):
             epsilon(**settings, accountant="cuont")
+
+    def test_a_broken_accountant_hides_no_other(self, site: Path) -> None:
+        install(site, "dpmi_broken", "import nothing_of_that_name", group="dpmi.accountants", broken="broken")
+        settings = "--sampling-rate 0.5 --noise-multiplier 2 --steps 7 --delta 1e-3 --unit user --json"
+        done = CliRunner().invoke(app, ["epsilon", *settings.split()])
+        assert done.exit_code == 0
+        assert {each["accountant"] for each in json.loads(done.stdout)} == {"tight", "lemma3", "theorem1"}
+        assert "accountant 'broken' of package 'dpmi_broken'" in done.stderr
 
     def test_metrics(self, site: Path) -> None:
         code = """

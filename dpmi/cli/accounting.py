@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,8 @@ from dpmi.cli.arguments import (
 from dpmi.cli.output import console
 
 if TYPE_CHECKING:
-    from accountants import Guarantee
+    from accountants import Accountant, Guarantee
+    from accountants.plugins import Registry
 
 
 def epsilon(
@@ -54,7 +56,7 @@ def epsilon(
         figure_file.check(plot)
     found = [
         ledger.guarantee(delta=delta, unit=unit, adjacency=adjacency, accountant=accountant)
-        for accountant in ACCOUNTANTS.names()
+        for accountant in _usable(ACCOUNTANTS)
         for adjacency in ADJACENCIES
     ]
     if as_json:
@@ -65,6 +67,17 @@ def epsilon(
         from dpmi.report.figures.epsilon import draw
 
         figure_file.save(draw(ledger, delta=delta, unit=unit), plot)
+
+
+def _usable(accountants: Registry[Accountant]) -> list[str]:
+    """The names of the accountants; one whose package is broken is named on stderr, and hides no other."""
+    found = []
+    for name in accountants.names():
+        try:
+            found.append(accountants.get(name).name)
+        except ValueError as error:
+            print(f"dpmi: {error}", file=sys.stderr)
+    return found
 
 
 def calibrate(

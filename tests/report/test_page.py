@@ -33,7 +33,7 @@ def directory(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def small() -> Results:
     """Three models, for what every page has: a page of the whole study takes seconds."""
-    return make_results(seeds=(0,), settings=[SETTINGS[0], *SETTINGS[4:6]])
+    return make_results(seeds=(0,), settings=[SETTINGS[0], SETTINGS[1], SETTINGS[4]])
 
 
 @pytest.fixture(scope="module")
