@@ -32,7 +32,7 @@ def side_effects(
     """Attack every model of a study with FGSM, PGD, BIM and the one-pixel attack; write a table and a plot."""
     from dpmi.cli.progress import StudyProgress
     from dpmi.report.write import write_side_effects
-    from dpmi.study import Store, parse, side_effects
+    from dpmi.study import Machines, Store, parse, side_effects
 
     check_workers(workers)
     store = Store.open(directory)
@@ -46,7 +46,7 @@ def side_effects(
             backdoor=backdoor,
             images=images,
             root=None if data_root is None else str(data_root),
-            workers=workers,
+            machines=Machines(workers=workers),
             report=progress.report,
         )
     tell(failures)

@@ -27,7 +27,7 @@ from . import maker
 from .executors import Machines
 from .grid import Job
 from .pool import Failure, Report, compute
-from .run import absolute
+from .run import HERE, absolute
 from .store import Store, StoreError
 from .study import StudySpec
 from .work import load, model_numbers, stored_model, untrained_model
@@ -57,7 +57,7 @@ def measure(
     backdoor: bool = False,
     images: int = IMAGES,
     root: str | None = None,
-    workers: int | None = None,
+    machines: Machines = HERE,
     report: Report | None = None,
 ) -> list[Failure]:
     """Measure the side effects of every trained model of a study, unless they are in the store.
@@ -67,7 +67,7 @@ def measure(
         store: its folder.
         backdoor: also train one poisoned model per trigger of :data:`dpmi.metrics.backdoor.TRIGGERS`.
         images: number of test images to attack, at least 1, the same images for all models; all if there are fewer.
-        root, workers, report: as for :func:`dpmi.study.run`.
+        root, machines, report: as for :func:`dpmi.study.run`.
 
     Returns:
         The failed jobs with their error messages.
@@ -84,7 +84,7 @@ def measure(
     root = absolute(root)
     work = partial(_measure_job, backdoor=backdoor, images=images, root=root)
     with store.writing():
-        return compute(work, jobs, store, machines=Machines(workers=workers), report=report)
+        return compute(work, jobs, store, machines=machines, report=report)
 
 
 def unmeasured(spec: StudySpec, store: Store, *, backdoor: bool = False, images: int = IMAGES) -> list[Job]:

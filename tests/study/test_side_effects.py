@@ -49,7 +49,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 def measured(store: Store, *, backdoor: bool = False, images: int = IMAGES, workers: int = 1) -> pd.DataFrame:
-    assert measure(SPEC, store, backdoor=backdoor, images=images, workers=workers) == []
+    assert measure(SPEC, store, backdoor=backdoor, images=images, machines=Machines(workers=workers)) == []
     return gather_side_effects(SPEC, store, images=images)
 
 
@@ -122,7 +122,7 @@ def test_progress_ends_at_every_part(store: Store) -> None:
         if done == total:
             told.setdefault(label, set()).add(what)
 
-    assert measure(SPEC, store, backdoor=True, images=4, workers=1, report=report) == []
+    assert measure(SPEC, store, backdoor=True, images=4, machines=Machines(workers=1), report=report) == []
     assert told == {job.label: {*ATTACKS, *TRIGGERS} for job in SPEC.jobs}
 
 
@@ -141,7 +141,7 @@ def test_a_model_that_fails_does_not_stop_the_others(store: Store, monkeypatch: 
         return stored_model(job, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "stored_model", broken)
-    (failure,) = measure(SPEC, store, images=4, workers=1)
+    (failure,) = measure(SPEC, store, images=4, machines=Machines(workers=1))
     assert failure == Failure(JOBS[2].label, "Broken: on purpose")
     missing = gather_side_effects(SPEC, store, images=4)["fgsm_accuracy"].isna()
     assert missing.tolist() == [False, False, True, False]
