@@ -116,7 +116,8 @@ def test_every_make_target_exists(page: str) -> None:
 
 
 def test_every_name_of_python_exists() -> None:
-    import accountants
+    import accountants.planner
+    import accountants.verdict
     import dpmi.attacks
     import dpmi.data
     import dpmi.defenses
