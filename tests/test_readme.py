@@ -123,6 +123,7 @@ def test_every_name_of_python_exists() -> None:
     import dpmi.defenses
     import dpmi.metrics
     import dpmi.models
+    import dpmi.report.write
     import dpmi.study
     import dpmi.testing
     from dpmi.privacy import Partition, PrivacyEngine

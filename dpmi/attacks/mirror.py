@@ -15,7 +15,7 @@ from .stages.search import final_images, search
 from .stages.selection import confidence
 from .stages.styles import StyleBox, Styles, style_generator
 from .stages.views import Augmentation, crops
-from .style_attack import StyleAttack
+from .style_attack import StyleAttack, seen_by
 from .target import Target
 
 #: Shares of the iterations in which the learning rate rises and falls.
@@ -77,14 +77,11 @@ class Mirror(StyleAttack):
         scale = SCALE_OF_FACES if self.augmentation == "faces" else SCALE_OF_DIGITS
         view = crops(self.augmentation, scale=scale)
 
-        def cost(images: Tensor, labels: Tensor) -> Tensor:
-            return target.identity(view(images), labels)
-
         outcome = search(
             target,
             rows,
             position,
-            cost,
+            seen_by(target, view),
             Adam(position.parameters(), lr=self.learning_rate),
             iterations=self.iterations,
             progress=task.progress,

@@ -13,7 +13,7 @@ from .stages.search import final_images, search
 from .stages.selection import confidence
 from .stages.styles import Styles, style_generator
 from .stages.views import Augmentation, crops
-from .style_attack import StyleAttack, adam
+from .style_attack import StyleAttack, adam, seen_by
 from .target import Target
 
 #: Share of the area that the random crops of the search keep; and the share and the aspect ratio of the crops of the
@@ -76,14 +76,11 @@ class Ppa(StyleAttack):
         position = Styles(generator, self.starts(target, generator, labels, seed=task.seed, mirror=mirror))
         view = crops(self.augmentation, scale=SCALE, mirror=False)
 
-        def cost(images: Tensor, labels: Tensor) -> Tensor:
-            return target.identity(view(images), labels)
-
         outcome = search(
             target,
             rows,
             position,
-            cost,
+            seen_by(target, view),
             adam(position.parameters(), self.learning_rate),
             iterations=self.iterations,
             progress=task.progress,

@@ -10,8 +10,10 @@ from torch import Tensor
 from .base import Attack, Candidates
 from .checks import at_least_one, require
 from .priors import Prior, StyleGenerator, StylePrior
+from .stages.search import Cost
 from .stages.selection import best_rows
 from .stages.styles import best_styles
+from .stages.views import View
 from .target import Target
 
 
@@ -87,3 +89,12 @@ class StyleAttack(Attack):
 def adam(parameters: list[Tensor], rate: float) -> torch.optim.Adam:
     """Return Adam with the betas (0.1, 0.1) of PPA."""
     return torch.optim.Adam(parameters, lr=rate, betas=(0.1, 0.1))
+
+
+def seen_by(target: Target, view: View) -> Cost:
+    """Return the identity loss of a random view of each image."""
+
+    def cost(images: Tensor, labels: Tensor) -> Tensor:
+        return target.identity(view(images), labels)
+
+    return cost
