@@ -113,7 +113,9 @@ _WATCH_FAULTS = (
         path="dpmi/privacy/isolation/provenance.py",
         old="if version(t) != versions[i] or (values",
         new="if (values",
-        tests=(f"{_PROVENANCE}::test_writes_that_no_name_tells_are_refused",),
+        tests=(
+            f"{_PROVENANCE}::test_a_write_that_only_the_version_counter_tells_makes_the_tensor_that_of_its_bucket",
+        ),
     ),
     Fault(
         name="batch normalisation can update its statistics",

@@ -223,6 +223,15 @@ def test_writes_that_no_name_tells_are_refused(body: Callable[[Any, Tensor], Any
     assert torch.equal(passes.module.object.tensor, torch.ones(5))
 
 
+def test_a_write_that_only_the_version_counter_tells_makes_the_tensor_that_of_its_bucket() -> None:
+    """The name of an overload of an operator does not end as that of a function that writes in place."""
+    table = torch.ones(5)  # of a closure, where no look at the module's attributes sees it
+    passes = Passes(lambda m, x: x + torch.ops.aten.add_.Tensor(table, x.mean()))
+    passes.run()
+    with pytest.raises(CarriedOver, match="of another bucket"):
+        passes.run()
+
+
 def test_frozen_statistics_are_read_only() -> None:
     passes = Passes(lambda m, x: F.batch_norm(x, m.mean, m.constant, training=False))
     passes.run()
