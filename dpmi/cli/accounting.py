@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +27,7 @@ from dpmi.cli.output import console
 
 if TYPE_CHECKING:
     from accountants import Accountant, Guarantee
-    from accountants.plugins import Registry
+    from accountants.plugins import PluginError
 
 
 def epsilon(
@@ -56,7 +57,7 @@ def epsilon(
         figure_file.check(plot)
     found = [
         ledger.guarantee(delta=delta, unit=unit, adjacency=adjacency, accountant=accountant)
-        for accountant in _usable(ACCOUNTANTS)
+        for accountant in _usable(ACCOUNTANTS.all())
         for adjacency in ADJACENCIES
     ]
     if as_json:
@@ -69,15 +70,12 @@ def epsilon(
         figure_file.save(draw(ledger, delta=delta, unit=unit), plot)
 
 
-def _usable(accountants: Registry[Accountant]) -> list[str]:
-    """The names of the accountants; one whose package is broken is named on stderr, and hides no other."""
-    found = []
-    for name in accountants.names():
-        try:
-            found.append(accountants.get(name).name)
-        except ValueError as error:
-            print(f"dpmi: {error}", file=sys.stderr)
-    return found
+def _usable(accountants: Mapping[str, Accountant | PluginError]) -> list[str]:
+    """Return the names of the accountants; one whose package is broken is named on stderr, and hides no other."""
+    for found in accountants.values():
+        if isinstance(found, ValueError):
+            print(f"dpmi: {found}", file=sys.stderr)
+    return [name for name, found in accountants.items() if not isinstance(found, ValueError)]
 
 
 def calibrate(

@@ -145,14 +145,9 @@ def _write_report(results: Results, store: Store) -> None:
 
 
 def _described(registry: Registry[Any]) -> dict[str, str]:
-    """One line per plug-in: its description, the first line of its docstring, or its import error."""
-    found = {}
-    for name in registry.names():
-        try:
-            plugin = registry.get(name)
-        except ValueError as error:
-            found[name] = str(error)
-        else:
-            text = getattr(plugin, "description", None) or inspect.getdoc(plugin) or "no description"
-            found[name] = text.strip().partition("\n")[0]
-    return found
+    """Return one line for each plug-in: its description, the first of its docstring, or why it cannot be used."""
+    lines = {}
+    for name, found in registry.all().items():
+        known = str(found) if isinstance(found, ValueError) else getattr(found, "description", None)
+        lines[name] = (known or inspect.getdoc(found) or "no description").strip().partition("\n")[0]
+    return lines

@@ -1,11 +1,13 @@
 """Plug-ins of installed packages, with a package that is written to a folder on the path."""
 
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from accountants.plugins import PluginError, Registry
+from accountants.plugins import PluginError, Registry, origin
 
 
 class Builtin:
@@ -84,3 +86,23 @@ def test_builtin_names_cannot_be_taken(registry: Registry[type[Builtin]], site: 
     install(site, "dpmi_thief", "class Thing:\n    name = 'builtin'\n", builtin="Thing")
     assert registry.names() == ["builtin"]
     assert registry.get("builtin") is Builtin
+
+
+def test_a_partial_is_known_by_the_package_of_its_function() -> None:
+    assert origin(partial(pytest.approx, rel=0.1)) == origin(pytest.approx) == f"pytest {version('pytest')}"
+    assert origin(partial(partial(Registry, "a"), "b")) == ""
+
+
+def test_a_package_that_is_installed_meanwhile_is_found(
+    registry: Registry[type[Builtin]], site: Path
+) -> None:
+    assert registry.names() == ["builtin"]
+    install(site, "dpmi_late", f"{BASE}class Late(Builtin):\n    name = 'late'\n", late="Late")
+    assert registry.names() == ["builtin", "late"]
+
+
+def test_all_has_the_error_of_what_cannot_be_used(registry: Registry[type[Builtin]], site: Path) -> None:
+    install(site, "dpmi_torn", "import nothing_of_that_name", torn="Torn")
+    found = registry.all()
+    assert found["builtin"] is Builtin
+    assert isinstance(found["torn"], PluginError)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dpmi.models import REGISTRY, build, names
+from dpmi.models import REGISTRY, build, names, origins
 
 from .test_classifiers import SMALL
 
@@ -72,3 +72,8 @@ def test_unknown_names_and_single_classes_are_refused():
 def test_every_name_has_one_line():
     lines = [REGISTRY.get(name).description for name in names()]
     assert all(line and "\n" not in line for line in lines)
+
+
+def test_models_of_dpmi_come_from_no_other_package() -> None:
+    """Also those that are made by a partial, whose own module is functools."""
+    assert {name: origins(name) for name in names()} == {name: [] for name in names()}
