@@ -77,6 +77,7 @@ def measure(
         StoreError: the study has no trained model, or another run uses its folder.
         RuntimeError: the extra ``robustness`` is not installed.
     """
+    machines.check()
     jobs = unmeasured(spec, store, backdoor=backdoor, images=images)
     if not jobs:
         return []

@@ -153,3 +153,8 @@ def test_bad_input(tmp_path: Path) -> None:
         measure(SPEC, store)
     with pytest.raises(ValueError, match="images must be at least 1, got 0"):
         measure(SPEC, store, images=0)
+
+
+def test_an_unknown_executor_is_refused_before_anything_is_computed(store: Store) -> None:
+    with pytest.raises(ValueError, match="executor is 'dask'"):
+        measure(SPEC, store, machines=Machines(executor="dask"))
