@@ -19,7 +19,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from dpmi.report.figures.style import FAINT, INK, EpsilonAxis
+from dpmi.report.figures.axes import EpsilonAxis
+from dpmi.report.figures.style import FAINT, INK
 from dpmi.report.numbers.bounds import PRIORS, bounds
 from dpmi.report.numbers.tables import rows_of
 

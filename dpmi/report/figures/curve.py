@@ -21,7 +21,8 @@ from matplotlib.lines import Line2D
 
 from dpmi.report import words
 from dpmi.report.figures import bound_lines
-from dpmi.report.figures.style import DPI, FAINT, INK, MARKERS, PALETTE, EpsilonAxis, NameAxis, frame
+from dpmi.report.figures.axes import EpsilonAxis, NameAxis
+from dpmi.report.figures.style import DPI, FAINT, INK, MARKERS, PALETTE, frame
 from dpmi.report.numbers.tables import CLAIM, STRONGEST, claim_of, has_evaluator, rows_of
 from dpmi.report.words import Claim
 from dpmi.study.results import Results

@@ -7,12 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from accountants import ADJACENCIES, Adjacency, Ledger, PrivacyProfile, epsilon_curve
+from dpmi.report.figures.style import DPI, INK, PALETTE, RULE
 
-DPI = 160
-INK, RULE = "#222222", "#b0b0b0"
 LINES: dict[Adjacency, tuple[str, str, str]] = {
-    "replace": ("#0072B2", "-", "one {} replaced"),
-    "add_remove": ("#D55E00", (0, (4, 2)), "one {} added or removed"),  # type: ignore[dict-item]
+    "replace": (PALETTE[0], "-", "one {} replaced"),
+    "add_remove": (PALETTE[1], (0, (4, 2)), "one {} added or removed"),  # type: ignore[dict-item]
 }
 MOST_STEPS = 100_000
 """Maximum number of steps; more take too long to draw."""

@@ -13,12 +13,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from accountants.planner import PlanTable
 from accountants.verdict import HOPELESS, USABLE
+from dpmi.report.figures.style import DPI, FAINT, INK, PALETTE, RULE
 
-DPI = 160
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Colours of Okabe and Ito, without yellow, which is hard to see on white."""
 ZONES = (("usable", "#e3f1ea"), ("doubtful", "#fbf3df"), ("hopeless", "#f8e4df"))
-INK, FAINT, RULE = "#222222", "#6b6b6b", "#b0b0b0"
 ROOM = 1.35
 """Factor between the outermost points and the frame."""
 PLAIN = FuncFormatter(lambda value, _: f"{value:,.10g}")

@@ -15,15 +15,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from dpmi.report import words
+from dpmi.report.figures.style import DPI, FAINT, INK
 from dpmi.report.numbers.tables import STRONGEST, claim_of, rows_of
 from dpmi.study.results import Results
 
-DPI = 160
 MOST_CLASSES = 12
 LONGEST_LINE = 36
 LONGEST_NAME = 11
 LABEL_INCHES, CELL_INCHES, GAP_INCHES, HEADER_INCHES = 2.55, 0.78, 0.055, 0.72
-INK, FAINT = "#222222", "#6b6b6b"
 
 
 class Row(NamedTuple):

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from dpmi.metrics.backdoor import TRIGGERS
 from dpmi.metrics.robustness import ATTACKS
-from dpmi.report.figures.style import DPI, INK, MARKERS, PALETTE, NameAxis, frame
+from dpmi.report.figures.axes import NameAxis
+from dpmi.report.figures.style import DPI, INK, MARKERS, PALETTE, frame
 from dpmi.report.numbers.side_effects import NAMES
 from dpmi.report.numbers.tables import rows_of
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from dpmi.report.figures.style import CLOSE, MOST_TICKS, EpsilonAxis, NameAxis, round_numbers
+from dpmi.report.figures.axes import CLOSE, MOST_TICKS, EpsilonAxis, NameAxis, round_numbers
 
 
 def at(epsilon: float) -> SimpleNamespace:
