@@ -7,7 +7,7 @@ from typing import Any
 
 from accountants import checks, registry, sealed_json
 from accountants.guarantee import Adjacency, Guarantee
-from accountants.mechanism import BucketMechanism
+from accountants.mechanism import BucketMechanism, noiseless
 
 FORMAT, VERSION = "dpmi-ledger", 1
 """Format and version of a ledger as JSON. An auditor can read it; a program reads it back exactly or not at all."""
@@ -71,7 +71,7 @@ class Ledger:
     @property
     def noiseless(self) -> bool:
         """Whether any step adds no noise; then no epsilon bounds the release."""
-        return any(mechanism.noise_multiplier == 0 for mechanism, _ in self.runs)
+        return noiseless(mechanism for mechanism, _ in self.runs)
 
     @property
     def hash(self) -> str:

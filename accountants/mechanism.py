@@ -1,7 +1,7 @@
 """The privacy mechanism of one training step."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from accountants import checks
@@ -44,6 +44,11 @@ class BucketMechanism:
             )
         if self.noise_multiplier == 0:
             warnings.warn("noise_multiplier is 0: epsilon is infinite", UserWarning, stacklevel=3)
+
+
+def noiseless(mechanisms: Iterable[BucketMechanism]) -> bool:
+    """Whether a step adds no noise, so that no epsilon bounds the release."""
+    return any(mechanism.noise_multiplier == 0 for mechanism in mechanisms)
 
 
 Totals = Mapping[BucketMechanism, int]

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from accountants import checks, lemma3, theorem1, tight
 from accountants.guarantee import Adjacency, Bound, Guarantee
-from accountants.mechanism import Totals
+from accountants.mechanism import Totals, noiseless
 from accountants.plugins import Registry
 
 
@@ -93,7 +93,7 @@ def account(
 
     if not totals:
         bound = Bound(0.0)
-    elif any(mechanism.noise_multiplier == 0 for mechanism in totals):
+    elif noiseless(totals):
         bound = Bound(math.inf)
     else:
         bound = chosen.bound(totals, delta=delta, adjacency=adjacency)

@@ -118,6 +118,13 @@ class Task:
     seed: int
     progress: Progress
 
+    @property
+    def gan(self) -> Gan:
+        """The GAN that the knowledge begins with, of an attack whose first prior is one."""
+        gan = self.knowledge.modules[0]
+        assert isinstance(gan, Gan)
+        return gan
+
 
 @dataclass(frozen=True)
 class Attack(ABC):

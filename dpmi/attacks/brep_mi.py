@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .base import Attack, Candidates, Task
 from .checks import at_least_one, require
-from .priors import Gan, Generator, Prior, WganGP
+from .priors import Generator, Prior, WganGP
 from .stages.latents import Noise
 from .stages.search import physical
 from .target import Target
@@ -66,9 +66,7 @@ class BrepMi(Attack):
         return (self.prior,)
 
     def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
-        gan = task.knowledge.modules[0]
-        assert isinstance(gan, Gan)
-        generator = gan.generator
+        generator = task.gan.generator
         latents, found = self._starts(target, generator, labels, task.seed)
         if not bool(found.all()):
             missing = sorted(set(labels[~found].tolist()))

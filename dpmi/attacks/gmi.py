@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .base import Candidates, Task
 from .checks import at_least_one
-from .latent_attack import LatentAttack, gan_of
+from .latent_attack import LatentAttack
 from .priors import Prior, WganGP
 from .target import Target
 
@@ -54,7 +54,7 @@ class Gmi(LatentAttack):
         at_least_one(self, "restarts")
 
     def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
-        gan = gan_of(task)
+        gan = task.gan
         candidates = self.images_per_class * self.restarts
         position = self.start(gan, labels, per_class=candidates, seed=task.seed, limit=LIMIT)
         identity = self.identity(target, task.knowledge)

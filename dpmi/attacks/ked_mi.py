@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .base import Candidates, Task
 from .checks import require
-from .latent_attack import LatentAttack, gan_of
+from .latent_attack import LatentAttack
 from .priors import Gan, InversionGan, Prior
 from .stages.distributions import DiagonalGaussian
 from .target import Target
@@ -58,7 +58,7 @@ class KedMi(LatentAttack):
         require("log_variance", self.log_variance, abs(self.log_variance) < 20, "between -20 and 20")
 
     def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
-        gan = gan_of(task)
+        gan = task.gan
         position = DiagonalGaussian(gan.generator, labels, log_variance=self.log_variance, seed=task.seed)
 
         identity = self.identity(target, task.knowledge)

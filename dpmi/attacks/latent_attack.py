@@ -125,10 +125,3 @@ class LatentAttack(Attack):
             outcome.iterations.repeat_interleave(self.images_per_class),
             outcome.diverged.repeat_interleave(self.images_per_class),
         )
-
-
-def gan_of(task: Task) -> Gan:
-    """Return the GAN, the first module of the task's knowledge."""
-    gan = task.knowledge.modules[0]
-    assert isinstance(gan, Gan)
-    return gan

@@ -47,7 +47,7 @@ class LogitIdentity:
     statistics: FeatureStatistics = field(default_factory=FeatureStatistics)
 
     def __post_init__(self) -> None:
-        super().__post_init__()  # type: ignore[misc]
+        super().__post_init__()  # type: ignore[misc]  # of the attack behind this mixin, as below
         known = get_args(Regularizer)
         require("regularizer", self.regularizer, self.regularizer in known, f"one of {known}")
         weight = self.feature_weight

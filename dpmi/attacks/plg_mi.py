@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .base import Candidates, Task
 from .checks import at_least_one
-from .latent_attack import LatentAttack, gan_of
+from .latent_attack import LatentAttack
 from .priors import ConditionalGan, Prior
 from .stages.views import Augmentation, augmentation
 from .target import Target
@@ -54,7 +54,7 @@ class PlgMi(LatentAttack):
 
     def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
         candidates = self.images_per_class * self.restarts
-        position = self.start(gan_of(task), labels, per_class=candidates, seed=task.seed)
+        position = self.start(task.gan, labels, per_class=candidates, seed=task.seed)
         view = augmentation(self.augmentation)
 
         def cost(images: Tensor, labels: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .base import Candidates, Task
 from .checks import at_least_one, require
-from .latent_attack import LatentAttack, gan_of
+from .latent_attack import LatentAttack
 from .priors import Prior, WganGP
 from .stages.distributions import DiagonalGaussian, Distribution, Flow, FullGaussian
 from .target import Target
@@ -64,7 +64,7 @@ class Vmi(LatentAttack):
         require("kl_weight", self.kl_weight, 0 <= self.kl_weight < float("inf"), "0 or more and finite")
 
     def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
-        gan = gan_of(task)
+        gan = task.gan
         position = _FAMILIES[self.family](
             gan.generator,
             labels,

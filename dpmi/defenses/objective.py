@@ -34,15 +34,20 @@ class LossHooks(Protocol):
     """The hooks of a defence that a loss uses; see :class:`dpmi.defenses.Defense`."""
 
     @property
-    def plain_loss(self) -> bool: ...  # noqa: D102
+    def plain_loss(self) -> bool:
+        """Whether the loss is the cross-entropy alone."""
 
-    def observed(self, model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ...]: ...  # noqa: D102
+    def observed(self, model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
+        """Return the layers whose outputs the loss needs."""
 
-    def augment(self, images: Tensor) -> Tensor: ...  # noqa: D102
+    def augment(self, images: Tensor) -> Tensor:
+        """Return the images that the model gets."""
 
-    def criterion(self, batch: Batch) -> Tensor: ...  # noqa: D102
+    def criterion(self, batch: Batch) -> Tensor:
+        """Return the loss of each record (n,)."""
 
-    def penalty(self, batch: Batch) -> Tensor | float: ...  # noqa: D102
+    def penalty(self, batch: Batch) -> Tensor | float:
+        """Return what is added to the mean loss."""
 
 
 Outputs = tuple[Tensor, Tensor, dict[str, Tensor]]

@@ -42,9 +42,9 @@ _LEDGER_FAULTS = (
     ),
     Fault(
         name="a step without noise among other steps is ignored",
-        path="accountants/registry.py",
-        old="elif any(mechanism.noise_multiplier == 0",
-        new="elif all(mechanism.noise_multiplier == 0",
+        path="accountants/mechanism.py",
+        old="return any(mechanism.noise_multiplier == 0",
+        new="return all(mechanism.noise_multiplier == 0",
         tests=(_REGISTRY,),
     ),
     Fault(

@@ -13,7 +13,7 @@ FEATURES = torch.rand(5, 6, generator=torch.Generator().manual_seed(0))
 
 
 def model(seed: int = 0) -> nn.Sequential:
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
 
 
@@ -42,7 +42,7 @@ def test_all_layers_of_a_new_head_are_the_head() -> None:
 
 
 def test_new_weights_depend_on_the_old_head_alone() -> None:
-    torch.manual_seed(1)
+    torch.default_generator.manual_seed(1)
     first = logits(model())
     torch.rand(7)
     state = torch.get_rng_state()

@@ -40,7 +40,7 @@ def test_refuses_another_name() -> None:
 
 
 def test_faces_are_mirrored_and_digits_are_not() -> None:
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     image = torch.linspace(0, 1, 16).expand(1, 1, 16, 16)
     whole = {
         name: [crops(name, scale=(1.0, 1.0))(image) for _ in range(20)]
@@ -53,7 +53,7 @@ def test_faces_are_mirrored_and_digits_are_not() -> None:
 
 
 def test_crops_keep_the_shape_and_a_share_of_the_area() -> None:
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     ramp = torch.linspace(0, 1, 64).expand(1, 1, 64, 64)
     spans = [float(v.max() - v.min()) for v in (crops("digits", scale=(0.25, 0.25))(ramp) for _ in range(9))]
     assert all(abs(span - 0.5) < 0.05 for span in spans), "a quarter of the area is half of each side"
