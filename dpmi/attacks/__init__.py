@@ -26,6 +26,7 @@ from .enhanced import Enhanced
 from .gmi import Gmi
 from .if_gmi import IfGmi
 from .ked_mi import KedMi
+from .label_mean import LabelMean
 from .lomma import LommaGmi, LommaKedMi
 from .miface import MIFace
 from .mirror import Mirror
@@ -36,6 +37,7 @@ from .registry import REGISTRY, get, names
 from .stages.starts import child_generator
 from .target import Budget, LabelsOnly, Target
 from .vmi import Vmi
+from .wiener import Wiener
 
 __all__ = [
     "REGISTRY",
@@ -48,6 +50,7 @@ __all__ = [
     "IfGmi",
     "KedMi",
     "Knowledge",
+    "LabelMean",
     "LabelsOnly",
     "LommaGmi",
     "LommaKedMi",
@@ -60,6 +63,7 @@ __all__ = [
     "Target",
     "Task",
     "Vmi",
+    "Wiener",
     "child_generator",
     "get",
     "names",

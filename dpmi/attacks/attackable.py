@@ -103,8 +103,8 @@ def attackable(
     beyond = sorted(requires & _MORE_THAN_LABELS)
     if isinstance(target, LabelsOnly) and beyond:
         raise ValueError(
-            f"{name} needs {', '.join(beyond)} of the target, but the target returns labels only; use brep-mi, "
-            "which needs labels only"
+            f"{name} needs {', '.join(beyond)} of the target, but the target returns labels only; use brep-mi "
+            "or label-mean, which need labels only"
         )
     with _frozen(target), seeded(target, seed), torch.enable_grad():
         asked = Target(target, loss=loss, budget=budget, reserve=reserve)

@@ -48,12 +48,14 @@ class Knowledge:
         modules: the trained priors, in the order of :meth:`Attack.priors`, frozen.
         queries: number of records forwarded through the target to train the priors.
         grad_calls: number of records for which the training of the priors took a gradient through the target.
+        labels: int64 (M,), the classes of the public images, which are not those of the target; None if unknown.
     """
 
     public: Tensor
     modules: tuple[nn.Module, ...] = ()
     queries: int = 0
     grad_calls: int = 0
+    labels: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -151,15 +153,18 @@ class Attack(ABC):
         target: nn.Module,
         *,
         public: Tensor,
+        public_labels: Tensor | None = None,
         image_shape: ImageShape,
         folder: Path | None = None,
         progress: Progress | None = None,
     ) -> Knowledge:
-        """Train the priors that :meth:`run` needs on public images.
+        """Gather what :meth:`run` needs to know: public images, and priors trained on them.
 
         Args:
             target: as for :meth:`run`; it is queried only if a prior distils it.
-            public: float32 (M, C, H, W) in [0, 1], none of the private images; M may be 0 for an attack without priors.
+            public: float32 (M, C, H, W) in [0, 1], none of the private images; M may be 0 for an attack that does not
+                require public data.
+            public_labels: int64 (M,), the classes of the public images; None if unknown.
             image_shape: (C, H, W) of the target's images.
             folder: cache of trained priors, each stored under the hash of all its inputs; None trains them each time.
             progress: called with (steps done, steps) for one prior after another.
@@ -168,7 +173,7 @@ class Attack(ABC):
             ValueError: the attack needs public images and there are none, or the images do not fit the target.
         """
         if not self.priors():
-            return Knowledge(public)
+            return Knowledge(public, labels=public_labels)
         with attackable(
             target,
             image_shape,
@@ -190,7 +195,7 @@ class Attack(ABC):
                 ).to(asked.device)
                 for prior in self.priors()
             )
-        return Knowledge(public, modules, asked.queries, asked.grad_calls)
+        return Knowledge(public, modules, asked.queries, asked.grad_calls, public_labels)
 
     def run(
         self,
@@ -218,7 +223,7 @@ class Attack(ABC):
             classes: int64 (R,), each in [0, K); a class that is listed twice is attacked twice.
             image_shape: (C, H, W).
             generator: one number is drawn from it; the generators of all classes and restarts derive from that number.
-            knowledge: the result of :meth:`fit`; not needed by an attack without priors.
+            knowledge: the result of :meth:`fit`; needed by an attack with priors or that requires public data.
             budget: limits on the use of the target; no limit by default.
             adaptation: makes the attack an adaptive attack: the search runs on an adapted model instead of the target.
                 One of :meth:`dpmi.defenses.Defense.adaptations` that the attack :meth:`takes`. The final scores are
@@ -299,6 +304,11 @@ class Attack(ABC):
             raise ValueError(
                 f"{self.name} needs priors trained on public images ({names}): call fit and pass its result to run "
                 "as knowledge"
+            )
+        if "public_data" in self.requires and not wanted and len(known.public) == 0:
+            raise ValueError(
+                f"{self.name} needs public images, but there are none: call fit with public images and pass its "
+                "result to run as knowledge"
             )
         for module in known.modules:
             generator = module.generator if isinstance(module, Gan) else module

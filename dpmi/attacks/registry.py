@@ -10,6 +10,7 @@ from .enhanced import Enhanced
 from .gmi import Gmi
 from .if_gmi import IfGmi
 from .ked_mi import KedMi
+from .label_mean import LabelMean
 from .lomma import LommaGmi, LommaKedMi
 from .miface import MIFace
 from .mirror import Mirror
@@ -17,6 +18,7 @@ from .mirror_genetic import MirrorGenetic
 from .plg_mi import PlgMi
 from .ppa import Ppa
 from .vmi import Vmi
+from .wiener import Wiener
 
 REGISTRY: Registry[type[Attack]] = Registry(
     "dpmi.attacks",
@@ -36,6 +38,8 @@ REGISTRY: Registry[type[Attack]] = Registry(
         Mirror,
         MirrorGenetic,
         IfGmi,
+        LabelMean,
+        Wiener,
     ),
     classes=True,
 )

@@ -108,6 +108,11 @@ class Target:
         """The device of its parameters."""
         return next((p.device for p in self._module.parameters()), torch.device("cpu"))
 
+    @property
+    def labels_only(self) -> bool:
+        """Whether it returns predicted classes and no confidence."""
+        return isinstance(self._module, LabelsOnly)
+
     def affords(self, *, queries: int, grad_calls: int = 0) -> bool:
         """Whether the budget covers this further use; if not, the attack must stop."""
         spent = {
@@ -120,6 +125,17 @@ class Target:
                 self.stopped_by = name
                 return False
         return True
+
+    def affordable(self, images: int, *, queries: int = 1, grad_calls: int = 0) -> int:
+        """Return how many images the budget covers: all, or the largest of a half, a quarter, ... of them; 0 if none.
+
+        Args:
+            images: at least 1.
+            queries, grad_calls: use of the target for each image.
+        """
+        while images and not self.affords(queries=queries * images, grad_calls=grad_calls * images):
+            images //= 2
+        return images
 
     def probe(self, image_shape: tuple[int, int, int], device: torch.device) -> Tensor:
         """Return the logits of two black images; 2 queries, or 4 if the module needs contiguous images.
@@ -153,7 +169,7 @@ class Target:
         if adaptation is None:
             yield
             return
-        if isinstance(self._module, LabelsOnly):
+        if self.labels_only:
             raise ValueError(
                 f"adaptation {adaptation.name!r} needs the target's weights, but the target returns labels only"
             )
@@ -234,7 +250,7 @@ class Target:
         """
         with torch.no_grad():
             logits = self.logits(images)
-            if isinstance(self._module, LabelsOnly):
+            if self.labels_only:
                 return (logits.argmax(dim=1) == labels).float()
             return _pick(logits, labels)
 
@@ -250,6 +266,29 @@ class Target:
         # Only the images' gradient: parameter gradients are not needed and would cost a fifth more.
         (gradient,) = torch.autograd.grad(losses.sum(), images)
         return losses.detach(), gradient, _pick(logits.detach(), labels)
+
+    def summed_gradients(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the gradient of :meth:`identity` by the image, summed over all images, for each label.
+
+        All labels share one forward pass: n queries, R * n gradient calls.
+
+        Args:
+            images: (n, C, H, W).
+            labels: int64 (R,).
+
+        Returns:
+            float64 (R, C, H, W).
+        """
+        images = images.detach().requires_grad_()
+        logits = self.logits(images)
+        self.grad_calls += self._asks * (len(labels) - 1) * len(images)
+        added = self._added(images)
+        sums = torch.zeros(len(labels), *images.shape[1:], dtype=torch.float64, device=images.device)
+        for row, label in enumerate(labels):
+            losses = self.loss(logits, label.expand(len(images))) + added
+            (gradient,) = torch.autograd.grad(losses.sum(), images, retain_graph=row + 1 < len(labels))
+            sums[row] = gradient.sum(dim=0, dtype=torch.float64)
+        return sums
 
     def digest(self) -> bytes:
         """Return a hash of the architecture and of all weights and buffers."""

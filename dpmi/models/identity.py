@@ -34,6 +34,15 @@ def logit(logits: Tensor, labels: Tensor) -> Tensor:
     return -_of(logits, labels)
 
 
+def centred_logit(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean of all logits minus l_y, which a constant added to all logits does not change.
+
+    >>> centred_logit(torch.tensor([[1.0, 4.0, 1.0]]), torch.tensor([1]))
+    tensor([-2.])
+    """
+    return logits.mean(dim=1) - _of(logits, labels)
+
+
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """Return -l_y + max over j != y of l_j, the max-margin loss [PLG-MI: X. Yuan et al., AAAI 2023, eq. 5].
 
@@ -63,6 +72,13 @@ def _of(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 IDENTITY_LOSSES = MappingProxyType(
-    {"doubt": doubt, "cross-entropy": cross_entropy, "logit": logit, "margin": margin, "poincare": poincare}
+    {
+        "doubt": doubt,
+        "cross-entropy": cross_entropy,
+        "logit": logit,
+        "centred-logit": centred_logit,
+        "margin": margin,
+        "poincare": poincare,
+    }
 )
 """Identity losses by name."""

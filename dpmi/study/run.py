@@ -85,6 +85,8 @@ def _check_attacks(spec: StudySpec, split: Split) -> None:
                 f"budget.queries is {queries}, but {attack.name} needs more than {scored}: it queries the target once "
                 "for the final score of every reconstruction"
             )
+        if "public_data" in attack.requires and not attack.priors() and len(split.public) == 0:
+            raise ValueError(f"attacks {attack.name}: it needs public images; {split} has none")
         for prior in attack.priors():
             if not prior.given and len(split.public) == 0:
                 raise ValueError(

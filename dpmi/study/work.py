@@ -224,6 +224,7 @@ def _attack(trial: Trial, target: nn.Module, split: Split, store: Store, progres
     knowledge = trial.attack.fit(
         target,
         public=split.public,
+        public_labels=split.public_labels,
         image_shape=split.image_shape,
         folder=store.priors,
         progress=partial(progress, _of_prior(trial)),

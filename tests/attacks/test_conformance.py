@@ -204,6 +204,8 @@ CASES: dict[str, AttackCase] = {
         },
         {**SEARCH_REFUSED, "block_iterations": 0, "blocks": 0, "radius": 0},
     ),
+    "label-mean": AttackCase({}, {"images": 0, "copies": 0, "noise": 0.0}, draws=False),
+    "wiener": AttackCase({}, {"images": 0, "tau_index": 0, "tau": -1.0, "rank": 0}),
 }
 
 

@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpmi.models.identity import IDENTITY_LOSSES, cross_entropy, doubt, logit, margin, poincare
+from dpmi.models.identity import (
+    IDENTITY_LOSSES,
+    centred_logit,
+    cross_entropy,
+    doubt,
+    logit,
+    margin,
+    poincare,
+)
 
 
 @pytest.fixture
@@ -30,6 +38,7 @@ def test_against_brute_force(logits: Tensor) -> None:
             "doubt": 1 - np.exp(own) / np.exp(values).sum(),
             "cross-entropy": math.log(np.exp(values).sum()) - own,
             "logit": -own,
+            "centred-logit": values.mean() - own,
             "margin": others.max() - own,
             "poincare": math.acosh(1 + apart),
         }
@@ -40,7 +49,7 @@ def test_against_brute_force(logits: Tensor) -> None:
 
 def test_each_is_smaller_the_surer_the_target_is(logits: Tensor) -> None:
     surer = logits.scatter_add(1, LABELS[:, None], torch.full((6, 1), 10.0, dtype=torch.float64))
-    for loss in (doubt, cross_entropy, logit, margin, poincare):
+    for loss in (doubt, cross_entropy, logit, centred_logit, margin, poincare):
         assert (loss(surer, LABELS) < loss(logits, LABELS)).all()
 
 

@@ -48,6 +48,8 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "enhanced": {"iterations": 5},
     "gmi": {"prior": PRIOR, "iterations": 3, "restarts": 1},
     "vmi": {"prior": PRIOR, "iterations": 3, "images_per_class": 2},
+    "label-mean": {},
+    "wiener": {},
 }
 
 
