@@ -24,6 +24,15 @@ from .intervals import (
     student_interval,
 )
 from .knowledge import KnowledgeExtraction, knowledge_extraction
+from .linkage import (
+    SCORERS,
+    Identification,
+    Linkage,
+    Scorer,
+    candidate_distances,
+    identification,
+    linkage,
+)
 from .manifold import Manifolds, balls, manifolds
 from .per_class import ClassValue, class_means, worst_class
 from .registry import METRICS, REGISTRY, Metric, added, added_columns
@@ -34,16 +43,20 @@ __all__ = [
     "FID",
     "METRICS",
     "REGISTRY",
+    "SCORERS",
     "AttackAccuracy",
     "Baselines",
     "ClassValue",
     "Distances",
     "Evaluation",
     "Gaussian",
+    "Identification",
     "Interval",
     "KnowledgeExtraction",
+    "Linkage",
     "Manifolds",
     "Metric",
+    "Scorer",
     "accuracy",
     "added",
     "added_columns",
@@ -54,6 +67,7 @@ __all__ = [
     "baselines",
     "best_psnr",
     "best_ssim",
+    "candidate_distances",
     "check_evaluator",
     "class_means",
     "classification_information",
@@ -62,9 +76,11 @@ __all__ = [
     "evaluate",
     "feature_distance",
     "fid",
+    "identification",
     "inversion_information",
     "knn_distance",
     "knowledge_extraction",
+    "linkage",
     "lpips_distance",
     "lpips_network",
     "manifolds",

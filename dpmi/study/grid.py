@@ -13,11 +13,12 @@ from typing import Any
 from accountants.plugins import origin
 from dpmi import models, versions
 from dpmi.attacks import Attack
+from dpmi.data.roles import RoleDraw
 from dpmi.defenses import Defense, Recipe
 from dpmi.models import Adaptation
 
 from .content import Content
-from .spec import BudgetSpec, DataSpec, EvaluatorSpec
+from .spec import BudgetSpec, DataSpec, EvaluatorSpec, LinkageSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class Job:
     evaluator: EvaluatorSpec | None = None
     budget: BudgetSpec | None = None
     adaptive: bool = False
+    linkage: LinkageSpec | None = None
     content: Content | None = None
     """Digests of the data and the weights; None before the data are loaded."""
 
@@ -68,7 +70,13 @@ class Job:
             defense=settings_of(self.defense),
             recipe=dataclasses.asdict(self.recipe),
             seed=self.seed,
+            **({} if self.roles is None else {"roles": repr(self.roles)}),
         )
+
+    @property
+    def roles(self) -> RoleDraw | None:
+        """How the private classes and the decoys are drawn; None if all classes are private."""
+        return None if self.linkage is None else self.linkage.draw(self.seed)
 
     @property
     def _content(self) -> Content:

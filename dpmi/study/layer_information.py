@@ -13,7 +13,7 @@ from dpmi.progress import Progress
 from .grid import Trial
 from .store import Store, StoreError
 from .study import StudySpec
-from .work import load, stored_model
+from .work import load_private, stored_model
 
 #: Maximum number of held-out images that measure the information for classification.
 RECORDS = 500
@@ -66,10 +66,9 @@ def layer_information(
     """
     rows = []
     known: dict[str, dict[str, float]] = {}
-    split = load(trials[0].job.data, root)
-    chosen = torch.randperm(len(split.test), generator=torch.Generator().manual_seed(0))[:RECORDS]
-    images, labels = split.test.images[chosen], split.test.labels[chosen]
-    all_images = len({trial.job.key for trial in trials}) * len(images) + len(trials) * split.num_classes
+    split = load_private(trials[0].job, root)
+    records = min(len(split.test), RECORDS)  # roles of equal size leave about as many test images
+    all_images = len({trial.job.key for trial in trials}) * records + len(trials) * split.num_classes
     before = 0
 
     def report(done: int, _: int) -> None:
@@ -78,8 +77,11 @@ def layer_information(
 
     for trial in trials:
         job = trial.job
+        split = load_private(job, root)
         model = stored_model(job, store, split)
         if job.key not in known:  # several attacks may share one model
+            chosen = torch.randperm(len(split.test), generator=torch.Generator().manual_seed(0))[:RECORDS]
+            images, labels = split.test.images[chosen], split.test.labels[chosen]
             known[job.key] = fisher.classification_information(
                 model, images, labels, seed=job.seed, progress=report
             )

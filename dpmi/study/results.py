@@ -39,9 +39,9 @@ class Results:
     per_class: pd.DataFrame
     """One row per trial and class; column ``trial`` joins it to ``trials``."""
     recons: Mapping[str, np.ndarray]
-    """Trial id -> reconstructions (K, C, H, W), float32 in [0, 1], one per class."""
+    """Trial id -> reconstructions (K, C, H, W), float32 in [0, 1], one per row of ``per_class`` and in its order."""
     examples: np.ndarray
-    """(K, C, H, W): one training image per class."""
+    """(K, C, H, W): one training image per class of the data set."""
     class_names: tuple[str, ...]
     """Names of the K classes."""
     statements: Mapping[str, str]
@@ -75,7 +75,7 @@ def gather(spec: StudySpec, store: Store) -> Results:
         table = pd.DataFrame(found.pop("per_class"))
         table.insert(0, "trial", trial.key)
         classes.append(table)
-        recons[trial.key] = store.recons(trial.key)
+        recons[trial.key] = _in_class_order(store.recons(trial.key), trial, len(class_names))
         statements[trial.key] = statement(found.pop("account"), found["delta"], spec.not_accounted)
         adaptation = "" if trial.adaptation is None else trial.adaptation.name
         names = {"label": trial.job.setting, "attack": trial.attack_label, "adaptation": adaptation}
@@ -117,6 +117,13 @@ def _whole(trial: Trial, store: Store) -> dict[str, Any] | None:
     diagnostics = {f"diagnostic_{name}": value for name, value in model.pop("diagnostics").items()}
     model["remarks"] = "; ".join(model["remarks"])
     return {**model, **of_model, **diagnostics, **trial_record, **numbers, **made}
+
+
+def _in_class_order(recons: np.ndarray, trial: Trial, classes: int) -> np.ndarray:
+    """Return reconstructions, stored in the order of the target's labels, in ascending order of their classes."""
+    if trial.job.roles is None:
+        return recons
+    return recons[np.argsort(trial.job.roles.roles(classes).private)]
 
 
 @lru_cache(maxsize=256)  # trials on one model share its account

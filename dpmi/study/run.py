@@ -11,6 +11,7 @@ import torch
 
 from dpmi import defenses, metrics
 from dpmi.data import Split
+from dpmi.data.public_gaussian import PublicGaussian
 from dpmi.data.registry import DATA_ROOT_VARIABLE
 
 from . import evaluator, schema
@@ -25,8 +26,10 @@ from .work import (
     is_complete,
     is_measured,
     load,
+    load_private,
     measure_job,
     model_numbers,
+    roles_of,
     run_job,
     train_model,
     untrained_model,
@@ -59,12 +62,25 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
             )
     root = absolute(root)
     split = load(spec.data, root)
+    _check_linkage(spec, split)
+    own = load_private(spec.jobs[0], root)
     with torch.random.fork_rng(devices=[]):
-        _check_defenses(spec, split)
-        _check_attacks(spec, split)
+        _check_defenses(spec, own)
+        _check_attacks(spec, own)
     if spec.evaluator is not None:
         evaluator.untrained(spec.evaluator, split)
     return content(spec, split)
+
+
+def _check_linkage(spec: StudySpec, split: Split) -> None:
+    if spec.linkage is None:
+        return
+    for job in spec.jobs:
+        roles_of(job, split)
+    try:
+        PublicGaussian.of(split.public)
+    except ValueError as error:
+        raise ValueError(f"linkage: {error}") from error
 
 
 def _check_defenses(spec: StudySpec, split: Split) -> None:

@@ -120,6 +120,31 @@ _OF_AN_EVALUATOR = (
     ),
 )
 
+_OF_LINKAGE = (
+    *(
+        Column(
+            f"linkage_{name}{suffix}",
+            "number",
+            f"{meaning}{scored}",
+            "share",
+            0.0,
+            1.0,
+        )
+        for suffix, scored in (
+            ("", ", by the scorer of the study"),
+            ("_mia", ", by the MIA distance if that is not the scorer of the study"),
+            ("_whitened", ", by whitened images if that is not the scorer of the study"),
+        )
+        for name, meaning in (
+            ("top1", "linkage: share of the reconstructions nearest to their class among it and the decoys"),
+            ("auc", "linkage: share of the decoys that are farther from the reconstruction than its class"),
+        )
+    ),
+    _share("identified_own", "share of the reconstructions that the evaluator identifies as their class"),
+    _share("identified_decoy", "share that it identifies as a decoy, divided by the number of decoys"),
+    Column("identified_gain", "number", "identified_own - identified_decoy", "share", -1.0, 1.0),
+)
+
 TRIALS: tuple[Column, ...] = (
     _text("trial", "key of the trial: the name of its folder, and the join key of both tables"),
     _text("data", "name of the data set"),
@@ -185,15 +210,21 @@ TRIALS: tuple[Column, ...] = (
     _text("measured_by", "code and machine that measured the trial"),
     *_OF_CLASSES,
     *_OF_AN_EVALUATOR,
+    *_OF_LINKAGE,
+    _share("linkage_chance", "top-1 linkage of any attacker without the model: 1 / number of candidates"),
+    _share("linkage_bound_top1", "upper bound on top-1 linkage; 1 unless the guarantee is for a class"),
+    _share("linkage_bound_auc", "upper bound on the AUC of linkage; 1 unless the guarantee is for a class"),
+    _share("identified_bound", "upper bound on identified_gain; 1 unless the guarantee is for a class"),
 )
 """Columns of ``trials``: one row per trial; per-class measures are means over classes."""
 
 PER_CLASS: tuple[Column, ...] = (
     _text("trial", "key of the trial"),
-    _count("class_index", "label of the class", ""),
+    _count("class_index", "number of the class in the data set", ""),
     _text("class_name", "name of the class"),
     *_OF_CLASSES,
     *_OF_AN_EVALUATOR,
+    *_OF_LINKAGE,
 )
 """Columns of ``per_class``: one row per trial and class."""
 

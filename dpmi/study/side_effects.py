@@ -30,7 +30,7 @@ from .pool import Failure, Report, compute
 from .run import HERE, absolute
 from .store import Store, StoreError
 from .study import StudySpec
-from .work import load, model_numbers, stored_model, untrained_model
+from .work import load_private, model_numbers, stored_model, untrained_model
 
 IMAGES = 500
 """Number of test images to attack; the one-pixel attack takes hundredths of a second per image."""
@@ -144,7 +144,7 @@ def questions(images: int, *, backdoor: bool) -> Iterator[Question]:
 def _measure_job(
     job: Job, store: Store, *, backdoor: bool, images: int, root: str | None, progress: StageProgress
 ) -> None:
-    split = load(job.data, root)
+    split = load_private(job, root)
     target = stored_model(job, store, split)
     for question in questions(images, backdoor=backdoor):
         if _stored(store, job, question) is None:

@@ -10,6 +10,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dpmi.data.roles import FEWEST, RoleDraw
+from dpmi.metrics import Scorer
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -65,6 +68,24 @@ class EvaluatorSpec(Strict):
     classes: Literal["all", "private"] = "all"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1000
     """Seed of its weights and batches; choose one that differs from the seeds of the targets."""
+
+
+class LinkageSpec(Strict):
+    """Divides the classes of the data set into private classes and decoys; see :mod:`dpmi.metrics.linkage`.
+
+    Every two seeds share one random order of the classes: 2j uses it as drawn, and 2j + 1 with swapped roles.
+    """
+
+    scorer: Scorer = "whitened"
+    """The scorer whose columns have no suffix."""
+    private: Annotated[int, Field(ge=FEWEST, le=LARGEST)] | None = None
+    """Number of private classes; default: half of the classes."""
+    decoys: Annotated[int, Field(ge=FEWEST, le=LARGEST)] | None = None
+    """Number of decoys; default: as many, or all other classes if ``private`` is given."""
+
+    def draw(self, seed: int) -> RoleDraw:
+        """How the roles of the model with this seed are drawn."""
+        return RoleDraw(seed=seed // 2, swapped=seed % 2 == 1, private=self.private, decoys=self.decoys)
 
 
 class BudgetSpec(Strict):

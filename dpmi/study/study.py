@@ -19,6 +19,7 @@ from .spec import (
     BudgetSpec,
     DataSpec,
     EvaluatorSpec,
+    LinkageSpec,
     SpecError,
     Strict,
     TrainingSpec,
@@ -50,7 +51,9 @@ class StudySpec(Strict):
     the table of a defence overrides the training of the study. ``weights`` names the initial weights, as in
     :func:`dpmi.models.load_weights`: "torchvision" or a file, with an absolute path if other machines compute too. If
     the content of the file changes, all trials run again. ``adaptive`` adds the adaptive attacks: it repeats every
-    attack with each of :meth:`dpmi.defenses.Defense.adaptations` that applies to it. ``matched_on`` is the target on
+    attack with each of :meth:`dpmi.defenses.Defense.adaptations` that applies to it. ``linkage`` trains every model on
+    some of the classes, drawn by its seed, and measures whether reconstructions identify their classes among the
+    others. ``matched_on`` is the target on
     which :mod:`dpmi.study.match` matched the strengths; reports show it, and it does not change any result.
     """
 
@@ -65,6 +68,7 @@ class StudySpec(Strict):
     evaluator: EvaluatorSpec | None = None
     budget: BudgetSpec | None = None
     adaptive: bool = False
+    linkage: LinkageSpec | None = None
     matched_on: Annotated[str, Field(pattern=r"^(accuracy|epsilon) [0-9][0-9.e+-]*$")] | None = None
 
     @cached_property
@@ -88,6 +92,7 @@ class StudySpec(Strict):
                 evaluator=self.evaluator,
                 budget=self.budget,
                 adaptive=self.adaptive,
+                linkage=self.linkage,
             )
             for (defense, recipe), setting in zip(plugins, settings, strict=True)
             for seed in self.seeds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from functools import lru_cache, partial
@@ -14,12 +15,13 @@ from accountants.plugins import origin
 from dpmi import data, metrics, models, versions
 from dpmi.attacks import Budget, Reconstructions
 from dpmi.data import Split
+from dpmi.data.roles import RoleDraw, Roles
 from dpmi.defenses import Trained, private_part, train
 from dpmi.metrics import Baselines
 from dpmi.privacy import Account
 from dpmi.progress import StageProgress
 
-from . import evaluator, maker
+from . import evaluator, linkage, maker
 from .content import Content
 from .grid import Job, Trial, hashed
 from .spec import DataSpec
@@ -38,6 +40,31 @@ def _load(name: str, options: tuple[tuple[str, Any], ...], root: str | None) -> 
 def load(spec: DataSpec, root: str | None) -> Split:
     """Load the study's data set; the process keeps it in memory between jobs."""
     return _load(spec.name, tuple(sorted(spec.options.items())), root)
+
+
+@lru_cache(maxsize=2)  # the trials of a job share it
+def _of_roles(
+    name: str, options: tuple[tuple[str, Any], ...], root: str | None, draw: RoleDraw
+) -> tuple[Roles, Split]:
+    split = _load(name, options, root)
+    roles = draw.roles(split.num_classes)
+    return roles, roles.of(split)
+
+
+def roles_of(job: Job, split: Split) -> Roles | None:
+    """The private classes and the decoys of a job in the study's data set; None if all classes are private.
+
+    Raises:
+        ValueError: the data set has too few classes.
+    """
+    return None if job.roles is None else job.roles.roles(split.num_classes)
+
+
+def load_private(job: Job, root: str | None) -> Split:
+    """Load the data set of a job's target: without the decoys."""
+    if job.roles is None:
+        return load(job.data, root)
+    return _of_roles(job.data.name, tuple(sorted(job.data.options.items())), root, job.roles)[1]
 
 
 def content(spec: StudySpec, split: Split) -> Content:
@@ -94,6 +121,7 @@ def _measurement_of_trials(job: Job) -> str:
         measurement=versions.MEASUREMENT,
         evaluator=evaluator.evaluator_key(job),
         **({"packages": packages} if packages else {}),
+        **({} if job.linkage is None else {"scorer": job.linkage.scorer}),
     )
 
 
@@ -107,7 +135,7 @@ def train_model(job: Job, store: Store, *, root: str | None, progress: StageProg
         progress: called with the stage, units done, and units in total.
     """
     if store.model_record(job.key) is None:
-        split = load(job.data, root)
+        split = load_private(job, root)
         finished = maker.started()
         trained = train(
             job.defense,
@@ -121,7 +149,7 @@ def train_model(job: Job, store: Store, *, root: str | None, progress: StageProg
         store.save_model(job.key, trained.model, {**_model_record(job, trained), "made": finished()})
     progress("training", 1, 1)
     if model_numbers(job, store) is None:
-        _measure_model(job, store, load(job.data, root))
+        _measure_model(job, store, load_private(job, root))
 
 
 def run_job(
@@ -139,7 +167,7 @@ def run_job(
     if is_complete(job, store):
         return
     train_model(job, store, root=root, progress=progress)
-    split = load(job.data, root)
+    split = load_private(job, root)
     # Attacks the stored model, as a resumed study does.
     target = stored_model(job, store, split)
     for trial in job.trials:
@@ -161,22 +189,29 @@ def measure_job(
     Args:
         job, store, baselines, root, progress: as for :func:`run_job`.
     """
-    split = load(job.data, root)
-    if store.model_record(job.key) is not None and model_numbers(job, store) is None:
-        _measure_model(job, store, split)
+    split, own = load(job.data, root), load_private(job, root)
+    record = store.model_record(job.key)
+    if record is not None and model_numbers(job, store) is None:
+        _measure_model(job, store, own)
     trials = [trial for trial in job.trials if store.trial_record(trial.key) is not None]
     left = [trial for trial in trials if trial_numbers(trial, store) is None]
     judge = evaluator.judge(job, split, store, progress) if left else None
-    target = stored_model(job, store, split)
+    target, roles = stored_model(job, store, own), roles_of(job, split)
     for done, trial in enumerate(left):
         progress(MEASURING, done, len(left))
         finished = maker.started()
-        recons = store.reconstructions(trial.key)
-        found = _numbers(recons, split, baselines)
+        recons = linkage.in_data_set(store.reconstructions(trial.key), roles)
+        parts = [_numbers(recons, split, baselines)]
         if judge is not None:
-            whole, per_class = evaluator.columns(recons, judge, target, split)
-            found.update(whole)
-            found["per_class"].update(per_class)
+            parts.append(evaluator.columns(recons, judge, target, split))
+        if roles is not None and record is not None:
+            promise = {"account": record["account"], "unit": record["unit"]}
+            parts.append(linkage.columns(recons, roles, split, job, **promise))
+            if judge is not None:
+                logits = metrics.evaluate(judge.evaluator, recons.images).logits
+                parts.append(linkage.identified(logits, recons.labels, roles, **promise))
+        found = {name: value for whole, _ in parts for name, value in whole.items()}
+        found["per_class"] = {name: value for _, per_class in parts for name, value in per_class.items()}
         store.save_measured("trials", trial.key, _measurement_of_trials(job), {**found, "made": finished()})
     if job.evaluator is not None:
         progress(evaluator.TRAINING, 1, 1)
@@ -309,31 +344,40 @@ def _privacy_columns(job: Job, account: Account | None) -> dict[str, Any]:
     }
 
 
-def _numbers(recons: Reconstructions, split: Split, baselines: Baselines) -> dict[str, Any]:
-    """Measurements without an evaluator; ``per_class`` holds columns with one number per class."""
+def _numbers(
+    recons: Reconstructions, split: Split, baselines: Baselines
+) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """Measurements without an evaluator, for the whole trial and per class.
+
+    Args:
+        recons: labelled as in the data set.
+        split: the whole data set.
+        baselines: distances of images that need no model, for every class of the data set.
+    """
     distances = metrics.mia_distance(
         recons.images, recons.labels, split.train.images, split.train.labels, kind=split.distance
     )
     # Mean over the images of a class: the attacker does not know which image is the nearest.
     classes, distance = metrics.class_means(distances.values, recons.labels)
+    of_classes = Baselines(*(getattr(baselines, f.name)[classes] for f in dataclasses.fields(baselines)))
     per_class = {
         "class_index": classes,
         "distance": distance,
-        "distance_blank": baselines.blank,
-        "distance_public_mean": baselines.public_mean,
-        "distance_public_nearest": baselines.public_nearest,
-        "advantage": metrics.advantage(distance, baselines),
-        "advantage_over_nearest": metrics.advantage_over_nearest(distance, baselines),
+        "distance_blank": of_classes.blank,
+        "distance_public_mean": of_classes.public_mean,
+        "distance_public_nearest": of_classes.public_nearest,
+        "advantage": metrics.advantage(distance, of_classes),
+        "advantage_over_nearest": metrics.advantage_over_nearest(distance, of_classes),
         "score": metrics.class_means(recons.scores, recons.labels)[1],
         **metrics.added_columns(recons.images, recons.labels, split.train),
     }
-    columns = {name: values.tolist() for name, values in per_class.items()}
-    return {
+    whole = {
         "distance_kind": split.distance,
         "iterations": float(recons.iterations.double().mean()),
         "queries": recons.queries,
         "grad_calls": recons.grad_calls,
         "diverged": int(recons.diverged.sum()),
         "stopped_by": recons.stopped_by or "",
-        "per_class": {**columns, "class_name": list(split.class_names)},
     }
+    names = [split.class_names[k] for k in classes.tolist()]
+    return whole, {**{name: values.tolist() for name, values in per_class.items()}, "class_name": names}

@@ -1,0 +1,113 @@
+"""Columns of linkage and identification: whether a reconstruction gives away which class trained the target."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from accountants import PrivacyProfile, reconstruction_bound
+from dpmi import metrics
+from dpmi.attacks import Reconstructions
+from dpmi.data import Split
+from dpmi.data.roles import Roles
+from dpmi.metrics import SCORERS
+from dpmi.privacy import Account
+
+from .grid import Job
+
+Columns = tuple[dict[str, float], dict[str, list[float]]]
+"""Columns of the trial, and columns with one number per class, in ascending order of the classes."""
+
+
+def in_data_set(recons: Reconstructions, roles: Roles | None) -> Reconstructions:
+    """Return reconstructions with the labels of the data set instead of the target's, classes in ascending order."""
+    if roles is None:
+        return recons
+    labels = torch.tensor(roles.private)[recons.labels]
+    order = labels.argsort(stable=True)
+    rows = {name: getattr(recons, name)[order] for name in ("images", "scores", "iterations", "diverged")}
+    return Reconstructions(
+        **rows,
+        labels=labels[order],
+        queries=recons.queries,
+        grad_calls=recons.grad_calls,
+        stopped_by=recons.stopped_by,
+    )
+
+
+def columns(
+    recons: Reconstructions, roles: Roles, split: Split, job: Job, *, account: str, unit: str
+) -> Columns:
+    """Measure the linkage of the reconstructions of one trial, with its chance level and bounds.
+
+    Args:
+        recons: labelled as in the data set.
+        roles: the private classes and the decoys.
+        split: the whole data set.
+        job: the trained model.
+        account: JSON of its account; empty without a guarantee.
+        unit: unit of its guarantee.
+    """
+    assert job.linkage is not None
+    per_class: dict[str, list[float]] = {}
+    for scorer in SCORERS:
+        distances = metrics.candidate_distances(
+            recons.images,
+            recons.labels,
+            split.train.images,
+            split.train.labels,
+            roles.decoys,
+            scorer=scorer,
+            public=split.public,
+            kind=split.distance,
+        )
+        suffix = "" if scorer == job.linkage.scorer else f"_{scorer}"
+        found = metrics.linkage(distances)
+        per_class |= {
+            f"linkage_top1{suffix}": found.top1.tolist(),
+            f"linkage_auc{suffix}": found.auc.tolist(),
+        }
+    top1, auc, _ = bounds(account, unit, roles.candidates)
+    whole = {
+        "linkage_chance": 1 / roles.candidates,
+        "linkage_bound_top1": top1,
+        "linkage_bound_auc": auc,
+    }
+    return whole, per_class
+
+
+def identified(logits: Tensor, labels: Tensor, roles: Roles, *, account: str, unit: str) -> Columns:
+    """Measure as what an evaluator identifies the reconstructions of one trial, with its bound.
+
+    Args:
+        logits: (R, K) of an evaluator that knows all classes of the data set.
+        labels: int64 (R,), classes of the data set.
+        roles, account, unit: as for :func:`columns`.
+    """
+    found = metrics.identification(logits, labels, roles.decoys)
+    values = {"own": found.own, "decoy": found.decoy, "gain": found.gain}
+    per_class = {
+        f"identified_{name}": metrics.class_means(value, labels)[1].tolist() for name, value in values.items()
+    }
+    return {"identified_bound": bounds(account, unit, roles.candidates)[2]}, per_class
+
+
+@lru_cache(maxsize=64)  # the trials of a model share its account
+def bounds(account: str, unit: str, candidates: int) -> tuple[float, float, float]:
+    """Return upper bounds on top-1, on the AUC and on the gain of identification, for any attacker and scorer.
+
+    They are B(1/K), B(1/2) and the total variation between the releases of two neighbouring data sets, one class
+    replaced. They are 1, no bound, unless the guarantee is for a class.
+
+    Args:
+        account: JSON of :meth:`dpmi.privacy.Account.to_json`; empty without a guarantee.
+        unit: unit of the guarantee.
+        candidates: number K of candidates.
+    """
+    if not account or unit != "class":
+        return 1.0, 1.0, 1.0
+    ledger = Account.from_json(account).ledger
+    top1, auc = reconstruction_bound(ledger, [1 / candidates, 0.5]).tolist()
+    return top1, auc, float(PrivacyProfile(ledger=ledger, unit=unit).delta(0.0))
