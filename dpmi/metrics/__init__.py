@@ -19,6 +19,7 @@ from .fisher import classification_information, inversion_information
 from .intervals import (
     Interval,
     confidence_interval,
+    games_interval,
     paired_difference,
     share_interval,
     student_interval,
@@ -38,6 +39,7 @@ from .per_class import ClassValue, class_means, worst_class
 from .registry import METRICS, REGISTRY, Metric, added, added_columns
 from .similarity import best_psnr, best_ssim, lpips_distance, lpips_network
 from .tradeoff import tradeoff_ratio
+from .unit_game import margins, unit_auc, unit_statistics
 
 __all__ = [
     "FID",
@@ -76,6 +78,7 @@ __all__ = [
     "evaluate",
     "feature_distance",
     "fid",
+    "games_interval",
     "identification",
     "inversion_information",
     "knn_distance",
@@ -84,11 +87,14 @@ __all__ = [
     "lpips_distance",
     "lpips_network",
     "manifolds",
+    "margins",
     "mia_distance",
     "paired_difference",
     "share_interval",
     "student_interval",
     "success_rate",
     "tradeoff_ratio",
+    "unit_auc",
+    "unit_statistics",
     "worst_class",
 ]

@@ -7,13 +7,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pandas as pd
 
 ADJACENCIES = {"replace": "replace-one", "add_remove": "add/remove-one"}
 DISTANCES = {"euclidean": "Euclidean, pixels in [0, 1]", "ssim": "1 − SSIM"}
-MEASURES = {"distance": "MIA distance", "attack_accuracy": "attack accuracy"}
+MEASURES = {
+    "linkage_top1": "top-1 linkage",
+    "linkage_auc": "AUC of linkage",
+    "distance": "MIA distance",
+    "attack_accuracy": "attack accuracy",
+}
 """Column -> name of the measures that are correlated with epsilon."""
 MISSING = "–"
 GLUE = "\N{NO-BREAK SPACE}"
@@ -127,6 +133,15 @@ def percent_interval(mean: float, low: float, high: float) -> str:
     return f"{percent(mean)} [{100 * low:.1f},{GLUE}{100 * high:.1f}]"
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names as a list in a sentence.
+
+    >>> listed(["a", "b", "c"]), listed(["a"])
+    ('a, b and c', 'a')
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def p_value(value: float) -> str:
     """Two significant digits, or "< 0.001".
 
@@ -151,6 +166,12 @@ def definitions(trials: pd.DataFrame) -> list[str]:
         "Advantage is the share of the baseline distance that the attack saves, where the baseline is a blank image or "
         "the mean public image, whichever is nearer; 1 is an exact copy, 0 or less is no gain from the model.",
     ]
+    if "linkage_top1" in trials:
+        found.append(
+            "Top-1 linkage is the share of reconstructions that are nearer to their own class than to every decoy, a "
+            "class that trained nothing; an attacker without the model reaches exactly "
+            f"{percent(trials['linkage_chance'].max())}; smaller is safer."
+        )
     if "attack_accuracy" in trials:
         found.append(
             "Attack accuracy is the share of reconstructions that the evaluator, a separately trained classifier, "

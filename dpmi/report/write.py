@@ -45,12 +45,17 @@ def write(results: Results, directory: Path) -> Path:
     correlations = tables.correlations(results.trials)
     kind = results.trials["distance_kind"].iloc[0]
     differences = pairs.differences(results, summary)
-    findings = answer.findings(summary, correlations, differences, kind)
+    classes = int(results.per_class.groupby("trial").size().iloc[0])
+    headline = answer.headline(summary, classes)
+    findings = answer.findings(summary, correlations, differences, kind, classes)
     shown = {
+        **({"linked": cells.linked(summary)} if tables.has_linkage(results) else {}),
+        **({"units": cells.unit_game(summary)} if tables.has_units(results) else {}),
         "outcomes": cells.outcomes(summary, kind),
         **(
             {"judged": cells.evaluated(summary, _evaluator(results))} if tables.has_evaluator(results) else {}
         ),
+        **({"identified": cells.identified(summary)} if "identified_own" in summary else {}),
         **(_adaptive(everything) if survival.is_adaptive(everything) else {}),
         "baselines": cells.baselines(summary, kind),
         "any_attack": cells.any_attack(summary, bounds.bounds(results.trials)),
@@ -71,9 +76,9 @@ def write(results: Results, directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     for name, png in pictures.items():
         _replace(directory / f"{name}.png", png)
-    _replace(directory / "summary.md", markdown.render(results, findings, shown).encode())
+    _replace(directory / "summary.md", markdown.render(results, headline, findings, shown).encode())
     page = directory / "report.html"
-    _replace(page, html.render(results, findings, shown, pictures).encode())
+    _replace(page, html.render(results, headline, findings, shown, pictures).encode())
     return page
 
 
@@ -117,10 +122,10 @@ def write_side_effects(table: pd.DataFrame, name: str, directory: Path) -> Path:
 
 def _adaptive(results: Results) -> dict[str, cells.Table]:
     """The tables of adaptive attacks."""
-    share = tables.has_evaluator(results)
+    measure = survival.measure_of(results)
     return {
-        "survival": survival_table(survival.survival(results), share=share),
-        "adapted": adapted_table(survival.adapted(results), share=share),
+        "survival": survival_table(survival.survival(results), measure),
+        "adapted": adapted_table(survival.adapted(results), measure),
     }
 
 

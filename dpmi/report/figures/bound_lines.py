@@ -1,13 +1,16 @@
-"""The reconstruction bound as a line in the panel of attack accuracy.
+"""Chance levels and upper bounds as lines in the panels of a curve.
 
-B(kappa) bounds the success of any attack against ONE unit of privacy, if the attack succeeds with probability at most
-kappa without that unit. Attack accuracy is about classes, so the two can be compared only if the unit is a class. The
-evaluator assigns every image to one class, so images without information about the classes are right in at most 1 of K
-cases on average; kappa = 1/K assumes that an attack without the class does no better. B is concave, so for means over
-classes it is enough that the mean of the success probabilities is 1/K.
+In a study with linkage, the chance levels are exact and the bounds come from the ledger of each model; see
+:mod:`dpmi.study.linkage`. They hold for one attacker and one scorer that are fixed in advance, for the unit class, on
+average over random roles.
 
-A class has many records or subclasses, so the bound for one of these does not bound the class. Its line is faint and
-dotted, and its label states that it does not cover the class.
+In other studies only attack accuracy has a line: B(kappa) of :func:`accountants.reconstruction_bound`, where kappa is
+the probability of success without the unit. The evaluator assigns every image to one class, so images without
+information about the classes are right in at most 1 of K cases on average. But a model without the class still knows
+the other K - 1 classes, and an attacker can find the missing one by elimination. kappa = 1/K is therefore an
+approximation for many classes, and the label of the line says so. A class has many records or subclasses, so the bound
+for one of these does not bound the class. Its line is faint and dotted, and its label states that it does not cover the
+class.
 """
 
 from __future__ import annotations
@@ -33,12 +36,43 @@ FOR_A_PART: dict[str, Any] = {
     "marker": "_",
     "ms": 6,
 }
+LEVELS: dict[str, tuple[str | float | None, str]] = {
+    "linkage_top1": ("linkage_chance", "linkage_bound_top1"),
+    "linkage_auc": (0.5, "linkage_bound_auc"),
+    "identified_gain": (0.0, "identified_bound"),
+    "test_accuracy": (None, "accuracy_bound"),
+    "unit_auc": (0.5, "unit_bound_auc"),
+}
+"""Measure -> its chance level, a number or a column of the summary, and the column of its bound."""
+
+
+def draw_levels(axes: Axes, axis: EpsilonAxis | None, panel: pd.DataFrame, measure: str) -> None:
+    """Draw the chance level of a measure, and its bound at the epsilon of every setting that has one.
+
+    Args:
+        axes: panel of the measure.
+        axis: its axis of epsilon; None for a panel without guarantees.
+        panel: rows of :func:`dpmi.report.numbers.tables.summary` with one claim.
+        measure: a measure; one without levels, or whose levels are not in the summary, gets no line.
+    """
+    chance, bound = LEVELS.get(measure, (None, ""))
+    if bound not in panel:
+        return
+    if chance is not None:
+        level = float(panel[chance].max()) if isinstance(chance, str) else chance
+        axes.axhline(level, **CHANCE, zorder=1.5)
+    if axis is not None:
+        of_settings = zip(rows_of(panel), panel[bound], strict=True)
+        points = sorted((axis.place(row, 0), high) for row, high in of_settings if math.isfinite(row.epsilon))
+        # A bound of 1 for every strength is no bound.
+        if any(high < 1 for _, high in points):
+            axes.plot(*zip(*points, strict=True), **FOR_THE_CLASS, zorder=2)
 
 
 def draw(
     axes: Axes, axis: EpsilonAxis, panel: pd.DataFrame, trials: pd.DataFrame, *, unit: str, classes: int
 ) -> None:
-    """Draw the bound of every setting at its epsilon.
+    """Draw the bound on the attack accuracy of every setting at its epsilon, in a study without linkage.
 
     Args:
         axes: panel of attack accuracy against epsilon.
@@ -64,6 +98,14 @@ def draw_chance(axes: Axes, classes: int) -> None:
     axes.axhline(1 / classes, **CHANCE, zorder=1.5)
 
 
+def level_handles() -> list[Line2D]:
+    """Return the legend entries of :func:`draw_levels`."""
+    return [
+        Line2D([], [], **CHANCE, label="chance, without the model"),
+        Line2D([], [], **FOR_THE_CLASS, label="upper bound by the model's own epsilon"),
+    ]
+
+
 def legend_handles(units: list[str], classes: int) -> list[Line2D]:
     """Return the legend entries of :func:`draw_chance`, and of :func:`draw` for each unit."""
     chance = Line2D([], [], **CHANCE, label=f"chance: 1/{classes}")
@@ -81,5 +123,5 @@ def _look(unit: str) -> dict[str, Any]:
 
 def _label(unit: str, classes: int) -> str:
     if unit == "class":
-        return f"bound for one class, if kappa = 1/{classes} (chance)"
+        return f"bound for one class, if kappa = 1/{classes}, an approximation for many classes"
     return f"bound for one {unit}, not its class, if kappa = {kappa(unit, classes):g}"

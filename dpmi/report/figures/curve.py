@@ -4,8 +4,9 @@ Epsilons of different claims (unit, adjacency, delta, accountant) cannot be comp
 advantage and accuracy can be compared and share the vertical axis of a row. Defences without a guarantee have a panel
 of their own, with names in place of epsilons.
 
-A study with an evaluator has a row for attack accuracy, with the reconstruction bound for one unit as a line; see
-:mod:`dpmi.report.figures.bound_lines`.
+A study with linkage begins with the row of top-1 linkage and that of its AUC; one with the unit game, with its AUC. A
+study with an evaluator has a row for attack accuracy, or for the gain of identification if it has linkage. Chance
+levels and bounds are lines; see :mod:`dpmi.report.figures.bound_lines`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ from dpmi.report import words
 from dpmi.report.figures import bound_lines
 from dpmi.report.figures.axes import EpsilonAxis, NameAxis
 from dpmi.report.figures.style import DPI, FAINT, INK, MARKERS, PALETTE, frame
-from dpmi.report.numbers.tables import CLAIM, STRONGEST, claim_of, has_evaluator, rows_of
+from dpmi.report.numbers.tables import (
+    CLAIM,
+    STRONGEST,
+    claim_of,
+    has_evaluator,
+    has_linkage,
+    has_units,
+    rows_of,
+)
 from dpmi.report.words import Claim
 from dpmi.study.results import Results
 
@@ -43,8 +52,8 @@ REFERENCES = (
     Reference("distance_public_mean", "mean public image", FAINT, (0, (4, 1.5, 1, 1.5))),
     Reference("distance_public_nearest", "nearest public image (oracle)", FAINT, (0, (8, 3))),
 )
-MEASURES = ("distance", "advantage", "attack_accuracy", "test_accuracy")
-"""Rows of a block, top to bottom; attack accuracy only with an evaluator."""
+SHARES = {"linkage_top1", "linkage_auc", "unit_auc", "attack_accuracy", "identified_gain", "test_accuracy"}
+"""Measures that are written in percent."""
 ROW_HEIGHT = 7.4 / 3
 
 
@@ -57,7 +66,7 @@ def draw(results: Results, table: pd.DataFrame) -> Figure:
     """
     attacks = list(table["attack"].unique())
     claims = _claims(table)
-    measures = [name for name in MEASURES if name != "attack_accuracy" or has_evaluator(results)]
+    measures = measures_of(results)
     figure = Figure(
         figsize=(
             max(7.2, 1.2 + 4.1 * len(claims)),
@@ -85,6 +94,19 @@ def draw(results: Results, table: pd.DataFrame) -> Figure:
         )
         block.suptitle(_title(attack, mine, trials), fontsize=11, color=INK)
     return figure
+
+
+def measures_of(results: Results) -> list[str]:
+    """Rows of a block, from top to bottom."""
+    linked, judged = has_linkage(results), has_evaluator(results)
+    return [
+        *(["linkage_top1", "linkage_auc"] if linked else []),
+        *(["unit_auc"] if has_units(results) else []),
+        *([] if linked else ["distance"]),
+        "advantage",
+        *(["identified_gain" if linked else "attack_accuracy"] if judged else []),
+        "test_accuracy",
+    ]
 
 
 def _claims(table: pd.DataFrame) -> list[Claim]:
@@ -135,6 +157,9 @@ def _block(
             frame(axes)
             _reference_lines(axes, table, measure)
             _lines(axes, axis, panel, trials=trials, measure=measure, styles=styles)
+            # The unit game and accuracy do not depend on the attack.
+            if bounded or measure in {"unit_auc", "test_accuracy"}:
+                bound_lines.draw_levels(axes, axis if isinstance(axis, EpsilonAxis) else None, panel, measure)
             if measure == "attack_accuracy" and bounded:
                 bound_lines.draw_chance(axes, classes)
                 if isinstance(axis, EpsilonAxis):
@@ -147,6 +172,10 @@ def _block(
     kind = words.DISTANCES[trials["distance_kind"].iloc[0]]
     # The text is rotated, so these arrows point up and down.
     names = {
+        "linkage_top1": "Linkage, top-1   ← safer\nright class among its decoys",
+        "linkage_auc": "Linkage, AUC   ← safer",
+        "unit_auc": "Unit game, AUC   ← safer\nwas this unit in?",
+        "identified_gain": "Identified by the evaluator\nown − per decoy   ← safer",
         "distance": f"MIA distance   safer →\n{kind}",
         "advantage": "Advantage   ← safer\n0: no gain from the model",
         "attack_accuracy": "Attack accuracy   ← safer",
@@ -154,13 +183,15 @@ def _block(
     }
     for measure, axes in zip(measures, grid[:, 0], strict=True):
         axes.set_ylabel(names[measure], fontsize=9)
-        if measure.endswith("accuracy"):
+        if measure in SHARES:
             axes.yaxis.set_major_formatter(lambda share, _: f"{round(100 * share, 6):g} %")
-        if measure == "attack_accuracy":
+        if measure in SHARES - {"test_accuracy", "identified_gain"}:
             axes.set_ylim(-0.04, 1.04)
     block.align_ylabels(list(grid[:, 0]))
     handles = _legend_handles(table, styles)
     columns = max(3, 2 * len(claims))
+    if any(bound in table for _, bound in bound_lines.LEVELS.values()):
+        handles += bound_lines.level_handles()
     if "attack_accuracy" in measures and bounded:
         # The labels of the bounds are long.
         columns = 1 + len(claims)

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from dpmi.report import words
 from dpmi.report.figures.style import DPI, FAINT, INK, MARKERS, PALETTE, frame
 from dpmi.report.numbers.pairs import on_front
-from dpmi.report.numbers.tables import has_evaluator, rows_of
+from dpmi.report.numbers.tables import has_evaluator, has_linkage, rows_of
 from dpmi.study.results import Results
 
 COLORS = (*PALETTE, "#882255", "#332288", "#999933")
@@ -28,6 +28,8 @@ UNDEFENDED_MARKER = "*"
 DASHES = ("solid", (0, (4, 1.5)))
 """Line styles: the second is for defences that reuse a colour."""
 LEGEND_COLUMNS = 4
+LINKED = {"linkage_top1": -1}
+"""Measure -> sign, as for PANELS, of a study with linkage."""
 PANELS = {"distance": 1, "advantage": -1}
 """Measure -> +1 if larger is safer, -1 if smaller is safer."""
 RECOGNISED = {"attack_accuracy": -1}
@@ -49,13 +51,18 @@ def draw(results: Results, table: pd.DataFrame) -> Figure:
     styles = _styles([name for name in table["defense"].unique() if name != "none"])
     handles = _legend_handles(table, styles)
     rows = math.ceil(len(handles) / LEGEND_COLUMNS)
-    panels = {**RECOGNISED, **PANELS} if has_evaluator(results) else PANELS
+    panels = {
+        **(LINKED if has_linkage(results) else {}),
+        **(RECOGNISED if has_evaluator(results) else {}),
+        **PANELS,
+    }
     figure = Figure(
         figsize=(5.5 * len(panels), 0.5 + 0.22 * rows + 4.3 * len(attacks)), dpi=DPI, layout="constrained"
     )
     grid: np.ndarray = figure.subplots(len(attacks), len(panels), squeeze=False)
     kind = words.DISTANCES[results.trials["distance_kind"].iloc[0]]
     names = {
+        "linkage_top1": "Linkage, top-1   ← safer",
         "attack_accuracy": "Attack accuracy   ← safer",
         "distance": f"MIA distance   safer →\n{kind}",
         "advantage": "Advantage   ← safer\n0: no gain from the model",
@@ -66,7 +73,7 @@ def draw(results: Results, table: pd.DataFrame) -> Figure:
             frame(axes)
             _panel(axes, mine, measure, sign, styles)
             axes.set_ylabel(names[measure], fontsize=9)
-            if measure in RECOGNISED:
+            if measure in RECOGNISED or measure in LINKED:
                 axes.yaxis.set_major_formatter(lambda share, _: f"{round(100 * share, 6):g} %")
             axes.set_xlabel("Test accuracy   better →", fontsize=9)
             axes.xaxis.set_major_formatter(lambda share, _: f"{round(100 * share, 6):g} %")

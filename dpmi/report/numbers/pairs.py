@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dpmi.metrics import paired_difference
-from dpmi.report.numbers.tables import has_evaluator, rows_of
+from dpmi.report.numbers.tables import has_evaluator, has_linkage, rows_of
 from dpmi.study.results import Results
 
 PER_CLASS = ("distance", "attack_accuracy")
@@ -25,7 +25,12 @@ def compares(summary: pd.DataFrame) -> bool:
 
 def measures_of(results: Results) -> list[str]:
     """Measures in which the models of a study are compared."""
-    return ["distance", *(["attack_accuracy"] if has_evaluator(results) else []), "test_accuracy"]
+    return [
+        *(["linkage_top1"] if has_linkage(results) else []),
+        "distance",
+        *(["attack_accuracy"] if has_evaluator(results) else []),
+        "test_accuracy",
+    ]
 
 
 def differences(results: Results, summary: pd.DataFrame) -> pd.DataFrame:
@@ -33,8 +38,8 @@ def differences(results: Results, summary: pd.DataFrame) -> pd.DataFrame:
 
     At matched strengths, defended settings are also compared with each other. Otherwise they differ in accuracy, and
     the cause of a difference would be unclear. Columns: ``attack``, ``label``, ``reference``, ``seeds``, and
-    ``<measure>``, ``<measure>_low``, ``<measure>_high`` for the distance, the attack accuracy (if the study has an
-    evaluator) and the test accuracy; see :func:`dpmi.metrics.paired_difference`.
+    ``<measure>``, ``<measure>_low``, ``<measure>_high`` for top-1 linkage (if the study has it), the distance, the
+    attack accuracy (if the study has an evaluator) and the test accuracy; see :func:`dpmi.metrics.paired_difference`.
 
     Args:
         results: results of the study.
@@ -70,17 +75,20 @@ def _difference(tables: dict[str, dict[str, pd.DataFrame]], one: Any, other: Any
 
 
 def _of_setting(results: Results, row: Any, measures: list[str]) -> dict[str, pd.DataFrame]:
-    """Tables (seeds, classes) of per-class measures, and (seeds, 1) of measures of the whole model."""
     trials = results.trials[results.trials["trial"].isin(row.trials)]
+    return {measure: by_seed(results, trials, measure) for measure in measures}
+
+
+def by_seed(results: Results, trials: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """A measure of trials with different seeds, as a table for :func:`dpmi.metrics.paired_difference`.
+
+    It is (seeds, classes) for a measure of every class, and (seeds, 1) for one of the whole model, or if the classes of
+    the models differ, as in a study with linkage.
+    """
+    if measure not in PER_CLASS or has_linkage(results):
+        return trials.set_index("seed")[[measure]]
     per_class = results.per_class.merge(trials[["trial", "seed"]], on="trial")
-    return {
-        measure: (
-            per_class.pivot_table(index="seed", columns="class_index", values=measure, dropna=False)
-            if measure in PER_CLASS
-            else trials.set_index("seed")[[measure]]
-        )
-        for measure in measures
-    }
+    return per_class.pivot_table(index="seed", columns="class_index", values=measure, dropna=False)
 
 
 def on_front(accuracy: npt.ArrayLike, protection: npt.ArrayLike) -> npt.NDArray[np.bool_]:

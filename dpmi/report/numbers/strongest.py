@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from dpmi.report.numbers.tables import STRONGEST, has_evaluator
+from dpmi.report.numbers.tables import STRONGEST, has_evaluator, has_linkage
 from dpmi.study.results import Results
 
 ATTACK = ["attack", "adaptation"]
@@ -55,12 +55,17 @@ def with_strongest(results: Results) -> Results:
 def strongest(results: Results) -> list[Chosen]:
     """Select the strongest attack on the models of each label.
 
-    With an evaluator, it is the attack with the highest attack accuracy, and among equals the smallest KNN distance.
-    Without an evaluator, it is the attack with the smallest MIA distance. In an interrupted study, attacks with fewer
-    seeds than others are not eligible.
+    With linkage, it is the attack with the highest top-1 linkage, and among equals the largest AUC. With an evaluator,
+    it is the attack with the highest attack accuracy, and among equals the smallest KNN distance. Without both, it is
+    the attack with the smallest MIA distance. In an interrupted study, attacks with fewer seeds than others are not
+    eligible.
     """
-    order = ["attack_accuracy", "knn_distance"] if has_evaluator(results) else ["distance"]
-    rising = [name != "attack_accuracy" for name in order]
+    order = ["distance"]
+    if has_linkage(results):
+        order = ["linkage_top1", "linkage_auc"]
+    elif has_evaluator(results):
+        order = ["attack_accuracy", "knn_distance"]
+    rising = [name not in {"attack_accuracy", "linkage_top1", "linkage_auc"} for name in order]
     found = []
     for label, mine in results.trials.groupby("label", sort=False):
         grouped = mine.groupby(ATTACK, sort=False)

@@ -9,9 +9,17 @@ import numpy as np
 import pandas as pd
 
 from dpmi.metrics import paired_difference
+from dpmi.report.numbers.pairs import by_seed
 from dpmi.report.numbers.strongest import only, strongest
-from dpmi.report.numbers.tables import has_evaluator
+from dpmi.report.numbers.tables import has_evaluator, has_linkage
 from dpmi.study.results import Results
+
+
+def measure_of(results: Results) -> str:
+    """The measure of the gain: top-1 linkage if the study has it, else attack accuracy, else MIA distance."""
+    if has_linkage(results):
+        return "linkage_top1"
+    return "attack_accuracy" if has_evaluator(results) else "distance"
 
 
 def is_adaptive(results: Results) -> bool:
@@ -22,13 +30,15 @@ def is_adaptive(results: Results) -> bool:
 def survival(results: Results) -> pd.DataFrame:
     """One row per defended setting: its gain against plain attacks, and against plain and adaptive attacks.
 
-    The gain is the attack accuracy of the strongest attack on the undefended model minus that of the strongest attack
-    on the defended model. Without an evaluator, it is the corresponding increase of the MIA distance. Columns:
+    The gain is the top-1 linkage, or without linkage the attack accuracy, of the strongest attack on the undefended
+    model minus that of the strongest attack on the defended model. Without an evaluator too, it is the corresponding
+    increase of the MIA distance. Columns:
     ``label``, ``reference``, ``seeds``; ``unaware`` and ``strongest``, the names of the strongest plain attack and of
     the strongest attack of all on the defended model; ``gain`` and ``gain_adaptive`` with their ``_low`` and ``_high``
     (paired over seeds); ``survives``, the second gain divided by the first, NaN if the first is not clearly above 0.
     """
-    measure, sign = ("attack_accuracy", -1) if has_evaluator(results) else ("distance", 1)
+    measure = measure_of(results)
+    sign = 1 if measure == "distance" else -1
     kinds = {"": only(results, results.trials["adaptation"] == ""), "_adaptive": results}
     chosen = {kind: {one.label: one for one in strongest(some)} for kind, some in kinds.items()}
     defense = results.trials.groupby("label", sort=False)["defense"].first()
@@ -37,7 +47,7 @@ def survival(results: Results) -> pd.DataFrame:
         row: dict[str, Any] = {"label": label, "reference": reference}
         row |= {"unaware": chosen[""][label].name, "strongest": chosen["_adaptive"][label].name}
         for kind, of in chosen.items():
-            ours, theirs = (_by_seed(results, of[name].trials, measure) for name in (label, reference))
+            ours, theirs = (by_seed(results, of[name].trials, measure) for name in (label, reference))
             row |= _gain(f"gain{kind}", sign * ours, sign * theirs)
         row["survives"] = row["gain_adaptive"] / row["gain"] if row["gain_low"] > 0 else np.nan
         rows.append(row)
@@ -47,25 +57,19 @@ def survival(results: Results) -> pd.DataFrame:
 def adapted(results: Results) -> pd.DataFrame:
     """One row per setting, attack and adaptation: the effect of the adaptation.
 
-    Columns: ``label``, ``attack``, ``adaptation``, ``seeds``; ``plain`` and ``known``, the mean attack accuracy (or
-    distance) of the plain and of the adaptive attack; ``added``, their difference, with its paired interval over seeds.
+    Columns: ``label``, ``attack``, ``adaptation``, ``seeds``; ``plain`` and ``known``, the mean of the same
+    measure of the plain and of the adaptive attack; ``added``, their difference, with its paired interval over seeds.
     """
-    measure = "attack_accuracy" if has_evaluator(results) else "distance"
+    measure = measure_of(results)
     rows = []
     for (label, attack), mine in results.trials.groupby(["label", "attack"], sort=False):
-        plain = _by_seed(results, mine[mine["adaptation"] == ""], measure)
+        plain = by_seed(results, mine[mine["adaptation"] == ""], measure)
         for adaptation, those in mine[mine["adaptation"] != ""].groupby("adaptation", sort=False):
-            known = _by_seed(results, those, measure)
+            known = by_seed(results, those, measure)
             row: dict[str, Any] = {"label": label, "attack": attack, "adaptation": adaptation}
             row |= {"plain": np.nanmean(plain), "known": np.nanmean(known)} | _gain("added", known, plain)
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _by_seed(results: Results, trials: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Table (seeds, classes) of a measure."""
-    named = results.per_class.merge(trials[["trial", "seed"]], on="trial")
-    return named.pivot_table(index="seed", columns="class_index", values=measure, dropna=False)
 
 
 def _gain(name: str, ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from dpmi.metrics import confidence_interval, student_interval, success_rate
+from dpmi.metrics import confidence_interval, games_interval, student_interval, success_rate
 from dpmi.metrics.intervals import UNKNOWN, Interval
 from dpmi.report import words
 from dpmi.report.words import Claim
@@ -25,9 +25,26 @@ SETTING = ["defense", "label", "strength", "strength_name", "attack", *CLAIM]
 EPSILONS = ["epsilon", "epsilon_add_remove", "epsilon_lemma3", "epsilon_theorem1"]
 MECHANISM = ["steps", "sampling_rate", "noise_multiplier", "max_grad_norm", "buckets"]
 BASELINES = ["distance_blank", "distance_public_mean", "distance_public_nearest"]
-OVER_SEEDS = ["distance", "test_accuracy", "train_accuracy", "score"]
+OVER_SEEDS = ["distance", "test_accuracy", "train_accuracy", "score", "unit_auc"]
 RANGE = {"distance": (0.0, math.inf)}  # the others are shares, in [0, 1]
-BY_CLASS = ["advantage", "advantage_over_nearest", "attack_accuracy", "knn_distance", "ssim"]
+BY_CLASS = [
+    "advantage",
+    "advantage_over_nearest",
+    "attack_accuracy",
+    "knn_distance",
+    "ssim",
+    *(f"linkage_{name}{suffix}" for suffix in ("", "_mia", "_whitened") for name in ("top1", "auc")),
+    *(f"identified_{name}" for name in ("own", "decoy", "gain")),
+]
+LEVELS = [
+    "linkage_chance",
+    "linkage_bound_top1",
+    "linkage_bound_auc",
+    "identified_bound",
+    "accuracy_bound",
+    "unit_bound_auc",
+]
+"""Chance levels and bounds; the maximum over the seeds holds for every run."""
 JUDGED = ["attack_accuracy_top5", "fid", "precision", "recall", "density", "coverage"]
 UNBOUNDED = {"fid", "density"}
 STRONGEST = "strongest"
@@ -54,7 +71,8 @@ def summary(results: Results) -> pd.DataFrame:
     each the maximum over the seeds, so that it holds for every run; the mechanism; the mean baselines; and
     ``<measure>``, ``<measure>_low``, ``<measure>_high`` for every measure. Distance, accuracy and score have Student
     intervals over seeds. Per-class measures have the intervals over seeds and classes of
-    :func:`dpmi.metrics.confidence_interval`. ``success`` is :func:`dpmi.metrics.success_rate` with its interval. With
+    :func:`dpmi.metrics.confidence_interval`, top-1 linkage that of :func:`dpmi.metrics.games_interval`. ``success`` is
+    :func:`dpmi.metrics.success_rate` with its interval. Chance levels and bounds are the maximum over the seeds. With
     an evaluator, its measures follow; ``attack_accuracy_worst`` is the largest per-class mean over seeds.
     """
     tables = {
@@ -70,11 +88,15 @@ def summary(results: Results) -> pd.DataFrame:
         row |= {column: trials[column].max() for column in EPSILONS}
         row |= {column: trials[column].iloc[0] for column in MECHANISM}
         row |= {column: trials[column].mean() for column in BASELINES}
+        row |= {column: trials[column].max() for column in LEVELS if column in trials}
         for measure in OVER_SEEDS:
+            if measure not in trials:
+                continue
             _put(row, measure, student_interval(trials[measure], RANGE.get(measure, (0.0, 1.0))))
         by_class = {measure: _known(table.loc[sorted(trials["trial"])]) for measure, table in tables.items()}
         for measure, values in by_class.items():
-            _put(row, measure, confidence_interval(values) if values.size else UNKNOWN)
+            interval = games_interval if measure.startswith("linkage_top1") else confidence_interval
+            _put(row, measure, interval(values) if values.size else UNKNOWN)
         won = by_class["advantage"]
         _put(row, "success", success_rate(won) if won.size else UNKNOWN)
         if has_evaluator(results) and by_class["attack_accuracy"].size:
@@ -90,6 +112,16 @@ def summary(results: Results) -> pd.DataFrame:
 def has_evaluator(results: Results) -> bool:
     """Whether the study has an evaluator."""
     return "attack_accuracy" in results.trials
+
+
+def has_linkage(results: Results) -> bool:
+    """Whether the study measures linkage."""
+    return "linkage_top1" in results.trials
+
+
+def has_units(results: Results) -> bool:
+    """Whether the study plays the unit game."""
+    return "unit_auc" in results.trials
 
 
 def _put(row: dict[str, object], measure: str, values: Interval) -> None:

@@ -1,4 +1,7 @@
-"""The findings of a study in words, from its tables alone.
+"""The answer of a study in one sentence, and its findings, from its tables alone.
+
+A study can show protection only if its attack finds something in the undefended model: a top-1 linkage clearly above
+chance, an attack accuracy clearly above 1/K, or an advantage clearly above 0. Otherwise no conclusion is drawn.
 
 A difference from the undefended model is called clear only if the two 95 % intervals do not overlap. A single seed
 gives no interval; then the findings state the numbers and claim no difference.
@@ -20,7 +23,7 @@ SIGNIFICANCE = 0.05
 
 
 class Judged(NamedTuple):
-    """The measure that judges a defence: attack accuracy if the study has an evaluator, else MIA distance."""
+    """The measure that judges a defence: linkage, else attack accuracy with an evaluator, else MIA distance."""
 
     column: str
     name: str
@@ -48,6 +51,7 @@ class Judged(NamedTuple):
         return f"{'lowered' if self.safer > 0 else 'raised'} the {self.name}"
 
 
+LINKED = Judged("linkage_top1", "top-1 linkage", -1)
 DISTANCE = Judged("distance", "MIA distance", 1)
 RECOGNISED = Judged("attack_accuracy", "attack accuracy", -1)
 
@@ -60,8 +64,132 @@ class Finding(NamedTuple):
     points: list[str]
 
 
+def judged_by(summary: pd.DataFrame) -> Judged:
+    """The measure that judges the defences of a study."""
+    return next((each for each in (LINKED, RECOGNISED) if each.column in summary), DISTANCE)
+
+
+def chance(row: Any, by: Judged, classes: int) -> float:
+    """Value of the measure without the model; for the distance, of the advantage."""
+    if by is LINKED:
+        return float(row.linkage_chance)
+    return 1 / classes if by is RECOGNISED else 0.0
+
+
+def finds(row: Any, by: Judged, classes: int) -> bool:
+    """Whether an attack clearly finds something in the models of a summary row."""
+    low = row.advantage_low if by is DISTANCE else getattr(row, f"{by.column}_low")
+    return bool(low > chance(row, by, classes))  # False without an interval
+
+
+def headline(summary: pd.DataFrame, classes: int) -> str:
+    """The answer to a manager's question: could somebody who has the model learn what its classes look like?
+
+    Args:
+        summary: table of :func:`dpmi.report.numbers.tables.summary`.
+        classes: number of classes of a model.
+    """
+    by = judged_by(summary)
+    single = summary[summary["attack"] != STRONGEST]
+    undefended = single[single["defense"] == "none"]
+    if undefended.empty:
+        return "No undefended model was attacked, so this study cannot show what a defence changes."
+    best = _best(undefended, by)
+    what, question = _level(best, by, classes), _QUESTIONS[by.column]
+    if not finds(best, by, classes):
+        return (
+            "This study cannot show protection: even in the undefended model its attacks find nothing clear "
+            f"({what})."
+        )
+    answers = [
+        _defended(rows, best, by, classes)
+        for name, rows in single.groupby("defense", sort=False)
+        if name != "none"
+    ]
+    return " ".join([f"{question} Undefended: yes, {what}.", *answers])
+
+
+_QUESTIONS = {
+    "linkage_top1": "Could somebody who has this model tell one of its classes from others?",
+    "attack_accuracy": "Could somebody who has this model reconstruct what its classes look like?",
+    "distance": "Could somebody who has this model reconstruct what its classes look like?",
+}
+
+
+def _best(rows: pd.DataFrame, by: Judged) -> Any:
+    """The summary row in which the attack finds most."""
+    column, sign = ("advantage", 1) if by is DISTANCE else (by.column, -by.safer)
+    order = (sign * rows[column]).sort_values(ascending=False, kind="stable").index
+    return next(rows_of(rows.loc[order[:1]]))
+
+
+def _level(row: Any, by: Judged, classes: int) -> str:
+    """What an attack finds, compared with what it would without the model."""
+    guessing = words.percent(chance(row, by, classes))
+    if by is LINKED:
+        shares = measured(row, by.column, share=True)
+        return f"{row.attack} picks the right class in {shares} of the cases, guessing in {guessing}"
+    if by is RECOGNISED:
+        return (
+            f"the evaluator recognises {measured(row, by.column, share=True)} of the reconstructions of {row.attack}, "
+            f"{guessing} by guessing"
+        )
+    return f"advantage of {row.attack} {measured(row, 'advantage')}, 0 without the model"
+
+
+def _defended(rows: pd.DataFrame, undefended: Any, by: Judged, classes: int) -> str:
+    """What a defence changes: its most accurate strength that leaves nothing to find, or what is left at all.
+
+    Linkage and advantage have a known level without the model, and a strength at which no attack is clearly above it
+    leaves nothing to find. Attack accuracy has none, because the prior of an attack can look like the classes.
+    """
+    of_settings = [(_best(mine, by), list(rows_of(mine))) for _, mine in rows.groupby("label", sort=False)]
+    if by is RECOGNISED:
+        closed = [row for row, _ in of_settings if difference(row, undefended, by.column) == by.safer]
+    else:
+        closed = [row for row, every in of_settings if not any(finds(each, by, classes) for each in every)]
+    chosen = closed or [row for row, _ in of_settings]
+    row = (
+        max(chosen, key=lambda row: row.test_accuracy)
+        if closed
+        else min(chosen, key=lambda row: _found(row, by))
+    )
+    said = _said(row, undefended, by, classes) if closed else "no fewer" if by is RECOGNISED else "yes"
+    where = "" if closed or len(of_settings) == 1 else ", at every strength"
+    value = measured(row, "advantage") if by is DISTANCE else measured(row, by.column, share=True)
+    bound = ""
+    if by is LINKED and row.linkage_bound_top1 < 1:
+        bound = f", at most {words.bound(row.linkage_bound_top1)} by its epsilon"
+    return (
+        f"With {row.label}{_short_epsilon(row)}: {said}{where}, {value}{bound}, at test accuracy "
+        f"{words.percent(row.test_accuracy)}."
+    )
+
+
+def _said(row: Any, undefended: Any, by: Judged, classes: int) -> str:
+    """Whether the interval is near the level without the model, or too wide to say."""
+    if by is RECOGNISED:
+        return "fewer"
+    high = row.advantage_high if by is DISTANCE else getattr(row, f"{by.column}_high")
+    return "no" if high < (chance(row, by, classes) + _found(undefended, by)) / 2 else "unclear"
+
+
+def _short_epsilon(row: Any) -> str:
+    claim = claim_of(row)
+    return f" (epsilon {words.epsilon(row.epsilon)} for one {claim.unit})" if claim.is_guarantee else ""
+
+
+def _found(row: Any, by: Judged) -> float:
+    """How much an attack finds; larger is worse."""
+    return float(row.advantage if by is DISTANCE else getattr(row, by.column))
+
+
 def findings(
-    summary: pd.DataFrame, correlations: pd.DataFrame, differences: pd.DataFrame, distance_kind: str
+    summary: pd.DataFrame,
+    correlations: pd.DataFrame,
+    differences: pd.DataFrame,
+    distance_kind: str,
+    classes: int,
 ) -> list[Finding]:
     """One finding per attack: each defence compared with the undefended model, and the correlation with epsilon.
 
@@ -70,9 +198,10 @@ def findings(
         correlations: table of :func:`dpmi.report.numbers.tables.correlations`.
         differences: table of :func:`dpmi.report.numbers.pairs.differences`.
         distance_kind: a key of ``words.DISTANCES``.
+        classes: number of classes of a model.
     """
     found = []
-    by = RECOGNISED if RECOGNISED.column in summary else DISTANCE
+    by = judged_by(summary)
     for attack, rows in summary.groupby("attack", sort=False):
         trends = rows_of(correlations[correlations["attack"] == attack])
         points = [sentence for trend in trends if (sentence := _trend(trend))]
@@ -80,6 +209,10 @@ def findings(
         if undefended is None:
             verdict = f"No undefended model was attacked with {attack}, so the study judges no defence."
             found.append(Finding(verdict, "", points))
+            continue
+        if not finds(undefended, by, classes) and undefended.seeds > 1:
+            verdict = f"Against {_named(str(attack))}: nothing follows about a defence."
+            found.append(Finding(verdict, _undefended(undefended, distance_kind, by, classes), []))
             continue
         defenses = dict(list(rows[rows["defense"] != "none"].groupby("defense", sort=False)))
         paired = differences[
@@ -89,7 +222,7 @@ def findings(
             _defence(str(name), mine, undefended, paired, by) for name, mine in defenses.items()
         ] + points
         verdict = _verdict(str(attack), {str(name): mine for name, mine in defenses.items()}, undefended, by)
-        found.append(Finding(verdict, _undefended(undefended, distance_kind, by), points))
+        found.append(Finding(verdict, _undefended(undefended, distance_kind, by, classes), points))
     return found
 
 
@@ -102,17 +235,16 @@ def _verdict(attack: str, defenses: dict[str, pd.DataFrame], undefended: Any, by
         (protects if by.safer in signs else unknown if None in signs else does_not).append(name)
     clauses = []
     if protects:
-        clauses.append(f"{_listed(protects)} clearly {by.moved}")
+        clauses.append(f"{words.listed(protects)} clearly {by.moved}")
     if does_not:
-        clauses.append(f"{_listed(does_not)} did not" + ("" if protects else f" clearly {by.move}"))
+        clauses.append(f"{words.listed(does_not)} did not" + ("" if protects else f" clearly {by.move}"))
     if unknown:
-        clauses.append(f"too few seeds for a verdict on {_listed(unknown)}")
-    against = "the strongest attack on each model" if attack == STRONGEST else attack
-    return f"Against {against}: {'; '.join(clauses) or 'no defended model is finished'}."
+        clauses.append(f"too few seeds for a verdict on {words.listed(unknown)}")
+    return f"Against {_named(attack)}: {'; '.join(clauses) or 'no defended model is finished'}."
 
 
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _named(attack: str) -> str:
+    return "the strongest attack on each model" if attack == STRONGEST else attack
 
 
 def difference(row: Any, reference: Any, measure: str) -> int | None:
@@ -139,16 +271,23 @@ def _against(row: Any, reference: Any, measure: str) -> str:
     return text + _VERDICTS[difference(row, reference, measure)]
 
 
-def _undefended(row: Any, distance_kind: str, by: Judged) -> str:
+def _undefended(row: Any, distance_kind: str, by: Judged, classes: int) -> str:
     text = f"On the undefended model (test accuracy {measured(row, 'test_accuracy', share=True)}), this attack reaches "
-    if by is RECOGNISED:
-        text += f"an attack accuracy of {measured(row, by.column, share=True)}, "
+    if by is LINKED:
+        text += (
+            f"a top-1 linkage of {measured(row, by.column, share=True)} (chance {words.percent(row.linkage_chance)}) "
+            f"with AUC {measured(row, 'linkage_auc', share=True)}, "
+        )
+    if RECOGNISED.column in row._fields:
+        text += f"an attack accuracy of {measured(row, RECOGNISED.column, share=True)}, "
     text += (
         f"an MIA distance of {measured(row, 'distance')} ({words.DISTANCES[distance_kind]}; "
         f"a blank image: {words.number(row.distance_blank)}) and an advantage of {measured(row, 'advantage')}."
     )
     if row.advantage_low <= 0 or row.advantage <= 0:
         text += " The advantage is not clearly above 0, so the distances of this attack say little about a defence."
+    if row.seeds > 1 and not finds(row, by, classes) and by is not DISTANCE:
+        text += f" The {by.name} is not clearly above {words.percent(chance(row, by, classes))}, the level of guessing."
     if row.seeds == 1:
         text += f" One seed gives no interval over seeds, so no difference in {by.name} is called clear."
     return text

@@ -10,13 +10,21 @@ from dpmi.report import words
 from dpmi.report.numbers.tables import rows_of
 from dpmi.report.page.answer import Finding
 from dpmi.report.page.cells import Table
+from dpmi.report.page.markdown import drawn
 from dpmi.study.results import Results
 
 
 def render(
-    results: Results, findings: list[Finding], tables: dict[str, Table], pictures: dict[str, bytes]
+    results: Results,
+    headline: str,
+    findings: list[Finding],
+    tables: dict[str, Table],
+    pictures: dict[str, bytes],
 ) -> str:
-    """Return the page; ``tables`` and ``pictures`` (PNG) have the keys that ``page.html.j2`` uses."""
+    """Return the page, whose answer begins with ``headline``.
+
+    ``tables`` and ``pictures`` (PNG) have the keys that ``page.html.j2`` uses.
+    """
     # Names of classes, studies and settings come from the user, so everything is escaped.
     environment = Environment(
         loader=PackageLoader("dpmi.report.page", "."), autoescape=True, undefined=StrictUndefined
@@ -27,6 +35,8 @@ def render(
         distance=words.DISTANCES[results.trials["distance_kind"].iloc[0]],
         definitions=words.definitions(results.trials),
         matched=words.matched(results.matched_on),
+        headline=headline,
+        drawn=words.listed(drawn(tables)),
         findings=findings,
         tables=tables,
         pictures={name: base64.b64encode(png).decode("ascii") for name, png in pictures.items()},

@@ -8,9 +8,9 @@ from dpmi.report.page.cells import Table
 from dpmi.study.results import Results
 
 
-def render(results: Results, findings: list[Finding], tables: dict[str, Table]) -> str:
-    """Return the document; it links the figures, which are in the same folder."""
-    parts = [f"# {escape(results.name)}"]
+def render(results: Results, headline: str, findings: list[Finding], tables: dict[str, Table]) -> str:
+    """Return the document, which begins with ``headline``; it links the figures, which are in the same folder."""
+    parts = [f"# {escape(results.name)}", f"**{escape(headline)}**"]
     if results.matched_on is not None:
         parts.append(words.matched(results.matched_on))
     finished = len(results.trials)
@@ -20,8 +20,8 @@ def render(results: Results, findings: list[Finding], tables: dict[str, Table]) 
     for finding in findings:
         parts.append(f"**{escape(finding.verdict)}** {escape(finding.undefended)}".rstrip())
         parts.append("\n".join(f"- {escape(point)}" for point in finding.points))
-    found = "MIA distance, advantage, attack accuracy" if "judged" in tables else "MIA distance, advantage"
-    parts.append(f"![Epsilon against {found} and accuracy](curve.png)")
+    found = words.listed(drawn(tables))
+    parts.append(f"![Epsilon against {found}](curve.png)")
     if "tradeoff" in tables:
         parts.append(
             "![MIA distance and advantage against test accuracy, with the Pareto front](tradeoff.png)"
@@ -31,6 +31,19 @@ def render(results: Results, findings: list[Finding], tables: dict[str, Table]) 
     parts.append(escape(" ".join(words.made_by(results.trials))))
     parts.append(f"```sh\n{results.command}\n```")
     return "\n\n".join(parts) + "\n"
+
+
+def drawn(tables: dict[str, Table]) -> list[str]:
+    """The measures of the curve in words."""
+    linked = "linked" in tables
+    return [
+        *(["linkage"] if linked else []),
+        *(["the unit game"] if "units" in tables else []),
+        *([] if linked else ["MIA distance"]),
+        "advantage",
+        *(["identification" if linked else "attack accuracy"] if "judged" in tables else []),
+        "accuracy",
+    ]
 
 
 def pipe_table(table: Table) -> str:

@@ -12,13 +12,14 @@ from dpmi.report.numbers.tables import rows_of
 from dpmi.report.page.cells import Table, measured
 
 
-def survival_table(table: pd.DataFrame, *, share: bool) -> Table:
+def survival_table(table: pd.DataFrame, measure: str) -> Table:
     """The gain of each defence against plain attacks, and against plain and adaptive attacks.
 
     Args:
         table: table of :func:`dpmi.report.numbers.survival.survival`.
-        share: whether the gain is in attack accuracy; else it is in MIA distance.
+        measure: that of the gain; see :func:`dpmi.report.numbers.survival.measure_of`.
     """
+    name, share = words.MEASURES[measure], measure != "distance"
     rows = [
         (
             f"{row.label} against {row.reference}",
@@ -33,7 +34,7 @@ def survival_table(table: pd.DataFrame, *, share: bool) -> Table:
     ]
     return Table(
         "Gain of each defence: by how much it "
-        + ("lowers the attack accuracy" if share else "raises the MIA distance")
+        + f"{'lowers' if share else 'raises'} the {name}"
         + " of the strongest attack. First for plain attacks, which use no knowledge of the defence; then for plain "
         "and adaptive attacks together.",
         (
@@ -47,7 +48,7 @@ def survival_table(table: pd.DataFrame, *, share: bool) -> Table:
         ),
         rows,
         (
-            f"The strongest attack has the {'highest attack accuracy' if share else 'smallest MIA distance'} on "
+            f"The strongest attack has the {'highest' if share else 'smallest'} {name} on "
             "average over classes and seeds; on the undefended model it may be another attack. Intervals: 95 % "
             "intervals of a paired t-test over seeds. No share is given if the gain against plain attacks is not "
             "clearly above 0. The undefended model is attacked with the adaptations that apply to any model, a "
@@ -57,13 +58,14 @@ def survival_table(table: pd.DataFrame, *, share: bool) -> Table:
     )
 
 
-def adapted_table(table: pd.DataFrame, *, share: bool) -> Table:
+def adapted_table(table: pd.DataFrame, measure: str) -> Table:
     """The effect of each adaptation.
 
     Args:
         table: table of :func:`dpmi.report.numbers.survival.adapted`.
-        share: whether the effect is in attack accuracy; else it is in MIA distance.
+        measure: that of the effect; see :func:`dpmi.report.numbers.survival.measure_of`.
     """
+    name, share = words.MEASURES[measure], measure != "distance"
     number = words.percent if share else words.number
     rows = [
         (
@@ -77,9 +79,8 @@ def adapted_table(table: pd.DataFrame, *, share: bool) -> Table:
         )
         for row in rows_of(table)
     ]
-    measure = "attack accuracy" if share else "MIA distance"
     return Table(
-        f"Adaptive attacks compared with the same plain attacks: {measure}, with the 95 % interval of a paired t-test "
+        f"Adaptive attacks compared with the same plain attacks: {name}, with the 95 % interval of a paired t-test "
         "over seeds.",
         ("Model", "Attack", "Adaptation", "Seeds", "Plain", "Adaptive", "Difference"),
         rows,

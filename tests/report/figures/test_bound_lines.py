@@ -28,7 +28,7 @@ def test_the_bound_of_a_class_is_at_chance_and_over_its_own_epsilons():
     # Sampling rate 0.2, noise 1.6, 200 steps, kappa 0.1: confirmed by Monte Carlo on the likelihood ratio.
     assert above[13.0] == pytest.approx(0.717, abs=5e-4)
     assert list(above.values()) == sorted(above.values())
-    assert "bound for one class, if kappa = 1/10 (chance)" in legend(figure)
+    assert "bound for one class, if kappa = 1/10, an approximation for many classes" in legend(figure)
 
 
 def test_the_bound_of_a_subclass_looks_unlike_that_of_a_class_and_says_what_it_is():

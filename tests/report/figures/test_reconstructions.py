@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
@@ -62,6 +63,12 @@ def test_of_many_classes_twelve_are_shown_and_the_title_says_so(results: Results
         results,
         class_names=tuple(f"person number {k}" for k in range(40)),
         examples=np.tile(results.examples, (4, 1, 1, 1)),
+        per_class=pd.concat(
+            [
+                results.per_class.assign(class_index=results.per_class["class_index"] + 10 * k)
+                for k in range(4)
+            ]
+        ).sort_values(["trial", "class_index"]),
         recons={trial: np.tile(images, (4, 1, 1, 1)) for trial, images in results.recons.items()},
     )
     figure = drawn(reconstructions, many)

@@ -92,6 +92,6 @@ def test_shown_only_where_two_defences_are_compared(tmp_path: Path):
 def test_a_matched_study_says_so_first(results: Results, tmp_path: Path):
     page = write(replace(results, matched_on="accuracy 0.95"), tmp_path).read_text(encoding="utf-8")
     said = "Strengths matched on accuracy 0.95, measured on the same test set."
-    assert (tmp_path / "summary.md").read_text(encoding="utf-8").split("\n\n")[1] == said
+    assert (tmp_path / "summary.md").read_text(encoding="utf-8").split("\n\n")[2] == said
     assert said in page.split("</header>")[0]
     assert "strengths matched on accuracy 0.95. Mean over" in page

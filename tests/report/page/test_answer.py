@@ -13,7 +13,7 @@ from ..conftest import SETTINGS, make_results, with_evaluator
 def findings(results: Results) -> list[answer.Finding]:
     summary = tables.summary(results)
     correlations = tables.correlations(results.trials)
-    return answer.findings(summary, correlations, pairs.differences(results, summary), "euclidean")
+    return answer.findings(summary, correlations, pairs.differences(results, summary), "euclidean", 10)
 
 
 def text(finding: answer.Finding) -> str:

@@ -15,7 +15,7 @@ from ..numbers.test_strongest import MASKED, NONE, TRUE, judged
 
 
 def test_each_defence_has_its_gain_before_and_after() -> None:
-    masked, true = survival_table(survival.survival(judged()), share=True).rows
+    masked, true = survival_table(survival.survival(judged()), "attack_accuracy").rows
     assert masked[:3] == (f"{MASKED} against {NONE}", "2", "a")
     assert masked[4] == "a, mean forward"
     assert masked[3].startswith(f"57.5{GLUE}%")
@@ -35,11 +35,11 @@ def test_each_defence_has_its_gain_before_and_after() -> None:
 )
 def test_where_no_share_survives_it_says_why(changed: dict[str, float], said: str) -> None:
     row = survival.survival(judged()).iloc[0].to_dict()
-    assert survival_table(pd.DataFrame([row | changed]), share=True).rows[0][6] == said
+    assert survival_table(pd.DataFrame([row | changed]), "attack_accuracy").rows[0][6] == said
 
 
 def test_what_an_adaptation_adds_stands_beside_both_attacks() -> None:
-    rows = {row[:3]: row[3:] for row in adapted_table(survival.adapted(judged()), share=True).rows}
+    rows = {row[:3]: row[3:] for row in adapted_table(survival.adapted(judged()), "attack_accuracy").rows}
     assert set(rows) == {(MASKED, "a", "mean forward"), (TRUE, "b", "no Tanh")}
     seeds, plain, known, added = rows[MASKED, "a", "mean forward"]
     assert (seeds, plain, known) == ("2", f"10.0{GLUE}%", f"47.5{GLUE}%")
@@ -49,4 +49,4 @@ def test_what_an_adaptation_adds_stands_beside_both_attacks() -> None:
 def test_without_an_evaluator_gains_are_distances() -> None:
     row = survival.survival(judged()).iloc[0].to_dict()
     table = pd.DataFrame([row | {"gain": 0.5, "gain_low": 0.25, "gain_high": 0.75}])
-    assert survival_table(table, share=False).rows[0][3] == f"0.50 [0.25,{GLUE}0.75]"
+    assert survival_table(table, "distance").rows[0][3] == f"0.50 [0.25,{GLUE}0.75]"
