@@ -18,7 +18,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from accountants.ledger import Ledger
 from accountants.planner import PlanRow, PlanTable
+from accountants.profile import reconstruction_bound
 
 __all__ = ["Verdict", "rating", "readable", "verdict"]
 
@@ -86,6 +88,7 @@ def verdict(table: PlanTable) -> Verdict:
         sentences.append(_no_rescue(table, clusters))
     elif clusters > 1:
         sentences.append(_on_rescue(rescue))
+    sentences.append(_on_accuracy(class_level))
     subclasses = clusters if rescue and clusters > 1 else table.clusters_per_class[-1]
     if subclasses > 1:
         sentences += [_on_the_whole_class(table, subclasses), CONDITIONAL]
@@ -109,6 +112,19 @@ def _on_class_level(table: PlanTable, row: PlanRow) -> str:
         f"{told.accountant}) is {rating(row.noise_norm)}: with the best of these settings (q = {q:g}, "
         f"{row.steps:,} steps, sigma = {sigma:.3g}) the norm of a step's noise is {readable(row.noise_norm)} times the "
         f"largest norm of the signal of {row.buckets:,} classes."
+    )
+
+
+def _on_accuracy(row: PlanRow) -> str:
+    classes = row.buckets
+    run = Ledger().record(row.mechanism, row.steps)
+    most = float(reconstruction_bound(run, 1 / classes))
+    return (
+        "Class-level DP bounds accuracy itself, whatever the training, because to recognise a class is to tell that it "
+        "was there: accuracy on a class is at most B(kappa), where kappa is the accuracy on it of models trained "
+        "without it. "
+        f"At kappa = 1/{classes:,} that is {100 * most:.3g} %. kappa = 1/{classes:,} is an approximation for many "
+        "classes; with few, kappa is larger, because a model finds the missing class by elimination."
     )
 
 

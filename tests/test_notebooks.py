@@ -53,6 +53,7 @@ print(json.dumps({
     "attacked": [attacked[i].tolist() for i in range(3)],
     "together": list(together.values()),
     "in_hundred": in_hundred,
+    "accuracy": [*measured_accuracy.values(), *limits.values()],
     "chosen": chosen.astype(float).to_numpy().tolist(),
     "allowed": list(allowed.values()),
 }))
@@ -226,6 +227,9 @@ def test_values_of_the_second_notebook(executed: tuple[str, Any]) -> None:
     assert found["in_hundred"] == 72
     assert found["together"] == sorted(found["together"])
     assert found["together"][1] > 0.95, "two subclasses are nearly certain"
+
+    # In closed form: Phi(2) with both classes, Phi(1) without one, and a bound of Phi(Phi^-1(kappa) + 1).
+    assert found["accuracy"] == pytest.approx([0.9772, 0.8413, 0.8413, 0.9772], abs=0.004)
 
     targets, noise, replace, _ = np.array(found["chosen"]).T
     assert np.all(replace <= targets)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from accountants import Ledger, reconstruction_bound
 from accountants.planner import PlanTable, plan
 from accountants.verdict import HOPELESS, USABLE, Verdict, rating, verdict
 
@@ -51,6 +52,13 @@ class TestTenClasses:
         assert enough == judged.rescue
         assert enough.noise_norm <= USABLE < fewer.noise_norm
         assert f"with at least {clusters} per class ({10 * clusters:,} buckets of " in judged.sentences[1]
+
+    def test_it_bounds_accuracy_by_the_reconstruction_bound(self, judged: Verdict) -> None:
+        row = judged.class_level
+        most = reconstruction_bound(Ledger().record(row.mechanism, row.steps), [0.1])[0]
+        assert 0.1 < most < 1
+        assert f"At kappa = 1/10 that is {100 * most:.3g} %." in judged.sentences[2]
+        assert "kappa = 1/10 is an approximation for many classes" in judged.sentences[2]
 
     def test_it_is_no_promise_about_a_class(self, judged: Verdict) -> None:
         assert judged.rescue is not None
