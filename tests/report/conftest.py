@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
 
@@ -182,6 +182,48 @@ def with_evaluator(results: Results) -> Results:
         evaluator_accuracy=0.99,
     )
     return replace(results, trials=trials, per_class=per_class)
+
+
+def with_linkage(results: Results, shares: Mapping[str, float], *, classes: int = 5) -> Results:
+    """The same study with linkage: every model has half of the classes, and links this share of them.
+
+    Args:
+        results: a study.
+        shares: label of a defence -> how many of ten reconstructions are nearest to their class; others link all.
+        classes: number of private classes, and of decoys.
+    """
+    trials = results.trials.copy()
+    parts = []
+    for place, (trial, label, seed) in enumerate(trials[["trial", "label", "seed"]].itertuples(index=False)):
+        mine = results.per_class[results.per_class["trial"] == trial]
+        mine = mine[mine["class_index"] % 2 == seed % 2].head(classes)
+        won = round(shares.get(label, 1.0) * 10)
+        linked = np.array([float((3 * (place + k)) % 10 < won) for k in range(len(mine))])
+        parts.append(
+            mine.assign(
+                linkage_top1=linked,
+                linkage_auc=0.6 + 0.4 * linked,
+                linkage_top1_mia=linked,
+                linkage_auc_mia=0.6 + 0.4 * linked,
+            )
+        )
+    per_class = pd.concat(parts)
+    of_class = trials["unit"] == "class"
+    trials = trials.assign(
+        **{
+            name: trials["trial"].map(per_class.groupby("trial")[name].mean())
+            for name in ("linkage_top1", "linkage_auc", "linkage_top1_mia", "linkage_auc_mia")
+        },
+        linkage_chance=1 / (1 + classes),
+        linkage_bound_top1=np.where(of_class, np.minimum(1, 0.02 * trials["epsilon"] + 0.2), 1.0),
+        linkage_bound_auc=np.where(of_class, 0.9, 1.0),
+        accuracy_bound=np.where(of_class, 0.95, 1.0),
+    )
+    recons = {
+        trial: images[per_class.loc[per_class["trial"] == trial, "class_index"]]
+        for trial, images in results.recons.items()
+    }
+    return replace(results, trials=trials, per_class=per_class, recons=recons)
 
 
 @pytest.fixture(scope="session")

@@ -188,7 +188,7 @@ def _block(
         if measure in SHARES - {"test_accuracy", "identified_gain"}:
             axes.set_ylim(-0.04, 1.04)
     block.align_ylabels(list(grid[:, 0]))
-    handles = _legend_handles(table, styles)
+    handles = _legend_handles(table, styles, distances="distance" in measures)
     columns = max(3, 2 * len(claims))
     if any(bound in table for _, bound in bound_lines.LEVELS.values()):
         handles += bound_lines.level_handles()
@@ -268,7 +268,9 @@ def _lines(
             axes.plot(*zip(*finite, strict=True), color=color, linewidth=1.5, zorder=3)
 
 
-def _legend_handles(table: pd.DataFrame, styles: dict[str, tuple[str, str]]) -> list[Line2D]:
+def _legend_handles(
+    table: pd.DataFrame, styles: dict[str, tuple[str, str]], *, distances: bool
+) -> list[Line2D]:
     present = table["defense"].unique()
     handles = [
         Line2D([], [], color=color, marker=marker, mec="white", mew=0.7, markersize=6, label=name)
@@ -276,7 +278,8 @@ def _legend_handles(table: pd.DataFrame, styles: dict[str, tuple[str, str]]) -> 
         if name in present
     ]
     lines = [UNDEFENDED] if "none" in present else []
-    lines += [reference for reference in REFERENCES if table[reference.column].notna().any()]
+    if distances:
+        lines += [reference for reference in REFERENCES if table[reference.column].notna().any()]
     handles += [
         Line2D([], [], color=line.color, linestyle=line.dashes, linewidth=1.2, label=line.label)
         for line in lines

@@ -107,9 +107,9 @@ def linked(summary: pd.DataFrame) -> Table:
         rows,
         (
             "Chance decides which classes of a model are private and which are decoys, so an attacker without the "
-            "model reaches exactly the level of chance. The upper bounds follow from the epsilon of the model for one class. "
-            "They hold for one attack and one scorer that are fixed in advance, so there is none for the strongest of "
-            "several attacks, and an epsilon for a record or a subclass gives none.",
+            "model reaches exactly the level of chance. The upper bounds follow from the epsilon of the model for one "
+            "class. They hold for one attack and one scorer that are fixed in advance, so there is none for the "
+            "strongest of several attacks, and an epsilon for a record or a subclass gives none.",
             "Class-level differential privacy bounds the accuracy of the model too: to recognise a class is to tell "
             "that it was there. A small epsilon for a class and a useful accuracy on that class exclude each other, "
             "whatever the training; guarantees for records, subclasses and users do not limit accuracy so.",

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from dpmi.report.figures import reconstructions
 from dpmi.study.results import Results
 
-from ..conftest import drawn, make_results
+from ..conftest import drawn, make_results, with_linkage
 
 
 def texts(figure: Figure) -> list[str]:
@@ -56,6 +56,21 @@ def test_colour_images_stay_in_colour():
     image = drawn(reconstructions, coloured).axes[0].images[10]
     expected = np.moveaxis(coloured.recons["none-nan-mi-face-2"][0], 0, -1)
     np.testing.assert_array_equal(image.get_array(), expected)
+
+
+def test_under_every_reconstruction_stands_its_distance_or_its_rank(results: Results):
+    shown = texts(drawn(reconstructions, results))
+    mine = results.per_class[results.per_class["trial"] == "subclass-dp-3.65-mi-face-0"]
+    assert [f"{value:.2f}" for value in mine["distance"]] == shown[-10:]
+    linked = with_linkage(results, {"subclass-dp, noise 3.65": 0.0})
+    figure = drawn(reconstructions, linked)
+    shown = texts(figure)
+    assert shown[0].startswith("Reconstructions on digits: all 5 classes, seed 0")
+    # The classes of the first seed are the even ones, with their own training images.
+    assert shown[2:6] == ["2", "4", "6", "8"]
+    np.testing.assert_array_equal(figure.axes[0].images[1].get_array(), results.examples[2, 0])
+    assert shown[-5:] == ["rank 3 of 6"] * 5
+    assert any("linkage 100.0" in text for text in shown)
 
 
 def test_of_many_classes_twelve_are_shown_and_the_title_says_so(results: Results):

@@ -7,7 +7,7 @@ from dpmi.report.page import answer
 from dpmi.report.page.cells import measured
 from dpmi.study.results import Results
 
-from ..conftest import SETTINGS, make_results, with_evaluator
+from ..conftest import CLASS_DP, SETTINGS, make_results, with_evaluator, with_linkage
 
 
 def findings(results: Results) -> list[answer.Finding]:
@@ -84,6 +84,85 @@ def test_without_an_undefended_model_nothing_is_judged():
 def test_each_attack_is_answered_for_itself():
     both = findings(make_results(attacks=("mi-face", "gmi")))
     assert [finding.verdict.split(":")[0] for finding in both] == ["Against mi-face", "Against gmi"]
+
+
+LINKED = (SETTINGS[0], *SETTINGS[1:4], *CLASS_DP)
+SEEDS = range(10)
+CLOSED = {"class-dp, noise 1.6": 0.1, "class-dp, noise 3": 0.2}
+
+
+def headline(results: Results, classes: int = 5) -> str:
+    return answer.headline(tables.summary(results), classes).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_the_first_sentence_answers_the_question_of_linkage():
+    said = headline(with_linkage(make_results(seeds=SEEDS, settings=LINKED), CLOSED))
+    question, undefended, record, of_class = said.replace("? ", "?|").replace(". With", ".|With").split("|")
+    assert question == "Could somebody who has this model tell one of its classes from others?"
+    assert undefended == (
+        "Undefended: yes, mi-face picks the right class in 100.0 % [86.3, 100.0] of the cases, guessing in 16.7 %."
+    )
+    assert record.startswith(
+        "With record-dp, noise 0.65 (epsilon 9.84 for one record): yes, at every strength, 100.0 %"
+    )
+    assert "at most" not in record, "the epsilon of a record bounds no linkage"
+    # The most accurate of the two that leave nothing.
+    assert of_class.startswith("With class-dp, noise 1.6 (epsilon 13 for one class): no, 10.0 % [")
+    assert "at most 46.0 % by its epsilon" in of_class
+    assert "at test accuracy 91." in of_class
+
+
+def test_an_interval_too_wide_for_a_no_is_unclear():
+    few = with_linkage(make_results(seeds=(0, 1), settings=LINKED), {"class-dp, noise 3": 0.3})
+    assert "With class-dp, noise 3 (epsilon 5 for one class): unclear, " in headline(few)
+
+
+def test_a_study_whose_attacks_find_nothing_shows_no_protection():
+    blind = with_linkage(
+        make_results(seeds=SEEDS, settings=LINKED), dict.fromkeys((s[1] for s in LINKED), 0.2)
+    )
+    said = headline(blind)
+    assert said.startswith(
+        "This study cannot show protection: even in the undefended model its attacks find nothing"
+    )
+    assert "With" not in said
+    (finding,) = findings(blind)
+    assert finding.verdict == "Against mi-face: nothing follows about a defence."
+    assert "The top-1 linkage is not clearly above 16.7" in finding.undefended
+    assert finding.points == []
+
+
+def test_without_linkage_the_first_sentence_judges_by_the_advantage(results: Results):
+    said = headline(results, 10)
+    assert said.startswith(
+        "Could somebody who has this model reconstruct what its classes look like? Undefended: yes,"
+    )
+    assert "advantage of mi-face 0.3" in said
+    useless = results.per_class.assign(advantage=results.per_class["advantage"] - 0.5)
+    blind = Results(**(vars(results) | {"per_class": useless}))
+    assert headline(blind, 10).startswith("This study cannot show protection")
+    assert findings(blind)[0].points == []
+
+
+def test_with_an_evaluator_the_first_sentence_judges_by_the_attack_accuracy(results: Results):
+    said = headline(with_evaluator(results), 10)
+    assert "the evaluator recognises 100.0 %" in said
+    assert "of the reconstructions of mi-face, 10.0 % by guessing" in said
+    assert "With subclass-dp, noise 1.6 (epsilon 15.93 for one subclass): fewer, " in said
+    assert "With record-dp, noise" in said
+
+
+def test_without_an_undefended_model_the_first_sentence_says_so():
+    assert headline(make_results(settings=SETTINGS[1:])).startswith("No undefended model was attacked")
+
+
+def test_linkage_judges_before_the_evaluator_and_the_distance():
+    linked = with_linkage(make_results(seeds=SEEDS, settings=LINKED), CLOSED)
+    (finding,) = findings(linked)
+    assert (
+        finding.verdict == "Against mi-face: class-dp clearly lowered the top-1 linkage; record-dp did not."
+    )
+    assert "paired difference −90.0" in " ".join(finding.points).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_difference_needs_a_gap():

@@ -1,0 +1,73 @@
+"""Ceilings: the MIA distances of two images that show a class well, beside which a reconstruction's should be read.
+
+An advantage of 1 would be a copy of a training image, which no attack on a class returns. The mean image of a class is
+about the best that an attack can hand in, and another image of the class shows what recognisable means in this
+distance. On some data sets both have an advantage near 0; there the distance cannot show what an attack finds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .baselines import BRIGHTNESSES
+from .distance import Kind, check_kind, check_labelled, check_shape, class_members, mia_distance
+
+#: Maximum number of unseen images of a class, evenly spaced.
+_UNSEEN = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Ceilings:
+    """MIA distances of two images that need the private classes; float64 (C,), one per class.
+
+    Args:
+        class_mean: distance of the mean training image of the class at the brightness that brings it nearest.
+        unseen: mean distance of images of the class that trained nothing; NaN if there are none.
+    """
+
+    class_mean: Tensor
+    unseen: Tensor
+
+
+def ceilings(
+    labels: Tensor,
+    private_images: Tensor,
+    private_labels: Tensor,
+    unseen_images: Tensor,
+    unseen_labels: Tensor,
+    *,
+    kind: Kind = "euclidean",
+) -> Ceilings:
+    """Return the ceilings for each class of ``labels``.
+
+    Args:
+        labels: int64 (C,), different classes in ascending order.
+        private_images: (N, C, H, W) in [0, 1], the target's training images.
+        private_labels: int64 (N,).
+        unseen_images: (M, C, H, W) in [0, 1], held-out images of the classes; at most 20 of each class are used.
+        unseen_labels: int64 (M,).
+        kind: as for :func:`dpmi.metrics.mia_distance`.
+
+    Raises:
+        ValueError: as for :func:`dpmi.metrics.mia_distance`.
+    """
+    check_labelled("private_images", private_images, private_labels)
+    check_labelled("unseen_images", unseen_images, unseen_labels)
+    check_shape("unseen_images", unseen_images, private_images)
+    check_kind(kind)
+
+    def distance(images: Tensor, of: Tensor) -> Tensor:
+        return mia_distance(images, of, private_images, private_labels, kind=kind).values
+
+    means = torch.stack([private_images[class_members(private_labels, int(k))].mean(dim=0) for k in labels])
+    bright = [distance((factor * means).clamp(0, 1), labels) for factor in BRIGHTNESSES]
+    unseen = torch.full((len(labels),), torch.nan, dtype=torch.float64)
+    for row, label in enumerate(labels.tolist()):
+        members = (unseen_labels == label).nonzero()[:, 0]
+        if len(members):
+            some = members[torch.linspace(0, len(members) - 1, min(len(members), _UNSEEN)).round().long()]
+            unseen[row] = distance(unseen_images[some], unseen_labels[some]).mean()
+    return Ceilings(torch.stack(bright).amin(dim=0), unseen)

@@ -1,0 +1,110 @@
+"""The page of a study with linkage: its tables, and the first sentence of both documents.
+
+Modules: dpmi/report/page/cells.py, dpmi/report/write.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dpmi.report.numbers import pairs, tables
+from dpmi.report.page import cells
+from dpmi.report.words import GLUE
+from dpmi.report.write import write
+from dpmi.study.results import Results
+
+from .conftest import CLASS_DP, SETTINGS, make_results, with_evaluator, with_linkage
+
+CLOSED = {"class-dp, noise 3": 0.2}
+
+
+@pytest.fixture(scope="module")
+def linked() -> Results:
+    results = make_results(seeds=range(6), attacks=("a", "b"), settings=(SETTINGS[0], SETTINGS[1], *CLASS_DP))
+    return with_linkage(results, CLOSED)
+
+
+def column(table: cells.Table, name: str) -> list[str]:
+    return [row[table.header.index(name)] for row in table.rows]
+
+
+def test_the_table_has_chance_and_bounds(linked: Results) -> None:
+    table = cells.linked(tables.summary(linked))
+    assert set(column(table, "Chance")) == {f"16.7{GLUE}%"}
+    bounds = dict(zip(column(table, "Model"), column(table, "Top-1, at most"), strict=True))
+    assert bounds["class-dp, noise 3"] == f"30.0{GLUE}%"
+    assert bounds["none"] == bounds["record-dp, noise 0.65"] == f"100{GLUE}%: no bound"
+    assert "Top-1 by MIA distance" in table.header
+
+
+def test_the_strongest_attack_has_no_bound(linked: Results) -> None:
+    summary = tables.summary(linked)
+    strongest = summary.assign(attack=np.where(summary["attack"] == "a", tables.STRONGEST, summary["attack"]))
+    table = cells.linked(strongest)
+    of = dict(zip(column(table, "Attack"), column(table, "Top-1, at most"), strict=True))
+    assert of[tables.STRONGEST] == "–"
+    assert of["b"] != "–"
+
+
+def test_the_interval_of_linkage_has_a_width_even_if_all_is_linked(linked: Results) -> None:
+    row = next(tables.rows_of(tables.summary(linked)))
+    assert (row.linkage_top1, row.linkage_top1_high) == (1, 1)
+    # 30 games count as 15: the exact interval of 15 successes.
+    assert row.linkage_top1_low == pytest.approx(0.025 ** (1 / 15))
+
+
+def test_models_with_other_classes_are_paired_by_their_means(linked: Results) -> None:
+    summary = tables.summary(linked)
+    table = pairs.differences(linked, summary)
+    (row,) = tables.rows_of(table[(table["label"] == "class-dp, noise 3") & (table["attack"] == "a")])
+    mine = linked.trials[linked.trials["attack"] == "a"].set_index("seed")
+    differences = (
+        mine.loc[mine["label"] == "class-dp, noise 3", "linkage_top1"]
+        - mine.loc[mine["label"] == "none", "linkage_top1"]
+    )
+    assert row.linkage_top1 == pytest.approx(differences.mean())
+    assert row.seeds == 6
+
+
+def test_the_page_begins_with_the_answer_and_shows_each_attack_alone(linked: Results, tmp_path: Path) -> None:
+    page = write(linked, tmp_path).read_text(encoding="utf-8")
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    question = "Could somebody who has this model tell one of its classes from others?"
+    assert summary.split("\n\n")[1].startswith(f"**{question}")
+    assert page.index(question) < page.index("Against ")
+    assert "Against the strongest" not in summary
+    assert "Linkage: whether a reconstruction is nearer" in page
+    assert "![Epsilon against linkage, advantage and accuracy](curve.png)" in summary
+
+
+def test_identification_has_a_table_of_own_decoy_and_gain(linked: Results, tmp_path: Path) -> None:
+    judged = with_evaluator(linked)
+    own = judged.per_class["attack_accuracy"]
+    per_class = judged.per_class.assign(
+        identified_own=own, identified_decoy=0.1 * own, identified_gain=0.9 * own
+    )
+    means = per_class.groupby("trial")[["identified_own", "identified_decoy", "identified_gain"]].mean()
+    trials = judged.trials.join(means, on="trial").assign(
+        identified_bound=np.where(judged.trials["unit"] == "class", 0.4, 1.0)
+    )
+    judged = replace(judged, trials=trials, per_class=per_class)
+    table = cells.identified(tables.summary(judged))
+    assert table.header == ("Model", "Attack", "Own class", "Per decoy", "Gain", "Gain, at most")
+    assert set(column(table, "Gain, at most")) == {f"40.0{GLUE}%", f"100{GLUE}%: no bound"}
+    page = write(judged, tmp_path).read_text(encoding="utf-8")
+    assert "Identification against decoys" in page
+
+
+def test_the_unit_game_has_a_table_and_a_row_in_the_curve(results: Results, tmp_path: Path) -> None:
+    subclass = results.trials["unit"] == "subclass"
+    played = results.trials.assign(unit_auc=0.7, unit_bound_auc=np.where(subclass, 0.8, 1.0))
+    found = replace(results, trials=played)
+    table = cells.unit_game(tables.summary(found))
+    assert column(table, "AUC")[0].startswith(f"70.0{GLUE}%")
+    assert set(column(table, "AUC, at most")) == {f"80.0{GLUE}%", f"100{GLUE}%: no bound"}
+    write(found, tmp_path)
+    assert "against the unit game, MIA distance" in (tmp_path / "summary.md").read_text(encoding="utf-8")
