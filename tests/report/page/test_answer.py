@@ -109,7 +109,7 @@ def test_the_first_sentence_answers_the_question_of_linkage():
     # The most accurate of the two that leave nothing.
     assert of_class.startswith("With class-dp, noise 1.6 (epsilon 13 for one class): no, 10.0 % [")
     assert "at most 46.0 % by its epsilon" in of_class
-    assert "at test accuracy 91." in of_class
+    assert "at test accuracy 90.9 %" in of_class
 
 
 def test_an_interval_too_wide_for_a_no_is_unclear():
