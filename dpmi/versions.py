@@ -18,7 +18,7 @@ PRIOR = 1
 ATTACK = 1
 """The search of attacks, and their selection of reconstructions."""
 
-MEASUREMENT = 1
+MEASUREMENT = 2
 """Metrics, baselines, and the images that they use."""
 
 SIDE_EFFECTS = 1

@@ -71,9 +71,8 @@ class Roles:
             )
 
         def part(images: ImageSet) -> ImageSet:
-            labels = label[images.labels]
-            kept = labels >= 0
-            return ImageSet(images.images[kept], labels[kept])
+            kept = images.cut(label[images.labels] >= 0)
+            return ImageSet(kept.images, label[kept.labels], kept.units)
 
         return Split(
             name=split.name,

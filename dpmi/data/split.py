@@ -1,5 +1,7 @@
 """The types of a loaded data set: private train and test images, and the attacker's public images."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ class ImageSet:
     Args:
         images: float32 ``(N, C, H, W)`` in [0, 1], N at least 1.
         labels: int64 ``(N,)``, the class of each image, 0 or more.
+        units: int64 ``(N,)``, the unit of privacy of each image, such as its user or its subclass, 0 or more; None if
+            unknown.
 
     Raises:
         ValueError: a shape, dtype, length or range is wrong, or a value is not finite.
@@ -31,15 +35,27 @@ class ImageSet:
 
     images: Tensor
     labels: Tensor
+    units: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check_images("images", self.images)
         if len(self.images) == 0:
             raise ValueError("images is empty; an ImageSet must contain at least one image")
         _check_labels("labels", self.labels, self.images)
+        if self.units is not None:
+            _check_labels("units", self.units, self.images)
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def cut(self, kept: Tensor) -> ImageSet:
+        """Return the images at the True entries of bool ``(N,)``, with their labels and units.
+
+        Raises:
+            ValueError: no entry is True.
+        """
+        units = None if self.units is None else self.units[kept]
+        return ImageSet(self.images[kept], self.labels[kept], units)
 
     def __repr__(self) -> str:
         return f"ImageSet({len(self)} images of {tuple(self.images.shape[1:])})"
@@ -138,16 +154,25 @@ class Split:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all images, labels and class names, independent of the files they were read from."""
+        """SHA-256 of all images, labels, units and class names, independent of the files they were read from."""
         found = hashlib.sha256(repr((self.class_names, self.distance, self.public_class_names)).encode())
         train, test = self.train, self.test
         parts = (train.images, train.labels, test.images, test.labels, self.public, self.public_labels)
+
+        def add(part: Tensor) -> None:
+            found.update(f"{part.dtype} {tuple(part.shape)}".encode())
+            found.update(part.detach().cpu().contiguous().numpy().data)
+
         for part in parts:
             if part is None:
                 found.update(b"none")
             else:
-                found.update(f"{part.dtype} {tuple(part.shape)}".encode())
-                found.update(part.detach().cpu().contiguous().numpy().data)
+                add(part)
+        # Unknown units add nothing, so the digest of a data set without units is that of earlier versions.
+        for name, units in (("train", train.units), ("test", test.units)):
+            if units is not None:
+                found.update(f"units of {name}".encode())
+                add(units)
         return found.hexdigest()
 
     @property

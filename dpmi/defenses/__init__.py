@@ -5,7 +5,7 @@ Citations such as [LC24] are resolved in docs/references.md.
 
 from .base import Defense
 from .bido import BiDO, BiDOCOCO, BiDOHSIC
-from .bucket_dp import BucketDP, ClassDP, SubclassDP
+from .bucket_dp import BucketDP, ClassDP, SubclassDP, UserDP
 from .calor import CALoR, CompressedHead
 from .composition import compose
 from .label_smoothing import LabelSmoothing
@@ -49,6 +49,7 @@ __all__ = [
     "Trained",
     "Transfer",
     "Trapdoor",
+    "UserDP",
     "VariationalBottleneck",
     "check",
     "compose",

@@ -1,4 +1,4 @@
-"""Class-level and subclass-level differential privacy ([Z20] Algorithm 2)."""
+"""Class-level, subclass-level and user-level differential privacy ([Z20] Algorithm 2)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -70,7 +71,7 @@ class BucketDP(PrivateDefense, ABC):
         )
 
     def remarks_on_coupling(self) -> tuple[str, ...]:
-        """Return the caveat that every bucket of these partitions lies inside one class."""
+        """Return the caveat that every bucket of a class or a subclass lies inside one class."""
         return (
             f"every bucket of {self.name} holds records of one class, so a term that compares labels within a batch, "
             "such as the dependence of a layer on the labels, is identically zero here; only terms that compare images "
@@ -94,10 +95,13 @@ class ClassDP(BucketDP):
 
 @dataclass(frozen=True, kw_only=True)
 class SubclassDP(BucketDP):
-    """One bucket per subclass; k-means divides each class, and the guarantee is conditional on the clusters.
+    """One bucket per subclass.
+
+    The subclasses are the units of the images, if they are given. Otherwise k-means divides each class, and the
+    guarantee is conditional on the clusters.
 
     Args:
-        clusters_per_class: number of subclasses of each class, k_sub, at least 1.
+        clusters_per_class: number of subclasses of each class, k_sub, at least 1; not used if the images have units.
     """
 
     name: ClassVar[str] = "subclass-dp"
@@ -111,8 +115,20 @@ class SubclassDP(BucketDP):
         checks.integer("clusters_per_class", self.clusters_per_class, minimum=1)
 
     def check(self, model: nn.Module, data: ImageSet, public: ImageSet | None) -> None:
-        """Refuse more clusters than the smallest class has images, besides the checks of the base class."""
+        """Refuse units with images of several classes, or more clusters than the smallest class has images.
+
+        The checks of the base class come first.
+        """
         super().check(model, data, public)
+        if data.units is not None:
+            classes = torch.unique(torch.stack([data.units, data.labels], dim=1), dim=0)
+            unit, count = torch.unique(classes[:, 0], return_counts=True)
+            if int(count.max()) > 1:
+                raise ValueError(
+                    f"units must be subclasses, but unit {int(unit[count.argmax()])} has images of {int(count.max())} "
+                    "classes; use user-dp if the units are users"
+                )
+            return
         smallest = int(data.labels.bincount().min())
         if self.clusters_per_class > smallest:
             raise ValueError(
@@ -121,7 +137,37 @@ class SubclassDP(BucketDP):
             )
 
     def partition(self, data: ImageSet, seed: int) -> Partition:
-        """Return the partition by k-means on the pixels, as in [Z20] section IV.C."""
+        """Return the partition by unit, or else by k-means on the pixels, as in [Z20] section IV.C."""
+        if data.units is not None:
+            return Partition.by_column(data.units.tolist(), unit=self.unit)
         return Partition.by_kmeans(
             data.images.numpy(), data.labels.numpy(), self.clusters_per_class, seed=seed
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserDP(BucketDP):
+    """One bucket per user, the unit of the images; a user may have images of several classes."""
+
+    name: ClassVar[str] = "user-dp"
+    unit: ClassVar[str] = "user"
+
+    delta: float = 1e-3
+
+    def check(self, model: nn.Module, data: ImageSet, public: ImageSet | None) -> None:
+        """Refuse images without units, besides the checks of the base class."""
+        super().check(model, data, public)
+        if data.units is None:
+            raise ValueError(
+                "units must name the user of every image for user-dp, and these images have no units; use a data set "
+                "with users, or subclass-dp or class-dp"
+            )
+
+    def partition(self, data: ImageSet, seed: int) -> Partition:
+        """Return the partition by user."""
+        assert data.units is not None
+        return Partition.by_column(data.units.tolist(), unit=self.unit)
+
+    def remarks_on_coupling(self) -> tuple[str, ...]:
+        """Return no caveat: a user may have images of several classes."""
+        return ()

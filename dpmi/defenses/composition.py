@@ -114,7 +114,7 @@ class Composition(Defense):
             if coupled and not private.couples_inside_buckets:
                 raise ValueError(
                     f"{coupled[0]} couples the records of a batch, but the unit of {private.name} is one "
-                    f"{private.unit}: its guarantee would not hold. Combine it with class-dp or subclass-dp"
+                    f"{private.unit}: its guarantee would not hold. Combine it with class-dp, subclass-dp or user-dp"
                 )
 
     def __reduce__(self) -> tuple[Any, ...]:

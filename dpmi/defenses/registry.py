@@ -6,7 +6,7 @@ from accountants.plugins import Registry
 
 from .base import Defense
 from .bido import BiDOCOCO, BiDOHSIC
-from .bucket_dp import ClassDP, SubclassDP
+from .bucket_dp import ClassDP, SubclassDP, UserDP
 from .calor import CALoR
 from .composition import SEPARATOR, composition
 from .label_smoothing import LabelSmoothing
@@ -27,6 +27,7 @@ REGISTRY: Registry[type[Defense]] = Registry(
         RecordDP,
         ClassDP,
         SubclassDP,
+        UserDP,
         MID,
         BiDOHSIC,
         BiDOCOCO,

@@ -12,6 +12,7 @@ from .accuracy import accuracy, confidence
 from .advantage import advantage, advantage_over_nearest, success_rate
 from .attack_accuracy import AttackAccuracy, attack_accuracy, check_evaluator
 from .baselines import Baselines, baselines
+from .ceilings import Ceilings, ceilings
 from .distance import Distances, mia_distance
 from .features import Evaluation, evaluate, feature_distance, knn_distance
 from .fid import FID, Gaussian, fid
@@ -48,6 +49,7 @@ __all__ = [
     "SCORERS",
     "AttackAccuracy",
     "Baselines",
+    "Ceilings",
     "ClassValue",
     "Distances",
     "Evaluation",
@@ -70,6 +72,7 @@ __all__ = [
     "best_psnr",
     "best_ssim",
     "candidate_distances",
+    "ceilings",
     "check_evaluator",
     "class_means",
     "classification_information",

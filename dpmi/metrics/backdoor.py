@@ -98,7 +98,7 @@ def poison(data: ImageSet, trigger: Trigger, *, seed: int) -> ImageSet:
     images, labels = data.images.clone(), data.labels.clone()
     images[chosen] = trigger.stamp(images[chosen])
     labels[chosen] = TARGET
-    return ImageSet(images, labels)
+    return ImageSet(images, labels, data.units)
 
 
 def backdoor_success(model: nn.Module, data: ImageSet, trigger: Trigger) -> Interval:

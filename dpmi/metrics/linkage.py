@@ -96,7 +96,8 @@ def candidate_distances(
 
     Args:
         recons: (R, C, H, W) in [0, 1].
-        labels: int64 (R,), the attacked classes, numbered as in ``image_labels``; at least 2 different ones.
+        labels: int64 (R,), the attacked classes, numbered as in ``image_labels``; at least 2 different ones for
+            ``whitened``.
         images: (N, C, H, W) in [0, 1], images of all attacked classes and decoys, and perhaps of other classes.
         image_labels: int64 (N,).
         decoys: at least 1 class that is not attacked.
@@ -109,7 +110,7 @@ def candidate_distances(
 
     Raises:
         ValueError: the shapes do not fit, a class has no image, a decoy is attacked, the public images have no
-            variance, or the scorer is unknown.
+            variance, too few classes are attacked, or the scorer is unknown.
     """
     check_labelled("recons", recons, labels)
     check_labelled("images", images, image_labels)
@@ -125,9 +126,13 @@ def candidate_distances(
         return _mia(recons, labels, images, image_labels, decoys, kind=kind)
     if scorer != "whitened":
         raise ValueError(f"scorer must be one of {SCORERS}; got {scorer!r}")
+    if len(classes) < 2:
+        raise ValueError(
+            f"whitened centres the reconstructions, so labels must hold at least 2 classes; got {classes}"
+        )
     check_images("public", public)
-    check_shape("recons", recons, public)
-    return _whitened(recons, labels, images, image_labels, decoys, PublicGaussian.of(public))
+    check_shape("public", public, images)
+    return _whitened(recons, labels, images, image_labels, decoys, prior=PublicGaussian.of(public))
 
 
 class Identification(NamedTuple):
@@ -195,6 +200,7 @@ def _whitened(
     images: Tensor,
     image_labels: Tensor,
     decoys: Sequence[int],
+    *,
     prior: PublicGaussian,
 ) -> Tensor:
     classes, of = torch.unique(labels, return_inverse=True)
@@ -202,7 +208,9 @@ def _whitened(
     means = torch.stack([images[class_members(image_labels, int(each))].mean(dim=0) for each in candidates])
     known = prior.coordinates(means, power=WHITENING)
     known = F.normalize(known - known.mean(dim=0), dim=1)
-    found = prior.coordinates(recons, power=WHITENING)
+    # They are centred below, so any origin serves; from one of them, equal reconstructions are exactly 0, a tie.
+    flat = recons.flatten(1).double()
+    found = ((flat - flat[0]) @ prior.components) * prior.variances**WHITENING
     found = torch.zeros(len(classes), found.shape[1], dtype=found.dtype).index_add_(0, of, found)
     found = found / torch.bincount(of)[:, None]
     found = F.normalize(found - found.mean(dim=0), dim=1)

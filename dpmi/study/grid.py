@@ -13,12 +13,13 @@ from typing import Any
 from accountants.plugins import origin
 from dpmi import models, versions
 from dpmi.attacks import Attack
+from dpmi.data.halves import HalfDraw
 from dpmi.data.roles import RoleDraw
 from dpmi.defenses import Defense, Recipe
 from dpmi.models import Adaptation
 
 from .content import Content
-from .spec import BudgetSpec, DataSpec, EvaluatorSpec, LinkageSpec
+from .spec import BudgetSpec, DataSpec, EvaluatorSpec, LinkageSpec, UnitsSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,9 @@ class Job:
     budget: BudgetSpec | None = None
     adaptive: bool = False
     linkage: LinkageSpec | None = None
+    units: UnitsSpec | None = None
+    seeds: tuple[int, ...] = ()
+    """Seeds of the study, whose models are references of one another in the unit game; without any it is not played."""
     content: Content | None = None
     """Digests of the data and the weights; None before the data are loaded."""
 
@@ -71,12 +75,23 @@ class Job:
             recipe=dataclasses.asdict(self.recipe),
             seed=self.seed,
             **({} if self.roles is None else {"roles": repr(self.roles)}),
+            **({} if self.units is None else {"half": f"{self.half!r} of {self.units.division}"}),
         )
 
     @property
     def roles(self) -> RoleDraw | None:
         """How the private classes and the decoys are drawn; None if all classes are private."""
         return None if self.linkage is None else self.linkage.draw(self.seed)
+
+    @property
+    def half(self) -> HalfDraw | None:
+        """How the units that train the model are drawn; None if all train it."""
+        return None if self.units is None else self.units.draw(self.seed)
+
+    @property
+    def game(self) -> UnitsSpec | None:
+        """The unit game that is played with the model; None if there is none."""
+        return self.units if self.seeds else None
 
     @property
     def _content(self) -> Content:
@@ -97,9 +112,9 @@ class Job:
 
     @property
     def stages(self) -> int:
-        """Number of stages in progress reports: training, evaluator (if any), priors, attacks, measuring."""
+        """Number of stages in progress reports: training, references, evaluator, priors, attacks, measuring."""
         priors = sum(bool(attack.priors()) for attack in self.attacks)
-        return 2 + (self.evaluator is not None) + priors + len(self.trials)
+        return 2 + (self.game is not None) + (self.evaluator is not None) + priors + len(self.trials)
 
     @property
     def label(self) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from accountants import PrivacyProfile, reconstruction_bound
+from accountants import Ledger, PrivacyProfile, reconstruction_bound
 from dpmi import metrics
 from dpmi.attacks import Reconstructions
 from dpmi.data import Split
@@ -69,11 +70,12 @@ def columns(
             f"linkage_top1{suffix}": found.top1.tolist(),
             f"linkage_auc{suffix}": found.auc.tolist(),
         }
-    top1, auc, _ = bounds(account, unit, roles.candidates)
+    bound = bounds(account, unit, roles.candidates, len(roles.private))
     whole = {
         "linkage_chance": 1 / roles.candidates,
-        "linkage_bound_top1": top1,
-        "linkage_bound_auc": auc,
+        "linkage_bound_top1": bound.top1,
+        "linkage_bound_auc": bound.auc,
+        "accuracy_bound": bound.accuracy,
     }
     return whole, per_class
 
@@ -91,23 +93,45 @@ def identified(logits: Tensor, labels: Tensor, roles: Roles, *, account: str, un
     per_class = {
         f"identified_{name}": metrics.class_means(value, labels)[1].tolist() for name, value in values.items()
     }
-    return {"identified_bound": bounds(account, unit, roles.candidates)[2]}, per_class
+    bound = bounds(account, unit, roles.candidates, len(roles.private))
+    return {"identified_bound": bound.gain}, per_class
 
 
-@lru_cache(maxsize=64)  # the trials of a model share its account
-def bounds(account: str, unit: str, candidates: int) -> tuple[float, float, float]:
-    """Return upper bounds on top-1, on the AUC and on the gain of identification, for any attacker and scorer.
+class Bounds(NamedTuple):
+    """Upper bounds for any attacker and any scorer, on average over the roles; 1 is no bound.
 
-    They are B(1/K), B(1/2) and the total variation between the releases of two neighbouring data sets, one class
-    replaced. They are 1, no bound, unless the guarantee is for a class.
+    Args:
+        top1: B(1/K), on top-1 linkage among K candidates.
+        auc: B(1/2), on the AUC of linkage.
+        gain: total variation between the releases of two neighbouring data sets, on the gain of identification.
+        accuracy: F(1/P), on the accuracy of a model of P classes. Let c replace class y in label l: y becomes a decoy,
+            and the model says l for images of y with probability kappa. With random roles and labels, the mean of kappa
+            is exactly 1/P, because the model says one of its P labels. F = 1 - trade-off function is concave, and
+            accuracy is at most F(kappa). Without random roles kappa is not 1/P.
+    """
+
+    top1: float
+    auc: float
+    gain: float
+    accuracy: float
+
+
+def bounds(account: str, unit: str, candidates: int, classes: int) -> Bounds:
+    """Return the bounds of a model; all are 1 unless the guarantee is for a class.
 
     Args:
         account: JSON of :meth:`dpmi.privacy.Account.to_json`; empty without a guarantee.
         unit: unit of the guarantee.
         candidates: number K of candidates.
+        classes: number P of the model's classes.
     """
     if not account or unit != "class":
-        return 1.0, 1.0, 1.0
-    ledger = Account.from_json(account).ledger
+        return Bounds(1.0, 1.0, 1.0, 1.0)
+    return _of_ledger(Account.from_json(account).ledger, candidates, classes)
+
+
+@lru_cache(maxsize=64)  # the models of all seeds share a ledger, but not the partition of their accounts
+def _of_ledger(ledger: Ledger, candidates: int, classes: int) -> Bounds:
     top1, auc = reconstruction_bound(ledger, [1 / candidates, 0.5]).tolist()
-    return top1, auc, float(PrivacyProfile(ledger=ledger, unit=unit).delta(0.0))
+    replaced = PrivacyProfile(ledger=ledger, unit="class")
+    return Bounds(top1, auc, float(replaced.delta(0.0)), 1 - float(replaced.trade_off(1 / classes)))

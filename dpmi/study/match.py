@@ -53,7 +53,9 @@ class Candidate:
             defense = replace(defense, **{self.field: strength})
             setting = f"{self.label}, {self.field.replace('_', ' ')} {strength:g}"
         return tuple(
-            replace(job, defense=defense, attacks=(), attack_labels=(), setting=setting) for job in self.jobs
+            # Without the seeds of the study no model is trained that is only a reference of the unit game.
+            replace(job, defense=defense, attacks=(), attack_labels=(), setting=setting, seeds=())
+            for job in self.jobs
         )
 
     @property

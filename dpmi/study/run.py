@@ -27,6 +27,7 @@ from .work import (
     is_measured,
     load,
     load_private,
+    load_units,
     measure_job,
     model_numbers,
     roles_of,
@@ -34,6 +35,7 @@ from .work import (
     train_model,
     untrained_model,
 )
+from .yardsticks import Yardsticks
 
 HERE = Machines()
 
@@ -63,6 +65,7 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
     root = absolute(root)
     split = load(spec.data, root)
     _check_linkage(spec, split)
+    _check_units(spec, split, root)
     own = load_private(spec.jobs[0], root)
     with torch.random.fork_rng(devices=[]):
         _check_defenses(spec, own)
@@ -81,6 +84,28 @@ def _check_linkage(spec: StudySpec, split: Split) -> None:
         PublicGaussian.of(split.public)
     except ValueError as error:
         raise ValueError(f"linkage: {error}") from error
+
+
+def _check_units(spec: StudySpec, split: Split, root: str | None) -> None:
+    if spec.units is None:
+        return
+    try:
+        found = load_units(spec.data, spec.units, root)
+        for half in {job.half for job in spec.jobs if job.half is not None}:
+            found.records(split, half.kept(found))
+    except ValueError as error:
+        raise ValueError(f"units: {error}") from error
+    if spec.units.references == "attacker" and len(split.public) == 0:
+        raise ValueError(
+            f"units.references is 'attacker', whose models train on public images; {split} has none. Give 'auditor'"
+        )
+    for defense in {job.setting: job.defense for job in spec.jobs}.values():
+        # These defences take the units of the images as buckets, whatever the units are.
+        if defense.unit in ("subclass", "user") and spec.units.unit not in ("record", defense.unit):
+            raise ValueError(
+                f"defenses {defense.name}: its buckets are the units of the images, and units.unit is "
+                f"{spec.units.unit!r}; give {defense.unit!r}, or leave the defence out"
+            )
 
 
 def _check_defenses(spec: StudySpec, split: Split) -> None:
@@ -184,6 +209,8 @@ def measure(
 ) -> list[Failure]:
     """Measure stored models and reconstructions again if older code measured them; no target is trained or attacked.
 
+    In a study with units, reference models that are not in the store are trained.
+
     Args:
         spec: the study.
         store: its folder.
@@ -218,20 +245,13 @@ def _compute_measured(
     machines: Machines,
     report: Report | None,
 ) -> list[Failure]:
-    """Run ``work``, which measures trials, with the baselines of the data set."""
+    """Run ``work``, which measures trials, with the yardsticks of the data set."""
     root = absolute(root)
     split = load(spec.data, root)
     _save_classes(store, split)
     if not jobs:
         return []
-    baselines = metrics.baselines(
-        torch.arange(split.num_classes),
-        split.train.images,
-        split.train.labels,
-        split.public,
-        kind=split.distance,
-    )
-    work = partial(work, baselines=baselines, root=root)
+    work = partial(work, yardsticks=Yardsticks.of(split), root=root)
     return compute(work, jobs, store, machines=machines, report=report)
 
 

@@ -93,6 +93,22 @@ _OF_CLASSES = (
         -math.inf,
         1.0,
     ),
+    Column(
+        "advantage_class_mean",
+        "number",
+        "ceiling: advantage of the mean training image of the class, at the brightness that brings it nearest",
+        "",
+        -math.inf,
+        1.0,
+    ),
+    Column(
+        "advantage_unseen",
+        "number",
+        "ceiling: mean advantage of held-out images of the class",
+        "",
+        -math.inf,
+        1.0,
+    ),
     _share("score", "confidence of the target in the class of the reconstruction"),
 )
 _OF_AN_EVALUATOR = (
@@ -214,6 +230,16 @@ TRIALS: tuple[Column, ...] = (
     _share("linkage_chance", "top-1 linkage of any attacker without the model: 1 / number of candidates"),
     _share("linkage_bound_top1", "upper bound on top-1 linkage; 1 unless the guarantee is for a class"),
     _share("linkage_bound_auc", "upper bound on the AUC of linkage; 1 unless the guarantee is for a class"),
+    _share(
+        "accuracy_bound",
+        "upper bound on the mean test accuracy over random roles; 1 unless the guarantee is for a class",
+    ),
+    _share(
+        "unit_auc",
+        "unit game: share of the pairs of a unit that trained the model and one that did not that the attacker tells "
+        "apart; chance is 1/2",
+    ),
+    _share("unit_bound_auc", "upper bound on unit_auc; 1 unless the guarantee is for the unit of the game"),
     _share("identified_bound", "upper bound on identified_gain; 1 unless the guarantee is for a class"),
 )
 """Columns of ``trials``: one row per trial; per-class measures are means over classes."""

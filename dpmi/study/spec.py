@@ -6,10 +6,11 @@ import difflib
 import re
 import sys
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dpmi.data.halves import HalfDraw, Unit
 from dpmi.data.roles import FEWEST, RoleDraw
 from dpmi.metrics import Scorer
 
@@ -88,6 +89,34 @@ class LinkageSpec(Strict):
         return RoleDraw(seed=seed // 2, swapped=seed % 2 == 1, private=self.private, decoys=self.decoys)
 
 
+class UnitsSpec(Strict):
+    """Trains every model on a random half of the units, and measures whether it tells which half; the unit game.
+
+    :mod:`dpmi.metrics.unit_game` defines the measure and its bound. Every two seeds share one random half: 2j trains on
+    it, and 2j + 1 on the other half. MIA distances are to the private images of both halves, so all models of a study
+    share their baselines.
+    """
+
+    unit: Unit
+    """What one unit is; subclasses and users are the buckets of subclass-dp and user-dp."""
+    clusters_per_class: Annotated[int, Field(ge=2, le=LARGEST)] = 20
+    """Number of subclasses of each class, found by k-means in both halves; only for the unit "subclass"."""
+    references: Literal["auditor", "attacker"] = "auditor"
+    """Models trained without the unit: "auditor" uses other models of the study, which were trained on private images.
+    "attacker" trains models on public images with the labels that the target gives them."""
+    count: Annotated[int, Field(ge=1, le=LARGEST)] = 4
+    """Number of reference models of an attacker."""
+
+    def draw(self, seed: int) -> HalfDraw:
+        """How the half of the model with this seed is drawn."""
+        return HalfDraw(seed=seed // 2, complement=seed % 2 == 1)
+
+    @property
+    def division(self) -> str:
+        """What determines the units of a data set, as text."""
+        return f"{self.clusters_per_class} subclasses per class" if self.unit == "subclass" else self.unit
+
+
 class BudgetSpec(Strict):
     """Limits of every attack on one target; the fields of :class:`dpmi.attacks.Budget`."""
 
@@ -136,8 +165,9 @@ def in_toml(message: str) -> str:
 def _fields_at(model: type[BaseModel], loc: Iterable[str | int]) -> list[str]:
     for part in loc:
         annotation = model.model_fields[str(part)].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
+        for kind in (annotation, *get_args(annotation)):  # an optional table has two
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                model = kind
     return list(model.model_fields)
 
 

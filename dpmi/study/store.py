@@ -164,12 +164,12 @@ class Store:
         return self.root / "priors"
 
     def lock(self, key: str) -> Path:
-        """The file that a worker locks while it trains the evaluator with this key."""
+        """The file that a worker locks while it trains the model with this key, which another worker may need, too."""
         return self.root / "models" / f"{PARTIAL}{key}.lock"
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Context of every run that writes: lock the folder and delete the partial files of a killed run.
+        """Context of every run that writes: lock the folder, and delete locks and the partial files of a killed run.
 
         Raises:
             StoreError: another run holds the lock.
@@ -184,6 +184,7 @@ class Store:
         try:
             self._sweep()
             yield
+            self._sweep()  # locks of models
         finally:
             lock.release()
             (self.root / _LOCK).unlink(missing_ok=True)

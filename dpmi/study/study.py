@@ -23,6 +23,7 @@ from .spec import (
     SpecError,
     Strict,
     TrainingSpec,
+    UnitsSpec,
     load_toml,
     unknown,
     validated,
@@ -53,8 +54,9 @@ class StudySpec(Strict):
     the content of the file changes, all trials run again. ``adaptive`` adds the adaptive attacks: it repeats every
     attack with each of :meth:`dpmi.defenses.Defense.adaptations` that applies to it. ``linkage`` trains every model on
     some of the classes, drawn by its seed, and measures whether reconstructions identify their classes among the
-    others. ``matched_on`` is the target on
-    which :mod:`dpmi.study.match` matched the strengths; reports show it, and it does not change any result.
+    others. ``units`` trains every model on half of the subclasses, records or users, drawn by its seed, and measures
+    whether the model tells which. ``matched_on`` is the target on which :mod:`dpmi.study.match` matched the strengths;
+    reports show it, and it does not change any result.
     """
 
     name: Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
@@ -69,6 +71,7 @@ class StudySpec(Strict):
     budget: BudgetSpec | None = None
     adaptive: bool = False
     linkage: LinkageSpec | None = None
+    units: UnitsSpec | None = None
     matched_on: Annotated[str, Field(pattern=r"^(accuracy|epsilon) [0-9][0-9.e+-]*$")] | None = None
 
     @cached_property
@@ -93,6 +96,8 @@ class StudySpec(Strict):
                 budget=self.budget,
                 adaptive=self.adaptive,
                 linkage=self.linkage,
+                units=self.units,
+                seeds=self.seeds,
             )
             for (defense, recipe), setting in zip(plugins, settings, strict=True)
             for seed in self.seeds
@@ -128,6 +133,10 @@ class StudySpec(Strict):
         found = [REPORTED]
         if self.weights is not None:
             found.append(f"the records on which the initial weights {self.weights} were trained")
+        if self.units is not None and self.units.unit == "subclass":
+            found.append(
+                "the division of the private images into subclasses by k-means, which the guarantee takes as given"
+            )
         if self.matched_on is not None and self.matched_on.startswith("accuracy "):
             found.append(
                 f"the choice of the noise multiplier: it was matched on {self.matched_on} on the test set, and the "
@@ -194,5 +203,22 @@ def checked(document: Mapping[str, Any]) -> StudySpec:
             models.check_source(spec.weights, spec.model)
     except ValueError as error:
         raise SpecError(f"model: {error}") from error
+    _check_units(spec)
     _ = spec.jobs  # checks every plug-in and every hyper-parameter
     return spec
+
+
+def _check_units(spec: StudySpec) -> None:
+    if spec.units is None:
+        return
+    if spec.linkage is not None:
+        raise SpecError(
+            "linkage and units are two games, which train the models on different images; give one of them"
+        )
+    pairs = {seed // 2 for seed in spec.seeds if seed ^ 1 in spec.seeds}
+    if spec.units.references == "auditor" and len(pairs) < 2:
+        raise SpecError(
+            f"seeds must hold at least 2 whole pairs 2j, 2j + 1, such as [0, 1, 2, 3], because the models of one pair "
+            f"are the references of the others; got {list(spec.seeds)}. Give more seeds, or units.references = "
+            "'attacker'"
+        )

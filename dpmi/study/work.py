@@ -5,28 +5,31 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from accountants.plugins import origin
 from dpmi import data, metrics, models, versions
 from dpmi.attacks import Budget, Reconstructions
 from dpmi.data import Split
+from dpmi.data.halves import HalfDraw, Units, divide
 from dpmi.data.roles import RoleDraw, Roles
 from dpmi.defenses import Trained, private_part, train
-from dpmi.metrics import Baselines
 from dpmi.privacy import Account
-from dpmi.progress import StageProgress
+from dpmi.progress import Progress, StageProgress
 
-from . import evaluator, linkage, maker
+from . import evaluator, linkage, maker, units
 from .content import Content
 from .grid import Job, Trial, hashed
-from .spec import DataSpec
+from .spec import DataSpec, UnitsSpec
 from .store import Store
 from .study import StudySpec
+from .yardsticks import Yardsticks
 
 #: Name of this stage in progress reports.
 MEASURING = "measuring"
@@ -60,11 +63,36 @@ def roles_of(job: Job, split: Split) -> Roles | None:
     return None if job.roles is None else job.roles.roles(split.num_classes)
 
 
+@lru_cache(maxsize=1)  # all models of a study share it, and k-means takes a while
+def _units(name: str, options: tuple[tuple[str, Any], ...], root: str | None, spec: UnitsSpec) -> Units:
+    return divide(_load(name, options, root), spec.unit, clusters_per_class=spec.clusters_per_class)
+
+
+def load_units(data: DataSpec, spec: UnitsSpec, root: str | None) -> Units:
+    """Load the units of the study's data set; the process keeps them in memory between jobs.
+
+    Raises:
+        ValueError: the images cannot be divided into such units.
+    """
+    return _units(data.name, tuple(sorted(data.options.items())), root, spec)
+
+
+@lru_cache(maxsize=2)  # the trials of a job share it
+def _of_half(
+    name: str, options: tuple[tuple[str, Any], ...], root: str | None, spec: UnitsSpec, draw: HalfDraw
+) -> Split:
+    found = _units(name, options, root, spec)
+    return found.part(_load(name, options, root), draw.kept(found))
+
+
 def load_private(job: Job, root: str | None) -> Split:
-    """Load the data set of a job's target: without the decoys."""
-    if job.roles is None:
-        return load(job.data, root)
-    return _of_roles(job.data.name, tuple(sorted(job.data.options.items())), root, job.roles)[1]
+    """Load the data set of a job's target: without the decoys, or without the units that are out."""
+    source = job.data.name, tuple(sorted(job.data.options.items())), root
+    if job.roles is not None:
+        return _of_roles(*source, job.roles)[1]
+    if job.units is not None and job.half is not None:
+        return _of_half(*source, job.units, job.half)
+    return load(job.data, root)
 
 
 def content(spec: StudySpec, split: Split) -> Content:
@@ -103,7 +131,7 @@ def is_measured(job: Job, store: Store) -> bool:
 
 def model_numbers(job: Job, store: Store) -> dict[str, Any] | None:
     """Measurements of a job's model; None if they are missing or come from older code."""
-    return store.measured("models", job.key, _measurement_of_models())
+    return store.measured("models", job.key, _measurement_of_models(job))
 
 
 def trial_numbers(trial: Trial, store: Store) -> dict[str, Any] | None:
@@ -111,8 +139,8 @@ def trial_numbers(trial: Trial, store: Store) -> dict[str, Any] | None:
     return store.measured("trials", trial.key, _measurement_of_trials(trial.job))
 
 
-def _measurement_of_models() -> str:
-    return hashed(measurement=versions.MEASUREMENT)
+def _measurement_of_models(job: Job) -> str:
+    return hashed(measurement=versions.MEASUREMENT, **units.settings(job))
 
 
 def _measurement_of_trials(job: Job) -> str:
@@ -128,13 +156,40 @@ def _measurement_of_trials(job: Job) -> str:
 def train_model(job: Job, store: Store, *, root: str | None, progress: StageProgress) -> None:
     """Train and measure the model of a job, unless the store has the result.
 
+    In a study with a unit game, measuring needs the reference models, which are trained, too.
+
     Args:
         job: the model.
         store: receives the result.
         root: the data root.
         progress: called with the stage, units done, and units in total.
     """
-    if store.model_record(job.key) is None:
+    _train(job, store, root=root, progress=partial(progress, "training"))
+    progress("training", 1, 1)
+    if model_numbers(job, store) is None:
+        _measure_model(job, store, root=root, progress=progress)
+    if job.game is not None:
+        progress(units.TRAINING, 1, 1)
+
+
+def _train(job: Job, store: Store, *, root: str | None, progress: Progress, patience: float = -1) -> None:
+    """Train the model of a job unless it is in the store.
+
+    If several workers need it at once, one trains it and the others wait.
+
+    Args:
+        job, store, root: as for :func:`train_model`.
+        progress: called with (released updates, all updates).
+        patience: how long to wait for another worker, in seconds; -1: until it has finished.
+
+    Raises:
+        Timeout: another worker is still training it.
+    """
+    if store.model_record(job.key) is not None:
+        return
+    with FileLock(store.lock(job.key), timeout=patience):
+        if store.model_record(job.key) is not None:
+            return
         split = load_private(job, root)
         finished = maker.started()
         trained = train(
@@ -144,23 +199,20 @@ def train_model(job: Job, store: Store, *, root: str | None, progress: StageProg
             job.recipe,
             seed=job.seed,
             public=split.labelled_public,
-            progress=partial(progress, "training"),
+            progress=progress,
         )
         store.save_model(job.key, trained.model, {**_model_record(job, trained), "made": finished()})
-    progress("training", 1, 1)
-    if model_numbers(job, store) is None:
-        _measure_model(job, store, load_private(job, root))
 
 
 def run_job(
-    job: Job, store: Store, *, baselines: Baselines, root: str | None, progress: StageProgress
+    job: Job, store: Store, *, yardsticks: Yardsticks, root: str | None, progress: StageProgress
 ) -> None:
     """Train a model, attack it and measure; skip each stage whose result is in the store.
 
     Args:
         job: the model and its attacks.
         store: receives the results.
-        baselines: distances of images that need no model, per class.
+        yardsticks: distances of other images, for every class of the data set.
         root: the data root.
         progress: called with the stage, units done, and units in total.
     """
@@ -176,23 +228,23 @@ def run_job(
         if trial.attack.priors():
             progress(_of_prior(trial), 1, 1)
         progress(trial.what, 1, 1)
-    measure_job(job, store, baselines=baselines, root=root, progress=progress)
+    measure_job(job, store, yardsticks=yardsticks, root=root, progress=progress)
 
 
 def measure_job(
-    job: Job, store: Store, *, baselines: Baselines, root: str | None, progress: StageProgress
+    job: Job, store: Store, *, yardsticks: Yardsticks, root: str | None, progress: StageProgress
 ) -> None:
     """Measure the stored results of a job that were not measured, or were measured by older code.
 
-    This trains the evaluator if the store has none.
+    This trains the evaluator and the reference models of a unit game if the store has none.
 
     Args:
-        job, store, baselines, root, progress: as for :func:`run_job`.
+        job, store, yardsticks, root, progress: as for :func:`run_job`.
     """
     split, own = load(job.data, root), load_private(job, root)
     record = store.model_record(job.key)
     if record is not None and model_numbers(job, store) is None:
-        _measure_model(job, store, own)
+        _measure_model(job, store, root=root, progress=progress)
     trials = [trial for trial in job.trials if store.trial_record(trial.key) is not None]
     left = [trial for trial in trials if trial_numbers(trial, store) is None]
     judge = evaluator.judge(job, split, store, progress) if left else None
@@ -201,7 +253,7 @@ def measure_job(
         progress(MEASURING, done, len(left))
         finished = maker.started()
         recons = linkage.in_data_set(store.reconstructions(trial.key), roles)
-        parts = [_numbers(recons, split, baselines)]
+        parts = [_numbers(recons, split, yardsticks)]
         if judge is not None:
             parts.append(evaluator.columns(recons, judge, target, split))
         if roles is not None and record is not None:
@@ -213,19 +265,59 @@ def measure_job(
         found = {name: value for whole, _ in parts for name, value in whole.items()}
         found["per_class"] = {name: value for _, per_class in parts for name, value in per_class.items()}
         store.save_measured("trials", trial.key, _measurement_of_trials(job), {**found, "made": finished()})
+    if job.game is not None:
+        progress(units.TRAINING, 1, 1)
     if job.evaluator is not None:
         progress(evaluator.TRAINING, 1, 1)
     progress(MEASURING, 1, 1)
 
 
-def _measure_model(job: Job, store: Store, split: Split) -> None:
+def _measure_model(job: Job, store: Store, *, root: str | None, progress: StageProgress) -> None:
+    split = load_private(job, root)
+    target = stored_model(job, store, split)
+    references = _references(job, target, store, root=root, progress=progress)
     finished = maker.started()
-    accuracy = partial(metrics.accuracy, stored_model(job, store, split))
+    accuracy = partial(metrics.accuracy, target)
     found = {
         "train_accuracy": accuracy(split.train.images, split.train.labels),
         "test_accuracy": accuracy(split.test.images, split.test.labels),
     }
-    store.save_measured("models", job.key, _measurement_of_models(), {**found, "made": finished()})
+    record = store.model_record(job.key)
+    if job.game is not None and record is not None:
+        whole = load(job.data, root)
+        own = units.Reference(store.root, job.key, job.half, partial(stored_model, job, store, whole))
+        found["unit_auc"] = units.auc(own, references, load_units(job.data, job.game, root), whole)
+        found["unit_bound_auc"] = units.bound(record["account"], record["unit"], job.game.unit)
+    store.save_measured("models", job.key, _measurement_of_models(job), {**found, "made": finished()})
+
+
+def _references(
+    job: Job, target: nn.Module, store: Store, *, root: str | None, progress: StageProgress
+) -> list[units.Reference]:
+    """The reference models of a job's unit game, trained now unless they are in the store; none without a game."""
+    split, tell = load(job.data, root), partial(progress, units.TRAINING)
+    others = units.others(job)
+    # First the models that no other worker is training, so that workers do not wait for one another at every model.
+    for patience in (0, -1):
+        for other in others:
+            with suppress(Timeout):
+                _train(other, store, root=root, progress=tell, patience=patience)
+    found = [
+        units.Reference(store.root, other.key, other.half, partial(stored_model, other, store, split))
+        for other in others
+    ]
+    for shadow in units.shadows(job):
+        fresh = partial(untrained_model, dataclasses.replace(job, seed=shadow.seed), split)
+        shadow.train(
+            fresh=fresh,
+            recipe=job.recipe,
+            target=target,
+            public=split.public,
+            store=store,
+            progress=tell,
+        )
+        found.append(units.Reference(store.root, shadow.key, None, partial(shadow.load, fresh, store)))
+    return found
 
 
 def untrained_model(job: Job, split: Split) -> nn.Module:
@@ -345,29 +437,24 @@ def _privacy_columns(job: Job, account: Account | None) -> dict[str, Any]:
 
 
 def _numbers(
-    recons: Reconstructions, split: Split, baselines: Baselines
+    recons: Reconstructions, split: Split, yardsticks: Yardsticks
 ) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     """Measurements without an evaluator, for the whole trial and per class.
 
     Args:
         recons: labelled as in the data set.
         split: the whole data set.
-        baselines: distances of images that need no model, for every class of the data set.
+        yardsticks: distances of other images, for every class of the data set.
     """
     distances = metrics.mia_distance(
         recons.images, recons.labels, split.train.images, split.train.labels, kind=split.distance
     )
     # Mean over the images of a class: the attacker does not know which image is the nearest.
     classes, distance = metrics.class_means(distances.values, recons.labels)
-    of_classes = Baselines(*(getattr(baselines, f.name)[classes] for f in dataclasses.fields(baselines)))
     per_class = {
         "class_index": classes,
         "distance": distance,
-        "distance_blank": of_classes.blank,
-        "distance_public_mean": of_classes.public_mean,
-        "distance_public_nearest": of_classes.public_nearest,
-        "advantage": metrics.advantage(distance, of_classes),
-        "advantage_over_nearest": metrics.advantage_over_nearest(distance, of_classes),
+        **yardsticks.columns(classes, distance),
         "score": metrics.class_means(recons.scores, recons.labels)[1],
         **metrics.added_columns(recons.images, recons.labels, split.train),
     }

@@ -17,12 +17,13 @@ from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from dpmi import models
+from dpmi.data import ImageSet
 from dpmi.defenses import Batch, Defense, Recipe, Trained, check, get, private_part, train
 from dpmi.metrics import accuracy
 from dpmi.models import observe
 from dpmi.privacy import Statement
 
-from .digits import SHAPE, digits, public_digits
+from .digits import SHAPE, digits, digits_of_users, public_digits
 from .plugin import PluginCase, PluginConformance
 
 
@@ -110,7 +111,7 @@ class DefenseConformance(PluginConformance):
         """``check`` does not change the model."""
         model = case.fresh_model()
         before, modes = deepcopy(model.state_dict()), [m.training for m in model.modules()]
-        check(defense, model, digits().train, public_digits())
+        check(defense, model, _records(defense), public_digits())
         assert _same(model.state_dict(), before)
         assert [m.training for m in model.modules()] == modes
         assert all(p.requires_grad for p in model.parameters())
@@ -122,9 +123,9 @@ class DefenseConformance(PluginConformance):
         """A defence that trains on labelled public images raises an error before training if there are none."""
         if defense.needs_pretrained:
             with pytest.raises(ValueError, match="labelled public images"):
-                train(defense, case.fresh_model(), digits().train, case.recipe, seed=0)
+                train(defense, case.fresh_model(), _records(defense), case.recipe, seed=0)
         else:
-            check(defense, case.fresh_model(), digits().train, None)
+            check(defense, case.fresh_model(), _records(defense), None)
 
     def test_building_again_changes_nothing(self, defense: Defense, case: DefenseCase) -> None:
         """A second call of ``build`` changes nothing, because every stage calls it."""
@@ -372,7 +373,12 @@ def _fit(
 ) -> Trained:
     model = case.fresh_model() if model is None else model
     public = public_digits()
-    return train(defense, model, digits().train, case.recipe, seed=seed, public=public, progress=progress)
+    return train(defense, model, _records(defense), case.recipe, seed=seed, public=public, progress=progress)
+
+
+def _records(defense: Defense) -> ImageSet:
+    """Return the private digits, with users if the unit of the defence is a user."""
+    return digits_of_users() if defense.unit == "user" else digits().train
 
 
 def _drop_some(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

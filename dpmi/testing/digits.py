@@ -21,6 +21,13 @@ def digits() -> Split:
 
 
 @cache
+def digits_of_users() -> ImageSet:
+    """Return the private training images with 100 users as their units, each with digits of several classes."""
+    train = digits().train
+    return ImageSet(train.images, train.labels, torch.arange(len(train)) % 100)
+
+
+@cache
 def public_digits() -> ImageSet:
     """Return labelled public images of other classes: transposed digits."""
     test = digits().test

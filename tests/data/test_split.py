@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from dpmi.data import ImageSet, Split
+from dpmi.data.roles import Roles
+from dpmi.metrics.backdoor import TRIGGERS, poison
 
 IMAGES = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 0, 1, 0, 1])
@@ -116,3 +118,63 @@ def public_classes(labels: torch.Tensor, *names: str) -> dict[str, object]:
 def test_a_split_refuses_parts_that_disagree(changes, message):
     with pytest.raises(ValueError, match=message):
         a_split(**changes)
+
+
+UNITS = torch.tensor([4, 4, 0, 1, 4, 0])
+
+
+@pytest.mark.parametrize(
+    ("units", "message"),
+    [
+        (UNITS[:5], r"units must be int64 of shape \(6,\), one for each image"),
+        (UNITS.float(), "units .* torch.float32"),
+        (UNITS - 1, "units must be 0 or more; the smallest is -1"),
+    ],
+)
+def test_an_image_set_refuses_what_are_no_units(units, message):
+    with pytest.raises(ValueError, match=message):
+        ImageSet(IMAGES, LABELS, units)
+
+
+def test_units_go_with_their_images():
+    kept = torch.tensor([True, False, False, True, True, False])
+    cut = ImageSet(IMAGES, LABELS, UNITS).cut(kept)
+    assert torch.equal(cut.images, IMAGES[kept])
+    assert (cut.labels.tolist(), cut.units.tolist()) == ([0, 1, 0], [4, 1, 4])
+    assert ImageSet(IMAGES, LABELS).cut(kept).units is None
+    with pytest.raises(ValueError, match="empty"):
+        cut.cut(torch.zeros(3, dtype=torch.bool))
+
+    classes = torch.arange(6) % 4
+    four = a_split(
+        train=ImageSet(IMAGES[:4], classes[:4], UNITS[:4]),
+        class_names=("a", "b", "c", "d"),
+        test=ImageSet(IMAGES[4:5], LABELS[4:5]),
+        public=IMAGES[5:],
+    )
+    target = Roles((2, 0), (1, 3)).of(four)
+    assert (target.train.labels.tolist(), target.train.units.tolist()) == ([1, 0], [4, 0])
+    poisoned = poison(ImageSet(IMAGES, LABELS, UNITS), TRIGGERS["badnets"], seed=0)
+    assert torch.equal(poisoned.units, UNITS)
+
+
+def test_units_are_in_the_digest_if_there_are_any():
+    images = torch.arange(96).reshape(6, 1, 4, 4) / 96
+
+    def digest(train=None, test=None):
+        return a_split(
+            train=ImageSet(images[:2], LABELS[:2], train),
+            test=ImageSet(images[2:4], LABELS[2:4], test),
+            public=images[4:],
+        ).digest
+
+    # That of the versions before there were units: stored results stay valid.
+    assert digest() == "318435909e5e1656335e09f176d6017e34a763ea402465584fe05b501678b3c5"
+    found = [
+        digest(),
+        digest(UNITS[:2]),
+        digest(UNITS[1:3]),
+        digest(None, UNITS[:2]),
+        digest(UNITS[:2], UNITS[:2]),
+    ]
+    assert len(set(found)) == 5

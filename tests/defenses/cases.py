@@ -70,6 +70,7 @@ CASES: dict[str, Case] = {
     ),
     "class-dp": Case({**_CLASS, "max_records_per_bucket": 40}, _NO_CLASS),
     "subclass-dp": Case({**_SUBCLASS, "clusters_per_class": 3}, _NO_SUBCLASS),
+    "user-dp": Case({**_SUBCLASS, "max_records_per_bucket": 10}, _NO_CLASS),
     "skip-removal": Case(
         {}, {"last_stages": 0}, model=small_residual, recipe=Recipe(steps=40, learning_rate=0.1)
     ),

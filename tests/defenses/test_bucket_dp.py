@@ -1,4 +1,4 @@
-"""Class-level and subclass-level DP: epsilon, the noise, and which partitions there are."""
+"""Class-, subclass- and user-level DP: epsilon, the noise, and which partitions there are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from accountants import epsilon
 from dpmi.data import ImageSet, Split
-from dpmi.defenses import BucketDP, ClassDP, Recipe, SubclassDP
+from dpmi.defenses import BiDOHSIC, BucketDP, ClassDP, Recipe, SubclassDP, UserDP, compose
 from dpmi.privacy import Statement
 
 from .conftest import fit
@@ -56,3 +56,39 @@ def test_more_clusters_than_records_are_refused(split: Split) -> None:
 def test_a_defence_without_a_partition_cannot_be_made() -> None:
     with pytest.raises(TypeError, match="partition"):
         BucketDP(**PRIVATE, delta=1e-3)  # type: ignore[abstract]
+
+
+def test_units_of_the_images_are_the_buckets(split: Split) -> None:
+    """Subclasses lie inside a class, users may not; the number of clusters is not used, nor is its limit."""
+    train, place = split.train, torch.arange(len(split.train))
+    recipe = Recipe(steps=2, learning_rate=0.1)
+    halves = ImageSet(train.images, train.labels, 2 * train.labels + place % 2)
+    by_subclass = fit(SubclassDP(**PRIVATE, clusters_per_class=10**6), halves, recipe=recipe).account
+    by_user = fit(
+        UserDP(**PRIVATE), ImageSet(train.images, train.labels, place % 30 * 7), recipe=recipe
+    ).account
+    assert by_subclass is not None
+    assert by_user is not None
+    assert (by_subclass.unit, by_subclass.buckets) == ("subclass", 20)
+    assert (by_user.unit, by_user.buckets) == ("user", 30)
+    assert UserDP(**PRIVATE).partition(halves, 0).bucket_of.tolist() == halves.units.tolist()  # type: ignore[union-attr]
+
+
+def test_units_of_another_kind_are_refused(split: Split) -> None:
+    train = split.train
+    with pytest.raises(
+        ValueError, match=r"units must name the user of every image .* no units; use a data set with"
+    ):
+        fit(UserDP(**PRIVATE), train)
+    users = ImageSet(train.images, train.labels, torch.arange(len(train)) % 100)
+    with pytest.raises(
+        ValueError,
+        match=r"units must be subclasses, but unit .* has images of 10 classes; use user-dp if the units are users",
+    ):
+        fit(SubclassDP(**PRIVATE), users)
+
+
+def test_a_user_is_not_inside_a_class() -> None:
+    assert compose(BiDOHSIC(), UserDP(**PRIVATE)).remarks() == ()
+    (remark,) = compose(BiDOHSIC(), SubclassDP(**PRIVATE)).remarks()
+    assert "holds records of one class" in remark

@@ -28,10 +28,10 @@ def test_by_brute_force(kind: str) -> None:
         return mia_distance(image[None].clamp(0, 1), of, PRIVATE, PRIVATE_LABELS, kind=kind).mean
 
     for row, label in enumerate((0, 2)):
-        mean = PRIVATE[PRIVATE_LABELS == label].mean(0)
+        mean = PRIVATE[label == PRIVATE_LABELS].mean(0)
         expected = min(distance(factor * mean, label) for factor in BRIGHTNESSES)
         assert float(found.class_mean[row]) == pytest.approx(expected, abs=1e-6)
-        own = UNSEEN[UNSEEN_LABELS == label]
+        own = UNSEEN[label == UNSEEN_LABELS]
         some = own[torch.linspace(0, len(own) - 1, min(20, len(own))).round().long()]
         mean_distance = sum(distance(image, label) for image in some) / len(some)
         assert float(found.unseen[row]) == pytest.approx(mean_distance, abs=1e-6)

@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from dpmi import attacks, data, defenses, metrics, models, versions
 from dpmi.attacks import Reconstructions
 from dpmi.attacks.priors import WganGP
+from dpmi.data import Split
 from dpmi.defenses import Recipe
 from dpmi.metrics.robustness import robustness
 from dpmi.study import evaluator, work
 from dpmi.study.evaluator import Judge
 from dpmi.study.spec import EvaluatorSpec, TrainingSpec
+from dpmi.study.yardsticks import Yardsticks
 
 FILE = Path(__file__).with_name("stage_numbers.json")
 
@@ -126,19 +128,35 @@ def of_measurements() -> dict[str, list[float]]:
         queries=7,
         grad_calls=8,
     )
-    private = split.train.images, split.train.labels
-    baselines = metrics.baselines(torch.arange(10), *private, split.public, kind=split.distance)
-    numbers = work._numbers(recons, split, baselines)
+    numbers, of_classes = work._numbers(recons, split, Yardsticks.of(split))
     seen = metrics.evaluate(classifier(), split.train.images)
     judge = Judge(classifier(), seen.features, split.train.labels, "cnn-small", 0.1)
     whole, per_class = evaluator.columns(recons, judge, classifier("softmax"), split)
-    columns = {**numbers.pop("per_class"), **per_class}
+    columns = {**of_classes, **per_class, **_linkage(recons, split)}
     return {
         **{
             name: [float(value)] for name, value in {**numbers, **whole}.items() if not isinstance(value, str)
         },
         **{name: summary(torch.tensor(v)) for name, v in columns.items() if name != "class_name"},
     }
+
+
+def _linkage(recons: Reconstructions, split: Split) -> dict[str, list[float]]:
+    """The reconstructions of the digits 0 to 4, with the others as decoys."""
+    some = recons.labels < 5
+    private = split.train.images, split.train.labels
+    found = {}
+    for scorer in metrics.SCORERS:
+        distances = metrics.candidate_distances(
+            recons.images[some],
+            recons.labels[some],
+            *private,
+            range(5, 10),
+            scorer=scorer,
+            public=split.public,
+        )
+        found[scorer] = distances.flatten().tolist()
+    return found
 
 
 def of_side_effects() -> dict[str, list[float]]:

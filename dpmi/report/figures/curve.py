@@ -52,6 +52,8 @@ REFERENCES = (
     Reference("distance_public_mean", "mean public image", FAINT, (0, (4, 1.5, 1, 1.5))),
     Reference("distance_public_nearest", "nearest public image (oracle)", FAINT, (0, (8, 3))),
 )
+CEILING = Reference("advantage_class_mean", "mean image of the class (ceiling)", FAINT, (0, (8, 3)))
+"""The horizontal line in the panels of the advantage."""
 SHARES = {"linkage_top1", "linkage_auc", "unit_auc", "attack_accuracy", "identified_gain", "test_accuracy"}
 """Measures that are written in percent."""
 ROW_HEIGHT = 7.4 / 3
@@ -234,6 +236,9 @@ def _reference_lines(axes: Axes, table: pd.DataFrame, measure: str) -> None:
                 )
     if measure == "advantage":
         axes.axhline(0.0, color=FAINT, linewidth=0.9, zorder=1.5)
+        if CEILING.column in table:
+            level = table[CEILING.column].mean()
+            axes.axhline(level, color=CEILING.color, linestyle=CEILING.dashes, linewidth=1.1, zorder=1.5)
 
 
 def _lines(
@@ -278,6 +283,8 @@ def _legend_handles(
         if name in present
     ]
     lines = [UNDEFENDED] if "none" in present else []
+    if CEILING.column in table:
+        lines.append(CEILING)
     if distances:
         lines += [reference for reference in REFERENCES if table[reference.column].notna().any()]
     handles += [

@@ -25,6 +25,7 @@ SETTING = ["defense", "label", "strength", "strength_name", "attack", *CLAIM]
 EPSILONS = ["epsilon", "epsilon_add_remove", "epsilon_lemma3", "epsilon_theorem1"]
 MECHANISM = ["steps", "sampling_rate", "noise_multiplier", "max_grad_norm", "buckets"]
 BASELINES = ["distance_blank", "distance_public_mean", "distance_public_nearest"]
+CEILINGS = ["advantage_class_mean", "advantage_unseen"]
 OVER_SEEDS = ["distance", "test_accuracy", "train_accuracy", "score", "unit_auc"]
 RANGE = {"distance": (0.0, math.inf)}  # the others are shares, in [0, 1]
 BY_CLASS = [
@@ -87,7 +88,7 @@ def summary(results: Results) -> pd.DataFrame:
         row["seeds"] = len(trials)
         row |= {column: trials[column].max() for column in EPSILONS}
         row |= {column: trials[column].iloc[0] for column in MECHANISM}
-        row |= {column: trials[column].mean() for column in BASELINES}
+        row |= {column: trials[column].mean() for column in (*BASELINES, *CEILINGS) if column in trials}
         row |= {column: trials[column].max() for column in LEVELS if column in trials}
         for measure in OVER_SEEDS:
             if measure not in trials:

@@ -65,6 +65,15 @@ def outcomes(summary: pd.DataFrame, distance_kind: str) -> Table:
             "Target confidence",
         ),
         rows,
+        (_ceilings(summary),) if "advantage_class_mean" in summary else (),
+    )
+
+
+def _ceilings(summary: pd.DataFrame) -> str:
+    mean, unseen = (words.number(summary[f"advantage_{name}"].mean()) for name in ("class_mean", "unseen"))
+    return (
+        f"Ceilings of the advantage on these images: the mean training image of a class has {mean}, a held-out image "
+        f"of the class {unseen} on average. Where they are near 0, the distance cannot show what an attack finds."
     )
 
 
