@@ -50,13 +50,14 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 results: $(READY)
-	for study in mnist mnist-attacks mnist-clusters faces94 faces94-attacks ablation-mnist att-smoothness attacks-mnist epsilon-mnist attacks-faces robustness-mnist bido-mnist bido-mnist-dp epsilon-mcnn; do \
+	for study in linkage-digits linkage-mnist linkage-att linkage-faces94 mnist mnist-attacks mnist-clusters faces94 faces94-attacks ablation-mnist att-smoothness attacks-mnist epsilon-mnist attacks-faces robustness-mnist bido-mnist bido-mnist-dp epsilon-mcnn; do \
 	  $(BIN)/dpmi run studies/$$study.toml --out docs/results/$$study || exit 1; done
 	$(BIN)/dpmi match studies/defenses-mnist.toml --out docs/results/defenses-mnist --accuracy 0.975
 	$(BIN)/dpmi run docs/results/defenses-mnist/matched.toml --out docs/results/defenses-mnist
 	$(BIN)/dpmi match studies/defenses-att.toml --out docs/results/defenses-att --accuracy 0.88 --tolerance 0.02
 	$(BIN)/dpmi run docs/results/defenses-att/matched.toml --out docs/results/defenses-att
 	$(BIN)/python docs/results/compare.py
+	$(BIN)/python docs/results/linkage.py
 	$(BIN)/python docs/results/shrink.py
 
 clean:

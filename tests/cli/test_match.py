@@ -40,8 +40,8 @@ def test_match_and_run_what_it_says(dpmi: Dpmi, study: Path, tmp_path: Path) -> 
     ran = dpmi(*shlex.split(command)[1:], "--workers", 1)
     assert (ran.code, ran.err) == (0, "")
     assert {path: path.stat().st_mtime_ns for path in out.glob("models/*/record.json")} == models
-    first_lines = (out / "summary.md").read_text(encoding="utf-8").split("\n\n")[:2]
-    assert "accuracy 0.7" in first_lines[1]
+    first_lines = (out / "summary.md").read_text(encoding="utf-8").split("\n\n")[:3]
+    assert "accuracy 0.7" in first_lines[2]
 
     # Again: nothing is left to train.
     assert (
