@@ -147,9 +147,12 @@ def test_every_name_of_python_exists() -> None:
 
 
 def test_the_study_example_is_a_study() -> None:
-    (example,) = blocks("toml", PAGES["docs/studies.md"])
+    example, *games = blocks("toml", PAGES["docs/studies.md"])
     spec = parse(example)
     assert len(spec.trials) == 3 * 3, "three seeds; no defence, and two strengths of one"
+    linked, played = (parse(example.replace("[0, 1, 2]", "[0, 1, 2, 3]") + table) for table in games)
+    assert linked.linkage is not None
+    assert played.units is not None
 
 
 def test_it_is_short_and_names_no_machine() -> None:

@@ -5,6 +5,7 @@ Citations such as [Z20] are resolved in docs/references.md.
 
 from dpmi.data.read_omniglot import Characters, read_characters
 from dpmi.data.registry import REGISTRY, Dataset, load, names
+from dpmi.data.roles import RoleDraw, Roles
 from dpmi.data.split import Distance, ImageSet, Split
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "Dataset",
     "Distance",
     "ImageSet",
+    "RoleDraw",
+    "Roles",
     "Split",
     "load",
     "names",

@@ -25,5 +25,9 @@ def test_listing_is_truthful() -> None:
         "lpips_distance",
         "worst_class",
         "tradeoff_ratio",
+        "ceilings",
+        "linkage",
+        "identification",
+        "unit_auc",
     }
     assert names == set(METRICS)
