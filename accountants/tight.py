@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 from accountants import pld
 from accountants.guarantee import Adjacency, Bound
-from accountants.mechanism import Totals
+from accountants.mechanism import BucketMechanism, Totals
 
 STATED_ERROR = 0.005
 """Largest error of epsilon above the exact value, as a fraction of it, unless a caveat says otherwise."""
@@ -37,6 +38,12 @@ def bound(totals: Totals, *, delta: float, adjacency: Adjacency) -> Bound:
         ValueError: delta < 1e-10, a noise multiplier in (0, 1e-3), or more steps than float64 can compose
             at this delta.
     """
+    return _bound(tuple(totals.items()), delta, adjacency)
+
+
+@lru_cache(maxsize=256)  # the models of a study that differ in the seed have the same runs
+def _bound(runs: tuple[tuple[BucketMechanism, int], ...], delta: float, adjacency: Adjacency) -> Bound:
+    totals = dict(runs)
     pld.check(totals, delta=delta)
     epsilon, change, finest = math.inf, math.inf, math.inf
     for interval in pld.intervals(totals, adjacency):

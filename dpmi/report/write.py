@@ -41,10 +41,12 @@ def write(results: Results, directory: Path) -> Path:
     """
     _check(results)
     everything, results = results, strongest.with_strongest(results)
+    summary = tables.summary(results)
+    pictured = strongest.if_few(results, summary, ["label", "attack"], MOST_ROWS)
     if tables.has_linkage(results) and everything.trials["attack"].nunique() <= MOST_ATTACKS:
         # Chance and bound hold for one attack that is fixed in advance, not for the strongest of several.
         results = strongest.only(results, results.trials["attack"] != tables.STRONGEST)
-    summary = tables.summary(results)
+        summary = summary[summary["attack"] != tables.STRONGEST]
     correlations = tables.correlations(results.trials)
     kind = results.trials["distance_kind"].iloc[0]
     differences = pairs.differences(results, summary)
@@ -68,9 +70,7 @@ def write(results: Results, directory: Path) -> Path:
     drawn = strongest.if_few(results, summary, "attack", MOST_ATTACKS)
     pictures = {
         "curve": _png(curve.draw(*drawn)),
-        "reconstructions": _png(
-            reconstructions.draw(*strongest.if_few(results, summary, ["label", "attack"], MOST_ROWS))
-        ),
+        "reconstructions": _png(reconstructions.draw(*pictured)),
     }
     if pairs.compares(summary):
         shown["tradeoff"] = cells.tradeoff(summary)

@@ -21,7 +21,9 @@ def test_presets_are_studies_that_parse() -> None:
 
     assert "digits" in studies.PRESETS
     for preset in studies.PRESETS:
-        assert parse(studies._PRESETS.joinpath(f"{preset}.toml").read_text(encoding="utf-8")).name.endswith(preset)
+        assert parse(studies._PRESETS.joinpath(f"{preset}.toml").read_text(encoding="utf-8")).name.endswith(
+            preset
+        )
 
 
 class TestRun:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from dpmi.report import write as writing
 from dpmi.report.numbers import pairs, tables
 from dpmi.report.page import cells
 from dpmi.report.words import GLUE
@@ -79,6 +81,17 @@ def test_the_page_begins_with_the_answer_and_shows_each_attack_alone(linked: Res
     assert "Against the strongest" not in summary
     assert "Linkage: whether a reconstruction is nearer" in page
     assert "![Epsilon against linkage, advantage and accuracy](curve.png)" in summary
+
+
+def test_many_rows_of_pictures_are_those_of_the_strongest_attack(linked: Results, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing, "MOST_ROWS", 9)  # five models, two attacks
+        write(linked, tmp_path)
+        with Image.open(tmp_path / "reconstructions.png") as few:
+            height = few.height
+    write(linked, tmp_path)
+    with Image.open(tmp_path / "reconstructions.png") as all_rows:
+        assert all_rows.height > 2 * height
 
 
 def test_identification_has_a_table_of_own_decoy_and_gain(linked: Results, tmp_path: Path) -> None:
