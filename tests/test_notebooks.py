@@ -95,6 +95,14 @@ print(json.dumps({
     "public": sorted(set(digits.train.labels[digits.train.labels >= 5].tolist())),
 }))
 """,
+    "06_who_is_in_the_model": """
+import json
+print(json.dumps({
+    "without_model": without_model,
+    "ranks": {" ".join(key): ranks[key] for key in ranks},
+    "means": means.drop(columns="epsilon").to_dict("list"),
+}))
+""",
 }
 
 #: Read a data set that is not part of dpmi.
@@ -236,6 +244,26 @@ def test_values_of_the_second_notebook(executed: tuple[str, Any]) -> None:
     assert replace == pytest.approx(targets, rel=0.01)
     assert noise[1] == pytest.approx(4.02, abs=0.02)
     assert found["allowed"] == sorted(found["allowed"])
+
+
+@only("06_who_is_in_the_model")
+def test_values_of_the_sixth_notebook(executed: tuple[str, Any]) -> None:
+    _, notebook = executed
+    found = json.loads(notebook.cells[-1].outputs[0].text)
+    # 2,000 games, of which those of one draw are correlated.
+    assert found["without_model"] == {
+        "top-1": pytest.approx(1 / 6, abs=0.03),
+        "AUC": pytest.approx(0.5, abs=0.03),
+    }
+    assert found["ranks"]["undefended wiener"] == [1.0] * 5
+    assert max(found["ranks"]["class-dp, noise 6 wiener"]) > 1
+    means = found["means"]
+    assert means["noise"] == [6.0, 2.0, 0.5, 0.0], "smallest epsilon first"
+    assert means["linked"][0] < 0.5
+    assert means["linked"][-1] > 0.9
+    assert means["at most"][0] == pytest.approx(0.442, abs=0.01)
+    assert means["accuracy"] == sorted(means["accuracy"])
+    assert means["accuracy"][0] <= means["accuracy at most"][0] < 1
 
 
 def test_table_of_the_second_notebook_shows_the_paper_beside_the_truth() -> None:

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from PIL import Image
+from matplotlib.figure import Figure
 
 from dpmi.report import write as writing
 from dpmi.report.numbers import pairs, tables
@@ -72,52 +73,88 @@ def test_models_with_other_classes_are_paired_by_their_means(linked: Results) ->
     assert row.seeds == 6
 
 
-def test_the_page_begins_with_the_answer_and_shows_each_attack_alone(linked: Results, tmp_path: Path) -> None:
-    page = write(linked, tmp_path).read_text(encoding="utf-8")
-    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
-    question = "Could somebody who has this model tell one of its classes from others?"
-    assert summary.split("\n\n")[1].startswith(f"**{question}")
-    assert page.index(question) < page.index("Against ")
-    assert "Against the strongest" not in summary
-    assert "Linkage: whether a reconstruction is nearer" in page
-    assert "![Epsilon against linkage, advantage and accuracy](curve.png)" in summary
-
-
-def test_many_rows_of_pictures_are_those_of_the_strongest_attack(linked: Results, tmp_path: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writing, "MOST_ROWS", 9)  # five models, two attacks
-        write(linked, tmp_path)
-        with Image.open(tmp_path / "reconstructions.png") as few:
-            height = few.height
-    write(linked, tmp_path)
-    with Image.open(tmp_path / "reconstructions.png") as all_rows:
-        assert all_rows.height > 2 * height
-
-
-def test_identification_has_a_table_of_own_decoy_and_gain(linked: Results, tmp_path: Path) -> None:
-    judged = with_evaluator(linked)
-    own = judged.per_class["attack_accuracy"]
-    per_class = judged.per_class.assign(
+@pytest.fixture(scope="module")
+def judged(linked: Results) -> Results:
+    """The same study with an evaluator."""
+    found = with_evaluator(linked)
+    own = found.per_class["attack_accuracy"]
+    per_class = found.per_class.assign(
         identified_own=own, identified_decoy=0.1 * own, identified_gain=0.9 * own
     )
     means = per_class.groupby("trial")[["identified_own", "identified_decoy", "identified_gain"]].mean()
-    trials = judged.trials.join(means, on="trial").assign(
-        identified_bound=np.where(judged.trials["unit"] == "class", 0.4, 1.0)
+    trials = found.trials.join(means, on="trial").assign(
+        identified_bound=np.where(found.trials["unit"] == "class", 0.4, 1.0)
     )
-    judged = replace(judged, trials=trials, per_class=per_class)
+    return replace(found, trials=trials, per_class=per_class)
+
+
+@pytest.fixture(scope="module")
+def pictured() -> dict[str, Results]:
+    """What the pictures of the last written page show, by name."""
+    return {}
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch, pictured: dict[str, Results]) -> None:
+    """Pages are written with empty pictures, which take no time."""
+    for module in (writing.curve, writing.reconstructions, writing.tradeoff):
+        name = module.__name__.rpartition(".")[2]
+
+        def draw(results: Results, summary: pd.DataFrame, name: str = name) -> Figure:
+            assert set(summary["attack"]) == set(results.trials["attack"])
+            pictured[name] = results
+            return Figure(figsize=(1, 1))
+
+        monkeypatch.setattr(module, "draw", draw)
+
+
+@pytest.mark.usefixtures("without_pictures")
+class TestWritten:
+    def test_the_page_begins_with_the_answer_and_shows_each_attack_alone(
+        self, judged: Results, pictured: dict[str, Results], tmp_path: Path
+    ) -> None:
+        page = write(judged, tmp_path).read_text(encoding="utf-8")
+        summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+        question = "Could somebody who has this model tell one of its classes from others?"
+        assert summary.split("\n\n")[1].startswith(f"**{question}")
+        assert page.index(question) < page.index("Against ")
+        assert "Against the strongest" not in summary
+        assert "Linkage: whether a reconstruction is nearer" in page
+        assert "Identification against decoys" in page
+        assert "![Epsilon against linkage, advantage, identification and accuracy](curve.png)" in summary
+        assert set(pictured["curve"].trials["attack"]) == {"a", "b"}
+
+    def test_many_rows_of_pictures_are_those_of_the_strongest_attack(
+        self,
+        linked: Results,
+        pictured: dict[str, Results],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(writing, "MOST_ROWS", 9)  # five models, two attacks
+        write(linked, tmp_path)
+        assert set(pictured["reconstructions"].trials["attack"]) == {tables.STRONGEST}
+
+    def test_the_unit_game_is_in_both_documents(self, results: Results, tmp_path: Path) -> None:
+        page = write(played(results), tmp_path).read_text(encoding="utf-8")
+        assert "against the unit game, MIA distance" in (tmp_path / "summary.md").read_text(encoding="utf-8")
+        assert "Unit game: a random half of the units" in page
+
+
+def test_identification_has_a_table_of_own_decoy_and_gain(judged: Results) -> None:
     table = cells.identified(tables.summary(judged))
     assert table.header == ("Model", "Attack", "Own class", "Per decoy", "Gain", "Gain, at most")
     assert set(column(table, "Gain, at most")) == {f"40.0{GLUE}%", f"100{GLUE}%: no bound"}
-    page = write(judged, tmp_path).read_text(encoding="utf-8")
-    assert "Identification against decoys" in page
 
 
-def test_the_unit_game_has_a_table_and_a_row_in_the_curve(results: Results, tmp_path: Path) -> None:
+def played(results: Results) -> Results:
+    """The same study with the unit game."""
     subclass = results.trials["unit"] == "subclass"
-    played = results.trials.assign(unit_auc=0.7, unit_bound_auc=np.where(subclass, 0.8, 1.0))
-    found = replace(results, trials=played)
-    table = cells.unit_game(tables.summary(found))
+    trials = results.trials.assign(unit_auc=0.7, unit_bound_auc=np.where(subclass, 0.8, 1.0))
+    return replace(results, trials=trials)
+
+
+def test_the_unit_game_has_a_table(results: Results) -> None:
+    table = cells.unit_game(tables.summary(played(results)))
     assert column(table, "AUC")[0].startswith(f"70.0{GLUE}%")
     assert set(column(table, "AUC, at most")) == {f"80.0{GLUE}%", f"100{GLUE}%: no bound"}
-    write(found, tmp_path)
-    assert "against the unit game, MIA distance" in (tmp_path / "summary.md").read_text(encoding="utf-8")
