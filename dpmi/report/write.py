@@ -45,7 +45,7 @@ def write(results: Results, directory: Path) -> Path:
     pictured = strongest.if_few(results, summary, ["label", "attack"], MOST_ROWS)
     if tables.has_linkage(results) and everything.trials["attack"].nunique() <= MOST_ATTACKS:
         # Chance and bound hold for one attack that is fixed in advance, not for the strongest of several.
-        results = strongest.only(results, results.trials["attack"] != tables.STRONGEST)
+        results = strongest.without_strongest(results)
         summary = summary[summary["attack"] != tables.STRONGEST]
     correlations = tables.correlations(results.trials)
     kind = results.trials["distance_kind"].iloc[0]

@@ -119,6 +119,7 @@ class TestWritten:
         assert summary.split("\n\n")[1].startswith(f"**{question}")
         assert page.index(question) < page.index("Against ")
         assert "Against the strongest" not in summary
+        assert "Interrupted" not in summary
         assert "Linkage: whether a reconstruction is nearer" in page
         assert "Identification against decoys" in page
         assert "![Epsilon against linkage, advantage, identification and accuracy](curve.png)" in summary

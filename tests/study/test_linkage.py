@@ -306,8 +306,10 @@ def test_linkage_and_distance_of_every_trial(linked: tuple[Store, Results]) -> N
 
 
 def test_the_mia_scorer_uses_the_distance_of_the_data_set() -> None:
+    """The decoys are nearly grey: nearest to a noisy image in Euclidean distance, but not in structure."""
     images = torch.rand(52, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(20) % 5
+    images[:20][labels >= 3] = 0.5 + 0.01 * images[:20][labels >= 3]
     split = Split(
         name="noise",
         train=ImageSet(images[:20], labels),
@@ -318,7 +320,7 @@ def test_the_mia_scorer_uses_the_distance_of_the_data_set() -> None:
         citation="",
     )
     recons = Reconstructions(
-        images=0.6 * images[:6] + 0.4 * images[46:],
+        images=0.3 * images[[0, 5, 1, 6, 2, 7]] + 0.7 * images[46:],
         labels=torch.tensor([0, 0, 1, 1, 2, 2]),
         scores=torch.ones(6),
         iterations=torch.ones(6, dtype=torch.int64),
@@ -343,7 +345,8 @@ def test_the_mia_scorer_uses_the_distance_of_the_data_set() -> None:
         )
         for kind in ("ssim", "euclidean")
     )
-    assert found["linkage_auc_mia"] == ssim.auc.tolist() != euclidean.auc.tolist()
+    assert found["linkage_top1_mia"] == ssim.top1.tolist() == [1, 1, 1]
+    assert euclidean.top1.tolist() == [0, 0, 0]
 
 
 def test_an_evaluator_identifies_the_class_or_a_decoy(linked: tuple[Store, Results]) -> None:

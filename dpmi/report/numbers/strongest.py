@@ -52,6 +52,12 @@ def with_strongest(results: Results) -> Results:
     )
 
 
+def without_strongest(results: Results) -> Results:
+    """Undo :func:`with_strongest`, but for adaptive attacks: the trials of all plain attacks."""
+    plain = results.trials["attack"] != STRONGEST
+    return dataclasses.replace(only(results, plain), planned=results.planned - int((~plain).sum()))
+
+
 def strongest(results: Results) -> list[Chosen]:
     """Select the strongest attack on the models of each label.
 
