@@ -73,7 +73,7 @@ PRINTED_DISTANCES = {
 
 def tables(study: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The two tables of a study: one row per trial, one row per trial and class."""
-    return pd.read_csv(HERE / study / "trials.csv"), pd.read_csv(HERE / study / "per_class.csv")
+    return pd.read_csv(HERE / study / "trials.csv"), pd.read_parquet(HERE / study / "per_class.parquet")
 
 
 def accuracy_and_epsilon(study: str) -> None:

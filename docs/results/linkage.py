@@ -31,7 +31,7 @@ def studies() -> list[str]:
 
 def tables(study: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The two tables of a study: one row per trial, one row per trial and class."""
-    return pd.read_csv(HERE / study / "trials.csv"), pd.read_csv(HERE / study / "per_class.csv")
+    return pd.read_csv(HERE / study / "trials.csv"), pd.read_parquet(HERE / study / "per_class.parquet")
 
 
 def cells(study: str) -> pd.DataFrame:
