@@ -1,8 +1,8 @@
 """Leave in this folder what a reader looks at: tables, summaries, and pictures with a palette.
 
-``python docs/results/shrink.py`` is the last step of ``make results``. Numbers keep seven digits. The table with one row
-per trial and class is a Parquet file of single precision, a fifth of the CSV. The page with everything in it is one
-``dpmi report`` away, in the folder of a study that was run.
+``python docs/results/shrink.py`` is the last step of ``make results``. Numbers keep seven digits. The table with one
+row per trial and class is a Parquet file of single precision, a fifth of the CSV. The page with everything in it is
+one ``dpmi report`` away, in the folder of a study that was run.
 """
 
 from __future__ import annotations

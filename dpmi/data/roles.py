@@ -47,28 +47,37 @@ class Roles:
         """Number K of candidates among which a private class is identified: itself and the decoys."""
         return 1 + len(self.decoys)
 
+    def check(self, split: Split) -> None:
+        """Raise a ValueError unless the data set has these classes, and no image of both a private class and a decoy.
+
+        A decoy with an image in the target's training set would train the target.
+        """
+        last = max(*self.private, *self.decoys)
+        if last >= split.num_classes:
+            raise ValueError(f"class {last} is not in {split}")
+        labels = split.train.labels
+        private, decoys = (
+            set(digests(split.train.images[torch.isin(labels, torch.tensor(classes))]))
+            for classes in (self.private, self.decoys)
+        )
+        shared = private & decoys
+        if shared:
+            raise ValueError(
+                f"{len(shared)} images of {split} belong to both a private class and a decoy, so the decoy would train "
+                "the target; remove them from one of the classes"
+            )
+
     def of(self, split: Split) -> Split:
         """Return the data set of the target: the private classes only, with labels in the order of ``private``.
 
         The public images stay as they are, so they show both roles or neither.
 
         Raises:
-            ValueError: a class is not in the data set, or an image shows both a private class and a decoy.
+            ValueError: as :meth:`check`.
         """
-        last = max(*self.private, *self.decoys)
-        if last >= split.num_classes:
-            raise ValueError(f"class {last} is not in {split}")
+        self.check(split)
         label = torch.full((split.num_classes,), -1)
         label[list(self.private)] = torch.arange(len(self.private))
-
-        decoy = torch.isin(split.train.labels, torch.tensor(self.decoys))
-        trained = label[split.train.labels] >= 0
-        shared = set(digests(split.train.images[trained])) & set(digests(split.train.images[decoy]))
-        if shared:
-            raise ValueError(
-                f"{len(shared)} images of {split} belong to both a private class and a decoy, so the decoy would train "
-                "the target; remove them from one of the classes"
-            )
 
         def part(images: ImageSet) -> ImageSet:
             kept = images.cut(label[images.labels] >= 0)
@@ -142,9 +151,8 @@ class RoleDraw:
         )
         if private + decoys > classes or decoys < FEWEST:
             raise ValueError(
-                f"private = {private} leaves {classes - private} of the {classes} classes of the data set for "
-                f"{'at least 2' if self.decoys is None else decoys} decoys; give smaller numbers of private classes "
-                "and decoys"
+                f"private = {private} and {'at least 2' if self.decoys is None else decoys} decoys are more than the "
+                f"{classes} classes of the data set; give smaller numbers of private classes and decoys"
             )
         generator = torch.Generator().manual_seed(self.seed)
         order = torch.randperm(classes, generator=generator)[: private + decoys].tolist()

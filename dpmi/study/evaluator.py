@@ -166,7 +166,9 @@ def columns(
     per_class["psnr"] = metrics.class_means(metrics.best_psnr(*pixels), recons.labels[some])[1]
     if min(split.image_shape[1:]) >= _SSIM_WINDOW:
         per_class["ssim"] = metrics.class_means(metrics.best_ssim(*pixels), recons.labels[some])[1]
-    distance = metrics.fid(seen.features, judged_by.gaussian, feature_net=judged_by.name)
+    own = torch.isin(judged_by.labels, recons.labels)  # in a study with linkage, the others are decoys
+    gaussian = judged_by.gaussian if bool(own.all()) else metrics.Gaussian.of(judged_by.features[own])
+    distance = metrics.fid(seen.features, gaussian, feature_net=judged_by.name)
     whole: dict[str, str | float] = {
         "evaluator": judged_by.name,
         "attack_accuracy_top5": found.mean_top5,

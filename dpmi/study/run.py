@@ -78,8 +78,10 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
 def _check_linkage(spec: StudySpec, split: Split) -> None:
     if spec.linkage is None:
         return
-    for job in spec.jobs:
-        roles_of(job, split)
+    for job in {job.seed: job for job in spec.jobs}.values():
+        roles = roles_of(job, split)
+        if roles is not None:
+            roles.check(split)
     try:
         PublicGaussian.of(split.public)
     except ValueError as error:

@@ -243,7 +243,9 @@ def measure_job(
     """
     split, own = load(job.data, root), load_private(job, root)
     record = store.model_record(job.key)
-    if record is not None and model_numbers(job, store) is None:
+    if record is None:
+        return  # missing or damaged; the next run of the study trains it, and measures its trials then
+    if model_numbers(job, store) is None:
         _measure_model(job, store, root=root, progress=progress)
     trials = [trial for trial in job.trials if store.trial_record(trial.key) is not None]
     left = [trial for trial in trials if trial_numbers(trial, store) is None]
@@ -256,7 +258,7 @@ def measure_job(
         parts = [_numbers(recons, split, yardsticks)]
         if judge is not None:
             parts.append(evaluator.columns(recons, judge, target, split))
-        if roles is not None and record is not None:
+        if roles is not None:
             promise = {"account": record["account"], "unit": record["unit"]}
             parts.append(linkage.columns(recons, roles, split, job, **promise))
             if judge is not None:

@@ -209,12 +209,12 @@ class TestRoleDraw:
             (
                 {"private": 9},
                 10,
-                "private = 9 leaves 1 of the 10 classes of the data set for at least 2 decoys; give smaller numbers of "
-                "private classes and decoys",
+                "private = 9 and at least 2 decoys are more than the 10 classes of the data set; give smaller numbers "
+                "of private classes and decoys",
             ),
-            ({"private": 10}, 10, "private = 10 leaves 0 of the 10 classes of the data set for at least 2 decoys"),
-            ({"decoys": 6}, 10, "private = 5 leaves 5 of the 10 classes of the data set for 6 decoys; give"),
-            ({"private": 8, "decoys": 3}, 10, "private = 8 leaves 2 of the 10 classes .* for 3 decoys; give"),
+            ({"private": 10}, 10, "private = 10 and at least 2 decoys are more than the 10 classes of the data set"),
+            ({"decoys": 6}, 10, "private = 5 and 6 decoys are more than the 10 classes of the data set; give"),
+            ({"private": 8, "decoys": 3}, 10, "private = 8 and 3 decoys are more than the 10 classes .*; give"),
         ],
     )  # fmt: skip
     def test_refuses_a_data_set_with_too_few_classes(

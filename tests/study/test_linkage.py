@@ -30,6 +30,7 @@ from dpmi.study import (
     Trial,
     gather,
     linkage,
+    measure,
     parse,
     prepare,
     run,
@@ -493,6 +494,20 @@ def test_a_resumed_study_has_the_same_tables(
     assert all(np.array_equal(resumed.recons[key], first.recons[key]) for key in first.recons)
 
 
+def test_without_its_model_a_trial_is_not_measured_by_half(
+    linked: tuple[Store, Results], copied: Path, done: dict[str, int]
+) -> None:
+    first = linked[1]
+    trial, model = first.trials[["trial", "model_key"]].iloc[0]
+    (copied / "trials" / trial / "measured.json").unlink()
+    (copied / "models" / model / "record.json").write_text("{}")
+    assert measure(parse(LINKED), Store.open(copied), machines=Machines(workers=1)) == []
+    assert not (copied / "trials" / trial / "measured.json").exists()
+    _, resumed = run_study(LINKED, copied)
+    assert done == {"train": 1, "attack": 0}
+    pd.testing.assert_frame_equal(resumed.per_class, first.per_class, check_exact=True)
+
+
 NULL = """
 name = "null"
 seeds = [0]
@@ -619,6 +634,25 @@ def dark() -> Split:
     return dataclasses.replace(data.load("digits"), public=torch.zeros(4, 1, 8, 8))
 
 
+def twins() -> Split:
+    """An image of a 0 is also that of a 1, for whom the roles of the first seed are the same."""
+    split = data.load("digits")
+    images = split.train.images.clone()
+    first, second = ((split.train.labels == k).nonzero()[0, 0] for k in (0, 2))
+    images[second] = images[first]
+    return dataclasses.replace(split, train=ImageSet(images, split.train.labels))
+
+
+def test_a_shared_image_under_any_seed_is_refused_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REGISTRY._builtins, "digits-twins", Dataset("digits-twins", "", twins))
+    together = [seed for seed in range(0, 40, 2) if len({0, 2} & set(drawn(seed)[0])) != 1]
+    apart = [seed for seed in range(0, 40, 2) if len({0, 2} & set(drawn(seed)[0])) == 1]
+    text = SMALL.replace('name = "digits"', 'name = "digits-twins"')
+    prepare(parse(text.replace("[0]", f"[{together[0]}]")))
+    with pytest.raises(ValueError, match=r"1 images of .* belong to both a private class and a decoy"):
+        prepare(parse(text.replace("[0]", f"[{together[0]}, {apart[0]}]")))
+
+
 @pytest.mark.parametrize(
     ("loader", "table", "message"),
     [
@@ -626,7 +660,7 @@ def dark() -> Split:
         (
             lambda: data.load("digits"),
             "private = 9\n",
-            "private = 9 leaves 1 of the 10 classes of the data set for at least 2 decoys",
+            "private = 9 and at least 2 decoys are more than the 10 classes of the data set",
         ),
         (dark, "", "linkage: the public images must be at least 2 different images.* got 4 images that are all equal"),
     ],
@@ -670,7 +704,7 @@ def test_what_the_data_do_not_allow_is_refused_before_anything_is_written(
         ("decoys = 1", "^linkage.decoys is 1: input should be greater than or equal to 2$"),
         ("decoys = 10000000000", "^linkage.decoys is 10000000000: input should be less than or equal to 1000000000$"),
         ("private = 2.0", "^linkage.private is 2.0: input should be a valid integer"),
-        ("privat = 5", "^linkage: unknown key 'privat'"),
+        ("privat = 5", "^linkage: unknown key 'privat'; did you mean 'private'"),
     ],
 )  # fmt: skip
 def test_a_wrong_table_is_named(line: str, message: str) -> None:

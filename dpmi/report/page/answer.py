@@ -20,6 +20,9 @@ from dpmi.report.page.cells import measured
 from dpmi.report.words import Claim
 
 SIGNIFICANCE = 0.05
+NEAR = 1 / 3
+"""An interval below this share of the way from the level without the model to the undefended model is near the
+former."""
 
 
 class Judged(NamedTuple):
@@ -148,13 +151,14 @@ def _defended(rows: pd.DataFrame, undefended: Any, by: Judged, classes: int) -> 
         closed = [row for row, _ in of_settings if difference(row, undefended, by.column) == by.safer]
     else:
         closed = [row for row, every in of_settings if not any(finds(each, by, classes) for each in every)]
-    chosen = closed or [row for row, _ in of_settings]
-    row = (
-        max(chosen, key=lambda row: row.test_accuracy)
-        if closed
-        else min(chosen, key=lambda row: _found(row, by))
-    )
-    said = _said(row, undefended, by, classes) if closed else "no fewer" if by is RECOGNISED else "yes"
+    if closed:
+        # An interval that is too wide for a "no" is said only if no strength has a narrower one.
+        sure = [row for row in closed if _said(row, undefended, by, classes) != "unclear"]
+        row = max(sure or closed, key=lambda row: row.test_accuracy)
+        said = _said(row, undefended, by, classes)
+    else:
+        row = min((row for row, _ in of_settings), key=lambda row: _found(row, by))
+        said = "no fewer" if by is RECOGNISED else "yes"
     where = "" if closed or len(of_settings) == 1 else ", at every strength"
     value = measured(row, "advantage") if by is DISTANCE else measured(row, by.column, share=True)
     bound = ""
@@ -171,7 +175,8 @@ def _said(row: Any, undefended: Any, by: Judged, classes: int) -> str:
     if by is RECOGNISED:
         return "fewer"
     high = row.advantage_high if by is DISTANCE else getattr(row, f"{by.column}_high")
-    return "no" if high < (chance(row, by, classes) + _found(undefended, by)) / 2 else "unclear"
+    without = chance(row, by, classes)
+    return "no" if high < without + NEAR * (_found(undefended, by) - without) else "unclear"
 
 
 def _short_epsilon(row: Any) -> str:
