@@ -167,7 +167,7 @@ def test_more_steps_than_float64_resolves_are_refused_with_the_delta_that_would_
 def test_infinity_from_the_engine_is_an_error_not_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pld.LossDistribution, "epsilon", lambda self, delta: math.inf)
     with pytest.raises(ValueError, match=r"too small for the tight accountant to resolve .*raise delta"):
-        cost(0.2, 1.6, 200, 1e-10)
+        cost(0.21, 1.6, 200, 1e-10)  # of no other test, because results are remembered
 
 
 def test_extreme_noise() -> None:
