@@ -13,7 +13,7 @@ from dpmi.report.figures import curve, layers, reconstructions, side_effects, tr
 from dpmi.report.numbers import bounds, pairs, strongest, survival, tables
 from dpmi.report.numbers.layers import mean_shares
 from dpmi.report.numbers.side_effects import summary as side_effects_over_seeds
-from dpmi.report.page import answer, cells, html, markdown
+from dpmi.report.page import answer, cells, games, html, markdown
 from dpmi.report.page.side_effects import tables as side_effect_tables
 from dpmi.report.page.survival import adapted_table, survival_table
 from dpmi.study.results import Results
@@ -42,7 +42,7 @@ def write(results: Results, directory: Path) -> Path:
     _check(results)
     everything, results = results, strongest.with_strongest(results)
     summary = tables.summary(results)
-    pictured = strongest.if_few(results, summary, ["label", "attack"], MOST_ROWS)
+    whole = results, summary
     if tables.has_linkage(results) and everything.trials["attack"].nunique() <= MOST_ATTACKS:
         # Chance and bound hold for one attack that is fixed in advance, not for the strongest of several.
         results = strongest.without_strongest(results)
@@ -54,20 +54,22 @@ def write(results: Results, directory: Path) -> Path:
     headline = answer.headline(summary, classes)
     findings = answer.findings(summary, correlations, differences, kind, classes)
     shown = {
-        **({"linked": cells.linked(summary)} if tables.has_linkage(results) else {}),
-        **({"units": cells.unit_game(summary)} if tables.has_units(results) else {}),
+        **({"linked": games.linked(summary)} if tables.has_linkage(results) else {}),
+        **({"units": games.unit_game(summary)} if tables.has_units(results) else {}),
         "outcomes": cells.outcomes(summary, kind),
         **(
             {"judged": cells.evaluated(summary, _evaluator(results))} if tables.has_evaluator(results) else {}
         ),
-        **({"identified": cells.identified(summary)} if "identified_own" in summary else {}),
+        **({"identified": games.identified(summary)} if "identified_own" in summary else {}),
         **(_adaptive(everything) if survival.is_adaptive(everything) else {}),
         "baselines": cells.baselines(summary, kind),
         "any_attack": cells.any_attack(summary, bounds.bounds(results.trials)),
         "correlations": cells.correlations(correlations),
         "accounts": cells.accounts(summary),
     }
-    drawn = strongest.if_few(results, summary, "attack", MOST_ATTACKS)
+    here = results, summary
+    drawn = strongest.if_few(here, "attack", MOST_ATTACKS, whole=whole)
+    pictured = strongest.if_few(here, ["label", "attack"], MOST_ROWS, whole=whole)
     pictures = {
         "curve": _png(curve.draw(*drawn)),
         "reconstructions": _png(reconstructions.draw(*pictured)),
@@ -125,7 +127,7 @@ def write_side_effects(table: pd.DataFrame, name: str, directory: Path) -> Path:
 
 def _adaptive(results: Results) -> dict[str, cells.Table]:
     """The tables of adaptive attacks."""
-    measure = survival.measure_of(results)
+    measure = tables.judging(results.trials)
     return {
         "survival": survival_table(survival.survival(results), measure),
         "adapted": adapted_table(survival.adapted(results), measure),

@@ -1,6 +1,6 @@
 """The page of a study with linkage: its tables, and the first sentence of both documents.
 
-Modules: dpmi/report/page/cells.py, dpmi/report/write.py.
+Modules: dpmi/report/page/games.py, dpmi/report/write.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 
 from dpmi.report import write as writing
 from dpmi.report.numbers import pairs, tables
-from dpmi.report.page import cells
+from dpmi.report.page import games
+from dpmi.report.page.cells import Table
 from dpmi.report.words import GLUE
 from dpmi.report.write import write
 from dpmi.study.results import Results
@@ -31,12 +32,12 @@ def linked() -> Results:
     return with_linkage(results, CLOSED)
 
 
-def column(table: cells.Table, name: str) -> list[str]:
+def column(table: Table, name: str) -> list[str]:
     return [row[table.header.index(name)] for row in table.rows]
 
 
 def test_the_table_has_chance_and_bounds(linked: Results) -> None:
-    table = cells.linked(tables.summary(linked))
+    table = games.linked(tables.summary(linked))
     assert set(column(table, "Chance")) == {f"16.7{GLUE}%"}
     bounds = dict(zip(column(table, "Model"), column(table, "Top-1, at most"), strict=True))
     assert bounds["class-dp, noise 3"] == f"30.0{GLUE}%"
@@ -47,7 +48,7 @@ def test_the_table_has_chance_and_bounds(linked: Results) -> None:
 def test_the_strongest_attack_has_no_bound(linked: Results) -> None:
     summary = tables.summary(linked)
     strongest = summary.assign(attack=np.where(summary["attack"] == "a", tables.STRONGEST, summary["attack"]))
-    table = cells.linked(strongest)
+    table = games.linked(strongest)
     of = dict(zip(column(table, "Attack"), column(table, "Top-1, at most"), strict=True))
     assert of[tables.STRONGEST] == "–"
     assert of["b"] != "–"
@@ -143,7 +144,7 @@ class TestWritten:
 
 
 def test_identification_has_a_table_of_own_decoy_and_gain(judged: Results) -> None:
-    table = cells.identified(tables.summary(judged))
+    table = games.identified(tables.summary(judged))
     assert table.header == ("Model", "Attack", "Own class", "Per decoy", "Gain", "Gain, at most")
     assert set(column(table, "Gain, at most")) == {f"40.0{GLUE}%", f"100{GLUE}%: no bound"}
 
@@ -156,6 +157,6 @@ def played(results: Results) -> Results:
 
 
 def test_the_unit_game_has_a_table(results: Results) -> None:
-    table = cells.unit_game(tables.summary(played(results)))
+    table = games.unit_game(tables.summary(played(results)))
     assert column(table, "AUC")[0].startswith(f"70.0{GLUE}%")
     assert set(column(table, "AUC, at most")) == {f"80.0{GLUE}%", f"100{GLUE}%: no bound"}

@@ -52,6 +52,17 @@ REFERENCES = (
     Reference("distance_public_mean", "mean public image", FAINT, (0, (4, 1.5, 1, 1.5))),
     Reference("distance_public_nearest", "nearest public image (oracle)", FAINT, (0, (8, 3))),
 )
+ROWS = {
+    "linkage_top1": "linkage",
+    "linkage_auc": "linkage",
+    "unit_auc": "the unit game",
+    "distance": "MIA distance",
+    "advantage": "advantage",
+    "attack_accuracy": "attack accuracy",
+    "identified_gain": "identification",
+    "test_accuracy": "accuracy",
+}
+"""Measure of a row -> its name in a sentence."""
 CEILING = Reference("advantage_class_mean", "mean image of the class (ceiling)", FAINT, (0, (8, 3)))
 """The horizontal line in the panels of the advantage."""
 SHARES = {"linkage_top1", "linkage_auc", "unit_auc", "attack_accuracy", "identified_gain", "test_accuracy"}
@@ -109,6 +120,12 @@ def measures_of(results: Results) -> list[str]:
         *(["identified_gain" if linked else "attack_accuracy"] if judged else []),
         "test_accuracy",
     ]
+
+
+def described(results: Results) -> str:
+    """The rows of a block in words."""
+    rows = dict.fromkeys(ROWS[measure] for measure in measures_of(results))
+    return words.listed(list(rows))
 
 
 def _claims(table: pd.DataFrame) -> list[Claim]:

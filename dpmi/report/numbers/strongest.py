@@ -9,14 +9,16 @@ every class.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import pandas as pd
 
-from dpmi.report.numbers.tables import STRONGEST, has_evaluator, has_linkage
+from dpmi.report.numbers.tables import STRONGEST, judging
 from dpmi.study.results import Results
 
 ATTACK = ["attack", "adaptation"]
+TIES = {"linkage_top1": ["linkage_auc"], "attack_accuracy": ["knn_distance"]}
+"""Measure -> the measure that decides between equal attacks."""
 
 
 class Chosen(NamedTuple):
@@ -66,12 +68,9 @@ def strongest(results: Results) -> list[Chosen]:
     the attack with the smallest MIA distance. In an interrupted study, attacks with fewer seeds than others are not
     eligible.
     """
-    order = ["distance"]
-    if has_linkage(results):
-        order = ["linkage_top1", "linkage_auc"]
-    elif has_evaluator(results):
-        order = ["attack_accuracy", "knn_distance"]
-    rising = [name not in {"attack_accuracy", "linkage_top1", "linkage_auc"} for name in order]
+    measure = judging(results.trials)
+    order = [measure, *TIES.get(measure, ())]
+    rising = [name.endswith("distance") for name in order]
     found = []
     for label, mine in results.trials.groupby("label", sort=False):
         grouped = mine.groupby(ATTACK, sort=False)
@@ -83,19 +82,23 @@ def strongest(results: Results) -> list[Chosen]:
     return found
 
 
-def if_few(
-    results: Results, summary: pd.DataFrame, column: str | list[str], most: int
-) -> tuple[Results, pd.DataFrame]:
-    """Select what a figure shows: all attacks if they are few, else the strongest attack only.
+Shown: TypeAlias = tuple[Results, pd.DataFrame]
+"""Results, and their table of :func:`dpmi.report.numbers.tables.summary`."""
+
+
+def if_few(shown: Shown, column: str | list[str], most: int, *, whole: Shown) -> Shown:
+    """Select what a figure shows: all that a page shows if it is little, else the strongest attack only.
 
     Args:
-        results: result of :func:`with_strongest`.
-        summary: table of :func:`dpmi.report.numbers.tables.summary`.
+        shown: what the page shows.
         column: the figure draws one item per value of this column, or per combination of these columns.
         most: maximum number of items.
+        whole: result of :func:`with_strongest`.
     """
+    results, summary = shown
     if results.trials.groupby(column, dropna=False).ngroups <= most:
-        return results, summary
+        return shown
+    results, summary = whole
     return only(results, results.trials["attack"] == STRONGEST), summary[summary["attack"] == STRONGEST]
 
 

@@ -11,15 +11,8 @@ import pandas as pd
 from dpmi.metrics import paired_difference
 from dpmi.report.numbers.pairs import by_seed
 from dpmi.report.numbers.strongest import only, strongest
-from dpmi.report.numbers.tables import has_evaluator, has_linkage
+from dpmi.report.numbers.tables import judging
 from dpmi.study.results import Results
-
-
-def measure_of(results: Results) -> str:
-    """The measure of the gain: top-1 linkage if the study has it, else attack accuracy, else MIA distance."""
-    if has_linkage(results):
-        return "linkage_top1"
-    return "attack_accuracy" if has_evaluator(results) else "distance"
 
 
 def is_adaptive(results: Results) -> bool:
@@ -32,12 +25,12 @@ def survival(results: Results) -> pd.DataFrame:
 
     The gain is the top-1 linkage, or without linkage the attack accuracy, of the strongest attack on the undefended
     model minus that of the strongest attack on the defended model. Without an evaluator too, it is the corresponding
-    increase of the MIA distance. Columns:
-    ``label``, ``reference``, ``seeds``; ``unaware`` and ``strongest``, the names of the strongest plain attack and of
-    the strongest attack of all on the defended model; ``gain`` and ``gain_adaptive`` with their ``_low`` and ``_high``
-    (paired over seeds); ``survives``, the second gain divided by the first, NaN if the first is not clearly above 0.
+    increase of the MIA distance. Columns: ``label``, ``reference``, ``seeds``; ``unaware`` and ``strongest``, the names
+    of the strongest plain attack and of the strongest attack of all on the defended model; ``gain`` and
+    ``gain_adaptive`` with their ``_low`` and ``_high`` (paired over seeds); ``survives``, the second gain divided by
+    the first, NaN if the first is not clearly above 0.
     """
-    measure = measure_of(results)
+    measure = judging(results.trials)
     sign = 1 if measure == "distance" else -1
     kinds = {"": only(results, results.trials["adaptation"] == ""), "_adaptive": results}
     chosen = {kind: {one.label: one for one in strongest(some)} for kind, some in kinds.items()}
@@ -60,7 +53,7 @@ def adapted(results: Results) -> pd.DataFrame:
     Columns: ``label``, ``attack``, ``adaptation``, ``seeds``; ``plain`` and ``known``, the mean of the same
     measure of the plain and of the adaptive attack; ``added``, their difference, with its paired interval over seeds.
     """
-    measure = measure_of(results)
+    measure = judging(results.trials)
     rows = []
     for (label, attack), mine in results.trials.groupby(["label", "attack"], sort=False):
         plain = by_seed(results, mine[mine["adaptation"] == ""], measure)

@@ -120,6 +120,15 @@ def has_linkage(results: Results) -> bool:
     return "linkage_top1" in results.trials
 
 
+def judging(table: pd.DataFrame) -> str:
+    """The measure that judges a defence: top-1 linkage if there is any, else attack accuracy, else MIA distance.
+
+    Args:
+        table: the trials of a study, or a summary of them.
+    """
+    return next((name for name in ("linkage_top1", "attack_accuracy") if name in table), "distance")
+
+
 def has_units(results: Results) -> bool:
     """Whether the study plays the unit game."""
     return "unit_auc" in results.trials

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from dpmi.report import words
-from dpmi.report.numbers.tables import CLAIM, STRONGEST, claim_of, rows_of
+from dpmi.report.numbers.tables import CLAIM, STRONGEST, claim_of, judging, rows_of
 from dpmi.report.page.cells import measured
 from dpmi.report.words import Claim
 
@@ -32,6 +32,11 @@ class Judged(NamedTuple):
     name: str
     safer: int
     """+1 if larger is safer, -1 if smaller is safer."""
+
+    @property
+    def found(self) -> str:
+        """Column of what an attack finds, larger if it finds more: the measure itself, or the advantage."""
+        return "advantage" if self.column == "distance" else self.column
 
     @property
     def share(self) -> bool:
@@ -69,11 +74,11 @@ class Finding(NamedTuple):
 
 def judged_by(summary: pd.DataFrame) -> Judged:
     """The measure that judges the defences of a study."""
-    return next((each for each in (LINKED, RECOGNISED) if each.column in summary), DISTANCE)
+    return next(each for each in (LINKED, RECOGNISED, DISTANCE) if each.column == judging(summary))
 
 
 def chance(row: Any, by: Judged, classes: int) -> float:
-    """Value of the measure without the model; for the distance, of the advantage."""
+    """What an attack finds without the model."""
     if by is LINKED:
         return float(row.linkage_chance)
     return 1 / classes if by is RECOGNISED else 0.0
@@ -81,8 +86,7 @@ def chance(row: Any, by: Judged, classes: int) -> float:
 
 def finds(row: Any, by: Judged, classes: int) -> bool:
     """Whether an attack clearly finds something in the models of a summary row."""
-    low = row.advantage_low if by is DISTANCE else getattr(row, f"{by.column}_low")
-    return bool(low > chance(row, by, classes))  # False without an interval
+    return bool(getattr(row, f"{by.found}_low") > chance(row, by, classes))  # False without an interval
 
 
 def headline(summary: pd.DataFrame, classes: int) -> str:
@@ -121,8 +125,7 @@ _QUESTIONS = {
 
 def _best(rows: pd.DataFrame, by: Judged) -> Any:
     """The summary row in which the attack finds most."""
-    column, sign = ("advantage", 1) if by is DISTANCE else (by.column, -by.safer)
-    order = (sign * rows[column]).sort_values(ascending=False, kind="stable").index
+    order = rows[by.found].sort_values(ascending=False, kind="stable").index
     return next(rows_of(rows.loc[order[:1]]))
 
 
@@ -157,10 +160,10 @@ def _defended(rows: pd.DataFrame, undefended: Any, by: Judged, classes: int) -> 
         row = max(sure or closed, key=lambda row: row.test_accuracy)
         said = _said(row, undefended, by, classes)
     else:
-        row = min((row for row, _ in of_settings), key=lambda row: _found(row, by))
+        row = min((row for row, _ in of_settings), key=lambda row: getattr(row, by.found))
         said = "no fewer" if by is RECOGNISED else "yes"
     where = "" if closed or len(of_settings) == 1 else ", at every strength"
-    value = measured(row, "advantage") if by is DISTANCE else measured(row, by.column, share=True)
+    value = measured(row, by.found, share=by.share)
     bound = ""
     if by is LINKED and row.linkage_bound_top1 < 1:
         bound = f", at most {words.bound(row.linkage_bound_top1)} by its epsilon"
@@ -174,19 +177,14 @@ def _said(row: Any, undefended: Any, by: Judged, classes: int) -> str:
     """Whether the interval is near the level without the model, or too wide to say."""
     if by is RECOGNISED:
         return "fewer"
-    high = row.advantage_high if by is DISTANCE else getattr(row, f"{by.column}_high")
     without = chance(row, by, classes)
-    return "no" if high < without + NEAR * (_found(undefended, by) - without) else "unclear"
+    near = without + NEAR * (getattr(undefended, by.found) - without)
+    return "no" if getattr(row, f"{by.found}_high") < near else "unclear"
 
 
 def _short_epsilon(row: Any) -> str:
     claim = claim_of(row)
     return f" (epsilon {words.epsilon(row.epsilon)} for one {claim.unit})" if claim.is_guarantee else ""
-
-
-def _found(row: Any, by: Judged) -> float:
-    """How much an attack finds; larger is worse."""
-    return float(row.advantage if by is DISTANCE else getattr(row, by.column))
 
 
 def findings(

@@ -7,10 +7,10 @@ import base64
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dpmi.report import words
+from dpmi.report.figures import curve
 from dpmi.report.numbers.tables import rows_of
 from dpmi.report.page.answer import Finding
 from dpmi.report.page.cells import Table
-from dpmi.report.page.markdown import drawn
 from dpmi.study.results import Results
 
 
@@ -36,7 +36,7 @@ def render(
         definitions=words.definitions(results.trials),
         matched=words.matched(results.matched_on),
         headline=headline,
-        drawn=words.listed(drawn(tables)),
+        drawn=curve.described(results),
         findings=findings,
         tables=tables,
         pictures={name: base64.b64encode(png).decode("ascii") for name, png in pictures.items()},

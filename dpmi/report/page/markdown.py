@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dpmi.report import words
+from dpmi.report.figures import curve
 from dpmi.report.page.answer import Finding
 from dpmi.report.page.cells import Table
 from dpmi.study.results import Results
@@ -20,8 +21,7 @@ def render(results: Results, headline: str, findings: list[Finding], tables: dic
     for finding in findings:
         parts.append(f"**{escape(finding.verdict)}** {escape(finding.undefended)}".rstrip())
         parts.append("\n".join(f"- {escape(point)}" for point in finding.points))
-    found = words.listed(drawn(tables))
-    parts.append(f"![Epsilon against {found}](curve.png)")
+    parts.append(f"![Epsilon against {curve.described(results)}](curve.png)")
     if "tradeoff" in tables:
         parts.append(
             "![MIA distance and advantage against test accuracy, with the Pareto front](tradeoff.png)"
@@ -31,19 +31,6 @@ def render(results: Results, headline: str, findings: list[Finding], tables: dic
     parts.append(escape(" ".join(words.made_by(results.trials))))
     parts.append(f"```sh\n{results.command}\n```")
     return "\n\n".join(parts) + "\n"
-
-
-def drawn(tables: dict[str, Table]) -> list[str]:
-    """The measures of the curve in words."""
-    linked = "linked" in tables
-    return [
-        *(["linkage"] if linked else []),
-        *(["the unit game"] if "units" in tables else []),
-        *([] if linked else ["MIA distance"]),
-        "advantage",
-        *(["identification" if linked else "attack accuracy"] if "judged" in tables else []),
-        "accuracy",
-    ]
 
 
 def pipe_table(table: Table) -> str:

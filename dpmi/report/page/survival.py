@@ -17,7 +17,7 @@ def survival_table(table: pd.DataFrame, measure: str) -> Table:
 
     Args:
         table: table of :func:`dpmi.report.numbers.survival.survival`.
-        measure: that of the gain; see :func:`dpmi.report.numbers.survival.measure_of`.
+        measure: that of the gain; see :func:`dpmi.report.numbers.tables.judging`.
     """
     name, share = words.MEASURES[measure], measure != "distance"
     rows = [
@@ -63,7 +63,7 @@ def adapted_table(table: pd.DataFrame, measure: str) -> Table:
 
     Args:
         table: table of :func:`dpmi.report.numbers.survival.adapted`.
-        measure: that of the effect; see :func:`dpmi.report.numbers.survival.measure_of`.
+        measure: that of the effect; see :func:`dpmi.report.numbers.tables.judging`.
     """
     name, share = words.MEASURES[measure], measure != "distance"
     number = words.percent if share else words.number

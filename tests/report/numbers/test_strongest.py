@@ -148,10 +148,10 @@ def test_of_many_attacks_the_strongest_is_drawn() -> None:
     results = strongest.with_strongest(make_results(seeds=[0], attacks=("a", "b"), settings=SETTINGS[:2]))
     summary = tables.summary(results)
     for column, count in (("attack", 3), (["label", "attack"], 6)):
-        same, unchanged = strongest.if_few(results, summary, column, count)
+        same, unchanged = strongest.if_few((results, summary), column, count, whole=(results, summary))
         assert same is results
         assert unchanged is summary
-        fewer, rows = strongest.if_few(results, summary, column, count - 1)
+        fewer, rows = strongest.if_few((results, summary), column, count - 1, whole=(results, summary))
         pd.testing.assert_frame_equal(rows.reset_index(drop=True), tables.summary(fewer))
         assert set(fewer.trials["attack"]) == {STRONGEST}
         assert set(fewer.per_class["trial"]) == set(fewer.trials["trial"])
