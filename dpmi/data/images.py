@@ -36,6 +36,15 @@ def digests(images: Tensor) -> Iterator[bytes]:
         yield hashlib.blake2b(pixels, digest_size=16).digest()
 
 
+def evenly(count: int, most: int) -> Tensor:
+    """Return at most ``most`` of the rows 0..count-1, evenly spread from the first to the last, without repetition.
+
+    >>> evenly(3, 5), evenly(9, 3)
+    (tensor([0, 1, 2]), tensor([0, 4, 8]))
+    """
+    return torch.linspace(0, max(count - 1, 0), min(count, most)).round().long()
+
+
 def without(images: Tensor, labels: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
     """Remove the images, with their labels, that are among others; nothing is copied if there are none.
 

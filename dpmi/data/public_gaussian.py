@@ -10,6 +10,8 @@ from scipy.linalg import eigh
 from torch import Tensor
 from torch.nn import functional as F
 
+from .images import evenly
+
 RANK = 150
 """Maximum number of principal components."""
 
@@ -49,9 +51,7 @@ class PublicGaussian:
         """
         flat = images.flatten(1)
         mean = flat.mean(dim=0, dtype=torch.float64)
-        # Without repetition, also of fewer images.
-        chosen = torch.linspace(0, max(len(flat) - 1, 0), min(len(flat), SAMPLES)).round().long()
-        some = flat[chosen].double()
+        some = flat[evenly(len(flat), SAMPLES)].double()
         centred = some - some.mean(dim=0) if len(some) else some
         total = float(centred.square().sum()) / max(len(centred) - 1, 1)
         if len(flat) < 2 or total <= 0:

@@ -6,6 +6,7 @@ is which. This makes the chance level of :func:`dpmi.metrics.linkage` exact.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -83,18 +84,8 @@ class Roles:
             kept = images.cut(label[images.labels] >= 0)
             return ImageSet(kept.images, label[kept.labels], kept.units)
 
-        return Split(
-            name=split.name,
-            train=part(split.train),
-            test=part(split.test),
-            public=split.public,
-            class_names=tuple(split.class_names[k] for k in self.private),
-            distance=split.distance,
-            citation=split.citation,
-            public_labels=split.public_labels,
-            public_class_names=split.public_class_names,
-            collection=split.collection,
-        )
+        names = tuple(split.class_names[k] for k in self.private)
+        return dataclasses.replace(split, train=part(split.train), test=part(split.test), class_names=names)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dpmi.data.images import evenly
+
 from .baselines import BRIGHTNESSES
-from .distance import Kind, check_kind, check_labelled, check_shape, class_members, mia_distance
+from .distance import Kind, check_kind, check_labelled, check_shape, mean_images, mia_distance
 
 #: Maximum number of unseen images of a class, evenly spaced.
 _UNSEEN = 20
@@ -62,12 +64,12 @@ def ceilings(
     def distance(images: Tensor, of: Tensor) -> Tensor:
         return mia_distance(images, of, private_images, private_labels, kind=kind).values
 
-    means = torch.stack([private_images[class_members(private_labels, int(k))].mean(dim=0) for k in labels])
+    means = mean_images(private_images, private_labels, labels.tolist())
     bright = [distance((factor * means).clamp(0, 1), labels) for factor in BRIGHTNESSES]
     unseen = torch.full((len(labels),), torch.nan, dtype=torch.float64)
     for row, label in enumerate(labels.tolist()):
         members = (unseen_labels == label).nonzero()[:, 0]
         if len(members):
-            some = members[torch.linspace(0, len(members) - 1, min(len(members), _UNSEEN)).round().long()]
+            some = members[evenly(len(members), _UNSEEN)]
             unseen[row] = distance(unseen_images[some], unseen_labels[some]).mean()
     return Ceilings(torch.stack(bright).amin(dim=0), unseen)

@@ -6,6 +6,7 @@ distance means a more successful attack.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -96,6 +97,15 @@ def class_members(private_labels: Tensor, label: int) -> Tensor:
             f"class {label} has no private image; attack only classes of the private training set"
         )
     return members
+
+
+def mean_images(images: Tensor, labels: Tensor, classes: Iterable[int]) -> Tensor:
+    """Return the mean image of each of some classes, (C, ...) for images (N, ...) with labels (N,).
+
+    Raises:
+        ValueError: a class has no image.
+    """
+    return torch.stack([images[class_members(labels, label)].mean(dim=0) for label in classes])
 
 
 def check_labelled(name: str, images: Tensor, labels: Tensor) -> None:

@@ -23,9 +23,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dpmi.data.images import evenly
 from dpmi.data.public_gaussian import PublicGaussian
 
-from .distance import Kind, check_images, check_labelled, check_shape, class_members, mia_distance
+from .distance import (
+    Kind,
+    check_images,
+    check_labelled,
+    check_shape,
+    class_members,
+    mean_images,
+    mia_distance,
+)
 from .per_class import class_means
 
 Scorer = Literal["mia", "whitened"]
@@ -84,7 +93,7 @@ def candidate_distances(
     decoys: Sequence[int],
     *,
     scorer: Scorer,
-    public: Tensor,
+    public: Tensor | PublicGaussian,
     kind: Kind = "euclidean",
 ) -> Tensor:
     """Return the distance of the reconstructions of each class to the true class and to each decoy.
@@ -102,7 +111,8 @@ def candidate_distances(
         image_labels: int64 (N,).
         decoys: at least 1 class that is not attacked.
         scorer: ``mia`` or ``whitened``.
-        public: (M, C, H, W), the public images; only ``whitened`` uses them.
+        public: (M, C, H, W), the public images, or their mean and covariance if these are computed once for many
+            calls; only ``whitened`` uses them.
         kind: kind of the MIA distance.
 
     Returns:
@@ -130,9 +140,11 @@ def candidate_distances(
         raise ValueError(
             f"whitened centres the reconstructions, so labels must hold at least 2 classes; got {classes}"
         )
-    check_images("public", public)
-    check_shape("public", public, images)
-    return _whitened(recons, labels, images, image_labels, decoys, prior=PublicGaussian.of(public))
+    if isinstance(public, Tensor):
+        check_images("public", public)
+        check_shape("public", public, images)
+        public = PublicGaussian.of(public)
+    return _whitened(recons, labels, images, image_labels, decoys, prior=public)
 
 
 class Identification(NamedTuple):
@@ -179,19 +191,17 @@ def identification(logits: Tensor, labels: Tensor, decoys: Sequence[int]) -> Ide
 def _mia(
     recons: Tensor, labels: Tensor, images: Tensor, image_labels: Tensor, decoys: Sequence[int], *, kind: Kind
 ) -> Tensor:
-    def distance(candidates: Tensor) -> Tensor:
-        values = mia_distance(recons, candidates, images[some], image_labels[some], kind=kind).values
-        return class_means(values, labels)[1]
-
     named = [*torch.unique(labels).tolist(), *decoys]
-    some = torch.cat([_evenly(class_members(image_labels, each)) for each in named])
+    members = (class_members(image_labels, each) for each in named)
+    some = torch.cat([rows[evenly(len(rows), _COMPARED)] for rows in members])
+    compared, of = images[some], image_labels[some]
+
+    def distance(candidates: Tensor) -> Tensor:
+        return class_means(mia_distance(recons, candidates, compared, of, kind=kind).values, labels)[1]
+
     return torch.stack(
         [distance(labels), *(distance(torch.full_like(labels, decoy)) for decoy in decoys)], dim=1
     )
-
-
-def _evenly(members: Tensor) -> Tensor:
-    return members[torch.linspace(0, len(members) - 1, min(len(members), _COMPARED)).round().long()]
 
 
 def _whitened(
@@ -204,8 +214,7 @@ def _whitened(
     prior: PublicGaussian,
 ) -> Tensor:
     classes, of = torch.unique(labels, return_inverse=True)
-    candidates = torch.cat([classes, torch.tensor(decoys)])
-    means = torch.stack([images[class_members(image_labels, int(each))].mean(dim=0) for each in candidates])
+    means = mean_images(images, image_labels, [*classes.tolist(), *decoys])
     known = prior.coordinates(means, power=WHITENING)
     known = F.normalize(known - known.mean(dim=0), dim=1)
     # They are centred below, so any origin serves; from one of them, equal reconstructions are exactly 0, a tie.

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from dpmi import defenses, metrics, models, versions
 from dpmi.attacks import Reconstructions
 from dpmi.data import ImageSet, Split
+from dpmi.data.images import evenly
 from dpmi.defenses import Recipe
 from dpmi.progress import StageProgress
 
@@ -61,8 +62,8 @@ def judge(job: Job, split: Split, store: Store, progress: StageProgress) -> Judg
     if job.evaluator is None:
         return None
     key = evaluator_key(job)
-    with FileLock(store.lock(key)):
-        if store.model_record(key) is None:
+    with store.training(key) as missing:
+        if missing:
             _train(key, job.evaluator, split, store, progress)
     progress(TRAINING, 1, 1)
     return _load(store.root, key, job.evaluator, split)
@@ -135,7 +136,7 @@ def _load(root: Path, key: str, spec: EvaluatorSpec, split: Split) -> Judge:
 
 
 def columns(
-    recons: Reconstructions, judged_by: Judge, target: nn.Module, split: Split
+    recons: Reconstructions, judged_by: Judge, target: nn.Module, split: Split, *, decoys: Sequence[int] = ()
 ) -> tuple[dict[str, str | float], dict[str, list[float]]]:
     """Measure reconstructions with the evaluator, for the whole trial and per class.
 
@@ -144,6 +145,7 @@ def columns(
         judged_by: the evaluator.
         target: the attacked model; it must not be the evaluator.
         split: the study's data.
+        decoys: the classes that trained nothing, in a study with linkage.
 
     Returns:
         Columns of the trial, and columns with one number per class.
@@ -160,6 +162,9 @@ def columns(
         "knn_distance": metrics.knn_distance(seen.features, recons.labels, *private).values,
         "feature_distance": metrics.feature_distance(seen.features, recons.labels, *private),
     }
+    if decoys:
+        identified = metrics.identification(seen.logits, recons.labels, decoys)
+        per_image |= {f"identified_{name}": getattr(identified, name) for name in ("own", "decoy", "gain")}
     per_class = {name: metrics.class_means(value, recons.labels)[1] for name, value in per_image.items()}
     some = _some_of_each_class(recons.labels)
     pixels = recons.images[some], recons.labels[some], split.train.images, split.train.labels
@@ -183,5 +188,4 @@ def columns(
 def _some_of_each_class(labels: Tensor) -> Tensor:
     """Rows of at most :data:`_COMPARED` images per class, evenly spread; all classes have equally many images."""
     of_class = torch.arange(len(labels)).view(len(set(labels.tolist())), -1)
-    chosen = torch.linspace(0, of_class.shape[1] - 1, min(_COMPARED, of_class.shape[1])).round().long()
-    return of_class[:, chosen].flatten()
+    return of_class[:, evenly(of_class.shape[1], _COMPARED)].flatten()

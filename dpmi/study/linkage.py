@@ -1,4 +1,4 @@
-"""Columns of linkage and identification: whether a reconstruction gives away which class trained the target."""
+"""Columns of linkage: whether a reconstruction gives away which class trained the target."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from accountants import Ledger, PrivacyProfile, reconstruction_bound
 from dpmi import metrics
 from dpmi.attacks import Reconstructions
 from dpmi.data import Split
+from dpmi.data.public_gaussian import PublicGaussian
 from dpmi.data.roles import Roles
 from dpmi.metrics import SCORERS
 from dpmi.privacy import Account
@@ -41,7 +41,7 @@ def in_data_set(recons: Reconstructions, roles: Roles | None) -> Reconstructions
 def columns(
     recons: Reconstructions, roles: Roles, split: Split, job: Job, *, account: str, unit: str
 ) -> Columns:
-    """Measure the linkage of the reconstructions of one trial, with its chance level and bounds.
+    """Measure the linkage of the reconstructions of one trial, with its chance level and the bounds of its model.
 
     Args:
         recons: labelled as in the data set.
@@ -61,7 +61,7 @@ def columns(
             split.train.labels,
             roles.decoys,
             scorer=scorer,
-            public=split.public,
+            public=_public(split),
             kind=split.distance,
         )
         suffix = "" if scorer == job.linkage.scorer else f"_{scorer}"
@@ -76,25 +76,14 @@ def columns(
         "linkage_bound_top1": bound.top1,
         "linkage_bound_auc": bound.auc,
         "accuracy_bound": bound.accuracy,
+        **({} if job.evaluator is None else {"identified_bound": bound.gain}),
     }
     return whole, per_class
 
 
-def identified(logits: Tensor, labels: Tensor, roles: Roles, *, account: str, unit: str) -> Columns:
-    """Measure as what an evaluator identifies the reconstructions of one trial, with its bound.
-
-    Args:
-        logits: (R, K) of an evaluator that knows all classes of the data set.
-        labels: int64 (R,), classes of the data set.
-        roles, account, unit: as for :func:`columns`.
-    """
-    found = metrics.identification(logits, labels, roles.decoys)
-    values = {"own": found.own, "decoy": found.decoy, "gain": found.gain}
-    per_class = {
-        f"identified_{name}": metrics.class_means(value, labels)[1].tolist() for name, value in values.items()
-    }
-    bound = bounds(account, unit, roles.candidates, len(roles.private))
-    return {"identified_bound": bound.gain}, per_class
+@lru_cache(maxsize=1)  # all trials of a study share it
+def _public(split: Split) -> PublicGaussian:
+    return PublicGaussian.of(split.public)
 
 
 class Bounds(NamedTuple):

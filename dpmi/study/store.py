@@ -163,9 +163,24 @@ class Store:
         """Folder of the priors that attacks train on public images; see :func:`dpmi.attacks.priors.fetch`."""
         return self.root / "priors"
 
-    def lock(self, key: str) -> Path:
-        """The file that a worker locks while it trains the model with this key, which another worker may need, too."""
-        return self.root / "models" / f"{PARTIAL}{key}.lock"
+    @contextmanager
+    def training(self, key: str, *, patience: float = -1) -> Iterator[bool]:
+        """Context in which a worker trains a model that others may need, too: yield whether it is missing.
+
+        If several workers need the model at once, one trains it and the others wait until it is stored.
+
+        Args:
+            key: key of the model.
+            patience: how long to wait for another worker, in seconds; -1: until it has finished.
+
+        Raises:
+            Timeout: another worker is still training the model.
+        """
+        if self.model_record(key) is not None:
+            yield False
+            return
+        with FileLock(self.root / "models" / f"{PARTIAL}{key}.lock", timeout=patience):
+            yield self.model_record(key) is None
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from accountants import Ledger, reconstruction_bound
@@ -83,8 +82,8 @@ class Shadow:
             store: receives the result.
             progress: called with (updates done, all updates).
         """
-        with FileLock(store.lock(self.key)):
-            if store.model_record(self.key) is not None:
+        with store.training(self.key) as missing:
+            if not missing:
                 return
             finished = maker.started()
             logits = [metrics.evaluate(target, batch).logits for batch in torch.split(public, _BATCH_SIZE)]

@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from torch import nn
 
 from accountants.plugins import origin
@@ -175,20 +175,16 @@ def train_model(job: Job, store: Store, *, root: str | None, progress: StageProg
 def _train(job: Job, store: Store, *, root: str | None, progress: Progress, patience: float = -1) -> None:
     """Train the model of a job unless it is in the store.
 
-    If several workers need it at once, one trains it and the others wait.
-
     Args:
         job, store, root: as for :func:`train_model`.
         progress: called with (released updates, all updates).
-        patience: how long to wait for another worker, in seconds; -1: until it has finished.
+        patience: as for :meth:`Store.training`.
 
     Raises:
         Timeout: another worker is still training it.
     """
-    if store.model_record(job.key) is not None:
-        return
-    with FileLock(store.lock(job.key), timeout=patience):
-        if store.model_record(job.key) is not None:
+    with store.training(job.key, patience=patience) as missing:
+        if not missing:
             return
         split = load_private(job, root)
         finished = maker.started()
@@ -257,13 +253,11 @@ def measure_job(
         recons = linkage.in_data_set(store.reconstructions(trial.key), roles)
         parts = [_numbers(recons, split, yardsticks)]
         if judge is not None:
-            parts.append(evaluator.columns(recons, judge, target, split))
+            decoys = () if roles is None else roles.decoys
+            parts.append(evaluator.columns(recons, judge, target, split, decoys=decoys))
         if roles is not None:
             promise = {"account": record["account"], "unit": record["unit"]}
             parts.append(linkage.columns(recons, roles, split, job, **promise))
-            if judge is not None:
-                logits = metrics.evaluate(judge.evaluator, recons.images).logits
-                parts.append(linkage.identified(logits, recons.labels, roles, **promise))
         found = {name: value for whole, _ in parts for name, value in whole.items()}
         found["per_class"] = {name: value for _, per_class in parts for name, value in per_class.items()}
         store.save_measured("trials", trial.key, _measurement_of_trials(job), {**found, "made": finished()})

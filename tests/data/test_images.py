@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpmi.data.images import digests, to_images, to_labels, without
+from dpmi.data.images import digests, evenly, to_images, to_labels, without
 
 
 def test_grey_bytes_become_one_channel_and_colours_come_first() -> None:
@@ -46,3 +46,13 @@ def test_what_is_among_others_is_left_out_with_its_label() -> None:
     same, of_same = without(images, labels, torch.rand(3, 1, 2, 2))
     assert same is images
     assert of_same is labels
+
+
+@pytest.mark.parametrize(("count", "most"), [(0, 5), (1, 5), (5, 5), (7, 5), (20, 5), (1000, 100)])
+def test_even_rows_are_all_different_and_reach_both_ends(count: int, most: int) -> None:
+    rows = evenly(count, most).tolist()
+    assert len(rows) == len(set(rows)) == min(count, most)
+    assert rows == sorted(rows)
+    if count:
+        assert (rows[0], rows[-1]) == (0, count - 1)
+        assert max(np.diff(rows), default=1) <= np.ceil(count / most) + 1

@@ -42,56 +42,6 @@ from dpmi.study.work import load, load_private, roles_of, untrained_model
 
 from .conftest import TINY, comparable, count_calls, jobs_of, run_study, trials_of
 
-LINKED = """
-name = "linked"
-seeds = [0, 1]
-model = "softmax"
-
-[data]
-name = "digits"
-
-[training]
-steps = 60
-learning_rate = 0.5
-
-[linkage]
-
-[evaluator]
-model = "cnn-small"
-classes = "private"
-training = { steps = 60, learning_rate = 0.1 }
-
-[[defenses]]
-name = "none"
-
-[[defenses]]
-name = "record-dp"
-noise_multiplier = 2.0
-sampling_rate = 0.9
-max_grad_norm = 1.0
-delta = 1e-3
-training = { steps = 3 }
-
-[[defenses]]
-name = "class-dp"
-noise_multiplier = 2.0
-sampling_rate = 0.9
-max_grad_norm = 1.0
-delta = 1e-3
-training = { steps = 3 }
-
-[[attacks]]
-name = "wiener"
-tau_index = 10
-
-[[attacks]]
-name = "gmi"
-iterations = 10
-restarts = 1
-images_per_class = 3
-prior = { steps = 20, batch_size = 16, latent_size = 8 }
-"""
-
 #: One model and one attack, without an evaluator.
 SMALL = """
 name = "linked"
@@ -114,6 +64,40 @@ name = "none"
 name = "wiener"
 tau_index = 10
 """
+
+#: Two models of three kinds and two attacks, with an evaluator.
+LINKED = (
+    SMALL.replace("[0]", "[0, 1]")
+    + """
+[[attacks]]
+name = "gmi"
+iterations = 10
+restarts = 1
+images_per_class = 3
+prior = { steps = 20, batch_size = 16, latent_size = 8 }
+
+[evaluator]
+model = "cnn-small"
+classes = "private"
+training = { steps = 60, learning_rate = 0.1 }
+
+[[defenses]]
+name = "record-dp"
+noise_multiplier = 2.0
+sampling_rate = 0.9
+max_grad_norm = 1.0
+delta = 1e-3
+training = { steps = 3 }
+
+[[defenses]]
+name = "class-dp"
+noise_multiplier = 2.0
+sampling_rate = 0.9
+max_grad_norm = 1.0
+delta = 1e-3
+training = { steps = 3 }
+"""
+)
 
 SCORES = ("linkage_top1", "linkage_auc")
 WHOLE = {"linkage_chance", "linkage_bound_top1", "linkage_bound_auc", "accuracy_bound", "identified_bound"}

@@ -14,7 +14,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from filelock import FileLock
 
 from accountants import BucketMechanism, Ledger, reconstruction_bound
 from dpmi import data, defenses, models, versions
@@ -277,7 +276,8 @@ def test_a_reference_that_another_worker_trains_is_left_to_it(
 
     def other_worker() -> None:
         """Trains the model of seed 2, until that of seed 3 is there."""
-        with FileLock(store.lock(jobs[2].key)):
+        with store.training(jobs[2].key) as missing:
+            assert missing
             begun.set()
             deadline = time.monotonic() + 60
             while store.model_record(jobs[3].key) is None and time.monotonic() < deadline:
