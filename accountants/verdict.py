@@ -18,6 +18,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from accountants.guarantee import rounded_up
 from accountants.ledger import Ledger
 from accountants.planner import PlanRow, PlanTable
 from accountants.profile import reconstruction_bound
@@ -123,8 +124,8 @@ def _on_accuracy(row: PlanRow) -> str:
         "Class-level DP bounds accuracy itself, whatever the training, because to recognise a class is to tell that it "
         "was there: accuracy on a class is at most B(kappa), where kappa is the accuracy on it of models trained "
         "without it. "
-        f"At kappa = 1/{classes:,} that is {100 * most:.3g} %. kappa = 1/{classes:,} is an approximation for many "
-        "classes; with few, kappa is larger, because a model finds the missing class by elimination."
+        f"At kappa = 1/{classes:,} that is {rounded_up(100 * most)} %. kappa = 1/{classes:,} is an approximation for "
+        "many classes; with few, kappa is larger, because a model finds the missing class by elimination."
     )
 
 
