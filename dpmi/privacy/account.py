@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from accountants import Adjacency, Guarantee, Ledger, checks, sealed_json
 
+from .finding import Finding
 from .noise import NoiseMode
 from .partition import Provenance
 
@@ -23,7 +24,8 @@ CONDITIONAL = (
     "bucket of others"
 )
 Member = TypeVar("Member", bound=Enum)
-FORMAT, VERSION = "dpmi-account", 2
+FORMAT, VERSION, AUDITED = "dpmi-account", 2, 3
+"""Format of a saved account, and its version: AUDITED with findings of audits, else VERSION."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,7 @@ class Account:
         max_grad_norms: S, the clipping norm; several if training runs with different ones were composed.
             Epsilon does not depend on it. Stored without duplicates, ascending.
         noise: the source of noise and draws; the weakest one if training runs were composed.
+        findings: what audits found, one per audited training run.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
@@ -65,6 +68,7 @@ class Account:
     partition_hash: str
     max_grad_norms: tuple[float, ...]
     noise: NoiseMode
+    findings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
         checks.unit(self.unit)
@@ -117,12 +121,18 @@ class Account:
                 the expected value.
         """
         with sealed_json.inside("account"):
-            names = [field.name for field in dataclasses.fields(cls)]
-            document = sealed_json.fields(sealed_json.load(text), format=FORMAT, version=VERSION, names=names)
+            content = sealed_json.load(text)
+            audited = isinstance(content, dict) and content.get("version") == AUDITED
+            names = [field.name for field in dataclasses.fields(cls) if audited or field.name != "findings"]
+            document = sealed_json.fields(
+                content, format=FORMAT, version=AUDITED if audited else VERSION, names=names
+            )
             values = {name: document[name] for name in names}
             values["provenance"] = _member(Provenance, "provenance", document["provenance"])
             values["noise"] = _member(NoiseMode, "noise", document["noise"])
             values["max_grad_norms"] = tuple(sealed_json.items("max_grad_norms", values["max_grad_norms"]))
+            if audited:
+                values["findings"] = _findings(document["findings"])
             with sealed_json.inside("ledger"):
                 values["ledger"] = Ledger.from_document(values["ledger"])
             account = cls(**values)
@@ -167,7 +177,16 @@ def _added(one: Account, other: Account) -> Account:
         ledger=one.ledger + other.ledger,
         max_grad_norms=one.max_grad_norms + other.max_grad_norms,
         noise=one.noise.weaker(other.noise),
+        findings=one.findings + other.findings,
     )
+
+
+def _findings(values: Any) -> tuple[Finding, ...]:
+    with sealed_json.inside("findings"):
+        try:
+            return tuple(Finding.from_dict(value) for value in sealed_json.items("findings", values))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"a finding is incomplete or has an unknown part: {error}") from error
 
 
 def _member(kind: type[Member], field: str, name: Any) -> Member:
@@ -179,12 +198,16 @@ def _member(kind: type[Member], field: str, name: Any) -> Member:
 
 def _content(account: Account) -> dict[str, Any]:
     """Return the content that the hash of a saved account covers."""
-    return {
+    content = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": AUDITED if account.findings else VERSION,
         **{field.name: getattr(account, field.name) for field in dataclasses.fields(account)},
         "ledger": account.ledger.to_document(),
         "provenance": account.provenance.name,
         "noise": account.noise.name,
         "max_grad_norms": list(account.max_grad_norms),
+        "findings": [finding.to_dict() for finding in account.findings],
     }
+    if not account.findings:
+        del content["findings"]
+    return content

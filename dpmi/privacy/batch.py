@@ -16,7 +16,7 @@ class Draw:
     """The draw of one logical step. It is kept until it is charged: a loop that is left early gets it again.
 
     Args:
-        buckets: ids of the drawn buckets of all ranks, (n,).
+        buckets: ids of the drawn buckets of all ranks, and of the drawn canaries of an audit, (n,), ascending.
         starts: index within each bucket of the first record to use, (K,).
         digest: a hash that the ranks compare.
         process: id of the process that drew; a fork of it draws anew.

@@ -22,8 +22,8 @@ from .loader import BucketDataLoader
 from .optimizer import BucketOptimizer
 from .plan import Plan
 
-FORMAT, VERSION = "dpmi-checkpoint", 2
-_PARTS = ("facts", "model", "optimizer", "draws", "pending", "noise", "forward", "others", "sha256")
+FORMAT, VERSION = "dpmi-checkpoint", 3
+_PARTS = ("facts", "model", "optimizer", "draws", "pending", "noise", "forward", "audit", "others", "sha256")
 
 
 class Stateful(Protocol):
@@ -61,6 +61,7 @@ class Training:
             "max_grad_norm": self.plan.max_grad_norm,
             "max_records_per_bucket": self.plan.max_records_per_bucket,
             "buckets": partition.num_buckets,
+            "canaries": self.plan.canaries,
             "unit": partition.unit,
             "partition": partition.hash,
             "loss_reduction": self.module.loss_reduction,
@@ -119,6 +120,7 @@ def save(
         ],
         "noise": training.loader.draws.source.noise_state(),
         "forward": _forward_state(training),
+        "audit": _audit_state(training),
         "others": {name: other.state_dict() for name, other in others.items()},
     }
     content["sha256"] = _digest(content)
@@ -169,6 +171,8 @@ def load(path: str | Path, training: Training, *, others: Mapping[str, Stateful]
     )
     training.optimizer.released_steps = facts["released_steps"]
     _load_forward_state(training, content["forward"])
+    if training.optimizer.observer is not None:
+        training.optimizer.observer.load_state_dict(content["audit"])
     for name, other in others.items():
         other.load_state_dict(content["others"][name])
     return Loaded(account=account, most_steps=facts["most_steps"])
@@ -208,6 +212,12 @@ def _check_same_tensors(path: str | Path, theirs: dict[str, Tensor], mine: dict[
                 f"checkpoint {path} is from another model or device: {name!r} has shape {shapes[0]} there and "
                 f"{shapes[1]} here; resume with that model, on that kind of device"
             )
+
+
+def _audit_state(training: Training) -> dict[str, Any]:
+    """Return the state of the audit, with its secrets; empty without one."""
+    observer = training.optimizer.observer
+    return {} if observer is None else observer.state_dict()
 
 
 def _forward_state(training: Training) -> list[Tensor]:

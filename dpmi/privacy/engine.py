@@ -18,10 +18,12 @@ from .account import Account
 from .checkpoint import Stateful, Training
 from .criterion.wrapped import BucketCriterion
 from .distributed import Ranks
+from .finding import Finding
 from .grad_sample import BucketGradSampleModule
 from .gradients.strategy import GradSampleMode
 from .loader import BucketDataLoader
 from .noise import NoiseMode, NoiseSource
+from .observer import Auditor
 from .optimizer import BucketOptimizer
 from .partition import Partition
 from .plan import Plan
@@ -58,6 +60,7 @@ class PrivacyEngine:
         self._noise = NoiseMode.SECURE  # replaced by the weakest mode of all runs
         self._most_steps: int | None = None
         self._training: Training | None = None
+        self._optimizers: list[BucketOptimizer] = []  # of every make_private
 
     @property
     def ledger(self) -> Ledger:
@@ -88,7 +91,30 @@ class PrivacyEngine:
             partition_hash=partition.hash,
             max_grad_norms=self._max_grad_norms,
             noise=self._noise,
+            findings=tuple(
+                found
+                for optimizer in self._optimizers
+                if (found := self._finding_of(optimizer)) is not None
+            ),
         )
+
+    def finding(self) -> Finding:
+        """Return what the audit of the last ``make_private`` has found so far.
+
+        Raises:
+            RuntimeError: ``make_private`` was not called with ``audit``, nothing was released, or this rank adds no
+                noise and so sees no audit.
+        """
+        optimizer = self._trained().optimizer
+        if optimizer.observer is None:
+            raise RuntimeError(
+                "this run has no audit on this process: pass audit=Audit() to make_private, before training (a finished "
+                "run cannot be audited), and ask the rank that adds the noise, which is rank 0"
+            )
+        found = self._finding_of(optimizer)
+        if found is None:
+            raise RuntimeError("nothing was released yet, so the audit has found nothing: train first")
+        return found
 
     def statement(self, delta: float, *, not_accounted: Sequence[str] = ()) -> Statement:
         """Return the privacy statement of everything released so far.
@@ -121,6 +147,7 @@ class PrivacyEngine:
         grad_sample_mode: GradSampleMode = "auto",
         secure_mode: bool = False,
         seed: int | None = None,
+        audit: Auditor | None = None,
     ) -> tuple[Any, ...]:
         """Make module, optimizer and loader private; the training loop stays as it is.
 
@@ -166,6 +193,8 @@ class PrivacyEngine:
                 as long.
             seed: seed of noise and sampling; None seeds both from the operating system. A seeded run can be repeated,
                 so it gives no guarantee.
+            audit: :class:`dpmi.privacy.audit.Audit` watches the run with canary buckets; :meth:`finding` then says which
+                epsilon it has at least. The canaries join the sampling and the divisor qK.
 
         Returns:
             The wrapped module, optimizer and loader; with a criterion the wrapped module, optimizer, criterion and
@@ -191,6 +220,7 @@ class PrivacyEngine:
             grad_sample_mode=grad_sample_mode,
             secure_mode=secure_mode,
             seed=seed,
+            audit=audit,
         )
         return self._make_private(settings, noise_multiplier)
 
@@ -342,6 +372,8 @@ class PrivacyEngine:
             loss_reduction=settings.loss_reduction,
             all_records=len(partition),
         )
+        steps = settings.steps_of_a_pass(plan)
+        trained = [p for group in settings.optimizer.param_groups for p in group["params"] if p.requires_grad]
         private_optimizer = BucketOptimizer(
             settings.optimizer,
             module=private_module,
@@ -349,10 +381,13 @@ class PrivacyEngine:
             source=source,
             bill=lambda: self._bill(plan),
             ranks=ranks,
+            observer=settings.audit.observe(plan, trained, steps=steps)
+            if settings.audit is not None and ranks.adds_noise
+            else None,
         )
         sampler = BucketSampler(
             plan,
-            steps=settings.steps_of_a_pass(plan),
+            steps=steps,
             max_physical_batch_size=settings.max_physical_batch_size,
             source=source,
             ranks=ranks,
@@ -372,6 +407,7 @@ class PrivacyEngine:
             noise_multiplier=plan.noise_multiplier,
             max_grad_norm=plan.max_grad_norm,
             max_records_per_bucket=plan.max_records_per_bucket,
+            canaries=plan.canaries,
             loss_reduction=settings.loss_reduction,
             steps_per_epoch=sampler.steps,
             grad_sample_mode=choice.strategy if choice.max_buckets > 1 else "stream",
@@ -383,6 +419,7 @@ class PrivacyEngine:
         self._training = Training(
             plan=plan, module=private_module, optimizer=private_optimizer, loader=loader
         )
+        self._optimizers.append(private_optimizer)
         self._max_grad_norms += (plan.max_grad_norm,)
         self._noise = self._noise.weaker(source.mode)
         if settings.criterion is None:
@@ -395,6 +432,12 @@ class PrivacyEngine:
                 "make_private was not called yet, so there is no plan and no account; call it first"
             )
         return self._training
+
+    def _finding_of(self, optimizer: BucketOptimizer) -> Finding | None:
+        """Return the finding of one run; what the ledger has beyond the releases of the other runs was charged for it."""
+        others = sum(other.released_steps for other in self._optimizers if other is not optimizer)
+        observer = optimizer.observer
+        return None if observer is None else observer.finding(charged=self._ledger.steps - others)
 
     def _bill(self, plan: Plan) -> None:
         if self._most_steps is not None and self._ledger.steps >= self._most_steps:

@@ -13,7 +13,7 @@ from opacus.optimizers import DPOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .batch import PhysicalBatch
+from .batch import Draw, PhysicalBatch
 from .distributed import ALONE, Ranks
 from .dry_run import DryRun
 from .exclusive import Claim
@@ -24,6 +24,7 @@ from .gradients.row_norms import ROUNDING
 from .gradients.running_sum import RunningSum
 from .isolation.shared import Shared
 from .noise import NoiseSource
+from .observer import Observer
 from .plan import Plan
 
 
@@ -46,6 +47,7 @@ class BucketOptimizer(DPOptimizer):
         source: the random source of the noise.
         bill: charges one logical step; it is called before anything of the step is released.
         ranks: the processes whose partial sums form the noisy sum.
+        observer: an audit, which watches the noise and the releases, and adds its canaries.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class BucketOptimizer(DPOptimizer):
         source: NoiseSource,
         bill: Callable[[], None],
         ranks: Ranks = ALONE,
+        observer: Observer | None = None,
     ) -> None:
         super().__init__(
             optimizer,
@@ -69,6 +72,7 @@ class BucketOptimizer(DPOptimizer):
         self._source = source
         self._bill = bill
         self.ranks = ranks
+        self.observer = observer
         self._batch: PhysicalBatch | None = None
         self._dry: DryRun | None = None
         self._trained = self.params
@@ -203,6 +207,7 @@ class BucketOptimizer(DPOptimizer):
                     "was released here. Start a new loop over the loader after a fork"
                 )
             self._open_step()
+            self._add_canaries(draw)
             self.claim.check()
             self._check_trainable()
         self.ranks.begin_sum(self.released_steps + 1, draw=draw.digest, settings=self.param_groups)
@@ -214,6 +219,8 @@ class BucketOptimizer(DPOptimizer):
         self.ranks.sum_(self._sum.flat)
         for p, gradient in zip(self._trained, self._sum.gradients(), strict=True):
             p.grad = gradient.to(p.dtype)
+        if self.observer is not None:
+            self.observer.released(draw.buckets, [p.grad for p in self._trained if p.grad is not None])
         self._step_is_open = False
         self._module.end_step(empty=not batch.buckets)
         self.taken = None
@@ -233,7 +240,21 @@ class BucketOptimizer(DPOptimizer):
             std = self.noise_multiplier * self.max_grad_norm / self.expected_batch_size
             # One rank adds the noise, so the sum over ranks contains it once.
             self._sum.start((lambda flat: self._source.fill_(flat, std)) if self.ranks.adds_noise else _clear)
+            if self.observer is not None:
+                self.observer.noised(self._sum.gradients())
             self._step_is_open = True
+
+    def _add_canaries(self, draw: Draw) -> None:
+        """Clip and sum the drawn canaries of an audit, as one physical batch of one record each."""
+        if self.observer is None:
+            return
+        real = self._plan.partition.num_buckets
+        drawn = draw.buckets[draw.buckets >= real] - real
+        if len(drawn):
+            gradients = self.observer.gradients(drawn)
+            norms = gradients.norms().cpu().numpy()
+            factors = self._factors(norms, np.ones(len(drawn))) / self.expected_batch_size
+            gradients.add_to(self._sum, torch.from_numpy(factors))
 
     def _take(self, batch: PhysicalBatch) -> None:
         """Clip and sum the complete buckets of this physical batch."""
@@ -263,13 +284,13 @@ class BucketOptimizer(DPOptimizer):
                 "records in that bucket"
             )
         self._open_step()
-        factors = self._factors(norms, batch) * (scale / self.expected_batch_size)
+        sizes = np.array(batch.bucket_records, dtype=np.float64)
+        factors = self._factors(norms, sizes) * (scale / self.expected_batch_size)
         gradients.add_to(self._sum, torch.from_numpy(factors))
 
-    def _factors(self, norms: NDArray[np.float64], batch: PhysicalBatch) -> NDArray[np.float64]:
+    def _factors(self, norms: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the factors from sums over records to clipped means, (k,)."""
         longest = self.max_grad_norm * (1.0 - ROUNDING)
-        sizes = np.array(batch.bucket_records, dtype=np.float64)
         with np.errstate(divide="ignore", over="ignore"):  # the second value is infinite for a zero gradient
             factors: NDArray[np.float64] = np.minimum(1.0 / sizes, longest / norms)
         return factors

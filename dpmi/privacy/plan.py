@@ -23,6 +23,8 @@ class Plan:
         max_records_per_bucket: a step uses at most this many records of each drawn bucket; None uses all. Their choice
             depends on nothing outside the bucket, so one bucket still contributes one clipped gradient, and the
             accounting is unchanged.
+        canaries: number of canary buckets of an audit; they have no records, and their ids follow those of the
+            partition.
     """
 
     partition: Partition
@@ -30,6 +32,7 @@ class Plan:
     noise_multiplier: float
     max_grad_norm: float
     max_records_per_bucket: int | None = None
+    canaries: int = 0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.max_grad_norm) and self.max_grad_norm > 0):
@@ -52,6 +55,11 @@ class Plan:
         return sizes if self.max_records_per_bucket is None else sizes.clip(max=self.max_records_per_bucket)
 
     @property
+    def buckets(self) -> int:
+        """Number of buckets that a step may draw: K, and the canaries."""
+        return self.partition.num_buckets + self.canaries
+
+    @property
     def expected_buckets(self) -> float:
-        """The public divisor qK of the noisy sum."""
-        return self.sampling_rate * self.partition.num_buckets
+        """The public divisor of the noisy sum: qK, where K counts the canaries."""
+        return self.sampling_rate * self.buckets

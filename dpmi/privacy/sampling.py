@@ -95,7 +95,8 @@ class BucketSampler(Sampler[IntArray]):
         pending = deque(self.pending)
         for step in range(first, self.steps):
             draw = pending.popleft() if pending else self._draw()
-            mine = self._ranks.share(draw.buckets, self.plan.records_of[draw.buckets])
+            real = draw.buckets[draw.buckets < self.plan.partition.num_buckets]  # canaries have no records
+            mine = self._ranks.share(real, self.plan.records_of[real])
             packed = list(self._packed(mine, draw.starts)) if len(mine) else [_EMPTY]
             for index in range(taken, len(packed)):
                 yield dataclasses.replace(
@@ -166,7 +167,7 @@ class BucketSampler(Sampler[IntArray]):
         return order[np.lexsort((number.astype(np.uint64) * _GOLDEN, bucket))]
 
     def _draw(self) -> Draw:
-        uniform = self.source.uniform(self.plan.partition.num_buckets).numpy()
+        uniform = self.source.uniform(self.plan.buckets).numpy()
         draw = self._as_draw(np.flatnonzero(uniform < self.plan.sampling_rate), self._starts())
         while self._drawn and self._drawn[0].spent:
             self._drawn.popleft()

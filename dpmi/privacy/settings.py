@@ -13,6 +13,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from . import preconditions
 from .gradients.strategy import Choice, GradSampleMode, choose
+from .observer import Auditor
 from .partition import Partition
 from .plan import Plan
 
@@ -32,6 +33,7 @@ class Options(TypedDict):
     grad_sample_mode: NotRequired[GradSampleMode]
     secure_mode: NotRequired[bool]
     seed: NotRequired[int | None]
+    audit: NotRequired[Auditor | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,7 @@ class Settings:
     grad_sample_mode: GradSampleMode = "auto"
     secure_mode: bool = False
     seed: int | None = None
+    audit: Auditor | None = None
 
     def __post_init__(self) -> None:
         if self.max_physical_batch_size < 1:
@@ -75,6 +78,7 @@ class Settings:
             noise_multiplier=noise_multiplier,
             max_grad_norm=self.max_grad_norm,
             max_records_per_bucket=self.max_records_per_bucket,
+            canaries=0 if self.audit is None else self.audit.canaries,
         )
 
     def check(self) -> None:

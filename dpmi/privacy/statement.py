@@ -16,6 +16,7 @@ from typing import Any
 from accountants import ADJACENCIES, Guarantee
 
 from .account import Account, combine
+from .finding import Finding
 from .noise import NoiseMode
 
 NOT_ACCOUNTED = (
@@ -96,8 +97,10 @@ class Statement:
         conditional = any(account.provenance.conditional for account in self.accounts)
         seeded = any(account.noise is NoiseMode.SEEDED for account in self.accounts)
         empty = any(account.ledger.steps == 0 for account in self.accounts)
+        violated = any(finding.violated for account in self.accounts for finding in account.findings)
         return (
-            (("nothing was released",) if empty else ())
+            (("contradicted by an audit",) if violated else ())
+            + (("nothing was released",) if empty else ())
             + (("conditional on the partition",) if conditional else ())
             + (("not private: seeded noise",) if seeded else ())
         )
@@ -112,6 +115,7 @@ class Statement:
             lines += [f"- {guarantee}" for guarantee in guarantees]
             lines += [f"- Caveat: {text}" for text in _caveats(guarantees)]
             lines += [f"- {name}: {text}" for name, text in _facts(account).items()]
+            lines += [f"- Audit: {finding.text(self.delta)}" for finding in account.findings]
         lines += ["", "## Not accounted", ""]
         lines += [f"- {text}" for text in (*NOT_ACCOUNTED, *self.not_accounted)]
         lines += ["", "## This statement was computed by", ""]
@@ -127,6 +131,7 @@ class Statement:
             parts += [f"{_subject(account)}:", *map(str, guarantees)]
             parts += [f"Caveat: {text}." for text in _caveats(guarantees)]
             parts += [f"{name}: {text}." for name, text in _facts(account).items()]
+            parts += [f"Audit: {finding.text(self.delta)}." for finding in account.findings]
         parts.append(f"Not accounted: {'; '.join((*NOT_ACCOUNTED, *self.not_accounted))}.")
         parts.append(f"Computed by {', '.join(f'{name} {number}' for name, number in versions().items())}.")
         return " ".join(parts)
@@ -140,7 +145,7 @@ class Statement:
             "reservations": list(self.reservations),
             **({"separate_because": SEPARATE} if len(self.accounts) > 1 else {}),
             "promises": [
-                _promise(account, guarantees)
+                _promise(account, guarantees, self.delta)
                 for account, guarantees in zip(self.accounts, self.guarantees, strict=True)
             ],
             "not_accounted": [*NOT_ACCOUNTED, *self.not_accounted],
@@ -192,7 +197,7 @@ def _facts(account: Account) -> dict[str, str]:
     }
 
 
-def _promise(account: Account, guarantees: Sequence[Guarantee]) -> dict[str, Any]:
+def _promise(account: Account, guarantees: Sequence[Guarantee], delta: float) -> dict[str, Any]:
     facts = _facts(account)
     return {
         "unit": account.unit,
@@ -220,4 +225,17 @@ def _promise(account: Account, guarantees: Sequence[Guarantee]) -> dict[str, Any
         "randomness": facts["Randomness"],
         "public": facts["Public"],
         "assumed": facts["Assumed"],
+        "audits": [_audit(finding, delta) for finding in account.findings],
+    }
+
+
+def _audit(finding: Finding, delta: float) -> dict[str, Any]:
+    return {
+        "threat_model": "white box: every noisy sum is seen",
+        "canaries": finding.canaries,
+        "confidence": finding.confidence,
+        "lower_bound": {adjacency: finding.lower_bound(delta, adjacency) for adjacency in ADJACENCIES},
+        "ceiling": {adjacency: finding.ceiling.epsilon(delta, adjacency) for adjacency in ADJACENCIES},
+        "p_value": finding.p_value,
+        "verdict": finding.verdict,
     }

@@ -1,0 +1,131 @@
+"""Checks of the draws of a run: every bucket independently, with the claimed probability, whatever its content."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+
+from ..finding import Check
+from ..partition import IntArray
+from . import tails
+from .canaries import Coins
+
+
+class DrawRecord:
+    """Adds up which buckets took part in every released step.
+
+    Args:
+        buckets: number K of buckets of the partition; the canaries' ids follow.
+        coins: the canaries' coins.
+        sampling_rate: q, as claimed.
+    """
+
+    def __init__(self, buckets: int, coins: Coins, sampling_rate: float) -> None:
+        self._buckets = buckets
+        self._coins = coins
+        self._q = sampling_rate
+        self._times = np.zeros(buckets + len(coins.sign), dtype=np.int64)
+        self._sizes: list[int] = []
+        self._before: IntArray = np.zeros(0, dtype=np.int64)
+        self._common = 0
+
+    def add(self, drawn: IntArray) -> None:
+        """See the ids of the buckets and canaries of one step, ascending."""
+        self._times[drawn] += 1
+        if self._sizes:
+            self._common += len(np.intersect1d(self._before, drawn, assume_unique=True))
+        self._before = drawn
+        self._sizes.append(len(drawn))
+
+    @property
+    def of_canaries(self) -> NDArray[np.int64]:
+        """Number of steps that each canary took part in, (m,)."""
+        return self._times[self._buckets :]
+
+    def checks(self) -> list[Check]:
+        """Return the checks of everything so far."""
+        steps, n, q = len(self._sizes), len(self._times), self._q
+        sizes = np.array(self._sizes)
+        found = []
+        groups = {"buckets": self._times[: self._buckets], "canaries": self.of_canaries}
+        for name, times in groups.items():
+            found.append(
+                Check(
+                    name=f"share of the {name} that a step draws",
+                    claimed=q,
+                    found=float(times.sum() / (len(times) * steps)),
+                    p_value=tails.both(stats.binom(len(times) * steps, q), float(times.sum())),
+                )
+            )
+        unusual = int(np.argmax(np.abs(self._times - steps * q)))
+        found += [
+            Check(
+                name="share of the steps that draw the most unusual bucket",
+                claimed=q,
+                found=float(self._times[unusual] / steps),
+                p_value=min(
+                    1.0,
+                    n
+                    * min(
+                        tails.both(stats.binom(steps, q), float(t))
+                        for t in (self._times.min(), self._times.max())
+                    ),
+                ),
+            ),
+            Check(
+                name="standard deviation of the number of drawn buckets",
+                claimed=float(np.sqrt(n * q * (1 - q))),
+                found=float(np.sqrt(np.mean((sizes - n * q) ** 2))),
+                p_value=tails.spread(sizes, n, q),
+            ),
+            Check(
+                name="share of the steps that draw nothing",
+                claimed=float((1 - q) ** n),
+                found=float(np.mean(sizes == 0)),
+                p_value=tails.both(stats.binom(steps, (1 - q) ** n), float((sizes == 0).sum())),
+            ),
+            self._check_of_coins(steps),
+        ]
+        if steps > 1:
+            first, second = sizes[:-1], sizes[1:]
+            found.append(
+                Check(
+                    name="number of buckets that consecutive steps have in common, in all steps",
+                    claimed=float((first * second / n).sum()),
+                    found=float(self._common),
+                    p_value=tails.overlap(self._common, first, second, n),
+                )
+            )
+        return found
+
+    def _check_of_coins(self, steps: int) -> Check:
+        """Compare the draws of canaries with heads and with tails, given the draws of all."""
+        heads = self._coins.heads
+        drawn, mine = int(self.of_canaries.sum()), int(self.of_canaries[heads].sum())
+        law = stats.hypergeom(len(heads) * steps, int(heads.sum()) * steps, drawn)
+        return Check(
+            name="draws of the canaries that are in, or in their own direction",
+            claimed=float(law.mean()),
+            found=float(mine),
+            p_value=tails.both(law, float(mine)),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that was added up."""
+        return {
+            "times": torch.from_numpy(self._times.copy()),
+            "sizes": torch.tensor(self._sizes, dtype=torch.int64),
+            "before": torch.from_numpy(np.array(self._before)),
+            "common": self._common,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue after the steps of :meth:`state_dict`."""
+        self._times = state["times"].numpy().copy()
+        self._sizes = state["sizes"].tolist()
+        self._before = state["before"].numpy().copy()
+        self._common = int(state["common"])
