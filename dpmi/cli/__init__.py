@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from dpmi.cli import accounting, explain, layers, match, plan, side_effects, statement, studies
+from dpmi.cli import accounting, audit, explain, layers, match, plan, side_effects, statement, studies
 
 app = typer.Typer(
     name="dpmi",
@@ -28,6 +28,7 @@ for command in (
     explain.explain,
     plan.plan,
     statement.statement,
+    audit.audit,
     studies.curve,
     studies.run,
     studies.measure,

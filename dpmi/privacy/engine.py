@@ -23,7 +23,7 @@ from .grad_sample import BucketGradSampleModule
 from .gradients.strategy import GradSampleMode
 from .loader import BucketDataLoader
 from .noise import NoiseMode, NoiseSource
-from .observer import Auditor
+from .observer import AMBIENT, Auditor
 from .optimizer import BucketOptimizer
 from .partition import Partition
 from .plan import Plan
@@ -220,7 +220,7 @@ class PrivacyEngine:
             grad_sample_mode=grad_sample_mode,
             secure_mode=secure_mode,
             seed=seed,
-            audit=audit,
+            audit=audit or AMBIENT.get(),
         )
         return self._make_private(settings, noise_multiplier)
 
@@ -264,6 +264,7 @@ class PrivacyEngine:
                 f"used before and has charged {self._ledger.steps} steps; use a new engine, and compose the accounts "
                 "with dpmi.privacy.combine"
             )
+        options.setdefault("audit", AMBIENT.get())
         settings = Settings(partition=partition, sampling_rate=sampling_rate, **options)
         found = calibrate(
             target_epsilon=target_epsilon,
@@ -434,10 +435,13 @@ class PrivacyEngine:
         return self._training
 
     def _finding_of(self, optimizer: BucketOptimizer) -> Finding | None:
-        """Return the finding of one run; what the ledger has beyond the releases of the other runs was charged for it."""
+        """Return the finding of one run, against what the ledger charged for it."""
+        if optimizer.observer is None or not self._ledger.runs:
+            return None
+        planned = optimizer.plan.mechanism
+        charged = planned if planned in self._ledger.totals else self._ledger.runs[-1][0]
         others = sum(other.released_steps for other in self._optimizers if other is not optimizer)
-        observer = optimizer.observer
-        return None if observer is None else observer.finding(charged=self._ledger.steps - others)
+        return optimizer.observer.finding(charged, steps=self._ledger.steps - others)
 
     def _bill(self, plan: Plan) -> None:
         if self._most_steps is not None and self._ledger.steps >= self._most_steps:

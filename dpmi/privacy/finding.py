@@ -5,7 +5,6 @@ A finding is a lower bound with confidence, and a list of checks. It finds fault
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,8 +42,8 @@ class Estimate:
     """A run as seen from outside: Gaussian noise on Poisson-sampled buckets.
 
     Args:
-        sampling_rate: q in [0, 1].
-        noise_multiplier: noise / largest contribution of one bucket, above 0; infinite if no contribution was seen.
+        sampling_rate: q in [0, 1]; 0 if no contribution was seen.
+        noise_multiplier: noise / largest contribution of one bucket, above 0.
         steps: number of releases, at least 1.
     """
 
@@ -54,7 +53,7 @@ class Estimate:
 
     def epsilon(self, delta: float, adjacency: Adjacency) -> float:
         """Return epsilon of such a run by the tight accountant."""
-        if self.sampling_rate <= 0 or not math.isfinite(self.noise_multiplier):
+        if self.sampling_rate == 0:
             return 0.0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a rate of 1 is what was measured, not what anybody chose

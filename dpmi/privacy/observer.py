@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+
+from accountants import BucketMechanism
 
 from .finding import Finding
 from .gradients.bucket_gradients import BucketGradients
@@ -24,8 +27,8 @@ class Observer(Protocol):
     def released(self, drawn: IntArray, gradients: list[Tensor]) -> None:
         """See a released noisy gradient, one tensor per parameter, and the ids of all drawn buckets and canaries."""
 
-    def finding(self, *, charged: int) -> Finding | None:
-        """Return what was found so far, when ``charged`` steps are in the ledger; None before the first release."""
+    def finding(self, charged: BucketMechanism, *, steps: int) -> Finding | None:
+        """Return what was found so far, when the ledger has charged ``steps`` steps; None before the first release."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint."""
@@ -47,3 +50,7 @@ class Auditor(Protocol):
         Raises:
             ValueError: the model is too small, or the plan has no noise.
         """
+
+
+AMBIENT: ContextVar[Auditor | None] = ContextVar("AMBIENT", default=None)
+"""The audit of every ``make_private`` in this context that is given none."""

@@ -68,7 +68,7 @@ class BucketOptimizer(DPOptimizer):
             expected_batch_size=plan.expected_buckets,
         )
         self._module = module
-        self._plan = plan
+        self.plan = plan
         self._source = source
         self._bill = bill
         self.ranks = ranks
@@ -248,7 +248,7 @@ class BucketOptimizer(DPOptimizer):
         """Clip and sum the drawn canaries of an audit, as one physical batch of one record each."""
         if self.observer is None:
             return
-        real = self._plan.partition.num_buckets
+        real = self.plan.partition.num_buckets
         drawn = draw.buckets[draw.buckets >= real] - real
         if len(drawn):
             gradients = self.observer.gradients(drawn)
@@ -305,7 +305,7 @@ class BucketOptimizer(DPOptimizer):
         return gradients
 
     def _name(self, batch: PhysicalBatch, i: int) -> str:
-        return f"{batch.buckets[i]} ({self._plan.partition.names[batch.buckets[i]]})"
+        return f"{batch.buckets[i]} ({self.plan.partition.names[batch.buckets[i]]})"
 
     def _check_unmoved(self, *, quick: bool) -> None:
         """Raise if parameters changed within a logical step; such a change may depend on its records, without noise."""

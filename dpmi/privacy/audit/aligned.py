@@ -51,12 +51,10 @@ class Measured:
         sigma = math.sqrt(self.squares / float(stats.chi2.ppf(share, self.freedom)))
         mean = self.contributions / self.pairs if self.pairs else 0.0
         at_least = mean + float(stats.norm.ppf(share)) * sigma / math.sqrt(max(self.pairs, 1))
-        rate = float(stats.beta.ppf(share, self.draws, self.chances - self.draws + 1)) if self.draws else 0.0
-        return Estimate(
-            sampling_rate=rate,
-            noise_multiplier=sigma / at_least if at_least > 0 else math.inf,
-            steps=self.steps,
-        )
+        if at_least <= 0:
+            return Estimate(sampling_rate=0.0, noise_multiplier=sigma, steps=self.steps)
+        rate = float(stats.beta.ppf(share, self.draws, self.chances - self.draws + 1))
+        return Estimate(sampling_rate=rate, noise_multiplier=sigma / at_least, steps=self.steps)
 
 
 def expected(*, canaries: int, dimensions: int, sampling_rate: float, noise_multiplier: float, steps: int) -> Measured:

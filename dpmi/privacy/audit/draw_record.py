@@ -21,13 +21,11 @@ class DrawRecord:
     Args:
         buckets: number K of buckets of the partition; the canaries' ids follow.
         coins: the canaries' coins.
-        sampling_rate: q, as claimed.
     """
 
-    def __init__(self, buckets: int, coins: Coins, sampling_rate: float) -> None:
+    def __init__(self, buckets: int, coins: Coins) -> None:
         self._buckets = buckets
         self._coins = coins
-        self._q = sampling_rate
         self._times = np.zeros(buckets + len(coins.sign), dtype=np.int64)
         self._sizes: list[int] = []
         self._before: IntArray = np.zeros(0, dtype=np.int64)
@@ -46,9 +44,9 @@ class DrawRecord:
         """Number of steps that each canary took part in, (m,)."""
         return self._times[self._buckets :]
 
-    def checks(self) -> list[Check]:
-        """Return the checks of everything so far."""
-        steps, n, q = len(self._sizes), len(self._times), self._q
+    def checks(self, sampling_rate: float) -> list[Check]:
+        """Return the checks of everything so far, against the claimed rate q."""
+        steps, n, q = len(self._sizes), len(self._times), sampling_rate
         sizes = np.array(self._sizes)
         found = []
         groups = {"buckets": self._times[: self._buckets], "canaries": self.of_canaries}

@@ -27,7 +27,7 @@ EVERY = 64
 
 
 class NoiseRecord:
-    """Adds up what the noise of every step tells; the noise comes in units in which its standard deviation must be 1.
+    """Adds up what the noise of every step tells; the noise comes in units of max_grad_norm.
 
     It keeps two vectors of the size of the model: the squares by coordinate, and the noise of the last step.
 
@@ -66,12 +66,12 @@ class NoiseRecord:
         self._compare_steps(noise[self._watched].cpu())
         self._steps += 1
 
-    def checks(self) -> list[Check]:
-        """Return the checks of everything so far."""
+    def checks(self, noise_multiplier: float) -> list[Check]:
+        """Return the checks of everything so far, against the claimed standard deviation."""
         d, steps = len(self._squares), self._steps
         n = d * steps
-        mean, square, fourth = self._sums / n
-        by_coordinate = self._squares.cpu().numpy().astype(np.float64)
+        mean, square, fourth = self._sums / n / noise_multiplier ** np.array([1, 2, 4])
+        by_coordinate = self._squares.cpu().numpy().astype(np.float64) / noise_multiplier**2
         worst = by_coordinate[np.argmax(np.abs(by_coordinate / steps - 1))]
         extremes = [by_coordinate.min(), by_coordinate.max()]
         by_parameter = [part.sum() for part in np.split(by_coordinate, np.cumsum(self._sizes)[:-1]) if len(part)]

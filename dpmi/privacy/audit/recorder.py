@@ -10,6 +10,8 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from accountants import BucketMechanism
+
 from ..finding import Check, Estimate, Finding
 from ..gradients.bucket_gradients import BucketGradients
 from ..partition import IntArray
@@ -48,7 +50,7 @@ class Recorder:
             plan.canaries, sum(sizes), key=int(generator.integers(2**63)), device=device
         )
         self._noise = NoiseRecord(sizes, generator, device)
-        self._draws = DrawRecord(self._buckets, self.coins, plan.sampling_rate)
+        self._draws = DrawRecord(self._buckets, self.coins)
         self._snapshot: Tensor | None = None
         self._unit = plan.expected_buckets / plan.max_grad_norm  # from released values to units of max_grad_norm
         self._rounding = max(torch.finfo(p.dtype).eps for p in trained)
@@ -97,7 +99,7 @@ class Recorder:
         excess = math.sqrt(rest) - self._rounding * (math.sqrt(whole) + len(noise) ** 0.5 * sigma)
         self._largest = max(self._largest, excess / own if own else excess / SLACK if excess > SLACK else 0.0)
         self._evidence += _evidence(scores, self._plan, self.coins)
-        self._noise.add(noise / sigma)
+        self._noise.add(noise)
         self._draws.add(drawn)
         self._step += 1
 
@@ -111,8 +113,8 @@ class Recorder:
             for name, chosen in (("add_remove", ~self.coins.replaced), ("replace", self.coins.replaced))
         }
 
-    def finding(self, *, charged: int) -> Finding | None:
-        """Return the finding so far."""
+    def finding(self, charged: BucketMechanism, *, steps: int) -> Finding | None:
+        """Return the finding so far, against the mechanism and the number of steps that were charged."""
         if not self._step:
             return None
         plan, d = self._plan, self._directions.dimensions
@@ -128,19 +130,23 @@ class Recorder:
         perfect = expected(
             canaries=plan.canaries,
             dimensions=d,
-            sampling_rate=plan.sampling_rate,
-            noise_multiplier=plan.noise_multiplier,
+            sampling_rate=charged.sampling_rate,
+            noise_multiplier=charged.noise_multiplier,
             steps=self._step,
         )
         return Finding(
             canaries=plan.canaries,
             confidence=self._confidence,
             claimed=Estimate(
-                sampling_rate=plan.sampling_rate, noise_multiplier=plan.noise_multiplier, steps=charged
+                sampling_rate=charged.sampling_rate, noise_multiplier=charged.noise_multiplier, steps=steps
             ),
             at_least=measured.estimate(self._confidence),
             ceiling=perfect.estimate(self._confidence),
-            checks=(*self._checks(charged), *self._noise.checks(), *self._draws.checks()),
+            checks=(
+                *self._checks(charged.noise_multiplier, steps),
+                *self._noise.checks(charged.noise_multiplier),
+                *self._draws.checks(charged.sampling_rate),
+            ),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -171,10 +177,9 @@ class Recorder:
         self._step, self._pairs, self._squares, self._contributions, *link, self._largest = state["numbers"]
         self._link = np.array(link)
 
-    def _checks(self, charged: int) -> list[Check]:
+    def _checks(self, sigma: float, charged: int) -> list[Check]:
         product, variance = self._link
         z = product / math.sqrt(variance) if variance > 0 else 0.0
-        sigma = self._plan.noise_multiplier
         mean = self._contributions / self._pairs if self._pairs else 1.0
         deviation = (mean - 1.0) * math.sqrt(self._pairs) / sigma
         return [

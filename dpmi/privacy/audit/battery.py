@@ -1,0 +1,365 @@
+"""The battery of ``dpmi audit engine``: audited trainings of small models in every way that the engine computes.
+
+Every configuration trains a real model on scikit-learn's digits, with canaries, and replaces single buckets by extreme
+ones in pairs of runs with the same seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import queue
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from ..engine import PrivacyEngine
+from ..finding import Check, Finding
+from ..partition import Partition
+from .audit import Audit
+from .rows import Claims, Row, claims_of, rows
+from .sensitivity import sensitivity
+
+DELTA = 1e-5
+CANARIES = 200
+RECORDS = 360
+NORM = 0.05
+"""max_grad_norm of the battery: small, so that every bucket is clipped."""
+
+TIMEOUT = 120.0
+"""Seconds that one rank waits for another."""
+
+Loop = Literal["whole", "left early", "resumed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """One way to train.
+
+    Args:
+        strategy: grad_sample_mode.
+        partition: "class" (10 buckets of 36 records), "subclass" (40 buckets), or "user" (60 buckets of 6).
+        physical: max_physical_batch_size; buckets that are larger are split.
+        network: "mlp", or "cnn" with convolutions and group normalisation.
+        secure: secure_mode.
+        ranks: number of processes.
+        loop: "whole" passes, passes that are "left early" within a step, or training "resumed" from a checkpoint.
+        sampling_rate: q.
+        noise_multiplier: sigma.
+        steps: logical steps.
+    """
+
+    strategy: Literal["stream", "hooks", "ghost"]
+    partition: Literal["class", "subclass", "user"]
+    physical: int = 512
+    network: Literal["mlp", "cnn"] = "mlp"
+    secure: bool = False
+    ranks: int = 1
+    loop: Loop = "whole"
+    sampling_rate: float = 0.2
+    noise_multiplier: float = 1.5
+    steps: int = 80
+
+    def __str__(self) -> str:
+        facts = [self.strategy, self.partition, self.network, f"batches of {self.physical}"]
+        facts += ["secure mode"] if self.secure else []
+        facts += [f"{self.ranks} ranks"] if self.ranks > 1 else []
+        facts += [self.loop] if self.loop != "whole" else []
+        return ", ".join([*facts, f"q {self.sampling_rate:g}, noise {self.noise_multiplier:g}, {self.steps} steps"])
+
+
+BATTERY = (
+    Configuration(strategy="stream", partition="class"),
+    Configuration(strategy="stream", partition="class", physical=10, network="cnn", secure=True),
+    Configuration(strategy="stream", partition="subclass", physical=4, loop="left early"),
+    Configuration(strategy="stream", partition="user", loop="resumed"),
+    Configuration(strategy="hooks", partition="user", network="cnn"),
+    Configuration(strategy="hooks", partition="subclass", physical=24, loop="left early"),
+    Configuration(strategy="hooks", partition="user", physical=24, secure=True),
+    Configuration(strategy="ghost", partition="user", physical=24, network="cnn"),
+    Configuration(strategy="ghost", partition="class", physical=10),
+    Configuration(strategy="ghost", partition="subclass", secure=True, loop="resumed"),
+    Configuration(strategy="stream", partition="class", sampling_rate=0.005, noise_multiplier=0.7, steps=300),
+    Configuration(strategy="hooks", partition="user", sampling_rate=1.0, noise_multiplier=2.0, steps=1),
+    Configuration(strategy="stream", partition="class", physical=10, ranks=2),
+    Configuration(strategy="hooks", partition="user", physical=24, ranks=2),
+)
+
+
+Examined = tuple[Claims, Finding]
+
+
+def audit_engine(
+    configurations: Sequence[Configuration] = BATTERY, *, tell: Callable[[int], None] = lambda done: None
+) -> list[Row]:
+    """Train and audit every configuration; those with several ranks in processes of their own, beside the others.
+
+    Args:
+        configurations: what to train.
+        tell: called with the number of configurations that are done.
+
+    Returns:
+        Two rows per configuration.
+
+    Raises:
+        RuntimeError: the processes of several ranks failed.
+    """
+    found: dict[int, Examined] = {}
+    several = {size: [i for i, c in enumerate(configurations) if c.ranks == size] for size in (2, 3, 4)}
+    with ExitStack() as stack:
+        groups = [
+            (chosen, stack.enter_context(_Group(size, [configurations[i] for i in chosen])))
+            for size, chosen in several.items()
+            if chosen
+        ]
+        with _one_thread():
+            for i, configuration in enumerate(configurations):
+                if configuration.ranks == 1:
+                    tell(len(found))
+                    found[i] = cast("Examined", examined(configuration))
+        for chosen, group in groups:
+            tell(len(found))
+            found.update(zip(chosen, group.results(), strict=True))
+    tell(len(found))
+    return [
+        row
+        for i, configuration in enumerate(configurations)
+        for row in rows(str(configuration), *found[i], delta=DELTA)
+    ]
+
+
+def examined(configuration: Configuration) -> Examined | None:
+    """Train one configuration, and return its claims and its finding with the measured sensitivity.
+
+    None on ranks other than 0, which see no audit.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        engine = _trained(configuration)
+        checks = _sensitivities(configuration)
+        if dist.is_initialized() and dist.get_rank() > 0:
+            return None
+        claims = claims_of(engine, DELTA)
+        finding = engine.finding()
+        return claims, dataclasses.replace(finding, checks=(*finding.checks, *checks))
+
+
+@cache
+def _data() -> tuple[Tensor, Tensor]:
+    """Return images (N, 1, 8, 8) in [0, 1] and labels (N,) of scikit-learn's digits, the same number of each digit."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415
+
+    pixels, digits = load_digits(return_X_y=True)
+    chosen = np.concatenate([np.flatnonzero(digits == digit)[: RECORDS // 10] for digit in range(10)])
+    order = np.arange(RECORDS).reshape(10, -1).T.ravel()  # the digits in turns
+    chosen = chosen[order]
+    return torch.tensor(pixels[chosen] / 16, dtype=torch.float32).view(-1, 1, 8, 8), torch.tensor(digits[chosen])
+
+
+@cache
+def _partition(kind: str) -> Partition:
+    inputs, labels = _data()
+    if kind == "class":
+        return Partition.by_class(labels.numpy())
+    if kind == "user":
+        return Partition.by_column(np.arange(RECORDS) // 6, unit="user")
+    return Partition.by_kmeans(inputs.flatten(1).numpy(), labels.numpy(), clusters_per_class=4)
+
+
+def _network(kind: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if kind == "mlp":
+            return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 10))
+        return nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1),
+            nn.GroupNorm(2, 8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, stride=2, padding=1),
+            nn.GroupNorm(2, 8),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(128, 32),
+            nn.ReLU(),
+            nn.Linear(32, 10),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """A wrapped training."""
+
+    engine: PrivacyEngine
+    module: Any
+    optimizer: Any
+    criterion: Any
+    loader: Any
+
+    def go_on(self, steps: int, *, leave: Callable[[Tensor], bool] | None = None) -> None:
+        """Train until ``steps`` steps are released, and leave a pass once in every step where ``leave(labels)`` says so."""
+        left = -1
+        while self.optimizer.released_steps < steps:
+            for inputs, labels in self.loader:
+                self.optimizer.zero_grad()
+                self.criterion(self.module(inputs), labels).backward()
+                self.optimizer.step()
+                done = self.optimizer.released_steps
+                if done >= steps:
+                    break
+                if leave is not None and not self.optimizer.released and left < done and leave(labels):
+                    left = done
+                    break
+
+
+def _wrapped(configuration: Configuration, data: tuple[Tensor, Tensor], **options: Any) -> _Run:
+    model, engine = _network(configuration.network), PrivacyEngine()
+    settings: dict[str, Any] = {
+        "partition": _partition(configuration.partition),
+        "sampling_rate": configuration.sampling_rate,
+        "noise_multiplier": configuration.noise_multiplier,
+        "max_grad_norm": NORM,
+        "grad_sample_mode": configuration.strategy,
+        "max_physical_batch_size": configuration.physical,
+        "steps_per_epoch": configuration.steps,
+        **options,
+    }
+    loss = nn.CrossEntropyLoss()
+    if configuration.strategy != "stream":
+        settings["criterion"] = loss
+    module, optimizer, *criterion, loader = engine.make_private(
+        module=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.5),
+        data_loader=DataLoader(TensorDataset(*data)),
+        **settings,
+    )
+    return _Run(engine, module, optimizer, criterion[0] if criterion else loss, loader)
+
+
+def _trained(configuration: Configuration) -> PrivacyEngine:
+    """Train with canaries, and return the engine."""
+    options = {"secure_mode": configuration.secure, "audit": Audit(canaries=CANARIES)}
+    run = _wrapped(configuration, _data(), **options)
+    if configuration.loop != "resumed":
+        # A loop that is left because of what was drawn must not change what is drawn.
+        leave = (lambda labels: bool((labels == 0).any())) if configuration.loop == "left early" else None
+        run.go_on(configuration.steps, leave=leave)
+        return run.engine
+    run.go_on(configuration.steps // 2)
+    with tempfile.TemporaryDirectory() as folder:
+        run.engine.save_checkpoint(Path(folder, "checkpoint.pt"))
+        resumed = _wrapped(configuration, _data(), **options)
+        resumed.engine.load_checkpoint(Path(folder, "checkpoint.pt"))
+    resumed.go_on(configuration.steps)
+    return resumed.engine
+
+
+def _sensitivities(configuration: Configuration) -> list[Check]:
+    """Replace the first and the last bucket."""
+    partition = _partition(configuration.partition)
+    bound = 2 * NORM / partition.num_buckets
+
+    def release(inputs: Tensor, labels: Tensor) -> Tensor:
+        # Seeded, so not in secure mode; every bucket is drawn.
+        run = _wrapped(configuration, (inputs, labels), sampling_rate=1.0, seed=0, steps_per_epoch=1)
+        seen: list[Tensor] = []
+        run.optimizer.original_optimizer.register_step_pre_hook(
+            lambda optimizer, *_: seen.append(
+                torch.cat([p.grad.flatten() for group in optimizer.param_groups for p in group["params"]])
+            )
+        )
+        run.go_on(1, leave=(lambda _: True) if configuration.loop == "left early" else None)
+        return seen[0]
+
+    return [
+        sensitivity(release, *_data(), torch.from_numpy(partition.records(bucket)), bound=bound)
+        for bucket in (0, partition.num_buckets - 1)
+    ]
+
+
+class _Group:
+    """Processes that train configurations of several ranks together.
+
+    Args:
+        size: number of ranks.
+        configurations: what they train, one after the other.
+    """
+
+    def __init__(self, size: int, configurations: list[Configuration]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._count = len(configurations)
+        self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        self._answers = context.Queue()
+        self._processes = [
+            context.Process(
+                target=_rank, args=(rank, size, self._store.port, configurations, self._answers), daemon=True
+            )
+            for rank in range(size)
+        ]
+
+    def __enter__(self) -> _Group:
+        for process in self._processes:
+            process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+            process.join()
+
+    def results(self) -> list[Examined]:
+        """Wait for the results of rank 0.
+
+        Raises:
+            RuntimeError: a process failed or died.
+        """
+        while True:
+            try:
+                answer = self._answers.get(timeout=1.0)
+            except queue.Empty:
+                if dead := [p.exitcode for p in self._processes if p.exitcode]:
+                    raise RuntimeError(
+                        f"a process of the two-rank trainings ended with exit code {dead[0]}; its output says why"
+                    ) from None
+                continue
+            if isinstance(answer, str):
+                raise RuntimeError(f"a process of the two-rank trainings failed: {answer}")
+            return [(claims, Finding.from_dict(finding)) for claims, finding in answer]
+
+
+def _rank(rank: int, size: int, port: int, configurations: list[Configuration], answers: Any) -> None:
+    torch.set_num_threads(1)
+    limit = timedelta(seconds=TIMEOUT)
+    store = dist.TCPStore("127.0.0.1", port, timeout=limit)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=limit)
+    try:
+        found = [examined(configuration) for configuration in configurations]
+        if rank == 0:
+            answers.put([(claims, finding.to_dict()) for claims, finding in filter(None, found)])
+    except Exception as error:
+        answers.put(f"rank {rank}: {type(error).__name__}: {error}")
+        raise
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The models are so small that several threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
