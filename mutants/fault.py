@@ -15,6 +15,7 @@ class Fault:
         old: text that occurs in it exactly once.
         new: its replacement.
         tests: pytest ids of files or tests, relative to the root of the repository; fast ones, for the same file.
+        audited: whether it weakens the promise of the trainings of ``dpmi audit engine``, which must then flag it.
 
     Raises:
         ValueError: nothing is changed, or there are no tests.
@@ -25,6 +26,7 @@ class Fault:
     old: str
     new: str
     tests: tuple[str, ...]
+    audited: bool = False
 
     def __post_init__(self) -> None:
         if self.old == self.new:

@@ -85,7 +85,7 @@ def check_tests(faults: Iterable[Fault], *, workers: int | None = None) -> None:
     # If a whole file is listed, all of its tests run.
     tests = [[file] if file in names else sorted(names) for file, names in by_file.items()]
     with TemporaryDirectory() as folder, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        _copy(Path(folder))
+        copy_to(Path(folder))
         for failed in pool.map(partial(_first_failure, Path(folder)), tests):
             if failed is not None:
                 raise RuntimeError(f"{failed} fails without any fault; fix the test first")
@@ -95,7 +95,7 @@ def _attempt(fault: Fault) -> Outcome:
     start = time.monotonic()
     with TemporaryDirectory() as name:
         folder = Path(name)
-        _copy(folder)
+        copy_to(folder)
         path = folder / fault.path
         path.write_text(fault.planted(path.read_text(encoding="utf-8")), encoding="utf-8")
         try:
@@ -105,7 +105,8 @@ def _attempt(fault: Fault) -> Outcome:
     return Outcome(fault=fault, caught_by=caught_by, seconds=time.monotonic() - start)
 
 
-def _copy(folder: Path) -> None:
+def copy_to(folder: Path) -> None:
+    """Copy the packages and their tests, without compiled files."""
     for package in COPIED:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)

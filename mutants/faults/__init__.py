@@ -1,7 +1,7 @@
 """The faults, one module per group of files. A new fault is an entry in one of them."""
 
 from ..fault import Fault
-from . import account, accountants, carried, draws, gradients, isolation, privacy, sharing, training
+from . import account, accountants, audits, carried, draws, gradients, isolation, privacy, sharing, training
 
 FAULTS: tuple[Fault, ...] = (
     *accountants.FAULTS,
@@ -13,5 +13,6 @@ FAULTS: tuple[Fault, ...] = (
     *sharing.FAULTS,
     *carried.FAULTS,
     *draws.FAULTS,
+    *audits.FAULTS,
 )
 """All faults, in the order of the table."""

@@ -152,7 +152,7 @@ _PLAN_FAULTS = (
     Fault(
         name="the sum is divided by the number of all buckets",
         path="dpmi/privacy/plan.py",
-        old="return self.sampling_rate * self.partition.num_buckets",
+        old="return self.sampling_rate * self.buckets",
         new="return float(self.partition.num_buckets)",
         tests=(_PLAN,),
     ),

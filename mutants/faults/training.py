@@ -32,16 +32,16 @@ _RELEASE_FAULTS = (
         name="noise is scaled as a mean over all buckets",
         path="dpmi/privacy/optimizer.py",
         old="std = self.noise_multiplier * self.max_grad_norm / self.expected_batch_size",
-        new="std = self.noise_multiplier * self.max_grad_norm / self._plan.partition.num_buckets",
+        new="std = self.noise_multiplier * self.max_grad_norm / self.plan.partition.num_buckets",
         tests=(_NOISE,),
     ),
     Fault(
         name="noise is drawn at every physical batch",
         path="dpmi/privacy/optimizer.py",
-        old="        gradients.add_to(self._sum,",
-        new="        for flat in self._sum.flat:\n"
-        "            flat.add_(torch.randn_like(flat), alpha=self.noise_multiplier * self.max_grad_norm)\n"
-        "        gradients.add_to(self._sum,",
+        old="* (scale / self.expected_batch_size)\n",
+        new="* (scale / self.expected_batch_size)\n"
+        "        for flat in self._sum.flat:\n"
+        "            flat.add_(torch.randn_like(flat), alpha=self.noise_multiplier * self.max_grad_norm)\n",
         tests=(_NOISE,),
     ),
     Fault(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import queue
+import secrets
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -104,40 +105,45 @@ Examined = tuple[Claims, Finding]
 def audit_engine(
     configurations: Sequence[Configuration] = BATTERY, *, tell: Callable[[int], None] = lambda done: None
 ) -> list[Row]:
-    """Train and audit every configuration; those with several ranks in processes of their own, beside the others.
+    """Train and audit every configuration.
 
     Args:
         configurations: what to train.
         tell: called with the number of configurations that are done.
 
     Returns:
-        Two rows per configuration.
+        Two rows per configuration, in an order of their own: those with several ranks last.
 
     Raises:
         RuntimeError: the processes of several ranks failed.
     """
-    found: dict[int, Examined] = {}
-    several = {size: [i for i, c in enumerate(configurations) if c.ranks == size] for size in (2, 3, 4)}
+    found = []
+    tell(0)
+    for configuration, claims, finding in examine(configurations):
+        found += rows(str(configuration), claims, finding, delta=DELTA)
+        tell(len(found) // 2)
+    return found
+
+
+def examine(configurations: Sequence[Configuration]) -> Iterator[tuple[Configuration, Claims, Finding]]:
+    """Train one configuration after the other; those with several ranks in processes of their own, beside the others.
+
+    Raises:
+        RuntimeError: the processes of several ranks failed.
+    """
     with ExitStack() as stack:
+        sizes = sorted({c.ranks for c in configurations if c.ranks > 1})
         groups = [
-            (chosen, stack.enter_context(_Group(size, [configurations[i] for i in chosen])))
-            for size, chosen in several.items()
-            if chosen
+            stack.enter_context(_Group(size, [c for c in configurations if c.ranks == size])) for size in sizes
         ]
-        with _one_thread():
-            for i, configuration in enumerate(configurations):
-                if configuration.ranks == 1:
-                    tell(len(found))
-                    found[i] = cast("Examined", examined(configuration))
-        for chosen, group in groups:
-            tell(len(found))
-            found.update(zip(chosen, group.results(), strict=True))
-    tell(len(found))
-    return [
-        row
-        for i, configuration in enumerate(configurations)
-        for row in rows(str(configuration), *found[i], delta=DELTA)
-    ]
+        for configuration in configurations:
+            if configuration.ranks == 1:
+                with _one_thread():
+                    claims, finding = cast("Examined", examined(configuration))
+                yield configuration, claims, finding
+        for group in groups:
+            for configuration, (claims, finding) in zip(group.configurations, group.results(), strict=True):
+                yield configuration, claims, finding
 
 
 def examined(configuration: Configuration) -> Examined | None:
@@ -249,7 +255,9 @@ def _wrapped(configuration: Configuration, data: tuple[Tensor, Tensor], **option
 
 def _trained(configuration: Configuration) -> PrivacyEngine:
     """Train with canaries, and return the engine."""
-    options = {"secure_mode": configuration.secure, "audit": Audit(canaries=CANARIES)}
+    options: dict[str, Any] = {"secure_mode": configuration.secure, "audit": Audit(canaries=CANARIES)}
+    if configuration.loop == "resumed" and not configuration.secure:
+        options["seed"] = secrets.randbits(32)  # with a seed, a fault of the checkpoint can repeat noise
     run = _wrapped(configuration, _data(), **options)
     if configuration.loop != "resumed":
         # A loop that is left because of what was drawn must not change what is drawn.
@@ -298,7 +306,7 @@ class _Group:
 
     def __init__(self, size: int, configurations: list[Configuration]) -> None:
         context = multiprocessing.get_context("spawn")
-        self._count = len(configurations)
+        self.configurations = configurations
         self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         self._answers = context.Queue()
         self._processes = [
