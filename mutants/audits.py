@@ -30,7 +30,8 @@ if __name__ == "__main__":
     for number, (configuration, _, finding) in enumerate(examine(BATTERY)):
         if finding.p_value <= least:
             worst = finding.worst
-            least, verdict = finding.p_value, f"{{configuration}}: {{worst.name}} is {{worst.found:.4g}}, not {{worst.claimed:.4g}}"
+            least = finding.p_value
+            verdict = f"{{configuration}}: {{worst.name}} is {{worst.found:.4g}}, not {{worst.claimed:.4g}}"
         if least < {FLAGGED}:
             break
     print(f"{{least:.2g}};{{number + 1}};{{verdict}}")

@@ -23,7 +23,7 @@ def audit(
         str,
         typer.Argument(
             metavar="engine | FILE.py:function",
-            help="engine: a fixed battery of small trainings. FILE.py:function: your own training function, which takes "
+            help="engine: a fixed battery of small trainings. FILE.py:function: a training function that takes "
             "nothing and returns its PrivacyEngine.",
         ),
     ],

@@ -92,9 +92,7 @@ class PrivacyEngine:
             max_grad_norms=self._max_grad_norms,
             noise=self._noise,
             findings=tuple(
-                found
-                for optimizer in self._optimizers
-                if (found := self._finding_of(optimizer)) is not None
+                found for optimizer in self._optimizers if (found := self._finding_of(optimizer)) is not None
             ),
         )
 
@@ -108,7 +106,7 @@ class PrivacyEngine:
         optimizer = self._trained().optimizer
         if optimizer.observer is None:
             raise RuntimeError(
-                "this run has no audit on this process: pass audit=Audit() to make_private, before training (a finished "
+                "this run has no audit on this process: pass audit=Audit() to make_private before training (a finished "
                 "run cannot be audited), and ask the rank that adds the noise, which is rank 0"
             )
         found = self._finding_of(optimizer)
@@ -193,8 +191,8 @@ class PrivacyEngine:
                 as long.
             seed: seed of noise and sampling; None seeds both from the operating system. A seeded run can be repeated,
                 so it gives no guarantee.
-            audit: :class:`dpmi.privacy.audit.Audit` watches the run with canary buckets; :meth:`finding` then says which
-                epsilon it has at least. The canaries join the sampling and the divisor qK.
+            audit: :class:`dpmi.privacy.audit.Audit` watches the run with canary buckets; :meth:`finding` then says
+                which epsilon it has at least. The canaries join the sampling and the divisor qK.
 
         Returns:
             The wrapped module, optimizer and loader; with a criterion the wrapped module, optimizer, criterion and

@@ -108,11 +108,13 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        """"consistent", or "violated" with the check and its p-value."""
+        """ "consistent", or "violated" with the check and its p-value."""
         if not self.violated:
             return "consistent"
         worst = self.worst
-        return f"violated (p = {self.p_value:.1g}): {worst.name} is {worst.found:.4g}, not {worst.claimed:.4g}"
+        return (
+            f"violated (p = {self.p_value:.1g}): {worst.name} is {worst.found:.4g}, not {worst.claimed:.4g}"
+        )
 
     def lower_bound(self, delta: float, adjacency: Adjacency) -> float:
         """Return the epsilon that the run has at least, with the finding's confidence.
@@ -127,9 +129,11 @@ class Finding:
         for adjacency in ADJACENCIES:
             low, most = (e.epsilon(delta, adjacency) for e in (self.at_least, self.ceiling))
             parts.append(
-                f"epsilon is at least {low:.3g} under {adjacency} adjacency (the ceiling of this test here is {most:.3g})"
+                f"epsilon is at least {low:.3g} under {adjacency} adjacency (the ceiling of this test is {most:.3g})"
             )
-        start = "consistent with the claim" if not self.violated else self.verdict.upper()[:8] + self.verdict[8:]
+        start = (
+            "consistent with the claim" if not self.violated else self.verdict.upper()[:8] + self.verdict[8:]
+        )
         return (
             f"{start}; {'; '.join(parts)}; {self.confidence:.0%} confidence, white box, {self.canaries} canary buckets "
             f"that took part in {self.at_least.steps} steps. The canaries moved the model, and the divisor counts them"
@@ -159,5 +163,3 @@ class Finding:
             ceiling=Estimate(**values["ceiling"]),
             checks=tuple(Check(**check) for check in values["checks"]),
         )
-
-

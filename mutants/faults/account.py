@@ -78,6 +78,7 @@ _CHECKPOINT_FAULTS = (
         new='    account = Account.from_json(facts["account"])\n'
         '    object.__setattr__(account, "ledger", type(account.ledger)())\n',
         tests=(f"{_CHECKPOINT}::test_resumed_equals_uninterrupted_bit_for_bit",),
+        audited=True,
     ),
     Fault(
         name="a resumed run repeats the noise of its first steps",
@@ -85,6 +86,7 @@ _CHECKPOINT_FAULTS = (
         old='source.load(draws=content["draws"], noise=content["noise"])',
         new='source.load(draws=content["draws"], noise=source.noise_state())',
         tests=(f"{_CHECKPOINT}::test_resumed_equals_uninterrupted_bit_for_bit",),
+        audited=True,
     ),
     Fault(
         name="a resumed run repeats the draws of its first steps",
@@ -92,6 +94,7 @@ _CHECKPOINT_FAULTS = (
         old='source.load(draws=content["draws"], noise=content["noise"])',
         new='source.load(draws=source.draws_state(), noise=content["noise"])',
         tests=(f"{_CHECKPOINT}::test_resumed_equals_uninterrupted_bit_for_bit",),
+        audited=True,
     ),
     Fault(
         name="a resumed pass starts from its first step",
@@ -151,6 +154,7 @@ _RANKS_FAULTS = (
         old="return self.rank == 0",
         new="return self.rank == self.size",
         tests=(_NOISE,),
+        audited=True,
     ),
     Fault(
         name="two ranks process the same drawn bucket",
@@ -158,6 +162,7 @@ _RANKS_FAULTS = (
         old="drawn[taken_by == self.rank]",
         new="drawn[taken_by >= self.rank]",
         tests=(f"{_RANKS}::test_shares_are_disjoint_complete_and_balanced",),
+        audited=True,
     ),
     Fault(
         name="ranks with different draws are summed",

@@ -15,6 +15,7 @@ _DRAW_FAULTS = (
         old="        pending = deque(self.pending)\n",
         new="        pending: deque[Draw] = deque()\n",
         tests=(f"{_DRAW}::test_who_is_in_does_not_depend_on_when_the_loop_is_left",),
+        audited=True,
     ),
     Fault(
         name="only the last pending draw is kept",
@@ -36,6 +37,7 @@ _DRAW_FAULTS = (
         old="        draw.spent = True\n",
         new="",
         tests=(f"{_DRAW}::test_a_step_that_was_billed_is_not_released_again",),
+        audited=True,
     ),
     Fault(
         name="a loop that swallows errors continues without the dropped buckets",
@@ -95,6 +97,7 @@ _BILL_FAULTS = (
         old="        self._bill()\n",
         new="",
         tests=("tests/privacy/test_engine.py::test_empty_draws_update_with_noise_and_are_billed",),
+        audited=True,
     ),
     Fault(
         name="a user's step hook replaces the charge",

@@ -20,6 +20,7 @@ _NORM_FAULTS = (
         old="flat = [row.reshape(k, -1) for row in rows]",
         new="flat = [row.reshape(k, -1) for row in rows if row.dim() != 2]",
         tests=(_NORMS,),
+        audited=True,
     ),
     Fault(
         name="a norm omits the last parameter",
@@ -27,6 +28,7 @@ _NORM_FAULTS = (
         old="flat = [row.reshape(k, -1) for row in rows]",
         new="flat = [row.reshape(k, -1) for row in rows[: max(1, len(rows) - 1)]]",
         tests=(_NORMS,),
+        audited=True,
     ),
     Fault(
         name="a norm omits the elements after the last complete run",
@@ -34,6 +36,7 @@ _NORM_FAULTS = (
         old="together = torch.cat([runs, flat[:, whole:]], dim=1)",
         new="together = runs",
         tests=(_NORMS,),
+        audited=True,
     ),
     Fault(
         name="a large norm is summed in float32",
@@ -58,6 +61,7 @@ _SUM_FAULTS = (
         old="alpha=factor",
         new="alpha=1.0",
         tests=(_SUM,),
+        audited=True,
     ),
     Fault(
         name="several buckets are summed with their mean factor",
@@ -65,6 +69,7 @@ _SUM_FAULTS = (
         old="weights, flat = factors.to(part),",
         new="weights, flat = factors.to(part).mean().expand(len(factors)),",
         tests=(_SUM,),
+        audited=True,
     ),
     Fault(
         name="only parameters of the first type get noise",
@@ -79,6 +84,7 @@ _SUM_FAULTS = (
         old="kinds[kind] = kinds.get(kind, 0) + p.numel()",
         new="kinds[kind] = max(kinds.get(kind, 0), p.numel())",
         tests=(_SUM,),
+        audited=True,
     ),
 )
 
@@ -89,6 +95,7 @@ _SEGMENT_FAULTS = (
         old="(self.bucket_of_record(device) == bucket)",
         new="(self.bucket_of_record(device) <= bucket)",
         tests=(_ROWS,),
+        audited=True,
     ),
     Fault(
         name="runs of buckets start one record too early",
@@ -96,6 +103,7 @@ _SEGMENT_FAULTS = (
         old="runs.append(Run(bucket, count, size, self.bounds[bucket]))",
         new="runs.append(Run(bucket, count, size, max(0, self.bounds[bucket] - 1)))",
         tests=(f"{_SEGMENTS}::test_segments_group_buckets_of_one_size", _ROWS),
+        audited=True,
     ),
 )
 
@@ -106,6 +114,7 @@ _LAYER_FAULTS = (
         old="write_outer_sums(x[run.records], g[run.records], rows[run.buckets])",
         new="write_outer_sums(x[run.records].flip(0), g[run.records], rows[run.buckets])",
         tests=(_ROWS,),
+        audited=True,
     ),
     Fault(
         name="a bias's gradient is not summed over positions",
@@ -120,6 +129,7 @@ _LAYER_FAULTS = (
         old="gs[i], xs[i], weight",
         new="gs[i], xs[0][:1].expand_as(xs[i]), weight",
         tests=(_ROWS,),
+        audited=True,
     ),
     Fault(
         name="a convolution's bias is summed over records only",
@@ -172,6 +182,7 @@ _GHOST_FAULTS = (
         old="pairs.sum((1, 2))",
         new="pairs.diagonal(dim1=1, dim2=2).sum(1)",
         tests=(_IMPLICIT,),
+        audited=True,
     ),
     Fault(
         name="a bucket with a stored row is added twice",
@@ -179,6 +190,7 @@ _GHOST_FAULTS = (
         old="            factors[run.buckets] = 0.0\n",
         new="",
         tests=(_IMPLICIT,),
+        audited=True,
     ),
     Fault(
         name="a repeated token is measured as two tokens",

@@ -16,6 +16,7 @@ _NOISE_FAULTS = (
         old="flat.normal_(0.0, std, generator=self._noise)",
         new="flat.normal_(0.0, std / 2, generator=self._noise)",
         tests=(f"{_SOURCE}::TestNoise",),
+        audited=True,
     ),
     Fault(
         name="secure noise has half its size",
@@ -23,6 +24,7 @@ _NOISE_FAULTS = (
         old="_gaussian(len(chunk), device).mul_(std)",
         new="_gaussian(len(chunk), device).mul_(std / 2)",
         tests=(f"{_SOURCE}::TestSecure",),
+        audited=True,
     ),
     Fault(
         name="the sum of four secure samples is divided by 4, not by 2",
@@ -30,6 +32,7 @@ _NOISE_FAULTS = (
         old="div_(math.sqrt(SAMPLES))",
         new="div_(SAMPLES)",
         tests=(f"{_SOURCE}::TestSecure",),
+        audited=True,
     ),
     Fault(
         name="secure noise is equal in two coordinates",
@@ -37,6 +40,7 @@ _NOISE_FAULTS = (
         old="angle.sin_().mul_(radius)",
         new="angle.cos_().mul_(radius)",
         tests=(f"{_SOURCE}::TestNoise::test_the_two_samples_of_a_pair_are_independent",),
+        audited=True,
     ),
     Fault(
         name="secure noise is the same in every chunk",
@@ -44,6 +48,7 @@ _NOISE_FAULTS = (
         old="            chunk.copy_(",
         new="            chunk.copy_(flat[: len(chunk)]) if start else chunk.copy_(",
         tests=(f"{_SOURCE}::TestNoise::test_of_two_calls_and_of_neighbours_is_independent",),
+        audited=True,
     ),
     Fault(
         name="the last, incomplete chunk has no secure noise",
@@ -51,6 +56,7 @@ _NOISE_FAULTS = (
         old="for start in range(0, len(flat), CHUNK):",
         new="for start in range(0, len(flat) - CHUNK + 1, CHUNK):",
         tests=(f"{_SOURCE}::TestNoise::test_of_any_length_is_all_there",),
+        audited=True,
     ),
     Fault(
         name="every step has the same noise",
@@ -58,6 +64,7 @@ _NOISE_FAULTS = (
         old="        flat.normal_(0.0, std, generator=self._noise)",
         new="        flat.normal_(0.0, std, generator=torch.Generator().manual_seed(self._noise.initial_seed()))",
         tests=(f"{_SOURCE}::TestNoise::test_of_two_calls_and_of_neighbours_is_independent",),
+        audited=True,
     ),
     Fault(
         name="noise and draws of a seeded run share one stream",
@@ -79,6 +86,7 @@ _NOISE_FAULTS = (
         old="        self._draws += 1\n",
         new="",
         tests=(f"{_SOURCE}::TestDrawsInCommon",),
+        audited=True,
     ),
     Fault(
         name="a seeded source is reported as secure",
@@ -141,6 +149,7 @@ _PLAN_FAULTS = (
         old="BucketMechanism(sampling_rate=self.sampling_rate,",
         new="BucketMechanism(sampling_rate=self.sampling_rate / 2,",
         tests=(_PLAN,),
+        audited=True,
     ),
     Fault(
         name="twice the noise of the plan is charged",
@@ -148,6 +157,7 @@ _PLAN_FAULTS = (
         old="noise_multiplier=self.noise_multiplier)",
         new="noise_multiplier=2 * self.noise_multiplier)",
         tests=(_PLAN,),
+        audited=True,
     ),
     Fault(
         name="the sum is divided by the number of all buckets",

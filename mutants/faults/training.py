@@ -20,6 +20,7 @@ _RELEASE_FAULTS = (
         old="std = self.noise_multiplier * self.max_grad_norm / self.expected_batch_size",
         new="std = self.max_grad_norm / self.expected_batch_size",
         tests=(_NOISE,),
+        audited=True,
     ),
     Fault(
         name="noise has half its size",
@@ -27,6 +28,7 @@ _RELEASE_FAULTS = (
         old="std = self.noise_multiplier * self.max_grad_norm / self.expected_batch_size",
         new="std = self.noise_multiplier * self.max_grad_norm / (2 * self.expected_batch_size)",
         tests=(_NOISE,),
+        audited=True,
     ),
     Fault(
         name="noise is scaled as a mean over all buckets",
@@ -34,6 +36,7 @@ _RELEASE_FAULTS = (
         old="std = self.noise_multiplier * self.max_grad_norm / self.expected_batch_size",
         new="std = self.noise_multiplier * self.max_grad_norm / self.plan.partition.num_buckets",
         tests=(_NOISE,),
+        audited=True,
     ),
     Fault(
         name="noise is drawn at every physical batch",
@@ -43,6 +46,7 @@ _RELEASE_FAULTS = (
         "        for flat in self._sum.flat:\n"
         "            flat.add_(torch.randn_like(flat), alpha=self.noise_multiplier * self.max_grad_norm)\n",
         tests=(_NOISE,),
+        audited=True,
     ),
     Fault(
         name="every physical batch restarts the sum",
@@ -50,6 +54,7 @@ _RELEASE_FAULTS = (
         old="            self._step_is_open = True\n",
         new="            self._step_is_open = False\n",
         tests=(_BRUTE_FORCE,),
+        audited=True,
     ),
     Fault(
         name="a step includes the sum and the noise of the previous step",
@@ -57,6 +62,7 @@ _RELEASE_FAULTS = (
         old="        self._step_is_open = False\n        self._module.end_step(",
         new="        self._module.end_step(",
         tests=(_NOISE,),
+        audited=True,
     ),
     Fault(
         name="a step is charged after its release, so not at all if the release crashes",
@@ -72,6 +78,7 @@ _RELEASE_FAULTS = (
         old="        self._step_is_open = False\n        self.steps_of_pass = 0\n",
         new="        self.steps_of_pass = 0\n",
         tests=(f"{_ENGINE}::test_what_a_dropped_step_has_summed_is_dropped_with_it",),
+        audited=True,
     ),
     Fault(
         name="a part of a dropped bucket is added to the next bucket",
@@ -79,6 +86,7 @@ _RELEASE_FAULTS = (
         old="self._batch = self._parts = self._dry = self.taken = None",
         new="self._batch = self._dry = self.taken = None",
         tests=("tests/privacy/test_release.py::test_a_part_of_a_bucket_is_dropped_with_its_step",),
+        audited=True,
     ),
     Fault(
         name="a gradient that is not finite is summed",
@@ -103,6 +111,7 @@ _CLIPPING_FAULTS = (
         old="= np.minimum(1.0 / sizes, longest / norms)",
         new="= 1.0 / sizes",
         tests=(_BRUTE_FORCE,),
+        audited=True,
     ),
     Fault(
         name="a bucket is clipped to twice the bound",
@@ -110,6 +119,7 @@ _CLIPPING_FAULTS = (
         old="longest = self.max_grad_norm * (1.0 - ROUNDING)",
         new="longest = 2 * self.max_grad_norm * (1.0 - ROUNDING)",
         tests=(f"{_UPDATE}::test_clipped_norm_never_exceeds_the_bound_in_float64",),
+        audited=True,
     ),
     Fault(
         name="a bucket is clipped twice",
@@ -138,6 +148,7 @@ _CLIPPING_FAULTS = (
         old="        if batch.is_part:\n",
         new="        if not batch.buckets:\n",
         tests=(_BRUTE_FORCE,),
+        audited=True,
     ),
     Fault(
         name="only the last part of a bucket counts",
@@ -155,6 +166,7 @@ _DRAW_FAULTS = (
         old="np.flatnonzero(uniform < self.plan.sampling_rate)",
         new="np.sort(np.argsort(uniform)[: max(1, round(self.plan.expected_buckets))])",
         tests=(_NOISE,),
+        audited=True,
     ),
     Fault(
         name="buckets are drawn more often than is charged",
@@ -162,6 +174,7 @@ _DRAW_FAULTS = (
         old="np.flatnonzero(uniform < self.plan.sampling_rate)",
         new="np.flatnonzero(uniform < 1.25 * self.plan.sampling_rate)",
         tests=(f"{_NOISE}::test_every_bucket_is_drawn_as_a_whole_at_the_billed_rate",),
+        audited=True,
     ),
     Fault(
         name="one draw decides for all buckets",
@@ -169,6 +182,7 @@ _DRAW_FAULTS = (
         old="np.flatnonzero(uniform < self.plan.sampling_rate)",
         new="np.flatnonzero(np.full_like(uniform, uniform[0]) < self.plan.sampling_rate)",
         tests=(f"{_NOISE}::test_every_bucket_is_drawn_as_a_whole_at_the_billed_rate",),
+        audited=True,
     ),
     Fault(
         name="an empty draw does not count as a step",
@@ -176,6 +190,7 @@ _DRAW_FAULTS = (
         old="packed = list(self._packed(mine, draw.starts)) if len(mine) else [_EMPTY]",
         new="packed = list(self._packed(mine, draw.starts))\n            if not packed:\n                continue",
         tests=(f"{_ENGINE}::test_empty_draws_update_with_noise_and_are_billed",),
+        audited=True,
     ),
     Fault(
         name="records near the end of a bucket are used less often",
@@ -204,6 +219,7 @@ _DRAW_FAULTS = (
         old="                    optimizer.release(batch)\n",
         new="",
         tests=(f"{_ENGINE}::test_empty_draws_update_with_noise_and_are_billed",),
+        audited=True,
     ),
     Fault(
         name="a batch without optimizer.step() is skipped",
@@ -221,6 +237,7 @@ _BILL_FAULTS = (
         old="self._ledger = self._ledger.record(plan.mechanism)",
         new="self._ledger = self._ledger or self._ledger.record(plan.mechanism)",
         tests=(_ENGINE,),
+        audited=True,
     ),
     Fault(
         name="a resumed engine drops the charged steps",
@@ -228,6 +245,7 @@ _BILL_FAULTS = (
         old="        self._ledger = loaded.account.ledger\n",
         new="",
         tests=(f"{_CHECKPOINT}::test_resumed_equals_uninterrupted_bit_for_bit",),
+        audited=True,
     ),
     Fault(
         name="loading a checkpoint drops the charged steps of an engine",

@@ -6,16 +6,25 @@ docs/audit.md says what each estimator assumes.
 """
 
 from .audit import Audit
+from .black_box import PlantedCanaries, worst_case_start
+from .many_runs import ManyRuns, many_runs
 from .one_run import Scores, clopper_pearson, counted, counted_fdp, gaussian, order_statistics
+from .own_training import audited, auditing
 from .recorder import Recorder
 
 __all__ = [
     "Audit",
+    "ManyRuns",
+    "PlantedCanaries",
     "Recorder",
     "Scores",
+    "audited",
+    "auditing",
     "clopper_pearson",
     "counted",
     "counted_fdp",
     "gaussian",
+    "many_runs",
     "order_statistics",
+    "worst_case_start",
 ]

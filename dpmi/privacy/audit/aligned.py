@@ -57,7 +57,9 @@ class Measured:
         return Estimate(sampling_rate=rate, noise_multiplier=sigma / at_least, steps=self.steps)
 
 
-def expected(*, canaries: int, dimensions: int, sampling_rate: float, noise_multiplier: float, steps: int) -> Measured:
+def expected(
+    *, canaries: int, dimensions: int, sampling_rate: float, noise_multiplier: float, steps: int
+) -> Measured:
     """Return what a perfect run measures on average; its estimate is the ceiling of the test.
 
     Half of the canaries are in or out, and half of those are in; the others always contribute.

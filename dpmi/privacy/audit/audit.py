@@ -25,10 +25,10 @@ DELTA = 1e-5
 class Audit:
     """Watches a private run with canary buckets, for ``make_private(..., audit=Audit())``.
 
-    A canary is a bucket without records. Its gradient is a secret random direction, and a secret coin decides whether it
-    is in or out, or has this direction or its opposite. It is drawn, clipped, noised and charged like any other bucket.
-    ``engine.finding()`` then says which epsilon the run has at least, and whether noise, draws and contributions are what
-    the ledger claims.
+    A canary is a bucket without records. Its gradient is a secret random direction, and a secret coin decides whether
+    it is in or out, or has this direction or its opposite. It is drawn, clipped, noised and charged like any other
+    bucket. ``engine.finding()`` then says which epsilon the run has at least, and whether noise, draws and
+    contributions are what the ledger claims.
 
     Canaries move the model a little, and the divisor of the noisy sum counts them: with as many canaries as buckets, a
     step is half as long. The promise to the real buckets is unchanged.
@@ -38,7 +38,8 @@ class Audit:
         confidence: of the lower bound, in (0.5, 1).
         power: the least share of the claimed epsilon, in [0, 1), that the lower bound can reach after one pass over
             the loader; a run whose ceiling is below is refused before training.
-        seed: of the secrets; None draws them from the operating system. A run that knows its canaries can hide from them.
+        seed: of the secrets; None draws them from the operating system. A run that knows its canaries can hide from
+            them.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
@@ -70,7 +71,9 @@ class Audit:
             ValueError: the plan adds no noise, the model is too small for the canaries, or the ceiling is too low.
         """
         if plan.noise_multiplier == 0:
-            raise ValueError("audit is given, but noise_multiplier is 0: the run promises nothing that could be tested")
+            raise ValueError(
+                "audit is given, but noise_multiplier is 0: the run promises nothing that could be tested"
+            )
         d = sum(p.numel() for p in trained)
         most = d // COORDINATES
         if self.canaries > most:
@@ -82,7 +85,10 @@ class Audit:
         if self.power:
             self._check_power(plan, d, steps)
         return Recorder(
-            plan, trained, confidence=self.confidence, seed=secrets.randbits(64) if self.seed is None else self.seed
+            plan,
+            trained,
+            confidence=self.confidence,
+            seed=secrets.randbits(64) if self.seed is None else self.seed,
         )
 
     def _check_power(self, plan: Plan, d: int, steps: int) -> None:

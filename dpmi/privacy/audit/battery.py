@@ -53,10 +53,11 @@ class Configuration:
         strategy: grad_sample_mode.
         partition: "class" (10 buckets of 36 records), "subclass" (40 buckets), or "user" (60 buckets of 6).
         physical: max_physical_batch_size; buckets that are larger are split.
-        network: "mlp", or "cnn" with convolutions and group normalisation.
+        network: "mlp"; "wide", the same with so many parameters that secure noise is made in several chunks; or "cnn"
+            with convolutions and group normalisation.
         secure: secure_mode.
         ranks: number of processes.
-        loop: "whole" passes, passes that are "left early" within a step, or training "resumed" from a checkpoint.
+        loop: "whole" passes, passes that are "left early" within a step, or training "resumed" twice from a checkpoint.
         sampling_rate: q.
         noise_multiplier: sigma.
         steps: logical steps.
@@ -65,7 +66,7 @@ class Configuration:
     strategy: Literal["stream", "hooks", "ghost"]
     partition: Literal["class", "subclass", "user"]
     physical: int = 512
-    network: Literal["mlp", "cnn"] = "mlp"
+    network: Literal["mlp", "wide", "cnn"] = "mlp"
     secure: bool = False
     ranks: int = 1
     loop: Loop = "whole"
@@ -78,7 +79,9 @@ class Configuration:
         facts += ["secure mode"] if self.secure else []
         facts += [f"{self.ranks} ranks"] if self.ranks > 1 else []
         facts += [self.loop] if self.loop != "whole" else []
-        return ", ".join([*facts, f"q {self.sampling_rate:g}, noise {self.noise_multiplier:g}, {self.steps} steps"])
+        return ", ".join(
+            [*facts, f"q {self.sampling_rate:g}, noise {self.noise_multiplier:g}, {self.steps} steps"]
+        )
 
 
 BATTERY = (
@@ -91,7 +94,7 @@ BATTERY = (
     Configuration(strategy="hooks", partition="user", physical=24, secure=True),
     Configuration(strategy="ghost", partition="user", physical=24, network="cnn"),
     Configuration(strategy="ghost", partition="class", physical=10),
-    Configuration(strategy="ghost", partition="subclass", secure=True, loop="resumed"),
+    Configuration(strategy="ghost", partition="subclass", network="wide", secure=True, loop="resumed"),
     Configuration(strategy="stream", partition="class", sampling_rate=0.005, noise_multiplier=0.7, steps=300),
     Configuration(strategy="hooks", partition="user", sampling_rate=1.0, noise_multiplier=2.0, steps=1),
     Configuration(strategy="stream", partition="class", physical=10, ranks=2),
@@ -134,7 +137,8 @@ def examine(configurations: Sequence[Configuration]) -> Iterator[tuple[Configura
     with ExitStack() as stack:
         sizes = sorted({c.ranks for c in configurations if c.ranks > 1})
         groups = [
-            stack.enter_context(_Group(size, [c for c in configurations if c.ranks == size])) for size in sizes
+            stack.enter_context(_Group(size, [c for c in configurations if c.ranks == size]))
+            for size in sizes
         ]
         for configuration in configurations:
             if configuration.ranks == 1:
@@ -171,7 +175,9 @@ def _data() -> tuple[Tensor, Tensor]:
     chosen = np.concatenate([np.flatnonzero(digits == digit)[: RECORDS // 10] for digit in range(10)])
     order = np.arange(RECORDS).reshape(10, -1).T.ravel()  # the digits in turns
     chosen = chosen[order]
-    return torch.tensor(pixels[chosen] / 16, dtype=torch.float32).view(-1, 1, 8, 8), torch.tensor(digits[chosen])
+    return torch.tensor(pixels[chosen] / 16, dtype=torch.float32).view(-1, 1, 8, 8), torch.tensor(
+        digits[chosen]
+    )
 
 
 @cache
@@ -187,8 +193,9 @@ def _partition(kind: str) -> Partition:
 def _network(kind: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if kind == "mlp":
-            return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 10))
+        if kind != "cnn":
+            hidden = 64 if kind == "mlp" else 1024
+            return nn.Sequential(nn.Flatten(), nn.Linear(64, hidden), nn.Tanh(), nn.Linear(hidden, 10))
         return nn.Sequential(
             nn.Conv2d(1, 8, 3, padding=1),
             nn.GroupNorm(2, 8),
@@ -214,7 +221,7 @@ class _Run:
     loader: Any
 
     def go_on(self, steps: int, *, leave: Callable[[Tensor], bool] | None = None) -> None:
-        """Train until ``steps`` steps are released, and leave a pass once in every step where ``leave(labels)`` says so."""
+        """Train until ``steps`` steps are released; leave a pass once in every step where ``leave(labels)`` says so."""
         left = -1
         while self.optimizer.released_steps < steps:
             for inputs, labels in self.loader:
@@ -264,13 +271,14 @@ def _trained(configuration: Configuration) -> PrivacyEngine:
         leave = (lambda labels: bool((labels == 0).any())) if configuration.loop == "left early" else None
         run.go_on(configuration.steps, leave=leave)
         return run.engine
-    run.go_on(configuration.steps // 2)
-    with tempfile.TemporaryDirectory() as folder:
-        run.engine.save_checkpoint(Path(folder, "checkpoint.pt"))
-        resumed = _wrapped(configuration, _data(), **options)
-        resumed.engine.load_checkpoint(Path(folder, "checkpoint.pt"))
-    resumed.go_on(configuration.steps)
-    return resumed.engine
+    for part in (1, 2):
+        run.go_on(configuration.steps * part // 3)
+        with tempfile.TemporaryDirectory() as folder:
+            run.engine.save_checkpoint(Path(folder, "checkpoint.pt"))
+            run = _wrapped(configuration, _data(), **options)
+            run.engine.load_checkpoint(Path(folder, "checkpoint.pt"))
+    run.go_on(configuration.steps)
+    return run.engine
 
 
 def _sensitivities(configuration: Configuration) -> list[Check]:
@@ -307,7 +315,7 @@ class _Group:
     def __init__(self, size: int, configurations: list[Configuration]) -> None:
         context = multiprocessing.get_context("spawn")
         self.configurations = configurations
-        self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
         self._answers = context.Queue()
         self._processes = [
             context.Process(
@@ -349,7 +357,7 @@ class _Group:
 def _rank(rank: int, size: int, port: int, configurations: list[Configuration], answers: Any) -> None:
     torch.set_num_threads(1)
     limit = timedelta(seconds=TIMEOUT)
-    store = dist.TCPStore("127.0.0.1", port, timeout=limit)
+    store = dist.TCPStore("127.0.0.1", port, timeout=limit)  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=limit)
     try:
         found = [examined(configuration) for configuration in configurations]

@@ -21,8 +21,8 @@ LENGTH = 4.0
 class Coins:
     """The secret state of every canary.
 
-    Even canaries are *in or out*, for add/remove adjacency; odd ones have a gradient in their direction or its opposite,
-    for replace-one adjacency.
+    Even canaries are *in or out*, for add/remove adjacency; odd ones have a gradient in their direction or its
+    opposite, for replace-one adjacency.
 
     Args:
         sign: (m,), 1 or 0 for even canaries, 1 or -1 for odd ones.
@@ -39,12 +39,14 @@ class Coins:
     @property
     def replaced(self) -> NDArray[np.bool_]:
         """Which canaries are coins of +-1, (m,)."""
-        return np.arange(len(self.sign)) % 2 == 1
+        found: NDArray[np.bool_] = np.arange(len(self.sign)) % 2 == 1
+        return found
 
     @property
     def heads(self) -> NDArray[np.bool_]:
         """Which canaries are in, or have their direction itself, (m,)."""
-        return self.sign == 1
+        found: NDArray[np.bool_] = self.sign == 1
+        return found
 
 
 class CanaryGradients:
@@ -91,5 +93,5 @@ class CanaryGradients:
         every = np.zeros(self._directions.canaries)
         every[self._drawn] = weights
         flat = self._directions.combination(self._step, every)
-        parts = flat.split([p.numel() for p in self._trained])
+        parts = torch.split(flat, [p.numel() for p in self._trained])
         return [part.view(p.shape) for part, p in zip(parts, self._trained, strict=True)]

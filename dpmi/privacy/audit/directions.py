@@ -47,7 +47,11 @@ class Directions:
 
     def scores(self, step: int, vector: Tensor) -> Tensor:
         """Return the dot product of a vector (d,) with every direction, (m,) float32."""
-        padded = vector if len(vector) == self._signs(step).numel() else _padded(vector, self._rows * self.canaries)
+        padded = (
+            vector
+            if len(vector) == self._signs(step).numel()
+            else _padded(vector, self._rows * self.canaries)
+        )
         return (self._signs(step) * padded.view(self._rows, self.canaries)).sum(0) * self._scale
 
     def _signs(self, step: int) -> Tensor:

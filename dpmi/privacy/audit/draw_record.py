@@ -56,7 +56,7 @@ class DrawRecord:
                     name=f"share of the {name} that a step draws",
                     claimed=q,
                     found=float(times.sum() / (len(times) * steps)),
-                    p_value=tails.both(stats.binom(len(times) * steps, q), float(times.sum())),
+                    p_value=tails.both(stats.binom(len(times) * steps, q), int(times.sum())),
                 )
             )
         unusual = int(np.argmax(np.abs(self._times - steps * q)))
@@ -69,7 +69,7 @@ class DrawRecord:
                     1.0,
                     n
                     * min(
-                        tails.both(stats.binom(steps, q), float(t))
+                        tails.both(stats.binom(steps, q), int(t))
                         for t in (self._times.min(), self._times.max())
                     ),
                 ),
@@ -84,7 +84,7 @@ class DrawRecord:
                 name="share of the steps that draw nothing",
                 claimed=float((1 - q) ** n),
                 found=float(np.mean(sizes == 0)),
-                p_value=tails.both(stats.binom(steps, (1 - q) ** n), float((sizes == 0).sum())),
+                p_value=tails.both(stats.binom(steps, (1 - q) ** n), int((sizes == 0).sum())),
             ),
             self._check_of_coins(steps),
         ]
@@ -109,7 +109,7 @@ class DrawRecord:
             name="draws of the canaries that are in, or in their own direction",
             claimed=float(law.mean()),
             found=float(mine),
-            p_value=tails.both(law, float(mine)),
+            p_value=tails.both(law, mine),
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -43,7 +43,9 @@ class NoiseRecord:
         self._generator = generator
         self._squares = torch.zeros(d, device=device)
         self._last = torch.zeros(d, device=device)
-        self._watched = torch.from_numpy(np.sort(generator.choice(d, min(WATCHED, d), replace=False))).to(device)
+        self._watched = torch.from_numpy(np.sort(generator.choice(d, min(WATCHED, d), replace=False))).to(
+            device
+        )
         self._kept = torch.zeros(0, len(self._watched))
         self._steps = self._compared = self._lags = 0
         self._sums = np.zeros(3)  # of the values, their squares, and their fourth powers
@@ -55,9 +57,17 @@ class NoiseRecord:
         """See the noise of one step, (d,)."""
         squares = noise * noise
         self._squares += squares
-        self._sums += torch.stack(
-            [noise.sum(dtype=torch.float64), squares.sum(dtype=torch.float64), squares.square().sum(dtype=torch.float64)]
-        ).cpu().numpy()
+        self._sums += (
+            torch.stack(
+                [
+                    noise.sum(dtype=torch.float64),
+                    squares.sum(dtype=torch.float64),
+                    squares.square().sum(dtype=torch.float64),
+                ]
+            )
+            .cpu()
+            .numpy()
+        )
         if self._steps:
             self._neighbours += float((noise @ self._last) / (noise.norm() * self._last.norm()))
         self._last.copy_(noise)
@@ -74,9 +84,15 @@ class NoiseRecord:
         by_coordinate = self._squares.cpu().numpy().astype(np.float64) / noise_multiplier**2
         worst = by_coordinate[np.argmax(np.abs(by_coordinate / steps - 1))]
         extremes = [by_coordinate.min(), by_coordinate.max()]
-        by_parameter = [part.sum() for part in np.split(by_coordinate, np.cumsum(self._sizes)[:-1]) if len(part)]
+        by_parameter = [
+            part.sum() for part in np.split(by_coordinate, np.cumsum(self._sizes)[:-1]) if len(part)
+        ]
         counts = [size for size in self._sizes if size]
-        parameter = int(np.argmax([abs(math.log(s / c / steps + 1e-300)) for s, c in zip(by_parameter, counts, strict=True)]))
+        parameter = int(
+            np.argmax(
+                [abs(math.log(s / c / steps + 1e-300)) for s, c in zip(by_parameter, counts, strict=True)]
+            )
+        )
         found = [
             Check(
                 name="standard deviation of the noise, relative to the claim",
@@ -128,7 +144,9 @@ class NoiseRecord:
                     name="mean correlation of the noise of consecutive steps",
                     claimed=0.0,
                     found=self._neighbours / (steps - 1),
-                    p_value=min(1.0, 2 * float(stats.norm.sf(abs(self._neighbours) * math.sqrt(d / (steps - 1))))),
+                    p_value=min(
+                        1.0, 2 * float(stats.norm.sf(abs(self._neighbours) * math.sqrt(d / (steps - 1))))
+                    ),
                 ),
                 Check(
                     name="largest correlation of the noise of two steps",
@@ -164,7 +182,9 @@ class NoiseRecord:
         self._watched.copy_(state["watched"])
         self._kept = state["kept"].clone()
         self._sums = state["sums"].numpy().copy()
-        self._steps, self._compared, self._lags, self._neighbours, self._closest, self._lagged = state["numbers"]
+        self._steps, self._compared, self._lags, self._neighbours, self._closest, self._lagged = state[
+            "numbers"
+        ]
 
     def _compare_lags(self, noise: Tensor) -> None:
         d = len(noise)
@@ -190,7 +210,12 @@ def _kurtosis(found: float, n: int) -> float:
     """Return the p-value of the kurtosis of n values, by the transformation of Anscombe and Glynn (1983)."""
     expected = 3 * (n - 1) / (n + 1)
     variance = 24 * n * (n - 2) * (n - 3) / ((n + 1) ** 2 * (n + 3) * (n + 5))
-    skew = 6 * (n * n - 5 * n + 2) / ((n + 7) * (n + 9)) * math.sqrt(6 * (n + 3) * (n + 5) / (n * (n - 2) * (n - 3)))
+    skew = (
+        6
+        * (n * n - 5 * n + 2)
+        / ((n + 7) * (n + 9))
+        * math.sqrt(6 * (n + 3) * (n + 5) / (n * (n - 2) * (n - 3)))
+    )
     a = 6 + 8 / skew * (2 / skew + math.sqrt(1 + 4 / skew**2))
     x = (found - expected) / math.sqrt(variance)
     base = (1 - 2 / a) / (1 + x * math.sqrt(2 / (a - 4)))

@@ -2,7 +2,8 @@
 
 Each bound takes one score per canary; higher scores mean "in". They assume less than :mod:`.aligned`: no law of the
 scores, but only that the canaries' coins are independent and that the run has the claimed privacy for each canary. They
-are weaker for it: each has a *ceiling*, the bound that perfect scores would reach with this number of canaries, which is
+are weaker for it: each has a *ceiling*, the bound that perfect scores would reach with this number of canaries, which
+    is
 well below the true epsilon. A bound far below the claim therefore says little; compare it with its ceiling.
 
 The bounds are searched over all thresholds on the upper hull of the ROC curve, with a Bonferroni correction for their
@@ -39,6 +40,14 @@ class Counts(NamedTuple):
     outside: NDArray[np.int64]
 
 
+class Guesses(NamedTuple):
+    """Guesses "in" at one threshold: number of canaries, of guesses, and of right guesses."""
+
+    canaries: int
+    made: int
+    right: int
+
+
 @dataclass(frozen=True, eq=False)
 class Scores:
     """The scores of the canaries that were in and of those that were out.
@@ -58,7 +67,9 @@ class Scores:
         for name in ("inside", "outside"):
             values = np.asarray(getattr(self, name), dtype=np.float64).ravel()
             if not len(values):
-                raise ValueError(f"{name} has 0 scores; an audit needs canaries on both sides: use more canaries")
+                raise ValueError(
+                    f"{name} has 0 scores; an audit needs canaries on both sides: use more canaries"
+                )
             if np.isnan(values).any():
                 raise ValueError(f"{name} holds {int(np.isnan(values).sum())} NaN; scores must be numbers")
             object.__setattr__(self, name, values)
@@ -213,7 +224,11 @@ def gdp_epsilon(mu: float, delta: float) -> float:
     def excess(epsilon: float) -> float:
         first = log_ndtr(-epsilon / mu + mu / 2)
         second = epsilon + log_ndtr(-epsilon / mu - mu / 2)
-        return float(first + np.log1p(-np.exp(min(second - first, 0.0))) - math.log(delta)) if second < first else -1.0
+        return (
+            float(first + np.log1p(-np.exp(min(second - first, 0.0))) - math.log(delta))
+            if second < first
+            else -1.0
+        )
 
     if excess(0.0) <= 0:
         return 0.0
@@ -253,7 +268,7 @@ def clopper_pearson(
 
 
 def _over_thresholds(
-    falsified: Callable[[float, int, int, int, float, float], float],
+    falsified: Callable[[float, Guesses, float, float], float],
     scores: Scores,
     delta: float,
     confidence: float,
@@ -268,7 +283,8 @@ def _over_thresholds(
         made, right = int(guesses[i]), int(inside[i])
         if made == 0 or right / made <= expit(best):
             continue
-        best = _largest(lambda e, n=made, v=right: falsified(e, scores.canaries, n, v, share, delta), best)  # type: ignore[misc]
+        tried = Guesses(scores.canaries, made, right)
+        best = _largest(lambda e, tried=tried: falsified(e, tried, share, delta), best)  # type: ignore[misc]
     return best
 
 
@@ -282,7 +298,8 @@ def _largest(falsified: Callable[[float], float], at_least: float) -> float:
     return float(brentq(falsified, low, high, xtol=TOLERANCE))
 
 
-def _falsified_counts(epsilon: float, m: int, made: int, right: int, share: float, delta: float) -> float:
+def _falsified_counts(epsilon: float, guesses: Guesses, share: float, delta: float) -> float:
+    m, made, right = guesses
     p = expit(epsilon)
     beta = stats.binom.sf(right - 1, made, p)
     alpha = 0.0
@@ -292,7 +309,8 @@ def _falsified_counts(epsilon: float, m: int, made: int, right: int, share: floa
     return float(share - min(1.0, beta + 2 * m * delta * alpha))
 
 
-def _falsified_fdp(epsilon: float, m: int, made: int, right: int, share: float, delta: float) -> float:
+def _falsified_fdp(epsilon: float, guesses: Guesses, share: float, delta: float) -> float:
+    m, made, right = guesses
     mu = gdp_mu(epsilon, delta)
     r, h = share * right / m, share * (made - right) / m
     for i in range(right - 1, -1, -1):
@@ -322,7 +340,9 @@ def _gdp_delta(mu: float, epsilon: float) -> float:
 def _upper(successes: NDArray[np.int64], trials: int | NDArray[np.int64], share: float) -> Array:
     """Return the upper Clopper-Pearson limit at a one-sided error of ``share``, (n,)."""
     found: Array = np.where(
-        successes < trials, stats.beta.ppf(1 - share, successes + 1, np.maximum(trials - successes, 1e-300)), 1.0
+        successes < trials,
+        stats.beta.ppf(1 - share, successes + 1, np.maximum(trials - successes, 1e-300)),
+        1.0,
     )
     return found
 

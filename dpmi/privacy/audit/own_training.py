@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,9 @@ def audited(function: Callable[[], Any], audit: Audit, *, name: str = "the funct
     Raises:
         ValueError: it returns no engine, or its engine released nothing.
     """
-    with auditing(audit):
+    with auditing(audit), redirect_stdout(sys.stderr):  # what the function prints is not part of the table
         result = function()
-    found = [part for part in (result if isinstance(result, tuple | list) else [result])]
+    found = list(result) if isinstance(result, tuple | list) else [result]
     engines = [part for part in found if isinstance(part, PrivacyEngine)]
     if len(engines) != 1:
         kinds = ", ".join(type(part).__name__ for part in found)

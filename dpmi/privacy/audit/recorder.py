@@ -52,7 +52,9 @@ class Recorder:
         self._noise = NoiseRecord(sizes, generator, device)
         self._draws = DrawRecord(self._buckets, self.coins)
         self._snapshot: Tensor | None = None
-        self._unit = plan.expected_buckets / plan.max_grad_norm  # from released values to units of max_grad_norm
+        self._unit = (
+            plan.expected_buckets / plan.max_grad_norm
+        )  # from released values to units of max_grad_norm
         self._rounding = max(torch.finfo(p.dtype).eps for p in trained)
         self._step = 0
         self._squares = self._contributions = 0.0
@@ -85,11 +87,13 @@ class Recorder:
         release = _flat(gradients) * self._unit
         scores = self._directions.scores(self._step, release).cpu().numpy().astype(np.float64)
         others = release - noise
-        sums = torch.stack([release.square().sum(dtype=torch.float64), others.square().sum(dtype=torch.float64)])
+        sums = torch.stack(
+            [release.square().sum(dtype=torch.float64), others.square().sum(dtype=torch.float64)]
+        )
         whole, rest = sums.tolist()
         sigma = self._plan.noise_multiplier
         self._squares += max(0.0, whole - float((scores**2).sum()))
-        self._link += float((others.double() @ noise.double())), rest * sigma**2
+        self._link += float(others.double() @ noise.double()), rest * sigma**2
         canaries = drawn[drawn >= self._buckets] - self._buckets
         signs = self.coins.sign[canaries]
         self._contributions += float((signs * scores[canaries]).sum())

@@ -31,7 +31,7 @@ def sensitivity(release: Release, inputs: Tensor, labels: Tensor, records: Tenso
         records: indices of the bucket's records, (n,).
         bound: 2 S / (q K).
     """
-    classes = labels.unique()
+    classes = torch.unique(labels)
     largest = 0.0
     for size in (0.0, 1e3):
         released = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,9 @@ from scipy.special import logsumexp
 Array = NDArray[np.float64]
 
 
-def both(law: stats.rv_discrete, value: float) -> float:
-    """Return the two-sided p-value of a value under a frozen law of scipy.stats."""
-    return _twice(min(float(law.cdf(value)), float(law.sf(value - 1 if _is_discrete(law) else value))))
+def both(law: Any, value: int) -> float:
+    """Return the two-sided p-value of a count under a frozen discrete law of scipy.stats."""
+    return _twice(min(float(law.cdf(value)), float(law.sf(value - 1))))
 
 
 def chi_square(total: float, freedom: float, *, tolerance: float = 0.0) -> float:
@@ -92,7 +93,3 @@ def _twice(p: float) -> float:
 
 def _times(p: float, tried: int) -> float:
     return min(1.0, p * tried)
-
-
-def _is_discrete(law: stats.rv_discrete) -> bool:
-    return isinstance(law.dist, stats.rv_discrete)
