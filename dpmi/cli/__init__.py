@@ -60,6 +60,8 @@ def main() -> None:
         _fail(error.format_message() or "give a command", 2)
     if code == _INTERRUPTED:
         _fail("interrupted; finished trials are stored, run the same command again to resume", code)
+    if isinstance(code, int) and code:
+        raise SystemExit(code)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -53,7 +53,7 @@ def _engine() -> Sequence[Row]:
 
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("Training under audit", total=len(BATTERY))
-        return audit_engine(tell=lambda done: bar.update(task, completed=done))
+        return audit_engine(BATTERY, tell=lambda done: bar.update(task, completed=done))
 
 
 def _own(target: str, canaries: int, delta: float) -> Sequence[Row]:
@@ -63,7 +63,15 @@ def _own(target: str, canaries: int, delta: float) -> Sequence[Row]:
     from dpmi.privacy.audit.rows import claims_of, rows
 
     checks.delta(delta)
-    engine = audited(load(target), Audit(canaries=canaries), name=target)
+    function, settings = load(target), Audit(canaries=canaries)
+
+    def training() -> object:
+        try:
+            return function()
+        except Exception as error:  # of the user's code, of any type
+            raise RuntimeError(f"{target} raised {type(error).__name__}: {error}") from error
+
+    engine = audited(training, settings, name=target)
     return rows(target, claims_of(engine, delta), engine.finding(), delta=delta)
 
 

@@ -434,10 +434,10 @@ class PrivacyEngine:
 
     def _finding_of(self, optimizer: BucketOptimizer) -> Finding | None:
         """Return the finding of one run, against what the ledger charged for it."""
-        if optimizer.observer is None or not self._ledger.runs:
+        if optimizer.observer is None:
             return None
-        planned = optimizer.plan.mechanism
-        charged = planned if planned in self._ledger.totals else self._ledger.runs[-1][0]
+        planned, runs = optimizer.plan.mechanism, self._ledger.runs
+        charged = runs[-1][0] if runs and planned not in self._ledger.totals else planned
         others = sum(other.released_steps for other in self._optimizers if other is not optimizer)
         return optimizer.observer.finding(charged, steps=self._ledger.steps - others)
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from accountants import BucketMechanism, Ledger
 from accountants.sealed_json import digest
 from dpmi.privacy import Account, Partition, Provenance, combine
+from dpmi.privacy.finding import Check, Estimate, Finding
 from dpmi.privacy.noise import NoiseMode
 
 from .test_engine import step, wrap
@@ -240,3 +241,32 @@ class TestCombine:
 def test_a_partition_whose_unit_could_not_be_stated_is_refused_before_training(unit: str) -> None:
     with pytest.raises(ValueError, match="unit must say what one bucket is in one line"):
         Partition.by_column(torch.arange(3).numpy(), unit=unit)
+
+
+def test_findings_of_audits_read_back_and_older_accounts_have_none() -> None:
+    finding = Finding(
+        canaries=20,
+        confidence=0.95,
+        claimed=Estimate(sampling_rate=0.2, noise_multiplier=1.6, steps=3),
+        at_least=Estimate(sampling_rate=0.1, noise_multiplier=2.0, steps=3),
+        ceiling=Estimate(sampling_rate=0.15, noise_multiplier=1.8, steps=3),
+        checks=(Check(name="noise", claimed=1.0, found=1.01, p_value=0.4),),
+    )
+    plain = ACCOUNT
+    audited = dataclasses.replace(plain, findings=(finding,))
+    assert Account.from_json(audited.to_json()) == audited
+    assert json.loads(plain.to_json())["version"] == 2
+    assert "findings" not in json.loads(plain.to_json())
+    assert json.loads(audited.to_json())["version"] == 3
+    (together,) = combine([audited, plain, audited])
+    assert together.findings == (finding, finding)
+    content = json.loads(audited.to_json())
+    del content["findings"][0]["checks"]
+    with pytest.raises(
+        ValueError, match=r"findings: a finding is incomplete or has an unknown part: 'checks'"
+    ):
+        Account.from_json(json.dumps(content))
+    content = json.loads(audited.to_json())
+    content["findings"][0]["checks"][0]["p_value"] = 0.5
+    with pytest.raises(ValueError, match="sha256"):
+        Account.from_json(json.dumps(content))

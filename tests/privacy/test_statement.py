@@ -17,6 +17,7 @@ from dpmi.privacy.noise import NoiseMode
 from dpmi.privacy.statement import NOT_ACCOUNTED, SEPARATE
 
 from .test_account import ACCOUNT, OTHER, STEP, but
+from .test_finding import finding
 
 SUBCLASS = but(
     unit="subclass",
@@ -272,3 +273,22 @@ def test_a_statement_of_a_saved_account_is_the_same() -> None:
     saved, original = (stated(a, 1e-3) for a in (Account.from_json(ACCOUNT.to_json()), ACCOUNT))
     assert saved == original
     assert saved.markdown() == original.markdown()
+
+
+def test_an_audit_is_stated_with_its_bounds_and_a_contradiction_comes_first() -> None:
+    good, bad = finding(0.4), finding(1e-12)
+    markdown, text, fields = forms(stated(but(findings=(good,)), 1e-3))
+    assert f"- Audit: {good.text(1e-3)}" in markdown.splitlines()
+    assert f"Audit: {good.text(1e-3)}." in text
+    (audit,) = fields["promises"][0]["audits"]
+    assert audit["verdict"] == "consistent"
+    assert audit["lower_bound"]["replace"] == good.lower_bound(1e-3, "replace")
+    assert audit["ceiling"]["add_remove"] == good.ceiling.epsilon(1e-3, "add_remove")
+    assert (audit["canaries"], audit["confidence"], audit["p_value"]) == (100, 0.95, good.p_value)
+    assert "contradicted" not in markdown
+    markdown, text, fields = forms(stated(but(findings=(good, bad)), 1e-3))
+    assert markdown.startswith("# Privacy statement, contradicted by an audit")
+    assert "VIOLATED (p = 1e-12)" in text
+    assert fields["reservations"] == ["contradicted by an audit"]
+    assert [a["verdict"][:8] for a in fields["promises"][0]["audits"]] == ["consiste", "violated"]
+    assert forms(stated(ACCOUNT, 1e-3))[2]["promises"][0]["audits"] == []

@@ -98,7 +98,7 @@ BATTERY = (
     Configuration(strategy="stream", partition="class", sampling_rate=0.005, noise_multiplier=0.7, steps=300),
     Configuration(strategy="hooks", partition="user", sampling_rate=1.0, noise_multiplier=2.0, steps=1),
     Configuration(strategy="stream", partition="class", physical=10, ranks=2),
-    Configuration(strategy="hooks", partition="user", physical=24, ranks=2),
+    Configuration(strategy="hooks", partition="user", physical=24, secure=True, ranks=2),
 )
 
 
@@ -313,7 +313,9 @@ class _Group:
     """
 
     def __init__(self, size: int, configurations: list[Configuration]) -> None:
-        context = multiprocessing.get_context("spawn")
+        methods = multiprocessing.get_all_start_methods()
+        context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        context.set_forkserver_preload([__name__])  # so that the slow imports happen once
         self.configurations = configurations
         self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
         self._answers = context.Queue()

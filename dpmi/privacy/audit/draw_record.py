@@ -107,7 +107,7 @@ class DrawRecord:
         law = stats.hypergeom(len(heads) * steps, int(heads.sum()) * steps, drawn)
         return Check(
             name="draws of the canaries that are in, or in their own direction",
-            claimed=float(law.mean()),
+            claimed=drawn * float(heads.mean()),
             found=float(mine),
             p_value=tails.both(law, mine),
         )

@@ -37,8 +37,9 @@ class Row:
 
 
 def claims_of(engine: PrivacyEngine, delta: float) -> Claims:
-    """Return what an engine's ledger claims."""
-    return {adjacency: engine.guarantee(delta, adjacency=adjacency).epsilon for adjacency in ADJACENCIES}
+    """Return what an engine's ledger claims; 0 if nothing was charged."""
+    account = engine.account
+    return {adjacency: account.guarantee(delta, adjacency=adjacency).epsilon for adjacency in ADJACENCIES}
 
 
 def rows(configuration: str, claims: Claims, finding: Finding, *, delta: float) -> list[Row]:

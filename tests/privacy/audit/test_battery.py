@@ -1,0 +1,110 @@
+"""The battery: it covers every way to train, finds nothing in the engine, and finds planted faults.
+
+Modules: dpmi/privacy/audit/rows.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from dpmi.privacy.audit import battery
+from dpmi.privacy.audit.battery import BATTERY, Configuration, audit_engine
+from dpmi.privacy.gradients.bucket_gradients import Ghost, Rows
+from dpmi.privacy.noise import NoiseSource
+
+SHORT = {"steps": 12}
+"""Few steps: clipping and noise show in one."""
+
+
+def least(*configurations: Configuration) -> list[float]:
+    return [row.p_value for row in audit_engine(configurations)]
+
+
+def test_it_covers_every_strategy_partition_loop_and_mode() -> None:
+    assert {c.strategy for c in BATTERY} == {"stream", "hooks", "ghost"}
+    for strategy in ("stream", "hooks", "ghost"):
+        assert len({c.partition for c in BATTERY if c.strategy == strategy}) >= 2
+        assert len({c.physical for c in BATTERY if c.strategy == strategy}) >= 2
+        assert any(c.secure for c in BATTERY if c.strategy == strategy)
+    assert {c.partition for c in BATTERY} == {"class", "subclass", "user"}
+    assert {c.loop for c in BATTERY} == {"whole", "left early", "resumed"}
+    assert {c.ranks for c in BATTERY} == {1, 2}
+    assert {c.network for c in BATTERY} == {"mlp", "wide", "cnn"}
+    assert any(c.sampling_rate == 1 and c.steps == 1 for c in BATTERY)
+    assert any((1 - c.sampling_rate) ** 210 > 0.3 for c in BATTERY)  # steps without any bucket
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        Configuration(strategy="hooks", partition="subclass", physical=24, loop="left early", steps=15),
+        Configuration(strategy="ghost", partition="class", physical=10, loop="resumed", steps=9),
+        Configuration(strategy="stream", partition="class", network="cnn", secure=True, steps=6),
+    ],
+    ids=str,
+)
+def test_the_engine_passes(configuration: Configuration) -> None:
+    replace, add_remove = audit_engine([configuration])
+    assert (replace.adjacency, add_remove.adjacency) == ("replace", "add_remove")
+    for row in (replace, add_remove):
+        assert row.configuration == str(configuration)
+        assert row.verdict == "consistent"
+        assert row.p_value > 1e-4
+        assert 0 < row.lower_bound < row.claimed
+        assert 0 < row.ceiling < row.claimed
+
+
+def test_two_ranks_pass() -> None:
+    done: list[int] = []
+    rows = audit_engine(
+        [
+            dataclasses.replace(BATTERY[-1], steps=8),
+            Configuration(strategy="stream", partition="class", steps=4),
+        ],
+        tell=done.append,
+    )
+    assert [row.verdict for row in rows] == ["consistent"] * 4
+    assert done == [0, 1, 2]
+    assert "2 ranks" in rows[-1].configuration
+
+
+def test_norms_that_are_too_small_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    norms = Ghost.norms
+    monkeypatch.setattr(Ghost, "norms", lambda self: norms(self) / 3)
+    assert least(Configuration(strategy="ghost", partition="user", **SHORT))[0] == 0.0
+    monkeypatch.undo()
+    rows = Rows.norms
+
+    def without_biases(self: Rows) -> torch.Tensor:
+        return rows(Rows([row for row in self.rows if row is not None and row.dim() != 2]))
+
+    monkeypatch.setattr(Rows, "norms", without_biases)
+    assert least(Configuration(strategy="stream", partition="class", **SHORT))[0] == 0.0
+
+
+def test_noise_that_repeats_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = NoiseSource.of
+
+    def repeating(*args: object, **options: object) -> NoiseSource:
+        made = source(*args, **options)  # type: ignore[arg-type]
+
+        def fill_(flat: torch.Tensor, std: float) -> None:
+            flat.normal_(0.0, std, generator=torch.Generator().manual_seed(1))
+
+        made.fill_ = fill_  # type: ignore[method-assign]
+        return made
+
+    monkeypatch.setattr(NoiseSource, "of", repeating)
+    assert least(Configuration(strategy="stream", partition="class", **SHORT))[0] < 1e-12
+
+
+def test_a_process_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(battery, "TIMEOUT", 5.0)
+    wrong = dataclasses.replace(BATTERY[-1], noise_multiplier=-1.0)
+    with pytest.raises(
+        RuntimeError, match=r"a process of the two-rank trainings failed: rank .*noise_multiplier"
+    ):
+        audit_engine([wrong])
