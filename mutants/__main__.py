@@ -42,17 +42,18 @@ def main(words: list[str]) -> int:
 def _audit(faults: list[Fault]) -> int:
     print("| file | fault | p | trainings | check | s |")
     print("| --- | --- | --- | --- | --- | --- |")
-    flagged = 0
+    flagged = stopped = 0
     for found in audit_all(faults):
         flagged += found.p_value is not None and found.p_value < FLAGGED
+        stopped += found.p_value is None
         p = "" if found.p_value is None else f"{found.p_value:.2g}"
         print(
             f"| {found.fault.path} | {found.fault.name} | {p} | {found.trainings} | {found.reason} | "
             f"{found.seconds:.0f} |",
             flush=True,
         )
-    print(f"\n{flagged} of {len(faults)} faults flagged")
-    return 0 if faults and flagged == len(faults) else 1
+    print(f"\n{flagged} of {len(faults)} faults flagged, {stopped} stopped the audit with an error")
+    return 0 if faults and flagged + stopped == len(faults) else 1
 
 
 def row(outcome: Outcome) -> str:

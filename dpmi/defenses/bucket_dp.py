@@ -29,6 +29,7 @@ class BucketDP(PrivateDefense, ABC):
     """
 
     couples_inside_buckets: ClassVar[bool] = True
+    has_canaries: ClassVar[bool] = True
 
     max_records_per_bucket: int | None = None
 

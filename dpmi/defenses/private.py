@@ -29,6 +29,8 @@ class PrivateDefense(Defense):
     strength_range: ClassVar[tuple[float, float] | None] = (0.05, 20.0)
     couples_inside_buckets: ClassVar[bool] = False
     """Whether a loss that couples records couples only records of the same unit."""
+    has_canaries: ClassVar[bool] = False
+    """Whether an audit can add canaries to the training; :class:`dpmi.privacy.PrivacyEngine` does."""
 
     noise_multiplier: float
     sampling_rate: float

@@ -13,7 +13,7 @@ from dpmi.report.figures import curve, layers, reconstructions, side_effects, tr
 from dpmi.report.numbers import bounds, pairs, strongest, survival, tables
 from dpmi.report.numbers.layers import mean_shares
 from dpmi.report.numbers.side_effects import summary as side_effects_over_seeds
-from dpmi.report.page import answer, cells, games, html, markdown
+from dpmi.report.page import answer, audits, cells, games, html, markdown
 from dpmi.report.page.side_effects import tables as side_effect_tables
 from dpmi.report.page.survival import adapted_table, survival_table
 from dpmi.study.results import Results
@@ -51,7 +51,7 @@ def write(results: Results, directory: Path) -> Path:
     kind = results.trials["distance_kind"].iloc[0]
     differences = pairs.differences(results, summary)
     classes = int(results.per_class.groupby("trial").size().iloc[0])
-    headline = answer.headline(summary, classes)
+    headline = audits.warning(results.trials) + answer.headline(summary, classes)
     findings = answer.findings(summary, correlations, differences, kind, classes)
     shown = {
         **({"linked": games.linked(summary)} if tables.has_linkage(results) else {}),
@@ -66,6 +66,7 @@ def write(results: Results, directory: Path) -> Path:
         "any_attack": cells.any_attack(summary, bounds.bounds(results.trials)),
         "correlations": cells.correlations(correlations),
         "accounts": cells.accounts(summary),
+        **({"audits": audits.audited(results.trials)} if tables.has_audits(results) else {}),
     }
     here = results, summary
     drawn = strongest.if_few(here, "attack", MOST_ATTACKS, whole=whole)

@@ -15,11 +15,11 @@ from dpmi import models, versions
 from dpmi.attacks import Attack
 from dpmi.data.halves import HalfDraw
 from dpmi.data.roles import RoleDraw
-from dpmi.defenses import Defense, Recipe
+from dpmi.defenses import Defense, Recipe, private_part
 from dpmi.models import Adaptation
 
 from .content import Content
-from .spec import BudgetSpec, DataSpec, EvaluatorSpec, LinkageSpec, UnitsSpec
+from .spec import AuditSpec, BudgetSpec, DataSpec, EvaluatorSpec, LinkageSpec, UnitsSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,7 @@ class Job:
     adaptive: bool = False
     linkage: LinkageSpec | None = None
     units: UnitsSpec | None = None
+    audit: AuditSpec | None = None
     seeds: tuple[int, ...] = ()
     """Seeds of the study, whose models are references of one another in the unit game; without any it is not played."""
     content: Content | None = None
@@ -76,6 +77,7 @@ class Job:
             seed=self.seed,
             **({} if self.roles is None else {"roles": repr(self.roles)}),
             **({} if self.units is None else {"half": f"{self.half!r} of {self.units.division}"}),
+            **({} if self.audited is None else {"audit": repr(self.audited)}),
         )
 
     @property
@@ -92,6 +94,12 @@ class Job:
     def game(self) -> UnitsSpec | None:
         """The unit game that is played with the model; None if there is none."""
         return self.units if self.seeds else None
+
+    @property
+    def audited(self) -> AuditSpec | None:
+        """The audit of the model's training; None if there is none, or the defence cannot have canaries."""
+        private = private_part(self.defense)
+        return self.audit if private is not None and private.has_canaries else None
 
     @property
     def _content(self) -> Content:

@@ -80,7 +80,8 @@ def gather(spec: StudySpec, store: Store) -> Results:
         adaptation = "" if trial.adaptation is None else trial.adaptation.name
         names = {"label": trial.job.setting, "attack": trial.attack_label, "adaptation": adaptation}
         means = table.drop(columns=["trial", "class_index", "class_name"]).mean()
-        rows.append({"trial": trial.key, "data": spec.data.name, **found, **names, **means})
+        audited = {} if spec.audit is None else {"audit_verdict": found.pop("audit_verdict", "")}
+        rows.append({"trial": trial.key, "data": spec.data.name, **found, **audited, **names, **means})
     per_class = pd.concat(classes, ignore_index=True) if classes else pd.DataFrame()
     results = Results(
         name=spec.name,

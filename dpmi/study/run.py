@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,6 +14,7 @@ from dpmi import defenses, metrics
 from dpmi.data import Split
 from dpmi.data.public_gaussian import PublicGaussian
 from dpmi.data.registry import DATA_ROOT_VARIABLE
+from dpmi.privacy.audit import most_canaries
 
 from . import evaluator, schema
 from .content import Content
@@ -69,6 +71,7 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
     own = load_private(spec.jobs[0], root)
     with torch.random.fork_rng(devices=[]):
         _check_defenses(spec, own)
+        _check_audit(spec, own)
         _check_attacks(spec, own)
     if spec.evaluator is not None:
         evaluator.untrained(spec.evaluator, split)
@@ -117,6 +120,20 @@ def _check_defenses(spec: StudySpec, split: Split) -> None:
             defenses.check(defense, model, split.train, split.labelled_public)
         except ValueError as error:
             raise ValueError(f"defenses {defense.name}: {error}") from error
+
+
+def _check_audit(spec: StudySpec, split: Split) -> None:
+    """Refuse more canaries than the trained parameters of a model have room for."""
+    model = untrained_model(spec.jobs[0], split)
+    for job in {job.setting: job for job in spec.jobs if job.audited is not None}.values():
+        assert job.audited is not None
+        trained = job.defense.build(copy.deepcopy(model))
+        room = most_canaries(sum(p.numel() for p in trained.parameters() if p.requires_grad))
+        if job.audited.canaries > room:
+            raise ValueError(
+                f"audit.canaries is {job.audited.canaries}, but the model of {job.setting} has room for {room}; use at "
+                "most as many"
+            )
 
 
 def _check_attacks(spec: StudySpec, split: Split) -> None:

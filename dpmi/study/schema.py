@@ -239,6 +239,17 @@ TRIALS: tuple[Column, ...] = (
         "unit game: share of the pairs of a unit that trained the model and one that did not that the attacker tells "
         "apart; chance is 1/2",
     ),
+    _number(
+        "audit_lower_bound",
+        "epsilon that the training has at least, for adjacency and delta of the row, by its canaries",
+    ),
+    _number("audit_ceiling", "audit_lower_bound of a perfect training with as many canaries, on average"),
+    _share("audit_p_value", "p-value of the most unusual check of the audit, corrected for their number"),
+    _count("audit_canaries", "canary buckets of the audit", "buckets", 2.0),
+    _text(
+        "audit_verdict",
+        "consistent, or violated with the check that contradicts the claim; empty without an audit",
+    ),
     _share("unit_bound_auc", "upper bound on unit_auc; 1 unless the guarantee is for the unit of the game"),
     _share("identified_bound", "upper bound on identified_gain; 1 unless the guarantee is for a class"),
 )

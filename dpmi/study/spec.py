@@ -117,6 +117,13 @@ class UnitsSpec(Strict):
         return f"{self.clusters_per_class} subclasses per class" if self.unit == "subclass" else self.unit
 
 
+class AuditSpec(Strict):
+    """Trains the models of class-dp, subclass-dp and user-dp with canaries; see :mod:`dpmi.privacy.audit`."""
+
+    canaries: Annotated[int, Field(ge=2, le=LARGEST)] = 200
+    """Number of canary buckets, at most a twentieth of the trained parameters."""
+
+
 class BudgetSpec(Strict):
     """Limits of every attack on one target; the fields of :class:`dpmi.attacks.Budget`."""
 

@@ -16,6 +16,7 @@ from dpmi.defenses import Defense, Recipe
 from .content import Content
 from .grid import Job, Trial, settings_of, told_apart
 from .spec import (
+    AuditSpec,
     BudgetSpec,
     DataSpec,
     EvaluatorSpec,
@@ -55,8 +56,9 @@ class StudySpec(Strict):
     attack with each of :meth:`dpmi.defenses.Defense.adaptations` that applies to it. ``linkage`` trains every model on
     some of the classes, drawn by its seed, and measures whether reconstructions identify their classes among the
     others. ``units`` trains every model on half of the subclasses, records or users, drawn by its seed, and measures
-    whether the model tells which. ``matched_on`` is the target on which :mod:`dpmi.study.match` matched the strengths;
-    reports show it, and it does not change any result.
+    whether the model tells which. ``audit`` trains the models of dpmi's own privacy engine with canaries, and measures
+    which epsilon they have at least. ``matched_on`` is the target on which :mod:`dpmi.study.match` matched the
+    strengths; reports show it, and it does not change any result.
     """
 
     name: Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
@@ -72,6 +74,7 @@ class StudySpec(Strict):
     adaptive: bool = False
     linkage: LinkageSpec | None = None
     units: UnitsSpec | None = None
+    audit: AuditSpec | None = None
     matched_on: Annotated[str, Field(pattern=r"^(accuracy|epsilon) [0-9][0-9.e+-]*$")] | None = None
 
     @cached_property
@@ -97,6 +100,7 @@ class StudySpec(Strict):
                 adaptive=self.adaptive,
                 linkage=self.linkage,
                 units=self.units,
+                audit=self.audit,
                 seeds=self.seeds,
             )
             for (defense, recipe), setting in zip(plugins, settings, strict=True)
@@ -204,7 +208,12 @@ def checked(document: Mapping[str, Any]) -> StudySpec:
     except ValueError as error:
         raise SpecError(f"model: {error}") from error
     _check_units(spec)
-    _ = spec.jobs  # checks every plug-in and every hyper-parameter
+    # The jobs check every plug-in and every hyper-parameter.
+    if spec.audit is not None and not any(job.audited for job in spec.jobs):
+        raise SpecError(
+            "audit is given, but no defence of the study can be audited; add class-dp, subclass-dp or user-dp, or "
+            "leave audit out"
+        )
     return spec
 
 

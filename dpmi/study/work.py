@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import lru_cache, partial
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from filelock import Timeout
 from torch import nn
 
+from accountants import Adjacency
 from accountants.plugins import origin
 from dpmi import data, metrics, models, versions
 from dpmi.attacks import Budget, Reconstructions
@@ -21,6 +22,7 @@ from dpmi.data.halves import HalfDraw, Units, divide
 from dpmi.data.roles import RoleDraw, Roles
 from dpmi.defenses import Trained, private_part, train
 from dpmi.privacy import Account
+from dpmi.privacy.audit import Audit, auditing
 from dpmi.progress import Progress, StageProgress
 
 from . import evaluator, linkage, maker, units
@@ -188,15 +190,17 @@ def _train(job: Job, store: Store, *, root: str | None, progress: Progress, pati
             return
         split = load_private(job, root)
         finished = maker.started()
-        trained = train(
-            job.defense,
-            untrained_model(job, split),
-            split.train,
-            job.recipe,
-            seed=job.seed,
-            public=split.labelled_public,
-            progress=progress,
-        )
+        audit = job.audited
+        with nullcontext() if audit is None else auditing(Audit(seed=job.seed, **audit.model_dump())):
+            trained = train(
+                job.defense,
+                untrained_model(job, split),
+                split.train,
+                job.recipe,
+                seed=job.seed,
+                public=split.labelled_public,
+                progress=progress,
+            )
         store.save_model(job.key, trained.model, {**_model_record(job, trained), "made": finished()})
 
 
@@ -429,6 +433,21 @@ def _privacy_columns(job: Job, account: Account | None) -> dict[str, Any]:
         "max_grad_norm": private.max_grad_norm,
         "buckets": account.buckets,
         "account": account.to_json(),
+        **_audit_columns(account, delta, headline.adjacency),
+    }
+
+
+def _audit_columns(account: Account, delta: float, adjacency: Adjacency) -> dict[str, Any]:
+    """Columns of an audited model; none without an audit."""
+    if not account.findings:
+        return {}
+    found = account.findings[-1]
+    return {
+        "audit_lower_bound": found.lower_bound(delta, adjacency),
+        "audit_ceiling": found.ceiling.epsilon(delta, adjacency),
+        "audit_p_value": found.p_value,
+        "audit_canaries": found.canaries,
+        "audit_verdict": found.verdict,
     }
 
 

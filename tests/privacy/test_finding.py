@@ -1,7 +1,4 @@
-"""A finding: its verdict, its bounds, and its forms as text and JSON values.
-
-Modules: dpmi/privacy/observer.py.
-"""
+"""A finding: its verdict, its bounds, and its forms as text and JSON values."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ EVERYTHING = (
 
 
 def without_games(columns: set[str]) -> set[str]:
-    """Without those of studies with linkage or units, which test_linkage.py and test_units.py hold to the schema."""
-    games = ("linkage_", "identified_", "accuracy_bound", "unit_auc", "unit_bound_auc")
+    """Without those of studies with linkage, units or audits, which have tests of their own that hold them to it."""
+    games = ("audit_", "linkage_", "identified_", "accuracy_bound", "unit_auc", "unit_bound_auc")
     return {name for name in columns if not name.startswith(games)}
 
 

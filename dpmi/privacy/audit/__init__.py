@@ -5,7 +5,7 @@ promise: a lower bound says only that epsilon is not smaller, and a check that p
 docs/audit.md says what each estimator assumes.
 """
 
-from .audit import Audit
+from .audit import Audit, most_canaries
 from .black_box import PlantedCanaries, worst_case_start
 from .many_runs import ManyRuns, many_runs
 from .one_run import Scores, clopper_pearson, counted, counted_fdp, gaussian, order_statistics
@@ -25,6 +25,7 @@ __all__ = [
     "counted_fdp",
     "gaussian",
     "many_runs",
+    "most_canaries",
     "order_statistics",
     "worst_case_start",
 ]

@@ -30,8 +30,8 @@ class Audit:
     bucket. ``engine.finding()`` then says which epsilon the run has at least, and whether noise, draws and
     contributions are what the ledger claims.
 
-    Canaries move the model a little, and the divisor of the noisy sum counts them: with as many canaries as buckets, a
-    step is half as long. The promise to the real buckets is unchanged.
+    Canaries move the model a little, and the divisor of the noisy sum counts them: multiply the learning rate by
+    (K + canaries) / K for steps as long as without them. The promise to the K real buckets is unchanged.
 
     Args:
         canaries: number of canary buckets, at least 2, and at most a twentieth of the trained parameters.
@@ -75,7 +75,7 @@ class Audit:
                 "audit is given, but noise_multiplier is 0: the run promises nothing that could be tested"
             )
         d = sum(p.numel() for p in trained)
-        most = d // COORDINATES
+        most = most_canaries(d)
         if self.canaries > most:
             raise ValueError(
                 f"canaries is {self.canaries}, but a model of {d} trained parameters has room for {most} (one for "
@@ -109,5 +109,10 @@ class Audit:
                 f"power is {self.power}, but with {self.canaries} canaries and {steps} steps the lower bound cannot "
                 f"exceed {reached:.3g} where the claim is {claim:.3g} (delta = {DELTA}), a share of "
                 f"{reached / claim:.2f}; use more canaries (a model of {d} parameters has room for "
-                f"{d // COORDINATES}), more steps, or a lower power"
+                f"{most_canaries(d)}), more steps, or a lower power"
             )
+
+
+def most_canaries(parameters: int) -> int:
+    """Return the number of canaries that a model with this many trained parameters has room for."""
+    return parameters // COORDINATES

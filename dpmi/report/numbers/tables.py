@@ -134,6 +134,11 @@ def has_units(results: Results) -> bool:
     return "unit_auc" in results.trials
 
 
+def has_audits(results: Results) -> bool:
+    """Whether models of the study were audited."""
+    return "audit_lower_bound" in results.trials
+
+
 def _put(row: dict[str, object], measure: str, values: Interval) -> None:
     row[measure], row[f"{measure}_low"], row[f"{measure}_high"] = values
 

@@ -1,7 +1,4 @@
-"""The battery: it covers every way to train, finds nothing in the engine, and finds planted faults.
-
-Modules: dpmi/privacy/audit/rows.py.
-"""
+"""The battery: it covers every way to train, finds nothing in the engine, and finds planted faults."""
 
 from __future__ import annotations
 
