@@ -103,6 +103,18 @@ print(json.dumps({
     "means": means.drop(columns="epsilon").to_dict("list"),
 }))
 """,
+    "07_audit_your_training": """
+import json
+print(json.dumps({
+    "accuracy": accuracy,
+    "verdict": finding.verdict,
+    "others": others.to_dict(),
+    "claimed": table["claimed"].to_list(),
+    "at least": table["at least"].to_dict(),
+    "p": table["p"].to_dict(),
+    "found": table["what was found"].to_dict(),
+}))
+""",
 }
 
 #: Read a data set that is not part of dpmi.
@@ -381,3 +393,24 @@ def test_values_of_the_fifth_notebook(executed: tuple[str, Any]) -> None:
     for generative in ("gmi", "plg-mi"):
         assert table[generative]["MIA distance"] < table["enhanced"]["MIA distance"]
         assert table[generative]["KNN distance"] < table["enhanced"]["KNN distance"]
+
+
+@only("07_audit_your_training")
+def test_values_of_the_seventh_notebook(executed: tuple[str, Any]) -> None:
+    _, notebook = executed
+    found = json.loads(notebook.cells[-1].outputs[0].text)
+    assert found["accuracy"] > 0.7
+    assert found["verdict"] == "consistent"
+    assert len(set(found["claimed"])) == 1, "a fault does not change the ledger"
+    claim = found["claimed"][0]
+    for bounds in found["others"].values():
+        names = list(bounds)
+        assert bounds[names[0]] < bounds["aligned: noise, length, rate"] < bounds["claimed"]
+    correct, *broken = found["p"]
+    assert correct == "as it is"
+    assert found["p"][correct] > 1e-4
+    assert found["found"][correct] == "nothing"
+    assert max(found["p"][name] for name in broken) < 1e-6
+    assert min(found["at least"][name] for name in ("half the noise", "no clipping")) > claim
+    assert max(found["at least"][name] for name in ("as it is", "a fixed number")) < claim
+    assert found["found"]["a fixed number"] == "standard deviation of the number of drawn buckets"

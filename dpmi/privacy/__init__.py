@@ -14,6 +14,7 @@ Citations such as [Z20] are resolved in docs/references.md.
 from .account import Account, combine
 from .batch import PhysicalBatch
 from .engine import PrivacyEngine
+from .finding import Check, Estimate, Finding
 from .grad_sample import BucketGradSampleModule
 from .loader import BucketDataLoader
 from .noise import NoiseMode
@@ -31,6 +32,9 @@ __all__ = [
     "BucketOptimizer",
     "BucketPLDAccountant",
     "BucketSampler",
+    "Check",
+    "Estimate",
+    "Finding",
     "Lemma3Accountant",
     "NoiseMode",
     "NonFiniteGradientError",

@@ -23,7 +23,7 @@ from .grad_sample import BucketGradSampleModule
 from .gradients.strategy import GradSampleMode
 from .loader import BucketDataLoader
 from .noise import NoiseMode, NoiseSource
-from .observer import AMBIENT, Auditor
+from .observer import AMBIENT, Auditor, Observer
 from .optimizer import BucketOptimizer
 from .partition import Partition
 from .plan import Plan
@@ -96,20 +96,29 @@ class PrivacyEngine:
             ),
         )
 
-    def finding(self) -> Finding:
-        """Return what the audit of the last ``make_private`` has found so far.
+    @property
+    def observer(self) -> Observer:
+        """The audit of the last ``make_private``; a :class:`dpmi.privacy.audit.Recorder` has the canaries' scores.
 
         Raises:
-            RuntimeError: ``make_private`` was not called with ``audit``, nothing was released, or this rank adds no
-                noise and so sees no audit.
+            RuntimeError: ``make_private`` was not called with ``audit``, or this rank adds no noise and sees no audit.
         """
-        optimizer = self._trained().optimizer
-        if optimizer.observer is None:
+        observer = self._trained().optimizer.observer
+        if observer is None:
             raise RuntimeError(
                 "this run has no audit on this process: pass audit=Audit() to make_private before training (a finished "
                 "run cannot be audited), and ask the rank that adds the noise, which is rank 0"
             )
-        found = self._finding_of(optimizer)
+        return observer
+
+    def finding(self) -> Finding:
+        """Return what the audit of the last ``make_private`` has found so far.
+
+        Raises:
+            RuntimeError: there is no :attr:`observer`, or nothing was released.
+        """
+        _ = self.observer
+        found = self._finding_of(self._trained().optimizer)
         if found is None:
             raise RuntimeError("nothing was released yet, so the audit has found nothing: train first")
         return found

@@ -8,7 +8,7 @@ docs/audit.md says what each estimator assumes.
 from .audit import Audit, most_canaries
 from .black_box import PlantedCanaries, worst_case_start
 from .many_runs import ManyRuns, many_runs
-from .one_run import Scores, clopper_pearson, counted, counted_fdp, gaussian, order_statistics
+from .one_run import Scores, clopper_pearson, counted, counted_fdp, game, gaussian, order_statistics
 from .own_training import audited, auditing
 from .recorder import Recorder
 
@@ -23,6 +23,7 @@ __all__ = [
     "clopper_pearson",
     "counted",
     "counted_fdp",
+    "game",
     "gaussian",
     "many_runs",
     "most_canaries",

@@ -34,7 +34,6 @@ from .rows import Claims, Row, claims_of, rows
 from .sensitivity import sensitivity
 
 DELTA = 1e-5
-CANARIES = 200
 RECORDS = 360
 NORM = 0.05
 """max_grad_norm of the battery: small, so that every bucket is clipped."""
@@ -61,6 +60,7 @@ class Configuration:
         sampling_rate: q.
         noise_multiplier: sigma.
         steps: logical steps.
+        canaries: number of canary buckets.
     """
 
     strategy: Literal["stream", "hooks", "ghost"]
@@ -73,6 +73,7 @@ class Configuration:
     sampling_rate: float = 0.2
     noise_multiplier: float = 1.5
     steps: int = 80
+    canaries: int = 200
 
     def __str__(self) -> str:
         facts = [self.strategy, self.partition, self.network, f"batches of {self.physical}"]
@@ -262,7 +263,10 @@ def _wrapped(configuration: Configuration, data: tuple[Tensor, Tensor], **option
 
 def _trained(configuration: Configuration) -> PrivacyEngine:
     """Train with canaries, and return the engine."""
-    options: dict[str, Any] = {"secure_mode": configuration.secure, "audit": Audit(canaries=CANARIES)}
+    options: dict[str, Any] = {
+        "secure_mode": configuration.secure,
+        "audit": Audit(canaries=configuration.canaries),
+    }
     if configuration.loop == "resumed" and not configuration.secure:
         options["seed"] = secrets.randbits(32)  # with a seed, a fault of the checkpoint can repeat noise
     run = _wrapped(configuration, _data(), **options)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -102,7 +102,7 @@ class Scores:
 
 
 def counted(scores: Scores, *, delta: float, confidence: float = 0.95) -> float:
-    """Return the lower bound of Steinke, Nasr, Jagielski 2023, for guesses "in" only.
+    """Return the lower bound of [SNJ23], for guesses "in" only.
 
     Under (epsilon, delta), the number of right guesses among r is at most that of r coins with success probability
     1 / (1 + exp(-epsilon)), up to a term in delta (Theorem 5.2 and Appendix D).
@@ -117,7 +117,7 @@ def counted(scores: Scores, *, delta: float, confidence: float = 0.95) -> float:
 
 
 def counted_fdp(scores: Scores, *, delta: float, confidence: float = 0.95) -> float:
-    """Return the lower bound of Mahloujifar, Melis, Chaudhuri 2025 for Gaussian trade-off functions.
+    """Return the lower bound of [MMC25] for Gaussian trade-off functions.
 
     It asks whether the counts are possible under the trade-off function of the Gaussian mechanism with
     (epsilon, delta), by their recursion ("audit_rh_with_cap"), instead of under all (epsilon, delta) mechanisms.
@@ -132,9 +132,9 @@ def counted_fdp(scores: Scores, *, delta: float, confidence: float = 0.95) -> fl
 
 
 def gaussian(scores: Scores, *, delta: float, confidence: float = 0.95) -> float:
-    """Return the lower bound of Nasr et al. 2023 for Gaussian trade-off functions.
+    """Return the lower bound of [NHS23] for Gaussian trade-off functions.
 
-    Clopper-Pearson limits of both error rates at every threshold give mu, and mu gives epsilon (Dong, Roth, Su 2019,
+    Clopper-Pearson limits of both error rates at every threshold give mu, and mu gives epsilon ([DRS22],
     equation 6 and Corollary 2.13). It treats the canaries of one run as independent runs.
 
     Args:
@@ -154,7 +154,7 @@ def gaussian(scores: Scores, *, delta: float, confidence: float = 0.95) -> float
 
 
 def order_statistics(scores: Scores, *, delta: float, confidence: float = 0.95) -> float:
-    """Return a lower bound from the signs of the r most extreme scores, after Xiang et al. 2025.
+    """Return a lower bound from the signs of the r most extreme scores, after [XWX25].
 
     The auditor guesses only the r canaries whose scores are farthest from the middle. Under mu-GDP such guesses are
     right at most as often as those for n independent values of N(+-mu / 2, 1), whose number has a law in closed form:
@@ -195,15 +195,21 @@ def right_among_extremes(mu: float, n: int, r: int, v: int) -> float:
     if v <= 0:
         return 1.0
     # |x| of one value has survival function s(t); the r-th largest of n is at s(t) ~ Beta(r, n - r + 1).
-    nodes, weights = np.polynomial.legendre.leggauss(400)
-    places = (nodes + 1) / 2
+    places, weights = _quadrature()
     tail = stats.beta.ppf(places, r, n - r + 1)
     t = _magnitude(mu, tail)
     at = expit(mu * t)
     above = ndtr(mu / 2 - t) / np.maximum(tail, 1e-300)  # right and beyond t, given beyond t
     above = np.clip(above, 0.5, 1.0)
     found = at * stats.binom.sf(v - 2, r - 1, above) + (1 - at) * stats.binom.sf(v - 1, r - 1, above)
-    return float((weights / 2 * found).sum())
+    return float((weights * found).sum())
+
+
+@cache
+def _quadrature() -> tuple[Array, Array]:
+    """Return the nodes and weights of Gauss and Legendre's rule on [0, 1], (400,) each."""
+    nodes, weights = np.polynomial.legendre.leggauss(400)
+    return (nodes + 1) / 2, weights / 2
 
 
 def _magnitude(mu: float, tail: Array) -> Array:
@@ -217,7 +223,7 @@ def _magnitude(mu: float, tail: Array) -> Array:
 
 
 def gdp_epsilon(mu: float, delta: float) -> float:
-    """Return epsilon of mu-GDP at a delta (Dong, Roth, Su 2019, Corollary 2.13)."""
+    """Return epsilon of mu-GDP at a delta ([DRS22], Corollary 2.13)."""
     if mu <= 0:
         return 0.0
 
@@ -241,7 +247,7 @@ def gdp_epsilon(mu: float, delta: float) -> float:
 def clopper_pearson(
     inside: ArrayLike, outside: ArrayLike, *, threshold: float, delta: float = 0.0, confidence: float = 0.95
 ) -> float:
-    """Return the lower bound from many independent runs at one threshold (Jagielski et al. 2020).
+    """Return the lower bound from many independent runs at one threshold [JUO20].
 
     epsilon >= log((TPR - delta) / FPR), with Clopper-Pearson limits of both rates, and the same for the opposite guess.
 
@@ -265,6 +271,33 @@ def clopper_pearson(
         if true > delta:
             best = max(best, math.log((true - delta) / false))
     return best
+
+
+def game(won: int, games: int, *, chance: float, delta: float, confidence: float = 0.95) -> float:
+    """Return the lower bound from independent games whose chance of a win without the unit is known.
+
+    By definition, the probability of a win is at most exp(epsilon) * chance + delta. Linkage is such a game for a class
+    (chance 1 / candidates, replace-one adjacency), if one class of each model counts, because the classes of one model
+    are not independent.
+
+    Args:
+        won: number of games won.
+        games: number of games, at least 1.
+        chance: probability in (0, 1] of a win if the unit is replaced, or removed.
+        delta: in [0, 1].
+        confidence: in (0.5, 1).
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    _check(delta, confidence)
+    checks.integer("games", games, minimum=1)
+    if not 0 <= checks.integer("won", won, minimum=0) <= games:
+        raise ValueError(f"won is {won}, but there were {games} games; it must be from 0 to {games}")
+    if not 0 < checks.real("chance", chance) <= 1:
+        raise ValueError(f"chance must be in (0, 1], got {chance}")
+    least = float(stats.beta.ppf(1.0 - confidence, won, games - won + 1)) if won else 0.0
+    return max(0.0, math.log((least - delta) / chance)) if least > delta else 0.0
 
 
 def _over_thresholds(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dpmi.privacy.audit import Scores, clopper_pearson, counted, counted_fdp, gaussian, order_statistics
+from dpmi.privacy.audit import Scores, clopper_pearson, counted, counted_fdp, game, gaussian, order_statistics
 from dpmi.privacy.audit.one_run import gdp_epsilon, gdp_mu, right_among_extremes
 
 BOUNDS = (counted, counted_fdp, gaussian, order_statistics)
@@ -137,3 +137,29 @@ def test_scores_that_cannot_be_used(inside: list[float], outside: list[float], t
 def test_arguments_out_of_range(bound: Any, options: dict[str, float], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         bound(drawn(20, 4.0, 0), **options)
+
+
+def test_a_game_with_known_chance_by_hand() -> None:
+    # 40 of 40 won where chance wins 1 in 20: the success rate is at least 0.05^(1/40).
+    assert game(40, 40, chance=0.05, delta=0.01) == pytest.approx(math.log((0.05 ** (1 / 40) - 0.01) / 0.05))
+    assert game(2, 40, chance=0.05, delta=0.0) == game(0, 40, chance=0.05, delta=0.0) == 0.0
+
+
+def test_a_game_exceeds_the_truth_in_at_most_its_share_of_runs() -> None:
+    epsilon, chance = 1.0, 0.2
+    won = np.random.default_rng(0).binomial(30, math.exp(epsilon) * chance, 400)
+    above = sum(game(int(w), 30, chance=chance, delta=0.0) > epsilon for w in won)
+    assert above <= stats.binom.ppf(0.999, 400, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"won": 41}, "won is 41, but there were 40 games"),
+        ({"games": 0}, "games must be at least 1, got 0"),
+        ({"chance": 0.0}, r"chance must be in \(0, 1\], got 0"),
+    ],
+)
+def test_games_that_cannot_be(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        game(**{"won": 3, "games": 40, "chance": 0.5, "delta": 0.0, **changes})

@@ -23,10 +23,9 @@ from .small import CANARIES, go_on, trained, wrap
 
 
 def recorder(engine: PrivacyEngine) -> Recorder:
-    found = engine._training
-    assert found is not None
-    assert isinstance(found.optimizer.observer, Recorder)
-    return found.optimizer.observer
+    observer = engine.observer
+    assert isinstance(observer, Recorder)
+    return observer
 
 
 def p_of(finding: Finding, start: str) -> float:
