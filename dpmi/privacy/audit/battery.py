@@ -222,9 +222,13 @@ class _Run:
     loader: Any
 
     def go_on(self, steps: int, *, leave: Callable[[Tensor], bool] | None = None) -> None:
-        """Train until ``steps`` steps are released; leave a pass once in every step where ``leave(labels)`` says so."""
-        left = -1
+        """Train until ``steps`` steps are released, or a whole pass releases none.
+
+        A pass is left once in every step where ``leave(labels)`` says so.
+        """
+        left_at = -1
         while self.optimizer.released_steps < steps:
+            before, left = self.optimizer.released_steps, False
             for inputs, labels in self.loader:
                 self.optimizer.zero_grad()
                 self.criterion(self.module(inputs), labels).backward()
@@ -232,9 +236,12 @@ class _Run:
                 done = self.optimizer.released_steps
                 if done >= steps:
                     break
-                if leave is not None and not self.optimizer.released and left < done and leave(labels):
-                    left = done
+                left = leave is not None and not self.optimizer.released and left_at < done and leave(labels)
+                if left:
+                    left_at = done
                     break
+            if not left and self.optimizer.released_steps == before:
+                return
 
 
 def _wrapped(configuration: Configuration, data: tuple[Tensor, Tensor], **options: Any) -> _Run:

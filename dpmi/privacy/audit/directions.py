@@ -7,8 +7,6 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-_BITS = 2 ** torch.arange(8, dtype=torch.uint8)
-
 
 class Directions:
     """One unit direction per canary and step: random signs on the canary's own coordinates.
@@ -59,9 +57,8 @@ class Directions:
         if self._made is None or self._made[0] != step:
             n = self._rows * self.canaries
             drawn = np.random.Generator(np.random.Philox(key=self.key, counter=step << 64)).bytes(-(-n // 8))
-            packed = torch.frombuffer(bytearray(drawn), dtype=torch.uint8).to(self._device)
-            bits = packed.unsqueeze(1).bitwise_and(_BITS.to(self._device)).ne_(0).view(-1)[:n]
-            signs = bits.to(torch.float32).mul_(2.0).sub_(1.0)
+            bits = np.unpackbits(np.frombuffer(drawn, dtype=np.uint8), count=n)
+            signs = torch.from_numpy(bits).to(self._device, torch.float32).mul_(2.0).sub_(1.0)
             signs[self.dimensions :] = 0.0
             self._made = step, signs.view(self._rows, self.canaries)
         return self._made[1]

@@ -23,7 +23,7 @@ KEPT = 2048
 """Steps whose watched coordinates are kept, at most."""
 
 EVERY = 64
-"""After the first steps, all pairs of coordinates with the same lag are compared in every 64th step."""
+"""All pairs of coordinates with the same lag are compared in the first step, and in every 64th after it."""
 
 
 class NoiseRecord:
@@ -50,6 +50,7 @@ class NoiseRecord:
         self._steps = self._compared = self._lags = 0
         self._sums = np.zeros(3)  # of the values, their squares, and their fourth powers
         self._neighbours = 0.0  # sum of the correlations of consecutive steps
+        self._length = 0.0  # squared norm of the last noise
         self._closest = self._lagged = 0.0
 
     @torch.no_grad()
@@ -57,21 +58,14 @@ class NoiseRecord:
         """See the noise of one step, (d,)."""
         squares = noise * noise
         self._squares += squares
-        self._sums += (
-            torch.stack(
-                [
-                    noise.sum(dtype=torch.float64),
-                    squares.sum(dtype=torch.float64),
-                    squares.square().sum(dtype=torch.float64),
-                ]
-            )
-            .cpu()
-            .numpy()
-        )
+        # Sums in float32: torch adds pairwise, so their error is far below TOLERANCE.
+        found = torch.stack([noise.sum(), squares.sum(), squares @ squares, noise @ self._last]).tolist()
+        self._sums += found[:3]
         if self._steps:
-            self._neighbours += float((noise @ self._last) / (noise.norm() * self._last.norm()))
+            self._neighbours += found[3] / max(1e-30, math.sqrt(found[1] * self._length))
+        self._length = found[1]
         self._last.copy_(noise)
-        if self._steps < 4 or self._steps % EVERY == 0:
+        if self._steps % EVERY == 0:
             self._compare_lags(noise)
         self._compare_steps(noise[self._watched].cpu())
         self._steps += 1
@@ -170,6 +164,7 @@ class NoiseRecord:
                 self._compared,
                 self._lags,
                 self._neighbours,
+                self._length,
                 self._closest,
                 self._lagged,
             ],
@@ -182,9 +177,8 @@ class NoiseRecord:
         self._watched.copy_(state["watched"])
         self._kept = state["kept"].clone()
         self._sums = state["sums"].numpy().copy()
-        self._steps, self._compared, self._lags, self._neighbours, self._closest, self._lagged = state[
-            "numbers"
-        ]
+        self._steps, self._compared, self._lags, *numbers = state["numbers"]
+        self._neighbours, self._length, self._closest, self._lagged = numbers
 
     def _compare_lags(self, noise: Tensor) -> None:
         d = len(noise)

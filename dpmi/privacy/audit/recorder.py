@@ -87,13 +87,10 @@ class Recorder:
         release = _flat(gradients) * self._unit
         scores = self._directions.scores(self._step, release).cpu().numpy().astype(np.float64)
         others = release - noise
-        sums = torch.stack(
-            [release.square().sum(dtype=torch.float64), others.square().sum(dtype=torch.float64)]
-        )
-        whole, rest = sums.tolist()
+        whole, rest, product = torch.stack([release @ release, others @ others, others @ noise]).tolist()
         sigma = self._plan.noise_multiplier
         self._squares += max(0.0, whole - float((scores**2).sum()))
-        self._link += float(others.double() @ noise.double()), rest * sigma**2
+        self._link += product, rest * sigma**2
         canaries = drawn[drawn >= self._buckets] - self._buckets
         signs = self.coins.sign[canaries]
         self._contributions += float((signs * scores[canaries]).sum())
