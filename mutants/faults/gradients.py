@@ -190,7 +190,6 @@ _GHOST_FAULTS = (
         old="            factors[run.buckets] = 0.0\n",
         new="",
         tests=(_IMPLICIT,),
-        audited=True,
     ),
     Fault(
         name="a repeated token is measured as two tokens",

@@ -54,7 +54,6 @@ _RELEASE_FAULTS = (
         old="            self._step_is_open = True\n",
         new="            self._step_is_open = False\n",
         tests=(_BRUTE_FORCE,),
-        audited=True,
     ),
     Fault(
         name="a step includes the sum and the noise of the previous step",
@@ -86,7 +85,6 @@ _RELEASE_FAULTS = (
         old="self._batch = self._parts = self._dry = self.taken = None",
         new="self._batch = self._dry = self.taken = None",
         tests=("tests/privacy/test_release.py::test_a_part_of_a_bucket_is_dropped_with_its_step",),
-        audited=True,
     ),
     Fault(
         name="a gradient that is not finite is summed",

@@ -293,7 +293,7 @@ def _trained(configuration: Configuration) -> PrivacyEngine:
 
 
 def _sensitivities(configuration: Configuration) -> list[Check]:
-    """Replace the first and the last bucket."""
+    """Replace the first bucket, and the last of two sizes: records of neighbours are confused where sizes change."""
     partition = _partition(configuration.partition)
     bound = 2 * NORM / partition.num_buckets
 
@@ -311,8 +311,14 @@ def _sensitivities(configuration: Configuration) -> list[Check]:
 
     return [
         sensitivity(release, *_data(), torch.from_numpy(partition.records(bucket)), bound=bound)
-        for bucket in (0, partition.num_buckets - 1)
+        for bucket in _victims(partition)
     ]
+
+
+def _victims(partition: Partition) -> list[int]:
+    order = np.argsort(partition.sizes, kind="stable")  # as the sampler packs them
+    ends = [int(order[partition.sizes[order] == size][-1]) for size in np.unique(partition.sizes)]
+    return sorted({0, ends[len(ends) // 2], ends[-1]})
 
 
 class _Group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ class DrawRecord:
         self._times = np.zeros(buckets + len(coins.sign), dtype=np.int64)
         self._sizes: list[int] = []
         self._before: IntArray = np.zeros(0, dtype=np.int64)
-        self._common = 0
+        self._common = self._again = 0
+        self._seen: set[bytes] = set()
 
     def add(self, drawn: IntArray) -> None:
         """See the ids of the buckets and canaries of one step, ascending."""
@@ -37,6 +39,9 @@ class DrawRecord:
         if self._sizes:
             self._common += len(np.intersect1d(self._before, drawn, assume_unique=True))
         self._before = drawn
+        name = hashlib.sha256(drawn.tobytes()).digest()
+        self._again += name in self._seen
+        self._seen.add(name)
         self._sizes.append(len(drawn))
 
     @property
@@ -98,6 +103,16 @@ class DrawRecord:
                     p_value=tails.overlap(self._common, first, second, n),
                 )
             )
+            pairs = steps * (steps - 1) / 2
+            expected = pairs * (q * q + (1 - q) ** 2) ** n
+            found.append(
+                Check(
+                    name="steps that draw the same as an earlier step",
+                    claimed=0.0,
+                    found=float(self._again),
+                    p_value=min(1.0, expected) if self._again else 1.0,  # Markov's inequality
+                )
+            )
         return found
 
     def _check_of_coins(self, steps: int) -> Check:
@@ -119,6 +134,8 @@ class DrawRecord:
             "sizes": torch.tensor(self._sizes, dtype=torch.int64),
             "before": torch.from_numpy(np.array(self._before)),
             "common": self._common,
+            "again": self._again,
+            "seen": [name.hex() for name in sorted(self._seen)],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -126,4 +143,5 @@ class DrawRecord:
         self._times = state["times"].numpy().copy()
         self._sizes = state["sizes"].tolist()
         self._before = state["before"].numpy().copy()
-        self._common = int(state["common"])
+        self._common, self._again = int(state["common"]), int(state["again"])
+        self._seen = {bytes.fromhex(name) for name in state["seen"]}

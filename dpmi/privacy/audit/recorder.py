@@ -81,10 +81,9 @@ class Recorder:
     @torch.no_grad()
     def released(self, drawn: IntArray, gradients: list[Tensor]) -> None:
         """Add up a release."""
-        noise = self._snapshot
-        assert noise is not None
-        self._snapshot = None
         release = _flat(gradients) * self._unit
+        noise = torch.zeros_like(release) if self._snapshot is None else self._snapshot  # none was drawn
+        self._snapshot = None
         scores = self._directions.scores(self._step, release).cpu().numpy().astype(np.float64)
         others = release - noise
         whole, rest, product = torch.stack([release @ release, others @ others, others @ noise]).tolist()

@@ -14,6 +14,9 @@ from torch import Tensor
 from ..finding import Check
 from .recorder import SLACK
 
+LARGE = 1e3
+"""Factor of the extreme inputs."""
+
 Release = Callable[[Tensor, Tensor], Tensor]
 """Trains one step on inputs and labels with a fixed seed, and returns what it released, (d,)."""
 
@@ -21,8 +24,8 @@ Release = Callable[[Tensor, Tensor], Tensor]
 def sensitivity(release: Release, inputs: Tensor, labels: Tensor, records: Tensor, *, bound: float) -> Check:
     """Replace one bucket by extreme ones, and compare the releases.
 
-    The bucket's records are all replaced by inputs of large size, or by zeros, so that weights, or biases, get all of
-    the gradient; the two neighbours have different labels.
+    Three pairs of neighbours: zeros with two labels, so that biases get all of the gradient; large inputs with two
+    labels; and large inputs of both signs, which also move every other bucket whose gradient they enter.
 
     Args:
         release: one step from the same model with the same seed.
@@ -31,16 +34,16 @@ def sensitivity(release: Release, inputs: Tensor, labels: Tensor, records: Tenso
         records: indices of the bucket's records, (n,).
         bound: 2 S / (q K).
     """
-    classes = torch.unique(labels)
-    largest = 0.0
-    for size in (0.0, 1e3):
-        released = []
-        for label in (classes[0], classes[-1]):
-            changed, relabelled = inputs.clone(), labels.clone()
-            changed[records] = changed[records] * size
-            relabelled[records] = label
-            released.append(release(changed, relabelled).double())
-        largest = max(largest, float(torch.linalg.vector_norm(released[0] - released[1])) / bound)
+    first, last = (int(label) for label in torch.unique(labels)[[0, -1]])
+
+    def changed(size: float, label: int) -> Tensor:
+        replaced, relabelled = inputs.clone(), labels.clone()
+        replaced[records] *= size
+        relabelled[records] = label
+        return release(replaced, relabelled).double()
+
+    pairs = (((0.0, first), (0.0, last)), ((LARGE, first), (LARGE, last)), ((LARGE, first), (-LARGE, first)))
+    largest = max(float((changed(*one) - changed(*other)).norm()) for one, other in pairs) / bound
     return Check(
         name="difference of two releases that differ in one bucket, relative to its bound",
         claimed=1.0,
