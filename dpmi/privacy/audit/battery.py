@@ -90,7 +90,7 @@ BATTERY = (
     Configuration(strategy="stream", partition="class", physical=10, network="cnn", secure=True),
     Configuration(strategy="stream", partition="subclass", physical=4, loop="left early"),
     Configuration(strategy="stream", partition="user", loop="resumed"),
-    Configuration(strategy="hooks", partition="user", network="cnn"),
+    Configuration(strategy="hooks", partition="class", network="cnn"),
     Configuration(strategy="hooks", partition="subclass", physical=24, loop="left early"),
     Configuration(strategy="hooks", partition="user", physical=24, secure=True),
     Configuration(strategy="ghost", partition="user", physical=24, network="cnn"),
