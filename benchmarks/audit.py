@@ -186,7 +186,7 @@ def false_alarms() -> None:
     for i in range(ROUNDS):
         result = examined(chosen[i % len(chosen)])
         assert result is not None
-        found.append(result[1].p_value)
+        found.append(result.p_value)
         if (i + 1) % 50 == 0:
             print(
                 f"{i + 1} trainings: p below 1e-4 in {sum(p < 1e-4 for p in found)}, below 1e-2 in "

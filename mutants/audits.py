@@ -27,7 +27,7 @@ from dpmi.privacy.audit.battery import BATTERY, examine
 
 if __name__ == "__main__":
     least, verdict = 1.0, ""
-    for number, (configuration, _, finding) in enumerate(examine(BATTERY)):
+    for number, (configuration, finding) in enumerate(examine(BATTERY)):
         if finding.p_value <= least:
             worst = finding.worst
             least = finding.p_value

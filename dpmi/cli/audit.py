@@ -60,7 +60,7 @@ def _own(target: str, canaries: int, delta: float) -> Sequence[Row]:
     from accountants import checks
     from dpmi.privacy.audit import Audit
     from dpmi.privacy.audit.own_training import audited, load
-    from dpmi.privacy.audit.rows import claims_of, rows
+    from dpmi.privacy.audit.rows import rows
 
     checks.delta(delta)
     function, settings = load(target), Audit(canaries=canaries)
@@ -72,7 +72,7 @@ def _own(target: str, canaries: int, delta: float) -> Sequence[Row]:
             raise RuntimeError(f"{target} raised {type(error).__name__}: {error}") from error
 
     engine = audited(training, settings, name=target)
-    return rows(target, claims_of(engine, delta), engine.finding(), delta=delta)
+    return rows(target, engine.finding(), delta=delta)
 
 
 def _print(rows: Sequence[Row]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from accountants import ADJACENCIES, Adjacency, BucketMechanism, Ledger, checks
@@ -44,7 +45,7 @@ class Estimate:
     Args:
         sampling_rate: q in [0, 1]; 0 if no contribution was seen.
         noise_multiplier: noise / largest contribution of one bucket, above 0.
-        steps: number of releases, at least 1.
+        steps: number of releases.
     """
 
     sampling_rate: float
@@ -53,15 +54,18 @@ class Estimate:
 
     def epsilon(self, delta: float, adjacency: Adjacency) -> float:
         """Return epsilon of such a run by the tight accountant."""
-        if self.sampling_rate == 0:
-            return 0.0
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a rate of 1 is what was measured, not what anybody chose
-            mechanism = BucketMechanism(
-                sampling_rate=min(self.sampling_rate, 1.0), noise_multiplier=self.noise_multiplier
-            )
-            run = Ledger().record(mechanism, self.steps)
-            return run.guarantee(delta=delta, unit="bucket", adjacency=adjacency).epsilon
+        return 0.0 if self.sampling_rate == 0 or self.steps == 0 else _epsilon(self, delta, adjacency)
+
+
+@lru_cache(maxsize=256)  # a statement and a table ask for the same ones again
+def _epsilon(estimate: Estimate, delta: float, adjacency: Adjacency) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a rate of 1 is what was measured, not what anybody chose
+        mechanism = BucketMechanism(
+            sampling_rate=min(estimate.sampling_rate, 1.0), noise_multiplier=estimate.noise_multiplier
+        )
+        run = Ledger().record(mechanism, estimate.steps)
+        return run.guarantee(delta=delta, unit="bucket", adjacency=adjacency).epsilon
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -129,7 +129,6 @@ _LAYER_FAULTS = (
         old="gs[i], xs[i], weight",
         new="gs[i], xs[0][:1].expand_as(xs[i]), weight",
         tests=(_ROWS,),
-        audited=True,
     ),
     Fault(
         name="a convolution's bias is summed over records only",

@@ -30,7 +30,7 @@ from ..engine import PrivacyEngine
 from ..finding import Check, Finding
 from ..partition import Partition
 from .audit import Audit
-from .rows import Claims, Row, claims_of, rows
+from .rows import Row, rows
 from .sensitivity import sensitivity
 
 DELTA = 1e-5
@@ -72,7 +72,7 @@ class Configuration:
     loop: Loop = "whole"
     sampling_rate: float = 0.2
     noise_multiplier: float = 1.5
-    steps: int = 80
+    steps: int = 40
     canaries: int = 200
 
     def __str__(self) -> str:
@@ -90,7 +90,7 @@ BATTERY = (
     Configuration(strategy="stream", partition="class", physical=10, network="cnn", secure=True),
     Configuration(strategy="stream", partition="subclass", physical=4, loop="left early"),
     Configuration(strategy="stream", partition="user", loop="resumed"),
-    Configuration(strategy="hooks", partition="class", network="cnn"),
+    Configuration(strategy="hooks", partition="user", network="cnn"),
     Configuration(strategy="hooks", partition="subclass", physical=24, loop="left early"),
     Configuration(strategy="hooks", partition="user", physical=24, secure=True),
     Configuration(strategy="ghost", partition="user", physical=24, network="cnn"),
@@ -101,9 +101,6 @@ BATTERY = (
     Configuration(strategy="stream", partition="class", physical=10, ranks=2),
     Configuration(strategy="hooks", partition="user", physical=24, secure=True, ranks=2),
 )
-
-
-Examined = tuple[Claims, Finding]
 
 
 def audit_engine(
@@ -123,13 +120,13 @@ def audit_engine(
     """
     found = []
     tell(0)
-    for configuration, claims, finding in examine(configurations):
-        found += rows(str(configuration), claims, finding, delta=DELTA)
+    for configuration, finding in examine(configurations):
+        found += rows(str(configuration), finding, delta=DELTA)
         tell(len(found) // 2)
     return found
 
 
-def examine(configurations: Sequence[Configuration]) -> Iterator[tuple[Configuration, Claims, Finding]]:
+def examine(configurations: Sequence[Configuration]) -> Iterator[tuple[Configuration, Finding]]:
     """Train one configuration after the other; those with several ranks in processes of their own, beside the others.
 
     Raises:
@@ -144,15 +141,14 @@ def examine(configurations: Sequence[Configuration]) -> Iterator[tuple[Configura
         for configuration in configurations:
             if configuration.ranks == 1:
                 with _one_thread():
-                    claims, finding = cast("Examined", examined(configuration))
-                yield configuration, claims, finding
+                    finding = cast("Finding", examined(configuration))
+                yield configuration, finding
         for group in groups:
-            for configuration, (claims, finding) in zip(group.configurations, group.results(), strict=True):
-                yield configuration, claims, finding
+            yield from zip(group.configurations, group.results(), strict=True)
 
 
-def examined(configuration: Configuration) -> Examined | None:
-    """Train one configuration, and return its claims and its finding with the measured sensitivity.
+def examined(configuration: Configuration) -> Finding | None:
+    """Train one configuration, and return its finding with the measured sensitivity.
 
     None on ranks other than 0, which see no audit.
     """
@@ -162,9 +158,8 @@ def examined(configuration: Configuration) -> Examined | None:
         checks = _sensitivities(configuration)
         if dist.is_initialized() and dist.get_rank() > 0:
             return None
-        claims = claims_of(engine, DELTA)
         finding = engine.finding()
-        return claims, dataclasses.replace(finding, checks=(*finding.checks, *checks))
+        return dataclasses.replace(finding, checks=(*finding.checks, *checks))
 
 
 @cache
@@ -293,7 +288,7 @@ def _trained(configuration: Configuration) -> PrivacyEngine:
 
 
 def _sensitivities(configuration: Configuration) -> list[Check]:
-    """Replace the first bucket, and the last of two sizes: records of neighbours are confused where sizes change."""
+    """Replace the first and the last bucket, or the last of two sizes: faults confuse records where sizes change."""
     partition = _partition(configuration.partition)
     bound = 2 * NORM / partition.num_buckets
 
@@ -318,7 +313,7 @@ def _sensitivities(configuration: Configuration) -> list[Check]:
 def _victims(partition: Partition) -> list[int]:
     order = np.argsort(partition.sizes, kind="stable")  # as the sampler packs them
     ends = [int(order[partition.sizes[order] == size][-1]) for size in np.unique(partition.sizes)]
-    return sorted({0, ends[len(ends) // 2], ends[-1]})
+    return sorted({0, ends[-1]} if len(ends) == 1 else {ends[len(ends) // 2], ends[-1]})
 
 
 class _Group:
@@ -353,7 +348,7 @@ class _Group:
             process.kill()
             process.join()
 
-    def results(self) -> list[Examined]:
+    def results(self) -> list[Finding]:
         """Wait for the results of rank 0.
 
         Raises:
@@ -370,7 +365,7 @@ class _Group:
                 continue
             if isinstance(answer, str):
                 raise RuntimeError(f"a process of the two-rank trainings failed: {answer}")
-            return [(claims, Finding.from_dict(finding)) for claims, finding in answer]
+            return [Finding.from_dict(finding) for finding in answer]
 
 
 def _rank(rank: int, size: int, port: int, configurations: list[Configuration], answers: Any) -> None:
@@ -381,7 +376,7 @@ def _rank(rank: int, size: int, port: int, configurations: list[Configuration], 
     try:
         found = [examined(configuration) for configuration in configurations]
         if rank == 0:
-            answers.put([(claims, finding.to_dict()) for claims, finding in filter(None, found)])
+            answers.put([finding.to_dict() for finding in filter(None, found)])
     except Exception as error:
         answers.put(f"rank {rank}: {type(error).__name__}: {error}")
         raise

@@ -6,11 +6,7 @@ from dataclasses import dataclass
 
 from accountants import ADJACENCIES, Adjacency
 
-from ..engine import PrivacyEngine
 from ..finding import Finding
-
-Claims = dict[Adjacency, float]
-"""Claimed epsilon by adjacency."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +32,13 @@ class Row:
     verdict: str
 
 
-def claims_of(engine: PrivacyEngine, delta: float) -> Claims:
-    """Return what an engine's ledger claims; 0 if nothing was charged."""
-    account = engine.account
-    return {adjacency: account.guarantee(delta, adjacency=adjacency).epsilon for adjacency in ADJACENCIES}
-
-
-def rows(configuration: str, claims: Claims, finding: Finding, *, delta: float) -> list[Row]:
+def rows(configuration: str, finding: Finding, *, delta: float) -> list[Row]:
     """Return one row per adjacency."""
     return [
         Row(
             configuration=configuration,
             adjacency=adjacency,
-            claimed=claims[adjacency],
+            claimed=finding.claimed.epsilon(delta, adjacency),
             lower_bound=finding.lower_bound(delta, adjacency),
             ceiling=finding.ceiling.epsilon(delta, adjacency),
             p_value=finding.p_value,
