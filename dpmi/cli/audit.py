@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -53,7 +54,9 @@ def _engine() -> Sequence[Row]:
 
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("Training under audit", total=len(BATTERY))
-        return audit_engine(BATTERY, tell=lambda done: bar.update(task, completed=done))
+        return audit_engine(
+            BATTERY, workers=os.cpu_count() or 1, tell=lambda done: bar.update(task, completed=done)
+        )
 
 
 def _own(target: str, canaries: int, delta: float) -> Sequence[Row]:

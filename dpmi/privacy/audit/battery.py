@@ -13,6 +13,7 @@ import secrets
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -104,12 +105,16 @@ BATTERY = (
 
 
 def audit_engine(
-    configurations: Sequence[Configuration] = BATTERY, *, tell: Callable[[int], None] = lambda done: None
+    configurations: Sequence[Configuration] = BATTERY,
+    *,
+    workers: int = 1,
+    tell: Callable[[int], None] = lambda done: None,
 ) -> list[Row]:
     """Train and audit every configuration.
 
     Args:
         configurations: what to train.
+        workers: processes that train configurations of one rank; with 1, this process does.
         tell: called with the number of configurations that are done.
 
     Returns:
@@ -120,31 +125,38 @@ def audit_engine(
     """
     found = []
     tell(0)
-    for configuration, finding in examine(configurations):
+    for configuration, finding in examine(configurations, workers=workers):
         found += rows(str(configuration), finding, delta=DELTA)
         tell(len(found) // 2)
     return found
 
 
-def examine(configurations: Sequence[Configuration]) -> Iterator[tuple[Configuration, Finding]]:
-    """Train one configuration after the other; those with several ranks in processes of their own, beside the others.
+def examine(
+    configurations: Sequence[Configuration], *, workers: int = 1
+) -> Iterator[tuple[Configuration, Finding]]:
+    """Train the configurations; those with several ranks in processes of their own, beside the others.
 
     Raises:
         RuntimeError: the processes of several ranks failed.
     """
+    alone = [c for c in configurations if c.ranks == 1]
     with ExitStack() as stack:
         sizes = sorted({c.ranks for c in configurations if c.ranks > 1})
         groups = [
             stack.enter_context(_Group(size, [c for c in configurations if c.ranks == size]))
             for size in sizes
         ]
-        for configuration in configurations:
-            if configuration.ranks == 1:
-                with _one_thread():
-                    finding = cast("Finding", examined(configuration))
-                yield configuration, finding
+        run: Callable[..., Iterator[Finding]] = map
+        if workers > 1:
+            run = stack.enter_context(ProcessPoolExecutor(workers, mp_context=_processes())).map
+        yield from zip(alone, run(_alone, alone), strict=True)
         for group in groups:
             yield from zip(group.configurations, group.results(), strict=True)
+
+
+def _alone(configuration: Configuration) -> Finding:
+    with _one_thread():
+        return cast("Finding", examined(configuration))
 
 
 def examined(configuration: Configuration) -> Finding | None:
@@ -316,6 +328,14 @@ def _victims(partition: Partition) -> list[int]:
     return sorted({0, ends[-1]} if len(ends) == 1 else {ends[len(ends) // 2], ends[-1]})
 
 
+def _processes() -> Any:
+    """Return how processes start: where the system can, as forks of one that has made the slow imports."""
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context.set_forkserver_preload(["sklearn.datasets", "torch._dynamo", __name__])
+    return context
+
+
 class _Group:
     """Processes that train configurations of several ranks together.
 
@@ -325,9 +345,7 @@ class _Group:
     """
 
     def __init__(self, size: int, configurations: list[Configuration]) -> None:
-        methods = multiprocessing.get_all_start_methods()
-        context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-        context.set_forkserver_preload([__name__])  # so that the slow imports happen once
+        context = _processes()
         self.configurations = configurations
         self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
         self._answers = context.Queue()
