@@ -7,7 +7,18 @@ import platform
 
 import torch
 
-from . import accounting, attack_batching, bucket_step, defenses, demo, distributed, metrics, priors, sweep
+from . import (
+    accounting,
+    attack_batching,
+    audit,
+    bucket_step,
+    defenses,
+    demo,
+    distributed,
+    metrics,
+    priors,
+    sweep,
+)
 
 
 def main() -> None:
@@ -30,6 +41,8 @@ def main() -> None:
     priors.main()
     print()
     distributed.main()
+    print()
+    audit.run()
     print()
     demo.run()
 

@@ -1,28 +1,33 @@
-"""What the committed studies weigh: everybody who clones the project loads them.
+"""The committed studies: what they weigh, because everybody who clones the project loads them, and their bounds.
 
-Modules: docs/results/shrink.py.
+Modules: docs/results/shrink.py, docs/results/linkage.py.
 """
 
 from __future__ import annotations
 
-import doctest
 import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import pandas as pd
 import pytest
 
 
-@pytest.fixture(scope="module")
-def shrink() -> ModuleType:
-    """The script that makes them small."""
-    path = Path(__file__).parents[1] / "docs" / "results" / "shrink.py"
-    spec = importlib.util.spec_from_file_location("shrink", path)
+def script(name: str) -> ModuleType:
+    """A script of docs/results."""
+    path = Path(__file__).parents[1] / "docs" / "results" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def shrink() -> ModuleType:
+    """The script that makes them small."""
+    return script("shrink")
 
 
 def test_committed_results_are_small(shrink: ModuleType) -> None:
@@ -31,5 +36,8 @@ def test_committed_results_are_small(shrink: ModuleType) -> None:
     assert sum(path.stat().st_size for path in files) < 6e6, "run python docs/results/shrink.py"
 
 
-def test_numbers_are_shortened_and_nothing_else(shrink: ModuleType) -> None:
-    assert doctest.testmod(shrink) == (0, 1)
+def test_no_committed_cell_of_linkage_is_above_its_bound() -> None:
+    linkage = script("linkage")
+    found = pd.concat([linkage.cells(study) for study in linkage.studies()])
+    assert len(found) > 50
+    assert linkage.above_bound(found).empty

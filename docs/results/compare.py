@@ -73,7 +73,9 @@ PRINTED_DISTANCES = {
 
 def tables(study: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The two tables of a study: one row per trial, one row per trial and class."""
-    return pd.read_csv(HERE / study / "trials.csv"), pd.read_parquet(HERE / study / "per_class.parquet")
+    return pd.read_parquet(HERE / study / "trials.parquet"), pd.read_parquet(
+        HERE / study / "per_class.parquet"
+    )
 
 
 def accuracy_and_epsilon(study: str) -> None:
@@ -182,7 +184,7 @@ def _epsilon(value: float) -> str:
 def main() -> None:
     """Print every section for which a study is there."""
     for study in ("mnist", "faces94"):
-        if not (HERE / study / "trials.csv").exists():
+        if not (HERE / study / "trials.parquet").exists():
             continue
         print(f"\n### {study}: accuracy, epsilon, distance\n")
         accuracy_and_epsilon(study)
@@ -191,10 +193,10 @@ def main() -> None:
         print(f"\n### {study}: class by class\n")
         for record, bucket in MATCHED[study]:
             per_class_comparison(study, bucket, record)
-        if (HERE / f"{study}-attacks" / "trials.csv").exists():
+        if (HERE / f"{study}-attacks" / "trials.parquet").exists():
             print(f"\n### {study}: the two attacks without a defence\n")
             distances_per_class(study)
-    if (HERE / "mnist-clusters" / "trials.csv").exists():
+    if (HERE / "mnist-clusters" / "trials.parquet").exists():
         print("\n### mnist: number of subclasses per class, noise 1.6, one seed\n")
         clusters()
 

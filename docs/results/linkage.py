@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from scipy import stats
 
 from dpmi.metrics import confidence_interval, games_interval
@@ -23,15 +24,17 @@ TOP1 = {"": "linkage_top1", "mia": "linkage_top1_mia", "whitened": "linkage_top1
 def studies() -> list[str]:
     """The studies here that measure linkage, in alphabetical order."""
     found = []
-    for path in sorted(HERE.glob("*/trials.csv")):
-        if "linkage_top1" in pd.read_csv(path, nrows=0):
+    for path in sorted(HERE.glob("*/trials.parquet")):
+        if "linkage_top1" in pq.read_schema(path).names:
             found.append(path.parent.name)
     return found
 
 
 def tables(study: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The two tables of a study: one row per trial, one row per trial and class."""
-    return pd.read_csv(HERE / study / "trials.csv"), pd.read_parquet(HERE / study / "per_class.parquet")
+    return pd.read_parquet(HERE / study / "trials.parquet"), pd.read_parquet(
+        HERE / study / "per_class.parquet"
+    )
 
 
 def cells(study: str) -> pd.DataFrame:
@@ -42,7 +45,9 @@ def cells(study: str) -> pd.DataFrame:
     trials, per_class = tables(study)
     rows = []
     keys = ["label", "attack", "adaptation"]
-    for key, mine in trials.fillna({"adaptation": ""}).groupby(keys, sort=False):
+    for key, mine in trials.assign(adaptation=trials["adaptation"].astype(object).fillna("")).groupby(
+        keys, sort=False
+    ):
         bound = mine["linkage_bound_top1"].max()
         games = per_class[per_class["trial"].isin(mine["trial"])]
         for scorer, column in TOP1.items():

@@ -208,8 +208,8 @@ def checked(document: Mapping[str, Any]) -> StudySpec:
     except ValueError as error:
         raise SpecError(f"model: {error}") from error
     _check_units(spec)
-    # The jobs check every plug-in and every hyper-parameter.
-    if spec.audit is not None and not any(job.audited for job in spec.jobs):
+    jobs = spec.jobs  # checks every plug-in and every hyper-parameter
+    if spec.audit is not None and not any(job.audited for job in jobs):
         raise SpecError(
             "audit is given, but no defence of the study can be audited; add class-dp, subclass-dp or user-dp, or "
             "leave audit out"

@@ -1,10 +1,10 @@
 """The verdict: hopeless or not, what would rescue it, and the figures behind the limits."""
 
-import csv
 import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from accountants import Ledger, reconstruction_bound
@@ -127,8 +127,7 @@ def test_the_limits_are_those_of_the_committed_studies() -> None:
     kept: list[tuple[float, float]] = []
     rows = []
     for study in ("mnist", "mnist-clusters", "faces94"):
-        with (ROOT / "docs/results" / study / "trials.csv").open(encoding="utf-8") as file:
-            rows += list(csv.DictReader(file))
+        rows += pd.read_parquet(ROOT / "docs/results" / study / "trials.parquet").to_dict("records")
     for row in rows:
         if row["defense"] == "none":
             undefended.setdefault(row["data"], []).append(float(row["test_accuracy"]))
