@@ -84,6 +84,7 @@ def test_opacus_prv_knows_removal_only() -> None:
     assert beyond > 0.07
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:sampling_rate is 1")
 def test_opacus_prv_that_rounding_may_put_below_the_exact_value_is_not_taken_for_a_bound() -> None:
     """Without sampling the run is one Gaussian with shift sqrt(T) / sigma = 5, whose delta is a closed form."""

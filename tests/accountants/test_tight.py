@@ -79,7 +79,10 @@ def step_delta(eps: float, q: float, sigma: float, adjacency: Adjacency) -> floa
 
 
 @pytest.mark.parametrize("adjacency", ADJACENCIES)
-@pytest.mark.parametrize(("q", "sigma", "eps"), [(0.2, 1.6, 0.5), (0.33, 0.8, 2.0), (0.7, 1.0, 1.0)])
+@pytest.mark.parametrize(
+    ("q", "sigma", "eps"),
+    [(0.2, 1.6, 0.5), (0.33, 0.8, 2.0), pytest.param(0.7, 1.0, 1.0, marks=pytest.mark.slow)],
+)
 def test_one_step_agrees_with_quadrature_of_its_pair(
     q: float, sigma: float, eps: float, adjacency: Adjacency
 ) -> None:
@@ -114,7 +117,11 @@ def test_the_interval_is_said() -> None:
 
 @pytest.mark.parametrize(
     ("q", "sigma", "steps", "delta"),
-    [(0.01, 1.0, 100_000, 1e-5), (0.2, 3.0, 137, 1e-3), (1e-3, 1.0, 20_000, 1e-6)],
+    [
+        (0.01, 1.0, 100_000, 1e-5),
+        (0.2, 3.0, 137, 1e-3),
+        pytest.param(1e-3, 1.0, 20_000, 1e-6, marks=pytest.mark.slow),
+    ],
 )
 def test_the_error_stated_holds_against_an_eight_times_finer_interval(
     q: float, sigma: float, steps: int, delta: float
