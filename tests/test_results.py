@@ -40,4 +40,4 @@ def test_no_committed_cell_of_linkage_is_above_its_bound() -> None:
     linkage = script("linkage")
     found = pd.concat([linkage.cells(study) for study in linkage.studies()])
     assert len(found) > 50
-    assert linkage.above_bound(found).empty
+    assert linkage.above_bound().empty

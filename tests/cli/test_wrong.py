@@ -105,6 +105,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "explain": tuple(part for option in EPSILON.items() for part in option),
     "plan": ("--labels", "labels.csv", "--epsilon", "3", "--delta", "1e-3"),
     "statement": ("nothing.pt", "--delta", "1e-3"),
+    "audit": ("nothing.py:main",),
     "curve": ("--workers", "1"),
     "run": ("study.toml",),
     "measure": ("study",),
