@@ -44,7 +44,7 @@ FAULTS: tuple[Fault, ...] = (
         audited=True,
     ),
     Fault(
-        name="half of the noise is removed before the release",
+        name="an empty draw has half the noise",
         path="dpmi/privacy/optimizer.py",
         old="            self._open_step()\n            self._add_canaries(draw)\n",
         new="            self._open_step()\n            self._add_canaries(draw)\n"

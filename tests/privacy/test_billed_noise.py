@@ -17,7 +17,8 @@ from dpmi.privacy.noise import NoiseSource
 from .reference import LEARNING_RATE, private_run
 
 
-def test_noise_has_the_billed_standard_deviation_per_coordinate() -> None:
+@pytest.mark.parametrize("q", [0.25, 1e-6], ids=["some buckets", "an empty draw"])
+def test_noise_has_the_billed_standard_deviation_per_coordinate(q: float) -> None:
     """std sigma * S / (q K); the gradient is zero because the model's output does not depend on its weights."""
 
     class Constant(nn.Module):
@@ -29,7 +30,7 @@ def test_noise_has_the_billed_standard_deviation_per_coordinate() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x + 0.0 * (self.weight.sum() + self.other.sum())
 
-    model, q, sigma, clip, buckets = Constant(), 0.25, 1.7, 3.0, 8
+    model, sigma, clip, buckets = Constant(), 1.7, 3.0, 8
     x, y = torch.randn(8, 3), torch.zeros(8, dtype=torch.int64)
     run = private_run(
         model,
