@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dpmi.privacy.audit.aligned import Measured, expected
+from dpmi.privacy.audit.aligned import LENGTH, NOISE, RATE, Measured, expected
 from dpmi.privacy.finding import Estimate
 
 
@@ -56,19 +56,23 @@ def test_each_limit_is_that_of_its_law() -> None:
     measured = Measured(
         steps=2, squares=900.0, freedom=1000, contributions=40.0, pairs=50, draws=60, chances=200
     )
-    estimate = measured.estimate(0.85)  # a share of 0.05 each
-    sigma = math.sqrt(900.0 / stats.chi2.ppf(0.05, 1000))
-    length = 0.8 - 1.6448536 * sigma / math.sqrt(50)
+    estimate = measured.estimate(0.8)
+    sigma = math.sqrt(900.0 / stats.chi2.ppf(0.02, 1000))
+    length = 0.8 + stats.norm.ppf(0.13) * sigma / math.sqrt(50)
     assert estimate.noise_multiplier == pytest.approx(sigma / length)
     assert stats.binom.sf(59, 200, estimate.sampling_rate) == pytest.approx(0.05)
     assert estimate.steps == 2
+
+
+def test_the_shares_are_the_whole_error() -> None:
+    assert pytest.approx(1.0) == NOISE + LENGTH + RATE
 
 
 def test_without_a_contribution_nothing_is_bounded() -> None:
     nothing = Measured(steps=1, squares=10.0, freedom=10, contributions=0.0, pairs=0, draws=0, chances=5)
     assert nothing.estimate(0.95) == Estimate(
         sampling_rate=0.0,
-        noise_multiplier=pytest.approx(math.sqrt(10 / stats.chi2.ppf(0.05 / 3, 10))),
+        noise_multiplier=pytest.approx(math.sqrt(10 / stats.chi2.ppf(0.005, 10))),
         steps=1,
     )
     assert nothing.estimate(0.95).epsilon(1e-5, "replace") == 0.0
