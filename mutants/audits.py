@@ -12,11 +12,9 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from .fault import Fault
-from .runner import copy_to
+from .runner import planted_copy
 
 FLAGGED = 1e-6
 """The p-value below which a fault counts as flagged."""
@@ -65,17 +63,18 @@ def audit_all(faults: Sequence[Fault], *, workers: int | None = None) -> Iterato
 
 def _audit(fault: Fault) -> Audited:
     start = time.monotonic()
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        copy_to(folder)
-        path = folder / fault.path
-        path.write_text(fault.planted(path.read_text(encoding="utf-8")), encoding="utf-8")
+    with planted_copy(fault) as folder:
         program = folder / "audit_the_copy.py"  # a file, because the ranks start from it too
         program.write_text(_PROGRAM, encoding="utf-8")
         done = subprocess.run(
             [sys.executable, "-W", "ignore", program],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": name, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(folder),
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "OMP_NUM_THREADS": "1",
+            },
             capture_output=True,
             text=True,
             check=False,

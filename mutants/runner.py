@@ -6,9 +6,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
@@ -85,7 +85,7 @@ def check_tests(faults: Iterable[Fault], *, workers: int | None = None) -> None:
     # If a whole file is listed, all of its tests run.
     tests = [[file] if file in names else sorted(names) for file, names in by_file.items()]
     with TemporaryDirectory() as folder, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        copy_to(Path(folder))
+        _copy(Path(folder))
         for failed in pool.map(partial(_first_failure, Path(folder)), tests):
             if failed is not None:
                 raise RuntimeError(f"{failed} fails without any fault; fix the test first")
@@ -93,11 +93,7 @@ def check_tests(faults: Iterable[Fault], *, workers: int | None = None) -> None:
 
 def _attempt(fault: Fault) -> Outcome:
     start = time.monotonic()
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        copy_to(folder)
-        path = folder / fault.path
-        path.write_text(fault.planted(path.read_text(encoding="utf-8")), encoding="utf-8")
+    with planted_copy(fault) as folder:
         try:
             caught_by = _first_failure(folder, fault.tests)
         except RuntimeError as error:
@@ -105,8 +101,18 @@ def _attempt(fault: Fault) -> Outcome:
     return Outcome(fault=fault, caught_by=caught_by, seconds=time.monotonic() - start)
 
 
-def copy_to(folder: Path) -> None:
-    """Copy the packages and their tests, without compiled files."""
+@contextmanager
+def planted_copy(fault: Fault) -> Iterator[Path]:
+    """A temporary folder with the packages and their tests, and the fault in them."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        _copy(folder)
+        path = folder / fault.path
+        path.write_text(fault.planted(path.read_text(encoding="utf-8")), encoding="utf-8")
+        yield folder
+
+
+def _copy(folder: Path) -> None:
     for package in COPIED:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)

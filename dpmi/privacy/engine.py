@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from opacus.optimizers.utils import params
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -23,7 +24,7 @@ from .grad_sample import BucketGradSampleModule
 from .gradients.strategy import GradSampleMode
 from .loader import BucketDataLoader
 from .noise import NoiseMode, NoiseSource
-from .observer import AMBIENT, Auditor, Observer
+from .observer import Auditor, Observer
 from .optimizer import BucketOptimizer
 from .partition import Partition
 from .plan import Plan
@@ -227,7 +228,7 @@ class PrivacyEngine:
             grad_sample_mode=grad_sample_mode,
             secure_mode=secure_mode,
             seed=seed,
-            audit=audit or AMBIENT.get(),
+            audit=audit,
         )
         return self._make_private(settings, noise_multiplier)
 
@@ -271,7 +272,6 @@ class PrivacyEngine:
                 f"used before and has charged {self._ledger.steps} steps; use a new engine, and compose the accounts "
                 "with dpmi.privacy.combine"
             )
-        options.setdefault("audit", AMBIENT.get())
         settings = Settings(partition=partition, sampling_rate=sampling_rate, **options)
         found = calibrate(
             target_epsilon=target_epsilon,
@@ -381,7 +381,6 @@ class PrivacyEngine:
             all_records=len(partition),
         )
         steps = settings.steps_of_a_pass(plan)
-        trained = [p for group in settings.optimizer.param_groups for p in group["params"] if p.requires_grad]
         private_optimizer = BucketOptimizer(
             settings.optimizer,
             module=private_module,
@@ -389,7 +388,7 @@ class PrivacyEngine:
             source=source,
             bill=lambda: self._bill(plan),
             ranks=ranks,
-            observer=settings.audit.observe(plan, trained, steps=steps)
+            observer=settings.audit.observe(plan, params(settings.optimizer), steps=steps)
             if settings.audit is not None and ranks.adds_noise
             else None,
         )

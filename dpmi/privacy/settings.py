@@ -13,7 +13,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from . import preconditions
 from .gradients.strategy import Choice, GradSampleMode, choose
-from .observer import Auditor
+from .observer import AMBIENT, Auditor
 from .partition import Partition
 from .plan import Plan
 
@@ -69,6 +69,8 @@ class Settings:
             )
         if self.steps_per_epoch is not None and self.steps_per_epoch < 1:
             raise ValueError(f"steps_per_epoch is {self.steps_per_epoch}; it must be at least 1")
+        if self.audit is None:
+            object.__setattr__(self, "audit", AMBIENT.get())
 
     def plan(self, noise_multiplier: float) -> Plan:
         """Return the plan of a run with this noise; the plan checks every number that is charged."""

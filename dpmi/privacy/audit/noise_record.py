@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from ..finding import Check
@@ -117,7 +116,7 @@ class NoiseRecord:
                 name="mean of the noise, in standard deviations of that mean",
                 claimed=0.0,
                 found=mean * math.sqrt(n),
-                p_value=min(1.0, 2 * float(stats.norm.sf(abs(mean) * math.sqrt(n)))),
+                p_value=tails.normal(mean * math.sqrt(n)),
             ),
             Check(
                 name="kurtosis of the noise (3 for a Gaussian)",
@@ -138,9 +137,7 @@ class NoiseRecord:
                     name="mean correlation of the noise of consecutive steps",
                     claimed=0.0,
                     found=self._neighbours / (steps - 1),
-                    p_value=min(
-                        1.0, 2 * float(stats.norm.sf(abs(self._neighbours) * math.sqrt(d / (steps - 1))))
-                    ),
+                    p_value=tails.normal(self._neighbours * math.sqrt(d / (steps - 1))),
                 ),
                 Check(
                     name="largest correlation of the noise of two steps",
@@ -214,4 +211,4 @@ def _kurtosis(found: float, n: int) -> float:
     x = (found - expected) / math.sqrt(variance)
     base = (1 - 2 / a) / (1 + x * math.sqrt(2 / (a - 4)))
     z = (1 - 2 / (9 * a) - math.copysign(abs(base) ** (1 / 3), base)) / math.sqrt(2 / (9 * a))
-    return min(1.0, 2 * float(stats.norm.sf(abs(z))))
+    return tails.normal(z)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from accountants import BucketMechanism
@@ -16,6 +15,7 @@ from ..finding import Check, Estimate, Finding
 from ..gradients.bucket_gradients import BucketGradients
 from ..partition import IntArray
 from ..plan import Plan
+from . import tails
 from .aligned import Measured, expected
 from .canaries import CanaryGradients, Coins
 from .directions import Directions
@@ -52,9 +52,8 @@ class Recorder:
         self._noise = NoiseRecord(sizes, generator, device)
         self._draws = DrawRecord(self._buckets, self.coins)
         self._snapshot: Tensor | None = None
-        self._unit = (
-            plan.expected_buckets / plan.max_grad_norm
-        )  # from released values to units of max_grad_norm
+        # From released values to units of max_grad_norm.
+        self._unit = plan.expected_buckets / plan.max_grad_norm
         self._rounding = max(torch.finfo(p.dtype).eps for p in trained)
         self._step = 0
         self._squares = self._contributions = 0.0
@@ -193,7 +192,7 @@ class Recorder:
                 name="correlation of the rest of a release with its noise, in standard deviations",
                 claimed=0.0,
                 found=z,
-                p_value=_normal(z),
+                p_value=tails.normal(z),
             ),
             Check(
                 name="largest released sum of contributions, relative to its bound",
@@ -205,7 +204,7 @@ class Recorder:
                 name="mean contribution of a drawn canary, in units of max_grad_norm",
                 claimed=1.0,
                 found=mean,
-                p_value=_normal(deviation),
+                p_value=tails.normal(deviation),
             ),
         ]
 
@@ -221,10 +220,6 @@ def _evidence(scores: np.ndarray[Any, np.dtype[np.float64]], plan: Plan, coins: 
 def _mixture(q: float, exponent: Any) -> Any:
     """Return log(1 - q + q exp(exponent))."""
     return np.logaddexp(np.log1p(-q) if q < 1 else -np.inf, math.log(q) + exponent)
-
-
-def _normal(z: float) -> float:
-    return min(1.0, 2 * float(stats.norm.sf(abs(z))))
 
 
 def _flat(tensors: list[Tensor]) -> Tensor:

@@ -20,6 +20,11 @@ def both(law: Any, value: int) -> float:
     return _twice(min(float(law.cdf(value)), float(law.sf(value - 1))))
 
 
+def normal(z: float) -> float:
+    """Return the two-sided p-value of a value of N(0, 1)."""
+    return _twice(float(stats.norm.sf(abs(z))))
+
+
 def chi_square(total: float, freedom: float, *, tolerance: float = 0.0) -> float:
     """Return the two-sided p-value of a sum of ``freedom`` squares of N(0, s^2), for any s in 1 -+ ``tolerance``."""
     ratio = total / freedom
@@ -44,7 +49,7 @@ def spread(counts: NDArray[np.int64], n: int, q: float) -> float:
         return 1.0 if (counts == round(n * q)).all() else 0.0
     values, logs = (support - n * q) ** 2 / variance, stats.binom.logpmf(support, n, q)
     total = float((((counts - n * q) ** 2) / variance).sum())
-    return chernoff(total, lambda at: len(counts) * float(logsumexp(logs + at * values)), slope=1.0)
+    return chernoff(total, lambda at: len(counts) * float(logsumexp(logs + at * values)))
 
 
 def overlap(common: int, first: NDArray[np.int64], second: NDArray[np.int64], n: int) -> float:
@@ -60,25 +65,22 @@ def overlap(common: int, first: NDArray[np.int64], second: NDArray[np.int64], n:
         n: number of buckets.
     """
     share = first / n
-    return chernoff(
-        float(common), lambda at: float((second * np.log1p(share * np.expm1(at))).sum()), slope=1.0
-    )
+    return chernoff(float(common), lambda at: float((second * np.log1p(share * np.expm1(at))).sum()))
 
 
-def chernoff(total: float, log_moment: Callable[[float], float], *, slope: float) -> float:
+def chernoff(total: float, log_moment: Callable[[float], float]) -> float:
     """Return Chernoff's two-sided bound exp(-sup (at * total - log_moment(at))), doubled.
 
     Args:
         total: the value.
         log_moment: logarithm of the moment generating function.
-        slope: scale of its argument.
     """
 
     def cost(at: float) -> float:
         with np.errstate(over="ignore"):
             return log_moment(at) - at * total
 
-    found = minimize_scalar(cost, bounds=(-60 * slope, 60 * slope), method="bounded", options={"xatol": 1e-9})
+    found = minimize_scalar(cost, bounds=(-60, 60), method="bounded", options={"xatol": 1e-9})
     return _twice(math.exp(min(0.0, float(found.fun))))
 
 
