@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dpmi.privacy.audit import battery
+from dpmi.privacy.audit import battery, trainings
 
 from .conftest import Dpmi, check_mistake
 
@@ -45,7 +45,7 @@ def write(folder: Path, spoil: str = "") -> Path:
 
 
 def test_the_engine(dpmi: Dpmi, monkeypatch: pytest.MonkeyPatch) -> None:
-    short = (battery.Configuration(strategy="stream", partition="class", steps=3),)
+    short = (trainings.Configuration(strategy="stream", partition="class", steps=3),)
     monkeypatch.setattr(battery, "BATTERY", short)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)  # in this process
     outcome = dpmi("audit", "engine")

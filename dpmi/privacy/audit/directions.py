@@ -6,6 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+from torch.nn import functional
+
+_SIGNS = torch.from_numpy(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) * 2.0 - 1.0).float()
+"""The eight signs of every byte, (256, 8); looking them up takes half the time of unpacking bits."""
 
 
 class Directions:
@@ -57,8 +61,8 @@ class Directions:
         if self._made is None or self._made[0] != step:
             n = self._rows * self.canaries
             drawn = np.random.Generator(np.random.Philox(key=self.key, counter=step << 64)).bytes(-(-n // 8))
-            bits = np.unpackbits(np.frombuffer(drawn, dtype=np.uint8), count=n)
-            signs = torch.from_numpy(bits).to(self._device, torch.float32).mul_(2.0).sub_(1.0)
+            rows = torch.from_numpy(np.frombuffer(drawn, dtype=np.uint8).astype(np.int32))
+            signs = functional.embedding(rows, _SIGNS).view(-1)[:n].to(self._device)
             signs[self.dimensions :] = 0.0
             self._made = step, signs.view(self._rows, self.canaries)
         return self._made[1]

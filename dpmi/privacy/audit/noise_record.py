@@ -55,10 +55,11 @@ class NoiseRecord:
     @torch.no_grad()
     def add(self, noise: Tensor) -> None:
         """See the noise of one step, (d,)."""
-        squares = noise * noise
-        self._squares += squares
         # Sums in float32: torch adds pairwise, so their error is far below TOLERANCE.
-        found = torch.stack([noise.sum(), squares.sum(), squares @ squares, noise @ self._last]).tolist()
+        with_last = noise @ self._last
+        squares = torch.mul(noise, noise, out=self._last)  # new memory takes longer than the product
+        self._squares += squares
+        found = torch.stack([noise.sum(), squares.sum(), squares @ squares, with_last]).tolist()
         self._sums += found[:3]
         if self._steps:
             self._neighbours += found[3] / max(1e-30, math.sqrt(found[1] * self._length))

@@ -64,7 +64,7 @@ class Recorder:
 
     def noised(self, noise: list[Tensor]) -> None:
         """Keep the noise of the step that begins."""
-        self._snapshot = _flat(noise) * self._unit
+        self._snapshot = _flat(noise).mul_(self._unit)
 
     def gradients(self, drawn: IntArray) -> BucketGradients:
         """Return the gradients of the drawn canaries."""
@@ -80,12 +80,13 @@ class Recorder:
     @torch.no_grad()
     def released(self, drawn: IntArray, gradients: list[Tensor]) -> None:
         """Add up a release."""
-        release = _flat(gradients) * self._unit
+        release = _flat(gradients).mul_(self._unit)
         noise = torch.zeros_like(release) if self._snapshot is None else self._snapshot  # none was drawn
         self._snapshot = None
         scores = self._directions.scores(self._step, release).cpu().numpy().astype(np.float64)
-        others = release - noise
-        whole, rest, product = torch.stack([release @ release, others @ others, others @ noise]).tolist()
+        squared = release @ release
+        others = release.sub_(noise)
+        whole, rest, product = torch.stack([squared, others @ others, others @ noise]).tolist()
         sigma = self._plan.noise_multiplier
         self._squares += max(0.0, whole - float((scores**2).sum()))
         self._link += product, rest * sigma**2
