@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..fault import Fault
 
-_BATTERY = "tests/privacy/audit/test_battery.py"
 _RECORDER = "tests/privacy/audit/test_recorder.py"
 _UPDATE = "tests/privacy/test_update.py"
 
