@@ -9,6 +9,9 @@ from __future__ import annotations
 TRAINING = 1
 """Defences, losses, optimizers, the privacy engine, models and their initial weights, augmentation."""
 
+FEATURES = 1
+"""The public extractors: their training and their statistics."""
+
 EVALUATOR = 1
 """The training of the evaluator."""
 

@@ -145,7 +145,7 @@ class Defense:
 
     def privatize(self, setup: Setup) -> Session:
         """Return the data loader, model and optimizer of the training, wrapped by a privacy engine if there is one."""
-        records = TensorDataset(setup.data.images, setup.data.labels)
+        records = TensorDataset(setup.inputs, setup.data.labels)
         shuffled = RandomSampler(records, generator=torch.Generator().manual_seed(setup.stage_seed))
         # Indexing a whole batch at once is five times as fast as collating records one by one.
         loader = DataLoader(

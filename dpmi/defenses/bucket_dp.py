@@ -54,7 +54,7 @@ class BucketDP(PrivateDefense, ABC):
             module=Forward(setup.module, objective),
             optimizer=setup.optimizer,
             criterion=None if setup.batch_coupled else loss,
-            data_loader=DataLoader(TensorDataset(setup.data.images, setup.data.labels)),
+            data_loader=DataLoader(TensorDataset(setup.inputs, setup.data.labels)),
             partition=self.partition(setup.data, setup.seed),
             sampling_rate=self.sampling_rate,
             noise_multiplier=self.noise_multiplier,

@@ -74,7 +74,7 @@ class RecordDP(PrivateDefense):
         """Wrap module, optimizer and loader with Opacus, and record the released steps in a ledger."""
         # Opacus 1.6 computes wrong gradients of convolutions in channels_last: its unfold assumes contiguous tensors.
         module = setup.module.to(memory_format=torch.contiguous_format)
-        records = TensorDataset(setup.data.images, setup.data.labels)
+        records = TensorDataset(setup.inputs, setup.data.labels)
         generator = torch.Generator().manual_seed(setup.stage_seed)
         with warnings.catch_warnings():
             # Opacus recommends secure_mode at every start; the account already states that the noise is seeded.

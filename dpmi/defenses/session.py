@@ -21,9 +21,10 @@ class Setup:
     """The inputs of a training stage.
 
     Args:
-        module: the result of :meth:`Defense.build`.
+        module: the result of :meth:`Defense.build`, or only its head if the features of all images are known.
         optimizer: optimizer of the trained parameters.
         data: the private training set.
+        inputs: what ``module`` takes, one row per image of ``data``: the images, or their features.
         batch_size: records per step, unless the defence draws the records itself.
         steps: number of updates of the stage.
         seed: seed of everything that is the same in all stages, such as a partition.
@@ -35,6 +36,7 @@ class Setup:
     module: nn.Module
     optimizer: Optimizer
     data: ImageSet
+    inputs: Tensor
     batch_size: int
     steps: int
     seed: int

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from opacus.grad_sample import AbstractGradSampleModule
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from dpmi.data import ImageSet
 from dpmi.models import FEATURES, layer, seeded
+from dpmi.models.features import FeatureClassifier
 from dpmi.privacy import Account, combine
 from dpmi.progress import Progress
 
@@ -118,13 +119,24 @@ def check(defense: Defense, model: nn.Module, data: ImageSet, public: ImageSet |
             "public images have labels"
         )
     image_shape = data.images.shape[1], data.images.shape[2], data.images.shape[3]
+    if isinstance(model, FeatureClassifier) and defense.needs_pretrained:
+        raise ValueError(
+            f"{defense.name} trains the first layers on public images, and the model is a head on public features, "
+            "which has no such layers; leave out one of the two"
+        )
     for part, _ in defense.stages:
         part.check(model, data, public)
         built = part.build(deepcopy(model))
         _set_mode(built, part.frozen(built))
-        for name in part.observed(built, image_shape):
+        observed = part.observed(built, image_shape)
+        for name in observed:
             if name != FEATURES:
                 layer(built, name)
+        if isinstance(built, FeatureClassifier) and observed and not any(map(built.trains, observed)):
+            raise ValueError(
+                f"{part.name} has no effect here: the frozen extractor computes {', '.join(map(repr, observed))}, and "
+                "only layers that private images train can change; take a model with a hidden layer, such as 'mlp'"
+            )
 
 
 def _stages(defense: Defense, steps: int) -> Iterator[tuple[Defense, int]]:
@@ -167,18 +179,20 @@ def _train_stage(
     handle = optimizer.register_step_post_hook(update)
     # Identical noise in two stages would cancel in the difference of their models.
     stage_seed = seed if stage == 0 else int(np.random.SeedSequence([seed, stage]).generate_state(1)[0])
+    module, inputs = _trained_part(defense, model, data)
     objective = defense.objective(
         defense,
-        model,
+        module,
         (data.images.shape[1], data.images.shape[2], data.images.shape[3]),
         int(data.labels.max()) + 1,
         stage_seed,
     )
     session = defense.privatize(
         Setup(
-            module=model,
+            module=module,
             optimizer=optimizer,
             data=data,
+            inputs=inputs,
             batch_size=recipe.batch_size,
             steps=recipe.steps,
             seed=seed,
@@ -210,7 +224,20 @@ def _train_stage(
                     break
     handle.remove()
     account = None if session.account is None else session.account()
-    return unwrap(session.module), account, objective
+    unwrapped = unwrap(session.module)
+    return (model if unwrapped is module else unwrapped), account, objective
+
+
+def _trained_part(defense: Defense, model: nn.Module, data: ImageSet) -> tuple[nn.Module, Tensor]:
+    """Return what is trained, and its inputs: the head and the features of all images, where the loss allows it.
+
+    A defence that augments images, or whose loss needs more than logits, gets the whole model and the images.
+    """
+    if not isinstance(model, FeatureClassifier) or not defense.plain_loss:
+        return model, data.images
+    if any(type(part).augment is not Defense.augment for part in defense.parts):
+        return model, data.images
+    return model.top, model.inputs(data.images)
 
 
 def _set_mode(model: nn.Module, frozen: Iterable[str]) -> list[nn.Parameter]:

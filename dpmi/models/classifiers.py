@@ -110,6 +110,16 @@ def softmax(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(image_shape), num_classes))
 
 
+def linear(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
+    """Return softmax regression without bias, whose weights are zero: a head on centred features.
+
+    Initial weights of random directions would only add to the distance that noisy steps have to go.
+    """
+    layer = nn.Linear(math.prod(image_shape), num_classes, bias=False)
+    nn.init.zeros_(layer.weight)
+    return nn.Sequential(nn.Flatten(), layer)
+
+
 def mlp(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
     """Return one hidden layer of sigmoid units, the second face recogniser of Fredrikson et al., CCS 2015."""
     return nn.Sequential(

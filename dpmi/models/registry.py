@@ -13,7 +13,7 @@ from torch import nn
 
 from accountants.plugins import Registry, origin
 
-from .classifiers import ImageShape, cnn, cnn_compact, cnn_small, mlp, softmax, softmax_normalized
+from .classifiers import ImageShape, cnn, cnn_compact, cnn_small, linear, mlp, softmax, softmax_normalized
 from .faces import cnn_faces, improved_residual
 from .papers import lenet3, mcnn, resnet34, scnn, vgg16
 from .vision import PREFIX, check_torchvision, torchvision_classifier
@@ -68,6 +68,9 @@ REGISTRY: Registry[Architecture] = Registry(
             cnn_compact,
         ),
         Architecture("softmax", "softmax regression", 1, softmax),
+        Architecture(
+            "linear", "softmax regression without bias, from zero: a head on public features", 1, linear
+        ),
         Architecture(
             "softmax-normalized",
             "softmax regression on images of mean 0 and variance 1",

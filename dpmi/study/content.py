@@ -1,4 +1,4 @@
-"""The inputs of a study besides its settings: the content of its data and of its initial weights."""
+"""The inputs of a study besides its settings: the content of its data, of its weights and of its extractor."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ class Content:
     Args:
         data: digest of all images and labels, as loaded: :attr:`dpmi.data.Split.digest`.
         weights: digest of the initial weights; empty if training starts from random weights.
+        features: digest of the public extractor; empty if there is none.
     """
 
     data: str
     weights: str = ""
+    features: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return a record that :meth:`from_json` reads."""

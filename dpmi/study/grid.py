@@ -19,7 +19,7 @@ from dpmi.defenses import Defense, Recipe, private_part
 from dpmi.models import Adaptation
 
 from .content import Content
-from .spec import AuditSpec, BudgetSpec, DataSpec, EvaluatorSpec, LinkageSpec, UnitsSpec
+from .spec import AuditSpec, BudgetSpec, DataSpec, EvaluatorSpec, FeaturesSpec, LinkageSpec, UnitsSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class Job:
     data: DataSpec
     model: str
     weights: str | None = None
+    features: FeaturesSpec | None = None
     defense: Defense
     recipe: Recipe
     seed: int
@@ -48,7 +49,7 @@ class Job:
     seeds: tuple[int, ...] = ()
     """Seeds of the study, whose models are references of one another in the unit game; without any it is not played."""
     content: Content | None = None
-    """Digests of the data and the weights; None before the data are loaded."""
+    """Digests of the data, the weights and the extractor; None before the data are loaded."""
 
     @cached_property
     def key(self) -> str:
@@ -59,7 +60,13 @@ class Job:
             data=self.data_digest,
             weights=self._content.weights,
             settings=self.settings,
+            **({} if self.features is None else {"features": self.features_digest}),
         )
+
+    @property
+    def features_digest(self) -> str:
+        """Digest of the public extractor; empty if there is none."""
+        return self._content.features
 
     @property
     def data_digest(self) -> str:
@@ -75,6 +82,7 @@ class Job:
             defense=settings_of(self.defense),
             recipe=dataclasses.asdict(self.recipe),
             seed=self.seed,
+            **({} if self.features is None else {"features": self.features.described}),
             **({} if self.roles is None else {"roles": repr(self.roles)}),
             **({} if self.units is None else {"half": f"{self.half!r} of {self.units.division}"}),
             **({} if self.audited is None else {"audit": repr(self.audited)}),
@@ -120,9 +128,10 @@ class Job:
 
     @property
     def stages(self) -> int:
-        """Number of stages in progress reports: training, references, evaluator, priors, attacks, measuring."""
+        """Number of stages in progress reports: extractor, training, references, evaluator, priors, attacks, ..."""
         priors = sum(bool(attack.priors()) for attack in self.attacks)
-        return 2 + (self.game is not None) + (self.evaluator is not None) + priors + len(self.trials)
+        others = (self.features, self.game, self.evaluator)
+        return 2 + sum(other is not None for other in others) + priors + len(self.trials)
 
     @property
     def label(self) -> str:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from dpmi import defenses, metrics
 from dpmi.data import Split
@@ -16,7 +17,7 @@ from dpmi.data.public_gaussian import PublicGaussian
 from dpmi.data.registry import DATA_ROOT_VARIABLE
 from dpmi.privacy.audit import most_canaries
 
-from . import evaluator, schema
+from . import evaluator, features, schema
 from .content import Content
 from .executors import Machines
 from .grid import Job
@@ -66,6 +67,8 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
             )
     root = absolute(root)
     split = load(spec.data, root)
+    if spec.features is not None:
+        features.check(spec.features, split, root)
     _check_linkage(spec, split)
     _check_units(spec, split, root)
     own = load_private(spec.jobs[0], root)
@@ -75,7 +78,7 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
         _check_attacks(spec, own)
     if spec.evaluator is not None:
         evaluator.untrained(spec.evaluator, split)
-    return content(spec, split)
+    return content(spec, split, root)
 
 
 def _check_linkage(spec: StudySpec, split: Split) -> None:
@@ -113,8 +116,14 @@ def _check_units(spec: StudySpec, split: Split, root: str | None) -> None:
             )
 
 
+def _untrained(spec: StudySpec, split: Split) -> nn.Module:
+    """A model of the study's shapes, for checks before the extractor is trained."""
+    trunk = None if spec.features is None else features.blank(spec.features, split.image_shape)
+    return untrained_model(spec.jobs[0], split, trunk)
+
+
 def _check_defenses(spec: StudySpec, split: Split) -> None:
-    model = untrained_model(spec.jobs[0], split)
+    model = _untrained(spec, split)
     for defense in {job.setting: job.defense for job in spec.jobs}.values():
         try:
             defenses.check(defense, model, split.train, split.labelled_public)
@@ -124,7 +133,7 @@ def _check_defenses(spec: StudySpec, split: Split) -> None:
 
 def _check_audit(spec: StudySpec, split: Split) -> None:
     """Refuse more canaries than the trained parameters of a model have room for."""
-    model = untrained_model(spec.jobs[0], split)
+    model = _untrained(spec, split)
     for job in {job.setting: job for job in spec.jobs if job.audited is not None}.values():
         assert job.audited is not None
         trained = job.defense.build(copy.deepcopy(model))

@@ -23,7 +23,7 @@ from dpmi.metrics.backdoor import POISONED_SHARE, TARGET, TRIGGERS, backdoor_suc
 from dpmi.metrics.robustness import ATTACKS, check_installed, robustness
 from dpmi.progress import StageProgress
 
-from . import maker
+from . import features, maker
 from .executors import Machines
 from .grid import Job
 from .pool import Failure, Report, compute
@@ -42,7 +42,8 @@ class Question(NamedTuple):
     Args:
         name: name of the attack or the trigger.
         settings: settings of the measurement; a stored result with other settings is ignored.
-        answer: function of the job, its model ``target``, its data ``split`` and ``progress``; returns the columns.
+        answer: function of the job, its model ``target``, ``fresh`` (which builds that model untrained), its data
+            ``split`` and ``progress``; returns the columns.
     """
 
     name: str
@@ -146,11 +147,12 @@ def _measure_job(
 ) -> None:
     split = load_private(job, root)
     target = stored_model(job, store, split)
+    fresh = partial(untrained_model, job, split, features.stored(job, split.image_shape, store))
     for question in questions(images, backdoor=backdoor):
         if _stored(store, job, question) is None:
             finished = maker.started()
             found = question.answer(
-                job=job, target=target, split=split, progress=partial(progress, question.name)
+                job=job, target=target, fresh=fresh, split=split, progress=partial(progress, question.name)
             )
             record = {"settings": question.settings, "found": found, "made": finished()}
             store.save_side_effect(job.key, question.name, record)
@@ -171,6 +173,7 @@ def _adversarial(
     *,
     job: Job,
     target: nn.Module,
+    fresh: Callable[[], nn.Module],
     split: Split,
     progress: Callable[[int, int], None],
 ) -> dict[str, float]:
@@ -181,12 +184,18 @@ def _adversarial(
 
 
 def _backdoor(
-    name: str, *, job: Job, target: nn.Module, split: Split, progress: Callable[[int, int], None]
+    name: str,
+    *,
+    job: Job,
+    target: nn.Module,
+    fresh: Callable[[], nn.Module],
+    split: Split,
+    progress: Callable[[int, int], None],
 ) -> dict[str, float]:
     trigger = TRIGGERS[name]
     poisoned = train(
         job.defense,
-        untrained_model(job, split),
+        fresh(),
         poison(split.train, trigger, seed=job.seed),
         job.recipe,
         seed=job.seed,

@@ -46,6 +46,60 @@ class DataSpec(Strict):
     options: dict[str, Hashable] = Field(default_factory=dict)
 
 
+class FeaturesSpec(Strict):
+    """A frozen public extractor in front of the model, which then is a small head; see :mod:`dpmi.models.features`.
+
+    The name is one of
+
+    - ``public``: a small network trained on the labelled public images of the study's data set;
+    - a data set, such as ``omniglot``: the same, trained on all its images;
+    - ``folder:PATH``: the same, on the images of a folder with one subfolder per class;
+    - ``scatter``: the scattering transform, which is not trained;
+    - ``torchvision:NAME``: a torchvision classifier, with ``weights``;
+    - ``efficientnet-lite0``: trained on ImageNet, with the extra ``features``;
+    - ``module:function``: your own, a function that maps (C, H, W) to an extractor or a module.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    weights: Annotated[str, Field(min_length=1)] | None = None
+    """A file of weights, or "torchvision" for its default weights; only for a torchvision classifier."""
+    dimensions: Annotated[int, Field(ge=1, le=LARGEST)] | None = None
+    """Number of leading directions of public features to keep, each scaled to unit variance; default: all features."""
+    scales: Annotated[int, Field(ge=1, le=16)] = 2
+    """Scales of the scattering transform, which averages over 2^scales x 2^scales pixels."""
+    side: Annotated[int, Field(ge=32, le=4096)] = 224
+    """Side of the images that a network for photographs gets."""
+    steps: Annotated[int, Field(ge=1, le=LARGEST)] = 3000
+    """Updates of the training on public images."""
+    size: Annotated[int, Field(ge=1, le=LARGEST)] = 64
+    """Number of features of the network that is trained."""
+    rotated: bool | None = None
+    """Whether quarter turns of every image are further classes; default: only for ``omniglot``."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of the training on public images."""
+
+    @property
+    def is_function(self) -> bool:
+        """Whether the name is a function of the user."""
+        module, colon, function = self.name.partition(":")
+        return bool(colon) and module not in ("torchvision", "folder") and bool(function)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the study trains the extractor."""
+        return self.name not in ("scatter", "efficientnet-lite0") and (
+            ":" not in self.name or self.name.startswith("folder:")
+        )
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The settings without paths; the digest of the extractor has the content of files."""
+        found = self.model_dump(exclude={"weights"})
+        if self.name.startswith("folder:"):
+            found["name"] = "folder"
+        return found
+
+
 class TrainingSpec(Strict):
     """The fields of :class:`dpmi.defenses.Recipe`; a defence may override any of them."""
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from dpmi import attacks, data, defenses, models
 from dpmi.defenses import Defense, Recipe
@@ -20,6 +20,7 @@ from .spec import (
     BudgetSpec,
     DataSpec,
     EvaluatorSpec,
+    FeaturesSpec,
     LinkageSpec,
     SpecError,
     Strict,
@@ -46,19 +47,24 @@ def _one_line(name: str) -> str:
     return name
 
 
+def _named(features: object) -> object:
+    return {"name": features} if isinstance(features, str) else features
+
+
 class StudySpec(Strict):
     """A grid of trials: every defence and strength x every attack x every seed.
 
     In the table of a defence or an attack, a list of values is a sweep with one trial per value. ``training`` inside
     the table of a defence overrides the training of the study. ``weights`` names the initial weights, as in
     :func:`dpmi.models.load_weights`: "torchvision" or a file, with an absolute path if other machines compute too. If
-    the content of the file changes, all trials run again. ``adaptive`` adds the adaptive attacks: it repeats every
-    attack with each of :meth:`dpmi.defenses.Defense.adaptations` that applies to it. ``linkage`` trains every model on
-    some of the classes, drawn by its seed, and measures whether reconstructions identify their classes among the
-    others. ``units`` trains every model on half of the subclasses, records or users, drawn by its seed, and measures
-    whether the model tells which. ``audit`` trains the models of dpmi's own privacy engine with canaries, and measures
-    which epsilon they have at least. ``matched_on`` is the target on which :mod:`dpmi.study.match` matched the
-    strengths; reports show it, and it does not change any result.
+    the content of the file changes, all trials run again. ``features`` puts a frozen public extractor in front of the
+    model, which then is a head on its features; a name alone stands for a table with that name. ``adaptive`` adds the
+    adaptive attacks: it repeats every attack with each of :meth:`dpmi.defenses.Defense.adaptations` that applies to it.
+    ``linkage`` trains every model on some of the classes, drawn by its seed, and measures whether reconstructions
+    identify their classes among the others. ``units`` trains every model on half of the subclasses, records or users,
+    drawn by its seed, and measures whether the model tells which. ``audit`` trains the models of dpmi's own privacy
+    engine with canaries, and measures which epsilon they have at least. ``matched_on`` is the target on which
+    :mod:`dpmi.study.match` matched the strengths; reports show it, and it does not change any result.
     """
 
     name: Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
@@ -66,6 +72,7 @@ class StudySpec(Strict):
     data: DataSpec
     model: str
     weights: Annotated[str, Field(min_length=1)] | None = None
+    features: Annotated[FeaturesSpec | None, BeforeValidator(_named)] = None
     training: TrainingSpec
     defenses: Annotated[tuple[dict[str, Any], ...], _AtLeastOne]
     attacks: Annotated[tuple[dict[str, Any], ...], _AtLeastOne]
@@ -89,6 +96,7 @@ class StudySpec(Strict):
                 data=self.data,
                 model=self.model,
                 weights=self.weights,
+                features=self.features,
                 defense=defense,
                 recipe=recipe,
                 seed=seed,
@@ -207,6 +215,7 @@ def checked(document: Mapping[str, Any]) -> StudySpec:
             models.check_source(spec.weights, spec.model)
     except ValueError as error:
         raise SpecError(f"model: {error}") from error
+    _check_features(spec)
     _check_units(spec)
     jobs = spec.jobs  # checks every plug-in and every hyper-parameter
     if spec.audit is not None and not any(job.audited for job in jobs):
@@ -215,6 +224,42 @@ def checked(document: Mapping[str, Any]) -> StudySpec:
             "leave audit out"
         )
     return spec
+
+
+#: Settings of an extractor, and what it is for.
+_TRAINED_ONLY = ("steps", "size", "rotated", "seed")
+
+
+def _check_features(spec: StudySpec) -> None:
+    found = spec.features
+    if found is None:
+        return
+    if spec.weights is not None:
+        raise SpecError("weights are initial weights of a whole model; with features, give features.weights")
+    photographs = found.name.startswith("torchvision:")
+    if (
+        found.is_trained
+        and not found.name.startswith("folder:")
+        and found.name != "public"
+        and found.name not in data.names()
+    ):
+        known = ["public", "scatter", "efficientnet-lite0", *data.names()]
+        raise SpecError(
+            f"{unknown('features.name', found.name, known)}; also torchvision:NAME, folder:PATH and module:function"
+        )
+    if photographs and found.weights is None:
+        raise SpecError(
+            f"features.weights is missing: {found.name} needs a file of weights, or 'torchvision' for its default ones"
+        )
+    allowed = {
+        "weights": photographs,
+        "scales": found.name == "scatter",
+        "side": photographs or found.name == "efficientnet-lite0",
+        **dict.fromkeys(_TRAINED_ONLY, found.is_trained),
+    }
+    for name in found.model_fields_set:
+        if not allowed.get(name, True):
+            raise SpecError(f"features.{name} has no meaning for features {found.name!r}; leave it out")
 
 
 def _check_units(spec: StudySpec) -> None:

@@ -17,16 +17,18 @@ from accountants import Adjacency
 from accountants.plugins import origin
 from dpmi import data, metrics, models, versions
 from dpmi.attacks import Budget, Reconstructions
-from dpmi.data import Split
+from dpmi.data import ImageSet, Split
 from dpmi.data.halves import HalfDraw, Units, divide
 from dpmi.data.roles import RoleDraw, Roles
 from dpmi.defenses import Trained, private_part, train
+from dpmi.models.features import FeatureClassifier
 from dpmi.privacy import Account
 from dpmi.privacy.audit import Audit, auditing
 from dpmi.progress import Progress, StageProgress
 
-from . import evaluator, linkage, maker, units
+from . import evaluator, features, linkage, maker, units
 from .content import Content
+from .features import Trunk
 from .grid import Job, Trial, hashed
 from .spec import DataSpec, UnitsSpec
 from .store import Store
@@ -97,18 +99,20 @@ def load_private(job: Job, root: str | None) -> Split:
     return load(job.data, root)
 
 
-def content(spec: StudySpec, split: Split) -> Content:
-    """Digests of the data and the initial weights of a study.
+def content(spec: StudySpec, split: Split, root: str | None) -> Content:
+    """Digests of the data, the initial weights and the public extractor of a study.
 
     Args:
         spec: the study.
         split: its data.
+        root: the data root.
 
     Raises:
         ValueError: the weights cannot be read.
     """
     weights = "" if spec.weights is None else models.source_digest(spec.weights, spec.model)
-    return Content(data=split.digest, weights=weights)
+    extractor = "" if spec.features is None else features.digest(spec.features, split, root)
+    return Content(data=split.digest, weights=weights, features=extractor)
 
 
 def is_complete(job: Job, store: Store) -> bool:
@@ -189,12 +193,13 @@ def _train(job: Job, store: Store, *, root: str | None, progress: Progress, pati
         if not missing:
             return
         split = load_private(job, root)
+        trunk = features.trunk(job, load(job.data, root), store, root=root, progress=lambda *_: None)
         finished = maker.started()
         audit = job.audited
         with nullcontext() if audit is None else auditing(Audit(seed=job.seed, **audit.model_dump())):
             trained = train(
                 job.defense,
-                untrained_model(job, split),
+                untrained_model(job, split, trunk),
                 split.train,
                 job.recipe,
                 seed=job.seed,
@@ -277,10 +282,9 @@ def _measure_model(job: Job, store: Store, *, root: str | None, progress: StageP
     target = stored_model(job, store, split)
     references = _references(job, target, store, root=root, progress=progress)
     finished = maker.started()
-    accuracy = partial(metrics.accuracy, target)
     found = {
-        "train_accuracy": accuracy(split.train.images, split.train.labels),
-        "test_accuracy": accuracy(split.test.images, split.test.labels),
+        f"{part}_accuracy": _accuracy(target, images)
+        for part, images in (("train", split.train), ("test", split.test))
     }
     record = store.model_record(job.key)
     if job.game is not None and record is not None:
@@ -289,6 +293,13 @@ def _measure_model(job: Job, store: Store, *, root: str | None, progress: StageP
         found["unit_auc"] = units.auc(own, references, load_units(job.data, job.game, root), whole)
         found["unit_bound_auc"] = units.bound(record["account"], record["unit"], job.game.unit)
     store.save_measured("models", job.key, _measurement_of_models(job), {**found, "made": finished()})
+
+
+def _accuracy(target: nn.Module, images: ImageSet) -> float:
+    """Accuracy on whole data sets, whose features are computed once for all models."""
+    if isinstance(target, FeatureClassifier):
+        return metrics.accuracy(target.top, target.inputs(images.images), images.labels)
+    return metrics.accuracy(target, images.images, images.labels)
 
 
 def _references(
@@ -307,7 +318,8 @@ def _references(
         for other in others
     ]
     for shadow in units.shadows(job):
-        fresh = partial(untrained_model, dataclasses.replace(job, seed=shadow.seed), split)
+        own = dataclasses.replace(job, seed=shadow.seed)
+        fresh = partial(untrained_model, own, split, features.stored(job, split.image_shape, store))
         shadow.train(
             fresh=fresh,
             recipe=job.recipe,
@@ -320,13 +332,18 @@ def _references(
     return found
 
 
-def untrained_model(job: Job, split: Split) -> nn.Module:
+def untrained_model(job: Job, split: Split, trunk: Trunk | None) -> nn.Module:
     """The classifier of a job before its training.
+
+    Args:
+        job: the job.
+        split: determines the shape of images and the number of classes.
+        trunk: the extractor in front of the model; None if the study has no features.
 
     Raises:
         ValueError: the model does not accept images of this shape, or the initial weights belong to another model.
     """
-    model = _fresh_model(job, split)
+    model = _fresh_model(job, split, trunk)
     if job.weights is not None:
         models.load_weights(model, job.weights, name=job.model)
     return model
@@ -334,15 +351,16 @@ def untrained_model(job: Job, split: Split) -> nn.Module:
 
 def stored_model(job: Job, store: Store, split: Split) -> nn.Module:
     """The stored trained model of a job, in evaluation mode."""
-    model = job.defense.build(_fresh_model(job, split)).eval()
+    fresh = _fresh_model(job, split, features.stored(job, split.image_shape, store))
+    model = job.defense.build(fresh).eval()
     store.load_weights(job.key, model)
     return model
 
 
-def _fresh_model(job: Job, split: Split) -> nn.Module:
-    return models.build(
-        job.model, image_shape=split.image_shape, num_classes=split.num_classes, seed=job.seed
-    )
+def _fresh_model(job: Job, split: Split, trunk: Trunk | None) -> nn.Module:
+    shape = split.image_shape if trunk is None else trunk.input_shape
+    top = models.build(job.model, image_shape=shape, num_classes=split.num_classes, seed=job.seed)
+    return top if trunk is None else trunk.under(top)
 
 
 def _attack(trial: Trial, target: nn.Module, split: Split, store: Store, progress: StageProgress) -> None:

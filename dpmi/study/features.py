@@ -1,0 +1,278 @@
+"""The public extractor of a study: made once, stored in the study's folder, and shared by all its models."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.datasets import ImageFolder
+
+from dpmi import data, versions
+from dpmi.data import ImageSet, Split
+from dpmi.data.images import digests, evenly
+from dpmi.data.open_image import open_image
+from dpmi.models.features import (
+    Extractor,
+    FeatureClassifier,
+    Provenance,
+    PublicCnn,
+    PublicStatistics,
+    PublicTraining,
+    efficientnet_lite0,
+    scattering,
+    torchvision_features,
+    train_public_cnn,
+)
+from dpmi.progress import Progress, StageProgress
+
+from . import maker
+from .grid import Job, hashed
+from .spec import FeaturesSpec
+from .store import Store
+
+#: Name of this stage in progress reports.
+TRAINING = "training the extractor"
+
+MOST_PUBLIC = 5000
+"""Public images whose features give mean and scale."""
+
+_PUBLIC, _SCATTER, _LITE, _TORCHVISION, _FOLDER = (
+    "public",
+    "scatter",
+    "efficientnet-lite0",
+    "torchvision:",
+    "folder:",
+)
+
+
+class Trunk(nn.Module):
+    """A frozen extractor with its public statistics: everything of a model but its trained head."""
+
+    def __init__(self, extractor: Extractor, statistics: PublicStatistics) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self.statistics = statistics
+        self.cache: Path | None = None
+        """Folder for the features of whole data sets; None computes them anew."""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """The shape (d, 1, 1) of what a head takes."""
+        return self.statistics.size, 1, 1
+
+    def under(self, top: nn.Module) -> FeatureClassifier:
+        """Return the classifier with this head, which maps (n, d, 1, 1) to logits."""
+        own = copy.deepcopy(self)  # loading weights into one classifier must not change another
+        return FeatureClassifier(own.extractor, own.statistics, top, cache=self.cache)
+
+
+def check(spec: FeaturesSpec, split: Split, root: str | None) -> None:
+    """Check before any training that the extractor can be made for these images, and saw none of them.
+
+    Raises:
+        ValueError, FileNotFoundError: it cannot, or it did; the message says why and what to do.
+    """
+    if len(split.public) == 0:
+        raise ValueError(f"features need public images, for their mean and scale; {split} has none")
+    found = blank(spec, split.image_shape)
+    _check_private(found.extractor, spec, _labelled(spec, split, root), split)
+    PublicStatistics(found.extractor.extract(_some(split.public)), dimensions=spec.dimensions)
+
+
+def digest(spec: FeaturesSpec, split: Split, root: str | None) -> str:
+    """Return a hash of everything that the extractor depends on: settings, code, and the content of its inputs."""
+    trained_on = _labelled(spec, split, root)
+    if trained_on is None:
+        content = blank(spec, split.image_shape).extractor.digest
+    else:
+        content = hashlib.sha256(
+            trained_on.images.numpy().tobytes() + trained_on.labels.numpy().tobytes()
+        ).hexdigest()
+    statistics = hashlib.sha256(_some(split.public).numpy().tobytes()).hexdigest()
+    return hashed(features=versions.FEATURES, settings=spec.described, content=content, statistics=statistics)
+
+
+def trunk(job: Job, split: Split, store: Store, *, root: str | None, progress: StageProgress) -> Trunk | None:
+    """The trunk of a study's models, made now unless it is in the store; None if the study has no features.
+
+    If several workers need it at once, one makes it and the others wait.
+
+    Args:
+        job: any job of the study.
+        split: the whole data set.
+        store: receives the trunk.
+        root: the data root.
+        progress: called with the stage, updates done, and all updates.
+
+    Raises:
+        As :func:`check`.
+    """
+    if job.features is None:
+        return None
+    key = job.features_digest
+    with store.training(key) as missing:
+        if missing:
+            finished = maker.started()
+            made = _make(job.features, split, root, partial(progress, TRAINING))
+            record = {"provenance": made.extractor.provenance.sentence, "made": finished()}
+            store.save_model(key, made, record)
+    progress(TRAINING, 1, 1)
+    return stored(job, split.image_shape, store)
+
+
+def stored(job: Job, image_shape: tuple[int, int, int], store: Store) -> Trunk | None:
+    """Return the trunk that :func:`trunk` has put into the store; None if the study has no features."""
+    if job.features is None:
+        return None
+    return _stored(job.features, job.features_digest, image_shape, store.root)
+
+
+@lru_cache(maxsize=1)  # all models of a study share it
+def _stored(spec: FeaturesSpec, key: str, image_shape: tuple[int, int, int], folder: Path) -> Trunk:
+    found = blank(spec, image_shape)
+    Store(folder).load_weights(key, found)
+    found.cache = folder / "features"
+    return found
+
+
+def _make(spec: FeaturesSpec, split: Split, root: str | None, progress: Progress) -> Trunk:
+    trained_on = _labelled(spec, split, root)
+    extractor = _made(spec, split.image_shape)
+    if trained_on is not None:
+        training = _training(spec)
+        body = train_public_cnn(trained_on.images, trained_on.labels, training, progress=progress)
+        extractor = Extractor(body, image_shape=split.image_shape, provenance=Provenance())
+    _check_private(extractor, spec, trained_on, split)
+    return Trunk(
+        extractor, PublicStatistics(extractor.extract(_some(split.public)), dimensions=spec.dimensions)
+    )
+
+
+def blank(spec: FeaturesSpec, image_shape: tuple[int, int, int]) -> Trunk:
+    """Return a trunk of the same shapes whose values do not matter, for checks before the training.
+
+    Raises:
+        ValueError: the extractor does not accept such images, or has fewer features than dimensions are asked for.
+    """
+    extractor = _made(spec, image_shape)
+    if spec.dimensions is not None and spec.dimensions > extractor.size:
+        raise ValueError(
+            f"features.dimensions must be at most {extractor.size}, the number of features of {spec.name!r}; got "
+            f"{spec.dimensions}"
+        )
+    generator = torch.Generator().manual_seed(0)
+    random = torch.randn((spec.dimensions or 1) + 2, extractor.size, generator=generator)
+    return Trunk(extractor, PublicStatistics(random, dimensions=spec.dimensions))
+
+
+def _made(spec: FeaturesSpec, image_shape: tuple[int, int, int]) -> Extractor:
+    """Return the extractor, with initial weights if it is to be trained."""
+    if spec.name == _SCATTER:
+        return scattering(image_shape, spec.scales)
+    if spec.name == _LITE:
+        return efficientnet_lite0(image_shape, side=spec.side)
+    if spec.name.startswith(_TORCHVISION):
+        assert spec.weights is not None  # the spec requires it
+        return torchvision_features(
+            spec.name.removeprefix(_TORCHVISION), spec.weights, image_shape, side=spec.side
+        )
+    if spec.is_function:
+        return _of_function(spec.name, image_shape)
+    body = PublicCnn(image_shape, spec.size)
+    return Extractor(body, image_shape=image_shape, provenance=Provenance())
+
+
+def _of_function(name: str, image_shape: tuple[int, int, int]) -> Extractor:
+    module_name, _, function_name = name.partition(":")
+    try:
+        function: Callable[..., Any] = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"features {name!r} cannot be imported: {error}") from error
+    found = function(image_shape)
+    if isinstance(found, Extractor):
+        return found
+    if not isinstance(found, nn.Module):
+        raise ValueError(
+            f"features {name!r} must return an Extractor or an nn.Module for image_shape={image_shape}; got "
+            f"{type(found).__name__}"
+        )
+    provenance = Provenance(f"what {name} says", images=None)
+    return Extractor(found, image_shape=image_shape, provenance=provenance)
+
+
+def _check_private(
+    extractor: Extractor, spec: FeaturesSpec, trained_on: ImageSet | None, split: Split
+) -> None:
+    """Give the extractor its provenance, and check that no private image trained it."""
+    if trained_on is not None:
+        classes = int(trained_on.labels.max()) + 1
+        extractor.provenance = Provenance(
+            f"{len(trained_on)} public images of {classes} classes ({spec.described['name']})",
+            images=frozenset(digests(trained_on.images)),
+        )
+    extractor.check_private([*digests(split.train.images), *digests(split.test.images)])
+
+
+def _some(public: Tensor) -> Tensor:
+    return public[evenly(len(public), MOST_PUBLIC)]
+
+
+def _training(spec: FeaturesSpec) -> PublicTraining:
+    rotated = spec.rotated
+    if rotated is None:
+        # Few classes of characters become four times as many; a face upside down is no other face.
+        rotated = spec.name == "omniglot"
+    return PublicTraining(steps=spec.steps, size=spec.size, rotated=rotated, seed=spec.seed)
+
+
+def _labelled(spec: FeaturesSpec, split: Split, root: str | None) -> ImageSet | None:
+    """Return the labelled images that train the extractor, in the shape of the study's; None if none do."""
+    if not spec.is_trained:
+        return None
+    if spec.name == _PUBLIC:
+        if split.labelled_public is None:
+            raise ValueError(
+                f"features 'public' are trained on labelled public images; {split} has none with labels. Name a data "
+                "set, a folder, or 'scatter', which needs none"
+            )
+        return split.labelled_public
+    if spec.name.startswith(_FOLDER):
+        return _of_folder(Path(spec.name.removeprefix(_FOLDER)), split.image_shape)
+    other = data.load(spec.name, root=root)
+    images = torch.cat([other.train.images, other.test.images])
+    return ImageSet(_shaped(images, split.image_shape), torch.cat([other.train.labels, other.test.labels]))
+
+
+def _of_folder(folder: Path, image_shape: tuple[int, int, int]) -> ImageSet:
+    """Read a folder with one subfolder per class."""
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"features folder {folder} does not exist; give a folder with one subfolder per class"
+        )
+    found = ImageFolder(str(folder))
+    pixels = [_pixels(Path(path), image_shape) for path, _ in found.samples]
+    return ImageSet(torch.stack(pixels), torch.tensor([label for _, label in found.samples]))
+
+
+def _pixels(path: Path, image_shape: tuple[int, int, int]) -> Tensor:
+    image = open_image(path, "L" if image_shape[0] == 1 else "RGB")
+    bytes_ = torch.tensor(bytearray(image.tobytes()), dtype=torch.uint8)
+    whole = bytes_.view(image.height, image.width, -1).permute(2, 0, 1)[None].float() / 255
+    return _shaped(whole, image_shape)[0]
+
+
+def _shaped(images: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
+    channels, height, width = image_shape
+    if images.shape[1] != channels:
+        images = images.mean(1, keepdim=True) if channels == 1 else images.expand(-1, channels, -1, -1)
+    if images.shape[2:] != (height, width):
+        images = functional.interpolate(images, size=(height, width), mode="bilinear", antialias=True)
+    return images.clamp(0, 1).contiguous()
