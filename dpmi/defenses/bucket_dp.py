@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from accountants import checks
 from dpmi.data import ImageSet
 from dpmi.privacy import Partition, PrivacyEngine
+from dpmi.privacy.clipping import Clipping, check_clipping
 
 from .objective import Forward
 from .private import PrivateDefense
@@ -24,6 +25,8 @@ class BucketDP(PrivateDefense, ABC):
     """Trains through :class:`dpmi.privacy.PrivacyEngine` on a partition of the records.
 
     Args:
+        clipping: how gradients are shortened to ``max_grad_norm``: "flat" or "automatic"; see
+            :mod:`dpmi.privacy.clipping`.
         max_records_per_bucket: a step uses at most this many records of each drawn bucket, a different slice every
             step; None uses all. The guarantee is unchanged, and the step is faster.
     """
@@ -31,10 +34,12 @@ class BucketDP(PrivateDefense, ABC):
     couples_inside_buckets: ClassVar[bool] = True
     has_canaries: ClassVar[bool] = True
 
+    clipping: Clipping = "flat"
     max_records_per_bucket: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_clipping(self.clipping)
         if self.max_records_per_bucket is not None:
             checks.integer("max_records_per_bucket", self.max_records_per_bucket, minimum=1)
 
@@ -59,6 +64,7 @@ class BucketDP(PrivateDefense, ABC):
             sampling_rate=self.sampling_rate,
             noise_multiplier=self.noise_multiplier,
             max_grad_norm=self.max_grad_norm,
+            clipping=self.clipping,
             max_records_per_bucket=self.max_records_per_bucket,
             steps_per_epoch=setup.steps,
             seed=setup.stage_seed,

@@ -22,7 +22,7 @@ from .loader import BucketDataLoader
 from .optimizer import BucketOptimizer
 from .plan import Plan
 
-FORMAT, VERSION = "dpmi-checkpoint", 3
+FORMAT, VERSION = "dpmi-checkpoint", 4
 _PARTS = ("facts", "model", "optimizer", "draws", "pending", "noise", "forward", "audit", "others", "sha256")
 
 
@@ -59,6 +59,7 @@ class Training:
             "sampling_rate": self.plan.sampling_rate,
             "noise_multiplier": self.plan.noise_multiplier,
             "max_grad_norm": self.plan.max_grad_norm,
+            "clipping": self.plan.clipping,
             "max_records_per_bucket": self.plan.max_records_per_bucket,
             "buckets": partition.num_buckets,
             "canaries": self.plan.canaries,

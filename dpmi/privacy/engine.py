@@ -17,6 +17,7 @@ from accountants import Adjacency, Guarantee, Ledger, calibrate
 from . import checkpoint
 from .account import Account
 from .checkpoint import Stateful, Training
+from .clipping import Clipping
 from .criterion.wrapped import BucketCriterion
 from .distributed import Ranks
 from .finding import Finding
@@ -148,6 +149,7 @@ class PrivacyEngine:
         noise_multiplier: float,
         max_grad_norm: float,
         criterion: Callable[..., Any] | None = None,
+        clipping: Clipping = "flat",
         max_records_per_bucket: int | None = None,
         loss_reduction: str = "mean",
         max_physical_batch_size: int = 512,
@@ -179,6 +181,8 @@ class PrivacyEngine:
                 that returns a scalar or one value per record. It is returned wrapped; the wrapper computes the loss of
                 every bucket from that bucket's outputs and targets alone. Without a criterion, the model processes one
                 bucket at a time.
+            clipping: "flat" shortens gradients that are longer than S to S. "automatic" gives every gradient about
+                the length S, so that only the product of S and the learning rate matters. The guarantee is the same.
             max_records_per_bucket: a step uses at most this many records of each drawn bucket, a different slice every
                 step; None uses all. The guarantee is unchanged. For a class of 6,000 records, the mean gradient of 128
                 is close to that of all, in a fiftieth of the time.
@@ -221,6 +225,7 @@ class PrivacyEngine:
             sampling_rate=sampling_rate,
             max_grad_norm=max_grad_norm,
             criterion=criterion,
+            clipping=clipping,
             max_records_per_bucket=max_records_per_bucket,
             loss_reduction=loss_reduction,
             max_physical_batch_size=max_physical_batch_size,
@@ -413,6 +418,7 @@ class PrivacyEngine:
             sampling_rate=plan.sampling_rate,
             noise_multiplier=plan.noise_multiplier,
             max_grad_norm=plan.max_grad_norm,
+            clipping=plan.clipping,
             max_records_per_bucket=plan.max_records_per_bucket,
             canaries=plan.canaries,
             loss_reduction=settings.loss_reduction,

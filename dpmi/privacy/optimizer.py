@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .batch import Draw, PhysicalBatch
+from .clipping import clipping_factors
 from .distributed import ALONE, Ranks
 from .dry_run import DryRun
 from .exclusive import Claim
 from .fingerprint import Fingerprint
 from .grad_sample import BucketGradSampleModule
 from .gradients.bucket_gradients import BucketGradients, Rows
-from .gradients.row_norms import ROUNDING
 from .gradients.running_sum import RunningSum
 from .isolation.shared import Shared
 from .noise import NoiseSource
@@ -290,10 +290,7 @@ class BucketOptimizer(DPOptimizer):
 
     def _factors(self, norms: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the factors from sums over records to clipped means, (k,)."""
-        longest = self.max_grad_norm * (1.0 - ROUNDING)
-        with np.errstate(divide="ignore", over="ignore"):  # the second value is infinite for a zero gradient
-            factors: NDArray[np.float64] = np.minimum(1.0 / sizes, longest / norms)
-        return factors
+        return clipping_factors(norms, sizes, self.max_grad_norm, self.plan.clipping)
 
     def _joined(self, gradients: BucketGradients, scale: float) -> Rows:
         """Add the gradient of this part of a bucket to that of its earlier parts, as a sum over records."""

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from accountants import BucketMechanism
 
+from .clipping import Clipping, check_clipping
 from .partition import IntArray, Partition
 
 
@@ -23,6 +24,8 @@ class Plan:
         max_records_per_bucket: a step uses at most this many records of each drawn bucket; None uses all. Their choice
             depends on nothing outside the bucket, so one bucket still contributes one clipped gradient, and the
             accounting is unchanged.
+        clipping: how a bucket's mean gradient is brought to at most S; see :mod:`dpmi.privacy.clipping`. The bound, and
+            so the accounting, is the same.
         canaries: number of canary buckets of an audit; they have no records, and their ids follow those of the
             partition.
     """
@@ -32,6 +35,7 @@ class Plan:
     noise_multiplier: float
     max_grad_norm: float
     max_records_per_bucket: int | None = None
+    clipping: Clipping = "flat"
     canaries: int = 0
 
     def __post_init__(self) -> None:
@@ -41,6 +45,7 @@ class Plan:
             raise ValueError(
                 f"max_records_per_bucket is {self.max_records_per_bucket}; it must be at least 1, or None for all"
             )
+        check_clipping(self.clipping)
         _ = self.mechanism  # checks sampling_rate and noise_multiplier
 
     @cached_property

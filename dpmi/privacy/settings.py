@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, default_collate
 from typing_extensions import NotRequired, TypedDict
 
 from . import preconditions
+from .clipping import Clipping
 from .gradients.strategy import Choice, GradSampleMode, choose
 from .observer import AMBIENT, Auditor
 from .partition import Partition
@@ -26,6 +27,7 @@ class Options(TypedDict):
     data_loader: DataLoader[Any]
     max_grad_norm: float
     criterion: NotRequired[Callable[..., Any] | None]
+    clipping: NotRequired[Clipping]
     max_records_per_bucket: NotRequired[int | None]
     loss_reduction: NotRequired[str]
     max_physical_batch_size: NotRequired[int]
@@ -53,6 +55,7 @@ class Settings:
     sampling_rate: float
     max_grad_norm: float
     criterion: Callable[..., Any] | None = None
+    clipping: Clipping = "flat"
     max_records_per_bucket: int | None = None
     loss_reduction: str = "mean"
     max_physical_batch_size: int = 512
@@ -79,6 +82,7 @@ class Settings:
             sampling_rate=self.sampling_rate,
             noise_multiplier=noise_multiplier,
             max_grad_norm=self.max_grad_norm,
+            clipping=self.clipping,
             max_records_per_bucket=self.max_records_per_bucket,
             canaries=0 if self.audit is None else self.audit.canaries,
         )

@@ -39,11 +39,20 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+class UsersSpec(Strict):
+    """Synthetic users of a data set without users; see :func:`dpmi.data.users.with_users`."""
+
+    size: Annotated[int, Field(ge=1, le=LARGEST)] | Literal["zipf"]
+    """Images per user, or "zipf"."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
 class DataSpec(Strict):
-    """The data set and the options of its loader."""
+    """The data set, the options of its loader, and the users that its training images are dealt out to."""
 
     name: str
     options: dict[str, Hashable] = Field(default_factory=dict)
+    users: UsersSpec | None = None
 
 
 class FeaturesSpec(Strict):

@@ -7,7 +7,7 @@ import math
 import time
 from contextlib import nullcontext, suppress
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from filelock import Timeout
@@ -20,6 +20,7 @@ from dpmi.attacks import Budget, Reconstructions
 from dpmi.data import ImageSet, Split
 from dpmi.data.halves import HalfDraw, Units, divide
 from dpmi.data.roles import RoleDraw, Roles
+from dpmi.data.users import with_users
 from dpmi.defenses import Trained, private_part, train
 from dpmi.models.features import FeatureClassifier
 from dpmi.privacy import Account
@@ -30,7 +31,7 @@ from . import evaluator, features, linkage, maker, units
 from .content import Content
 from .features import Trunk
 from .grid import Job, Trial, hashed
-from .spec import DataSpec, UnitsSpec
+from .spec import DataSpec, UnitsSpec, UsersSpec
 from .store import Store
 from .study import StudySpec
 from .yardsticks import Yardsticks
@@ -39,21 +40,35 @@ from .yardsticks import Yardsticks
 MEASURING = "measuring"
 
 
+class _Source(NamedTuple):
+    """What determines a loaded data set, in a form that caches take."""
+
+    name: str
+    options: tuple[tuple[str, Any], ...]
+    users: UsersSpec | None
+    root: str | None
+
+    @classmethod
+    def of(cls, spec: DataSpec, root: str | None) -> _Source:
+        return cls(spec.name, tuple(sorted(spec.options.items())), spec.users, root)
+
+
 @lru_cache(maxsize=1)  # most jobs of a worker share a data set; two could exhaust the memory
-def _load(name: str, options: tuple[tuple[str, Any], ...], root: str | None) -> Split:
-    return data.load(name, root=root, **dict(options))
+def _load(source: _Source) -> Split:
+    split = data.load(source.name, root=source.root, **dict(source.options))
+    if source.users is None:
+        return split
+    return with_users(split, size=source.users.size, seed=source.users.seed)
 
 
 def load(spec: DataSpec, root: str | None) -> Split:
     """Load the study's data set; the process keeps it in memory between jobs."""
-    return _load(spec.name, tuple(sorted(spec.options.items())), root)
+    return _load(_Source.of(spec, root))
 
 
 @lru_cache(maxsize=2)  # the trials of a job share it
-def _of_roles(
-    name: str, options: tuple[tuple[str, Any], ...], root: str | None, draw: RoleDraw
-) -> tuple[Roles, Split]:
-    split = _load(name, options, root)
+def _of_roles(source: _Source, draw: RoleDraw) -> tuple[Roles, Split]:
+    split = _load(source)
     roles = draw.roles(split.num_classes)
     return roles, roles.of(split)
 
@@ -68,8 +83,8 @@ def roles_of(job: Job, split: Split) -> Roles | None:
 
 
 @lru_cache(maxsize=1)  # all models of a study share it, and k-means takes a while
-def _units(name: str, options: tuple[tuple[str, Any], ...], root: str | None, spec: UnitsSpec) -> Units:
-    return divide(_load(name, options, root), spec.unit, clusters_per_class=spec.clusters_per_class)
+def _units(source: _Source, spec: UnitsSpec) -> Units:
+    return divide(_load(source), spec.unit, clusters_per_class=spec.clusters_per_class)
 
 
 def load_units(data: DataSpec, spec: UnitsSpec, root: str | None) -> Units:
@@ -78,25 +93,23 @@ def load_units(data: DataSpec, spec: UnitsSpec, root: str | None) -> Units:
     Raises:
         ValueError: the images cannot be divided into such units.
     """
-    return _units(data.name, tuple(sorted(data.options.items())), root, spec)
+    return _units(_Source.of(data, root), spec)
 
 
 @lru_cache(maxsize=2)  # the trials of a job share it
-def _of_half(
-    name: str, options: tuple[tuple[str, Any], ...], root: str | None, spec: UnitsSpec, draw: HalfDraw
-) -> Split:
-    found = _units(name, options, root, spec)
-    return found.part(_load(name, options, root), draw.kept(found))
+def _of_half(source: _Source, spec: UnitsSpec, draw: HalfDraw) -> Split:
+    found = _units(source, spec)
+    return found.part(_load(source), draw.kept(found))
 
 
 def load_private(job: Job, root: str | None) -> Split:
     """Load the data set of a job's target: without the decoys, or without the units that are out."""
-    source = job.data.name, tuple(sorted(job.data.options.items())), root
+    source = _Source.of(job.data, root)
     if job.roles is not None:
-        return _of_roles(*source, job.roles)[1]
+        return _of_roles(source, job.roles)[1]
     if job.units is not None and job.half is not None:
-        return _of_half(*source, job.units, job.half)
-    return load(job.data, root)
+        return _of_half(source, job.units, job.half)
+    return _load(source)
 
 
 def content(spec: StudySpec, split: Split, root: str | None) -> Content:

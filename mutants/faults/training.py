@@ -10,6 +10,7 @@ _NOISE = "tests/privacy/test_billed_noise.py"
 _OPTIMIZER = "tests/privacy/test_one_optimizer.py"
 _RECORDS = "tests/privacy/test_records_per_bucket.py"
 _TARGET = "tests/privacy/test_target_epsilon.py"
+_CLIPPING = "tests/privacy/test_clipping.py"
 _UPDATE = "tests/privacy/test_update.py"
 _BRUTE_FORCE = f"{_UPDATE}::test_update_equals_brute_force"
 
@@ -105,40 +106,61 @@ _RELEASE_FAULTS = (
 _CLIPPING_FAULTS = (
     Fault(
         name="a bucket is not clipped",
-        path="dpmi/privacy/optimizer.py",
-        old="= np.minimum(1.0 / sizes, longest / norms)",
-        new="= 1.0 / sizes",
+        path="dpmi/privacy/clipping.py",
+        old="NDArray[np.float64] = np.minimum(1.0 / sizes, longest / norms)",
+        new="NDArray[np.float64] = 1.0 / sizes",
         tests=(_BRUTE_FORCE,),
         audited=True,
     ),
     Fault(
         name="a bucket is clipped to twice the bound",
-        path="dpmi/privacy/optimizer.py",
-        old="longest = self.max_grad_norm * (1.0 - ROUNDING)",
-        new="longest = 2 * self.max_grad_norm * (1.0 - ROUNDING)",
+        path="dpmi/privacy/clipping.py",
+        old="longest = max_grad_norm * (1.0 - ROUNDING)",
+        new="longest = 2 * max_grad_norm * (1.0 - ROUNDING)",
         tests=(f"{_UPDATE}::test_clipped_norm_never_exceeds_the_bound_in_float64",),
         audited=True,
     ),
     Fault(
         name="a bucket is clipped twice",
-        path="dpmi/privacy/optimizer.py",
-        old="= np.minimum(1.0 / sizes, longest / norms)",
-        new="= np.minimum(1.0 / sizes, longest / norms) * np.minimum(longest / norms, 1.0)",
+        path="dpmi/privacy/clipping.py",
+        old="NDArray[np.float64] = np.minimum(1.0 / sizes, longest / norms)",
+        new="NDArray[np.float64] = np.minimum(1.0 / sizes, longest / norms) * np.minimum(longest / norms, 1.0)",
         tests=(_BRUTE_FORCE,),
     ),
     Fault(
         name="a bucket's sum is clipped, not its mean",
-        path="dpmi/privacy/optimizer.py",
-        old="= np.minimum(1.0 / sizes, longest / norms)",
-        new="= np.minimum(1.0, longest / norms)",
+        path="dpmi/privacy/clipping.py",
+        old="NDArray[np.float64] = np.minimum(1.0 / sizes, longest / norms)",
+        new="NDArray[np.float64] = np.minimum(1.0, longest / norms)",
         tests=(_BRUTE_FORCE,),
     ),
     Fault(
         name="rounding can leave a clipped bucket above the bound",
-        path="dpmi/privacy/optimizer.py",
-        old="longest = self.max_grad_norm * (1.0 - ROUNDING)",
-        new="longest = self.max_grad_norm * (1.0 + ROUNDING)",
+        path="dpmi/privacy/clipping.py",
+        old="longest = max_grad_norm * (1.0 - ROUNDING)",
+        new="longest = max_grad_norm * (1.0 + ROUNDING)",
         tests=(f"{_UPDATE}::test_clipped_norm_never_exceeds_the_bound_in_float64",),
+    ),
+    Fault(
+        name="automatic clipping lets short gradients grow without a limit",
+        path="dpmi/privacy/clipping.py",
+        old="longest / (norms + STABILITY * sizes)",
+        new="longest / norms",
+        tests=(f"{_CLIPPING}::test_automatic_clipping_keeps_short_gradients_short",),
+    ),
+    Fault(
+        name="automatic clipping divides by the stability alone",
+        path="dpmi/privacy/clipping.py",
+        old="longest / (norms + STABILITY * sizes)",
+        new="longest / (STABILITY * sizes)",
+        tests=(f"{_CLIPPING}::test_no_contribution_exceeds_the_bound_in_float64",),
+    ),
+    Fault(
+        name="an engine ignores which clipping was asked for",
+        path="dpmi/privacy/settings.py",
+        old="            clipping=self.clipping,\n",
+        new="",
+        tests=(f"{_CLIPPING}::test_an_update_equals_brute_force",),
     ),
     Fault(
         name="a bucket is clipped in each part",

@@ -100,6 +100,7 @@ def brute_force(
     sampling_rate: float = 0.5,
     max_grad_norm: float = 0.3,
     max_records_per_bucket: int | None = None,
+    automatic: bool = False,
 ) -> list[Tensor]:
     """The parameters after the same steps without noise, one record at a time, in float64."""
     model = copy.deepcopy(model).double()
@@ -124,7 +125,11 @@ def brute_force(
                         m.add_(g / len(members))
             norm = torch.stack([m.square().sum() for m in mean]).sum().sqrt()
             for t, m in zip(total, mean, strict=True):
-                t.add_(m / max(1.0, float(norm) / max_grad_norm))
+                t.add_(
+                    m * max_grad_norm / (float(norm) + 0.01)
+                    if automatic
+                    else m / max(1.0, float(norm) / max_grad_norm)
+                )
         for p, t in zip(trained, total, strict=True):
             p.grad = t / (sampling_rate * partition.num_buckets)
         optimizer.step()

@@ -13,8 +13,9 @@ from ..gradients.running_sum import RunningSum
 from ..partition import IntArray
 from .directions import Directions
 
-LENGTH = 4.0
-"""Norm of a canary's gradient before clipping, in units of max_grad_norm."""
+LENGTH = 1e4
+"""Norm of a canary's gradient before clipping, in units of max_grad_norm: so long that automatic clipping, too, brings
+it to max_grad_norm."""
 
 
 @dataclass(frozen=True, eq=False)

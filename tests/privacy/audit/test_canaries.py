@@ -37,4 +37,6 @@ def test_gradients_of_drawn_canaries() -> None:
     total.start(lambda flat: flat.zero_())
     gradients.add_to(total, torch.tensor([0.25, 1.0, 0.5], dtype=torch.float64))
     summed = torch.cat([part.flatten() for part in total.gradients()])
-    torch.testing.assert_close(directions.scores(3, summed), torch.tensor([0.0, -0.5, 0.0, 0.0, 1.0]))
+    torch.testing.assert_close(
+        directions.scores(3, summed) / LENGTH, torch.tensor([0.0, -0.125, 0.0, 0.0, 0.25])
+    )
