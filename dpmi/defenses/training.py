@@ -113,17 +113,17 @@ def check(defense: Defense, model: nn.Module, data: ImageSet, public: ImageSet |
     Raises:
         ValueError: the model or the data do not fit; the message names a remedy.
     """
+    if isinstance(model, FeatureClassifier) and defense.needs_pretrained:
+        raise ValueError(
+            f"{defense.name} trains the first layers on public images, and the model is a head on public features, "
+            "which has no such layers; leave out one of the two"
+        )
     if defense.needs_pretrained and public is None:
         raise ValueError(
             f"{defense.name} trains on labelled public images first, but this data set has none; use a data set whose "
             "public images have labels"
         )
     image_shape = data.images.shape[1], data.images.shape[2], data.images.shape[3]
-    if isinstance(model, FeatureClassifier) and defense.needs_pretrained:
-        raise ValueError(
-            f"{defense.name} trains the first layers on public images, and the model is a head on public features, "
-            "which has no such layers; leave out one of the two"
-        )
     for part, _ in defense.stages:
         part.check(model, data, public)
         built = part.build(deepcopy(model))

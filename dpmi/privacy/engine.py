@@ -125,18 +125,23 @@ class PrivacyEngine:
             raise RuntimeError("nothing was released yet, so the audit has found nothing: train first")
         return found
 
-    def statement(self, delta: float, *, not_accounted: Sequence[str] = ()) -> Statement:
+    def statement(
+        self, delta: float, *, not_accounted: Sequence[str] = (), public_parts: Sequence[str] = ()
+    ) -> Statement:
         """Return the privacy statement of everything released so far.
 
         Args:
             delta: in (0, 1), and well below 1 / K.
             not_accounted: further uses of the private records that no epsilon covers, one text each.
+            public_parts: parts of the released model that no private record trained, and where they come from.
 
         Raises:
-            ValueError: delta is out of range, or ``not_accounted`` is one string or holds an empty one.
+            ValueError: delta is out of range, or a list of texts is one string or holds an empty one.
             RuntimeError: ``make_private`` was not called yet.
         """
-        return Statement(accounts=(self.account,), delta=delta, not_accounted=not_accounted)
+        return Statement(
+            accounts=(self.account,), delta=delta, not_accounted=not_accounted, public_parts=public_parts
+        )
 
     def make_private(
         self,

@@ -53,30 +53,26 @@ class Statement:
             different partitions are reported separately, with the reason.
         delta: in (0, 1), and well below 1 / K of every partition.
         not_accounted: uses of the private records that no epsilon covers, besides ``NOT_ACCOUNTED``; one text each.
+        public_parts: parts of the released model that no private record trained, and where they come from, such as
+            :attr:`dpmi.models.features.Provenance.sentence`; one text each.
 
     Attributes:
         guarantees: for every account, one guarantee per adjacency, "replace" first.
 
     Raises:
         ValueError: there is no account, two accounts contradict each other, delta is out of range, or
-            ``not_accounted`` is one string or holds an empty one.
+            ``not_accounted`` or ``public_parts`` is one string or holds an empty one.
     """
 
     accounts: Sequence[Account]
     delta: float
     not_accounted: Sequence[str] = ()
+    public_parts: Sequence[str] = ()
     guarantees: tuple[tuple[Guarantee, ...], ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.not_accounted, str):
-            raise ValueError(
-                f"not_accounted must be a sequence of texts, got the string {self.not_accounted!r}; "
-                "put the text into a tuple"
-            )
-        if not all(text.strip() for text in self.not_accounted):
-            raise ValueError(
-                f"not_accounted must hold no empty text, got {tuple(self.not_accounted)}; say what was not accounted"
-            )
+        for name in ("not_accounted", "public_parts"):
+            object.__setattr__(self, name, _lines(name, getattr(self, name)))
         accounts = combine(self.accounts)
         if not accounts:
             raise ValueError("accounts is empty; a statement needs at least 1 account")
@@ -85,10 +81,6 @@ class Statement:
             for account in accounts
         )
         object.__setattr__(self, "accounts", accounts)
-        # Every text becomes one line, because a line break would end its list item or paragraph.
-        object.__setattr__(
-            self, "not_accounted", tuple(" ".join(text.split()) for text in self.not_accounted)
-        )
         object.__setattr__(self, "guarantees", guarantees)
 
     @property
@@ -116,6 +108,8 @@ class Statement:
             lines += [f"- Caveat: {text}" for text in _caveats(guarantees)]
             lines += [f"- {name}: {text}" for name, text in _facts(account).items()]
             lines += [f"- Audit: {finding.text(self.delta)}" for finding in account.findings]
+        if self.public_parts:
+            lines += ["", "## Public parts", "", *(f"- {text}" for text in self.public_parts)]
         lines += ["", "## Not accounted", ""]
         lines += [f"- {text}" for text in (*NOT_ACCOUNTED, *self.not_accounted)]
         lines += ["", "## This statement was computed by", ""]
@@ -132,6 +126,7 @@ class Statement:
             parts += [f"Caveat: {text}." for text in _caveats(guarantees)]
             parts += [f"{name}: {text}." for name, text in _facts(account).items()]
             parts += [f"Audit: {finding.text(self.delta)}." for finding in account.findings]
+        parts += [f"Public part: {text}" for text in self.public_parts]
         parts.append(f"Not accounted: {'; '.join((*NOT_ACCOUNTED, *self.not_accounted))}.")
         parts.append(f"Computed by {', '.join(f'{name} {number}' for name, number in versions().items())}.")
         return " ".join(parts)
@@ -148,12 +143,26 @@ class Statement:
                 _promise(account, guarantees, self.delta)
                 for account, guarantees in zip(self.accounts, self.guarantees, strict=True)
             ],
+            "public_parts": list(self.public_parts),
             "not_accounted": [*NOT_ACCOUNTED, *self.not_accounted],
             "computed_by": versions(),
         }
 
     def _title(self) -> str:
         return "Privacy statement" + (f", {'; '.join(self.reservations)}" if self.reservations else "")
+
+
+def _lines(name: str, texts: Sequence[str]) -> tuple[str, ...]:
+    """Return every text as one line, because a line break would end its list item or paragraph."""
+    if isinstance(texts, str):
+        raise ValueError(
+            f"{name} must be a sequence of texts, got the string {texts!r}; put the text into a tuple"
+        )
+    if not all(text.strip() for text in texts):
+        raise ValueError(
+            f"{name} must hold no empty text, got {tuple(texts)}; write one sentence or leave it out"
+        )
+    return tuple(" ".join(text.split()) for text in texts)
 
 
 def versions() -> dict[str, str]:

@@ -88,7 +88,7 @@ def check(spec: FeaturesSpec, split: Split, root: str | None) -> None:
 
 
 def digest(spec: FeaturesSpec, split: Split, root: str | None) -> str:
-    """Return a hash of everything that the extractor depends on: settings, code, and the content of its inputs."""
+    """Return a hash of everything that the study's extractors depend on but their seeds: settings, code, content."""
     trained_on = _labelled(spec, split, root)
     if trained_on is None:
         content = blank(spec, split.image_shape).extractor.digest
@@ -97,7 +97,15 @@ def digest(spec: FeaturesSpec, split: Split, root: str | None) -> str:
             trained_on.images.numpy().tobytes() + trained_on.labels.numpy().tobytes()
         ).hexdigest()
     statistics = hashlib.sha256(_some(split.public).numpy().tobytes()).hexdigest()
-    return hashed(features=versions.FEATURES, settings=spec.described, content=content, statistics=statistics)
+    settings = spec.model_copy(update={"seed": 0}).described
+    return hashed(features=versions.FEATURES, settings=settings, content=content, statistics=statistics)
+
+
+def trunk_key(job: Job) -> str:
+    """Return the key of a job's trunk in the store; empty if the study has no features."""
+    if job.features is None:
+        return ""
+    return hashed(features=job.features_digest, seed=job.features.seed)
 
 
 def trunk(job: Job, split: Split, store: Store, *, root: str | None, progress: StageProgress) -> Trunk | None:
@@ -117,7 +125,7 @@ def trunk(job: Job, split: Split, store: Store, *, root: str | None, progress: S
     """
     if job.features is None:
         return None
-    key = job.features_digest
+    key = trunk_key(job)
     with store.training(key) as missing:
         if missing:
             finished = maker.started()
@@ -132,10 +140,10 @@ def stored(job: Job, image_shape: tuple[int, int, int], store: Store) -> Trunk |
     """Return the trunk that :func:`trunk` has put into the store; None if the study has no features."""
     if job.features is None:
         return None
-    return _stored(job.features, job.features_digest, image_shape, store.root)
+    return _stored(job.features, trunk_key(job), image_shape, store.root)
 
 
-@lru_cache(maxsize=1)  # all models of a study share it
+@lru_cache(maxsize=2)  # the models of a study share them
 def _stored(spec: FeaturesSpec, key: str, image_shape: tuple[int, int, int], folder: Path) -> Trunk:
     found = blank(spec, image_shape)
     Store(folder).load_weights(key, found)
@@ -147,7 +155,7 @@ def _make(spec: FeaturesSpec, split: Split, root: str | None, progress: Progress
     trained_on = _labelled(spec, split, root)
     extractor = _made(spec, split.image_shape)
     if trained_on is not None:
-        training = _training(spec)
+        training = _training(spec, split)
         body = train_public_cnn(trained_on.images, trained_on.labels, training, progress=progress)
         extractor = Extractor(body, image_shape=split.image_shape, provenance=Provenance())
     _check_private(extractor, spec, trained_on, split)
@@ -225,12 +233,16 @@ def _some(public: Tensor) -> Tensor:
     return public[evenly(len(public), MOST_PUBLIC)]
 
 
-def _training(spec: FeaturesSpec) -> PublicTraining:
-    rotated = spec.rotated
-    if rotated is None:
-        # Few classes of characters become four times as many; a face upside down is no other face.
-        rotated = spec.name == "omniglot"
-    return PublicTraining(steps=spec.steps, size=spec.size, rotated=rotated, seed=spec.seed)
+def _training(spec: FeaturesSpec, split: Split) -> PublicTraining:
+    kind = spec.kind
+    if kind is None:
+        names = (
+            split.public_class_names
+            if spec.name == _PUBLIC and split.public_class_names
+            else (f"{spec.name}/",)
+        )
+        kind = "characters" if names[0].startswith("omniglot/") else "photographs"
+    return PublicTraining(steps=spec.steps, size=spec.size, kind=kind, seed=spec.seed)
 
 
 def _labelled(spec: FeaturesSpec, split: Split, root: str | None) -> ImageSet | None:

@@ -65,7 +65,7 @@ class Job:
 
     @property
     def features_digest(self) -> str:
-        """Digest of the public extractor; empty if there is none."""
+        """Digest of what the public extractors depend on; empty if there are none."""
         return self._content.features
 
     @property

@@ -13,7 +13,7 @@ import pandas as pd
 
 from dpmi.privacy import Account, Statement
 
-from . import maker
+from . import features, maker
 from .grid import Trial
 from .store import Store
 from .study import StudySpec
@@ -76,7 +76,9 @@ def gather(spec: StudySpec, store: Store) -> Results:
         table.insert(0, "trial", trial.key)
         classes.append(table)
         recons[trial.key] = _in_class_order(store.recons(trial.key), trial, len(class_names))
-        statements[trial.key] = statement(found.pop("account"), found["delta"], spec.not_accounted)
+        statements[trial.key] = statement(
+            found.pop("account"), found["delta"], spec.not_accounted, _public_parts(trial, store)
+        )
         adaptation = "" if trial.adaptation is None else trial.adaptation.name
         names = {"label": trial.job.setting, "attack": trial.attack_label, "adaptation": adaptation}
         means = table.drop(columns=["trial", "class_index", "class_name"]).mean()
@@ -120,6 +122,14 @@ def _whole(trial: Trial, store: Store) -> dict[str, Any] | None:
     return {**model, **of_model, **diagnostics, **trial_record, **numbers, **made}
 
 
+def _public_parts(trial: Trial, store: Store) -> tuple[str, ...]:
+    """Where the extractor of a trial's model comes from; nothing if the study has no features."""
+    if trial.job.features is None:
+        return ()
+    record = store.model_record(features.trunk_key(trial.job)) or {}
+    return (str(record["provenance"]),) if record else ()
+
+
 def _in_class_order(recons: np.ndarray, trial: Trial, classes: int) -> np.ndarray:
     """Return reconstructions, stored in the order of the target's labels, in ascending order of their classes."""
     if trial.job.roles is None:
@@ -128,16 +138,22 @@ def _in_class_order(recons: np.ndarray, trial: Trial, classes: int) -> np.ndarra
 
 
 @lru_cache(maxsize=256)  # trials on one model share its account
-def statement(account: str, delta: float, not_accounted: tuple[str, ...]) -> str:
+def statement(
+    account: str, delta: float, not_accounted: tuple[str, ...], public_parts: tuple[str, ...] = ()
+) -> str:
     """The privacy statement of a stored model in Markdown.
 
     Args:
         account: JSON of :meth:`dpmi.privacy.Account.to_json`; empty for a model without a guarantee.
         delta: delta of the guarantee.
         not_accounted: uses of the private records that no epsilon covers, one text each.
+        public_parts: parts of the model that no private record trained, one text each.
     """
     if not account:
         return NO_PROMISE
     return Statement(
-        accounts=(Account.from_json(account),), delta=delta, not_accounted=not_accounted
+        accounts=(Account.from_json(account),),
+        delta=delta,
+        not_accounted=not_accounted,
+        public_parts=public_parts,
     ).markdown()

@@ -82,10 +82,16 @@ class FeaturesSpec(Strict):
     """Updates of the training on public images."""
     size: Annotated[int, Field(ge=1, le=LARGEST)] = 64
     """Number of features of the network that is trained."""
-    rotated: bool | None = None
-    """Whether quarter turns of every image are further classes; default: only for ``omniglot``."""
+    kind: Literal["characters", "photographs"] | None = None
+    """How the images of the training are distorted; default: characters for those of Omniglot, else photographs."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of the training on public images."""
+    trainings: Annotated[int, Field(ge=1, le=LARGEST)] = 1
+    """Number of such trainings: the model with seed s has the extractor of seed ``seed + s % trainings``."""
+
+    def of_model(self, seed: int) -> FeaturesSpec:
+        """The extractor of the model with this seed."""
+        return self.model_copy(update={"seed": self.seed + seed % self.trainings, "trainings": 1})
 
     @property
     def is_function(self) -> bool:
@@ -103,7 +109,7 @@ class FeaturesSpec(Strict):
     @property
     def described(self) -> dict[str, Any]:
         """The settings without paths; the digest of the extractor has the content of files."""
-        found = self.model_dump(exclude={"weights"})
+        found = self.model_dump(exclude={"weights", "trainings"})
         if self.name.startswith("folder:"):
             found["name"] = "folder"
         return found

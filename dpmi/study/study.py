@@ -96,7 +96,7 @@ class StudySpec(Strict):
                 data=self.data,
                 model=self.model,
                 weights=self.weights,
-                features=self.features,
+                features=None if self.features is None else self.features.of_model(seed),
                 defense=defense,
                 recipe=recipe,
                 seed=seed,
@@ -227,7 +227,7 @@ def checked(document: Mapping[str, Any]) -> StudySpec:
 
 
 #: Settings of an extractor, and what it is for.
-_TRAINED_ONLY = ("steps", "size", "rotated", "seed")
+_TRAINED_ONLY = ("steps", "size", "kind", "seed", "trainings")
 
 
 def _check_features(spec: StudySpec) -> None:

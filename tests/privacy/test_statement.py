@@ -89,7 +89,7 @@ def test_all_of_the_markdown() -> None:
 
 def test_all_of_the_json() -> None:
     _, _, fields = forms(stated(SUBCLASS, 1e-3, not_accounted=("clip-norm search",)))
-    assert list(fields) == ["reservations", "promises", "not_accounted", "computed_by"]
+    assert list(fields) == ["reservations", "promises", "public_parts", "not_accounted", "computed_by"]
     assert fields["reservations"] == ["conditional on the partition"]
     (promise,) = fields["promises"]
     assert promise["guarantees"] == [
@@ -260,6 +260,7 @@ def test_nothing_released_is_stated_too() -> None:
         ({"accounts": ()}, "accounts is empty; a statement needs at least 1 account"),
         ({"not_accounted": "search"}, "not_accounted must be a sequence of texts, got the string 'search'"),
         ({"not_accounted": ("a", " ")}, r"not_accounted must hold no empty text, got \('a', ' '\)"),
+        ({"public_parts": "features"}, "public_parts must be a sequence of texts, got the string 'features'"),
         ({"delta": 1.0}, r"delta must be in \(0, 1\), got 1.0"),
         ({"accounts": (ACCOUNT, but(buckets=11))}, "buckets is 10 in one and 11 in the other"),
     ],
@@ -292,3 +293,13 @@ def test_an_audit_is_stated_with_its_bounds_and_a_contradiction_comes_first() ->
     assert fields["reservations"] == ["contradicted by an audit"]
     assert [a["verdict"][:8] for a in fields["promises"][0]["audits"]] == ["consiste", "violated"]
     assert forms(stated(ACCOUNT, 1e-3))[2]["promises"][0]["audits"] == []
+
+
+def test_public_parts_stand_in_every_form() -> None:
+    """Where the released model has parts that no private record trained, the statement says where they come from."""
+    part = "The features come from\nletters."
+    statement = Statement(accounts=(ACCOUNT,), delta=1e-3, public_parts=(part,))
+    assert "## Public parts\n\n- The features come from letters.\n" in statement.markdown()
+    assert "Public part: The features come from letters. Not accounted:" in statement.text()
+    assert statement.to_dict()["public_parts"] == ["The features come from letters."]
+    assert "Public parts" not in Statement(accounts=(ACCOUNT,), delta=1e-3).markdown()

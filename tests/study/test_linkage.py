@@ -553,7 +553,7 @@ def played(job: Job, attack: Attack) -> Callable[[str], metrics.Linkage]:
     split, own = load(job.data, None), load_private(job, None)
     roles = roles_of(job, split)
     assert roles is not None
-    model = untrained_model(job, own)
+    model = untrained_model(job, own, None)
     target = defenses.train(job.defense, model, own.train, job.recipe, seed=job.seed).model.eval()
     recons = attack.run(
         target,

@@ -23,6 +23,15 @@ from dpmi.attacks.priors import WganGP
 from dpmi.data import Split
 from dpmi.defenses import Recipe
 from dpmi.metrics.robustness import robustness
+from dpmi.models.features import (
+    Extractor,
+    Provenance,
+    PublicStatistics,
+    PublicTraining,
+    scattering,
+    train_public_cnn,
+)
+from dpmi.models.features.public_cnn import Kind
 from dpmi.study import evaluator, work
 from dpmi.study.evaluator import Judge
 from dpmi.study.spec import EvaluatorSpec, TrainingSpec
@@ -75,6 +84,24 @@ def of_training() -> dict[str, list[float]]:
             defense, classifier(), split.train, Recipe(steps=6, learning_rate=0.05, batch_size=32), seed=0
         )
         found[name] = summary(metrics.evaluate(trained.model.eval(), split.test.images[:20]).logits)
+    return found
+
+
+def of_features() -> dict[str, list[float]]:
+    split = data.load("digits")
+    images, labels = split.test.images, split.test.labels
+    found = {}
+    kinds: tuple[Kind, ...] = ("characters", "photographs")
+    for kind in kinds:
+        training = PublicTraining(steps=3, batch_size=32, size=8, kind=kind)
+        body = train_public_cnn(images, labels, training)
+        extractor = Extractor(body, image_shape=(1, 8, 8), provenance=Provenance())
+        found[kind] = summary(extractor.extract(images[:20]))
+    public = scattering((1, 8, 8)).extract(split.public)
+    found["scatter"] = summary(public)
+    found["statistics"] = summary(PublicStatistics(public)(public[:20]))
+    # A direction is known up to its sign only.
+    found["projection"] = summary(PublicStatistics(public, dimensions=5)(public[:20]).abs())
     return found
 
 
@@ -174,6 +201,7 @@ def of_side_effects() -> dict[str, list[float]]:
 
 STAGES: dict[str, Callable[[], dict[str, list[float]]]] = {
     "TRAINING": of_training,
+    "FEATURES": of_features,
     "EVALUATOR": of_the_evaluator,
     "PRIOR": of_priors,
     "ATTACK": of_attacks,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +22,18 @@ WIDTH = 64
 SMALLEST_MAP = 3.0
 """Side to which the convolutions bring the smaller side of the images, about."""
 
+Kind = Literal["characters", "photographs"]
+"""What the images show, which decides how they are distorted."""
+
 MAX_ROTATION = math.radians(15)
-MAX_ZOOM = 0.15
 #: Maximum shift, as a fraction of the image's side.
 MAX_SHIFT = 0.1
+#: Range of the zoom of photographs, and of the zoom and the shear of characters: people write in many sizes and slants.
+ZOOM = (0.87, 1.18)
+CHARACTER_ZOOM = (0.67, 1.11)
+MAX_SHEAR = 0.3
+#: Share of the characters whose strokes keep their width; those of the others become wider, by up to two pixels.
+THIN = 0.3
 
 
 class PublicCnn(nn.Sequential):
@@ -61,8 +70,8 @@ class PublicTraining:
         batch_size: images per update.
         learning_rate: largest learning rate.
         size: number d of features.
-        rotated: also learns every image turned by 90, 180 and 270 degrees, each as a class of its own: for characters,
-            whose classes are few. Otherwise images are also mirrored: for photographs.
+        kind: "characters" also learns every image turned by 90, 180 and 270 degrees, each as a class of its own, with
+            strokes of many widths, sizes and slants; "photographs" are also mirrored.
         seed: seed of weights, batches and distortions.
     """
 
@@ -70,12 +79,14 @@ class PublicTraining:
     batch_size: int = 128
     learning_rate: float = 3e-3
     size: int = 64
-    rotated: bool = True
+    kind: Kind = "characters"
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "size"):
             checks.integer(name, getattr(self, name), minimum=1)
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind must be {' or '.join(map(repr, get_args(Kind)))}, got {self.kind!r}")
         if checks.real("learning_rate", self.learning_rate) <= 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
 
@@ -92,8 +103,7 @@ def train_public_cnn(
         progress: called with (steps done, steps).
 
     Raises:
-        ValueError: there are fewer than two classes, images are not square although ``rotated``, or the training
-            diverged.
+        ValueError: there are fewer than two classes, characters are not square, or the training diverged.
     """
     channels, height, width = images.shape[1:]
     classes = int(labels.max()) + 1 if len(labels) else 0
@@ -102,9 +112,12 @@ def train_public_cnn(
             f"an extractor learns to tell public classes apart, and the public images have {classes}; take labelled "
             "images of more classes, or the extractor 'scatter', which needs none"
         )
-    if training.rotated and height != width:
-        raise ValueError(f"rotated images must be square, got {height} x {width}; set rotated = false")
-    turns = 4 if training.rotated else 1
+    characters = training.kind == "characters"
+    if characters and height != width:
+        raise ValueError(
+            f"characters must be square, because they are turned, got {height} x {width}; take kind 'photographs'"
+        )
+    turns = 4 if characters else 1
     generator = torch.Generator().manual_seed(training.seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(training.seed)
@@ -120,7 +133,10 @@ def train_public_cnn(
                 progress(step, training.steps)
             rows = torch.randint(len(images), (training.batch_size,), generator=generator)
             turn = torch.randint(turns, (training.batch_size,), generator=generator)
-            inputs = _distorted(images[rows], turn, generator, mirrored=not training.rotated)
+            distorted = (
+                _written(images[rows], turn, generator) if characters else _seen(images[rows], generator)
+            )
+            inputs = distorted.contiguous(memory_format=torch.channels_last)
             loss = functional.cross_entropy(whole(inputs), labels[rows] + classes * turn.to(labels.device))
             optimizer.zero_grad()
             torch.autograd.backward(loss)
@@ -136,26 +152,48 @@ def train_public_cnn(
     return body.eval()
 
 
-def _distorted(images: Tensor, turn: Tensor, generator: torch.Generator, *, mirrored: bool) -> Tensor:
-    """Turn each image by quarter turns, then rotate, zoom, shift and perhaps mirror it by a draw of its own."""
+def _written(images: Tensor, turn: Tensor, generator: torch.Generator) -> Tensor:
+    """Turn each character by quarter turns, then rotate, zoom, shear and shift it, and widen its strokes."""
     n = len(images)
+    zoom = _between(n, CHARACTER_ZOOM, generator)
+    angle = turn * (math.pi / 2) + _uniform(n, MAX_ROTATION, generator)
+    cos, sin, shear = angle.cos() / zoom, angle.sin() / zoom, _uniform(n, MAX_SHEAR, generator)
+    matrices = [[cos, shear * cos - sin], [sin, cos + shear * sin]]
+    moved = _moved(images, matrices, generator, padding="zeros")
+    wider = functional.max_pool2d(moved, kernel_size=3, stride=1, padding=1)
+    share, thin = torch.rand(n, generator=generator), torch.rand(n, generator=generator) < THIN
+    return torch.lerp(moved, wider, share.masked_fill(thin, 0.0)[:, None, None, None].to(moved))
 
-    def uniform(bound: float) -> Tensor:
-        return (2 * torch.rand(n, generator=generator) - 1) * bound
 
-    angle = turn * (math.pi / 2) + uniform(MAX_ROTATION)
-    zoom = 1 + uniform(MAX_ZOOM)
-    mirror = 1.0 - 2.0 * torch.randint(2, (n,), generator=generator) if mirrored else torch.ones(n)
+def _seen(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Rotate, zoom and shift each photograph, and mirror every second one."""
+    n = len(images)
+    zoom, angle = _between(n, ZOOM, generator), _uniform(n, MAX_ROTATION, generator)
+    mirror = 1.0 - 2.0 * torch.randint(2, (n,), generator=generator)
     # The coordinates of affine_grid range from -1 to 1 on both axes, so a rotation must correct the aspect ratio.
     aspect = images.shape[2] / images.shape[3]
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
-    matrices = torch.stack(
-        [
-            torch.stack([mirror * cos, -sin * aspect, 2 * uniform(MAX_SHIFT)], dim=1),
-            torch.stack([mirror * sin / aspect, cos, 2 * uniform(MAX_SHIFT)], dim=1),
-        ],
-        dim=1,
-    ).to(images)
-    grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
-    moved = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    return moved.contiguous(memory_format=torch.channels_last)
+    return _moved(
+        images, [[mirror * cos, -sin * aspect], [mirror * sin / aspect, cos]], generator, padding="border"
+    )
+
+
+def _moved(
+    images: Tensor, matrices: list[list[Tensor]], generator: torch.Generator, *, padding: str
+) -> Tensor:
+    """Apply a linear map and a random shift to the coordinates of each image."""
+    n = len(images)
+    rows = [torch.stack([*row, 2 * _uniform(n, MAX_SHIFT, generator)], dim=1) for row in matrices]
+    grid = functional.affine_grid(
+        torch.stack(rows, dim=1).to(images), list(images.shape), align_corners=False
+    )
+    return functional.grid_sample(images, grid, padding_mode=padding, align_corners=False)
+
+
+def _uniform(n: int, bound: float, generator: torch.Generator) -> Tensor:
+    return (2 * torch.rand(n, generator=generator) - 1) * bound
+
+
+def _between(n: int, bounds: tuple[float, float], generator: torch.Generator) -> Tensor:
+    low, high = bounds
+    return low + (high - low) * torch.rand(n, generator=generator)

@@ -36,7 +36,8 @@ class Scattering(nn.Module):
     def __init__(self, image_shape: ImageShape, scales: int = 2) -> None:
         super().__init__()
         _, *sides = image_shape
-        if not 1 <= scales <= (most := int(math.log2(min(sides)))):
+        most = int(math.log2(min(sides)))
+        if not 1 <= scales <= most:
             raise ValueError(
                 f"scales must be from 1 to {most}, because images {tuple(image_shape)} must be as large as the window "
                 f"2^scales; got {scales}"

@@ -1,0 +1,68 @@
+"""Centring and scaling by public statistics: closed forms, and what cannot be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dpmi.models.features import PublicStatistics
+from dpmi.models.features.statistics import LENGTH
+
+
+def features(n: int, d: int = 6, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed)) * torch.arange(1.0, d + 1) + 2
+
+
+def test_vectors_are_centred_unit_vectors_of_one_length() -> None:
+    public, private = features(500), features(20, seed=1)
+    found = PublicStatistics(public)(private)
+    unit = public / public.norm(dim=1, keepdim=True)
+    expected = private / private.norm(dim=1, keepdim=True) - unit.mean(dim=0)
+    torch.testing.assert_close(found, LENGTH * expected / expected.norm(dim=1, keepdim=True))
+    assert found.norm(dim=1) == pytest.approx(LENGTH)
+
+
+@pytest.mark.parametrize("dimensions", [1, 3, 6])
+def test_a_projection_whitens_the_leading_directions_of_public_features(dimensions: int) -> None:
+    public = features(4000)
+    statistics = PublicStatistics(public, dimensions=dimensions)
+    unit = public / public.norm(dim=1, keepdim=True)
+    assert statistics.projection is not None
+    projected = (unit - unit.mean(dim=0)) @ statistics.projection
+    torch.testing.assert_close(
+        torch.cov(projected.T).reshape(dimensions, dimensions), torch.eye(dimensions), atol=2e-3, rtol=0
+    )
+    # The directions kept are those of largest variance: no other direction has more.
+    variances = torch.linalg.eigvalsh(torch.cov(unit.T)).flip(0)
+    kept = statistics.projection / statistics.projection.norm(dim=0)
+    found = torch.diagonal(kept.T @ torch.cov(unit.T) @ kept)
+    torch.testing.assert_close(found, variances[:dimensions], rtol=1e-3, atol=1e-6)
+    assert statistics.size == dimensions
+    assert statistics(features(3, seed=2)).shape == (3, dimensions)
+
+
+def test_nothing_private_enters() -> None:
+    statistics = PublicStatistics(features(500))
+    one, others = features(1, seed=3), features(50, seed=4)
+    torch.testing.assert_close(statistics(torch.cat([one, others]))[:1], statistics(one))
+
+
+@pytest.mark.parametrize("dimensions", [0, 7])
+def test_too_many_dimensions_are_refused(dimensions: int) -> None:
+    with pytest.raises(
+        ValueError, match=f"dimensions must be from 1 to 6, for 6 features .* got {dimensions}"
+    ):
+        PublicStatistics(features(50), dimensions=dimensions)
+
+
+def test_more_dimensions_than_public_images_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match="dimensions must be from 1 to 3, for 6 features of 4 public images; got 5"
+    ):
+        PublicStatistics(features(4), dimensions=5)
+
+
+@pytest.mark.parametrize("public", [features(1), features(1).expand(9, -1), features(9)[0]])
+def test_public_features_that_tell_nothing_are_refused(public: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"at least 2 public images|the same features"):
+        PublicStatistics(public)

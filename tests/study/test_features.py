@@ -1,0 +1,262 @@
+"""Studies on public features: one extractor for all models, whole networks as results, and what is refused before.
+
+Modules: dpmi/study/features.py, dpmi/study/spec.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from dpmi import data, models
+from dpmi.models.features import Extractor, FeatureClassifier, Provenance
+from dpmi.study import Machines, SpecError, Store, features, parse, prepare, run, work
+from dpmi.study.spec import FeaturesSpec
+
+from .conftest import count_calls, gather, jobs_of, run_study
+
+HEAD = """
+name = "head"
+seeds = [0, 1]
+model = "linear"
+features = { name = "scatter", dimensions = 24 }
+
+[data]
+name = "digits"
+
+[training]
+steps = 60
+learning_rate = 1.0
+momentum = 0.0
+
+[[defenses]]
+name = "none"
+
+[[attacks]]
+name = "wiener"
+"""
+
+PRIVATE = (
+    HEAD.replace("seeds = [0, 1]", "seeds = [0]").replace(
+        '[data]\nname = "digits"', '[data]\nname = "digits"\nusers = { size = 6 }'
+    )
+    + """
+[[defenses]]
+name = "user-dp"
+noise_multiplier = 1.0
+sampling_rate = 0.9
+max_grad_norm = 0.1
+clipping = "automatic"
+"""
+)
+
+
+def with_features(text: str, table: str) -> str:
+    return text.replace('features = { name = "scatter", dimensions = 24 }', f"features = {table}")
+
+
+def test_the_result_is_a_whole_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = count_calls(monkeypatch, features, "_make")
+    store, results = run_study(HEAD, tmp_path)
+    assert counts == {"make": 1}, "one extractor for all models"
+    assert (results.trials["test_accuracy"] > 0.9).all()
+    assert results.trials["advantage"].notna().all(), "attacks go through the extractor"
+    job = jobs_of(HEAD)[0]
+    split = data.load("digits")
+    model = work.stored_model(job, store, split)
+    assert isinstance(model, FeatureClassifier)
+    with torch.no_grad():
+        accuracy = float((model(split.test.images).argmax(1) == split.test.labels).float().mean())
+    assert results.trials["test_accuracy"][0] == pytest.approx(accuracy, abs=1e-6)
+    pages = " ".join(results.statements.values())
+    assert "No privacy guarantee" in pages
+
+
+def test_the_statement_says_where_the_features_come_from(tmp_path: Path) -> None:
+    _, results = run_study(PRIVATE, tmp_path)
+    private = results.trials[results.trials["unit"] == "user"].iloc[0]
+    assert private["buckets"] == 200  # 1,197 images
+    assert 0.5 < private["test_accuracy"] < 1
+    assert "The features are a fixed function of the image" in results.statements[private["trial"]]
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of labelled images, larger and coloured."""
+    folder, generator = tmp_path_factory.mktemp("letters"), np.random.default_rng(0)
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        for i in range(6):
+            pixels = generator.integers(0, 256, (9, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    return folder
+
+
+def test_a_folder_trains_an_extractor_once(
+    tmp_path: Path, letters: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = count_calls(monkeypatch, features, "train_public_cnn")
+    text = with_features(HEAD, f'{{ name = "folder:{letters}", steps = 40, size = 16 }}')
+    run_study(text.replace("seeds = [0, 1]", "seeds = [0]"), tmp_path)
+    store, results = run_study(text, tmp_path)
+    assert counts == {"train_public_cnn": 1}
+    assert len(results.trials) == 2
+    record = store.model_record(features.trunk_key(jobs_of(text)[0]))
+    assert record is not None
+    assert "12 public images of 2 classes (folder); no private image is among them" in record["provenance"]
+    run_study(text.replace("size = 16", "size = 16, trainings = 2"), tmp_path)
+    assert counts == {"train_public_cnn": 2}, (
+        "the model of seed 1 has an extractor of its own, that of seed 0 has not"
+    )
+
+
+def test_the_key_of_a_model_depends_on_everything_of_its_extractor(tmp_path: Path, letters: Path) -> None:
+    file = tmp_path / "weights.pt"
+    keys = set()
+    tables = [
+        '{ name = "scatter" }',
+        f'"folder:{letters}"',
+        '{ name = "scatter", dimensions = 24 }',
+        '{ name = "scatter", dimensions = 24, scales = 1 }',
+        f'{{ name = "folder:{letters}", seed = 1 }}',
+        f'{{ name = "folder:{letters}", kind = "characters" }}',
+        f'{{ name = "torchvision:resnet18", weights = "{file}", side = 32 }}',
+    ]
+    for table in tables:
+        if "resnet18" in table:
+            write_resnet(file, seed=0)
+        keys.add(jobs_of(with_features(HEAD, table))[0].key)
+    write_resnet(file, seed=1)
+    keys.add(jobs_of(with_features(HEAD, tables[-1]))[0].key)
+    keys.add(jobs_of(HEAD.replace('features = { name = "scatter", dimensions = 24 }\n', ""))[0].key)
+    assert len(keys) == len(tables) + 2
+    moved = file.rename(tmp_path / "moved.pt")
+    same = with_features(HEAD, f'{{ name = "torchvision:resnet18", weights = "{moved}", side = 32 }}')
+    assert jobs_of(same)[0].key in keys, "not on paths"
+
+
+def write_resnet(path: Path, *, seed: int) -> None:
+    torch.save(
+        models.build(
+            "torchvision/resnet18", image_shape=(3, 32, 32), num_classes=1000, seed=seed
+        ).state_dict(),
+        path,
+    )
+
+
+def own_extractor(image_shape: tuple[int, int, int]) -> Extractor:
+    return Extractor(nn.Flatten(), image_shape=image_shape, provenance=Provenance("nothing"))
+
+
+def own_module(image_shape: tuple[int, int, int]) -> nn.Module:
+    del image_shape
+    return nn.Flatten()
+
+
+def no_module(image_shape: tuple[int, int, int]) -> int:
+    return len(image_shape)
+
+
+@pytest.mark.parametrize("function", ["own_extractor", "own_module"])
+def test_an_extractor_of_ones_own(tmp_path: Path, function: str) -> None:
+    text = with_features(HEAD, f'"{__name__}:{function}"').replace("seeds = [0, 1]", "seeds = [0]")
+    _, results = run_study(text, tmp_path)
+    assert results.trials["test_accuracy"][0] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            '"omnigloth"',
+            r"features\.name: unknown name 'omnigloth'; did you mean 'omniglot'.*module:function",
+        ),
+        ('{ name = "scatter", seed = 1 }', r"features\.seed has no meaning for features 'scatter'"),
+        ('{ name = "public", scales = 2 }', r"features\.scales has no meaning for features 'public'"),
+        ('"torchvision:resnet18"', r"features\.weights is missing: torchvision:resnet18 needs"),
+        (
+            '{ name = "scatter", dimension = 3 }',
+            r"features: unknown key 'dimension'; did you mean 'dimensions'",
+        ),
+        ('{ name = "scatter", dimensions = 0 }', r"features\.dimensions is 0: .*greater than or equal to 1"),
+        ("3", r"features is 3"),
+    ],
+)
+def test_a_wrong_table_is_one_error(table: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        parse(with_features(HEAD, table))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ('{ name = "scatter", scales = 5 }', r"scales must be from 1 to 3.*got 5"),
+        ('{ name = "scatter", dimensions = 400 }', r"features\.dimensions must be at most 324.*got 400"),
+        ('{ name = "scatter", dimensions = 310 }', r"dimensions must be from 1 to 299.*300 public images"),
+        ('"folder:/nowhere"', r"features folder /nowhere does not exist"),
+        ('"no_such_module:f"', r"features 'no_such_module:f' cannot be imported"),
+        (f'"{__name__}:missing"', r"cannot be imported"),
+        (f'"{__name__}:no_module"', r"must return an Extractor or an nn\.Module .* got int"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_training(table: str, message: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        prepare(parse(with_features(HEAD, table)))
+
+
+def test_private_images_among_those_of_the_extractor_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"1497 of the private images trained the extractor"):
+        prepare(parse(with_features(HEAD, '"digits"')))
+
+
+def test_features_and_initial_weights_of_the_whole_exclude_each_other() -> None:
+    with pytest.raises(SpecError, match=r"with features, give features\.weights"):
+        parse(HEAD.replace('model = "linear"', 'model = "linear"\nweights = "w.pt"'))
+
+
+def test_public_images_are_needed() -> None:
+    split = data.load("digits")
+    without = dataclasses.replace(split, public=split.public[:0], public_labels=None, public_class_names=None)
+    with pytest.raises(ValueError, match="features need public images, for their mean and scale"):
+        features.check(FeaturesSpec(name="scatter"), without, None)
+    unlabelled = dataclasses.replace(split, public_labels=None, public_class_names=None)
+    with pytest.raises(ValueError, match="'public' are trained on labelled public images"):
+        features.check(FeaturesSpec(name="public"), unlabelled, None)
+
+
+def test_defences_that_would_have_no_effect_are_refused(letters: Path) -> None:
+    frozen = HEAD + '\n[[defenses]]\nname = "bido-hsic"\n'
+    with pytest.raises(ValueError, match=r"bido-hsic: .*(has no effect here|no hidden layers)"):
+        prepare(parse(frozen))
+    convolutions = with_features(frozen, f'{{ name = "folder:{letters}", steps = 5 }}')
+    layers = convolutions.replace(
+        'name = "bido-hsic"', 'name = "bido-hsic"\nlatent_layers = [["extractor.body.0"]]'
+    )
+    with pytest.raises(
+        ValueError, match=r"has no effect here: the frozen extractor computes 'extractor\.body\.0'"
+    ):
+        prepare(parse(layers))
+    deep = convolutions.replace('model = "linear"', 'model = "mlp"').replace(
+        'name = "bido-hsic"', 'name = "bido-hsic"\nlatent_layers = [["top.2"]]'
+    )
+    prepare(parse(deep))
+    with pytest.raises(ValueError, match="transfer trains the first layers on public images"):
+        prepare(parse(HEAD + '\n[[defenses]]\nname = "transfer"\nfrozen_fraction = 0.5\n'))
+
+
+def test_a_loss_of_ones_own_trains_the_whole_network(tmp_path: Path) -> None:
+    """Label smoothing needs more than the plain loss of the head on known features; the result is a head as well."""
+    text = HEAD.replace("seeds = [0, 1]", "seeds = [0]") + (
+        '\n[[defenses]]\nname = "label-smoothing"\nalpha = 0.1\n\n[[defenses]]\nname = "calor"\nrank = 6\n'
+        '\n[[defenses]]\nname = "random-erasing"\nmax_area = 0.3\n'
+    )
+    spec, store = parse(text), Store.create(tmp_path, text)
+    assert run(spec, store, machines=Machines(workers=1)) == []
+    table = gather(spec, store).trials.set_index("defense")
+    assert (table["test_accuracy"] > 0.8).all()
