@@ -156,8 +156,8 @@ def _make(spec: FeaturesSpec, split: Split, root: str | None, progress: Progress
     extractor = _made(spec, split.image_shape)
     if trained_on is not None:
         training = _training(spec, split)
-        body = train_public_cnn(trained_on.images, trained_on.labels, training, progress=progress)
-        extractor = Extractor(body, image_shape=split.image_shape, provenance=Provenance())
+        network = train_public_cnn(trained_on.images, trained_on.labels, training, progress=progress)
+        extractor = _of_network(network, spec, split.image_shape)
     _check_private(extractor, spec, trained_on, split)
     return Trunk(
         extractor, PublicStatistics(extractor.extract(_some(split.public)), dimensions=spec.dimensions)
@@ -194,7 +194,11 @@ def _made(spec: FeaturesSpec, image_shape: tuple[int, int, int]) -> Extractor:
         )
     if spec.is_function:
         return _of_function(spec.name, image_shape)
-    body = PublicCnn(image_shape, spec.size)
+    return _of_network(PublicCnn(image_shape, spec.size), spec, image_shape)
+
+
+def _of_network(network: PublicCnn, spec: FeaturesSpec, image_shape: tuple[int, int, int]) -> Extractor:
+    body = network.maps if spec.maps else network
     return Extractor(body, image_shape=image_shape, provenance=Provenance())
 
 

@@ -82,6 +82,9 @@ class FeaturesSpec(Strict):
     """Updates of the training on public images."""
     size: Annotated[int, Field(ge=1, le=LARGEST)] = 64
     """Number of features of the network that is trained."""
+    maps: bool = False
+    """Whether the features are the last maps of its convolutions, which are more general than the ``size`` features
+    that are learned from them; with ``dimensions``, for classes that look unlike the public ones."""
     kind: Literal["characters", "photographs"] | None = None
     """How the images of the training are distorted; default: characters for those of Omniglot, else photographs."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

@@ -227,7 +227,7 @@ def checked(document: Mapping[str, Any]) -> StudySpec:
 
 
 #: Settings of an extractor, and what it is for.
-_TRAINED_ONLY = ("steps", "size", "kind", "seed", "trainings")
+_TRAINED_ONLY = ("steps", "size", "maps", "kind", "seed", "trainings")
 
 
 def _check_features(spec: StudySpec) -> None:

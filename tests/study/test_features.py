@@ -126,6 +126,7 @@ def test_the_key_of_a_model_depends_on_everything_of_its_extractor(tmp_path: Pat
         '{ name = "scatter", dimensions = 24, scales = 1 }',
         f'{{ name = "folder:{letters}", seed = 1 }}',
         f'{{ name = "folder:{letters}", kind = "characters" }}',
+        f'{{ name = "folder:{letters}", maps = true }}',
         f'{{ name = "torchvision:resnet18", weights = "{file}", side = 32 }}',
     ]
     for table in tables:

@@ -60,6 +60,11 @@ class PublicCnn(nn.Sequential):
         maps = channels * (height >> stages) * (width >> stages)
         super().__init__(*layers, nn.Flatten(), nn.Linear(maps, size), nn.LayerNorm(size))
 
+    @property
+    def maps(self) -> nn.Sequential:
+        """The network without the last two layers: it returns the last maps, flattened."""
+        return nn.Sequential(*list(self)[:-2])
+
 
 @dataclass(frozen=True, kw_only=True)
 class PublicTraining:

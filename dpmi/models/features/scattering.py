@@ -1,9 +1,7 @@
 """The scattering transform: wavelet coefficients that barely change under small deformations; nothing is trained.
 
-[BM13] J. Bruna, S. Mallat, "Invariant Scattering Convolution Networks", TPAMI 35(8), 2013. Private linear models on
-such features: [TB21] F. Tramer, D. Boneh, "Differentially Private Learning Needs Better Features (or Much More Data)",
-ICLR 2021. Filters, padding and subsampling are those of kymatio, to which the tests compare it; kymatio's torch module
-does not import beside current versions of scipy.
+The transform is that of [BM13]; [TB21] train private linear models on it. Filters, padding and subsampling are those of
+kymatio, to which the tests compare it; kymatio's torch module does not import beside current versions of scipy.
 """
 
 from __future__ import annotations

@@ -29,7 +29,11 @@ def digits() -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 56, 46)])
 def test_features_of_any_size(shape: tuple[int, int, int]) -> None:
-    assert PublicCnn(shape, 7)(torch.rand(3, *shape)).shape == (3, 7)
+    network, images = PublicCnn(shape, 7), torch.rand(3, *shape)
+    assert network(images).shape == (3, 7)
+    maps = network.maps(images)
+    assert maps.shape[1] == network[-2].in_features
+    torch.testing.assert_close(network[-1](network[-2](maps)), network(images))
 
 
 def nearest_mean(network: PublicCnn, images: Tensor, labels: Tensor) -> float:
