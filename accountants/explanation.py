@@ -116,7 +116,7 @@ def explain(
         TypeError, ValueError: an argument is of the wrong kind or out of range.
 
     Warns:
-        UserWarning: delta >= 1 / buckets; sampling_rate is 1; noise_multiplier is 0.
+        UserWarning: delta >= 1 / buckets; noise_multiplier is 0.
     """
     mechanism = BucketMechanism(sampling_rate=sampling_rate, noise_multiplier=noise_multiplier)
     ledger = Ledger().record(mechanism, steps)

@@ -178,7 +178,7 @@ def epsilon(
             this run; the message says what to change.
 
     Warns:
-        UserWarning: delta >= 1 / buckets; sampling_rate is 1; noise_multiplier is 0.
+        UserWarning: delta >= 1 / buckets; noise_multiplier is 0.
 
     >>> round(epsilon(sampling_rate=0.01, noise_multiplier=1, steps=1000, delta=1e-5, unit="user").epsilon, 2)
     2.84

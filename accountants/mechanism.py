@@ -22,8 +22,8 @@ class BucketMechanism:
         ValueError: an argument is out of range.
 
     Warns:
-        UserWarning: sampling_rate is 1 (no amplification by sampling), or noise_multiplier is 0 (epsilon is
-            infinite from the first step). Both are legitimate baselines, but rarely intended.
+        UserWarning: noise_multiplier is 0: epsilon is infinite from the first step. This is a legitimate baseline, but
+            rarely intended.
 
     >>> BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6)
     BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6)
@@ -36,12 +36,6 @@ class BucketMechanism:
         # Stored as floats, so that equal steps compare and hash equal.
         object.__setattr__(self, "sampling_rate", checks.sampling_rate(self.sampling_rate))
         object.__setattr__(self, "noise_multiplier", checks.noise_multiplier(self.noise_multiplier))
-        if self.sampling_rate == 1:
-            warnings.warn(
-                "sampling_rate is 1: every bucket takes part in every step, so sampling does not amplify privacy",
-                UserWarning,
-                stacklevel=3,
-            )
         if self.noise_multiplier == 0:
             warnings.warn("noise_multiplier is 0: epsilon is infinite", UserWarning, stacklevel=3)
 

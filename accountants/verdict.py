@@ -15,7 +15,7 @@ or more. The runs took 137 to 1,200 steps.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from accountants.guarantee import rounded_up
@@ -27,6 +27,9 @@ __all__ = ["Verdict", "rating", "readable", "verdict"]
 
 USABLE, HOPELESS = 1.0, 3.0
 """Limits of `PlanRow.noise_norm`, from the table above."""
+
+HEAD_FEATURES = 64
+"""Features of the small public network of :mod:`dpmi.models.features`."""
 
 FEW_RECORDS = 5
 """With fewer records per bucket, bucket-level DP is little stronger than record-level DP."""
@@ -89,6 +92,8 @@ def verdict(table: PlanTable) -> Verdict:
         sentences.append(_no_rescue(table, clusters))
     elif clusters > 1:
         sentences.append(_on_rescue(rescue))
+    if clusters > 1:
+        sentences += _on_a_head(table)
     sentences.append(_on_accuracy(class_level))
     subclasses = clusters if rescue and clusters > 1 else table.clusters_per_class[-1]
     if subclasses > 1:
@@ -150,6 +155,26 @@ def _no_rescue(table: PlanTable, clusters: int) -> str:
         f"record in each of its buckets the ratio is still {readable(finest.noise_norm)}. Use a larger "
         f"epsilon, {smaller_model}or {clusters:,} records in every class."
     )
+
+
+def _on_a_head(table: PlanTable) -> list[str]:
+    """Say what a linear head on public features would need, if that is less."""
+    classes = len(table.class_sizes)
+    parameters = (HEAD_FEATURES + 1) * classes
+    if parameters >= table.parameters:
+        return []
+    small = replace(table, parameters=parameters)
+    clusters = small.fewest_clusters(USABLE)
+    needed = (
+        "class-level DP itself is usable" if clusters == 1 else f"{clusters:,} subclasses per class would do"
+    )
+    if clusters > table.smallest_class[1]:
+        needed = f"it would take {clusters:,} subclasses per class"
+    return [
+        f"Train fewer parameters: a linear head on {HEAD_FEATURES} features of a public network has {parameters:,} for "
+        f"{classes:,} classes, and then {needed} ({clusters * classes:,} buckets) with the same setting. "
+        "`dpmi plan --recommend` has settings for such a head."
+    ]
 
 
 def _on_the_whole_class(table: PlanTable, subclasses: int) -> str:

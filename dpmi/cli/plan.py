@@ -29,6 +29,17 @@ def plan(
     *,
     epsilon: Annotated[float, typer.Option(parser=number, help="Target epsilon > 0 of one bucket.")],
     delta: Delta,
+    recommend: Annotated[
+        bool,
+        typer.Option(
+            "--recommend",
+            help="Print settings, which need no tuning, of a linear head on public features; with --units.",
+        ),
+    ] = False,
+    units: Annotated[
+        int | None,
+        typer.Option(parser=integer, help="Number of units (users, subclasses, records) for --recommend."),
+    ] = None,
     class_sizes: Annotated[
         str | None, typer.Option(help="Records per class, such as 6000,6000,5400.")
     ] = None,
@@ -65,6 +76,19 @@ def plan(
     ] = None,
 ) -> None:
     """Print the noise for a target epsilon, whether a model can learn with it, and how many subclasses are needed."""
+    if (units is not None) != recommend:
+        raise ValueError(
+            "--recommend needs --units, the number of users, subclasses or records, and --units is for --recommend only"
+        )
+    if recommend:
+        if (class_sizes, labels, column, parameters, clusters_per_class, sampling_rate, steps, plot) != (
+            None,
+        ) * 8:
+            raise ValueError(
+                "--recommend takes --epsilon, --delta, --units, --adjacency and --json only: it chooses the rest"
+            )
+        _recommend(epsilon, delta, units or 0, adjacency, as_json=as_json)
+        return
     if plot is not None:
         figure_file.check(plot)
     sizes = _sizes(class_sizes, labels, column)
@@ -104,6 +128,52 @@ def plan(
     else:
         assumed = " (assumed; set --parameters)" if parameters is None else ""
         _print(table, table.rows if all_rows else table.best, found, assumed)
+
+
+def _recommend(epsilon: float, delta: float, units: int, adjacency: str, *, as_json: bool) -> None:
+    from accountants import checks
+    from accountants.guarantee import rounded_up
+    from accountants.recommender import HOPELESS, fewest_units, recommend
+    from accountants.verdict import readable
+
+    which = checks.adjacency(adjacency)
+    found = recommend(units=units, target_epsilon=epsilon, delta=delta, adjacency=which)
+    enough = fewest_units(target_epsilon=epsilon, delta=delta, adjacency=which) if found.hopeless else None
+    # Imports torch.
+    from dpmi.models.features.simulation import on_digits
+
+    expected = on_digits(found)
+    if as_json:
+        document = {**found.to_dict(), "accuracy_on_digits": expected, "fewest_units": enough}
+        print(json.dumps(document, indent=2))
+        return
+    out = console()
+    told = found.guarantee
+    out.print(
+        f"A linear head from zero on public features of length 3, and {units:,} units: epsilon "
+        f"{rounded_up(told.epsilon)} for one unit (delta = {told.delta:g}, {told.adjacency}, accountant "
+        f"{told.accountant}).\n"
+    )
+    for name, value in (
+        ("sampling_rate", f"{found.sampling_rate:g}"),
+        ("steps", f"{found.steps}"),
+        ("noise_multiplier", f"{found.noise_multiplier:.6g}"),
+        ("max_grad_norm", f"{found.max_grad_norm:g}"),
+        ("learning_rate", f"{found.learning_rate:.4g}  (plain SGD, no momentum, constant)"),
+    ):
+        out.print(f"  {name:<17}{value}")
+    out.print(
+        f"\n- Noise of the whole training, relative to the mean of the clipped gradients: {readable(found.noise)}."
+    )
+    out.print(
+        f"- With as much noise, a head on the digits inside scikit-learn classifies {expected:.1%} of held-out digits "
+        f"(a simulation; without noise {on_digits(None):.1%})."
+    )
+    if enough is not None:
+        out.print(
+            f"- Hopeless: above {HOPELESS:g}, a head learns little. It would take {enough:,} units at this epsilon, or "
+            "a larger epsilon."
+        )
 
 
 def _values(option: str, text: str, read: Callable[[str], Value]) -> list[Value]:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from typing_extensions import Unpack
 
 from accountants import Adjacency, Guarantee, Ledger, calibrate
+from accountants.recommender import Recommendation
 
 from . import checkpoint
 from .account import Account
@@ -246,11 +247,13 @@ class PrivacyEngine:
         self,
         *,
         partition: Partition,
-        sampling_rate: float,
-        steps: int,
-        target_epsilon: float,
-        target_delta: float,
+        sampling_rate: float | None = None,
+        steps: int | None = None,
+        max_grad_norm: float | None = None,
+        target_epsilon: float | None = None,
+        target_delta: float | None = None,
         adjacency: Adjacency = "replace",
+        recommended: Recommendation | None = None,
         **options: Unpack[Options],
     ) -> tuple[Any, ...]:
         """Make private with the least noise whose epsilon after ``steps`` steps does not exceed the target.
@@ -263,11 +266,15 @@ class PrivacyEngine:
             sampling_rate: q in (0, 1], the probability of drawing one bucket at a logical step.
             steps: logical steps T >= 1 of the whole training; one pass over the loader takes
                 ``steps_per_epoch``.
+            max_grad_norm: S > 0, as for :meth:`make_private`.
             target_epsilon: above 0, for one bucket of ``partition``.
             target_delta: in (0, 1), and well below 1 / K.
             adjacency: "replace" or "add_remove", of the target.
-            options: every other argument of :meth:`make_private`: ``module``, ``optimizer``, ``data_loader``,
-                ``max_grad_norm``, and those with a default, such as ``criterion``.
+            recommended: the result of :func:`accountants.recommender.recommend`, instead of the five arguments before
+                ``adjacency``; one pass over the loader is then the whole training. Give the optimizer, plain SGD, its
+                ``learning_rate``.
+            options: every other argument of :meth:`make_private`: ``module``, ``optimizer``, ``data_loader``, and those
+                with a default, such as ``criterion``.
 
         Returns:
             The same as :meth:`make_private`; ``optimizer.noise_multiplier`` is the calibrated noise.
@@ -282,17 +289,40 @@ class PrivacyEngine:
                 f"used before and has charged {self._ledger.steps} steps; use a new engine, and compose the accounts "
                 "with dpmi.privacy.combine"
             )
-        settings = Settings(partition=partition, sampling_rate=sampling_rate, **options)
-        found = calibrate(
-            target_epsilon=target_epsilon,
-            delta=target_delta,
-            unit=partition.unit,
-            sampling_rate=sampling_rate,
-            steps=steps,
-            adjacency=adjacency,
-            buckets=partition.num_buckets,
+        given = {
+            "sampling_rate": sampling_rate,
+            "steps": steps,
+            "max_grad_norm": max_grad_norm,
+            "target_epsilon": target_epsilon,
+            "target_delta": target_delta,
+        }
+        if recommended is not None:
+            recommended.check(units=partition.num_buckets, given=given)
+            sampling_rate, steps = recommended.sampling_rate, recommended.steps
+            max_grad_norm, noise_multiplier = recommended.max_grad_norm, recommended.noise_multiplier
+            options.setdefault("steps_per_epoch", steps)
+        else:
+            if missing := [name for name, value in given.items() if value is None]:
+                raise ValueError(f"{missing[0]} is missing; give it, or all five settings by recommended=...")
+            assert sampling_rate is not None
+            assert steps is not None
+            assert max_grad_norm is not None
+            assert target_epsilon is not None
+            assert target_delta is not None
+            found = calibrate(
+                target_epsilon=target_epsilon,
+                delta=target_delta,
+                unit=partition.unit,
+                sampling_rate=sampling_rate,
+                steps=steps,
+                adjacency=adjacency,
+                buckets=partition.num_buckets,
+            )
+            noise_multiplier = found.mechanism.noise_multiplier
+        settings = Settings(
+            partition=partition, sampling_rate=sampling_rate, max_grad_norm=max_grad_norm, **options
         )
-        private = self._make_private(settings, found.mechanism.noise_multiplier)
+        private = self._make_private(settings, noise_multiplier)
         self._most_steps = steps
         return private
 

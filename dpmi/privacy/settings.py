@@ -25,7 +25,6 @@ class Options(TypedDict):
     module: nn.Module
     optimizer: Optimizer
     data_loader: DataLoader[Any]
-    max_grad_norm: float
     criterion: NotRequired[Callable[..., Any] | None]
     clipping: NotRequired[Clipping]
     max_records_per_bucket: NotRequired[int | None]

@@ -34,7 +34,6 @@ def test_the_target_of_a_known_run_gives_the_run_back(missing: str, adjacency: A
 
 
 @pytest.mark.parametrize(("target", "delta"), [(0.5, 1e-5), (3.0, 1e-8)])
-@pytest.mark.filterwarnings("ignore:sampling_rate is 1")
 def test_without_sampling_it_is_the_noise_of_the_analytic_gaussian_mechanism(
     target: float, delta: float
 ) -> None:
@@ -102,7 +101,6 @@ def test_an_epsilon_that_jumps_ends_below_the_target() -> None:
     assert 0.98 < found <= 0.99
 
 
-@pytest.mark.filterwarnings("ignore:sampling_rate is 1")
 def test_a_target_that_any_sampling_rate_meets_gives_all_of_it() -> None:
     assert solve("sampling_rate", 1e4).mechanism.sampling_rate == 1
 

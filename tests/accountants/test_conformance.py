@@ -27,9 +27,7 @@ EVERY = pytest.mark.parametrize("accountant", ACCOUNTANTS.names())
 BOTH = pytest.mark.parametrize("adjacency", ADJACENCIES)
 FEW = settings(max_examples=2, deadline=None)  # they are others in every run
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:sampling_rate is 1", "ignore:noise_multiplier is 0", "ignore:delta = "
-)
+pytestmark = pytest.mark.filterwarnings("ignore:noise_multiplier is 0", "ignore:delta = ")
 
 
 def run(q: float, sigma: float, steps: int) -> Ledger:

@@ -85,7 +85,6 @@ def test_opacus_prv_knows_removal_only() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:sampling_rate is 1")
 def test_opacus_prv_that_rounding_may_put_below_the_exact_value_is_not_taken_for_a_bound() -> None:
     """Without sampling the run is one Gaussian with shift sqrt(T) / sigma = 5, whose delta is a closed form."""
     found = explain(sampling_rate=1.0, noise_multiplier=20.0, steps=10_000, delta=1e-12, unit="class")

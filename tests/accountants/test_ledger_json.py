@@ -40,7 +40,7 @@ ledgers = st.builds(
 )
 
 
-@pytest.mark.filterwarnings("ignore:sampling_rate is 1", "ignore:noise_multiplier is 0")
+@pytest.mark.filterwarnings("ignore:noise_multiplier is 0")
 class TestRoundTrip:
     @given(ledgers)
     def test_a_ledger_reads_back_as_it_was(self, ledger: Ledger) -> None:

@@ -37,11 +37,10 @@ def test_an_ordinary_step_does_not_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         BucketMechanism(sampling_rate=0.5, noise_multiplier=1.0)
-
-
-def test_full_sampling_and_no_noise_are_allowed_and_warn() -> None:
-    with pytest.warns(UserWarning, match="sampling_rate is 1"):
         BucketMechanism(sampling_rate=1, noise_multiplier=1.0)
+
+
+def test_no_noise_is_allowed_and_warns() -> None:
     with pytest.warns(UserWarning, match="noise_multiplier is 0"):
         BucketMechanism(sampling_rate=0.5, noise_multiplier=0)
 

@@ -61,7 +61,6 @@ def test_the_bound_is_what_the_best_attack_reaches_by_monte_carlo(q: float, sigm
         assert bound == pytest.approx(power, abs=0.012)
 
 
-@pytest.mark.filterwarnings("ignore:sampling_rate is 1")
 @pytest.mark.parametrize(("adjacency", "shift"), [("replace", 2.0), ("add_remove", 1.0)])
 def test_without_sampling_everything_is_that_of_the_gaussian_mechanism(
     adjacency: Adjacency, shift: float

@@ -48,7 +48,6 @@ def gaussian_delta(eps: float, shift: float) -> float:
     return float(norm.cdf(shift / 2 - eps / shift) - math.exp(eps) * norm.cdf(-shift / 2 - eps / shift))
 
 
-@pytest.mark.filterwarnings("ignore:sampling_rate is 1")
 @pytest.mark.parametrize(("sigma", "steps", "delta"), [(2.0, 1, 1e-5), (2.0, 1, 1e-10), (20.0, 100, 1e-5)])
 @pytest.mark.parametrize(("adjacency", "sensitivity"), [("replace", 2), ("add_remove", 1)])
 def test_without_sampling_it_is_the_gaussian_mechanism_with_the_shift_of_the_adjacency(

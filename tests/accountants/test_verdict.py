@@ -57,9 +57,18 @@ class TestTenClasses:
         row = judged.class_level
         most = reconstruction_bound(Ledger().record(row.mechanism, row.steps), [0.1])[0]
         assert 0.1 < most < 1
-        said = judged.sentences[2].partition("At kappa = 1/10 that is ")[2].partition(" %.")[0]
+        said = judged.sentences[3].partition("At kappa = 1/10 that is ")[2].partition(" %.")[0]
         assert 100 * most <= float(said) < 100 * most + 0.01, "a bound is rounded up"
-        assert "kappa = 1/10 is an approximation for many classes" in judged.sentences[2]
+        assert "kappa = 1/10 is an approximation for many classes" in judged.sentences[3]
+
+    def test_a_head_on_public_features_needs_fewer_subclasses(self, judged: Verdict) -> None:
+        sentence = judged.sentences[2]
+        assert "a linear head on 64 features of a public network has 650 for 10 classes" in sentence
+        clusters = int(sentence.partition("and then ")[2].split()[0])
+        fewer, enough = ask([6000] * 10, parameters=650, clusters_per_class=(clusters - 1, clusters)).best
+        assert enough.noise_norm <= USABLE < fewer.noise_norm
+        small = verdict(ask([6000] * 10, parameters=650))
+        assert not any("Train fewer parameters" in sentence for sentence in small.sentences)
 
     def test_it_is_no_promise_about_a_class(self, judged: Verdict) -> None:
         assert judged.rescue is not None

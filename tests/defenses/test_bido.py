@@ -182,7 +182,7 @@ def test_a_study_names_layers_in_a_list_of_its_own() -> None:
 
 
 class TestUnderDifferentialPrivacy:
-    @pytest.mark.filterwarnings("ignore:noise_multiplier is 0", "ignore:sampling_rate is 1")
+    @pytest.mark.filterwarnings("ignore:noise_multiplier is 0")
     def test_each_bucket_has_the_gradient_of_the_loss_over_its_own_records(self, split: Split) -> None:
         """Bucket by bucket in float64: gradient of the loss of its records alone, clipped, added."""
         clip = 3.0

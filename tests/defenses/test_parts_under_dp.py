@@ -87,7 +87,7 @@ def _without_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_without_noise")
-@pytest.mark.filterwarnings("ignore:noise_multiplier is 0", "ignore:sampling_rate is 1")
+@pytest.mark.filterwarnings("ignore:noise_multiplier is 0")
 @pytest.mark.parametrize(
     ("name", "settings", "max_grad_norm"),
     [

@@ -46,7 +46,6 @@ def test_record_epsilon_agrees_with_opacus(split: Split, noise_multiplier: float
 @pytest.mark.parametrize(
     ("asked", "drawn"), [(0.1, 1 / 10), (0.2, 1 / 5), (0.3, 1 / 4), (0.8, 1 / 2), (1, 1)]
 )
-@pytest.mark.filterwarnings("ignore:sampling_rate is 1")
 def test_record_bills_the_rate_that_opacus_draws_at(split: Split, asked: float, drawn: float) -> None:
     defense = RecordDP(noise_multiplier=1.0, sampling_rate=asked, max_grad_norm=1.0)
     sizes: list[int] = []
@@ -94,6 +93,7 @@ def test_record_level_gradients_are_right_whatever_the_memory_layout_of_the_mode
             module=model,
             optimizer=torch.optim.SGD(parameters, lr=0.1),
             data=split.train,
+            inputs=split.train.images,
             batch_size=1,
             steps=1,
             seed=0,

@@ -83,7 +83,6 @@ def test_chance_is_exact() -> None:
     assert sum(found) / len(found) == pytest.approx(0.5, abs=1e-12)
 
 
-@pytest.mark.filterwarnings("ignore:sampling_rate is 1")
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0])
 def test_the_bound_is_attained_and_kept(sigma: float) -> None:
     """One step with the Gaussian mechanism: a unit adds its own number to a noisy sum.

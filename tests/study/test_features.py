@@ -197,7 +197,7 @@ def test_a_wrong_table_is_one_error(table: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ('{ name = "scatter", scales = 5 }', r"scales must be from 1 to 3.*got 5"),
+        ('{ name = "scatter", scales = 5 }', r"scales must be from 1 to 2.*got 5"),
         ('{ name = "scatter", dimensions = 400 }', r"features\.dimensions must be at most 324.*got 400"),
         ('{ name = "scatter", dimensions = 310 }', r"dimensions must be from 1 to 299.*300 public images"),
         ('"folder:/nowhere"', r"features folder /nowhere does not exist"),

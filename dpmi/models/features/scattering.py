@@ -24,7 +24,7 @@ class Scattering(nn.Module):
     Every channel gives 1 + L J + L^2 J (J - 1) / 2 maps, each averaged over 2^J x 2^J pixels.
 
     Args:
-        image_shape: (C, H, W), H and W at least 2^J.
+        image_shape: (C, H, W), H and W above 2^J.
         scales: J, at least 1.
 
     Raises:
@@ -34,10 +34,10 @@ class Scattering(nn.Module):
     def __init__(self, image_shape: ImageShape, scales: int = 2) -> None:
         super().__init__()
         _, *sides = image_shape
-        most = int(math.log2(min(sides)))
+        most = int(math.log2(min(sides) - 1))  # the padding by reflection is at most the side
         if not 1 <= scales <= most:
             raise ValueError(
-                f"scales must be from 1 to {most}, because images {tuple(image_shape)} must be as large as the window "
+                f"scales must be from 1 to {most}, because images {tuple(image_shape)} must be larger than the window "
                 f"2^scales; got {scales}"
             )
         self.scales = scales
