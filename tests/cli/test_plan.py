@@ -164,3 +164,46 @@ def check(outcome: Outcome, message: str) -> None:
 )
 def test_mistakes(dpmi: Dpmi, arguments: tuple[str, ...], message: str) -> None:
     check(dpmi(*TARGET, *arguments), message)
+
+
+class TestRecommend:
+    """Settings of a head on public features."""
+
+    ASK = ("plan", "--epsilon", 1, "--delta", "1e-3", "--recommend", "--units", 240)
+
+    def test_it_prints_settings_and_what_to_expect(self, dpmi: Dpmi) -> None:
+        from accountants.recommender import recommend
+
+        found = recommend(units=240, target_epsilon=1.0, delta=1e-3)
+        out = dpmi(*self.ASK).out
+        for name in ("steps", "noise_multiplier", "max_grad_norm", "learning_rate"):
+            (line,) = (line for line in out.splitlines() if line.strip().startswith(name))
+            assert float(line.split()[1]) == pytest.approx(getattr(found, name), rel=1e-3)
+        assert "classifies 8" in out  # 80 to 90 %
+        assert "Hopeless" not in out
+
+    def test_its_json_and_too_few_units(self, dpmi: Dpmi) -> None:
+        from accountants.recommender import fewest_units
+
+        few = json.loads(dpmi(*self.ASK[:-1], 20, "--json").out)
+        assert few["hopeless"]
+        assert few["fewest_units"] == fewest_units(target_epsilon=1.0, delta=1e-3)
+        assert few["accuracy_on_digits"] < 0.5
+        enough = json.loads(dpmi(*self.ASK, "--json").out)
+        assert enough["fewest_units"] is None
+        assert 0.8 < enough["accuracy_on_digits"] < 0.95
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (ASK[:-2], "--recommend needs --units"),
+            ((*ASK[:-3], "--units", 3), "--units is for --recommend only"),
+            ((*ASK, "--parameters", 3), "it chooses the rest"),
+            ((*ASK[:-1], 1), "units must be at least 2"),
+        ],
+    )
+    def test_what_does_not_go_together(self, dpmi: Dpmi, arguments: tuple[object, ...], message: str) -> None:
+        outcome = dpmi(*arguments)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert is_one_line(outcome), outcome.err
+        assert message in outcome.err

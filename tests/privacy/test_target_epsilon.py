@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from accountants import Adjacency
+from accountants.recommender import recommend
 from dpmi.privacy import Partition, PrivacyEngine
 
 N = 24
@@ -118,3 +119,62 @@ def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
 def test_a_delta_too_large_for_the_number_of_buckets_is_warned_about() -> None:
     with pytest.warns(UserWarning, match="not below 1/K with K = 6 buckets"):
         wrap(PrivacyEngine(), target_delta=0.2)
+
+
+class TestRecommended:
+    """Settings of the recommender, taken as they are."""
+
+    @staticmethod
+    def wrapped(units: int, **options: Any) -> tuple[PrivacyEngine, Any, Any, Any]:
+        torch.default_generator.manual_seed(0)
+        head = nn.Linear(6, 3, bias=False)
+        chosen = recommend(units=units, target_epsilon=1.0, delta=1e-3)
+        engine = PrivacyEngine()
+        module, optimizer, loader = engine.make_private_with_epsilon(
+            module=head,
+            optimizer=torch.optim.SGD(head.parameters(), lr=chosen.learning_rate),
+            data_loader=DataLoader(TensorDataset(torch.randn(40, 6), torch.randint(3, (40,)))),
+            partition=Partition.by_record(40),
+            recommended=chosen,
+            **options,
+        )
+        return engine, module, optimizer, loader
+
+    def test_one_pass_is_the_whole_training_and_no_step_more(self) -> None:
+        engine, module, optimizer, loader = self.wrapped(40)
+        for x, y in loader:
+            optimizer.zero_grad()
+            F.cross_entropy(module(x), y).backward()
+            optimizer.step()
+        chosen = recommend(units=40, target_epsilon=1.0, delta=1e-3)
+        assert engine.ledger.steps == chosen.steps
+        assert engine.plan.max_grad_norm == chosen.max_grad_norm
+        assert 0.99 < engine.guarantee(delta=1e-3).epsilon <= 1
+        with pytest.raises(
+            RuntimeError, match=f"all {chosen.steps} steps that target_epsilon allows were taken"
+        ):
+            for x, y in loader:
+                F.cross_entropy(module(x), y).backward()
+                optimizer.step()
+
+    def test_other_units_and_other_settings_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="recommended is for 39 units, but the partition has 40 buckets"):
+            self.wrapped(39)
+        with pytest.raises(ValueError, match="steps is given twice, by itself and by recommended"):
+            self.wrapped(40, steps=3)
+
+    def test_without_it_every_setting_is_needed(self) -> None:
+        head = nn.Linear(6, 3)
+        with pytest.raises(
+            ValueError, match="max_grad_norm is missing; give it, or all five settings by recommended"
+        ):
+            PrivacyEngine().make_private_with_epsilon(
+                module=head,
+                optimizer=torch.optim.SGD(head.parameters(), lr=0.1),
+                data_loader=DataLoader(TensorDataset(torch.randn(4, 6), torch.zeros(4).long())),
+                partition=Partition.by_record(4),
+                sampling_rate=0.5,
+                steps=3,
+                target_epsilon=1.0,
+                target_delta=1e-3,
+            )

@@ -4,7 +4,7 @@ The noise of a private step grows with the number of trained coordinates. On goo
 hundred coordinates is accurate at an epsilon at which a network from scratch is useless.
 """
 
-from .classifier import FeatureClassifier
+from .classifier import FeatureClassifier, on_features
 from .extractor import Extractor, Provenance
 from .pretrained import efficientnet_lite0, torchvision_features
 from .public_cnn import PublicCnn, PublicTraining, train_public_cnn
@@ -20,6 +20,7 @@ __all__ = [
     "PublicTraining",
     "Scattering",
     "efficientnet_lite0",
+    "on_features",
     "scattering",
     "torchvision_features",
     "train_public_cnn",

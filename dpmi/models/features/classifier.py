@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dpmi.whole_files import replacing
 
 from ..anatomy import FEATURES
+from ..classifiers import linear
 from ..modes import in_batches
 from .extractor import Extractor, check_finite
 from .statistics import PublicStatistics
@@ -98,3 +99,23 @@ class FeatureClassifier(nn.Module):
     def _inputs(self, images: Tensor) -> Tensor:
         inputs: Tensor = self.statistics(self.extractor(images))
         return inputs[:, :, None, None]
+
+
+def on_features(
+    extractor: Extractor, public: Tensor, *, classes: int, dimensions: int | None = None
+) -> FeatureClassifier:
+    """Return a classifier with a linear head without bias, from zero, on standardized features.
+
+    Args:
+        extractor: images to features.
+        public: images (M, C, H, W) for mean and scale, of which none is private.
+        classes: K, at least 2.
+        dimensions: as for :class:`PublicStatistics`.
+
+    Raises:
+        ValueError: a feature is not finite, or there are too few public images.
+    """
+    statistics = PublicStatistics(extractor.extract(public), dimensions=dimensions)
+    if classes < 2:
+        raise ValueError(f"classes must be at least 2; got {classes}")
+    return FeatureClassifier(extractor, statistics, linear((statistics.size, 1, 1), classes))

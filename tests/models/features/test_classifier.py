@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dpmi.models import build
-from dpmi.models.features import FeatureClassifier, PublicStatistics, scattering
+from dpmi.models.features import FeatureClassifier, PublicStatistics, on_features, scattering
 
 SHAPE = (1, 8, 8)
 
@@ -74,3 +74,11 @@ def test_which_layers_private_images_train() -> None:
         True,
     ]
     assert not classifier().trains("features"), "the input of the only trained layer"
+
+
+def test_a_linear_head_from_zero_on_public_features() -> None:
+    found = on_features(scattering(SHAPE), images(200), classes=4, dimensions=7)
+    assert found(images(3)).tolist() == [[0.0] * 4] * 3
+    assert [tuple(p.shape) for p in found.parameters()] == [(4, 7)]
+    with pytest.raises(ValueError, match="classes must be at least 2; got 1"):
+        on_features(scattering(SHAPE), images(200), classes=1)
