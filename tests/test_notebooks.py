@@ -115,6 +115,17 @@ print(json.dumps({
     "found": table["what was found"].to_dict(),
 }))
 """,
+    "08_useful_private_models": """
+import json
+print(json.dumps({
+    "at_one": at_one,
+    "parameters": sum(p.numel() for p in fresh().parameters()),
+    "users": users.num_buckets,
+    "means": {name: row.to_list() for name, row in means.iterrows()},
+    "sizes": {f"{d} {e}": a for (d, e), a in sizes.items()},
+    "statement": statement.markdown(),
+}))
+""",
 }
 
 #: Read a data set that is not part of dpmi.
@@ -414,3 +425,20 @@ def test_values_of_the_seventh_notebook(executed: tuple[str, Any]) -> None:
     assert min(found["at least"][name] for name in ("half the noise", "no clipping")) > claim
     assert max(found["at least"][name] for name in ("as it is", "a fixed number")) < 1.4 * claim
     assert found["found"]["a fixed number"] == "standard deviation of the number of drawn buckets"
+
+
+@only("08_useful_private_models")
+def test_values_of_the_eighth_notebook(executed: tuple[str, Any]) -> None:
+    _, notebook = executed
+    found = json.loads(notebook.cells[-1].outputs[0].text)
+    assert (found["users"], found["parameters"]) == (240, 160)
+    assert found["at_one"] > 0.8
+    head, scratch = found["means"]["head on public features"], found["means"]["network from scratch"]
+    assert head == sorted(head)
+    assert head[-1] > 0.92
+    assert scratch[1] < 0.4, "near chance at epsilon 1"
+    assert all(h > s + 0.2 for h, s in zip(head, scratch, strict=True))
+    sizes = found["sizes"]
+    assert sizes["16 1"] > max(sizes["8 1"], sizes["64 1"])
+    assert sizes["64 8"] > sizes["8 8"]
+    assert "The features are a fixed function of the image" in found["statement"]

@@ -58,10 +58,21 @@ def loop() -> dict[str, Any]:
     }
 
 
+def test_the_first_example_is_useful_at_epsilon_1(capsys: pytest.CaptureFixture[str]) -> None:
+    example, printed = blocks("python")[0], blocks("text")[0]
+    assert len(example.splitlines()) < 25
+    exec(example, {})
+    guarantee, accuracy = capsys.readouterr().out.splitlines()
+    assert guarantee == printed.splitlines()[0]
+    shown, found = (float(line.removeprefix("accuracy ")) for line in (printed.splitlines()[1], accuracy))
+    assert 0.8 <= shown <= 0.9
+    assert found == pytest.approx(shown, abs=0.1)
+
+
 def test_the_python_example_trains_and_prints_what_is_shown(
     loop: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (example,), (printed,) = blocks("python"), blocks("text")
+    (_, example), (_, printed) = blocks("python"), blocks("text")
     before = loop["model"].weight.detach().clone()
     exec(example, loop)
     assert capsys.readouterr().out == printed
