@@ -24,6 +24,8 @@ class Recipe:
         momentum: momentum of SGD, in [0, 1).
         schedule: "constant", or "cosine" decay to 0 at the last step of every stage.
         optimizer: "sgd", as in [Z20], or "adam".
+        average: "none", or what replaces the weights at the end of every stage: their mean over the last half of its
+            steps, "tail", or a moving average, "ema"; see :mod:`dpmi.privacy.averaging`.
     """
 
     steps: int
@@ -32,6 +34,7 @@ class Recipe:
     momentum: float = 0.9
     schedule: Literal["constant", "cosine"] = "constant"
     optimizer: Literal["sgd", "adam"] = "sgd"
+    average: Literal["none", "tail", "ema"] = "none"
 
     def __post_init__(self) -> None:
         checks.integer("steps", self.steps, minimum=1)
@@ -44,6 +47,8 @@ class Recipe:
             raise ValueError(f"schedule must be 'constant' or 'cosine', got {self.schedule!r}")
         if self.optimizer not in ("sgd", "adam"):
             raise ValueError(f"optimizer must be 'sgd' or 'adam', got {self.optimizer!r}")
+        if self.average not in ("none", "tail", "ema"):
+            raise ValueError(f"average must be 'none', 'tail' or 'ema', got {self.average!r}")
 
     def optimizer_of(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """Return a new optimizer of these parameters."""

@@ -19,6 +19,7 @@ from dpmi.data import ImageSet
 from dpmi.models import FEATURES, layer, seeded
 from dpmi.models.features import FeatureClassifier
 from dpmi.privacy import Account, combine
+from dpmi.privacy.averaging import WeightAverage
 from dpmi.progress import Progress
 
 from .base import Defense
@@ -201,6 +202,9 @@ def _train_stage(
             batch_coupled=defense.loss_scope == "batch_coupled",
         )
     )
+    average = (
+        None if recipe.average == "none" else WeightAverage(optimizer, recipe.average, steps=recipe.steps)
+    )
     with seeded(model, stage_seed), warnings.catch_warnings():
         for message in session.ignored_warnings:
             warnings.filterwarnings("ignore", message=message)
@@ -223,6 +227,8 @@ def _train_stage(
                 if done >= recipe.steps:
                     break
     handle.remove()
+    if average is not None:
+        average.apply()
     account = None if session.account is None else session.account()
     unwrapped = unwrap(session.module)
     return (model if unwrapped is module else unwrapped), account, objective

@@ -127,6 +127,7 @@ class TrainingSpec(Strict):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     schedule: Literal["constant", "cosine"] = "constant"
     optimizer: Literal["sgd", "adam"] = "sgd"
+    average: Literal["none", "tail", "ema"] = "none"
 
 
 class EvaluatorSpec(Strict):

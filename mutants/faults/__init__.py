@@ -1,7 +1,19 @@
 """The faults, one module per group of files. A new fault is an entry in one of them."""
 
 from ..fault import Fault
-from . import account, accountants, audits, carried, draws, gradients, isolation, privacy, sharing, training
+from . import (
+    account,
+    accountants,
+    audits,
+    carried,
+    draws,
+    features,
+    gradients,
+    isolation,
+    privacy,
+    sharing,
+    training,
+)
 
 FAULTS: tuple[Fault, ...] = (
     *accountants.FAULTS,
@@ -14,5 +26,6 @@ FAULTS: tuple[Fault, ...] = (
     *carried.FAULTS,
     *draws.FAULTS,
     *audits.FAULTS,
+    *features.FAULTS,
 )
 """All faults, in the order of the table."""

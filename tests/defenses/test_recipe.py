@@ -7,6 +7,7 @@ from functools import partial
 from itertools import pairwise
 
 import pytest
+import torch
 
 from dpmi.data import Split
 from dpmi.defenses import NoDefense, Recipe, train
@@ -24,6 +25,7 @@ from .conftest import softmax, weights
         ("momentum", 1.0),
         ("momentum", -0.1),
         ("schedule", "linear"),
+        ("average", "mean"),
     ],
 )
 def test_bad_recipe(field: str, value: object) -> None:
@@ -45,3 +47,16 @@ def test_cosine_schedule_ends_at_zero(split: Split) -> None:
     cosine, constant = moves("cosine"), moves("constant")
     assert cosine[0] == constant[0]
     assert cosine[-1] < 0.1 * constant[-1]
+
+
+def test_the_tail_average_is_the_mean_of_the_last_half(split: Split) -> None:
+    """Shorter trainings with the same seed show the weights on the way."""
+
+    def after(steps: int, average: str = "none") -> torch.Tensor:
+        model = softmax()
+        recipe = Recipe(steps=steps, learning_rate=0.5, average=average)  # type: ignore[arg-type]
+        return weights(train(NoDefense(), model, split.train, recipe, seed=0).model)
+
+    mean = torch.stack([after(steps) for steps in (4, 5, 6)]).mean(dim=0)
+    torch.testing.assert_close(after(6, "tail"), mean)
+    assert not torch.allclose(after(6, "ema"), after(6))

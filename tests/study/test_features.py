@@ -155,6 +155,12 @@ def own_extractor(image_shape: tuple[int, int, int]) -> Extractor:
     return Extractor(nn.Flatten(), image_shape=image_shape, provenance=Provenance("nothing"))
 
 
+def private_extractor(image_shape: tuple[int, int, int]) -> Extractor:
+    return Extractor(
+        nn.Flatten(), image_shape=image_shape, provenance=Provenance("patients", account=object())
+    )
+
+
 def own_module(image_shape: tuple[int, int, int]) -> nn.Module:
     del image_shape
     return nn.Flatten()
@@ -203,6 +209,7 @@ def test_a_wrong_table_is_one_error(table: str, message: str) -> None:
         ('"folder:/nowhere"', r"features folder /nowhere does not exist"),
         ('"no_such_module:f"', r"features 'no_such_module:f' cannot be imported"),
         (f'"{__name__}:missing"', r"cannot be imported"),
+        (f'"{__name__}:private_extractor"', r"has a privacy account, so private images trained it"),
         (f'"{__name__}:no_module"', r"must return an Extractor or an nn\.Module .* got int"),
     ],
 )

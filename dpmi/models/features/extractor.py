@@ -39,8 +39,8 @@ class Provenance:
             return "The features are a fixed function of the image, without trained parameters."
         if self.account is not None:
             return (
-                f"The features come from an extractor trained on {self.trained_on}; its own account is part of this "
-                "statement."
+                f"The features come from an extractor trained on {self.trained_on}, which are private; the account of "
+                "that training must be among the accounts of this statement."
             )
         checked = (
             "no private image is among them"
@@ -121,7 +121,7 @@ class Extractor(nn.Module):
             raise ValueError(
                 f"{shared} of the private images trained the extractor ({self.provenance.trained_on}), so its features "
                 "would release them without noise; take an extractor that saw none of them, or give the account of "
-                "its private training as Provenance.account"
+                "its private training as Provenance.account, and to Statement together with that of the head"
             )
 
     def extract(self, images: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ def test_provenance_says_what_was_checked() -> None:
     assert "without trained parameters" in Provenance().sentence
     assert "trained on letters; no private image is among them" in Provenance("letters").sentence
     assert "nobody checked" in Provenance("ImageNet", images=None).sentence
-    assert "its own account" in Provenance("patients", account=object()).sentence
+    assert "must be among the accounts" in Provenance("patients", account=object()).sentence
 
 
 def test_its_digest_is_that_of_its_weights() -> None:

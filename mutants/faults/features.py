@@ -1,0 +1,69 @@
+"""Faults in public features: an extractor that private images train, or that is not frozen, and wrong settings."""
+
+from __future__ import annotations
+
+from ..fault import Fault
+
+_EXTRACTOR = "tests/models/features/test_extractor.py"
+_STUDY = "tests/study/test_features.py"
+_RECOMMENDER = "tests/accountants/test_recommender.py"
+_TARGET = "tests/privacy/test_target_epsilon.py"
+
+FAULTS: tuple[Fault, ...] = (
+    Fault(
+        name="an extractor keeps its parameters",
+        path="dpmi/models/features/extractor.py",
+        old="            module.register_buffer(name, parameter.detach())",
+        new="            module.register_parameter(name, parameter)",
+        tests=(f"{_EXTRACTOR}::test_it_has_no_parameters_and_stays_in_evaluation_mode",),
+    ),
+    Fault(
+        name="an extractor goes into training mode",
+        path="dpmi/models/features/extractor.py",
+        old="return super().train(False)",
+        new="return super().train(mode)",
+        tests=(f"{_EXTRACTOR}::test_it_has_no_parameters_and_stays_in_evaluation_mode",),
+    ),
+    Fault(
+        name="private images may train an extractor",
+        path="dpmi/models/features/extractor.py",
+        old="shared = sum(digest in self.provenance.images for digest in digests)",
+        new="shared = 0",
+        tests=(f"{_EXTRACTOR}::test_a_private_image_among_its_own_is_refused_without_an_account",),
+    ),
+    Fault(
+        name="a study forgets which images trained its extractor",
+        path="dpmi/study/features.py",
+        old="            images=frozenset(digests(trained_on.images)),\n",
+        new="",
+        tests=(f"{_STUDY}::test_private_images_among_those_of_the_extractor_are_refused",),
+    ),
+    Fault(
+        name="features are centred by the private mean",
+        path="dpmi/models/features/classifier.py",
+        old="            vectors: Tensor = self.statistics(features)",
+        new="            vectors: Tensor = self.statistics(features - features.mean(0))",
+        tests=("tests/models/features/test_classifier.py::test_the_head_on_inputs_is_the_whole_on_images",),
+    ),
+    Fault(
+        name="a recommendation has half the noise",
+        path="accountants/recommender.py",
+        old="        noise_multiplier=sigma,\n",
+        new="        noise_multiplier=sigma / 2,\n",
+        tests=(f"{_RECOMMENDER}::test_the_target_is_met_and_used_up",),
+    ),
+    Fault(
+        name="a recommendation is taken for other units",
+        path="accountants/recommender.py",
+        old="        if units != self.units:",
+        new="        if False:",
+        tests=(f"{_TARGET}::TestRecommended::test_other_units_and_other_settings_are_refused",),
+    ),
+    Fault(
+        name="recommended steps are not enforced",
+        path="dpmi/privacy/engine.py",
+        old="        self._most_steps = steps\n        return private",
+        new="        self._most_steps = None if recommended is not None else steps\n        return private",
+        tests=(f"{_TARGET}::TestRecommended::test_one_pass_is_the_whole_training_and_no_step_more",),
+    ),
+)
