@@ -232,8 +232,9 @@ def _check_private(
         )
     if extractor.provenance.account is not None:
         raise ValueError(
-            f"features {spec.name!r}: the extractor has a privacy account, so private images trained it, and a study does "
-            "not compose it with those of its models; train in a loop of your own, and pass both accounts to Statement"
+            f"features {spec.name!r}: the extractor has a privacy account, so private images trained it, and a study "
+            "does not compose it with those of its models; train in a loop of your own, and pass both accounts to "
+            "Statement"
         )
     extractor.check_private([*digests(split.train.images), *digests(split.test.images)])
 
