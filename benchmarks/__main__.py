@@ -15,6 +15,7 @@ from . import (
     defenses,
     demo,
     distributed,
+    features,
     metrics,
     priors,
     sweep,
@@ -43,6 +44,8 @@ def main() -> None:
     distributed.main()
     print()
     audit.run()
+    print()
+    features.run()
     print()
     demo.run()
 

@@ -14,6 +14,7 @@ from accountants import checks
 from dpmi.data import ImageSet
 from dpmi.privacy import Partition, PrivacyEngine
 from dpmi.privacy.clipping import Clipping, check_clipping
+from dpmi.privacy.settings import OF_A_HEAD, OF_A_MODEL
 
 from .objective import Forward
 from .private import PrivateDefense
@@ -66,6 +67,7 @@ class BucketDP(PrivateDefense, ABC):
             max_grad_norm=self.max_grad_norm,
             clipping=self.clipping,
             max_records_per_bucket=self.max_records_per_bucket,
+            max_physical_batch_size=OF_A_MODEL if setup.inputs is setup.data.images else OF_A_HEAD,
             steps_per_epoch=setup.steps,
             seed=setup.stage_seed,
         )

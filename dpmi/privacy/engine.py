@@ -31,7 +31,7 @@ from .optimizer import BucketOptimizer
 from .partition import Partition
 from .plan import Plan
 from .sampling import BucketSampler
-from .settings import Options, Settings
+from .settings import OF_A_HEAD, OF_A_MODEL, Options, Settings
 from .statement import Statement
 
 
@@ -158,7 +158,7 @@ class PrivacyEngine:
         clipping: Clipping = "flat",
         max_records_per_bucket: int | None = None,
         loss_reduction: str = "mean",
-        max_physical_batch_size: int = 512,
+        max_physical_batch_size: int = OF_A_MODEL,
         steps_per_epoch: int | None = None,
         grad_sample_mode: GradSampleMode = "auto",
         secure_mode: bool = False,
@@ -271,8 +271,8 @@ class PrivacyEngine:
             target_delta: in (0, 1), and well below 1 / K.
             adjacency: "replace" or "add_remove", of the target.
             recommended: the result of :func:`accountants.recommender.recommend`, instead of the five arguments before
-                ``adjacency``; one pass over the loader is then the whole training. Give the optimizer, plain SGD, its
-                ``learning_rate``.
+                ``adjacency``; one pass over the loader is then the whole training, in physical batches of
+                :data:`OF_A_HEAD` records. Give the optimizer, plain SGD, its ``learning_rate``.
             options: every other argument of :meth:`make_private`: ``module``, ``optimizer``, ``data_loader``, and those
                 with a default, such as ``criterion``.
 
@@ -301,6 +301,7 @@ class PrivacyEngine:
             sampling_rate, steps = recommended.sampling_rate, recommended.steps
             max_grad_norm, noise_multiplier = recommended.max_grad_norm, recommended.noise_multiplier
             options.setdefault("steps_per_epoch", steps)
+            options.setdefault("max_physical_batch_size", OF_A_HEAD)
         else:
             if missing := [name for name, value in given.items() if value is None]:
                 raise ValueError(f"{missing[0]} is missing; give it, or all five settings by recommended=...")

@@ -19,6 +19,11 @@ from .partition import Partition
 from .plan import Plan
 
 
+OF_A_MODEL, OF_A_HEAD = 512, 8192
+"""Physical batch sizes: the default, and that of a small head on known features, whose records are a few hundred bytes.
+Small batches would make the engine's cost per batch the largest part of such a step."""
+
+
 class Options(TypedDict):
     """The arguments of :meth:`PrivacyEngine.make_private` that ``make_private_with_epsilon`` passes on."""
 
@@ -57,7 +62,7 @@ class Settings:
     clipping: Clipping = "flat"
     max_records_per_bucket: int | None = None
     loss_reduction: str = "mean"
-    max_physical_batch_size: int = 512
+    max_physical_batch_size: int = OF_A_MODEL
     steps_per_epoch: int | None = None
     grad_sample_mode: GradSampleMode = "auto"
     secure_mode: bool = False
