@@ -61,6 +61,7 @@ from accountants.guarantee import ADJACENCIES, Adjacency, Bound, Condition, Guar
 from accountants.ledger import Ledger, epsilon
 from accountants.mechanism import BucketMechanism
 from accountants.profile import PrivacyProfile, reconstruction_bound
+from accountants.recommender import Recommendation, fewest_units, recommend
 from accountants.registry import ACCOUNTANTS, Accountant
 
 __all__ = [
@@ -77,10 +78,13 @@ __all__ = [
     "Guarantee",
     "Ledger",
     "PrivacyProfile",
+    "Recommendation",
     "calibrate",
     "epsilon",
     "epsilon_curve",
     "explain",
+    "fewest_units",
+    "recommend",
     "reconstruction_bound",
     "rounded_up",
 ]

@@ -7,6 +7,7 @@ from dpmi.data.read_omniglot import Characters, read_characters
 from dpmi.data.registry import REGISTRY, Dataset, load, names
 from dpmi.data.roles import RoleDraw, Roles
 from dpmi.data.split import Distance, ImageSet, Split
+from dpmi.data.users import with_users
 
 __all__ = [
     "REGISTRY",
@@ -20,4 +21,5 @@ __all__ = [
     "load",
     "names",
     "read_characters",
+    "with_users",
 ]

@@ -12,6 +12,7 @@ Citations such as [Z20] are resolved in docs/references.md.
 """
 
 from .account import Account, combine
+from .averaging import WeightAverage
 from .batch import PhysicalBatch
 from .engine import PrivacyEngine
 from .finding import Check, Estimate, Finding
@@ -44,5 +45,6 @@ __all__ = [
     "PrivacyEngine",
     "Provenance",
     "Statement",
+    "WeightAverage",
     "combine",
 ]

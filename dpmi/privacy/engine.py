@@ -270,7 +270,7 @@ class PrivacyEngine:
             target_epsilon: above 0, for one bucket of ``partition``.
             target_delta: in (0, 1), and well below 1 / K.
             adjacency: "replace" or "add_remove", of the target.
-            recommended: the result of :func:`accountants.recommender.recommend`, instead of the five arguments before
+            recommended: the result of :func:`accountants.recommend`, instead of the five arguments before
                 ``adjacency``; one pass over the loader is then the whole training, in physical batches of
                 :data:`OF_A_HEAD` records. Give the optimizer, plain SGD, its ``learning_rate``.
             options: every other argument of :meth:`make_private`: ``module``, ``optimizer``, ``data_loader``, and those

@@ -18,7 +18,6 @@ from .observer import AMBIENT, Auditor
 from .partition import Partition
 from .plan import Plan
 
-
 OF_A_MODEL, OF_A_HEAD = 512, 8192
 """Physical batch sizes: the default, and that of a small head on known features, whose records are a few hundred bytes.
 Small batches would make the engine's cost per batch the largest part of such a step."""
