@@ -3,15 +3,16 @@
 The rule: every unit takes part in every step (q = 1), for 100 steps, with a clipping norm so small that every gradient
 is clipped. A step then moves the head by the mean direction of the gradients, plus noise, and two numbers matter:
 the noise nu = sigma / (K sqrt(T)) of the whole training relative to that mean, and the distance that the head may go.
-The distance is c / sqrt(nu), so more noise means shorter steps, and the learning rate is the distance divided by T S.
+The distance is the smaller of 5.5 / sqrt(nu) and 0.5 / nu, so more noise means shorter steps, and the learning rate is
+the distance divided by T S.
 
-The constant c = 5.5 was chosen on the digits inside scikit-learn with scattering features; ``python -m
-benchmarks.recommender`` compares it with a sweep on further data sets. Features must be centred vectors of length 3, as
-:class:`dpmi.models.features.PublicStatistics` makes them, and the head must start at 0.
+Both constants were chosen on the digits inside scikit-learn with scattering features; ``python -m
+benchmarks.recommender`` compares the rule with a sweep on further data sets. Features must be centred vectors of length
+3, as :class:`dpmi.models.features.PublicStatistics` makes them, and the head must start at 0.
 
 >>> found = recommend(units=600, target_epsilon=1.0, delta=1e-5)
 >>> print(f"{found.steps} steps, noise {found.noise_multiplier:.1f}, learning rate {found.learning_rate:.1f}")
-100 steps, noise 74.7, learning rate 9.9
+100 steps, noise 74.7, learning rate 8.0
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ STEPS = 100
 NORM = 0.05
 """S, in units of features of length 3. Only the product of S and the learning rate matters below this."""
 
-DISTANCE = 5.5
-"""c: the distance that the head may go, times sqrt(nu)."""
+FAR, NEAR = 5.5, 0.5
+"""The distance that the head may go, times sqrt(nu) and times nu."""
 
 HOPELESS = 0.1
 """nu above which the digits' heads were no better than half right, with any c."""
@@ -139,7 +140,7 @@ def recommend(
         steps=STEPS,
         noise_multiplier=sigma,
         max_grad_norm=NORM,
-        learning_rate=DISTANCE / (math.sqrt(nu) * STEPS * NORM),
+        learning_rate=min(FAR / math.sqrt(nu), NEAR / nu) / (STEPS * NORM),
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from accountants.recommender import DISTANCE, NORM, STEPS, Recommendation
+from accountants.recommender import NORM, STEPS, Recommendation
 from dpmi import data
 
 from .scattering import scattering
@@ -41,7 +41,7 @@ def on_digits(recommendation: Recommendation | None, *, seed: int = 0) -> float:
     units = MOST if recommendation is None else min(MOST, recommendation.units)
     # As much noise relative to the mean of fewer units.
     nu = 0.0 if recommendation is None else recommendation.noise
-    rate = (DISTANCE / (math.sqrt(nu) * STEPS * NORM)) if nu else 100.0
+    rate = 100.0 if recommendation is None else recommendation.learning_rate  # it depends on nu only
     found = []
     for _ in range(RUNS):
         rows = torch.randint(len(features), (units, RECORDS), generator=generator)
