@@ -14,6 +14,7 @@ Citations such as [Z20] are resolved in docs/references.md.
 from .account import Account, combine
 from .averaging import WeightAverage
 from .batch import PhysicalBatch
+from .clipping import AdaptiveClipping
 from .engine import PrivacyEngine
 from .finding import Check, Estimate, Finding
 from .grad_sample import BucketGradSampleModule
@@ -28,6 +29,7 @@ from .statement import Statement
 
 __all__ = [
     "Account",
+    "AdaptiveClipping",
     "BucketDataLoader",
     "BucketGradSampleModule",
     "BucketOptimizer",

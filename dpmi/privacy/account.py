@@ -24,8 +24,12 @@ CONDITIONAL = (
     "bucket of others"
 )
 Member = TypeVar("Member", bound=Enum)
-FORMAT, VERSION, AUDITED = "dpmi-account", 2, 3
-"""Format of a saved account, and its version: AUDITED with findings of audits, else VERSION."""
+FORMAT, VERSION, AUDITED, ADAPTED = "dpmi-account", 2, 3, 4
+"""Format of a saved account, and its version: ADAPTED after adaptive clipping, AUDITED with findings of audits, else
+VERSION."""
+
+_ABSENT = {VERSION: ("findings", "adaptive"), AUDITED: ("adaptive",), ADAPTED: ()}
+"""Fields that a version does not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,7 @@ class Account:
             Epsilon does not depend on it. Stored without duplicates, ascending.
         noise: the source of noise and draws; the weakest one if training runs were composed.
         findings: what audits found, one per audited training run.
+        adaptive: whether clipping adapted in a training run, so that ``max_grad_norms`` are the first norms only.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
@@ -69,6 +74,7 @@ class Account:
     max_grad_norms: tuple[float, ...]
     noise: NoiseMode
     findings: tuple[Finding, ...] = ()
+    adaptive: bool = False
 
     def __post_init__(self) -> None:
         checks.unit(self.unit)
@@ -122,16 +128,17 @@ class Account:
         """
         with sealed_json.inside("account"):
             content = sealed_json.load(text)
-            audited = isinstance(content, dict) and content.get("version") == AUDITED
-            names = [field.name for field in dataclasses.fields(cls) if audited or field.name != "findings"]
-            document = sealed_json.fields(
-                content, format=FORMAT, version=AUDITED if audited else VERSION, names=names
-            )
+            version = content.get("version") if isinstance(content, dict) else None
+            version = version if version in (AUDITED, ADAPTED) else VERSION
+            names = [field.name for field in dataclasses.fields(cls) if field.name not in _ABSENT[version]]
+            document = sealed_json.fields(content, format=FORMAT, version=version, names=names)
             values = {name: document[name] for name in names}
             values["provenance"] = _member(Provenance, "provenance", document["provenance"])
             values["noise"] = _member(NoiseMode, "noise", document["noise"])
             values["max_grad_norms"] = tuple(sealed_json.items("max_grad_norms", values["max_grad_norms"]))
-            if audited:
+            if not isinstance(values.get("adaptive", False), bool):
+                raise ValueError(f"adaptive must be true or false, got {values['adaptive']!r}")
+            if "findings" in values:
                 values["findings"] = _findings(document["findings"])
             with sealed_json.inside("ledger"):
                 values["ledger"] = Ledger.from_document(values["ledger"])
@@ -178,6 +185,7 @@ def _added(one: Account, other: Account) -> Account:
         max_grad_norms=one.max_grad_norms + other.max_grad_norms,
         noise=one.noise.weaker(other.noise),
         findings=one.findings + other.findings,
+        adaptive=one.adaptive or other.adaptive,
     )
 
 
@@ -198,9 +206,10 @@ def _member(kind: type[Member], field: str, name: Any) -> Member:
 
 def _content(account: Account) -> dict[str, Any]:
     """Return the content that the hash of a saved account covers."""
+    version = ADAPTED if account.adaptive else AUDITED if account.findings else VERSION
     content = {
         "format": FORMAT,
-        "version": AUDITED if account.findings else VERSION,
+        "version": version,
         **{field.name: getattr(account, field.name) for field in dataclasses.fields(account)},
         "ledger": account.ledger.to_document(),
         "provenance": account.provenance.name,
@@ -208,6 +217,4 @@ def _content(account: Account) -> dict[str, Any]:
         "max_grad_norms": list(account.max_grad_norms),
         "findings": [finding.to_dict() for finding in account.findings],
     }
-    if not account.findings:
-        del content["findings"]
-    return content
+    return {name: value for name, value in content.items() if name not in _ABSENT[version]}

@@ -59,7 +59,7 @@ class Training:
             "sampling_rate": self.plan.sampling_rate,
             "noise_multiplier": self.plan.noise_multiplier,
             "max_grad_norm": self.plan.max_grad_norm,
-            "clipping": self.plan.clipping,
+            "clipping": str(self.plan.clipping),
             "max_records_per_bucket": self.plan.max_records_per_bucket,
             "buckets": partition.num_buckets,
             "canaries": self.plan.canaries,
@@ -112,6 +112,7 @@ def save(
             "most_steps": most_steps,
             "steps_of_pass": position.steps,
             "released_steps": training.optimizer.released_steps,
+            "current_norm": training.optimizer.max_grad_norm,
         },
         "model": training.module._module.state_dict(),
         "optimizer": training.optimizer.original_optimizer.state_dict(),
@@ -171,6 +172,7 @@ def load(path: str | Path, training: Training, *, others: Mapping[str, Stateful]
         facts["steps_of_pass"], [(buckets.numpy(), starts.numpy()) for buckets, starts in content["pending"]]
     )
     training.optimizer.released_steps = facts["released_steps"]
+    training.optimizer.max_grad_norm = facts["current_norm"]
     _load_forward_state(training, content["forward"])
     if training.optimizer.observer is not None:
         training.optimizer.observer.load_state_dict(content["audit"])

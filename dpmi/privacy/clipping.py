@@ -2,26 +2,86 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import math
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .gradients.row_norms import ROUNDING
+from accountants import checks
 
-Clipping = Literal["flat", "automatic"]
-"""flat: gradients longer than S are shortened to S. automatic: every gradient g becomes S g / (|g| + STABILITY)."""
+from .gradients.row_norms import ROUNDING
 
 STABILITY = 0.01
 """gamma of AUTO-S [Z. Bu, Y.-X. Wang, S. Zha, G. Karypis, "Automatic Clipping: Differentially Private Deep Learning
 Made Easier and Stronger", NeurIPS 2023]; it keeps short gradients short, so that training converges."""
 
 
-def check_clipping(clipping: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveClipping:
+    """Clipping to a norm that follows a quantile of the buckets' gradient norms.
+
+    Every step also releases, with noise, how many of its buckets were not longer than S, and S moves towards the
+    quantile [G. Andrew, O. Thakkar, B. McMahan, S. Ramaswamy, "Differentially Private Learning with Adaptive Clipping",
+    NeurIPS 2021]. Both releases together are one Gaussian mechanism with the noise multiplier of the run: the gradients
+    get more noise, so that the count is paid for.
+
+    Args:
+        quantile: share of the buckets that should not be clipped, in [0, 1].
+        learning_rate: eta > 0; S is multiplied by exp(-eta (share - quantile)) after every step.
+        count_noise: standard deviation of the noise of the count, above half the noise multiplier; None takes 1/20 of
+            the expected number of buckets, or the noise multiplier if that is larger.
+    """
+
+    quantile: float = 0.5
+    learning_rate: float = 0.2
+    count_noise: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= checks.real("quantile", self.quantile) <= 1:
+            raise ValueError(f"quantile must be in [0, 1], got {self.quantile}")
+        if checks.real("learning_rate", self.learning_rate) <= 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if self.count_noise is not None and checks.real("count_noise", self.count_noise) <= 0:
+            raise ValueError(f"count_noise must be above 0, got {self.count_noise}")
+
+    def noises(self, noise_multiplier: float, expected_buckets: float) -> tuple[float, float]:
+        """Return the noise multiplier of the gradients, and the standard deviation of the noise of the count.
+
+        A bucket adds a vector of length 1 in units of S, and 1/2 or -1/2 to the count. With noises g and c of the two,
+        its whole contribution has length sqrt(1/g^2 + 1/(4 c^2)) in units of the noise, which is 1 / noise_multiplier.
+
+        Raises:
+            ValueError: ``count_noise`` is so small that the count alone costs more than the noise multiplier allows.
+        """
+        count = self.count_noise
+        if count is None:
+            count = max(expected_buckets / 20, noise_multiplier)
+        if noise_multiplier == 0:
+            return 0.0, count
+        left = noise_multiplier**-2 - (2 * count) ** -2
+        if left <= 0:
+            raise ValueError(
+                f"count_noise must be above {noise_multiplier / 2:g}, half the noise multiplier, because the count "
+                f"alone would cost more than all of it; got {count:g}"
+            )
+        return left**-0.5, count
+
+    def moved(self, max_grad_norm: float, share: float) -> float:
+        """Return the next S, after a step in which about this share of the buckets was not clipped."""
+        return max_grad_norm * math.exp(-self.learning_rate * (share - self.quantile))
+
+
+Clipping = Literal["flat", "automatic"] | AdaptiveClipping
+"""flat: gradients longer than S are shortened to S. automatic: every gradient g becomes S g / (|g| + STABILITY). Or
+gradients are shortened to a norm that adapts."""
+
+
+def check_clipping(clipping: object) -> None:
     """Raise a ValueError for an unknown kind of clipping."""
-    if clipping not in get_args(Clipping):
-        kinds = " or ".join(map(repr, get_args(Clipping)))
-        raise ValueError(f"clipping is {clipping!r}; it must be {kinds}")
+    if clipping not in ("flat", "automatic") and not isinstance(clipping, AdaptiveClipping):
+        raise ValueError(f"clipping is {clipping!r}; it must be 'flat', 'automatic' or an AdaptiveClipping")
 
 
 def clipping_factors(

@@ -18,7 +18,7 @@ from accountants.recommender import Recommendation
 from . import checkpoint
 from .account import Account
 from .checkpoint import Stateful, Training
-from .clipping import Clipping
+from .clipping import AdaptiveClipping, Clipping
 from .criterion.wrapped import BucketCriterion
 from .distributed import Ranks
 from .finding import Finding
@@ -94,6 +94,7 @@ class PrivacyEngine:
             partition_hash=partition.hash,
             max_grad_norms=self._max_grad_norms,
             noise=self._noise,
+            adaptive=any(isinstance(o.plan.clipping, AdaptiveClipping) for o in self._optimizers),
             findings=tuple(
                 found for optimizer in self._optimizers if (found := self._finding_of(optimizer)) is not None
             ),
@@ -188,7 +189,9 @@ class PrivacyEngine:
                 every bucket from that bucket's outputs and targets alone. Without a criterion, the model processes one
                 bucket at a time.
             clipping: "flat" shortens gradients that are longer than S to S. "automatic" gives every gradient about
-                the length S, so that only the product of S and the learning rate matters. The guarantee is the same.
+                the length S, so that only the product of S and the learning rate matters.
+                :class:`dpmi.privacy.AdaptiveClipping` starts at S and follows a quantile of the norms. The guarantee is
+                the same.
             max_records_per_bucket: a step uses at most this many records of each drawn bucket, a different slice every
                 step; None uses all. The guarantee is unchanged. For a class of 6,000 records, the mean gradient of 128
                 is close to that of all, in a fiftieth of the time.
@@ -454,7 +457,7 @@ class PrivacyEngine:
             sampling_rate=plan.sampling_rate,
             noise_multiplier=plan.noise_multiplier,
             max_grad_norm=plan.max_grad_norm,
-            clipping=plan.clipping,
+            clipping=str(plan.clipping),
             max_records_per_bucket=plan.max_records_per_bucket,
             canaries=plan.canaries,
             loss_reduction=settings.loss_reduction,

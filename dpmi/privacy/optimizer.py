@@ -26,6 +26,7 @@ from .isolation.shared import Shared
 from .noise import NoiseSource
 from .observer import Observer
 from .plan import Plan
+from .unclipped_count import UnclippedCount
 
 
 class NonFiniteGradientError(RuntimeError):
@@ -63,10 +64,11 @@ class BucketOptimizer(DPOptimizer):
     ) -> None:
         super().__init__(
             optimizer,
-            noise_multiplier=plan.noise_multiplier,
+            noise_multiplier=plan.gradient_noise,
             max_grad_norm=plan.max_grad_norm,
             expected_batch_size=plan.expected_buckets,
         )
+        self.max_grad_norm: float = plan.max_grad_norm
         self._module = module
         self.plan = plan
         self._source = source
@@ -78,6 +80,7 @@ class BucketOptimizer(DPOptimizer):
         self._trained = self.params
         module.train_only(self._trained)
         self._sum = RunningSum(self._trained)
+        self._unclipped = UnclippedCount.of(plan, device=self._trained[0].device)
         names = {p: name for name, p in module.named_parameters()}
         named = [(names[p].removeprefix("_module."), p) for p in self._trained]
         self.claim = Claim(named)
@@ -216,7 +219,9 @@ class BucketOptimizer(DPOptimizer):
         self._bill()
         # A charged draw must not be used in another step: the next step draws anew, even if this one fails below.
         draw.spent = True
-        self.ranks.sum_(self._sum.flat)
+        self.ranks.sum_(
+            self._sum.flat if self._unclipped is None else [*self._sum.flat, self._unclipped.value]
+        )
         for p, gradient in zip(self._trained, self._sum.gradients(), strict=True):
             p.grad = gradient.to(p.dtype)
         if self.observer is not None:
@@ -230,6 +235,8 @@ class BucketOptimizer(DPOptimizer):
         finally:
             for p in self._trained:  # the next backward pass must not add to the released gradient
                 p.grad = None
+        if self._unclipped is not None:
+            self.max_grad_norm = self._unclipped.next_norm(self.max_grad_norm)
         self.released = True
         self.released_steps += 1
         self.steps_of_pass = batch.steps_of_pass
@@ -240,6 +247,8 @@ class BucketOptimizer(DPOptimizer):
             std = self.noise_multiplier * self.max_grad_norm / self.expected_batch_size
             # One rank adds the noise, so the sum over ranks contains it once.
             self._sum.start((lambda flat: self._source.fill_(flat, std)) if self.ranks.adds_noise else _clear)
+            if self._unclipped is not None:
+                self._unclipped.start(self._source.fill_ if self.ranks.adds_noise else None)
             if self.observer is not None:
                 self.observer.noised(self._sum.gradients())
             self._step_is_open = True
@@ -285,6 +294,8 @@ class BucketOptimizer(DPOptimizer):
             )
         self._open_step()
         sizes = np.array(batch.bucket_records, dtype=np.float64)
+        if self._unclipped is not None:
+            self._unclipped.add(norms / sizes <= self.max_grad_norm)
         factors = self._factors(norms, sizes) * (scale / self.expected_batch_size)
         gradients.add_to(self._sum, torch.from_numpy(factors))
 

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from accountants import BucketMechanism
 
-from .clipping import Clipping, check_clipping
+from .clipping import AdaptiveClipping, Clipping, check_clipping
 from .partition import IntArray, Partition
 
 
@@ -46,12 +46,25 @@ class Plan:
                 f"max_records_per_bucket is {self.max_records_per_bucket}; it must be at least 1, or None for all"
             )
         check_clipping(self.clipping)
+        if isinstance(self.clipping, AdaptiveClipping) and self.canaries:
+            raise ValueError(
+                "an audit needs a fixed max_grad_norm, which is the length of its canaries, but clipping is adaptive; "
+                "audit a run with clipping 'flat' or 'automatic'"
+            )
+        _ = self.gradient_noise  # checks count_noise
         _ = self.mechanism  # checks sampling_rate and noise_multiplier
 
     @cached_property
     def mechanism(self) -> BucketMechanism:
         """The mechanism that is charged for one logical step."""
         return BucketMechanism(sampling_rate=self.sampling_rate, noise_multiplier=self.noise_multiplier)
+
+    @property
+    def gradient_noise(self) -> float:
+        """Noise multiplier of the gradients: that of the charge, unless a count is paid from it, too."""
+        if isinstance(self.clipping, AdaptiveClipping):
+            return self.clipping.noises(self.noise_multiplier, self.expected_buckets)[0]
+        return self.noise_multiplier
 
     @cached_property
     def records_of(self) -> IntArray:

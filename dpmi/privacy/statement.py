@@ -191,6 +191,8 @@ def _facts(account: Account) -> dict[str, str]:
         for mechanism, steps in account.ledger.runs
     )
     norms = " or ".join(f"{norm:.10g}" for norm in account.max_grad_norms)
+    if account.adaptive:
+        norms += ", which then followed a quantile of the norms by a noisy count that is part of each step's charge"
     return {
         "Steps charged": in_all + (runs or "none"),
         "Ledger": f"SHA-256 {account.ledger.hash}",

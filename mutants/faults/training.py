@@ -11,6 +11,7 @@ _OPTIMIZER = "tests/privacy/test_one_optimizer.py"
 _RECORDS = "tests/privacy/test_records_per_bucket.py"
 _TARGET = "tests/privacy/test_target_epsilon.py"
 _CLIPPING = "tests/privacy/test_clipping.py"
+_COUNT = "tests/privacy/test_unclipped_count.py"
 _UPDATE = "tests/privacy/test_update.py"
 _BRUTE_FORCE = f"{_UPDATE}::test_update_equals_brute_force"
 
@@ -154,6 +155,55 @@ _CLIPPING_FAULTS = (
         old="longest / (norms + STABILITY * sizes)",
         new="longest / (STABILITY * sizes)",
         tests=(f"{_CLIPPING}::test_no_contribution_exceeds_the_bound_in_float64",),
+    ),
+    Fault(
+        name="the count of adaptive clipping is free",
+        path="dpmi/privacy/clipping.py",
+        old="left = noise_multiplier**-2 - (2 * count) ** -2",
+        new="left = noise_multiplier**-2",
+        tests=(f"{_COUNT}::test_one_bucket_moves_both_releases_by_one_over_the_charged_noise",),
+    ),
+    Fault(
+        name="adaptive gradients have the noise of the charge",
+        path="dpmi/privacy/optimizer.py",
+        old="noise_multiplier=plan.gradient_noise,",
+        new="noise_multiplier=plan.noise_multiplier,",
+        tests=(f"{_COUNT}::test_gradients_have_the_noise_that_the_count_leaves_and_the_current_norm",),
+    ),
+    Fault(
+        name="the count of adaptive clipping has no noise",
+        path="dpmi/privacy/unclipped_count.py",
+        old="            fill(self.value, self._noise)",
+        new="            pass",
+        tests=(f"{_COUNT}::test_the_count_has_its_noise_once",),
+    ),
+    Fault(
+        name="every rank adds noise to the count",
+        path="dpmi/privacy/optimizer.py",
+        old="self._unclipped.start(self._source.fill_ if self.ranks.adds_noise else None)",
+        new="self._unclipped.start(self._source.fill_)",
+        tests=("tests/privacy/test_distributed.py::test_two_ranks_adapt_the_norm_as_one_process_does",),
+    ),
+    Fault(
+        name="a bucket counts 1 or 0, so its contribution is twice as long",
+        path="dpmi/privacy/unclipped_count.py",
+        old="self.value += float(np.count_nonzero(unclipped)) - len(unclipped) / 2",
+        new="self.value += float(np.count_nonzero(unclipped))",
+        tests=(f"{_COUNT}::test_the_count_has_its_noise_once",),
+    ),
+    Fault(
+        name="a resumed training starts with the first norm",
+        path="dpmi/privacy/checkpoint.py",
+        old='    training.optimizer.max_grad_norm = facts["current_norm"]\n',
+        new="",
+        tests=(f"{_COUNT}::test_a_resumed_training_goes_on_with_the_norm_it_had",),
+    ),
+    Fault(
+        name="a statement names the first norm only",
+        path="dpmi/privacy/statement.py",
+        old="    if account.adaptive:",
+        new="    if False:",
+        tests=(f"{_COUNT}::test_account_and_statement_say_that_the_norm_adapted",),
     ),
     Fault(
         name="an engine ignores which clipping was asked for",

@@ -20,7 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.utils.data import DataLoader, TensorDataset
 
-from dpmi.privacy import Partition
+from dpmi.privacy import AdaptiveClipping, Partition
 from dpmi.privacy.distributed import Ranks
 from dpmi.privacy.noise import NoiseMode, NoiseSource
 
@@ -74,6 +74,28 @@ def test_two_ranks_train_the_model_that_one_process_does(
     assert any(a and b for a, b in shares)
     assert any(a and not b for a, b in shares), "otherwise empty shares were not tested"
     assert any(not a and not b for a, b in shares), "nor were empty draws"
+
+
+def adapted(rank: int) -> tuple[np.ndarray, float]:
+    del rank
+    model, x, y, partition = problem("linear")
+    options: dict[str, Any] = {
+        "noise_multiplier": 1.0,
+        "seed": 3,
+        "sampling_rate": 0.5,
+        "max_physical_batch_size": 9,
+    }
+    run = private_run(model, x, y, partition, epochs=3, clipping=AdaptiveClipping(), **options)
+    return weights(run.model), run.optimizer.max_grad_norm
+
+
+def test_two_ranks_adapt_the_norm_as_one_process_does() -> None:
+    expected, norm = adapted(0)
+    one, two = on_ranks(adapted)
+    assert one[1] == two[1] == pytest.approx(norm, rel=1e-6)
+    assert norm != 0.3
+    np.testing.assert_allclose(one[0], expected, atol=1e-5 * np.abs(expected).max(), rtol=0)
+    assert np.array_equal(one[0], two[0])
 
 
 def without_a_seed(rank: int, secure: bool) -> tuple[np.ndarray, list[list[int]], list[float], Any]:
