@@ -50,7 +50,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 results: $(READY)
-	for study in linkage-digits linkage-mnist linkage-att linkage-faces94 useful-subclass useful-mnist-100 useful-mnist-600 useful-mnist-6000 useful-mnist-60000 useful-fashion-100 useful-fashion-600 useful-fashion-6000 useful-fashion-60000 mnist mnist-attacks mnist-clusters faces94 faces94-attacks ablation-mnist att-smoothness attacks-mnist epsilon-mnist attacks-faces robustness-mnist bido-mnist bido-mnist-dp epsilon-mcnn; do \
+	for study in linkage-digits linkage-mnist linkage-att linkage-faces94 useful-subclass useful-mnist-100 useful-mnist-600 useful-mnist-6000 useful-mnist-60000 useful-fashion-100 useful-fashion-600 useful-fashion-6000 useful-fashion-60000 useful-omniglot mnist mnist-attacks mnist-clusters faces94 faces94-attacks ablation-mnist att-smoothness attacks-mnist epsilon-mnist attacks-faces robustness-mnist bido-mnist bido-mnist-dp epsilon-mcnn; do \
 	  $(BIN)/dpmi run studies/$$study.toml --out docs/results/$$study || exit 1; done
 	$(BIN)/dpmi match studies/defenses-mnist.toml --out docs/results/defenses-mnist --accuracy 0.975
 	$(BIN)/dpmi run docs/results/defenses-mnist/matched.toml --out docs/results/defenses-mnist

@@ -20,3 +20,17 @@ def test_the_split_is_by_writer(data_root, characters):
     assert split.public_class_names == tuple(f"mnist/{digit}" for digit in range(10))
     other = load("omniglot", root=data_root, seed=1)
     assert not torch.equal(other.test.images, split.test.images)
+
+
+def test_users_are_the_writers_of_an_alphabet(data_root):
+    split = load("omniglot", root=data_root)
+    train, test = split.train, split.test
+    assert len(train.units.unique()) == 120
+    assert len(test.units.unique()) == 40
+    assert not set(train.units.tolist()) & set(test.units.tolist())
+    for unit in train.units.unique():
+        own = [split.class_names[label] for label in train.labels[train.units == unit]]
+        (alphabet,) = {name.partition("/")[0] for name in own}
+        characters = {name for name in split.class_names if name.startswith(f"{alphabet}/")}
+        assert set(own) == characters, "every writer drew every character of one alphabet, once"
+        assert len(own) == len(characters)

@@ -268,3 +268,23 @@ def test_a_loss_of_ones_own_trains_the_whole_network(tmp_path: Path) -> None:
     assert run(spec, store, machines=Machines(workers=1)) == []
     table = gather(spec, store).trials.set_index("defense")
     assert (table["test_accuracy"] > 0.8).all()
+
+
+def test_linkage_and_the_unit_game_are_played_on_heads(tmp_path: Path) -> None:
+    few = HEAD.replace('name = "wiener"', 'name = "label-mean"')
+    linked = run_study(few.replace("[training]", "[linkage]\n\n[training]"), tmp_path / "linkage")[1].trials
+    assert linked["linkage_chance"].to_list() == pytest.approx([1 / 6, 1 / 6])
+    assert (linked["linkage_top1"] > 0.8).all(), "a head gives away which digits trained it"
+    played = few.replace("[training]", '[units]\nunit = "record"\n\n[training]').replace(
+        "seeds = [0, 1]", "seeds = [0, 1, 2, 3]"
+    )
+    found = run_study(played, tmp_path / "units")[1].trials
+    assert found["unit_auc"].between(0.4, 1.0).all()
+
+
+def test_an_audit_of_a_head(tmp_path: Path) -> None:
+    text = PRIVATE.replace('model = "linear"', 'model = "linear"\naudit = { canaries = 12 }')
+    _, results = run_study(text, tmp_path)
+    private = results.trials[results.trials["unit"] == "user"].iloc[0]
+    assert private["audit_verdict"] == "consistent"
+    assert 0 < private["audit_lower_bound"] < private["epsilon"]
