@@ -22,8 +22,8 @@ CITATION = (
 def load_omniglot(root: Path | None, *, seed: int = 0, download: bool = False) -> Split:
     """Load Omniglot: images (1, 28, 28), 242 characters of 8 alphabets, 15 train and 5 test images of each.
 
-    The split is by writer: no writer of a test image drew a training image of the same alphabet. Units are users:
-    the 120 people who drew the training images of one alphabet each. The public images are the training images of MNIST.
+    The split is by writer: no writer of a test image drew a training image of the same alphabet. Units are users: the
+    120 people who drew the training images of one alphabet each. The public images are the training images of MNIST.
 
     Args:
         root: data root with ``omniglot`` and ``MNIST/raw``.
