@@ -30,6 +30,8 @@ class BucketDP(PrivateDefense, ABC):
             :mod:`dpmi.privacy.clipping`.
         max_records_per_bucket: a step uses at most this many records of each drawn bucket, a different slice every
             step; None uses all. The guarantee is unchanged, and the step is faster.
+        views: how often a step uses each of these records; combined with a defence that augments images, such as
+            random-erasing, a bucket's gradient is the mean over that many variants of each.
     """
 
     couples_inside_buckets: ClassVar[bool] = True
@@ -37,12 +39,14 @@ class BucketDP(PrivateDefense, ABC):
 
     clipping: Clipping = "flat"
     max_records_per_bucket: int | None = None
+    views: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_clipping(self.clipping)
         if self.max_records_per_bucket is not None:
             checks.integer("max_records_per_bucket", self.max_records_per_bucket, minimum=1)
+        checks.integer("views", self.views, minimum=1)
 
     @abstractmethod
     def partition(self, data: ImageSet, seed: int) -> Partition:
@@ -67,6 +71,7 @@ class BucketDP(PrivateDefense, ABC):
             max_grad_norm=self.max_grad_norm,
             clipping=self.clipping,
             max_records_per_bucket=self.max_records_per_bucket,
+            views=self.views,
             max_physical_batch_size=OF_A_MODEL if setup.inputs is setup.data.images else OF_A_HEAD,
             steps_per_epoch=setup.steps,
             seed=setup.stage_seed,

@@ -56,7 +56,8 @@ class PhysicalBatch:
         buckets: ids of the k buckets in this physical batch.
         sizes: records of each bucket in this physical batch, (k,).
         bucket_records: records of each bucket in the logical step, (k,); larger than ``sizes`` only if k = 1.
-        starts: index within its bucket of each bucket's first record, (k,); indices wrap around at the bucket's end.
+        starts: index within its bucket of each bucket's first record, times the number of views, (k,); indices wrap
+            around at the bucket's end.
         completes_bucket: whether this is the last part of the last bucket.
         completes_step: whether this is the last physical batch of the logical step.
         draw: the draw of the logical step; None in a dry run, of which nothing is released.

@@ -61,6 +61,7 @@ class Training:
             "max_grad_norm": self.plan.max_grad_norm,
             "clipping": str(self.plan.clipping),
             "max_records_per_bucket": self.plan.max_records_per_bucket,
+            "views": self.plan.views,
             "buckets": partition.num_buckets,
             "canaries": self.plan.canaries,
             "unit": partition.unit,

@@ -158,6 +158,7 @@ class PrivacyEngine:
         criterion: Callable[..., Any] | None = None,
         clipping: Clipping = "flat",
         max_records_per_bucket: int | None = None,
+        views: int = 1,
         loss_reduction: str = "mean",
         max_physical_batch_size: int = OF_A_MODEL,
         steps_per_epoch: int | None = None,
@@ -195,6 +196,10 @@ class PrivacyEngine:
             max_records_per_bucket: a step uses at most this many records of each drawn bucket, a different slice every
                 step; None uses all. The guarantee is unchanged. For a class of 6,000 records, the mean gradient of 128
                 is close to that of all, in a fiftieth of the time.
+            views: how often each of these records occurs in a step, one after the other; augment them at random in the
+                data set, the collate function or the loop, so that the copies differ. A bucket's gradient is the mean
+                over all views, so the guarantee is unchanged (augmentation multiplicity: S. De, L. Berrada, J. Hayes,
+                S. L. Smith, B. Balle, arXiv:2204.13650, 2022).
             loss_reduction: "mean" or "sum", how the loss combines the records of a batch.
             max_physical_batch_size: most records in one physical batch of this process; it affects memory, not the
                 result.
@@ -236,6 +241,7 @@ class PrivacyEngine:
             criterion=criterion,
             clipping=clipping,
             max_records_per_bucket=max_records_per_bucket,
+            views=views,
             loss_reduction=loss_reduction,
             max_physical_batch_size=max_physical_batch_size,
             steps_per_epoch=steps_per_epoch,
@@ -459,6 +465,7 @@ class PrivacyEngine:
             max_grad_norm=plan.max_grad_norm,
             clipping=str(plan.clipping),
             max_records_per_bucket=plan.max_records_per_bucket,
+            views=plan.views,
             canaries=plan.canaries,
             loss_reduction=settings.loss_reduction,
             steps_per_epoch=sampler.steps,

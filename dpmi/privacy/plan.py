@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from accountants import BucketMechanism
+from accountants import BucketMechanism, checks
 
 from .clipping import AdaptiveClipping, Clipping, check_clipping
 from .partition import IntArray, Partition
@@ -24,6 +24,8 @@ class Plan:
         max_records_per_bucket: a step uses at most this many records of each drawn bucket; None uses all. Their choice
             depends on nothing outside the bucket, so one bucket still contributes one clipped gradient, and the
             accounting is unchanged.
+        views: how often a step uses each of these records, for augmentation: a bucket's mean gradient is that of all
+            its views, which is one contribution as before.
         clipping: how a bucket's mean gradient is brought to at most S; see :mod:`dpmi.privacy.clipping`. The bound, and
             so the accounting, is the same.
         canaries: number of canary buckets of an audit; they have no records, and their ids follow those of the
@@ -35,6 +37,7 @@ class Plan:
     noise_multiplier: float
     max_grad_norm: float
     max_records_per_bucket: int | None = None
+    views: int = 1
     clipping: Clipping = "flat"
     canaries: int = 0
 
@@ -45,6 +48,7 @@ class Plan:
             raise ValueError(
                 f"max_records_per_bucket is {self.max_records_per_bucket}; it must be at least 1, or None for all"
             )
+        checks.integer("views", self.views, minimum=1)
         check_clipping(self.clipping)
         if isinstance(self.clipping, AdaptiveClipping) and self.canaries:
             raise ValueError(
@@ -67,10 +71,15 @@ class Plan:
         return self.noise_multiplier
 
     @cached_property
-    def records_of(self) -> IntArray:
-        """Number of records of each bucket that a logical step uses if it draws the bucket, int array (K,)."""
+    def used(self) -> IntArray:
+        """Number of different records of each bucket that a logical step uses if it draws the bucket, (K,)."""
         sizes = self.partition.sizes
         return sizes if self.max_records_per_bucket is None else sizes.clip(max=self.max_records_per_bucket)
+
+    @cached_property
+    def records_of(self) -> IntArray:
+        """The same with every record as often as it has views: the rows of a bucket's gradient, (K,)."""
+        return self.used * self.views
 
     @property
     def buckets(self) -> int:

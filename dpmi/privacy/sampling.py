@@ -97,7 +97,7 @@ class BucketSampler(Sampler[IntArray]):
             draw = pending.popleft() if pending else self._draw()
             real = draw.buckets[draw.buckets < self.plan.partition.num_buckets]  # canaries have no records
             mine = self._ranks.share(real, self.plan.records_of[real])
-            packed = list(self._packed(mine, draw.starts)) if len(mine) else [_EMPTY]
+            packed = list(self._packed(mine, draw.starts * self.plan.views)) if len(mine) else [_EMPTY]
             for index in range(taken, len(packed)):
                 yield dataclasses.replace(
                     packed[index],
@@ -128,13 +128,14 @@ class BucketSampler(Sampler[IntArray]):
         """Return the indices of the records of one physical batch."""
         order, start = self._order, self.plan.partition.by_bucket[1]
         buckets, sizes = list(batch.buckets), np.asarray(batch.sizes)
-        if len(buckets) == 1 and not self._takes_some:
+        if len(buckets) == 1 and not self._takes_some and self.plan.views == 1:
             begin = int(start[buckets[0]]) + batch.starts[0]
             return order[begin : begin + batch.records]
         # Counts up within each bucket, without a loop over buckets.
         place = np.arange(batch.records) + np.repeat(
             np.asarray(batch.starts) - np.cumsum(sizes) + sizes, sizes
         )
+        place //= self.plan.views  # the views of a record are neighbours
         if self._takes_some:
             place %= np.repeat(self.plan.partition.sizes[buckets], sizes)
         found: IntArray = order[place + np.repeat(start[buckets], sizes)]
@@ -152,7 +153,7 @@ class BucketSampler(Sampler[IntArray]):
     @cached_property
     def _takes_some(self) -> bool:
         """Whether a step uses only some of the records of any bucket."""
-        return bool((self.plan.records_of < self.plan.partition.sizes).any())
+        return bool((self.plan.used < self.plan.partition.sizes).any())
 
     @cached_property
     def _order(self) -> IntArray:
@@ -183,7 +184,7 @@ class BucketSampler(Sampler[IntArray]):
         if not self._takes_some:
             return np.zeros_like(sizes)
         places = self.source.uniform(len(sizes)).numpy()
-        return np.where(self.plan.records_of < sizes, (places * sizes).astype(np.int64), 0)
+        return np.where(self.plan.used < sizes, (places * sizes).astype(np.int64), 0)
 
     def _packed(self, drawn: IntArray, starts: IntArray) -> Iterator[PhysicalBatch]:
         """Pack the buckets of one logical step, the smallest first; buckets that are too large are split into parts."""

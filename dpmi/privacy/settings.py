@@ -32,6 +32,7 @@ class Options(TypedDict):
     criterion: NotRequired[Callable[..., Any] | None]
     clipping: NotRequired[Clipping]
     max_records_per_bucket: NotRequired[int | None]
+    views: NotRequired[int]
     loss_reduction: NotRequired[str]
     max_physical_batch_size: NotRequired[int]
     steps_per_epoch: NotRequired[int | None]
@@ -60,6 +61,7 @@ class Settings:
     criterion: Callable[..., Any] | None = None
     clipping: Clipping = "flat"
     max_records_per_bucket: int | None = None
+    views: int = 1
     loss_reduction: str = "mean"
     max_physical_batch_size: int = OF_A_MODEL
     steps_per_epoch: int | None = None
@@ -87,6 +89,7 @@ class Settings:
             max_grad_norm=self.max_grad_norm,
             clipping=self.clipping,
             max_records_per_bucket=self.max_records_per_bucket,
+            views=self.views,
             canaries=0 if self.audit is None else self.audit.canaries,
         )
 
