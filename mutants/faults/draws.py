@@ -10,6 +10,20 @@ _RELEASE = "tests/privacy/test_release.py"
 
 _DRAW_FAULTS = (
     Fault(
+        name="the views of a record are those of its neighbours",
+        path="dpmi/privacy/sampling.py",
+        old="        place //= self.plan.views",
+        new="        place += 0",
+        tests=("tests/privacy/test_views.py::test_every_record_comes_as_often_as_it_has_views",),
+    ),
+    Fault(
+        name="a training resumes with other views",
+        path="dpmi/privacy/checkpoint.py",
+        old='            "views": self.plan.views,\n',
+        new="",
+        tests=("tests/privacy/test_views.py::test_a_training_does_not_resume_with_other_views",),
+    ),
+    Fault(
         name="leaving a loop gives a new draw",
         path="dpmi/privacy/sampling.py",
         old="        pending = deque(self.pending)\n",
