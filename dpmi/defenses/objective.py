@@ -16,7 +16,7 @@ class Batch:
     """The inputs of a loss.
 
     Args:
-        images: (n, C, H, W), the model's input.
+        images: (n, C, H, W), the model's input; (n, d, 1, 1) if a head is trained on known features.
         labels: int64 (n,).
         logits: (n, K).
         latents: output (n, ...) of every layer of :meth:`Defense.observed`.

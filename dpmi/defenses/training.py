@@ -237,11 +237,13 @@ def _train_stage(
 def _trained_part(defense: Defense, model: nn.Module, data: ImageSet) -> tuple[nn.Module, Tensor]:
     """Return what is trained, and its inputs: the head and the features of all images, where the loss allows it.
 
-    A defence that augments images, or whose loss needs more than logits, gets the whole model and the images.
+    A defence that changes images, observes layers or has an objective of its own gets the whole model and the images.
     """
-    if not isinstance(model, FeatureClassifier) or not defense.plain_loss:
+    if not isinstance(model, FeatureClassifier):
         return model, data.images
-    if any(type(part).augment is not Defense.augment for part in defense.parts):
+    shape = data.images.shape[1], data.images.shape[2], data.images.shape[3]
+    changes_images = any(type(part).augment is not Defense.augment for part in defense.parts)
+    if changes_images or defense.objective is not Objective or defense.observed(model, shape):
         return model, data.images
     return model.top, model.inputs(data.images)
 
