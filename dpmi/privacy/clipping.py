@@ -81,7 +81,7 @@ gradients are shortened to a norm that adapts."""
 def check_clipping(clipping: object) -> None:
     """Raise a ValueError for an unknown kind of clipping."""
     if clipping not in ("flat", "automatic") and not isinstance(clipping, AdaptiveClipping):
-        raise ValueError(f"clipping is {clipping!r}; it must be 'flat', 'automatic' or an AdaptiveClipping")
+        raise ValueError(f"clipping must be 'flat', 'automatic' or an AdaptiveClipping, got {clipping!r}")
 
 
 def clipping_factors(

@@ -79,8 +79,8 @@ class Job:
         return _text(
             model=self.model,
             pretrained=self.weights is not None,
-            defense=settings_of(self.defense),
-            recipe=dataclasses.asdict(self.recipe),
+            defense=_without_later(settings_of(self.defense)),
+            recipe=_without_later(dataclasses.asdict(self.recipe)),
             seed=self.seed,
             **({} if self.features is None else {"features": self.features.described}),
             **({} if self.roles is None else {"roles": repr(self.roles)}),
@@ -205,6 +205,14 @@ def _flattened(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def settings_of(plugin: Defense | Attack) -> dict[str, Any]:
     """Name and hyper-parameters."""
     return {"name": plugin.name, **{f.name: getattr(plugin, f.name) for f in dataclasses.fields(plugin)}}
+
+
+_LATER: dict[str, Any] = {"average": "none", "clipping": "flat", "views": 1}
+"""Settings that earlier versions did not have, and what they did: stored results of those stay valid."""
+
+
+def _without_later(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in _LATER or value != _LATER[name]}
 
 
 def _origins(plugin: Defense | Attack) -> list[str]:

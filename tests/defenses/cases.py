@@ -48,7 +48,7 @@ _NO_TRANSFER = {
     "pretrain_steps": 0,
     "pretrain_learning_rate": 0.0,
 }
-_NO_CLASS = {**_PRIVATE, "max_records_per_bucket": 0}
+_NO_CLASS = {**_PRIVATE, "max_records_per_bucket": 0, "clipping": "auto", "views": 0}
 _NO_SUBCLASS = {**_NO_CLASS, "clusters_per_class": 0}
 _NO_MID = {"beta": -1.0, "bottleneck": 0, "evaluation": "median"}
 _NO_SMOOTHING = {"alpha": 0.0, "ramp_start": 1.0, "ramp_end": 0.4}
