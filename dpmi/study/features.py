@@ -74,29 +74,31 @@ class Trunk(nn.Module):
         return FeatureClassifier(own.extractor, own.statistics, top, cache=self.cache)
 
 
-def check(spec: FeaturesSpec, split: Split, root: str | None) -> None:
+def prepare(spec: FeaturesSpec, split: Split, root: str | None) -> str:
     """Check before any training that the extractor can be made for these images, and saw none of them.
+
+    Returns:
+        A hash of everything that the study's extractors depend on but their seeds: settings, code, content.
 
     Raises:
         ValueError, FileNotFoundError: it cannot, or it did; the message says why and what to do.
     """
     if len(split.public) == 0:
         raise ValueError(f"features need public images, for their mean and scale; {split} has none")
-    found = blank(spec, split.image_shape)
-    _check_private(found.extractor, spec, _labelled(spec, split, root), split)
-    PublicStatistics(found.extractor.extract(_some(split.public)), dimensions=spec.dimensions)
-
-
-def digest(spec: FeaturesSpec, split: Split, root: str | None) -> str:
-    """Return a hash of everything that the study's extractors depend on but their seeds: settings, code, content."""
-    trained_on = _labelled(spec, split, root)
+    found, trained_on, public = (
+        blank(spec, split.image_shape),
+        _labelled(spec, split, root),
+        _some(split.public),
+    )
+    _check_private(found.extractor, spec, trained_on, split)
+    PublicStatistics(found.extractor.extract(public), dimensions=spec.dimensions)
     if trained_on is None:
-        content = blank(spec, split.image_shape).extractor.digest
+        content = found.extractor.digest
     else:
         content = hashlib.sha256(
             trained_on.images.numpy().tobytes() + trained_on.labels.numpy().tobytes()
         ).hexdigest()
-    statistics = hashlib.sha256(_some(split.public).numpy().tobytes()).hexdigest()
+    statistics = hashlib.sha256(public.numpy().tobytes()).hexdigest()
     settings = spec.model_copy(update={"seed": 0}).described
     return hashed(features=versions.FEATURES, settings=settings, content=content, statistics=statistics)
 
@@ -121,7 +123,7 @@ def trunk(job: Job, split: Split, store: Store, *, root: str | None, progress: S
         progress: called with the stage, updates done, and all updates.
 
     Raises:
-        As :func:`check`.
+        As :func:`prepare`.
     """
     if job.features is None:
         return None

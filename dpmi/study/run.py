@@ -67,8 +67,7 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
             )
     root = absolute(root)
     split = load(spec.data, root)
-    if spec.features is not None:
-        features.check(spec.features, split, root)
+    extractor = "" if spec.features is None else features.prepare(spec.features, split, root)
     _check_linkage(spec, split)
     _check_units(spec, split, root)
     own = load_private(spec.jobs[0], root)
@@ -78,7 +77,7 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
         _check_attacks(spec, own)
     if spec.evaluator is not None:
         evaluator.untrained(spec.evaluator, split)
-    return content(spec, split, root)
+    return content(spec, split, extractor)
 
 
 def _check_linkage(spec: StudySpec, split: Split) -> None:

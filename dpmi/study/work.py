@@ -25,7 +25,7 @@ from dpmi.defenses import Trained, private_part, train
 from dpmi.models.features import FeatureClassifier
 from dpmi.privacy import Account
 from dpmi.privacy.audit import Audit, auditing
-from dpmi.progress import Progress, StageProgress
+from dpmi.progress import StageProgress
 
 from . import evaluator, features, linkage, maker, units
 from .content import Content
@@ -112,19 +112,18 @@ def load_private(job: Job, root: str | None) -> Split:
     return _load(source)
 
 
-def content(spec: StudySpec, split: Split, root: str | None) -> Content:
+def content(spec: StudySpec, split: Split, extractor: str) -> Content:
     """Digests of the data, the initial weights and the public extractor of a study.
 
     Args:
         spec: the study.
         split: its data.
-        root: the data root.
+        extractor: the result of :func:`dpmi.study.features.prepare`; empty without one.
 
     Raises:
         ValueError: the weights cannot be read.
     """
     weights = "" if spec.weights is None else models.source_digest(spec.weights, spec.model)
-    extractor = "" if spec.features is None else features.digest(spec.features, split, root)
     return Content(data=split.digest, weights=weights, features=extractor)
 
 
@@ -183,7 +182,7 @@ def train_model(job: Job, store: Store, *, root: str | None, progress: StageProg
         root: the data root.
         progress: called with the stage, units done, and units in total.
     """
-    _train(job, store, root=root, progress=partial(progress, "training"))
+    _train(job, store, root=root, progress=progress)
     progress("training", 1, 1)
     if model_numbers(job, store) is None:
         _measure_model(job, store, root=root, progress=progress)
@@ -191,12 +190,21 @@ def train_model(job: Job, store: Store, *, root: str | None, progress: StageProg
         progress(units.TRAINING, 1, 1)
 
 
-def _train(job: Job, store: Store, *, root: str | None, progress: Progress, patience: float = -1) -> None:
+def _train(
+    job: Job,
+    store: Store,
+    *,
+    root: str | None,
+    progress: StageProgress,
+    stage: str = "training",
+    patience: float = -1,
+) -> None:
     """Train the model of a job unless it is in the store.
 
     Args:
         job, store, root: as for :func:`train_model`.
-        progress: called with (released updates, all updates).
+        progress: called with the stage, units done, and units in total.
+        stage: name of the training in progress reports.
         patience: as for :meth:`Store.training`.
 
     Raises:
@@ -206,7 +214,7 @@ def _train(job: Job, store: Store, *, root: str | None, progress: Progress, pati
         if not missing:
             return
         split = load_private(job, root)
-        trunk = features.trunk(job, load(job.data, root), store, root=root, progress=lambda *_: None)
+        trunk = features.trunk(job, load(job.data, root), store, root=root, progress=progress)
         finished = maker.started()
         audit = job.audited
         with nullcontext() if audit is None else auditing(Audit(seed=job.seed, **audit.model_dump())):
@@ -217,7 +225,7 @@ def _train(job: Job, store: Store, *, root: str | None, progress: Progress, pati
                 job.recipe,
                 seed=job.seed,
                 public=split.labelled_public,
-                progress=progress,
+                progress=partial(progress, stage),
             )
         store.save_model(job.key, trained.model, {**_model_record(job, trained), "made": finished()})
 
@@ -325,7 +333,7 @@ def _references(
     for patience in (0, -1):
         for other in others:
             with suppress(Timeout):
-                _train(other, store, root=root, progress=tell, patience=patience)
+                _train(other, store, root=root, progress=progress, stage=units.TRAINING, patience=patience)
     found = [
         units.Reference(store.root, other.key, other.half, partial(stored_model, other, store, split))
         for other in others

@@ -116,6 +116,21 @@ def test_a_folder_trains_an_extractor_once(
     )
 
 
+def test_the_training_of_the_extractor_is_a_stage(tmp_path: Path, letters: Path) -> None:
+    text = with_features(HEAD, f'{{ name = "folder:{letters}", steps = 5, size = 16 }}')
+    spec, store = parse(text), Store.create(tmp_path, text)
+    seen: dict[str, set[tuple[str, bool]]] = {}
+
+    def report(label: str, what: str, done: int, total: int) -> None:
+        seen.setdefault(label, set()).add((what, done >= total))
+
+    assert run(spec, store, machines=Machines(workers=1), report=report) == []
+    for job in spec.jobs:
+        finished = {what for what, ended in seen[job.label] if ended}
+        assert features.TRAINING in finished
+        assert len(finished) == job.stages, "together they are 100 %"
+
+
 def test_the_key_of_a_model_depends_on_everything_of_its_extractor(tmp_path: Path, letters: Path) -> None:
     file = tmp_path / "weights.pt"
     keys = set()
@@ -232,10 +247,10 @@ def test_public_images_are_needed() -> None:
     split = data.load("digits")
     without = dataclasses.replace(split, public=split.public[:0], public_labels=None, public_class_names=None)
     with pytest.raises(ValueError, match="features need public images, for their mean and scale"):
-        features.check(FeaturesSpec(name="scatter"), without, None)
+        features.prepare(FeaturesSpec(name="scatter"), without, None)
     unlabelled = dataclasses.replace(split, public_labels=None, public_class_names=None)
     with pytest.raises(ValueError, match="'public' are trained on labelled public images"):
-        features.check(FeaturesSpec(name="public"), unlabelled, None)
+        features.prepare(FeaturesSpec(name="public"), unlabelled, None)
 
 
 def test_defences_that_would_have_no_effect_are_refused(letters: Path) -> None:
