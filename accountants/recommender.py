@@ -36,7 +36,7 @@ FAR, NEAR = 5.5, 0.5
 """The distance that the head may go, times sqrt(nu) and times nu."""
 
 HOPELESS = 0.1
-"""nu above which the digits' heads were no better than half right, with any c."""
+"""nu above which the digits' heads were no better than half right, however far they went."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,6 @@ class Recommendation:
         steps: T.
         noise_multiplier: sigma.
         max_grad_norm: S.
-        learning_rate: of plain SGD, constant.
     """
 
     guarantee: Guarantee
@@ -59,12 +58,17 @@ class Recommendation:
     steps: int
     noise_multiplier: float
     max_grad_norm: float
-    learning_rate: float
 
     @property
     def noise(self) -> float:
         """nu = sigma / (q K sqrt(T)): noise of the whole training, relative to the mean of the clipped gradients."""
         return self.noise_multiplier / (self.sampling_rate * self.units * math.sqrt(self.steps))
+
+    @property
+    def learning_rate(self) -> float:
+        """Constant learning rate of plain SGD: with it, the head goes the distance of the rule at most."""
+        distance = min(FAR / math.sqrt(self.noise), NEAR / self.noise)
+        return distance / (self.steps * self.max_grad_norm)
 
     @property
     def hopeless(self) -> bool:
@@ -131,16 +135,13 @@ def recommend(
         adjacency=adjacency,
         buckets=count,
     )
-    sigma = found.mechanism.noise_multiplier
-    nu = sigma / (count * math.sqrt(STEPS))
     return Recommendation(
         guarantee=found.guarantee,
         units=count,
-        sampling_rate=1.0,
+        sampling_rate=found.mechanism.sampling_rate,
         steps=STEPS,
-        noise_multiplier=sigma,
+        noise_multiplier=found.mechanism.noise_multiplier,
         max_grad_norm=NORM,
-        learning_rate=min(FAR / math.sqrt(nu), NEAR / nu) / (STEPS * NORM),
     )
 
 

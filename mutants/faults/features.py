@@ -41,15 +41,15 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="features are centred by the private mean",
         path="dpmi/models/features/classifier.py",
-        old="            vectors: Tensor = self.statistics(features)",
-        new="            vectors: Tensor = self.statistics(features - features.mean(0))",
+        old="        found = in_batches(self._inputs, images)",
+        new="        found = in_batches(self._inputs, images)\n        found = found - found.mean(0)",
         tests=("tests/models/features/test_classifier.py::test_the_head_on_inputs_is_the_whole_on_images",),
     ),
     Fault(
         name="a recommendation has half the noise",
         path="accountants/recommender.py",
-        old="        noise_multiplier=sigma,\n",
-        new="        noise_multiplier=sigma / 2,\n",
+        old="        noise_multiplier=found.mechanism.noise_multiplier,\n        max_grad_norm=NORM,\n",
+        new="        noise_multiplier=found.mechanism.noise_multiplier / 2,\n        max_grad_norm=NORM,\n",
         tests=(f"{_RECOMMENDER}::test_the_target_is_met_and_used_up",),
     ),
     Fault(
