@@ -42,7 +42,7 @@ def augment(photos: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return torch.cat([photos, _relight(variants, generator)])
 
 
-def _uniform(count: int, bound: float, generator: torch.Generator) -> Tensor:
+def uniform(count: int, bound: float, generator: torch.Generator) -> Tensor:
     """Draw ``count`` values from [-bound, bound)."""
     return (2 * torch.rand(count, generator=generator) - 1) * bound
 
@@ -50,31 +50,44 @@ def _uniform(count: int, bound: float, generator: torch.Generator) -> Tensor:
 def _move(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror, rotate, zoom and shift each image by an independent draw."""
     count, _, height, width = images.shape
-    angle = _uniform(count, MAX_ROTATION, generator)
-    zoom = 1 + _uniform(count, MAX_ZOOM, generator)
+    angle = uniform(count, MAX_ROTATION, generator)
+    zoom = 1 + uniform(count, MAX_ZOOM, generator)
     mirror = 1 - 2 * torch.randint(2, (count,), generator=generator)
     # The coordinates of affine_grid range from -1 to 1 on both axes, so a rotation must correct the aspect ratio.
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
-    matrices = torch.stack(
-        [
-            torch.stack(
-                [cos * mirror, -sin * height / width, 2 * _uniform(count, MAX_SHIFT, generator)], dim=1
-            ),
-            torch.stack(
-                [sin * mirror * width / height, cos, 2 * _uniform(count, MAX_SHIFT, generator)], dim=1
-            ),
-        ],
-        dim=1,
+    matrices = [[cos * mirror, -sin * height / width], [sin * mirror * width / height, cos]]
+    return moved(images, matrices, MAX_SHIFT, generator, padding="border")
+
+
+def moved(
+    images: Tensor,
+    matrices: list[list[Tensor]],
+    max_shift: float,
+    generator: torch.Generator,
+    *,
+    padding: str,
+) -> Tensor:
+    """Apply a linear map and a random shift to the coordinates of each image.
+
+    Args:
+        images: ``(n, C, H, W)``.
+        matrices: the four entries ``(n,)`` of each map, in the coordinates of ``affine_grid``, from -1 to 1.
+        max_shift: largest shift, as a fraction of the image's side.
+        generator: draws the shifts, first the horizontal ones.
+        padding: what is outside of an image, as for ``grid_sample``.
+    """
+    rows = [torch.stack([*row, 2 * uniform(len(images), max_shift, generator)], dim=1) for row in matrices]
+    grid = functional.affine_grid(
+        torch.stack(rows, dim=1).to(images), list(images.shape), align_corners=False
     )
-    grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return functional.grid_sample(images, grid, padding_mode=padding, align_corners=False)
 
 
 def _relight(images: Tensor, generator: torch.Generator) -> Tensor:
     """Change contrast and brightness of each image by an independent draw, and add noise."""
     count = len(images)
-    contrast = 1 + _uniform(count, MAX_CONTRAST, generator).reshape(count, 1, 1, 1)
-    brightness = _uniform(count, MAX_BRIGHTNESS, generator).reshape(count, 1, 1, 1)
+    contrast = 1 + uniform(count, MAX_CONTRAST, generator).reshape(count, 1, 1, 1)
+    brightness = uniform(count, MAX_BRIGHTNESS, generator).reshape(count, 1, 1, 1)
     noise = torch.randn(images.shape, generator=generator).mul_(NOISE_STD)
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     return ((images - mean) * contrast + mean + brightness + noise).clamp_(0, 1)

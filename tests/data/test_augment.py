@@ -60,7 +60,7 @@ def test_rotation_and_zoom_are_torchvisions(photos, monkeypatch, bound, degrees,
     for other in ("MAX_ROTATION", "MAX_ZOOM", "MAX_SHIFT", "MAX_CONTRAST", "MAX_BRIGHTNESS", "NOISE_STD"):
         if other != bound:
             monkeypatch.setattr(module, other, 0.0)
-    monkeypatch.setattr(module, "_uniform", lambda count, limit, _: torch.full((count,), limit))
+    monkeypatch.setattr(module, "uniform", lambda count, limit, _: torch.full((count,), limit))
     variant = augment(photos[:1], 2, generator())[1]
     theirs = [
         functional.affine(

@@ -87,14 +87,9 @@ class FeatureClassifier(nn.Module):
 
     def _extract(self, images: Tensor) -> Tensor:
         """Standardize batch by batch: the features of an extractor may be many times as large as what is kept."""
-
-        def ask(some: Tensor) -> Tensor:
-            features = self.extractor(some)
-            check_finite(features)
-            vectors: Tensor = self.statistics(features)
-            return vectors[:, :, None, None]
-
-        return in_batches(ask, images)
+        found = in_batches(self._inputs, images)
+        check_finite(found.flatten(1))  # brought to one length, an infinite feature is NaN
+        return found
 
     def _inputs(self, images: Tensor) -> Tensor:
         inputs: Tensor = self.statistics(self.extractor(images))

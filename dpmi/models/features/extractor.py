@@ -72,7 +72,7 @@ class Extractor(nn.Module):
         self.provenance = provenance
         try:
             with torch.no_grad():
-                found = body(torch.full((2, *image_shape), 0.5))
+                found = self.body(torch.full((2, *image_shape), 0.5))
         except Exception as error:  # a module of the user may raise anything
             raise ValueError(
                 f"the extractor does not accept images of shape {self.image_shape}: {error}; choose one for this size, "

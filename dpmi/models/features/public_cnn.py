@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
 from accountants import checks
+from dpmi.data.augment import moved, uniform
 from dpmi.progress import Progress
 
 from .extractor import ImageShape
@@ -161,42 +162,25 @@ def _written(images: Tensor, turn: Tensor, generator: torch.Generator) -> Tensor
     """Turn each character by quarter turns, then rotate, zoom, shear and shift it, and widen its strokes."""
     n = len(images)
     zoom = _between(n, CHARACTER_ZOOM, generator)
-    angle = turn * (math.pi / 2) + _uniform(n, MAX_ROTATION, generator)
-    cos, sin, shear = angle.cos() / zoom, angle.sin() / zoom, _uniform(n, MAX_SHEAR, generator)
+    angle = turn * (math.pi / 2) + uniform(n, MAX_ROTATION, generator)
+    cos, sin, shear = angle.cos() / zoom, angle.sin() / zoom, uniform(n, MAX_SHEAR, generator)
     matrices = [[cos, shear * cos - sin], [sin, cos + shear * sin]]
-    moved = _moved(images, matrices, generator, padding="zeros")
-    wider = functional.max_pool2d(moved, kernel_size=3, stride=1, padding=1)
+    thin_lines = moved(images, matrices, MAX_SHIFT, generator, padding="zeros")
+    wider = functional.max_pool2d(thin_lines, kernel_size=3, stride=1, padding=1)
     share, thin = torch.rand(n, generator=generator), torch.rand(n, generator=generator) < THIN
-    return torch.lerp(moved, wider, share.masked_fill(thin, 0.0)[:, None, None, None].to(moved))
+    return torch.lerp(thin_lines, wider, share.masked_fill(thin, 0.0)[:, None, None, None].to(thin_lines))
 
 
 def _seen(images: Tensor, generator: torch.Generator) -> Tensor:
     """Rotate, zoom and shift each photograph, and mirror every second one."""
     n = len(images)
-    zoom, angle = _between(n, ZOOM, generator), _uniform(n, MAX_ROTATION, generator)
+    zoom, angle = _between(n, ZOOM, generator), uniform(n, MAX_ROTATION, generator)
     mirror = 1.0 - 2.0 * torch.randint(2, (n,), generator=generator)
     # The coordinates of affine_grid range from -1 to 1 on both axes, so a rotation must correct the aspect ratio.
     aspect = images.shape[2] / images.shape[3]
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
-    return _moved(
-        images, [[mirror * cos, -sin * aspect], [mirror * sin / aspect, cos]], generator, padding="border"
-    )
-
-
-def _moved(
-    images: Tensor, matrices: list[list[Tensor]], generator: torch.Generator, *, padding: str
-) -> Tensor:
-    """Apply a linear map and a random shift to the coordinates of each image."""
-    n = len(images)
-    rows = [torch.stack([*row, 2 * _uniform(n, MAX_SHIFT, generator)], dim=1) for row in matrices]
-    grid = functional.affine_grid(
-        torch.stack(rows, dim=1).to(images), list(images.shape), align_corners=False
-    )
-    return functional.grid_sample(images, grid, padding_mode=padding, align_corners=False)
-
-
-def _uniform(n: int, bound: float, generator: torch.Generator) -> Tensor:
-    return (2 * torch.rand(n, generator=generator) - 1) * bound
+    matrices = [[mirror * cos, -sin * aspect], [mirror * sin / aspect, cos]]
+    return moved(images, matrices, MAX_SHIFT, generator, padding="border")
 
 
 def _between(n: int, bounds: tuple[float, float], generator: torch.Generator) -> Tensor:
