@@ -13,7 +13,6 @@ import math
 import os
 import statistics
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 
@@ -28,6 +27,8 @@ from dpmi.privacy.audit.aligned import Measured
 from dpmi.privacy.audit.battery import BATTERY, DELTA, audit_engine, examine
 from dpmi.privacy.audit.one_run import gdp_mu
 from dpmi.privacy.audit.trainings import Configuration
+
+from .in_turns import in_turns
 
 IDEAL = ((1000, 8.0), (1000, 4.0), (100, 8.0))
 RUNS = 20
@@ -140,17 +141,10 @@ def cost() -> dict[str, float]:
     All users and canaries take part in every step, so that both trainings do the same work.
     """
     x, y = torch.rand(400, 1, 28, 28), torch.arange(400) % 10
-    ratios = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        steps = [_step(x, y, audit) for audit in (Audit(canaries=200), None)]
-        for step in steps:
-            next(step)
-        for i in range(PAIRS):
-            # Each goes first in every other pair.
-            order = (0, 1) if i % 2 else (1, 0)
-            seconds = {which: _seconds(steps[which]) for which in order}
-            ratios.append(seconds[0] / seconds[1])
+        pairs = in_turns(_step(x, y, Audit(canaries=200)), _step(x, y, None), PAIRS)
+    ratios = [audited / plain for audited, plain in pairs]
     print(
         f"\nstep with an audit / without: median of {PAIRS} pairs {statistics.median(ratios):.3f} (limit 1.05)"
     )
@@ -181,12 +175,6 @@ def _step(x: torch.Tensor, y: torch.Tensor, audit: Audit | None) -> Iterator[Non
         optimizer.step()
         if optimizer.released:
             yield
-
-
-def _seconds(step: Iterator[None]) -> float:
-    start = time.perf_counter()
-    next(step)
-    return time.perf_counter() - start
 
 
 def false_alarms(trainings: int = ROUNDS) -> dict[str, float]:

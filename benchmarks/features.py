@@ -7,7 +7,6 @@ small batches the engine's cost per batch shows: 2.3 times at 512.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Iterator
 
 import torch
@@ -16,6 +15,8 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorData
 
 from dpmi.models import build
 from dpmi.privacy import Partition, PrivacyEngine
+
+from .in_turns import in_turns
 
 RECORDS, FEATURES, CLASSES, BATCH = 60_000, 64, 10, 8192
 UNITS = (600, 6_000)
@@ -30,12 +31,7 @@ def run() -> dict[str, float]:
     numbers = {}
     for units in UNITS:
         private, plain = _private(x, y, units), _plain(x, y)
-        next(private), next(plain)
-        pairs = []
-        for i in range(PAIRS):
-            order = (private, plain) if i % 2 else (plain, private)
-            seconds = {step: _seconds(step) for step in order}
-            pairs.append((seconds[private], seconds[plain]))
+        pairs = in_turns(private, plain, PAIRS)
         ratio = statistics.median(one / other for one, other in pairs)
         numbers[f"private step / plain, {units} units"] = ratio
         print(
@@ -44,12 +40,6 @@ def run() -> dict[str, float]:
             "(limit 1.3)"
         )
     return numbers
-
-
-def _seconds(step: Iterator[None]) -> float:
-    start = time.perf_counter()
-    next(step)
-    return time.perf_counter() - start
 
 
 def _head() -> nn.Module:
