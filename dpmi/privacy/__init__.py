@@ -14,7 +14,7 @@ Citations such as [Z20] are resolved in docs/references.md.
 from .account import Account, combine
 from .averaging import WeightAverage
 from .batch import PhysicalBatch
-from .clipping import AdaptiveClipping
+from .clipping import AdaptiveClipping, GroupClipping
 from .engine import PrivacyEngine
 from .finding import Check, Estimate, Finding
 from .grad_sample import BucketGradSampleModule
@@ -38,6 +38,7 @@ __all__ = [
     "Check",
     "Estimate",
     "Finding",
+    "GroupClipping",
     "Lemma3Accountant",
     "NoiseMode",
     "NonFiniteGradientError",

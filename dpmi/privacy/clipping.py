@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,15 +74,58 @@ class AdaptiveClipping:
         return max_grad_norm * math.exp(-self.learning_rate * (share - self.quantile))
 
 
-Clipping = Literal["flat", "automatic"] | AdaptiveClipping
+@dataclass(frozen=True, kw_only=True)
+class GroupClipping:
+    """Clipping of every param group of the optimizer by itself, to a norm of its own.
+
+    Layers whose gradients differ in length by orders of magnitude then no longer share one norm, which the longest of
+    them would use up [H. B. McMahan, G. Andrew, U. Erlingsson, S. Chien, I. Mironov, N. Papernot, P. Kairouz, "A
+    General Approach to Adding Differential Privacy to Iterative Training Procedures", 2018]. The norms are given
+    relative to each other: all groups together are at most S long, so noise and accounting are those of flat clipping.
+
+    Args:
+        relative_norms: r > 0 for every param group, in the optimizer's order; group g is clipped to S r_g / |r|.
+    """
+
+    relative_norms: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.relative_norms, list | tuple):
+            raise TypeError(f"relative_norms must be a list of numbers, got {self.relative_norms!r}")
+        object.__setattr__(self, "relative_norms", tuple(self.relative_norms))
+        if not self.relative_norms:
+            raise ValueError(
+                "relative_norms is empty; give one number for every param group of the optimizer"
+            )
+        for norm in self.relative_norms:
+            if checks.real("relative_norms", norm) <= 0:
+                raise ValueError(f"relative_norms must be above 0, got {norm}")
+
+    def check(self, groups: int) -> None:
+        """Raise a ValueError unless the optimizer has this many param groups."""
+        if groups != len(self.relative_norms):
+            raise ValueError(
+                f"relative_norms has {len(self.relative_norms)} numbers, but the optimizer has {groups} param groups; "
+                "give one for every group"
+            )
+
+    def norms(self, max_grad_norm: float) -> list[float]:
+        """Return the norm of every group; the root of the sum of their squares is S."""
+        whole = math.hypot(*self.relative_norms)
+        return [max_grad_norm * (norm / whole) for norm in self.relative_norms]
+
+
+Clipping = Literal["flat", "automatic"] | AdaptiveClipping | GroupClipping
 """flat: gradients longer than S are shortened to S. automatic: every gradient g becomes S g / (|g| + STABILITY). Or
-gradients are shortened to a norm that adapts."""
+gradients are shortened to a norm that adapts, or every group of parameters to a norm of its own."""
 
 
 def check_clipping(clipping: object) -> None:
     """Raise a ValueError for an unknown kind of clipping."""
-    if clipping not in ("flat", "automatic") and not isinstance(clipping, AdaptiveClipping):
-        raise ValueError(f"clipping must be 'flat', 'automatic' or an AdaptiveClipping, got {clipping!r}")
+    if clipping not in ("flat", "automatic") and not isinstance(clipping, AdaptiveClipping | GroupClipping):
+        raise ValueError(
+            f"clipping must be 'flat', 'automatic', an AdaptiveClipping or a GroupClipping, got {clipping!r}"
+        )
 
 
 def clipping_factors(
@@ -92,7 +136,7 @@ def clipping_factors(
     Args:
         norms: (k,), the norm of each bucket's sum over records, at most ``ROUNDING`` / 4 (relative) too small.
         sizes: (k,), the number of records of each bucket.
-        max_grad_norm: S.
+        max_grad_norm: S, or that of a group of parameters.
         clipping: the kind.
     """
     longest = max_grad_norm * (1.0 - ROUNDING)

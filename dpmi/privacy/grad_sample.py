@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .batch import PhysicalBatch
 from .dry_run import Agreement, DryRun
-from .gradients.bucket_gradients import BucketGradients, Ghost, Rows
+from .gradients.bucket_gradients import Ghost, Rows
 from .gradients.capture import Capture
 from .gradients.other_layers import other_leaves
 from .gradients.segments import Segments
@@ -242,7 +242,7 @@ class BucketGradSampleModule(GradSampleModule):
         except (Coupled, CarriedOver, TypeError) as error:
             raise RuntimeError(self.refuse(str(error))) from error
 
-    def collect(self, batch: PhysicalBatch) -> BucketGradients | None:
+    def collect(self, batch: PhysicalBatch) -> Rows | Ghost | None:
         """Return and clear the gradients of the buckets of this physical batch; None if there are none.
 
         Raises:

@@ -25,6 +25,7 @@ from .gradients.running_sum import RunningSum
 from .isolation.shared import Shared
 from .noise import NoiseSource
 from .observer import Observer
+from .parameter_groups import ParameterGroups
 from .plan import Plan
 from .unclipped_count import UnclippedCount
 
@@ -80,6 +81,7 @@ class BucketOptimizer(DPOptimizer):
         self._trained = self.params
         module.train_only(self._trained)
         self._sum = RunningSum(self._trained)
+        self._groups = ParameterGroups.of(plan.clipping, optimizer, self._trained)
         self._unclipped = UnclippedCount.of(plan, device=self._trained[0].device)
         names = {p: name for name, p in module.named_parameters()}
         named = [(names[p].removeprefix("_module."), p) for p in self._trained]
@@ -262,7 +264,7 @@ class BucketOptimizer(DPOptimizer):
         if len(drawn):
             gradients = self.observer.gradients(drawn)
             norms = gradients.norms().cpu().numpy()
-            factors = self._factors(norms, np.ones(len(drawn))) / self.expected_batch_size
+            factors = self._factors(norms, np.ones(len(drawn)), self.max_grad_norm) / self.expected_batch_size
             gradients.add_to(self._sum, torch.from_numpy(factors))
 
     def _take(self, batch: PhysicalBatch) -> None:
@@ -284,24 +286,29 @@ class BucketOptimizer(DPOptimizer):
                 return
             self._parts = None
         # NumPy from here on: for few numbers torch takes longer per call, and a GPU would have to synchronise again.
-        norms = gradients.norms().cpu().numpy() * scale
-        if not np.isfinite(norms).all():
-            worst = int(np.flatnonzero(~np.isfinite(norms))[0])
+        parts = self._groups.split(gradients)
+        norms = np.stack([part.norms().cpu().numpy() for part in parts]) * scale
+        finite = np.isfinite(norms).all(axis=0)
+        if not finite.all():
+            worst = int(np.flatnonzero(~finite)[0])
             raise NonFiniteGradientError(
-                f"the gradient of bucket {self._name(batch, worst)} has norm {norms[worst]}; the logical "
+                f"the gradient of bucket {self._name(batch, worst)} has norm {norms[:, worst].max()}; the logical "
                 "step was dropped before anything was released. Lower the learning rate, or look for invalid "
                 "records in that bucket"
             )
         self._open_step()
         sizes = np.array(batch.bucket_records, dtype=np.float64)
         if self._unclipped is not None:
-            self._unclipped.add(norms / sizes <= self.max_grad_norm)
-        factors = self._factors(norms, sizes) * (scale / self.expected_batch_size)
-        gradients.add_to(self._sum, torch.from_numpy(factors))
+            self._unclipped.add(norms[0] / sizes <= self.max_grad_norm)
+        for part, own, limit in zip(parts, norms, self._groups.norms(self.max_grad_norm), strict=True):
+            factors = self._factors(own, sizes, limit) * (scale / self.expected_batch_size)
+            part.add_to(self._sum, torch.from_numpy(factors))
 
-    def _factors(self, norms: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _factors(
+        self, norms: NDArray[np.float64], sizes: NDArray[np.float64], max_grad_norm: float
+    ) -> NDArray[np.float64]:
         """Return the factors from sums over records to clipped means, (k,)."""
-        return clipping_factors(norms, sizes, self.max_grad_norm, self.plan.clipping)
+        return clipping_factors(norms, sizes, max_grad_norm, self.plan.clipping)
 
     def _joined(self, gradients: BucketGradients, scale: float) -> Rows:
         """Add the gradient of this part of a bucket to that of its earlier parts, as a sum over records."""

@@ -50,10 +50,10 @@ class Plan:
             )
         checks.integer("views", self.views, minimum=1)
         check_clipping(self.clipping)
-        if isinstance(self.clipping, AdaptiveClipping) and self.canaries:
+        if self.canaries and self.clipping not in ("flat", "automatic"):
             raise ValueError(
-                "an audit needs a fixed max_grad_norm, which is the length of its canaries, but clipping is adaptive; "
-                "audit a run with clipping 'flat' or 'automatic'"
+                "an audit needs one fixed max_grad_norm for all parameters, which is the length of its canaries, but "
+                f"clipping is {type(self.clipping).__name__}; audit a run with clipping 'flat' or 'automatic'"
             )
         _ = self.gradient_noise  # checks count_noise
         _ = self.mechanism  # checks sampling_rate and noise_multiplier

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, default_collate
 from typing_extensions import NotRequired, TypedDict
 
 from . import preconditions
-from .clipping import Clipping
+from .clipping import Clipping, GroupClipping
 from .gradients.strategy import Choice, GradSampleMode, choose
 from .observer import AMBIENT, Auditor
 from .partition import Partition
@@ -97,6 +97,8 @@ class Settings:
         """Reject arguments for which no guarantee would hold; see :mod:`dpmi.privacy.preconditions`."""
         preconditions.check_module(self.module)
         preconditions.check_optimizer(self.optimizer, self.module)
+        if isinstance(self.clipping, GroupClipping):
+            self.clipping.check(len(self.optimizer.param_groups))
         preconditions.check_loader(self.data_loader, self.partition)
         preconditions.check_criterion(self.criterion, self.loss_reduction)
 

@@ -11,8 +11,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="ghost gradients are not clipped",
         path="dpmi/privacy/gradients/bucket_gradients.py",
-        old="return self._capture.squared_norms.sqrt()",
-        new="return self._capture.squared_norms.sqrt() * 1e-9",
+        old="return self._capture.squared_norms(p for p in self._trained if p is not None).sqrt()",
+        new="return self._capture.squared_norms(p for p in self._trained if p is not None).sqrt() * 1e-9",
         tests=(f"{_UPDATE}::test_update_equals_brute_force",),
         audited=True,
     ),

@@ -11,6 +11,7 @@ _OPTIMIZER = "tests/privacy/test_one_optimizer.py"
 _RECORDS = "tests/privacy/test_records_per_bucket.py"
 _TARGET = "tests/privacy/test_target_epsilon.py"
 _CLIPPING = "tests/privacy/test_clipping.py"
+_GROUPS = "tests/privacy/test_parameter_groups.py"
 _COUNT = "tests/privacy/test_unclipped_count.py"
 _UPDATE = "tests/privacy/test_update.py"
 _BRUTE_FORCE = f"{_UPDATE}::test_update_equals_brute_force"
@@ -91,8 +92,8 @@ _RELEASE_FAULTS = (
     Fault(
         name="a gradient that is not finite is summed",
         path="dpmi/privacy/optimizer.py",
-        old="if not np.isfinite(norms).all():",
-        new="if len(norms) == 0:",
+        old="        if not finite.all():",
+        new="        if len(norms) == 0:",
         tests=(f"{_ENGINE}::test_a_non_finite_gradient_is_refused_before_anything_is_released",),
     ),
     Fault(
@@ -211,6 +212,48 @@ _CLIPPING_FAULTS = (
         old="            clipping=self.clipping,\n",
         new="",
         tests=(f"{_CLIPPING}::test_an_update_equals_brute_force",),
+    ),
+    Fault(
+        name="every group of parameters is clipped to the norm of all",
+        path="dpmi/privacy/clipping.py",
+        old="        return [max_grad_norm * (norm / whole) for norm in self.relative_norms]",
+        new="        return [max_grad_norm for norm in self.relative_norms]",
+        tests=(f"{_GROUPS}::test_all_groups_together_are_as_long_as_the_bound",),
+    ),
+    Fault(
+        name="the norms of groups add up to the bound, not their squares",
+        path="dpmi/privacy/clipping.py",
+        old="        whole = math.hypot(*self.relative_norms)",
+        new="        whole = sum(self.relative_norms)",
+        tests=(f"{_GROUPS}::test_all_groups_together_are_as_long_as_the_bound",),
+    ),
+    Fault(
+        name="a group's part keeps the gradients of the other groups",
+        path="dpmi/privacy/gradients/bucket_gradients.py",
+        old="        return Rows([row if i in places else None for i, row in enumerate(self.rows)], buckets=k)",
+        new="        return Rows(list(self.rows), buckets=k)",
+        tests=(f"{_GROUPS}::test_an_update_equals_brute_force",),
+    ),
+    Fault(
+        name="a group's ghost keeps the gradients of the other groups",
+        path="dpmi/privacy/gradients/bucket_gradients.py",
+        old="        return Ghost(self._capture, [p if i in places else None for i, p in enumerate(self._trained)])",
+        new="        return Ghost(self._capture, self._trained)",
+        tests=(f"{_GROUPS}::test_an_update_equals_brute_force",),
+    ),
+    Fault(
+        name="only the norm of the first group is looked at for NaN",
+        path="dpmi/privacy/optimizer.py",
+        old="np.isfinite(norms).all(axis=0)",
+        new="np.isfinite(norms[0])",
+        tests=(f"{_GROUPS}::test_a_gradient_that_is_not_finite_in_one_group_releases_nothing",),
+    ),
+    Fault(
+        name="a group more than there are norms trains unclipped",
+        path="dpmi/privacy/settings.py",
+        old="            self.clipping.check(len(self.optimizer.param_groups))\n",
+        new="            pass\n",
+        tests=(f"{_GROUPS}::test_one_norm_for_every_group_of_the_optimizer_is_needed",),
     ),
     Fault(
         name="a bucket is clipped in each part",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -38,9 +38,15 @@ def private_run(
     *,
     reduction: str = "mean",
     epochs: int = 1,
+    groups: Sequence[Sequence[int]] | None = None,
     **options: object,
 ) -> Run:
-    """Train with the user's loop; ``options`` go to make_private, and the criterion where buckets may share a batch."""
+    """Train with the user's loop; ``options`` go to make_private, and the criterion where buckets may share a batch.
+
+    ``groups`` are places of parameters, one list for each param group.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    in_groups = [{"params": [parameters[i] for i in group]} for group in groups or ()]
     records = TensorDataset(x, y, torch.arange(len(x)))
     engine = PrivacyEngine()
     arguments = {"sampling_rate": 0.5, "noise_multiplier": 0.0, "max_grad_norm": 0.3, "seed": 1, **options}
@@ -50,9 +56,7 @@ def private_run(
             arguments["criterion"] = nn.CrossEntropyLoss(reduction=reduction)
         module, optimizer, *criterion, loader = engine.make_private(
             module=model,
-            optimizer=torch.optim.SGD(
-                [p for p in model.parameters() if p.requires_grad], lr=LEARNING_RATE, momentum=MOMENTUM
-            ),
+            optimizer=torch.optim.SGD(in_groups or parameters, lr=LEARNING_RATE, momentum=MOMENTUM),
             data_loader=DataLoader(records, batch_size=4),
             partition=partition,
             loss_reduction=reduction,
@@ -101,8 +105,12 @@ def brute_force(
     max_grad_norm: float = 0.3,
     max_records_per_bucket: int | None = None,
     automatic: bool = False,
+    groups: Mapping[tuple[int, ...], float] | None = None,
 ) -> list[Tensor]:
-    """The parameters after the same steps without noise, one record at a time, in float64."""
+    """The parameters after the same steps without noise, one record at a time, in float64.
+
+    ``groups`` are places of parameters, with the norm of each group; None is one group of all.
+    """
     model = copy.deepcopy(model).double()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=LEARNING_RATE, momentum=MOMENTUM)
@@ -123,13 +131,14 @@ def brute_force(
                 for m, g in zip(mean, grads, strict=True):
                     if g is not None:
                         m.add_(g / len(members))
-            norm = torch.stack([m.square().sum() for m in mean]).sum().sqrt()
-            for t, m in zip(total, mean, strict=True):
-                t.add_(
-                    m * max_grad_norm / (float(norm) + 0.01)
-                    if automatic
-                    else m / max(1.0, float(norm) / max_grad_norm)
-                )
+            for places, limit in (groups or {tuple(range(len(trained))): max_grad_norm}).items():
+                norm = torch.stack([mean[i].square().sum() for i in places]).sum().sqrt()
+                for i in places:
+                    total[i].add_(
+                        mean[i] * limit / (float(norm) + 0.01)
+                        if automatic
+                        else mean[i] / max(1.0, float(norm) / limit)
+                    )
         for p, t in zip(trained, total, strict=True):
             p.grad = t / (sampling_rate * partition.num_buckets)
         optimizer.step()

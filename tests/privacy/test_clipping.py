@@ -84,7 +84,8 @@ def test_the_ledger_is_that_of_flat_clipping() -> None:
 
 def test_an_unknown_kind_is_one_error() -> None:
     with pytest.raises(
-        ValueError, match="clipping must be 'flat', 'automatic' or an AdaptiveClipping, got 'auto'"
+        ValueError,
+        match="clipping must be 'flat', 'automatic', an AdaptiveClipping or a GroupClipping, got 'auto'",
     ):
         Plan(
             partition=Partition.by_record(3),

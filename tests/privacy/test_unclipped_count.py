@@ -204,7 +204,7 @@ def test_what_cannot_be_is_refused_before_training() -> None:
     }
     with pytest.raises(ValueError, match=r"count_noise must be above 2, half the noise multiplier.* got 2"):
         Plan(**plan, clipping=AdaptiveClipping(count_noise=2.0))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="an audit needs a fixed max_grad_norm"):
+    with pytest.raises(ValueError, match="an audit needs one fixed max_grad_norm"):
         model, x, y, partition = problem("linear")
         private_run(
             model, x, y, partition, noise_multiplier=1.0, clipping=AdaptiveClipping(), audit=Audit(canaries=2)

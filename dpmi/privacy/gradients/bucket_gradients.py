@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -30,14 +31,17 @@ class Rows:
 
     Args:
         rows: (k, *shape) for every parameter; None, which means zero, if the loss does not depend on the parameter.
+        buckets: k, which counts only if all rows are None.
     """
 
-    def __init__(self, rows: list[Tensor | None]) -> None:
+    def __init__(self, rows: list[Tensor | None], *, buckets: int = 1) -> None:
         self.rows = rows
+        self._buckets = buckets
 
     def norms(self) -> Tensor:
         """Return the norm of each bucket's gradient, (k,) float64."""
-        return row_norms([row for row in self.rows if row is not None])
+        rows = [row for row in self.rows if row is not None]
+        return row_norms(rows) if rows else torch.zeros(self._buckets, dtype=torch.float64)
 
     def add_to(self, total: RunningSum, factors: Tensor) -> None:
         """Add every bucket's gradient times its factor to the running sum."""
@@ -49,6 +53,11 @@ class Rows:
     def of(self, i: int) -> list[Tensor | None]:
         """Return the gradient of one bucket."""
         return [None if row is None else row[i] for row in self.rows]
+
+    def only(self, places: frozenset[int]) -> Rows:
+        """Return the same rows, but zero for the parameters at all other places."""
+        k = len(next(row for row in self.rows if row is not None))
+        return Rows([row if i in places else None for i, row in enumerate(self.rows)], buckets=k)
 
     def scale(self, factor: float) -> None:
         """Multiply all gradients in place."""
@@ -66,16 +75,16 @@ class Ghost:
 
     Args:
         capture: the capture of the physical batch.
-        trained: the parameters, in the optimizer's order.
+        trained: the parameters, in the optimizer's order; None at a place means zero.
     """
 
-    def __init__(self, capture: Capture, trained: list[torch.nn.Parameter]) -> None:
+    def __init__(self, capture: Capture, trained: Sequence[torch.nn.Parameter | None]) -> None:
         self._capture = capture
         self._trained = trained
 
     def norms(self) -> Tensor:
         """Return the norm of each bucket's gradient, (k,) float64."""
-        return self._capture.squared_norms.sqrt()
+        return self._capture.squared_norms(p for p in self._trained if p is not None).sqrt()
 
     def add_to(self, total: RunningSum, factors: Tensor) -> None:
         """Add every bucket's gradient times its factor to the running sum."""
@@ -87,6 +96,9 @@ class Ghost:
         chosen[i] = 1.0
         return self._weighted(chosen)
 
+    def only(self, places: frozenset[int]) -> Ghost:
+        """Return the same gradients, but zero for the parameters at all other places."""
+        return Ghost(self._capture, [p if i in places else None for i, p in enumerate(self._trained)])
+
     def _weighted(self, factors: Tensor) -> list[Tensor | None]:
-        found = self._capture.weighted_sum(factors)
-        return [found.get(p) for p in self._trained]
+        return [None if p is None else self._capture.weighted_sum(factors, p) for p in self._trained]

@@ -83,29 +83,32 @@ class Capture(Following):
         self.rows.clear()
         self._implicit.clear()
 
-    @property
-    def squared_norms(self) -> Tensor:
-        """Squared norm of each bucket's gradient, over all parameters, (k,) float64.
+    def squared_norms(self, parameters: Iterable[Tensor]) -> Tensor:
+        """Return the squared norm of each bucket's gradient for these parameters together, (k,) float64.
 
         It is at most a relative 2^-19 smaller than that of the gradient that :meth:`weighted_sum` adds for the bucket.
         """
-        squares = [gradient.squared_norms for gradient in self._implicit.values()]
-        if self.rows:
-            squares.append(row_norms(list(self.rows.values())).square())
+        among = list(parameters)
+        squares = [self._implicit[p].squared_norms for p in among if p in self._implicit]
+        if rows := [self.rows[p] for p in among if p in self.rows]:
+            squares.append(row_norms(rows).square())
         if not squares:
             return torch.zeros(self.segments.num_buckets, dtype=torch.float64)
         return torch.stack(squares).sum(0)
 
-    def weighted_sum(self, factors: Tensor) -> dict[Tensor, Tensor]:
-        """Return the sum over buckets of factor times gradient, (*shape) for each parameter that backward() reached.
+    def weighted_sum(self, factors: Tensor, parameter: Tensor) -> Tensor | None:
+        """Return the sum over buckets of factor times gradient, (*shape); None if backward() did not reach it.
 
         Args:
             factors: one factor per bucket, (k,).
+            parameter: the parameter.
         """
-        found = {p: gradient.weighted_sum(factors) for p, gradient in self._implicit.items()}
-        for p, rows in self.rows.items():
-            found[p] = torch.mv(rows.flatten(1).T, factors.to(rows)).view(p.shape)
-        return found
+        if parameter in self._implicit:
+            return self._implicit[parameter].weighted_sum(factors)
+        if parameter in self.rows:
+            rows = self.rows[parameter]
+            return torch.mv(rows.flatten(1).T, factors.to(rows)).view(parameter.shape)
+        return None
 
     @contextmanager
     def taking(self) -> Iterator[None]:

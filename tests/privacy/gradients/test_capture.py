@@ -243,7 +243,7 @@ def test_modifying_an_input_that_ghost_needs_is_refused() -> None:
     send_back(run(module, x, capture).sum(), capture)
     x += 1
     with pytest.raises(RuntimeError, match="modified in place"):
-        capture.weighted_sum(torch.ones(4))
+        capture.weighted_sum(torch.ones(4), module.weight)
 
 
 def test_an_input_is_freed_when_its_gradient_has_been_used() -> None:
@@ -329,13 +329,13 @@ def test_ghost_refuses_a_second_backward_pass() -> None:
 def test_ghost_starts_again_when_cleared() -> None:
     module, x = nn.Linear(5, 3), torch.randn(4, 5)
     capture = capture_of(module, [2, 2], ghost=True)
-    assert capture.squared_norms.tolist() == [0.0, 0.0]
+    assert capture.squared_norms(module.parameters()).tolist() == [0.0, 0.0]
     for _ in range(2):
         capture.clear()
         out = run(module, x, capture)
         capture.clear()  # as by a zero_grad() between the forward and the backward pass
         send_back(out.sum(), capture)
-    assert capture.squared_norms[0] == pytest.approx(
+    assert capture.squared_norms(module.parameters())[0] == pytest.approx(
         float(x[:2].sum(0).square().sum() * 3 + 2**2 * 3), rel=1e-5
     )
 
@@ -362,9 +362,9 @@ def test_bfloat16_rows_are_float32(ghost: bool) -> None:
         send_back(loss_of(run(module, x, capture).float()), capture)
     if ghost:
         squares = torch.stack([rows.flatten(1).square().sum(1) for rows in expected.values()]).sum(0)
-        assert float((capture.squared_norms / squares).sqrt().sub(1).abs().max()) < 2e-2
-        sums = capture.weighted_sum(torch.ones(4, dtype=torch.float64))
-        found = {name: sums[p] for name, p in trained(module)}
+        assert float((capture.squared_norms(module.parameters()) / squares).sqrt().sub(1).abs().max()) < 2e-2
+        ones = torch.ones(4, dtype=torch.float64)
+        found = {name: capture.weighted_sum(ones, p) for name, p in trained(module)}
         expected = {name: rows.sum(0) for name, rows in expected.items()}
     else:
         found = rows_of(module, capture)
