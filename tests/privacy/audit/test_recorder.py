@@ -186,10 +186,10 @@ def test_steps_that_were_not_charged_are_found() -> None:
 
 
 def test_a_rate_that_was_not_charged_is_found() -> None:
-    engine = trained(steps_per_epoch=60)
+    engine = trained(steps_per_epoch=200)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = recorder(engine).finding(BucketMechanism(sampling_rate=0.2, noise_multiplier=1.0), steps=60)
+        found = recorder(engine).finding(BucketMechanism(sampling_rate=0.2, noise_multiplier=1.0), steps=200)
     assert found is not None
     assert p_of(found, "share of the canaries that a step draws") < 1e-12
     assert p_of(found, "share of the buckets that a step draws") < 1e-2
