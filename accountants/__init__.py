@@ -61,7 +61,7 @@ from accountants.guarantee import ADJACENCIES, Adjacency, Bound, Condition, Guar
 from accountants.ledger import Ledger, epsilon
 from accountants.mechanism import BucketMechanism
 from accountants.profile import PrivacyProfile, reconstruction_bound
-from accountants.recommender import Recommendation, fewest_units, recommend
+from accountants.recommender import Recommendation, recommend
 from accountants.registry import ACCOUNTANTS, Accountant
 
 __all__ = [
@@ -83,7 +83,6 @@ __all__ = [
     "epsilon",
     "epsilon_curve",
     "explain",
-    "fewest_units",
     "recommend",
     "reconstruction_bound",
     "rounded_up",

@@ -1,16 +1,18 @@
 """Settings of a private linear head that need no tuning, from public numbers only.
 
-The rule: every unit takes part in every step (q = 1), for 100 steps, with a clipping norm so small that every gradient
-is clipped. A step then moves the head by the mean direction of the gradients, plus noise, and two numbers matter:
-the noise nu = sigma / (K sqrt(T)) of the whole training relative to that mean, and the distance that the head may go.
-The distance is the smaller of 5.5 / sqrt(nu) and 0.5 / nu, so more noise means shorter steps, and the learning rate is
-the distance divided by T S.
+The rule: every unit takes part in every step (q = 1), for 100 steps, with a clipping norm so small that the gradients
+stay about as long as the norm: 0.5 / sqrt(n) for units of n records, as the mean of n gradients shrinks by sqrt(n) once
+the head has learned. A step then moves the head by the mean direction of the gradients, plus noise, and two numbers
+matter: the noise nu = sigma / (K sqrt(T)) of the whole training relative to that mean, and the distance that the head
+may go. The distance is the smaller of 5.5 sqrt(C / 10) / sqrt(nu) and 0.5 / nu: more noise means shorter steps, the C
+rows of the head share the way, and the second limit keeps the noise of a logit below 1.5. The learning rate is the
+distance divided by T S.
 
-Both constants were chosen on the digits inside scikit-learn with scattering features; ``python -m
+The constants were chosen on the digits inside scikit-learn with scattering features; ``python -m
 benchmarks.recommender`` compares the rule with a sweep on further data sets. Features must be centred vectors of length
 3, as :class:`dpmi.models.features.PublicStatistics` makes them, and the head must start at 0.
 
->>> found = recommend(units=600, target_epsilon=1.0, delta=1e-5)
+>>> found = recommend(units=600, records_per_unit=100, classes=10, target_epsilon=1.0, delta=1e-5)
 >>> print(f"{found.steps} steps, noise {found.noise_multiplier:.1f}, learning rate {found.learning_rate:.1f}")
 100 steps, noise 74.7, learning rate 8.0
 """
@@ -29,11 +31,11 @@ from accountants.guarantee import Adjacency, Guarantee
 STEPS = 100
 """T. From 30 steps on, accuracy hardly depends on their number; with 100, also the largest rates are safe."""
 
-NORM = 0.05
-"""S, in units of features of length 3. Only the product of S and the learning rate matters below this."""
+NORM = 0.5
+"""S for units of one record, in units of features of length 3."""
 
 FAR, NEAR = 5.5, 0.5
-"""The distance that the head may go, times sqrt(nu) and times nu."""
+"""The distance that the head of ten classes may go, times sqrt(nu) and times nu."""
 
 HOPELESS = 0.1
 """nu above which the digits' heads were no better than half right, however far they went."""
@@ -46,6 +48,7 @@ class Recommendation:
     Args:
         guarantee: the epsilon of these settings for one unit.
         units: K.
+        classes: C.
         sampling_rate: q.
         steps: T.
         noise_multiplier: sigma.
@@ -54,6 +57,7 @@ class Recommendation:
 
     guarantee: Guarantee
     units: int
+    classes: int
     sampling_rate: float
     steps: int
     noise_multiplier: float
@@ -67,13 +71,18 @@ class Recommendation:
     @property
     def learning_rate(self) -> float:
         """Constant learning rate of plain SGD: with it, the head goes the distance of the rule at most."""
-        distance = min(FAR / math.sqrt(self.noise), NEAR / self.noise)
+        distance = min(FAR * math.sqrt(self.classes / 10 / self.noise), NEAR / self.noise)
         return distance / (self.steps * self.max_grad_norm)
 
     @property
     def hopeless(self) -> bool:
         """Whether so much noise leaves less than half of the accuracy."""
         return self.noise > HOPELESS
+
+    @property
+    def fewest_units(self) -> int:
+        """The fewest units for which the same noise would not be hopeless."""
+        return max(2, math.ceil(self.noise * self.units / HOPELESS))
 
     def check(self, *, units: int, given: Mapping[str, object]) -> None:
         """Check that the settings are for these units, and that no other settings are given.
@@ -94,6 +103,7 @@ class Recommendation:
         return {
             **self.guarantee.to_dict(),
             "units": self.units,
+            "classes": self.classes,
             "sampling_rate": self.sampling_rate,
             "steps": self.steps,
             "noise_multiplier": self.noise_multiplier,
@@ -107,6 +117,8 @@ class Recommendation:
 def recommend(
     *,
     units: int,
+    records_per_unit: float,
+    classes: int,
     target_epsilon: float,
     delta: float,
     unit: str = "unit",
@@ -116,6 +128,9 @@ def recommend(
 
     Args:
         units: K, the number of buckets, at least 2; whether it is public is for the caller to judge.
+        records_per_unit: about how many records a unit has, at least 1, as is publicly known; only the clipping norm
+            depends on it.
+        classes: C, the number of outputs of the head, at least 2.
         target_epsilon: above 0, for one unit.
         delta: in (0, 1), and well below 1 / K.
         unit: what one unit is, for the guarantee.
@@ -125,6 +140,8 @@ def recommend(
         TypeError, ValueError: an argument is out of range.
     """
     count = checks.integer("units", units, minimum=2)
+    outputs = checks.integer("classes", classes, minimum=2)
+    norm = norm_for(records_per_unit)
     # With sampling, the same epsilon would cost more steps; for a small head a step over all units is cheap.
     found = calibrate(
         target_epsilon=target_epsilon,
@@ -138,22 +155,20 @@ def recommend(
     return Recommendation(
         guarantee=found.guarantee,
         units=count,
+        classes=outputs,
         sampling_rate=found.mechanism.sampling_rate,
         steps=STEPS,
         noise_multiplier=found.mechanism.noise_multiplier,
-        max_grad_norm=NORM,
+        max_grad_norm=norm,
     )
 
 
-def fewest_units(
-    *, target_epsilon: float, delta: float, noise: float = HOPELESS, adjacency: Adjacency = "replace"
-) -> int:
-    """Return the fewest units K at which the noise nu of :func:`recommend` is at most ``noise``.
+def norm_for(records_per_unit: float) -> float:
+    """Return the clipping norm S for units of about this many records, in units of features of length 3.
 
     Raises:
-        TypeError, ValueError: an argument is out of range.
+        TypeError, ValueError: the number is not one of at least 1.
     """
-    if checks.real("noise", noise) <= 0:
-        raise ValueError(f"noise must be above 0, got {noise}")
-    one = recommend(units=2, target_epsilon=target_epsilon, delta=delta, adjacency=adjacency)
-    return max(2, math.ceil(one.noise * 2 / noise))
+    if not checks.real("records_per_unit", records_per_unit) >= 1:
+        raise ValueError(f"records_per_unit must be at least 1, got {records_per_unit}")
+    return NORM / math.sqrt(records_per_unit)

@@ -17,6 +17,7 @@ from dpmi.cli.output import console
 
 if TYPE_CHECKING:
     from accountants.planner import PlanRow, PlanTable
+    from accountants.recommender import Recommendation
     from accountants.verdict import Verdict
 
 PARAMETERS = 10_000
@@ -39,6 +40,13 @@ def plan(
     units: Annotated[
         int | None,
         typer.Option(parser=integer, help="Number of units (users, subclasses, records) for --recommend."),
+    ] = None,
+    records_per_unit: Annotated[
+        float | None,
+        typer.Option(parser=number, help="About how many records a unit has, for --recommend."),
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(parser=integer, help="Number of classes, for --recommend; default: 10.")
     ] = None,
     class_sizes: Annotated[
         str | None, typer.Option(help="Records per class, such as 6000,6000,5400.")
@@ -76,18 +84,33 @@ def plan(
     ] = None,
 ) -> None:
     """Print the noise for a target epsilon, whether a model can learn with it, and how many subclasses are needed."""
-    if (units is not None) != recommend:
-        raise ValueError(
-            "--recommend needs --units, the number of users, subclasses or records, and --units is for --recommend only"
-        )
+    if not recommend and (units, records_per_unit, classes) != (None,) * 3:
+        raise ValueError("--units, --records-per-unit and --classes are for --recommend only")
     if recommend:
+        from accountants import checks
+        from accountants.recommender import recommend as chosen_settings
+
+        if units is None or records_per_unit is None:
+            raise ValueError(
+                "--recommend needs --units, the number of users, subclasses or records, and --records-per-unit, about "
+                "how many records each of them has"
+            )
         if (class_sizes, labels, column, parameters, clusters_per_class, sampling_rate, steps, plot) != (
             None,
         ) * 8:
             raise ValueError(
-                "--recommend takes --epsilon, --delta, --units, --adjacency and --json only: it chooses the rest"
+                "--recommend takes --epsilon, --delta, --units, --records-per-unit, --classes, --adjacency and --json "
+                "only: it chooses the rest"
             )
-        _recommend(epsilon, delta, units or 0, adjacency, as_json=as_json)
+        settings = chosen_settings(
+            units=units,
+            records_per_unit=records_per_unit,
+            classes=10 if classes is None else classes,
+            target_epsilon=epsilon,
+            delta=delta,
+            adjacency=checks.adjacency(adjacency),
+        )
+        _print_settings(settings, as_json=as_json)
         return
     if plot is not None:
         figure_file.check(plot)
@@ -130,15 +153,12 @@ def plan(
         _print(table, table.rows if all_rows else table.best, found, assumed)
 
 
-def _recommend(epsilon: float, delta: float, units: int, adjacency: str, *, as_json: bool) -> None:
-    from accountants import checks
+def _print_settings(found: Recommendation, *, as_json: bool) -> None:
     from accountants.guarantee import rounded_up
-    from accountants.recommender import HOPELESS, fewest_units, recommend
+    from accountants.recommender import HOPELESS
     from accountants.verdict import readable
 
-    which = checks.adjacency(adjacency)
-    found = recommend(units=units, target_epsilon=epsilon, delta=delta, adjacency=which)
-    enough = fewest_units(target_epsilon=epsilon, delta=delta, adjacency=which) if found.hopeless else None
+    enough = found.fewest_units if found.hopeless else None
     # Imports torch.
     from dpmi.models.features.simulation import on_digits
 
@@ -150,7 +170,7 @@ def _recommend(epsilon: float, delta: float, units: int, adjacency: str, *, as_j
     out = console()
     told = found.guarantee
     out.print(
-        f"A linear head from zero on public features of length 3, and {units:,} units: epsilon "
+        f"A linear head from zero on public features of length 3, and {found.units:,} units: epsilon "
         f"{rounded_up(told.epsilon)} for one unit (delta = {told.delta:g}, {told.adjacency}, accountant "
         f"{told.accountant}).\n"
     )

@@ -48,8 +48,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="a recommendation has half the noise",
         path="accountants/recommender.py",
-        old="        noise_multiplier=found.mechanism.noise_multiplier,\n        max_grad_norm=NORM,\n",
-        new="        noise_multiplier=found.mechanism.noise_multiplier / 2,\n        max_grad_norm=NORM,\n",
+        old="        noise_multiplier=found.mechanism.noise_multiplier,\n        max_grad_norm=norm,\n",
+        new="        noise_multiplier=found.mechanism.noise_multiplier / 2,\n        max_grad_norm=norm,\n",
         tests=(f"{_RECOMMENDER}::test_the_target_is_met_and_used_up",),
     ),
     Fault(

@@ -128,7 +128,7 @@ class TestRecommended:
     def wrapped(units: int, **options: Any) -> tuple[PrivacyEngine, Any, Any, Any]:
         torch.default_generator.manual_seed(0)
         head = nn.Linear(6, 3, bias=False)
-        chosen = recommend(units=units, target_epsilon=1.0, delta=1e-3)
+        chosen = recommend(units=units, records_per_unit=1, classes=3, target_epsilon=1.0, delta=1e-3)
         engine = PrivacyEngine()
         module, optimizer, loader = engine.make_private_with_epsilon(
             module=head,
@@ -146,7 +146,7 @@ class TestRecommended:
             optimizer.zero_grad()
             F.cross_entropy(module(x), y).backward()
             optimizer.step()
-        chosen = recommend(units=40, target_epsilon=1.0, delta=1e-3)
+        chosen = recommend(units=40, records_per_unit=1, classes=3, target_epsilon=1.0, delta=1e-3)
         assert engine.ledger.steps == chosen.steps
         assert engine.plan.max_grad_norm == chosen.max_grad_norm
         assert 0.99 < engine.guarantee(delta=1e-3).epsilon <= 1

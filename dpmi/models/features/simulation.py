@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from accountants.recommender import NORM, STEPS, Recommendation
+from accountants.recommender import STEPS, Recommendation, norm_for
 from dpmi import data
 
 from .scattering import scattering
@@ -26,6 +27,9 @@ MOST = 2000
 
 RUNS = 3
 
+FARTHEST = 500.0
+"""The distance that a head goes without noise."""
+
 
 def on_digits(recommendation: Recommendation | None, *, seed: int = 0) -> float:
     """Return the accuracy on held-out digits of scikit-learn of a head that is trained with these settings.
@@ -39,9 +43,12 @@ def on_digits(recommendation: Recommendation | None, *, seed: int = 0) -> float:
     features, labels, held_out, held_out_labels = _digits()
     generator = torch.Generator().manual_seed(seed)
     units = MOST if recommendation is None else min(MOST, recommendation.units)
-    # As much noise relative to the mean of fewer units.
-    nu = 0.0 if recommendation is None else recommendation.noise
-    rate = 100.0 if recommendation is None else recommendation.learning_rate  # it depends on nu only
+    norm = norm_for(RECORDS)
+    if recommendation is None:
+        nu, rate = 0.0, FARTHEST / (STEPS * norm)
+    else:  # as much noise relative to the mean, of fewer units and of ten classes
+        nu = recommendation.noise
+        rate = replace(recommendation, classes=10, max_grad_norm=norm).learning_rate
     found = []
     for _ in range(RUNS):
         rows = torch.randint(len(features), (units, RECORDS), generator=generator)
@@ -50,7 +57,7 @@ def on_digits(recommendation: Recommendation | None, *, seed: int = 0) -> float:
             labels[rows],
             classes=10,
             steps=STEPS,
-            max_grad_norm=NORM,
+            max_grad_norm=norm,
             noise_multiplier=nu * units * math.sqrt(STEPS),
             learning_rate=rate,
             generator=generator,

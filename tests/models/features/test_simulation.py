@@ -14,7 +14,7 @@ from dpmi.privacy import Partition, PrivacyEngine
 
 
 def chosen(units: int, epsilon: float) -> Recommendation:
-    return recommend(units=units, target_epsilon=epsilon, delta=1e-5)
+    return recommend(units=units, records_per_unit=10, classes=10, target_epsilon=epsilon, delta=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:noise_multiplier is 0")
