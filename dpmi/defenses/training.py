@@ -37,7 +37,8 @@ class Trained:
 
     Args:
         model: the classifier, unwrapped, in evaluation mode.
-        account: the privacy account; None if the defence has no guarantee.
+        account: the privacy account, which includes that of the extractor below the model, if it has one; None if the
+            defence has no guarantee.
         seconds: wall-clock time of the training.
         diagnostics: the results of :meth:`Defense.diagnose` and :meth:`Objective.summary`.
     """
@@ -78,6 +79,7 @@ def train(
     """
     started = time.perf_counter()
     check(defense, model, data, public)
+    extractor = _extractor_account(model)
     model = defense.pretrain(model, public, recipe, seed=seed, progress=progress)
     accounts = []
     first = 0
@@ -89,13 +91,14 @@ def train(
 
         own = dataclasses.replace(recipe, steps=steps)
         model, account, objective = _train_stage(
-            part, model, data, own, seed=seed, stage=stage, released=update
+            part, model, data, own, seed=seed, stage=stage, released=update, extractor=extractor
         )
         accounts += [] if account is None else [account]
         first += steps
     model.requires_grad_(True).eval().zero_grad()
-    # All stages use one partition, so their ledgers compose into one account.
-    (total,) = combine(accounts) or (None,)
+    # The extractor and all stages use one partition, so their ledgers compose into one account.
+    earlier = [] if extractor is None or not accounts else [extractor]
+    (total,) = combine([*earlier, *accounts]) or (None,)
     with seeded(model, seed):
         diagnostics = objective.summary(model, data)
         diagnostics |= defense.diagnose(model, data, seed=seed)
@@ -119,6 +122,9 @@ def check(defense: Defense, model: nn.Module, data: ImageSet, public: ImageSet |
             f"{defense.name} trains the first layers on public images, and the model is a head on public features, "
             "which has no such layers; leave out one of the two"
         )
+    extractor = _extractor_account(model)
+    if extractor is not None and defense.unit not in ("none", extractor.unit):
+        raise _does_not_compose(extractor, defense.unit)
     if defense.needs_pretrained and public is None:
         raise ValueError(
             f"{defense.name} trains on labelled public images first, but this data set has none; use a data set whose "
@@ -160,6 +166,7 @@ def _train_stage(
     seed: int,
     stage: int,
     released: Callable[[int], None],
+    extractor: Account | None,
 ) -> tuple[nn.Module, Account | None, Objective]:
     model = defense.build(model)
     trained = _set_mode(model, defense.frozen(model))
@@ -202,6 +209,10 @@ def _train_stage(
             batch_coupled=defense.loss_scope == "batch_coupled",
         )
     )
+    if extractor is not None and session.account is not None:
+        own = session.account()
+        if own.partition_hash != extractor.partition_hash:
+            raise _does_not_compose(extractor, f"{own.unit} of another partition ({own.partition_hash[:16]})")
     average = (
         None if recipe.average == "none" else WeightAverage(optimizer, recipe.average, steps=recipe.steps)
     )
@@ -232,6 +243,19 @@ def _train_stage(
     account = None if session.account is None else session.account()
     unwrapped = unwrap(session.module)
     return (model if unwrapped is module else unwrapped), account, objective
+
+
+def _extractor_account(model: nn.Module) -> Account | None:
+    """Return the account of the extractor below a model, if private images trained it."""
+    return model.extractor.provenance.account if isinstance(model, FeatureClassifier) else None
+
+
+def _does_not_compose(extractor: Account, unit: str) -> ValueError:
+    return ValueError(
+        f"the extractor's own account is for one {extractor.unit} of {extractor.buckets} (partition "
+        f"{extractor.partition_hash[:16]}), but this training protects one {unit}, so there is no epsilon for both; "
+        "train the head on the same partition, or take an extractor that no private image trained"
+    )
 
 
 def _trained_part(defense: Defense, model: nn.Module, data: ImageSet) -> tuple[nn.Module, Tensor]:

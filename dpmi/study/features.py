@@ -100,7 +100,14 @@ def prepare(spec: FeaturesSpec, split: Split, root: str | None) -> str:
         ).hexdigest()
     statistics = hashlib.sha256(public.numpy().tobytes()).hexdigest()
     settings = spec.model_copy(update={"seed": 0}).described
-    return hashed(features=versions.FEATURES, settings=settings, content=content, statistics=statistics)
+    account = found.extractor.provenance.account
+    return hashed(
+        features=versions.FEATURES,
+        settings=settings,
+        content=content,
+        statistics=statistics,
+        **({} if account is None else {"account": account.to_json()}),
+    )
 
 
 def trunk_key(job: Job) -> str:
@@ -231,12 +238,6 @@ def _check_private(
         extractor.provenance = Provenance(
             f"{len(trained_on)} public images of {classes} classes ({spec.described['name']})",
             images=frozenset(digests(trained_on.images)),
-        )
-    if extractor.provenance.account is not None:
-        raise ValueError(
-            f"features {spec.name!r}: the extractor has a privacy account, so private images trained it, and a study "
-            "does not compose it with those of its models; train in a loop of your own, and pass both accounts to "
-            "Statement"
         )
     extractor.check_private([*digests(split.train.images), *digests(split.test.images)])
 

@@ -465,7 +465,9 @@ def _privacy_columns(job: Job, account: Account | None) -> dict[str, Any]:
         "accountant": headline.accountant,
         "epsilon_add_remove": account.guarantee(delta, adjacency="add_remove").epsilon,
         "epsilon_lemma3": account.guarantee(delta, accountant="lemma3").epsilon,
-        "epsilon_theorem1": account.guarantee(delta, accountant="theorem1").epsilon,
+        "epsilon_theorem1": account.guarantee(delta, accountant="theorem1").epsilon
+        if len(account.ledger.totals) == 1
+        else math.nan,  # it covers one mechanism only; a private extractor had another
         "steps": account.ledger.steps,
         "sampling_rate": mechanism.sampling_rate,
         "noise_multiplier": mechanism.noise_multiplier,

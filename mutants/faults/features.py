@@ -39,6 +39,27 @@ FAULTS: tuple[Fault, ...] = (
         tests=(f"{_STUDY}::test_private_images_among_those_of_the_extractor_are_refused",),
     ),
     Fault(
+        name="a study forgets the account of a private extractor",
+        path="dpmi/defenses/training.py",
+        old="    earlier = [] if extractor is None or not accounts else [extractor]\n",
+        new="    earlier: list[Account] = []\n",
+        tests=(f"{_STUDY}::test_the_account_of_a_private_extractor_is_a_part_of_every_model_s_account",),
+    ),
+    Fault(
+        name="a head on a private extractor protects other users",
+        path="dpmi/defenses/training.py",
+        old="        if own.partition_hash != extractor.partition_hash:\n",
+        new="        if own.unit != extractor.unit:\n",
+        tests=(f"{_STUDY}::test_an_extractor_private_for_other_units_is_refused",),
+    ),
+    Fault(
+        name="a study takes an extractor whose account is for another unit until a model is trained",
+        path="dpmi/defenses/training.py",
+        old='    if extractor is not None and defense.unit not in ("none", extractor.unit):\n',
+        new="    if False:\n",
+        tests=(f"{_STUDY}::test_an_extractor_private_for_other_units_is_refused",),
+    ),
+    Fault(
         name="features are centred by the private mean",
         path="dpmi/models/features/classifier.py",
         old="        found = in_batches(self._inputs, images)",

@@ -6,6 +6,7 @@ Modules: dpmi/study/features.py, dpmi/study/spec.py.
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
+from accountants import BucketMechanism, Ledger
 from dpmi import data, models
 from dpmi.models.features import Extractor, FeatureClassifier, Provenance
-from dpmi.study import Machines, SpecError, Store, features, parse, prepare, run, work
+from dpmi.privacy import Account, Partition, PrivacyEngine
+from dpmi.study import Failure, Machines, SpecError, Store, features, parse, prepare, run, work
 from dpmi.study.spec import FeaturesSpec
 
 from .conftest import count_calls, gather, jobs_of, run_study
@@ -170,10 +174,39 @@ def own_extractor(image_shape: tuple[int, int, int]) -> Extractor:
     return Extractor(nn.Flatten(), image_shape=image_shape, provenance=Provenance("nothing"))
 
 
-def private_extractor(image_shape: tuple[int, int, int]) -> Extractor:
-    return Extractor(
-        nn.Flatten(), image_shape=image_shape, provenance=Provenance("patients", account=object())
+@cache
+def trained_on_users(size: int) -> tuple[nn.Module, Account]:
+    """A layer that digits of users with ``size`` digits each have trained, private for a user."""
+    split = data.with_users(data.load("digits"), size=size)
+    assert split.train.units is not None
+    torch.manual_seed(0)
+    engine, layer = PrivacyEngine(), nn.Linear(64, 10)
+    module, optimizer, loader = engine.make_private(
+        module=nn.Sequential(nn.Flatten(), layer),
+        optimizer=torch.optim.SGD(layer.parameters(), lr=0.5),
+        data_loader=DataLoader(TensorDataset(split.train.images, split.train.labels)),
+        partition=Partition.by_column(split.train.units.tolist(), unit="user"),
+        sampling_rate=0.5,
+        noise_multiplier=2.0,
+        max_grad_norm=1.0,
+        steps_per_epoch=3,
+        seed=0,  # several processes of a study must make the same
     )
+    for x, y in loader:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(module(x), y).backward()
+        optimizer.step()
+    return nn.Sequential(nn.Flatten(), layer), engine.account
+
+
+def private_extractor(image_shape: tuple[int, int, int]) -> Extractor:
+    layer, account = trained_on_users(6)
+    return Extractor(layer, image_shape=image_shape, provenance=Provenance("digits", account=account))
+
+
+def of_other_users(image_shape: tuple[int, int, int]) -> Extractor:
+    layer, account = trained_on_users(7)
+    return Extractor(layer, image_shape=image_shape, provenance=Provenance("digits", account=account))
 
 
 def own_module(image_shape: tuple[int, int, int]) -> nn.Module:
@@ -224,13 +257,39 @@ def test_a_wrong_table_is_one_error(table: str, message: str) -> None:
         ('"folder:/nowhere"', r"features folder /nowhere does not exist"),
         ('"no_such_module:f"', r"features 'no_such_module:f' cannot be imported"),
         (f'"{__name__}:missing"', r"cannot be imported"),
-        (f'"{__name__}:private_extractor"', r"has a privacy account, so private images trained it"),
         (f'"{__name__}:no_module"', r"must return an Extractor or an nn\.Module .* got int"),
     ],
 )
 def test_what_cannot_be_is_refused_before_training(table: str, message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         prepare(parse(with_features(HEAD, table)))
+
+
+def test_the_account_of_a_private_extractor_is_a_part_of_every_model_s_account(tmp_path: Path) -> None:
+    text = with_features(PRIVATE, f'"{__name__}:private_extractor"')
+    _, results = run_study(text, tmp_path)
+    table = results.trials.set_index("defense")
+    assert np.isinf(table.loc["none", "epsilon"])
+    found = table.loc["user-dp"]
+    of_extractor = trained_on_users(6)[1]
+    assert found["steps"] == 60 + 3
+    head = Ledger().record(BucketMechanism(sampling_rate=0.9, noise_multiplier=1.0), steps=60)
+    expected = (
+        dataclasses.replace(of_extractor, ledger=of_extractor.ledger + head).guarantee(found["delta"]).epsilon
+    )
+    alone = dataclasses.replace(of_extractor, ledger=head).guarantee(found["delta"]).epsilon
+    assert found["epsilon"] == pytest.approx(expected, rel=1e-9)
+    assert found["epsilon"] > alone
+
+
+def test_an_extractor_private_for_other_units_is_refused(tmp_path: Path) -> None:
+    of_classes = with_features(PRIVATE, f'"{__name__}:private_extractor"').replace("user-dp", "class-dp")
+    with pytest.raises(ValueError, match=r"class-dp: the extractor's own account is for one user of 200 "):
+        prepare(parse(of_classes))
+    failures: list[Failure] = []
+    run_study(with_features(PRIVATE, f'"{__name__}:of_other_users"'), tmp_path, failures=failures)
+    [failure] = failures
+    assert "protects one user of another partition" in failure.message
 
 
 def test_private_images_among_those_of_the_extractor_are_refused() -> None:

@@ -25,12 +25,23 @@ class Provenance:
             trained at all.
         images: digest of each training image, from :func:`dpmi.data.images.digests`; None if they are not at hand, so
             that nobody can check that no private image is among them.
-        account: the privacy account of its own training if that used private records; None if it used none.
+        account: the privacy account of its own training (``engine.account``) if that used private records; None if it
+            used none.
+
+    Raises:
+        TypeError: ``account`` is no account.
     """
 
     trained_on: str = ""
     images: frozenset[bytes] | None = frozenset()
     account: Any = None
+
+    def __post_init__(self) -> None:
+        if self.account is not None and not hasattr(self.account, "partition_hash"):
+            raise TypeError(
+                "account must be a dpmi.privacy.Account, such as engine.account after the extractor's training; got "
+                f"{self.account!r}"
+            )
 
     @property
     def sentence(self) -> str:

@@ -9,9 +9,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from accountants import Ledger
 from dpmi.data.images import digests
 from dpmi.models.features import Extractor, Provenance
+from dpmi.privacy import Account, NoiseMode, Partition
 
+PARTITION = Partition.by_record(3)
+ACCOUNT = Account(
+    ledger=Ledger(),
+    unit=PARTITION.unit,
+    buckets=3,
+    provenance=PARTITION.provenance,
+    partition_hash=PARTITION.hash,
+    max_grad_norms=(1.0,),
+    noise=NoiseMode.SECURE,
+)
 SHAPE = (1, 8, 8)
 
 
@@ -103,16 +115,21 @@ def test_a_private_image_among_its_own_is_refused_without_an_account() -> None:
     found.check_private(digests(images[4:]))
     with pytest.raises(ValueError, match=r"1 of the private images trained the extractor \(six letters\)"):
         found.check_private(digests(images[3:]))
-    extractor(provenance=Provenance("six letters", images=seen, account=object())).check_private(
+    extractor(provenance=Provenance("six letters", images=seen, account=ACCOUNT)).check_private(
         digests(images)
     )
+
+
+def test_an_account_must_be_one() -> None:
+    with pytest.raises(TypeError, match=r"account must be a dpmi\.privacy\.Account.* got 3"):
+        Provenance("patients", account=3)
 
 
 def test_provenance_says_what_was_checked() -> None:
     assert "without trained parameters" in Provenance().sentence
     assert "trained on letters; no private image is among them" in Provenance("letters").sentence
     assert "nobody checked" in Provenance("ImageNet", images=None).sentence
-    assert "must be among the accounts" in Provenance("patients", account=object()).sentence
+    assert "must be among the accounts" in Provenance("patients", account=ACCOUNT).sentence
 
 
 def test_its_digest_is_that_of_its_weights() -> None:
