@@ -70,7 +70,12 @@ def _whitening(centred: Tensor, dimensions: int) -> Tensor:
             f"dimensions must be from 1 to {most}, for {centred.shape[1]} features of {len(centred)} public images; "
             f"got {dimensions}"
         )
-    variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
-    variances, directions = variances.flip(0)[:dimensions], directions.flip(1)[:, :dimensions]
+    if len(centred) < centred.shape[1]:  # a covariance of all features could be far larger than the images
+        _, lengths, rows = torch.linalg.svd(centred, full_matrices=False)
+        variances, directions = lengths.square() / len(centred), rows.T
+    else:
+        variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
+        variances, directions = variances.flip(0), directions.flip(1)
+    variances, directions = variances[:dimensions], directions[:, :dimensions]
     projection: Tensor = directions / variances.clamp_min(SMALLEST * float(variances[0])).sqrt()
     return projection

@@ -41,6 +41,17 @@ def test_a_projection_whitens_the_leading_directions_of_public_features(dimensio
     assert statistics(features(3, seed=2)).shape == (3, dimensions)
 
 
+def test_fewer_images_than_features_give_the_same_directions() -> None:
+    public = features(40, d=60)
+    found = PublicStatistics(public, dimensions=30).projection
+    assert found is not None
+    unit = (public / public.norm(dim=1, keepdim=True)).double()
+    projected = (unit - unit.mean(dim=0)) @ found.double()
+    torch.testing.assert_close(projected.T @ projected / 40, torch.eye(30).double(), atol=1e-5, rtol=0)
+    variances = torch.linalg.eigvalsh(torch.cov(unit.T, correction=0)).flip(0)[:30]
+    torch.testing.assert_close(found.double().norm(dim=0), variances.rsqrt(), rtol=1e-4, atol=0)
+
+
 def test_nothing_private_enters() -> None:
     statistics = PublicStatistics(features(500))
     one, others = features(1, seed=3), features(50, seed=4)
