@@ -32,7 +32,8 @@ class Ledger:
 
     def __post_init__(self) -> None:
         for mechanism, _ in self.runs:
-            if not isinstance(mechanism, BucketMechanism):
+            # A step as a larger unit sees it, which is a subclass, is not what was released.
+            if type(mechanism) is not BucketMechanism:
                 raise TypeError(f"runs must hold (BucketMechanism, steps) pairs, got {mechanism!r}")
         runs = tuple((mechanism, checks.integer("steps", steps, minimum=1)) for mechanism, steps in self.runs)
         object.__setattr__(self, "runs", runs)
@@ -142,11 +143,18 @@ class Ledger:
         adjacency: Adjacency = "replace",
         accountant: str = "tight",
         buckets: int | None = None,
+        buckets_per_unit: int = 1,
     ) -> Guarantee:
         """Return the (epsilon, delta) of the recorded steps; arguments, errors and warnings as in
         `accountants.epsilon`."""
         return registry.account(
-            self.totals, delta=delta, unit=unit, adjacency=adjacency, accountant=accountant, buckets=buckets
+            self.totals,
+            delta=delta,
+            unit=unit,
+            adjacency=adjacency,
+            accountant=accountant,
+            buckets=buckets,
+            buckets_per_unit=buckets_per_unit,
         )
 
 
@@ -160,6 +168,7 @@ def epsilon(
     adjacency: Adjacency = "replace",
     accountant: str = "tight",
     buckets: int | None = None,
+    buckets_per_unit: int = 1,
 ) -> Guarantee:
     """Return the (epsilon, delta) of `steps` equal steps.
 
@@ -168,10 +177,13 @@ def epsilon(
         noise_multiplier: std / max_grad_norm, >= 0; 0 gives an infinite epsilon.
         steps: number of steps, >= 0; 0 gives epsilon 0.
         delta: in (0, 1); the tight accountant needs at least 1e-10.
-        unit: what one bucket is: "class", "subclass", a column name.
-        adjacency: "replace" one bucket, or "add_remove" one bucket.
+        unit: what is protected as a whole, which is what one bucket is, unless ``buckets_per_unit`` says otherwise:
+            "class", "subclass", a column name.
+        adjacency: "replace" one unit, or "add_remove" one unit.
         accountant: a name in `ACCOUNTANTS`.
         buckets: K, the number of buckets, if known; used only to warn about a delta of 1/K or more.
+        buckets_per_unit: k, the most separately sampled buckets that one unit owns, such as the records of a user in a
+            record-level run; see docs/decisions/several_buckets.md.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range, or the accountant cannot compute
@@ -191,6 +203,7 @@ def epsilon(
         adjacency=adjacency,
         accountant=accountant,
         buckets=buckets,
+        buckets_per_unit=buckets_per_unit,
     )
 
 

@@ -40,6 +40,46 @@ class BucketMechanism:
             warnings.warn("noise_multiplier is 0: epsilon is infinite", UserWarning, stacklevel=3)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SeveralBuckets(BucketMechanism):
+    """The same step, for a unit that owns several of the separately sampled buckets.
+
+    It is not what a run releases, so a ledger never holds it, but how a run looks to a larger unit.
+
+    Attributes:
+        buckets_per_unit: k >= 1, the most buckets that one unit owns.
+    """
+
+    buckets_per_unit: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.integer("buckets_per_unit", self.buckets_per_unit, minimum=1)
+
+
+def owned(mechanism: BucketMechanism) -> int:
+    """Return the number of buckets that one unit owns."""
+    return mechanism.buckets_per_unit if isinstance(mechanism, SeveralBuckets) else 1
+
+
+def for_units(totals: "Totals", buckets_per_unit: int) -> "Totals":
+    """Return the steps as they look to units that own up to so many buckets.
+
+    Raises:
+        TypeError, ValueError: it is not an integer of at least 1.
+    """
+    if checks.integer("buckets_per_unit", buckets_per_unit, minimum=1) == 1:
+        return totals
+    return {
+        SeveralBuckets(
+            sampling_rate=mechanism.sampling_rate,
+            noise_multiplier=mechanism.noise_multiplier,
+            buckets_per_unit=buckets_per_unit,
+        ): steps
+        for mechanism, steps in totals.items()
+    }
+
+
 def noiseless(mechanisms: Iterable[BucketMechanism]) -> bool:
     """Whether a step adds no noise, so that no epsilon bounds the release."""
     return any(mechanism.noise_multiplier == 0 for mechanism in mechanisms)

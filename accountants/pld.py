@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accountants.guarantee import Adjacency
-from accountants.mechanism import BucketMechanism, Totals
+from accountants.mechanism import BucketMechanism, Totals, owned
 
 SMALLEST_DELTA = 1e-10
 """Smallest supported delta. A smaller one would be dominated by the tails that the numerical composition truncates."""
@@ -212,6 +212,8 @@ def one_step(
     from dp_accounting import NeighboringRelation  # noqa: PLC0415
     from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism  # noqa: PLC0415
 
+    if (buckets := owned(mechanism)) > 1:
+        return LossDistribution(_of_mixtures(mechanism, buckets, adjacency, interval), 1, interval)
     relation = {
         "replace": NeighboringRelation.REPLACE_ONE,
         "add_remove": NeighboringRelation.ADD_OR_REMOVE_ONE,
@@ -225,6 +227,23 @@ def one_step(
         neighboring_relation=relation,
     )
     return LossDistribution(distribution, 1, interval)
+
+
+def _of_mixtures(mechanism: BucketMechanism, buckets: int, adjacency: Adjacency, interval: float) -> Any:
+    """Return dp-accounting's PrivacyLossDistribution of a step for a unit that owns several buckets."""
+    from dp_accounting.pld.pld_pmf import create_pmf_pessimistic_connect_dots_fixed_gap  # noqa: PLC0415
+    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution  # noqa: PLC0415
+
+    from accountants import mixtures  # noqa: PLC0415 (imports scipy)
+
+    q, sigma = _computable(mechanism)
+    found = []
+    for pair in mixtures.pairs(sampling_rate=q, sigma=sigma, owned=buckets, adjacency=adjacency):
+        largest, smallest = pair.loss(np.array(pair.ends))
+        low, high = math.floor(smallest / interval), math.ceil(largest / interval)
+        deltas = pair.delta(np.arange(low, high + 1) * interval)
+        found.append(create_pmf_pessimistic_connect_dots_fixed_gap(interval, low, high, deltas))
+    return PrivacyLossDistribution(*found)
 
 
 def _computable(mechanism: BucketMechanism) -> tuple[float, float]:
@@ -246,6 +265,14 @@ def _losses(mechanism: BucketMechanism, adjacency: Adjacency) -> tuple[float, fl
     Under `add_remove` each is the larger one of the two directions, which is the one that costs more.
     """
     q, sigma = _computable(mechanism)
+    if (buckets := owned(mechanism)) > 1:
+        from accountants import mixtures  # noqa: PLC0415 (imports scipy)
+
+        shapes = [
+            pair.shape
+            for pair in mixtures.pairs(sampling_rate=q, sigma=sigma, owned=buckets, adjacency=adjacency)
+        ]
+        return max(spread for spread, _ in shapes), max(width for _, width in shapes)
     z = np.linspace(-_TAIL - 1 / sigma, _TAIL + 1 / sigma, 4001)  # in standard deviations of the noise
     absent = -z * z / 2
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from accountants import checks, lemma3, theorem1, tight
 from accountants.guarantee import Adjacency, Bound, Guarantee
-from accountants.mechanism import Totals, noiseless
+from accountants.mechanism import Totals, for_units, noiseless
 from accountants.plugins import Registry
 
 
@@ -29,6 +29,8 @@ class Accountant:
         bound: the computation.
         is_guarantee: whether the mechanism is (epsilon, delta)-DP at the epsilon that it returns.
         caveats: caveats of every result, for any run.
+        several_buckets: whether `bound` knows units that own several of the sampled buckets, which come as
+            `accountants.mechanism.SeveralBuckets`.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Accountant:
     bound: BoundFunction
     is_guarantee: bool
     caveats: tuple[str, ...] = ()
+    several_buckets: bool = False
 
 
 ACCOUNTANTS: Registry[Accountant] = Registry(
@@ -48,6 +51,7 @@ ACCOUNTANTS: Registry[Accountant] = Registry(
             description="privacy loss distributions, composed numerically: the number to report",
             bound=tight.bound,
             is_guarantee=True,
+            several_buckets=True,
         ),
         Accountant(
             name="lemma3",
@@ -75,6 +79,7 @@ def account(
     adjacency: Adjacency,
     accountant: str,
     buckets: int | None,
+    buckets_per_unit: int = 1,
 ) -> Guarantee:
     """Check the request, then query the accountant; arguments as in `accountants.epsilon`."""
     delta = checks.delta(delta)
@@ -83,7 +88,21 @@ def account(
     chosen = ACCOUNTANTS.get(accountant)
 
     caveats = chosen.caveats
-    if buckets is not None and delta >= 1 / checks.integer("buckets", buckets, minimum=1):
+    totals = for_units(totals, buckets_per_unit)
+    if buckets_per_unit > 1:
+        if not chosen.several_buckets:
+            raise ValueError(
+                f"accountant {accountant!r} covers units that own one bucket, and buckets_per_unit is "
+                f"{buckets_per_unit}; use accountant='tight'"
+            )
+        caveats += (
+            f"for every {unit} that owns at most {buckets_per_unit} of the separately sampled buckets",
+        )
+    if buckets is not None and buckets_per_unit > checks.integer("buckets", buckets, minimum=1):
+        raise ValueError(
+            f"buckets_per_unit must be at most {buckets}, the number of buckets, got {buckets_per_unit}"
+        )
+    if buckets is not None and delta >= 1 / buckets:
         large = (
             f"delta = {delta:g} is not below 1/K with K = {buckets} buckets: "
             f"a mechanism that publishes one random {unit} would satisfy this delta; choose delta below 1/K"

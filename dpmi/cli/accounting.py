@@ -37,6 +37,17 @@ def epsilon(
     steps: Steps,
     delta: Delta,
     unit: Unit,
+    records_per_unit: Annotated[
+        int,
+        typer.Option(
+            parser=integer,
+            help="The most separately sampled buckets that one unit owns, such as the records of a user.",
+        ),
+    ] = 1,
+    buckets: Annotated[
+        int | None, typer.Option(parser=integer, help="Number of buckets K, to judge delta by.")
+    ] = None,
+    accountant: Annotated[str | None, typer.Option(help="Only this accountant; default: all.")] = None,
     as_json: AsJson = False,
     plot: Annotated[
         Path | None,
@@ -45,7 +56,7 @@ def epsilon(
         ),
     ] = None,
 ) -> None:
-    """Print the (epsilon, delta) of a run for one bucket, by every accountant and for both adjacencies."""
+    """Print the (epsilon, delta) of a run for one unit, by every accountant and for both adjacencies."""
     from accountants import ACCOUNTANTS, ADJACENCIES, BucketMechanism, Ledger
 
     ledger = Ledger().record(
@@ -55,11 +66,33 @@ def epsilon(
         from dpmi.cli import figure_file
 
         figure_file.check(plot)
-    found = [
-        ledger.guarantee(delta=delta, unit=unit, adjacency=adjacency, accountant=accountant)
-        for accountant in _usable(ACCOUNTANTS.all())
-        for adjacency in ADJACENCIES
-    ]
+        if records_per_unit != 1:
+            raise ValueError(
+                f"--plot shows units of one bucket, and --records-per-unit is {records_per_unit}"
+            )
+    found: list[Guarantee] = []
+    unable: dict[str, ValueError] = {}
+    for name in _usable(ACCOUNTANTS.all()) if accountant is None else [accountant]:
+        if accountant is None and records_per_unit > 1 and not ACCOUNTANTS.get(name).several_buckets:
+            continue
+        for adjacency in ADJACENCIES:
+            try:
+                answer = ledger.guarantee(
+                    delta=delta,
+                    unit=unit,
+                    adjacency=adjacency,
+                    accountant=name,
+                    buckets=buckets,
+                    buckets_per_unit=records_per_unit,
+                )
+            except ValueError as error:  # another accountant may be able to
+                unable[name] = error
+            else:
+                found.append(answer)
+    if not found:
+        raise next(iter(unable.values()))
+    for name, reason in unable.items():
+        print(f"dpmi: {name} has no answer: {reason}", file=sys.stderr)
     if as_json:
         print(json.dumps([g.to_dict() for g in found], indent=2))
     else:

@@ -12,6 +12,7 @@ _JSON = "tests/accountants/test_ledger_json.py"
 _LEDGER = "tests/accountants/test_ledger.py"
 _LEMMA3 = "tests/accountants/test_lemma3.py"
 _MECHANISM = "tests/accountants/test_mechanism.py"
+_MIXTURES = "tests/accountants/test_mixtures.py"
 _PLD = "tests/accountants/test_pld.py"
 _PROFILE = "tests/accountants/test_profile.py"
 _REGISTRY = "tests/accountants/test_registry.py"
@@ -46,6 +47,48 @@ _LEDGER_FAULTS = (
         old="return any(mechanism.noise_multiplier == 0",
         new="return all(mechanism.noise_multiplier == 0",
         tests=(_REGISTRY,),
+    ),
+    Fault(
+        name="a larger unit gets the epsilon of a bucket",
+        path="accountants/mechanism.py",
+        old="buckets_per_unit=buckets_per_unit,",
+        new="buckets_per_unit=1,",
+        tests=(f"{_MIXTURES}::test_values_of_dp_accounting",),
+    ),
+    Fault(
+        name="an accountant of buckets answers for larger units",
+        path="accountants/registry.py",
+        old="        if not chosen.several_buckets:\n",
+        new="        if False:\n",
+        tests=(_REGISTRY,),
+    ),
+    Fault(
+        name="a ledger takes a step as a larger unit sees it",
+        path="accountants/ledger.py",
+        old="if type(mechanism) is not BucketMechanism:",
+        new="if not isinstance(mechanism, BucketMechanism):",
+        tests=(_REGISTRY,),
+    ),
+    Fault(
+        name="a replaced unit moves the sum to one side only",
+        path="accountants/mixtures.py",
+        old='lower=nothing if direction == "remove" else drawn,',
+        new='lower=drawn if direction == "add" else nothing,',
+        tests=(f"{_MIXTURES}::test_delta_is_that_of_a_quadrature",),
+    ),
+    Fault(
+        name="the numbers of drawn buckets that were left out are free",
+        path="accountants/mixtures.py",
+        old="found + self.neglected",
+        new="found",
+        tests=(f"{_MIXTURES}::test_what_was_left_out_is_paid_for",),
+    ),
+    Fault(
+        name="rare small numbers of drawn buckets count as none",
+        path="accountants/mixtures.py",
+        old="weights[0] = binom.cdf(first, owned, sampling_rate)",
+        new="weights[0] = binom.pmf(first, owned, sampling_rate)",
+        tests=(f"{_MIXTURES}::test_what_was_left_out_is_paid_for",),
     ),
     Fault(
         name="a saved ledger with a wrong number of steps is accepted",
@@ -88,8 +131,8 @@ _ANSWER_FAULTS = (
     Fault(
         name="a delta of 1/K or more causes no warning",
         path="accountants/registry.py",
-        old="delta >= 1 / checks.integer",
-        new="delta >= 2 / checks.integer",
+        old="delta >= 1 / buckets",
+        new="delta >= 2 / buckets",
         tests=(_REGISTRY,),
     ),
     Fault(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from accountants import ACCOUNTANTS, ADJACENCIES, BucketMechanism, Guarantee, Ledger
+from accountants.mechanism import SeveralBuckets
 
 STEP = BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6)
 
@@ -90,3 +91,35 @@ def test_every_answer_carries_its_meaning(accountant: str, adjacency: Any) -> No
         assert part in sentence
     assert ("replaced" if adjacency == "replace" else "added or removed") in sentence
     assert sentence.startswith("Not a guarantee") is (accountant == "theorem1")
+
+
+@pytest.mark.parametrize("accountant", ["lemma3", "theorem1"])
+def test_accountants_of_one_bucket_refuse_larger_units(accountant: str) -> None:
+    with pytest.raises(ValueError, match=f"'{accountant}' covers units that own one bucket, and .* is 2"):
+        ask(accountant=accountant, buckets_per_unit=2)
+    assert ask(accountant=accountant, buckets_per_unit=1) == ask(accountant=accountant)
+
+
+def test_larger_units_are_named_in_the_answer() -> None:
+    answer = ask(accountant="tight", buckets_per_unit=3, unit="user")
+    assert "for every user that owns at most 3 of the separately sampled buckets" in answer.caveats
+    assert answer.epsilon > ask(accountant="tight").epsilon
+
+
+def test_a_unit_owns_at_most_all_buckets() -> None:
+    with pytest.raises(ValueError, match="buckets_per_unit must be at most 4, the number of buckets, got 5"):
+        ask(accountant="tight", buckets=4, buckets_per_unit=5)
+
+
+@pytest.mark.parametrize("wrong", [0, -1])
+def test_a_unit_owns_a_bucket(wrong: int) -> None:
+    with pytest.raises(ValueError, match=f"buckets_per_unit must be at least 1, got {wrong}"):
+        ask(accountant="tight", buckets_per_unit=wrong)
+    with pytest.raises(TypeError, match=r"buckets_per_unit must be an integer, got 1\.5"):
+        ask(accountant="tight", buckets_per_unit=1.5)
+
+
+def test_a_ledger_holds_what_was_released_and_not_how_it_looks_to_a_larger_unit() -> None:
+    seen = SeveralBuckets(sampling_rate=0.2, noise_multiplier=1.6, buckets_per_unit=3)
+    with pytest.raises(TypeError, match="runs must hold"):
+        Ledger(((seen, 3),))

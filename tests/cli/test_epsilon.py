@@ -53,6 +53,48 @@ class TestEpsilon:
         starts = (" accountant", " tight", " lemma3", " theorem1", "  tight: ", "  lemma3: ", "  theorem1")
         assert all(line.startswith(starts) for line in lines)
 
+    def test_units_of_several_records(self, dpmi: Dpmi) -> None:
+        outcome = dpmi(*epsilon(records_per_unit="3"), "--json")
+        assert (outcome.code, outcome.err) == (0, "")
+        found = {g["adjacency"]: g["epsilon"] for g in json.loads(outcome.out)}
+        assert found["add_remove"] == pytest.approx(34.81, abs=0.01)
+        assert found["replace"] > 2 * found["add_remove"]
+        assert "owns at most 3 of the separately sampled" in dpmi(*epsilon(records_per_unit="3")).out
+
+    def test_rows_that_can_answer_do(self, dpmi: Dpmi) -> None:
+        outcome = dpmi(*epsilon(delta="1e-12"), "--json")
+        assert outcome.code == 0
+        assert is_one_line(outcome)
+        assert outcome.err.startswith("dpmi: tight has no answer: delta must be at least 1e-10")
+        assert {g["accountant"] for g in json.loads(outcome.out)} == {"lemma3", "theorem1"}
+
+    def test_one_accountant_and_the_number_of_buckets(self, dpmi: Dpmi) -> None:
+        outcome = dpmi(*epsilon(accountant="tight", buckets="500"), "--json")
+        assert {g["accountant"] for g in json.loads(outcome.out)} == {"tight"}
+        assert outcome.err == ""
+        warned = dpmi(*epsilon(accountant="tight", buckets="900"))
+        assert "delta = 0.001 is not below 1/K with K = 900 buckets" not in warned.err
+        warned = dpmi(*epsilon(accountant="tight", buckets="1000"))
+        assert "delta = 0.001 is not below 1/K with K = 1000 buckets" in warned.err
+
+    @pytest.mark.parametrize(
+        ("changed", "message"),
+        [
+            ({"accountant": "moments"}, "unknown accountant 'moments'"),
+            ({"records_per_unit": "0"}, "buckets_per_unit must be at least 1, got 0"),
+            ({"records_per_unit": "9", "buckets": "8"}, "buckets_per_unit must be at most 8"),
+            ({"records_per_unit": "2", "accountant": "lemma3"}, "'lemma3' covers units that own one bucket"),
+            ({"records_per_unit": "2", "plot": "x.png"}, "--plot shows units of one bucket"),
+            ({"delta": "1e-12", "accountant": "tight"}, "delta must be at least 1e-10"),
+            ({"records_per_unit": "1.5"}, "'1.5' is not an integer"),
+        ],
+    )
+    def test_what_cannot_be_answered(self, dpmi: Dpmi, changed: dict[str, str], message: str) -> None:
+        outcome = dpmi(*epsilon(**changed))
+        assert (outcome.code, outcome.out) == (2, "")
+        assert is_one_line(outcome)
+        assert message in outcome.err
+
     def test_no_noise_is_allowed_with_a_warning(self, dpmi: Dpmi) -> None:
         outcome = dpmi(*epsilon(noise_multiplier="0"), "--json")
         assert outcome.code == 0

@@ -1,4 +1,7 @@
-"""The studies that say that their settings are the recommender's have these settings."""
+"""The studies that say that their settings are the recommender's have these settings.
+
+Modules: accountants/recommender.py.
+"""
 
 from __future__ import annotations
 
