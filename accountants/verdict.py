@@ -178,20 +178,22 @@ def _on_a_head(table: PlanTable) -> list[str]:
 
 
 def _on_the_whole_class(table: PlanTable, subclasses: int) -> str:
-    # Group privacy over c replacements: epsilon is c e, and delta is multiplied by 1 + exp(e) + ... + exp((c - 1) e).
-    # That factor can overflow a float, so its logarithm is computed.
-    epsilon = subclasses * table.target_epsilon
-    log_delta = math.log(table.delta) + _log_expm1(epsilon) - _log_expm1(table.target_epsilon)
-    left = "at delta 1, which is no guarantee" if log_delta >= 0 else f"at delta {math.exp(log_delta):.2g}"
+    row = table.row(table.best_setting, subclasses)
+    whole = f"a class of {subclasses:,} subclasses"
+    try:
+        found = (
+            Ledger()
+            .record(row.mechanism, row.steps)
+            .guarantee(
+                delta=table.delta, unit="class", adjacency=table.adjacency, buckets_per_unit=subclasses
+            )
+        )
+    except ValueError:  # outside the range of the tight accountant
+        return f"A subclass-level epsilon protects one subclass, not its whole class: {whole} has no epsilon here."
     return (
-        f"A subclass-level epsilon protects one subclass, not its whole class: for a class of "
-        f"{subclasses:,} subclasses, group privacy leaves epsilon {readable(epsilon)} {left}."
+        f"A subclass-level epsilon protects one subclass, not its whole class: for {whole} the same run has epsilon "
+        f"{readable(found.epsilon)}."
     )
-
-
-def _log_expm1(x: float) -> float:
-    """Return log(exp(x) - 1) for x > 0."""
-    return x + math.log(-math.expm1(-x))
 
 
 def _on_delta(table: PlanTable, rescue: PlanRow | None) -> list[str]:

@@ -1,5 +1,6 @@
 """The verdict: hopeless or not, what would rescue it, and the figures behind the limits."""
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from accountants import Ledger, reconstruction_bound
+from accountants import Ledger, epsilon, reconstruction_bound
 from accountants.planner import PlanTable, plan
-from accountants.verdict import HOPELESS, USABLE, Verdict, rating, verdict
+from accountants.verdict import HOPELESS, USABLE, Verdict, rating, readable, verdict
 
 pytestmark = pytest.mark.usefixtures("calibrated_once")
 
@@ -73,9 +74,18 @@ class TestTenClasses:
     def test_it_is_no_promise_about_a_class(self, judged: Verdict) -> None:
         assert judged.rescue is not None
         clusters = judged.rescue.clusters_per_class
-        assert (
-            f"for a class of {clusters} subclasses, group privacy leaves epsilon {8 * clusters:,} at delta 1"
-            in text(judged)
+        setting = judged.rescue
+        whole = epsilon(
+            sampling_rate=setting.mechanism.sampling_rate,
+            noise_multiplier=setting.mechanism.noise_multiplier,
+            steps=setting.steps,
+            delta=setting.guarantee.delta,
+            unit="class",
+            buckets_per_unit=clusters,
+        ).epsilon
+        assert whole > 8 * clusters / 2
+        assert f"for a class of {clusters} subclasses the same run has epsilon {readable(whole)}." in text(
+            judged
         )
         assert "conditional on the partition" in text(judged)
         assert "rule of thumb" in judged.sentences[-1]
@@ -118,10 +128,10 @@ def test_many_classes_need_no_rescue() -> None:
     assert "subclass" not in text(judged)
 
 
-def test_group_privacy_where_it_leaves_something() -> None:
-    judged = verdict(ask([2] * 40, target_epsilon=0.5, clusters_per_class=(1, 2), parameters=1))
-    left = 1e-4 * (1 + math.exp(0.5))
-    assert f"for a class of 2 subclasses, group privacy leaves epsilon 1 at delta {left:.2g}" in text(judged)
+def test_a_whole_class_that_the_accountant_cannot_compose() -> None:
+    table = ask([2] * 40, target_epsilon=0.5, clusters_per_class=(1, 2), parameters=1)
+    beyond = dataclasses.replace(table, delta=1e-12)
+    assert "a class of 2 subclasses has no epsilon here" in text(verdict(beyond))
 
 
 def test_a_delta_that_is_too_large_for_so_many_buckets_is_named() -> None:
