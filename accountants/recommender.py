@@ -1,8 +1,9 @@
 """Settings of a private linear head that need no tuning, from public numbers only.
 
 The rule: every unit takes part in every step (q = 1), for 100 steps, with a clipping norm so small that the gradients
-stay about as long as the norm: 0.5 / sqrt(n) for units of n records, as the mean of n gradients shrinks by sqrt(n) once
-the head has learned. A step then moves the head by the mean direction of the gradients, plus noise, and two numbers
+stay about as long as the norm: 0.5 / sqrt(n) for units of n records, as the mean of n unrelated gradients shrinks by
+sqrt(n) once the head has learned; the gradients of one class agree, so a unit of one class counts as one record. A step
+then moves the head by the mean direction of the gradients, plus noise, and two numbers
 matter: the noise nu = sigma / (K sqrt(T)) of the whole training relative to that mean, and the distance that the head
 may go. The distance is the smaller of 5.5 sqrt(C / 10) / sqrt(nu) and 0.5 / nu: more noise means shorter steps, the C
 rows of the head share the way, and the second limit keeps the noise of a logit below 1.5. The learning rate is the
@@ -128,8 +129,8 @@ def recommend(
 
     Args:
         units: K, the number of buckets, at least 2; whether it is public is for the caller to judge.
-        records_per_unit: about how many records a unit has, at least 1, as is publicly known; only the clipping norm
-            depends on it.
+        records_per_unit: about how many records a unit has, at least 1, as is publicly known; 1 for units of one class,
+            such as subclasses. Only the clipping norm depends on it.
         classes: C, the number of outputs of the head, at least 2.
         target_epsilon: above 0, for one unit.
         delta: in (0, 1), and well below 1 / K.

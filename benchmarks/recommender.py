@@ -61,7 +61,7 @@ def run(names: tuple[str, ...] = ("digits",)) -> dict[str, float]:
             train, labels = features[:2]
             chosen = recommend(
                 units=units,
-                records_per_unit=max(1, len(train) // units),
+                records_per_unit=1 if units == SUBCLASSES else max(1, len(train) // units),
                 classes=int(labels.max()) + 1,
                 target_epsilon=epsilon,
                 delta=DELTA,

@@ -43,7 +43,10 @@ def plan(
     ] = None,
     records_per_unit: Annotated[
         float | None,
-        typer.Option(parser=number, help="About how many records a unit has, for --recommend."),
+        typer.Option(
+            parser=number,
+            help="About how many records a unit has; 1 if they are of one class. For --recommend.",
+        ),
     ] = None,
     classes: Annotated[
         int | None, typer.Option(parser=integer, help="Number of classes, for --recommend; default: 10.")
