@@ -42,7 +42,7 @@ def test_the_rule() -> None:
     assert found.sampling_rate == 1
     # Every one of 242 rows goes as far as one of 10, while the noise allows it.
     rows = recommend(units=6000, records_per_unit=100, classes=242, target_epsilon=1.0, delta=1e-5)
-    assert rows.learning_rate * rows.max_grad_norm * 100 == pytest.approx(min(24.2**0.5 * way, 5 / nu))
+    assert rows.learning_rate * rows.max_grad_norm * rows.steps == pytest.approx(min(24.2**0.5 * way, 5 / nu))
     assert 5 / nu < 24.2**0.5 * way
     forty = recommend(units=6000, records_per_unit=100, classes=40, target_epsilon=1.0, delta=1e-5)
     assert forty.learning_rate == pytest.approx(2 * many.learning_rate)
