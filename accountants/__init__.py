@@ -63,6 +63,7 @@ from accountants.mechanism import BucketMechanism
 from accountants.profile import PrivacyProfile, reconstruction_bound
 from accountants.recommender import Recommendation, recommend
 from accountants.registry import ACCOUNTANTS, Accountant
+from accountants.units import UnitRow, unit_table
 
 __all__ = [
     "ACCOUNTANTS",
@@ -79,6 +80,7 @@ __all__ = [
     "Ledger",
     "PrivacyProfile",
     "Recommendation",
+    "UnitRow",
     "calibrate",
     "epsilon",
     "epsilon_curve",
@@ -86,4 +88,5 @@ __all__ = [
     "recommend",
     "reconstruction_bound",
     "rounded_up",
+    "unit_table",
 ]

@@ -12,7 +12,18 @@ from typing import NoReturn
 
 import typer
 
-from dpmi.cli import accounting, audit, explain, layers, match, plan, side_effects, statement, studies
+from dpmi.cli import (
+    accounting,
+    audit,
+    explain,
+    layers,
+    match,
+    plan,
+    side_effects,
+    statement,
+    studies,
+    units,
+)
 
 app = typer.Typer(
     name="dpmi",
@@ -26,6 +37,7 @@ for command in (
     accounting.calibrate,
     accounting.reconstruction_bound,
     explain.explain,
+    units.units,
     plan.plan,
     statement.statement,
     audit.audit,

@@ -102,6 +102,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         *("--sampling-rate", "0.2", "--noise-multiplier", "1.6", "--steps", "20"),
         *("--unit", "class", "--prior", "0.1"),
     ),
+    "units": (
+        *("--sampling-rate", "0.2", "--noise-multiplier", "1.6", "--steps", "20"),
+        *("--delta", "1e-3", "--records-per-unit", "user=3"),
+    ),
     "explain": tuple(part for option in EPSILON.items() for part in option),
     "plan": ("--labels", "labels.csv", "--epsilon", "3", "--delta", "1e-3"),
     "statement": ("nothing.pt", "--delta", "1e-3"),
