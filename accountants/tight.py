@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-from accountants import pld
+from accountants import lemma3, pld
 from accountants.guarantee import Adjacency, Bound
-from accountants.mechanism import BucketMechanism, Totals
+from accountants.mechanism import BucketMechanism, Totals, owned
 
 STATED_ERROR = 0.005
 """Largest error of epsilon above the exact value, as a fraction of it, unless a caveat says otherwise."""
@@ -65,4 +65,11 @@ def _bound(runs: tuple[tuple[BucketMechanism, int], ...], delta: float, adjacenc
     caveat = f"an upper bound: privacy losses are rounded to multiples of {finest:.2g}"
     if change > max(_CONVERGED * epsilon, _NEGLIGIBLE):
         caveat += ", the finest interval that float64 allows here, which is still coarse for such small steps"
+    if adjacency == "add_remove" and all(owned(mechanism) == 1 for mechanism in totals):
+        # Exact moments are proved for this adjacency, and smaller where losses are huge and so rounded coarsely.
+        moments = lemma3.bound(totals, delta=delta, adjacency=adjacency).epsilon
+        if moments < epsilon:
+            return Bound(
+                moments, caveats=("an upper bound: by moments, which are below the rounded losses here",)
+            )
     return Bound(epsilon, caveats=(caveat,))

@@ -126,6 +126,9 @@ def calibrate(
         int | None, typer.Option(parser=integer, help="T >= 1; omit it to solve for it.")
     ] = None,
     adjacency: Adjacency = "replace",
+    buckets: Annotated[
+        int | None, typer.Option(parser=integer, help="Number of buckets K, to judge delta by.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Solve for the noise multiplier, the steps or the sampling rate that meets a target epsilon; omit that option."""
@@ -140,6 +143,7 @@ def calibrate(
         noise_multiplier=noise_multiplier,
         steps=steps,
         adjacency=checks.adjacency(adjacency),
+        buckets=buckets,
     )
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))
@@ -186,12 +190,24 @@ def reconstruction_bound(
         return
     table = Table(f"probability without the {unit}", "at most with it", box=None)
     for kappa, value in found:
-        table.add_row(f"{kappa:g}", f"{math.ceil(value * 1e4) / 1e4:.4f}")  # rounded up: a bound
+        table.add_row(f"{kappa:g}", _rounded_up(value))
     console().print(table)
     print(
         f"  For any attack and any criterion of success; one {unit} present or absent, after {steps} steps "
         "(Hayes, Mahloujifar, Balle 2023; accountant: tight)."
     )
+
+
+def _rounded_up(share: float) -> str:
+    """Return a bound in [0, 1] with four decimals, or three digits where it is smaller, rounded up.
+
+    >>> _rounded_up(0.71714), _rounded_up(0.000123456), _rounded_up(0.0)
+    ('0.7172', '1.24e-04', '0')
+    """
+    if share >= 1e-3 or share == 0:
+        return f"{math.ceil(share * 1e4) / 1e4:.4f}" if share else "0"
+    scale = 10.0 ** (2 - math.floor(math.log10(share)))
+    return f"{math.ceil(share * scale) / scale:.2e}"
 
 
 def _print_guarantees(found: list[Guarantee]) -> None:

@@ -152,8 +152,8 @@ _ANSWER_FAULTS = (
     Fault(
         name="a subclass-level epsilon is stated for the whole class",
         path="accountants/verdict.py",
-        old="epsilon = subclasses * table.target_epsilon",
-        new="epsilon = table.target_epsilon",
+        old="buckets_per_unit=subclasses",
+        new="buckets_per_unit=1",
         tests=("tests/accountants/test_verdict.py::TestTenClasses",),
     ),
 )

@@ -248,3 +248,15 @@ def test_replacing_costs_at_least_removing_and_moments_at_least_the_truth(
             delta=delta, unit="class", adjacency=adjacency, accountant="lemma3"
         )
         assert exact <= moments.epsilon * SLACK
+
+
+def test_it_is_never_above_the_moments_where_they_are_proved() -> None:
+    """Losses of hundreds of thousands are rounded to whole numbers."""
+    run = ledger_of(0.97216, 0.30322, 88_963)
+    asked = {"delta": 1.39e-9, "unit": "class", "adjacency": "add_remove"}
+    tight, moments = (run.guarantee(**asked, accountant=name) for name in ("tight", "lemma3"))  # type: ignore[arg-type]
+    assert tight.epsilon == moments.epsilon
+    assert tight.caveats == ("an upper bound: by moments, which are below the rounded losses here",)
+    usual = ledger_of(0.2, 1.6, 200).guarantee(delta=1e-3, unit="class", adjacency="add_remove")
+    assert usual.epsilon == pytest.approx(7.448, abs=1e-3)
+    assert usual.caveats[0].startswith("an upper bound: privacy losses are rounded")

@@ -29,6 +29,11 @@ class TestCalibrate:
         tight = json.loads(again.out)[0]["epsilon"]
         assert 4 * 0.998 <= tight <= 4
 
+    def test_the_number_of_buckets_judges_delta(self, dpmi: Dpmi) -> None:
+        given = (*TARGET, "--sampling-rate", 0.2, "--steps", 150)
+        assert "warning: delta = 0.001 is not below 1/K with K = 1000" in dpmi(*given, "--buckets", 1000).err
+        assert dpmi(*given, "--buckets", 999).err == ""
+
     def test_json(self, dpmi: Dpmi) -> None:
         outcome = dpmi(
             *TARGET, "--sampling-rate", 0.2, "--noise-multiplier", 3, "--adjacency", "add_remove", "--json"
