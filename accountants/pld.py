@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from accountants import pmfs
 from accountants.guarantee import Adjacency
 from accountants.mechanism import BucketMechanism, Totals, owned
 
@@ -94,8 +95,7 @@ class LossDistribution:
             return found
         # From epsilon 709 to 745, e^-epsilon is a subnormal number; dp-accounting divides by it and gets infinity.
         # There, the tail of the privacy loss bounds delta, and epsilon is too large by a few units at most.
-        pmfs = (self.distribution._pmf_remove, self.distribution._pmf_add)
-        return max(_quantile(pmf.to_dense_pmf(), usable) for pmf in pmfs)
+        return max(pmfs.quantile(pmf, usable) for pmf in pmfs.both(self.distribution))
 
     def delta(self, epsilons: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return delta at each epsilon >= 0, in either direction."""
@@ -107,7 +107,8 @@ class LossDistribution:
         The run must be composed under `add_remove`.
         """
         # dp-accounting stores both directions, but its public function returns the larger delta only.
-        return self._at(self.distribution._pmf_remove, epsilons)
+        removal, _ = pmfs.both(self.distribution)
+        return self._at(removal, epsilons)
 
     def _at(self, distribution: Any, epsilons: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         found = np.empty(len(epsilons))
@@ -291,13 +292,3 @@ def _losses(mechanism: BucketMechanism, adjacency: Adjacency) -> tuple[float, fl
         spreads.append(math.sqrt(float(np.dot(weight, (loss - np.dot(weight, loss)) ** 2))))
         widths.append(float(np.ptp(loss)))
     return max(spreads), max(widths)
-
-
-def _quantile(pmf: Any, delta: float) -> float:
-    """Return the smallest privacy loss that is exceeded with probability at most delta; infinity if there is none.
-
-    Delta is met at this epsilon, because delta(epsilon) is at most the probability of a larger loss.
-    """
-    above = pmf._infinity_mass + np.cumsum(pmf._probs[::-1])[::-1] - pmf._probs
-    met = np.flatnonzero(above <= delta)
-    return float((pmf._lower_loss + int(met[0])) * pmf._discretization) if len(met) else math.inf
