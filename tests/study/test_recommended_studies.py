@@ -17,6 +17,7 @@ STUDIES = Path(__file__).parents[2] / "studies"
 
 Targets = tuple[tuple[float, Adjacency], ...]
 USERS: Targets = tuple((epsilon, "replace") for epsilon in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0))
+USERS_AND_3: Targets = (*USERS[:4], (3.0, "replace"), *USERS[4:])
 OF_OTHERS: Targets = ((3.0, "add_remove"),)
 """That of F. Tramer and D. Boneh, "Differentially Private Learning Needs Better Features (or Much More Data)", 2021."""
 
@@ -35,7 +36,7 @@ CASES: dict[str, tuple[int, float, int, float, Targets]] = {
             60_000 / units,
             10,
             1e-5,
-            USERS + (OF_OTHERS if units == 60_000 else ()),
+            {600: USERS_AND_3, 60_000: USERS + OF_OTHERS}.get(units, USERS),
         )
         for name in ("mnist", "fashion")
         for units in (100, 600, 6_000, 60_000)
