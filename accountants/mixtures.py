@@ -17,7 +17,7 @@ has, too; it has no replacement, and searches every threshold by itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,9 +98,7 @@ class Pair:
 
     def loss(self, x: Numbers) -> Numbers:
         """Return the privacy loss, the logarithm of the densities' quotient, (n,)."""
-        return np.concatenate(
-            [self._log(part, self.upper) - self._log(part, self.lower) for part in self._parts(x)]
-        )
+        return self._difference(self._log, x)
 
     def delta(self, epsilons: Numbers) -> Numbers:
         """Return the hockey-stick divergence at each epsilon, ascending, (n,).
@@ -130,7 +128,7 @@ class Pair:
         cell = table[1] - table[0]
         left, right = x - 2 * cell, x + 2 * cell
         for _ in range(4):
-            slope = self._slope(x)
+            slope = self._difference(self._score, x)
             with np.errstate(divide="ignore", invalid="ignore"):
                 step = (self.loss(x) - epsilons) / slope
             x = np.clip(x - np.where(np.isfinite(step), step, 0.0), left, right)
@@ -138,10 +136,8 @@ class Pair:
         x[epsilons < losses[-1]] = np.inf
         return x
 
-    def _slope(self, x: Numbers) -> Numbers:
-        return np.concatenate(
-            [self._score(part, self.upper) - self._score(part, self.lower) for part in self._parts(x)]
-        )
+    def _difference(self, of: Callable[[Numbers, Numbers], Numbers], x: Numbers) -> Numbers:
+        return np.concatenate([of(part, self.upper) - of(part, self.lower) for part in self._parts(x)])
 
     def _parts(self, x: Numbers) -> Iterator[Numbers]:
         for start in range(0, len(x), at_once := max(1, _AT_ONCE // len(self.weights))):

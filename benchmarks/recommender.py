@@ -13,7 +13,7 @@ import itertools
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from operator import itemgetter
 from typing import Any
 
@@ -57,8 +57,10 @@ def run(names: tuple[str, ...] = ("digits",)) -> dict[str, float]:
     worst: dict[str, float] = {}
     for name in names:
         features = _features(name)
+        train, labels = features[:2]
+        dealers = {units: _dealer(features, units) for units in UNITS[name]}
         for units, epsilon in itertools.product(UNITS[name], EPSILONS):
-            train, labels = features[:2]
+            deal = dealers[units]
             chosen = recommend(
                 units=units,
                 records_per_unit=1 if units == SUBCLASSES else max(1, len(train) // units),
@@ -68,17 +70,17 @@ def run(names: tuple[str, ...] = ("digits",)) -> dict[str, float]:
             )
             ours = _accuracy(
                 features,
-                units,
+                deal,
                 RUNS,
                 steps=chosen.steps,
                 max_grad_norm=chosen.max_grad_norm,
                 noise_multiplier=chosen.noise_multiplier,
                 learning_rate=chosen.learning_rate,
             )
-            swept = [(_accuracy(features, units, SWEPT, **these), these) for these in _grid(units, epsilon)]
+            swept = [(_accuracy(features, deal, SWEPT, **these), these) for these in _grid(units, epsilon)]
             leading = heapq.nlargest(3, swept, key=itemgetter(0))
             best, these = max(
-                ((_accuracy(features, units, RUNS, **these), these) for _, these in leading),
+                ((_accuracy(features, deal, RUNS, **these), these) for _, these in leading),
                 key=itemgetter(0),
             )
             where = "{steps}, {max_grad_norm:g}, {learning_rate:.3g}".format(**these)
@@ -91,6 +93,7 @@ def run(names: tuple[str, ...] = ("digits",)) -> dict[str, float]:
 
 
 Features = tuple[Tensor, Tensor, Tensor, Tensor]
+Deal = Callable[[torch.Generator], Tensor]
 
 
 def _features(name: str) -> Features:
@@ -131,20 +134,30 @@ def _grid(units: int, epsilon: float) -> Iterator[dict[str, Any]]:
             }
 
 
-def _accuracy(features: Features, units: int, seeds: range, **settings: Any) -> float:
+def _accuracy(features: Features, deal: Deal, seeds: range, **settings: Any) -> float:
     train, labels, test, test_labels = features
     classes = int(labels.max()) + 1
     found = []
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
-        if units == SUBCLASSES:
-            rows = _subclasses(train, labels, units // classes)
-        else:
-            order = torch.randperm(len(train), generator=generator)
-            rows = order[: len(train) // units * units].view(units, -1)
+        rows = deal(generator)
         head = train_head(train[rows], labels[rows], classes=classes, generator=generator, **settings)
         found.append(float(((test @ head.T).argmax(dim=1) == test_labels).float().mean()))
     return sum(found) / len(found)
+
+
+def _dealer(features: Features, units: int) -> Deal:
+    """Return what deals the training records out to units: at random, or subclasses, which are found once."""
+    train, labels = features[:2]
+    if units == SUBCLASSES:
+        rows = _subclasses(train, labels, units // (int(labels.max()) + 1))
+        return lambda _: rows
+
+    def at_random(generator: torch.Generator) -> Tensor:
+        order = torch.randperm(len(train), generator=generator)
+        return order[: len(train) // units * units].view(units, -1)
+
+    return at_random
 
 
 def _subclasses(features: Tensor, labels: Tensor, each: int) -> Tensor:

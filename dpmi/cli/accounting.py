@@ -15,6 +15,7 @@ import typer
 from dpmi.cli.arguments import (
     Adjacency,
     AsJson,
+    Buckets,
     Delta,
     NoiseMultiplier,
     SamplingRate,
@@ -44,9 +45,7 @@ def epsilon(
             help="The most separately sampled buckets that one unit owns, such as the records of a user.",
         ),
     ] = 1,
-    buckets: Annotated[
-        int | None, typer.Option(parser=integer, help="Number of buckets K, to judge delta by.")
-    ] = None,
+    buckets: Buckets = None,
     accountant: Annotated[str | None, typer.Option(help="Only this accountant; default: all.")] = None,
     as_json: AsJson = False,
     plot: Annotated[
@@ -126,9 +125,7 @@ def calibrate(
         int | None, typer.Option(parser=integer, help="T >= 1; omit it to solve for it.")
     ] = None,
     adjacency: Adjacency = "replace",
-    buckets: Annotated[
-        int | None, typer.Option(parser=integer, help="Number of buckets K, to judge delta by.")
-    ] = None,
+    buckets: Buckets = None,
     as_json: AsJson = False,
 ) -> None:
     """Solve for the noise multiplier, the steps or the sampling rate that meets a target epsilon; omit that option."""
@@ -204,8 +201,10 @@ def _rounded_up(share: float) -> str:
     >>> _rounded_up(0.71714), _rounded_up(0.000123456), _rounded_up(0.0)
     ('0.7172', '1.24e-04', '0')
     """
-    if share >= 1e-3 or share == 0:
-        return f"{math.ceil(share * 1e4) / 1e4:.4f}" if share else "0"
+    if share == 0:
+        return "0"
+    if share >= 1e-3:
+        return f"{math.ceil(share * 1e4) / 1e4:.4f}"
     scale = 10.0 ** (2 - math.floor(math.log10(share)))
     return f"{math.ceil(share * scale) / scale:.2e}"
 

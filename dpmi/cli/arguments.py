@@ -42,6 +42,9 @@ Unit = Annotated[
     str, typer.Option(help="Unit of privacy, what one bucket is: class, subclass, record, user, ...")
 ]
 Adjacency = Annotated[str, typer.Option(help="replace or add_remove (one bucket).")]
+Buckets = Annotated[
+    int | None, typer.Option(parser=integer, help="Number of buckets K; warns if delta is not below 1/K.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 DataRoot = Annotated[

@@ -5,19 +5,13 @@ from __future__ import annotations
 
 import json
 import textwrap
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from dpmi.cli.arguments import AsJson, Delta, NoiseMultiplier, SamplingRate, Steps, Unit, integer
+from dpmi.cli.arguments import AsJson, Buckets, Delta, NoiseMultiplier, SamplingRate, Steps, Unit
 from dpmi.cli.output import console
 
 if TYPE_CHECKING:
     from accountants.explanation import Explanation
-
-Buckets = Annotated[
-    int | None, typer.Option(parser=integer, help="Number of buckets K; warns if delta is not below 1/K.")
-]
 
 
 def explain(

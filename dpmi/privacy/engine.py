@@ -191,8 +191,9 @@ class PrivacyEngine:
                 bucket at a time.
             clipping: "flat" shortens gradients that are longer than S to S. "automatic" gives every gradient about
                 the length S, so that only the product of S and the learning rate matters.
-                :class:`dpmi.privacy.AdaptiveClipping` starts at S and follows a quantile of the norms. The guarantee is
-                the same.
+                :class:`dpmi.privacy.AdaptiveClipping` starts at S and follows a quantile of the norms, and
+                :class:`dpmi.privacy.GroupClipping` divides S among the optimizer's param groups. The guarantee is the
+                same.
             max_records_per_bucket: a step uses at most this many records of each drawn bucket, a different slice every
                 step; None uses all. The guarantee is unchanged. For a class of 6,000 records, the mean gradient of 128
                 is close to that of all, in a fiftieth of the time.
