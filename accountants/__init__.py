@@ -45,6 +45,9 @@ True
 >>> reconstruction_bound(run, [0.01]).round(2)  # a success probability of 1 % without the bucket, at most 33 % with it
 array([0.33])
 
+Two rules for runs that were not planned as one: `Tries`, the best of a random number of runs, and `PrivacyFilter`, for
+steps that depend on what was released before.
+
 `explain` compares all accountants on one run and says which results are upper bounds. `PrivacyProfile` gives delta
 at any epsilon and the trade-off function. `accountants.planner` computes the noise of a target before training.
 
@@ -57,12 +60,14 @@ Pitfalls for Privacy Accounting of Subsampled Mechanisms under Composition", 202
 from accountants.calibration import Calibration, calibrate
 from accountants.curve import EpsilonCurve, epsilon_curve
 from accountants.explanation import Explanation, explain
+from accountants.filters import PrivacyFilter
 from accountants.guarantee import ADJACENCIES, Adjacency, Bound, Condition, Guarantee, rounded_up
 from accountants.ledger import Ledger, epsilon
 from accountants.mechanism import BucketMechanism
 from accountants.profile import PrivacyProfile, reconstruction_bound
 from accountants.recommender import Recommendation, recommend
 from accountants.registry import ACCOUNTANTS, Accountant
+from accountants.selection import Tries
 from accountants.units import UnitRow, unit_table
 
 __all__ = [
@@ -78,8 +83,10 @@ __all__ = [
     "Explanation",
     "Guarantee",
     "Ledger",
+    "PrivacyFilter",
     "PrivacyProfile",
     "Recommendation",
+    "Tries",
     "UnitRow",
     "calibrate",
     "epsilon",

@@ -33,6 +33,7 @@ from accountants.explanation_opacus import Row, compared, opacus_rows, trivial
 from accountants.guarantee import ADJACENCIES, Adjacency, Guarantee
 from accountants.ledger import Ledger
 from accountants.mechanism import BucketMechanism
+from accountants.profile import PrivacyProfile
 
 METHODS: dict[tuple[str, Adjacency], str] = {
     ("tight", "replace"): (
@@ -68,6 +69,8 @@ class Explanation:
             large enough here is a coincidence.
         is_smallest: whether it is the smallest bound in the table for its adjacency, which is the number to report.
         reason: why it is a bound or not, with the numbers of this run.
+        mu: of Gaussian differential privacy, as :attr:`PrivacyProfile.mu`, by the tight accountant; None for others,
+            and if it cannot be computed.
         unit: what one bucket is, in the user's words.
         delta: in (0, 1).
         steps: the number of steps that epsilon covers.
@@ -82,13 +85,11 @@ class Explanation:
     unit: str
     delta: float
     steps: int
+    mu: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values; an infinite epsilon is the string "inf", None is null."""
-        fields = asdict(self)
-        if self.epsilon == math.inf:
-            fields["epsilon"] = "inf"
-        return fields
+        """Return the fields as JSON values; an infinite epsilon or mu is the string "inf", None is null."""
+        return {name: "inf" if value == math.inf else value for name, value in asdict(self).items()}
 
 
 def explain(
@@ -129,7 +130,12 @@ def explain(
     smallest = [_smallest_bound(rows, adjacency) for adjacency in ADJACENCIES]
     return tuple(
         Explanation(
-            **row._asdict(), is_smallest=row in smallest, unit=unit, delta=float(delta), steps=ledger.steps
+            **row._asdict(),
+            is_smallest=row in smallest,
+            unit=unit,
+            delta=float(delta),
+            steps=ledger.steps,
+            mu=_mu(ledger, unit, row.adjacency) if row.accountant == "tight" else None,
         )
         for row in rows
     )
@@ -154,6 +160,13 @@ def _own_rows(mechanism: BucketMechanism, ledger: Ledger, *, delta: float, unit:
         tight.setdefault(adjacency, found.epsilon)
         rows.append(Row(accountant, adjacency, found.epsilon, found.is_guarantee, reason))
     return rows
+
+
+def _mu(ledger: Ledger, unit: str, adjacency: Adjacency) -> float | None:
+    try:
+        return PrivacyProfile(ledger=ledger, unit=unit, adjacency=adjacency).mu
+    except ValueError:  # the row of the tight accountant says why
+        return None
 
 
 def _conditions(found: Guarantee) -> list[str]:

@@ -56,7 +56,7 @@ _MOST_EXCESS = 0.1
 """Largest excess over 1 of the sum of a run's probabilities. dp-accounting rounds the probabilities of very fine cells
 up. The result stays a bound until the sum is so large that the Fourier transform's rounding error hides the tails."""
 
-_LARGEST_EXPONENT = 700.0
+LARGEST_EXPONENT = 700.0
 """float64 holds e^700 and overflows at e^710."""
 
 _TAIL = 10.0
@@ -85,6 +85,8 @@ class LossDistribution:
     def epsilon(self, delta: float) -> float:
         """Return the smallest epsilon >= 0 at which delta is met; infinity if there is none."""
         usable = delta - ROUNDING_PER_STEP * self.steps
+        if usable <= 0:
+            return math.inf
         # dp-accounting searches downwards from large losses; for a delta close to 1 it would continue below zero and
         # overflow.
         if self.distribution.get_delta_for_epsilon(0.0) <= usable:
@@ -113,7 +115,7 @@ class LossDistribution:
     def _at(self, distribution: Any, epsilons: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         found = np.empty(len(epsilons))
         # dp-accounting computes a sorted list in one pass, but multiplies by e^epsilon, which has to be finite.
-        together = np.abs(epsilons) <= _LARGEST_EXPONENT
+        together = np.abs(epsilons) <= LARGEST_EXPONENT
         order = np.argsort(epsilons[together])
         answers = distribution.get_delta_for_epsilon(epsilons[together][order])
         found[np.flatnonzero(together)[order]] = answers

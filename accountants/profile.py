@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +12,17 @@ import numpy.typing as npt
 from accountants import checks, pld
 from accountants.guarantee import Adjacency
 from accountants.ledger import Ledger
+from accountants.mechanism import BucketMechanism, for_units
 
 _EPSILONS = 1025
 """Number of epsilons at which delta is computed for the trade-off. Every one gives a valid line; the best is used."""
+
+MU_SLACK = 1e-10
+"""Probability of a failure that mu does not cover."""
+
+_MU_EPSILONS, _FEW_EPSILONS = 8193, 513
+"""Number of epsilons that mu is compared at; it raises mu by about a thousandth. Few where every one takes long, beyond
+those whose exponential float64 holds; there, losses are spread over hundreds."""
 
 Numbers = npt.NDArray[np.float64]
 
@@ -27,11 +36,12 @@ class PrivacyProfile:
 
     Attributes:
         ledger: the run.
-        unit: what one bucket is.
+        unit: what is protected as a whole.
         adjacency: "replace" or "add_remove".
+        buckets_per_unit: the most separately sampled buckets that one unit owns.
 
     Raises:
-        ValueError: an invalid unit or adjacency, or a run that the tight accountant cannot compose.
+        TypeError, ValueError: an invalid unit, adjacency or number, or a run that the tight accountant cannot compose.
 
     >>> from accountants import BucketMechanism
     >>> run = Ledger().record(BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6), 200)
@@ -43,10 +53,12 @@ class PrivacyProfile:
     ledger: Ledger
     unit: str
     adjacency: Adjacency = "replace"
+    buckets_per_unit: int = 1
 
     def __post_init__(self) -> None:
         checks.unit(self.unit)
         checks.adjacency(self.adjacency)
+        checks.integer("buckets_per_unit", self.buckets_per_unit, minimum=1)
         if not self._free and not self.ledger.noiseless:
             pld.check(self.ledger.totals, delta=1.0)
 
@@ -84,6 +96,40 @@ class PrivacyProfile:
         return least
 
     @cached_property
+    def mu(self) -> float:
+        """The mu of Gaussian differential privacy, an upper bound; 0 without a step, infinity without noise.
+
+        The run is as private as one release of a number that the unit moves by mu standard deviations of its noise, but
+        for a failure of probability `MU_SLACK`: delta(epsilon) <= delta_mu(epsilon) + MU_SLACK at every epsilon, or
+        f(alpha) >= Phi(Phi^-1(1 - alpha) - mu) - MU_SLACK at every alpha (Dong, Roth, Su 2022, Def. 4 and Cor. 1).
+        Without that failure, no sampling would lower mu: in the rarest event, every step draws the unit.
+
+        >>> from accountants import BucketMechanism
+        >>> run = Ledger().record(BucketMechanism(sampling_rate=1, noise_multiplier=4), 4)
+        >>> round(PrivacyProfile(ledger=run, unit="class", adjacency="add_remove").mu, 2)  # sqrt(4) / 4
+        0.5
+        """
+        if self._free or self.ledger.noiseless:
+            return math.inf if self.ledger.noiseless else 0.0
+        composed = self._composition
+        if math.isinf(end := composed.epsilon(MU_SLACK)):
+            return math.inf
+        epsilons = np.linspace(0.0, end, _MU_EPSILONS if end < pld.LARGEST_EXPONENT else _FEW_EPSILONS)
+        # Both sides fall, so that one comparison covers an interval; after the last one, delta is below the slack.
+        deltas, rights = composed.delta(epsilons[:-1]) - MU_SLACK, epsilons[1:]
+
+        def holds(mu: float) -> bool:
+            return bool((_of_gaussian(mu, rights) >= deltas).all())
+
+        low, high = 0.0, 1.0
+        while not holds(high):
+            low, high = high, 2 * high
+        while high - low > max(1e-5 * high, 1e-9):
+            middle = (low + high) / 2
+            low, high = (low, middle) if holds(middle) else (middle, high)
+        return high
+
+    @cached_property
     def _curve(self) -> tuple[Numbers, Numbers]:
         """Epsilons, and delta at each."""
         known = self._free or self.ledger.noiseless
@@ -93,7 +139,8 @@ class PrivacyProfile:
     @cached_property
     def _composition(self) -> pld.LossDistribution:
         """The composition of all steps, computed once."""
-        return _composed(self.ledger, self.adjacency)
+        totals = for_units(self.ledger.totals, self.buckets_per_unit)
+        return _composed(tuple(totals.items()), self.adjacency)
 
     @property
     def _free(self) -> bool:
@@ -129,7 +176,7 @@ def reconstruction_bound(ledger: Ledger, priors: npt.ArrayLike) -> Numbers:
     if ledger.noiseless:
         return np.ones(kappa.shape)
     pld.check(ledger.totals, delta=1.0)
-    composed = _composed(ledger, "add_remove")
+    composed = _composed(tuple(ledger.totals.items()), "add_remove")
     positive = _grid(composed)
     epsilons = np.concatenate([-positive[:0:-1], positive])
     deltas = composed.delta_of_removal(epsilons)
@@ -138,15 +185,25 @@ def reconstruction_bound(ledger: Ledger, priors: npt.ArrayLike) -> Numbers:
     return bound
 
 
-def _composed(ledger: Ledger, adjacency: Adjacency) -> pld.LossDistribution:
+def _of_gaussian(mu: float, epsilons: Numbers) -> Numbers:
+    """Return delta of N(mu, 1) against N(0, 1), at each epsilon (Balle, Wang 2018, Thm 8)."""
+    from scipy.special import log_ndtr, ndtr  # noqa: PLC0415 (slow to import)
+
+    found: Numbers = ndtr(mu / 2 - epsilons / mu) - np.exp(epsilons + log_ndtr(-mu / 2 - epsilons / mu))
+    return found
+
+
+@lru_cache(maxsize=32)  # the models of a study that differ in the seed have the same runs
+def _composed(runs: tuple[tuple[BucketMechanism, int], ...], adjacency: Adjacency) -> pld.LossDistribution:
+    totals = dict(runs)
     composed = pld.compose(
-        ledger.totals,
+        totals,
         adjacency=adjacency,
-        interval=pld.fine_interval(ledger.totals, adjacency, points=2e4),
+        interval=pld.fine_interval(totals, adjacency, points=2e4),
     )
     if composed is None:
         raise ValueError(
-            f"float64 cannot compose {ledger.steps} steps at a sampling rate this small: "
+            f"float64 cannot compose {sum(totals.values())} steps at a sampling rate this small: "
             "compute an epsilon with accountant='lemma3' instead"
         )
     return composed
@@ -156,4 +213,4 @@ def _grid(composed: pld.LossDistribution) -> Numbers:
     """Return epsilons from 0 to where delta is negligible."""
     smallest = max(pld.SMALLEST_DELTA, 2 * pld.ROUNDING_PER_STEP * composed.steps)
     # float64 overflows shortly above e^700. Larger epsilons would not improve the bound anyway.
-    return np.linspace(0.0, min(composed.epsilon(smallest), 700.0), _EPSILONS)
+    return np.linspace(0.0, min(composed.epsilon(smallest), pld.LARGEST_EXPONENT), _EPSILONS)

@@ -45,6 +45,7 @@ def _print(rows: tuple[Explanation, ...]) -> None:
     from rich.table import Table
 
     from accountants.guarantee import rounded_up
+    from accountants.profile import MU_SLACK
 
     table = Table(
         "", "accountant", "adjacency", "unit", "epsilon", "delta", "steps", "is it a bound?", box=None
@@ -67,6 +68,11 @@ def _print(rows: tuple[Explanation, ...]) -> None:
         f"{number:>2} {row.accountant}, {row.adjacency}: {row.reason}"
         for number, row in enumerate(rows, start=1)
     ]
+    mus = [f"{rounded_up(row.mu)} ({row.adjacency})" for row in rows if row.mu is not None]
+    if mus:
+        notes.append(
+            f"   Gaussian DP: mu = {', '.join(mus)}, but for a failure of probability {MU_SLACK:g} (accountant: tight)"
+        )
     for row in rows:
         if row.is_smallest and row.epsilon is not None:
             change = "replaced" if row.adjacency == "replace" else "added or removed (a weaker guarantee)"

@@ -148,3 +148,57 @@ def test_a_profile_names_its_unit_and_adjacency() -> None:
         PrivacyProfile(ledger=run, unit=" ")
     with pytest.raises(ValueError, match="adjacency must be one of replace, add_remove, got 'both'"):
         PrivacyProfile(ledger=run, unit="class", adjacency="both")  # type: ignore[arg-type]
+
+
+MU_RUNS = [(0.01, 1.0, 1000), (0.2, 1.6, 200), (0.33, 0.8, 300), (0.5, 0.05, 100), (1e-5, 10.0, 10)]
+
+
+def of_gaussian(mu: float, epsilons: Any) -> Any:
+    """Return delta of a Gaussian mechanism, from the published formula in another arrangement than the product's."""
+    lower = norm.logsf(epsilons / mu + mu / 2) + epsilons
+    return norm.sf(epsilons / mu - mu / 2) - np.exp(lower)
+
+
+@pytest.mark.parametrize("adjacency", ["replace", "add_remove"])
+@pytest.mark.parametrize("owned", [1, 3])
+@pytest.mark.parametrize(("sigma", "steps"), [(4.0, 4), (0.5, 1), (30.0, 900)])
+def test_without_sampling_mu_is_exact(adjacency: Any, owned: int, sigma: float, steps: int) -> None:
+    run = Ledger().record(BucketMechanism(sampling_rate=1, noise_multiplier=sigma), steps)
+    exact = owned * math.sqrt(steps) / sigma * (2 if adjacency == "replace" else 1)
+    found = PrivacyProfile(ledger=run, unit="user", adjacency=adjacency, buckets_per_unit=owned).mu
+    assert exact < found < 1.003 * exact
+
+
+@pytest.mark.parametrize("adjacency", ["replace", "add_remove"])
+@pytest.mark.parametrize(("q", "sigma", "steps"), MU_RUNS)
+def test_mu_covers_the_profile_and_no_smaller_one_does(
+    adjacency: Any, q: float, sigma: float, steps: int
+) -> None:
+    run = Ledger().record(BucketMechanism(sampling_rate=q, noise_multiplier=sigma), steps)
+    profile = PrivacyProfile(ledger=run, unit="user", adjacency=adjacency)
+    # Between the product's epsilons, too.
+    largest = profile._composition.epsilon(1e-10)
+    epsilons = np.sort(np.random.default_rng(0).uniform(0, 1.1 * largest, 200))
+    slack = 1e-10 + 1e-12
+    assert (profile.delta(epsilons) <= of_gaussian(profile.mu, epsilons) + slack).all()
+    assert (profile.delta(epsilons) > of_gaussian(0.97 * profile.mu, epsilons) + slack).any()
+
+
+def test_the_trade_off_is_above_that_of_mu() -> None:
+    run = Ledger().record(BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6), 200)
+    profile = PrivacyProfile(ledger=run, unit="subclass")
+    alpha = np.array([1e-6, 1e-3, 0.1, 0.5, 0.9])
+    # The product's trade-off is piecewise linear, and slightly below the exact one.
+    assert (profile.trade_off(alpha) >= norm.cdf(norm.isf(alpha) - profile.mu) - 1e-4).all()
+
+
+def test_mu_of_nothing_and_of_everything() -> None:
+    assert PrivacyProfile(ledger=Ledger(), unit="class").mu == 0
+    with pytest.warns(UserWarning, match="noise_multiplier is 0"):
+        bare = Ledger().record(BucketMechanism(sampling_rate=0.1, noise_multiplier=0))
+    assert PrivacyProfile(ledger=bare, unit="class").mu == math.inf
+
+
+def test_mu_is_infinite_where_float64_cannot_resolve_its_failure() -> None:
+    run = Ledger().record(BucketMechanism(sampling_rate=1, noise_multiplier=30_000), 1_100_000)
+    assert PrivacyProfile(ledger=run, unit="class").mu == math.inf

@@ -18,7 +18,7 @@ class TestExplain:
         outcome = dpmi(*self.explain("--buckets", "40"))
         assert (outcome.code, outcome.err) == (0, "")
         lines = outcome.out.splitlines()
-        assert len(lines) == 1 + 12 + 12 + 2, "nothing is wrapped in a pipe"
+        assert len(lines) == 1 + 12 + 12 + 1 + 2, "nothing is wrapped in a pipe"
         table = [line.rstrip().split(maxsplit=7) for line in lines[1:13]]
         assert [row[0] for row in table] == [str(number) for number in range(1, 13)]
         assert table[0][1:] == ["tight", "replace", "subclass", "15.924", "0.001", "200", "yes, the smallest"]
@@ -28,11 +28,15 @@ class TestExplain:
         ]
         for number, (row, note) in enumerate(zip(table, lines[13:25], strict=True), start=1):
             assert note.startswith(f"{number:>2} {row[1]}, {row[2]}: ")
+        assert lines[25] == (
+            "   Gaussian DP: mu = 3.473 (replace), 2.080 (add_remove), but for a failure of probability 1e-10 "
+            "(accountant: tight)"
+        )
         assert (
-            lines[25]
+            lines[26]
             == "   To state: epsilon = 15.924 (tight) at delta = 0.001, one subclass replaced, 200 steps"
         )
-        assert lines[26].startswith(
+        assert lines[27].startswith(
             "   To state: epsilon = 7.448 (tight) at delta = 0.001, one subclass added"
         )
 
