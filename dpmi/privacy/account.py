@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-from accountants import Adjacency, Guarantee, Ledger, checks, sealed_json
+from accountants import Adjacency, Guarantee, Ledger, checks, rules, sealed_json
+from accountants.rules import Rule
 
 from .finding import Finding
 from .noise import NoiseMode
@@ -24,11 +25,16 @@ CONDITIONAL = (
     "bucket of others"
 )
 Member = TypeVar("Member", bound=Enum)
-FORMAT, VERSION, AUDITED, ADAPTED = "dpmi-account", 2, 3, 4
-"""Format of a saved account, and its version: ADAPTED after adaptive clipping, AUDITED with findings of audits, else
-VERSION."""
+FORMAT, VERSION, AUDITED, ADAPTED, RULED = "dpmi-account", 2, 3, 4, 6
+"""Format of a saved account, and its version: RULED with a rule, ADAPTED after adaptive clipping, AUDITED with findings
+of audits, else VERSION."""
 
-_ABSENT = {VERSION: ("findings", "adaptive"), AUDITED: ("adaptive",), ADAPTED: ()}
+_ABSENT = {
+    VERSION: ("findings", "adaptive", "rule"),
+    AUDITED: ("adaptive", "rule"),
+    ADAPTED: ("rule",),
+    RULED: (),
+}
 """Fields that a version does not have."""
 
 
@@ -47,6 +53,8 @@ class Account:
         noise: the source of noise and draws; the weakest one if training runs were composed.
         findings: what audits found, one per audited training run.
         adaptive: whether clipping adapted in a training run, so that ``max_grad_norms`` are the first norms only.
+        rule: how the guarantee follows from the ledger, if not by composing its steps: of the best of several runs, or
+            under a privacy filter.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
@@ -75,6 +83,7 @@ class Account:
     noise: NoiseMode
     findings: tuple[Finding, ...] = ()
     adaptive: bool = False
+    rule: Rule | None = None
 
     def __post_init__(self) -> None:
         checks.unit(self.unit)
@@ -98,11 +107,16 @@ class Account:
         Args:
             delta: in (0, 1), and well below 1 / K.
             adjacency: "replace" or "add_remove".
-            accountant: a name in ``accountants.ACCOUNTANTS``.
+            accountant: a name in ``accountants.ACCOUNTANTS``; it has no effect on an account with a rule.
         """
-        result = self.ledger.guarantee(
-            delta=delta, unit=self.unit, adjacency=adjacency, accountant=accountant, buckets=self.buckets
-        )
+        if self.rule is not None:
+            result = self.rule.guarantee(
+                self.ledger, delta=delta, unit=self.unit, adjacency=adjacency, buckets=self.buckets
+            )
+        else:
+            result = self.ledger.guarantee(
+                delta=delta, unit=self.unit, adjacency=adjacency, accountant=accountant, buckets=self.buckets
+            )
         seeded = self.noise is NoiseMode.SEEDED
         caveats = ((CONDITIONAL,) if self.provenance.conditional else ()) + ((SEEDED,) if seeded else ())
         return dataclasses.replace(
@@ -129,7 +143,7 @@ class Account:
         with sealed_json.inside("account"):
             content = sealed_json.load(text)
             version = content.get("version") if isinstance(content, dict) else None
-            version = version if version in (AUDITED, ADAPTED) else VERSION
+            version = version if type(version) is int and version in _ABSENT else VERSION
             names = [field.name for field in dataclasses.fields(cls) if field.name not in _ABSENT[version]]
             document = sealed_json.fields(content, format=FORMAT, version=version, names=names)
             values = {name: document[name] for name in names}
@@ -140,6 +154,9 @@ class Account:
                 raise ValueError(f"adaptive must be true or false, got {values['adaptive']!r}")
             if "findings" in values:
                 values["findings"] = _findings(document["findings"])
+            if "rule" in values:
+                with sealed_json.inside("rule"):
+                    values["rule"] = rules.from_dict(values["rule"])
             with sealed_json.inside("ledger"):
                 values["ledger"] = Ledger.from_document(values["ledger"])
             account = cls(**values)
@@ -172,6 +189,12 @@ def combine(accounts: Iterable[Account]) -> tuple[Account, ...]:
 
 
 def _added(one: Account, other: Account) -> Account:
+    if one.rule is not None or other.rule is not None:
+        raise ValueError(
+            f"one of two accounts of the partition {one.partition_hash[:16]} has a rule ({one.rule or other.rule}), "
+            "which does not compose with other steps; make a statement of each. Together, they have at most the sum of "
+            "their epsilons, at the sum of their deltas"
+        )
     for name in ("unit", "buckets", "provenance"):
         ours, theirs = getattr(one, name), getattr(other, name)
         if ours != theirs:
@@ -206,7 +229,9 @@ def _member(kind: type[Member], field: str, name: Any) -> Member:
 
 def _content(account: Account) -> dict[str, Any]:
     """Return the content that the hash of a saved account covers."""
-    version = ADAPTED if account.adaptive else AUDITED if account.findings else VERSION
+    version = (
+        RULED if account.rule else ADAPTED if account.adaptive else AUDITED if account.findings else VERSION
+    )
     content = {
         "format": FORMAT,
         "version": version,
@@ -215,6 +240,7 @@ def _content(account: Account) -> dict[str, Any]:
         "provenance": account.provenance.name,
         "noise": account.noise.name,
         "max_grad_norms": list(account.max_grad_norms),
+        "rule": account.rule and account.rule.to_dict(),
         "findings": [finding.to_dict() for finding in account.findings],
     }
     return {name: value for name, value in content.items() if name not in _ABSENT[version]}

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from accountants.rules import Rule
 from dpmi.whole_files import replacing
 
 from .account import Account
@@ -131,7 +132,9 @@ def save(
         torch.save(content, file)
 
 
-def load(path: str | Path, training: Training, *, others: Mapping[str, Stateful]) -> Loaded:
+def load(
+    path: str | Path, training: Training, *, rule: Rule | None, others: Mapping[str, Stateful]
+) -> Loaded:
     """Restore a training from a checkpoint; nothing is changed if the checkpoint does not match the training.
 
     Raises:
@@ -148,6 +151,11 @@ def load(path: str | Path, training: Training, *, others: Mapping[str, Stateful]
                 "resume with the arguments and the records of that run"
             )
     account = Account.from_json(facts["account"])
+    if account.rule != rule:
+        raise ValueError(
+            f"checkpoint {path} is of an engine with the rule {account.rule or 'none'}, and this engine has "
+            f"{rule or 'none'}; resume with the same privacy_filter"
+        )
     if account.partition_hash != training.plan.partition.hash:
         raise ValueError(
             f"checkpoint {path} has the account of another partition, {account.partition_hash}; resume with the "

@@ -6,13 +6,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from opacus.optimizers.utils import params
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from typing_extensions import Unpack
 
-from accountants import Adjacency, Guarantee, Ledger, calibrate
+from accountants import (
+    Adjacency,
+    BucketMechanism,
+    Guarantee,
+    Ledger,
+    PrivacyFilter,
+    Tries,
+    calibrate,
+    checks,
+)
 from accountants.recommender import Recommendation
 
 from . import checkpoint
@@ -24,6 +34,7 @@ from .distributed import Ranks
 from .finding import Finding
 from .grad_sample import BucketGradSampleModule
 from .gradients.strategy import GradSampleMode
+from .limits import Limits, OneRun
 from .loader import BucketDataLoader
 from .noise import NoiseMode, NoiseSource
 from .observer import Auditor, Observer
@@ -31,12 +42,18 @@ from .optimizer import BucketOptimizer
 from .partition import Partition
 from .plan import Plan
 from .sampling import BucketSampler
+from .search import Best, Candidate, Result, Search
 from .settings import OF_A_HEAD, OF_A_MODEL, Options, Settings
 from .statement import Statement
 
 
 class PrivacyEngine:
     """Trains with differential privacy for whole buckets, and accounts for every step that was released.
+
+    Args:
+        privacy_filter: a limit on everything that this engine releases. Later calls of :meth:`make_private` may then
+            choose noise, sampling rate and length by looking at what was released before; without a filter, they must
+            be chosen before the first step. A step that would exceed the target raises an error, and is not released.
 
     Example:
         >>> import torch
@@ -57,18 +74,24 @@ class PrivacyEngine:
         'class'
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, privacy_filter: PrivacyFilter | None = None) -> None:
         self._ledger = Ledger()
+        self._limits = Limits(privacy_filter=privacy_filter)
+        self._search: Search | None = None
         self._max_grad_norms: tuple[float, ...] = ()
         self._noise = NoiseMode.SECURE  # replaced by the weakest mode of all runs
-        self._most_steps: int | None = None
         self._training: Training | None = None
         self._optimizers: list[BucketOptimizer] = []  # of every make_private
 
     @property
     def ledger(self) -> Ledger:
-        """Every logical step charged so far."""
-        return self._ledger
+        """Every logical step charged so far; after a search, those that one run may have taken."""
+        return self._ledger if self._search is None else self.account.ledger
+
+    @property
+    def is_private(self) -> bool:
+        """Whether ``make_private`` was called, so that there is an account."""
+        return self._training is not None
 
     @property
     def plan(self) -> Plan:
@@ -83,8 +106,11 @@ class PrivacyEngine:
     def account(self) -> Account:
         """The charged steps and the facts of the partition: all that a privacy statement needs.
 
-        Save ``engine.account.to_json()``; ``dpmi statement`` makes statements from such files.
+        Save ``engine.account.to_json()``; ``dpmi statement`` makes statements from such files. Of a search that was
+        interrupted, it covers every run.
         """
+        if self._search is not None:
+            return self._search.account
         partition = self.plan.partition
         return Account(
             ledger=self._ledger,
@@ -95,6 +121,7 @@ class PrivacyEngine:
             max_grad_norms=self._max_grad_norms,
             noise=self._noise,
             adaptive=any(isinstance(o.plan.clipping, AdaptiveClipping) for o in self._optimizers),
+            rule=self._limits.privacy_filter,
             findings=tuple(
                 found for optimizer in self._optimizers if (found := self._finding_of(optimizer)) is not None
             ),
@@ -293,6 +320,7 @@ class PrivacyEngine:
             ValueError, TypeError: as :meth:`make_private` and :func:`accountants.calibrate` do, or this engine
                 was used before.
         """
+        self._limits.check_target(target_epsilon)
         if self._training is not None:
             raise ValueError(
                 f"target_epsilon is {target_epsilon}, which covers one training from its start, but this engine was "
@@ -334,8 +362,63 @@ class PrivacyEngine:
             partition=partition, sampling_rate=sampling_rate, max_grad_norm=max_grad_norm, **options
         )
         private = self._make_private(settings, noise_multiplier)
-        self._most_steps = steps
+        self._limits.most_steps = steps
         return private
+
+    def search(
+        self,
+        train: Callable[[PrivacyEngine, Candidate], Result],
+        score: Callable[[Result], float],
+        *,
+        candidates: Sequence[Candidate],
+        partition: Partition,
+        sampling_rate: float,
+        noise_multiplier: float,
+        steps: int,
+        tries: Tries,
+        secure_mode: bool = False,
+        seed: int | None = None,
+    ) -> Best[Candidate, Result]:
+        """Train a random number of models with random hyper-parameters, and return the best one.
+
+        :mod:`dpmi.privacy.search` has an example.
+
+        The account of this engine is then that of the best run, which costs about two or three runs, however many were
+        tried. It holds if nothing but that run is released: not how many runs there were, nor how long they took, nor
+        what the others gave. If the search is interrupted, the account covers all of them.
+
+        Args:
+            train: trains one model. It gets a new engine, whose ``make_private`` it has to call, and a candidate.
+            score: how good what ``train`` returned is; larger is better. It must not look at the private records; use
+                public ones, or records that nothing promises to protect.
+            candidates: hyper-parameters, at least one; every run draws one of them, with equal probability.
+            partition: record -> bucket, in every run.
+            sampling_rate, noise_multiplier, steps: of the most expensive run. A run with a larger rate, less noise or
+                more steps raises an error before it releases them.
+            tries: the distribution of the number of runs, such as ``Tries(mean=10)``; it is public.
+            secure_mode: draw that number and the candidates from a cryptographically secure generator.
+            seed: seed of these draws; with a seed, the search gives no guarantee.
+
+        Raises:
+            ValueError, TypeError: an argument is out of range, ``train`` did not use its engine, or this engine was
+                used before.
+            RuntimeError: a run went beyond the most expensive one.
+        """
+        if self._training is not None or self._search is not None or self._limits.privacy_filter:
+            raise ValueError(
+                "this engine was used before, or has a filter, and a search needs a new one: "
+                "PrivacyEngine().search(...)"
+            )
+        search = Search(
+            self._of_a_search,
+            partition=partition,
+            step=BucketMechanism(sampling_rate=sampling_rate, noise_multiplier=noise_multiplier),
+            steps=checks.integer("steps", steps, minimum=1),
+            tries=tries,
+            source=NoiseSource.of(seed, secure=secure_mode, device=torch.device("cpu")),
+        )
+        self._search = search
+        return search.run(train, score, candidates)
 
     def guarantee(
         self, delta: float, *, adjacency: Adjacency = "replace", accountant: str = "tight"
@@ -378,7 +461,9 @@ class PrivacyEngine:
         """
         training = self._trained()
         if training.optimizer.ranks.adds_noise:
-            checkpoint.save(path, training, account=self.account, most_steps=self._most_steps, others=others)
+            checkpoint.save(
+                path, training, account=self.account, most_steps=self._limits.most_steps, others=others
+            )
 
     def load_checkpoint(self, path: str | Path, **others: Stateful) -> None:
         """Resume from a checkpoint of :meth:`save_checkpoint`; call ``make_private`` with the same arguments before.
@@ -400,20 +485,19 @@ class PrivacyEngine:
                 f"this engine has charged {self._ledger.steps} steps, which would be lost; load {path} into a new "
                 "engine, after make_private"
             )
-        loaded = checkpoint.load(path, training, others=others)
+        loaded = checkpoint.load(path, training, rule=self._limits.privacy_filter, others=others)
         self._ledger = loaded.account.ledger
         self._max_grad_norms = loaded.account.max_grad_norms
         self._noise = self._noise.weaker(loaded.account.noise)
-        self._most_steps = loaded.most_steps
+        self._limits.most_steps = loaded.most_steps
 
     def _make_private(self, settings: Settings, noise_multiplier: float) -> tuple[Any, ...]:
         partition, plan = settings.partition, settings.plan(noise_multiplier)
-        if self._most_steps is not None:
+        if self._search is not None:
             raise ValueError(
-                f"noise_multiplier is {noise_multiplier}, but this engine enforces the target of "
-                "make_private_with_epsilon, which does not cover further steps; use a new engine, and compose the "
-                "accounts with dpmi.privacy.combine"
+                "this engine has run a search, which is all that it accounts for; use a new engine"
             )
+        self._limits.check(settings, noise_multiplier)
         if self._training is not None and self.plan.partition.hash != partition.hash:
             raise ValueError(
                 f"partition is {partition}, but this engine already accounts for {self.plan.partition}; steps on "
@@ -474,6 +558,7 @@ class PrivacyEngine:
             noise=source.mode.name,
             seed=settings.seed,
             billed_steps=self._ledger.steps,
+            privacy_filter=str(self._limits.privacy_filter),
         )
         private_optimizer.claim.take()
         self._training = Training(
@@ -485,6 +570,16 @@ class PrivacyEngine:
         if settings.criterion is None:
             return private_module, private_optimizer, loader
         return private_module, private_optimizer, BucketCriterion(settings.criterion, private_module), loader
+
+    def end(self) -> None:
+        """Refuse every further step."""
+        self._limits.ended = True
+
+    @classmethod
+    def _of_a_search(cls, limit: OneRun) -> PrivacyEngine:
+        engine = cls()
+        engine._limits = Limits(one_run=limit)
+        return engine
 
     def _trained(self) -> Training:
         if self._training is None:
@@ -503,9 +598,4 @@ class PrivacyEngine:
         return optimizer.observer.finding(charged, steps=self._ledger.steps - others)
 
     def _bill(self, plan: Plan) -> None:
-        if self._most_steps is not None and self._ledger.steps >= self._most_steps:
-            raise RuntimeError(
-                f"all {self._most_steps} steps that target_epsilon allows were taken; this step released nothing. "
-                "End the training here, or calibrate for more steps"
-            )
-        self._ledger = self._ledger.record(plan.mechanism)
+        self._ledger = self._limits.charged(self._ledger, plan.mechanism)

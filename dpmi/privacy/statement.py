@@ -7,13 +7,15 @@ provenance; the public quantities; what is assumed; and what no epsilon covers.
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-from accountants import ADJACENCIES, Guarantee
+from accountants import ADJACENCIES, Adjacency, Guarantee, PrivacyProfile, rounded_up
+from accountants.profile import MU_SLACK
 
 from .account import Account, combine
 from .finding import Finding
@@ -111,7 +113,7 @@ class Statement:
         if self.public_parts:
             lines += ["", "## Public parts", "", *(f"- {text}" for text in self.public_parts)]
         lines += ["", "## Not accounted", ""]
-        lines += [f"- {text}" for text in (*NOT_ACCOUNTED, *self.not_accounted)]
+        lines += [f"- {text}" for text in self._all_not_accounted]
         lines += ["", "## This statement was computed by", ""]
         lines += [f"- {name} {number}" for name, number in versions().items()]
         return "\n".join(lines)
@@ -127,7 +129,7 @@ class Statement:
             parts += [f"{name}: {text}." for name, text in _facts(account).items()]
             parts += [f"Audit: {finding.text(self.delta)}." for finding in account.findings]
         parts += [f"Public part: {text}" for text in self.public_parts]
-        parts.append(f"Not accounted: {'; '.join((*NOT_ACCOUNTED, *self.not_accounted))}.")
+        parts.append(f"Not accounted: {'; '.join(self._all_not_accounted)}.")
         parts.append(f"Computed by {', '.join(f'{name} {number}' for name, number in versions().items())}.")
         return " ".join(parts)
 
@@ -144,9 +146,16 @@ class Statement:
                 for account, guarantees in zip(self.accounts, self.guarantees, strict=True)
             ],
             "public_parts": list(self.public_parts),
-            "not_accounted": [*NOT_ACCOUNTED, *self.not_accounted],
+            "not_accounted": list(self._all_not_accounted),
             "computed_by": versions(),
         }
+
+    @property
+    def _all_not_accounted(self) -> tuple[str, ...]:
+        choices, others = NOT_ACCOUNTED
+        if any(account.rule is not None for account in self.accounts):
+            choices += "; except those that a search or a filter accounts for, as the caveats say"
+        return choices, others, *self.not_accounted
 
     def _title(self) -> str:
         return "Privacy statement" + (f", {'; '.join(self.reservations)}" if self.reservations else "")
@@ -193,8 +202,12 @@ def _facts(account: Account) -> dict[str, str]:
     norms = " or ".join(f"{norm:.10g}" for norm in account.max_grad_norms)
     if account.adaptive:
         norms += ", which then followed a quantile of the norms by a noisy count that is part of each step's charge"
+    mus = ", ".join(f"{rounded_up(mu)} ({adjacency})" for adjacency, mu in _mus(account).items())
     return {
         "Steps charged": in_all + (runs or "none"),
+        "Gaussian DP": f"mu = {mus}, but for a failure of probability {MU_SLACK:g}"
+        if mus
+        else "not computed",
         "Ledger": f"SHA-256 {account.ledger.hash}",
         "Sampling": f"every {account.unit} is drawn as a whole and independently of the others, with the sampling "
         "rate as its probability (Poisson sampling); an empty draw is also a step, with noise only, and is charged",
@@ -206,6 +219,19 @@ def _facts(account: Account) -> dict[str, str]:
         "and every hyper-parameter",
         "Assumed": ASSUMED,
     }
+
+
+def _mus(account: Account) -> dict[Adjacency, float]:
+    """Return mu by adjacency; empty for an account with a rule, and if it cannot be computed."""
+    if account.rule is not None:
+        return {}
+    try:
+        return {
+            adjacency: PrivacyProfile(ledger=account.ledger, unit=account.unit, adjacency=adjacency).mu
+            for adjacency in ADJACENCIES
+        }
+    except ValueError:  # more steps, or less noise, than float64 can compose at every epsilon
+        return {}
 
 
 def _promise(account: Account, guarantees: Sequence[Guarantee], delta: float) -> dict[str, Any]:
@@ -229,6 +255,8 @@ def _promise(account: Account, guarantees: Sequence[Guarantee], delta: float) ->
             for mechanism, steps in account.ledger.runs
         ],
         "ledger_sha256": account.ledger.hash,
+        "rule": account.rule and account.rule.to_dict(),
+        "mu": {adjacency: "inf" if mu == math.inf else mu for adjacency, mu in _mus(account).items()},
         "max_grad_norms": list(account.max_grad_norms),
         "noise_mode": account.noise.name,
         "sampling": facts["Sampling"],

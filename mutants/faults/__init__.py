@@ -10,6 +10,7 @@ from . import (
     features,
     gradients,
     isolation,
+    limits,
     privacy,
     sharing,
     training,
@@ -27,5 +28,6 @@ FAULTS: tuple[Fault, ...] = (
     *draws.FAULTS,
     *audits.FAULTS,
     *features.FAULTS,
+    *limits.FAULTS,
 )
 """All faults, in the order of the table."""

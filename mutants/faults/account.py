@@ -36,8 +36,8 @@ _ACCOUNT_FAULTS = (
     Fault(
         name="an account always uses add_remove",
         path="dpmi/privacy/account.py",
-        old="unit=self.unit, adjacency=adjacency,",
-        new='unit=self.unit, adjacency="add_remove",',
+        old="unit=self.unit, adjacency=adjacency, accountant=accountant,",
+        new='unit=self.unit, adjacency="add_remove", accountant=accountant,',
         tests=(_STATEMENT,),
     ),
     Fault(

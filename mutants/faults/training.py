@@ -348,8 +348,8 @@ _BILL_FAULTS = (
     Fault(
         name="only the first step is charged",
         path="dpmi/privacy/engine.py",
-        old="self._ledger = self._ledger.record(plan.mechanism)",
-        new="self._ledger = self._ledger or self._ledger.record(plan.mechanism)",
+        old="self._ledger = self._limits.charged(self._ledger, plan.mechanism)",
+        new="self._ledger = self._ledger if self._ledger.steps else self._limits.charged(self._ledger, plan.mechanism)",
         tests=(_ENGINE,),
         audited=True,
     ),
@@ -391,9 +391,9 @@ _BILL_FAULTS = (
     ),
     Fault(
         name="a training takes one step more than its target allows",
-        path="dpmi/privacy/engine.py",
-        old="self._ledger.steps >= self._most_steps:",
-        new="self._ledger.steps > self._most_steps:",
+        path="dpmi/privacy/limits.py",
+        old="longer.steps > self.most_steps:",
+        new="longer.steps > self.most_steps + 1:",
         tests=(f"{_TARGET}::test_the_step_after_the_last_one_releases_nothing_and_bills_nothing",),
     ),
 )

@@ -59,6 +59,7 @@ def test_all_of_the_markdown() -> None:
         "200 steps (accountant: tight).",
         *caveats,
         "- Steps charged: 200 with sampling rate 0.2 and noise multiplier 1.6",
+        "- Gaussian DP: mu = 3.473 (replace), 2.080 (add_remove), but for a failure of probability 1e-10",
         f"- Ledger: SHA-256 {ACCOUNT.ledger.hash}",
         "- Sampling: every class is drawn as a whole and independently of the others, with the sampling rate as its "
         "probability (Poisson sampling); an empty draw is also a step, with noise only, and is charged",
