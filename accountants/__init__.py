@@ -59,7 +59,7 @@ Pitfalls for Privacy Accounting of Subsampled Mechanisms under Composition", 202
 
 from accountants.calibration import Calibration, calibrate
 from accountants.curve import EpsilonCurve, epsilon_curve
-from accountants.explanation import Explanation, explain
+from accountants.explanation import Explanation, explain, explain_ledger
 from accountants.filters import PrivacyFilter
 from accountants.guarantee import ADJACENCIES, Adjacency, Bound, Condition, Guarantee, rounded_up
 from accountants.ledger import Ledger, epsilon
@@ -92,6 +92,7 @@ __all__ = [
     "epsilon",
     "epsilon_curve",
     "explain",
+    "explain_ledger",
     "recommend",
     "reconstruction_bound",
     "rounded_up",

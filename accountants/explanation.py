@@ -120,12 +120,18 @@ def explain(
         UserWarning: delta >= 1 / buckets; noise_multiplier is 0.
     """
     mechanism = BucketMechanism(sampling_rate=sampling_rate, noise_multiplier=noise_multiplier)
-    ledger = Ledger().record(mechanism, steps)
+    return explain_ledger(Ledger().record(mechanism, steps), delta=delta, unit=unit, buckets=buckets)
+
+
+def explain_ledger(
+    ledger: Ledger, *, delta: float, unit: str, buckets: int | None = None
+) -> tuple[Explanation, ...]:
+    """Return the same as `explain` for the steps of a ledger, which may have several sampling rates and noises."""
     # An empty ledger is answered without any accountant: this checks the request, once.
     Ledger().guarantee(delta=delta, unit=unit, buckets=buckets)
-    rows = _own_rows(mechanism, ledger, delta=delta, unit=unit)
+    rows = _own_rows(ledger, delta=delta, unit=unit)
     tight = next(row.epsilon for row in rows if (row.accountant, row.adjacency) == ("tight", "add_remove"))
-    rows += opacus_rows(mechanism, ledger.steps, delta=delta, tight=tight)
+    rows += opacus_rows(ledger, delta=delta, tight=tight)
 
     smallest = [_smallest_bound(rows, adjacency) for adjacency in ADJACENCIES]
     return tuple(
@@ -141,8 +147,8 @@ def explain(
     )
 
 
-def _own_rows(mechanism: BucketMechanism, ledger: Ledger, *, delta: float, unit: str) -> list[Row]:
-    known = trivial(mechanism, ledger.steps)
+def _own_rows(ledger: Ledger, *, delta: float, unit: str) -> list[Row]:
+    known = trivial(ledger)
     rows: list[Row] = []
     tight: dict[Adjacency, float | None] = {}
     for (accountant, adjacency), method in METHODS.items():

@@ -11,7 +11,7 @@ import warnings
 from typing import Any, NamedTuple
 
 from accountants.guarantee import Adjacency
-from accountants.mechanism import BucketMechanism
+from accountants.ledger import Ledger
 
 PRV_POINTS = 5e6
 """Largest grid given to PRV; it takes seconds and about a gigabyte."""
@@ -55,11 +55,11 @@ def compared(epsilon: float, tight: float | None) -> str:
     return f"; {abs(epsilon - tight):.3g} {side} the tight epsilon here"
 
 
-def trivial(mechanism: BucketMechanism, steps: int) -> tuple[float, str] | None:
+def trivial(ledger: Ledger) -> tuple[float, str] | None:
     """Return epsilon and the reason if they follow without an accountant, else None."""
-    if steps == 0:
+    if not ledger.steps:
         return 0.0, "no step was taken, so nothing was released"
-    if mechanism.noise_multiplier == 0:
+    if ledger.noiseless:
         return (
             math.inf,
             "noise_multiplier is 0: the steps are released without noise, so no epsilon bounds them",
@@ -67,16 +67,15 @@ def trivial(mechanism: BucketMechanism, steps: int) -> tuple[float, str] | None:
     return None
 
 
-def opacus_rows(mechanism: BucketMechanism, steps: int, *, delta: float, tight: float | None) -> list[Row]:
+def opacus_rows(ledger: Ledger, *, delta: float, tight: float | None) -> list[Row]:
     """Return one row for each of Opacus's accountants and each adjacency. Arguments are not checked.
 
     Args:
-        mechanism: the step.
-        steps: at least 0.
+        ledger: the steps.
         delta: in (0, 1).
         tight: the tight epsilon under add_remove; None if the tight accountant cannot compute the run.
     """
-    known = trivial(mechanism, steps)
+    known = trivial(ledger)
     rows = []
     for name, answer in _ACCOUNTANTS.items():
         rows.append(Row(name, "replace", None, False, NOT_FOR_REPLACEMENT[name]))
@@ -88,7 +87,7 @@ def opacus_rows(mechanism: BucketMechanism, steps: int, *, delta: float, tight: 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                rows.append(Row(name, "add_remove", *answer(mechanism, steps, delta, tight)))
+                rows.append(Row(name, "add_remove", *answer(ledger, delta, tight)))
             except (ImportError, ValueError, RuntimeError, ArithmeticError) as error:
                 why = f"not computed: Opacus raised {type(error).__name__}: {error}"
                 rows.append(Row(name, "add_remove", None, False, why))
@@ -98,16 +97,18 @@ def opacus_rows(mechanism: BucketMechanism, steps: int, *, delta: float, tight: 
 _Answer = tuple[float | None, bool, str]
 
 
-def _history(accountant: Any, mechanism: BucketMechanism, steps: int) -> Any:
-    accountant.history = [(mechanism.noise_multiplier, mechanism.sampling_rate, steps)]
+def _history(accountant: Any, ledger: Ledger) -> Any:
+    accountant.history = [
+        (step.noise_multiplier, step.sampling_rate, steps) for step, steps in ledger.totals.items()
+    ]
     return accountant
 
 
-def _rdp(mechanism: BucketMechanism, steps: int, delta: float, tight: float | None) -> _Answer:
+def _rdp(ledger: Ledger, delta: float, tight: float | None) -> _Answer:
     """Return Opacus's RDP epsilon; removal has the larger moments (Mironov, Talwar, Zhang 2019, Thm 5)."""
     from opacus.accountants import RDPAccountant  # noqa: PLC0415
 
-    accountant = _history(RDPAccountant(), mechanism, steps)
+    accountant = _history(RDPAccountant(), ledger)
     spent, order = accountant.get_privacy_spent(delta=delta)
     epsilon = max(0.0, float(spent))
     orders = accountant.DEFAULT_ALPHAS
@@ -120,7 +121,7 @@ def _rdp(mechanism: BucketMechanism, steps: int, delta: float, tight: float | No
     return epsilon, True, reason + compared(epsilon, tight)
 
 
-def _prv(mechanism: BucketMechanism, steps: int, delta: float, tight: float | None) -> _Answer:
+def _prv(ledger: Ledger, delta: float, tight: float | None) -> _Answer:
     """Return the upper end of Opacus's PRV interval (Gopi, Lee, Wutschitz 2021), which `get_epsilon` returns.
 
     The proof covers removal in exact arithmetic. Adding has to be composed separately (Lebeda, Regehr, Kamath, Steinke
@@ -136,9 +137,10 @@ def _prv(mechanism: BucketMechanism, steps: int, delta: float, tight: float | No
 
     # Opacus's defaults. The size of its grid is computed first, because a too large one exhausts the memory.
     eps_error, delta_error = 0.01, delta / 1000
-    prv = PoissonSubsampledGaussianPRV(mechanism.sampling_rate, mechanism.noise_multiplier)
-    loss = float(compute_safe_domain_size([prv], [steps], eps_error=eps_error, delta_error=delta_error))
-    points = 2 * loss * math.sqrt(steps * math.log(12 / delta_error) / 2) / eps_error
+    prvs = [PoissonSubsampledGaussianPRV(step.sampling_rate, step.noise_multiplier) for step in ledger.totals]
+    steps = list(ledger.totals.values())
+    loss = float(compute_safe_domain_size(prvs, steps, eps_error=eps_error, delta_error=delta_error))
+    points = 2 * loss * math.sqrt(ledger.steps * math.log(12 / delta_error) / 2) / eps_error
     if loss > PRV_LARGEST_LOSS or points > PRV_POINTS:
         return (
             None,
@@ -146,7 +148,7 @@ def _prv(mechanism: BucketMechanism, steps: int, delta: float, tight: float | No
             f"not computed: its grid would span losses up to {loss:.3g} (limit {PRV_LARGEST_LOSS:g}) in {points:.2g} "
             f"points (limit {PRV_POINTS:.0e})",
         )
-    accountant = _history(PRVAccountant(), mechanism, steps)
+    accountant = _history(PRVAccountant(), ledger)
     spent = float(accountant.get_epsilon(delta, eps_error=eps_error, delta_error=delta_error))
     reason = (
         f"the upper end of an interval about the numerically composed epsilon (eps_error {eps_error:g}, delta_error "
@@ -161,12 +163,14 @@ def _prv(mechanism: BucketMechanism, steps: int, delta: float, tight: float | No
     return epsilon, epsilon >= tight, f"{reason}{compared(epsilon, tight)}, which covers both, {verdict}"
 
 
-def _gdp(mechanism: BucketMechanism, steps: int, delta: float, tight: float | None) -> _Answer:
+def _gdp(ledger: Ledger, delta: float, tight: float | None) -> _Answer:
     """Return Opacus's GDP epsilon (Bu, Dong, Long, Su 2020; central limit theorem of Dong, Roth, Su 2022)."""
     from opacus.accountants import GaussianAccountant  # noqa: PLC0415
 
+    if len(ledger.totals) > 1:
+        return None, False, "not computed: its formula holds for one noise multiplier and one sampling rate"
     try:
-        epsilon = float(_history(GaussianAccountant(), mechanism, steps).get_epsilon(delta))
+        epsilon = float(_history(GaussianAccountant(), ledger).get_epsilon(delta))
     except ValueError:
         return (
             None,
@@ -175,7 +179,7 @@ def _gdp(mechanism: BucketMechanism, steps: int, delta: float, tight: float | No
         )
     reason = (
         "a central limit approximation: the T steps are treated as one Gaussian, which is exact only in the limit of "
-        f"large T at constant q sqrt(T); the error at T = {steps} has no known bound and may have either sign"
+        f"large T at constant q sqrt(T); the error at T = {ledger.steps} has no known bound and may have either sign"
     )
     return epsilon, False, reason + compared(epsilon, tight)
 

@@ -8,10 +8,11 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dpmi.cli import recorded
 from dpmi.cli.arguments import (
     Adjacency,
     AsJson,
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
 
 def epsilon(
     *,
-    sampling_rate: SamplingRate,
-    noise_multiplier: NoiseMultiplier,
-    steps: Steps,
+    sampling_rate: recorded.SamplingRate = None,
+    noise_multiplier: recorded.NoiseMultiplier = None,
+    steps: recorded.Steps = None,
+    account: recorded.AccountFile = None,
+    opacus: recorded.OpacusFile = None,
     delta: Delta,
-    unit: Unit,
+    unit: recorded.OptionalUnit = None,
     records_per_unit: Annotated[
         int,
         typer.Option(
@@ -56,11 +59,14 @@ def epsilon(
     ] = None,
 ) -> None:
     """Print the (epsilon, delta) of a run for one unit, by every accountant and for both adjacencies."""
-    from accountants import ACCOUNTANTS, ADJACENCIES, BucketMechanism, Ledger
-
-    ledger = Ledger().record(
-        BucketMechanism(sampling_rate=sampling_rate, noise_multiplier=noise_multiplier), steps
+    run = recorded.run_of(
+        sampling_rate=sampling_rate,
+        noise_multiplier=noise_multiplier,
+        steps=steps,
+        account=account,
+        opacus=opacus,
     )
+    sampled = run.unit(unit)
     if plot is not None:
         from dpmi.cli import figure_file
 
@@ -69,25 +75,15 @@ def epsilon(
             raise ValueError(
                 f"--plot shows units of one bucket, and --records-per-unit is {records_per_unit}"
             )
-    found: list[Guarantee] = []
-    unable: dict[str, ValueError] = {}
-    for name in _usable(ACCOUNTANTS.all()) if accountant is None else [accountant]:
-        if accountant is None and records_per_unit > 1 and not ACCOUNTANTS.get(name).several_buckets:
-            continue
-        for adjacency in ADJACENCIES:
-            try:
-                answer = ledger.guarantee(
-                    delta=delta,
-                    unit=unit,
-                    adjacency=adjacency,
-                    accountant=name,
-                    buckets=buckets,
-                    buckets_per_unit=records_per_unit,
-                )
-            except ValueError as error:  # another accountant may be able to
-                unable[name] = error
-            else:
-                found.append(answer)
+        run.of_plain_steps("--plot")
+    found, unable = _answers(
+        run,
+        accountant or run.only_accountant,
+        delta=delta,
+        unit=sampled,
+        buckets=buckets,
+        buckets_per_unit=records_per_unit,
+    )
     if not found:
         raise next(iter(unable.values()))
     for name, reason in unable.items():
@@ -96,10 +92,37 @@ def epsilon(
         print(json.dumps([g.to_dict() for g in found], indent=2))
     else:
         _print_guarantees(found)
+        for text in run.origin:
+            print(f"  {text}")
     if plot is not None:
         from dpmi.report.figures.epsilon import draw
 
-        figure_file.save(draw(ledger, delta=delta, unit=unit), plot)
+        figure_file.save(draw(run.ledger, delta=delta, unit=sampled), plot)
+
+
+def _answers(
+    run: recorded.Run, accountant: str | None, **request: Any
+) -> tuple[list[Guarantee], dict[str, ValueError]]:
+    """Return the guarantees by one accountant, or by all that cover such units, and the errors of those that cannot."""
+    from accountants import ACCOUNTANTS, ADJACENCIES
+
+    found: list[Guarantee] = []
+    unable: dict[str, ValueError] = {}
+    for name in _usable(ACCOUNTANTS.all()) if accountant is None else [accountant]:
+        if (
+            accountant is None
+            and request["buckets_per_unit"] > 1
+            and not ACCOUNTANTS.get(name).several_buckets
+        ):
+            continue
+        for adjacency in ADJACENCIES:
+            try:
+                answer = run.guarantee(adjacency=adjacency, accountant=name, **request)
+            except ValueError as error:  # another accountant may be able to
+                unable[name] = error
+            else:
+                found.append(answer)
+    return found, unable
 
 
 def _usable(accountants: Mapping[str, Accountant | PluginError]) -> list[str]:

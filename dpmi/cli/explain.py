@@ -7,8 +7,17 @@ import json
 import textwrap
 from typing import TYPE_CHECKING
 
-from dpmi.cli.arguments import AsJson, Buckets, Delta, NoiseMultiplier, SamplingRate, Steps, Unit
+from dpmi.cli.arguments import AsJson, Buckets, Delta
 from dpmi.cli.output import console
+from dpmi.cli.recorded import (
+    AccountFile,
+    NoiseMultiplier,
+    OpacusFile,
+    OptionalUnit,
+    SamplingRate,
+    Steps,
+    run_of,
+)
 
 if TYPE_CHECKING:
     from accountants.explanation import Explanation
@@ -16,32 +25,36 @@ if TYPE_CHECKING:
 
 def explain(
     *,
-    sampling_rate: SamplingRate,
-    noise_multiplier: NoiseMultiplier,
-    steps: Steps,
+    sampling_rate: SamplingRate = None,
+    noise_multiplier: NoiseMultiplier = None,
+    steps: Steps = None,
+    account: AccountFile = None,
+    opacus: OpacusFile = None,
     delta: Delta,
-    unit: Unit,
+    unit: OptionalUnit = None,
     buckets: Buckets = None,
     as_json: AsJson = False,
 ) -> None:
     """Explain which epsilons of a run are valid bounds and why, and which one to state."""
-    from accountants.explanation import explain
+    from accountants.explanation import explain_ledger
 
-    rows = explain(
+    run = run_of(
         sampling_rate=sampling_rate,
         noise_multiplier=noise_multiplier,
         steps=steps,
-        delta=delta,
-        unit=unit,
-        buckets=buckets,
+        account=account,
+        opacus=opacus,
+    )
+    rows = explain_ledger(
+        run.of_plain_steps("dpmi explain"), delta=delta, unit=run.unit(unit), buckets=buckets
     )
     if as_json:
         print(json.dumps([row.to_dict() for row in rows], indent=2))
     else:
-        _print(rows)
+        _print(rows, run.caveats)
 
 
-def _print(rows: tuple[Explanation, ...]) -> None:
+def _print(rows: tuple[Explanation, ...], caveats: tuple[str, ...]) -> None:
     from rich.table import Table
 
     from accountants.guarantee import rounded_up
@@ -80,6 +93,6 @@ def _print(rows: tuple[Explanation, ...]) -> None:
                 f"   To state: epsilon = {rounded_up(row.epsilon)} ({row.accountant}) at delta = {row.delta:g}, "
                 f"one {row.unit} {change}, {row.steps} steps"
             )
-    for note in notes:
+    for note in [*notes, *(f"   But: {text}" for text in caveats)]:
         # A file or a pipe gets one unwrapped line per note.
         print(textwrap.fill(note, out.width, subsequent_indent="   ") if out.is_terminal else note)

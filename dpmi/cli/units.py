@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpmi.cli.arguments import AsJson, Delta, NoiseMultiplier, SamplingRate, Steps, integer
+from dpmi.cli.arguments import AsJson, Delta, integer
 from dpmi.cli.output import console
+from dpmi.cli.recorded import AccountFile, NoiseMultiplier, OpacusFile, SamplingRate, Steps, run_of
 
 if TYPE_CHECKING:
     from accountants.units import UnitRow
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
 def units(
     *,
-    sampling_rate: SamplingRate,
-    noise_multiplier: NoiseMultiplier,
-    steps: Steps,
+    sampling_rate: SamplingRate = None,
+    noise_multiplier: NoiseMultiplier = None,
+    steps: Steps = None,
+    account: AccountFile = None,
+    opacus: OpacusFile = None,
     delta: Delta,
     records_per_unit: Annotated[
         list[str],
@@ -29,17 +32,23 @@ def units(
     as_json: AsJson = False,
 ) -> None:
     """Print what a run of any DP-SGD that samples records promises larger units, such as users and classes."""
-    from accountants import BucketMechanism, Ledger
     from accountants.units import unit_table
 
-    ledger = Ledger().record(
-        BucketMechanism(sampling_rate=sampling_rate, noise_multiplier=noise_multiplier), steps
+    run = run_of(
+        sampling_rate=sampling_rate,
+        noise_multiplier=noise_multiplier,
+        steps=steps,
+        account=account,
+        opacus=opacus,
     )
-    rows = unit_table(ledger, records_per_unit={"record": 1, **_counts(records_per_unit)}, delta=delta)
+    counts = {run.sampled or "record": 1, **_counts(records_per_unit)}
+    rows = unit_table(run.of_plain_steps("dpmi units"), records_per_unit=counts, delta=delta)
     if as_json:
         print(json.dumps([row.to_dict() for row in rows], indent=2))
     else:
         _print(rows, delta)
+        for text in run.caveats:
+            print(f"  But: {text}")
 
 
 def _counts(given: Sequence[str]) -> dict[str, int]:

@@ -20,6 +20,7 @@ from .finding import Check, Estimate, Finding
 from .grad_sample import BucketGradSampleModule
 from .loader import BucketDataLoader
 from .noise import NoiseMode
+from .opacus_history import read_opacus_history
 from .opacus_plugin import BucketPLDAccountant, Lemma3Accountant
 from .optimizer import BucketOptimizer, NonFiniteGradientError
 from .partition import Partition, Provenance
@@ -50,4 +51,5 @@ __all__ = [
     "Statement",
     "WeightAverage",
     "combine",
+    "read_opacus_history",
 ]

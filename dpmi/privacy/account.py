@@ -117,13 +117,17 @@ class Account:
             result = self.ledger.guarantee(
                 delta=delta, unit=self.unit, adjacency=adjacency, accountant=accountant, buckets=self.buckets
             )
-        seeded = self.noise is NoiseMode.SEEDED
-        caveats = ((CONDITIONAL,) if self.provenance.conditional else ()) + ((SEEDED,) if seeded else ())
         return dataclasses.replace(
             result,
-            is_guarantee=result.is_guarantee and not seeded,
-            caveats=caveats + result.caveats,
+            is_guarantee=result.is_guarantee and self.noise is not NoiseMode.SEEDED,
+            caveats=self.caveats + result.caveats,
         )
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """The conditions of every epsilon of this account, one text each."""
+        seeded = self.noise is NoiseMode.SEEDED
+        return ((CONDITIONAL,) if self.provenance.conditional else ()) + ((SEEDED,) if seeded else ())
 
     def to_json(self) -> str:
         """Return the facts, including the ledger, and their hash as JSON.

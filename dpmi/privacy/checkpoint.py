@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,7 +194,7 @@ def _read(path: Path) -> dict[str, Any]:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # the unpickler raises many types of errors for other files
         raise ValueError(f"checkpoint {path} is damaged, or not a checkpoint: {error}") from error
     if not isinstance(content, dict) or set(content) != set(_PARTS):
         raise ValueError(

@@ -77,7 +77,7 @@ class PrivacyEngine:
     def __init__(self, *, privacy_filter: PrivacyFilter | None = None) -> None:
         self._ledger = Ledger()
         self._limits = Limits(privacy_filter=privacy_filter)
-        self._search: Search | None = None
+        self._search: Search[PrivacyEngine] | None = None
         self._max_grad_norms: tuple[float, ...] = ()
         self._noise = NoiseMode.SECURE  # replaced by the weakest mode of all runs
         self._training: Training | None = None

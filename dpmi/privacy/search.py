@@ -37,7 +37,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 
@@ -47,9 +47,6 @@ from .account import Account, combine
 from .limits import OneRun
 from .noise import NoiseSource
 from .partition import Partition
-
-if TYPE_CHECKING:
-    from .engine import PrivacyEngine
 
 Candidate = TypeVar("Candidate")
 Result = TypeVar("Result")
@@ -70,7 +67,25 @@ class Best(Generic[Candidate, Result]):
     result: Result
 
 
-class Search:
+class Engine(Protocol):
+    """What a search needs of the engine of one run; it is a :class:`PrivacyEngine`."""
+
+    @property
+    def is_private(self) -> bool:
+        """Whether ``make_private`` was called."""
+
+    @property
+    def account(self) -> Account:
+        """What the run has released."""
+
+    def end(self) -> None:
+        """Refuse every further step."""
+
+
+Running = TypeVar("Running", bound=Engine)
+
+
+class Search(Generic[Running]):
     """Runs a random number of tries, keeps the best, and knows at any time what was released.
 
     Until the search is over, everything that its runs released counts, as if all of them were published: whoever sees
@@ -85,7 +100,7 @@ class Search:
 
     def __init__(
         self,
-        new_engine: Callable[[OneRun], PrivacyEngine],
+        new_engine: Callable[[OneRun], Running],
         *,
         partition: Partition,
         step: BucketMechanism,
@@ -107,7 +122,7 @@ class Search:
         self._tries = tries
         self._source = source
         self._accounts: list[Account] = []
-        self._running: PrivacyEngine | None = None
+        self._running: Running | None = None
         self._over = False
 
     @property
@@ -128,7 +143,7 @@ class Search:
 
     def run(
         self,
-        train: Callable[[PrivacyEngine, Candidate], Result],
+        train: Callable[[Running, Candidate], Result],
         score: Callable[[Result], float],
         candidates: Sequence[Candidate],
     ) -> Best[Candidate, Result]:

@@ -22,7 +22,7 @@ _ACCOUNT_FAULTS = (
     Fault(
         name="a seeded run counts as a guarantee",
         path="dpmi/privacy/account.py",
-        old="result.is_guarantee and not seeded",
+        old="result.is_guarantee and self.noise is not NoiseMode.SEEDED",
         new="result.is_guarantee",
         tests=(f"{_ENGINE}::test_same_seed_same_run_and_no_seed_no_repeat",),
     ),

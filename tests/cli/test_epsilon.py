@@ -139,7 +139,7 @@ class TestEpsilon:
         outcome = dpmi("epsilon", "--sampling-rate", "0.2")
         assert outcome.code == 2
         assert is_one_line(outcome)
-        assert "Missing option '--noise-multiplier'" in outcome.err
+        assert "Missing option '--delta'" in outcome.err
 
     def test_never_imports_torch(self) -> None:
         program = (
