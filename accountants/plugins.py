@@ -16,7 +16,8 @@ import difflib
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
 from pathlib import Path
@@ -101,6 +102,16 @@ class Registry(Generic[Plugin]):
                 found[name] = error
         return found
 
+    @contextmanager
+    def calling(self, name: str) -> Iterator[None]:
+        """Name the plug-in of a package in an error that is no message to the user, such as a KeyError of its code."""
+        try:
+            yield
+        except (Exception, SystemExit) as error:
+            if name in self._builtins or isinstance(error, MESSAGES):
+                raise
+            raise PluginError(f"{self._kind} {name!r} failed: {told(error)}") from error
+
     def _entries(self) -> tuple[EntryPoint, ...]:
         places = ((path, Path(path).stat().st_mtime_ns) for path in sys.path if Path(path).is_dir())
         return _declared(self._group, tuple(places))
@@ -109,13 +120,17 @@ class Registry(Generic[Plugin]):
         where = f"{self._kind} {entry.name!r} of {_owner(entry)} ({entry.value})"
         try:
             plugin: Plugin = entry.load()
-        except Exception as error:  # a foreign module can raise anything while it is imported
-            raise PluginError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
-        if not self._fits(plugin) or getattr(plugin, "name", None) != entry.name:
+        except (Exception, SystemExit) as error:  # a foreign module can raise anything while it is imported
+            raise PluginError(f"{where} cannot be imported: {told(error)}") from error
+        try:
+            fits, own_name = self._fits(plugin), getattr(plugin, "name", None)
+        except (Exception, SystemExit) as error:  # and so can a foreign object
+            raise PluginError(f"{where} cannot be used: {told(error)}") from error
+        if not fits or own_name != entry.name:
             wanted = f"a subclass of {self._base.__name__}" if self._classes else f"a {self._base.__name__}"
             raise PluginError(
-                f"{where} must be {wanted} whose `name` is {entry.name!r}; got {plugin!r}"
-                f" with name {getattr(plugin, 'name', None)!r}"
+                f"{where} must be {wanted} whose `name` is {entry.name!r}; got a {type(plugin).__name__} with name "
+                f"{own_name!r}"
             )
         return plugin
 
@@ -162,6 +177,20 @@ def origin(plugin: type | Callable[..., Any]) -> str:
     except (OSError, TypeError):
         return plugin.__module__
     return f"{plugin.__module__} {hashlib.sha256(source.encode()).hexdigest()[:16]}"
+
+
+MESSAGES = (ValueError, TypeError, RuntimeError, OSError)
+"""Errors whose text is a message to the user."""
+
+
+def told(error: BaseException) -> str:
+    """Return an error as one line, with its type, because a KeyError tells the key only.
+
+    >>> told(KeyError("size")), told(SystemExit())
+    ("KeyError: 'size'", 'SystemExit')
+    """
+    text = " ".join(str(error).split())
+    return type(error).__name__ + (f": {text}" if text else "")
 
 
 def _owner(entry: EntryPoint) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import NoReturn
+from importlib.metadata import version
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -17,6 +18,7 @@ from dpmi.cli import (
     audit,
     explain,
     layers,
+    listing,
     match,
     plan,
     side_effects,
@@ -27,9 +29,7 @@ from dpmi.cli import (
 
 app = typer.Typer(
     name="dpmi",
-    help="Differential privacy for whole classes, tested with model inversion attacks (MIA).",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for command in (
@@ -47,10 +47,28 @@ for command in (
     match.match,
     studies.report,
     layers.layers,
+    listing.schema,
 ):
     app.command()(command)
 app.command(name="side-effects")(side_effects.side_effects)
-app.command(name="list")(studies.list_)
+app.command(name="list")(listing.list_)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"dpmi {version('dpmi')}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """Differential privacy for whole classes, tested with model inversion attacks (MIA)."""
 
 
 # The code that typer returns for Ctrl-C.

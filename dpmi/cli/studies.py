@@ -1,21 +1,19 @@
-"""``dpmi curve | run | measure | report | list``: run studies and write their reports."""
+"""``dpmi curve | run | measure | report``: run studies and write their reports."""
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dpmi.cli.arguments import DataRoot, Executor, Replace, Workers, check_workers
-from dpmi.cli.output import console, tell
+from dpmi.cli.output import tell
 
 if TYPE_CHECKING:
-    from accountants.plugins import Registry
     from dpmi.study import Failure, Results, Store
 
 _PRESETS = resources.files("dpmi") / "study" / "presets"
@@ -87,28 +85,6 @@ def report(
     _write_report(gather(parse(store.spec_text), store), store)
 
 
-def list_() -> None:
-    """List all data sets, defences, attacks, metrics, models and accountants."""
-    from rich.table import Table
-
-    from accountants import ACCOUNTANTS
-    from dpmi import attacks, data, defenses, metrics, models
-
-    kinds = {
-        "data sets": _described(data.REGISTRY),
-        "defences": _described(defenses.REGISTRY),
-        "attacks": _described(attacks.REGISTRY),
-        "metrics": {**metrics.METRICS, **_described(metrics.REGISTRY)},
-        "models": _described(models.REGISTRY),
-        "accountants": _described(ACCOUNTANTS),
-    }
-    table = Table("kind", "name", "what it is", box=None, header_style="bold")
-    for kind, entries in kinds.items():
-        for i, (name, description) in enumerate(entries.items()):
-            table.add_row(kind if i == 0 else "", name, description)
-    console().print(table)
-
-
 def _study(
     text: str, out: Path, data_root: Path | None, workers: int | None, executor: str, *, replace: bool
 ) -> None:
@@ -142,12 +118,3 @@ def _write_report(results: Results, store: Store) -> None:
 
     page = write(results, store.root)
     print(f"report: {page}")
-
-
-def _described(registry: Registry[Any]) -> dict[str, str]:
-    """Return one line for each plug-in: its description, the first of its docstring, or why it cannot be used."""
-    lines = {}
-    for name, found in registry.all().items():
-        known = str(found) if isinstance(found, ValueError) else getattr(found, "description", None)
-        lines[name] = (known or inspect.getdoc(found) or "no description").strip().partition("\n")[0]
-    return lines

@@ -86,7 +86,8 @@ def load(name: str, *, root: Path | str | None = None, **options: Any) -> Split:
             raise ValueError(
                 f"data set {name!r} has no option {option!r}; its options are {', '.join(known) or 'none'}"
             )
-    if "root" not in inspect.signature(loader).parameters:
-        return loader(**options)
-    root = root if root is not None else os.environ.get(DATA_ROOT_VARIABLE)
-    return loader(Path(root) if root is not None else None, **options)
+    with REGISTRY.calling(name):
+        if "root" not in inspect.signature(loader).parameters:
+            return loader(**options)
+        root = root if root is not None else os.environ.get(DATA_ROOT_VARIABLE)
+        return loader(Path(root) if root is not None else None, **options)

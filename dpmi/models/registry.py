@@ -174,7 +174,8 @@ def build(name: str, *, image_shape: tuple[int, int, int], num_classes: int, see
     # torch.manual_seed would also seed the GPUs, which this fork does not restore.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
-        model = layers(image_shape, num_classes)
+        with REGISTRY.calling(own):
+            model = layers(image_shape, num_classes)
         if name.endswith(GROUPNORM):
             model = ModuleValidator.fix(model)
         # In channels_last, convolutions with few channels train 1.6 to 2.6 times as fast on a CPU.

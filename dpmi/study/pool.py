@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from accountants.plugins import told
+
 from .executors import Machines
 from .grid import Job
 from .store import Store, StoreError
@@ -73,8 +75,8 @@ def _guarded(job: Job, mark: Path, work: Callable[..., None], queue: Queue[Any] 
 
     try:
         work(job, Store(mark.parent), progress=progress)
-    except Exception as error:
-        return Failure(job.label, f"{type(error).__name__}: {error}")
+    except (Exception, SystemExit) as error:  # a plug-in may raise anything
+        return Failure(job.label, told(error))
     finally:
         torch.set_num_threads(threads)
     return None

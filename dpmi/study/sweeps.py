@@ -10,6 +10,8 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from accountants.plugins import told
+
 from .spec import FLOAT32, LARGEST, SpecError, in_toml, unknown
 
 
@@ -24,7 +26,10 @@ def instances(get: Any, where: str, table: Mapping[str, Any]) -> Iterator[Any]:
     except ValueError as error:
         raise SpecError(f"{where}.name: {error}") from error
     fields = dataclasses.fields(plugin)
-    types = get_type_hints(plugin)
+    try:
+        types = get_type_hints(plugin)
+    except NameError as error:
+        raise SpecError(f"{where} {name}: the type of a field is not known: {error}") from error
     swept = []
     for key, value in own.items():
         if key not in {f.name for f in fields}:
@@ -41,6 +46,8 @@ def instances(get: Any, where: str, table: Mapping[str, Any]) -> Iterator[Any]:
             yield plugin(**dict(zip(own, combination, strict=True)))
         except (TypeError, ValueError) as error:
             raise SpecError(f"{where} {name}: {error}") from error
+        except (Exception, SystemExit) as error:  # the code of a package may raise anything
+            raise SpecError(f"{where} {name}: {told(error)}") from error
 
 
 def _typed(where: str, expected: Any, value: Any) -> Any:

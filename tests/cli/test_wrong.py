@@ -118,6 +118,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "layers": ("study",),
     "side-effects": ("study",),
     "list": (),
+    "schema": (),
 }
 
 

@@ -1,0 +1,115 @@
+"""A JSON schema of study files, with which editors complete and check them.
+
+It knows names, keys, types and ranges of the tables. What depends on the data, or on two keys at once, only
+:func:`dpmi.study.parse` checks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter
+
+from accountants.plugins import PluginError, Registry
+from dpmi import attacks, data, defenses, models
+
+from .fields import fields
+from .spec import TrainingSpec
+from .study import StudySpec
+
+Schema = dict[str, Any]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def study_schema(*, installed: bool = True) -> Schema:
+    """Return the schema.
+
+    Args:
+        installed: whether it also knows the plug-ins of installed packages; otherwise dpmi's own only.
+    """
+    schema = StudySpec.model_json_schema()
+    definitions: Schema = schema["$defs"]
+
+    def names(registry: Registry[Any]) -> list[str]:
+        return sorted(_usable(registry, installed))
+
+    def table(registry: Registry[Any], extra: Mapping[str, Schema]) -> Schema:
+        kinds = [
+            _of_plugin(name, plugin, extra, definitions)
+            for name, plugin in sorted(_usable(registry, installed).items())
+        ]
+        return {"anyOf": kinds}
+
+    properties: Schema = schema["properties"]
+    training = {**TrainingSpec.model_json_schema(), "required": []}
+    properties["attacks"] = {"type": "array", "minItems": 1, "items": table(attacks.REGISTRY, {})}
+    own = table(defenses.REGISTRY, {"training": training})
+    combined = {
+        "type": "object",
+        "required": ["name"],
+        "properties": {"name": {"type": "string", "pattern": r"\+"}},
+    }
+    properties["defenses"] = {"type": "array", "minItems": 1, "items": {"anyOf": [*own["anyOf"], combined]}}
+    definitions["DataSpec"]["properties"]["name"] = {"enum": names(data.REGISTRY)}
+    model = {
+        "anyOf": [
+            {"enum": names(models.REGISTRY)},
+            {"type": "string", "pattern": r"^torchvision/|\+groupnorm$"},
+        ]
+    }
+    properties["model"] = definitions["EvaluatorSpec"]["properties"]["model"] = model
+    features = properties["features"]
+    features["anyOf"] = [{"type": "string", "minLength": 1}, *features["anyOf"]]
+    return {"$schema": DIALECT, **_for_toml(schema), "title": "A study of dpmi"}
+
+
+def _usable(registry: Registry[Any], installed: bool) -> dict[str, Any]:
+    if not installed:
+        return {str(plugin.name): plugin for plugin in registry.builtins}
+    return {name: found for name, found in registry.all().items() if not isinstance(found, PluginError)}
+
+
+def _of_plugin(name: str, plugin: type, extra: Mapping[str, Schema], definitions: Schema) -> Schema:
+    """Return the schema of a plug-in's table; every value may be a list of values, which is a sweep."""
+    types = get_type_hints(plugin)
+    properties: Schema = {"name": {"const": name}}
+    meanings = {field.name: field.meaning for field in fields(plugin)}
+    for field in dataclasses.fields(plugin):
+        one = TypeAdapter(types[field.name]).json_schema()
+        definitions.update(one.pop("$defs", {}))
+        several: Schema = {"anyOf": [one, {"type": "array", "minItems": 1, "items": one}]}
+        if one.keys() == {"type"}:
+            shared = f"{one['type']}, or a sweep"
+            definitions[shared] = several
+            several = {"$ref": f"#/$defs/{shared}"}
+        properties[field.name] = {"description": meanings[field.name], **several}
+    needed = [
+        field.name
+        for field in dataclasses.fields(plugin)
+        if field.default is field.default_factory is dataclasses.MISSING
+    ]
+    return {
+        "type": "object",
+        "properties": {**properties, **extra},
+        "required": ["name", *needed],
+        "additionalProperties": False,
+    }
+
+
+def _for_toml(schema: Any) -> Any:
+    """Return the schema without null, which TOML does not have, and without titles that repeat the key."""
+    if isinstance(schema, list):
+        return [_for_toml(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {
+        key: _for_toml(value) for key, value in schema.items() if not (key == "title" and "type" in schema)
+    }
+    if "anyOf" in found:
+        found["anyOf"] = [each for each in found["anyOf"] if each != {"type": "null"}]
+    if found.get("default", 0) is None:
+        del found["default"]
+    return found
