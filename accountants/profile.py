@@ -11,6 +11,7 @@ import numpy.typing as npt
 from accountants import checks, pld
 from accountants.guarantee import Adjacency
 from accountants.ledger import Ledger
+from accountants.mechanism import Totals, for_units
 
 _EPSILONS = 1025
 """Number of epsilons at which delta is computed for the trade-off. Every one gives a valid line; the best is used."""
@@ -27,11 +28,12 @@ class PrivacyProfile:
 
     Attributes:
         ledger: the run.
-        unit: what one bucket is.
+        unit: what is protected as a whole.
         adjacency: "replace" or "add_remove".
+        buckets_per_unit: k >= 1, the most separately sampled buckets that one unit owns.
 
     Raises:
-        ValueError: an invalid unit or adjacency, or a run that the tight accountant cannot compose.
+        TypeError, ValueError: an invalid unit, adjacency or number, or a run that the tight accountant cannot compose.
 
     >>> from accountants import BucketMechanism
     >>> run = Ledger().record(BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6), 200)
@@ -43,12 +45,14 @@ class PrivacyProfile:
     ledger: Ledger
     unit: str
     adjacency: Adjacency = "replace"
+    buckets_per_unit: int = 1
 
     def __post_init__(self) -> None:
         checks.unit(self.unit)
         checks.adjacency(self.adjacency)
+        totals = for_units(self.ledger.totals, self.buckets_per_unit)
         if not self._free and not self.ledger.noiseless:
-            pld.check(self.ledger.totals, delta=1.0)
+            pld.check(totals, delta=1.0)
 
     def delta(self, epsilons: npt.ArrayLike) -> Numbers:
         """Return delta in [0, 1] at each epsilon.
@@ -93,19 +97,19 @@ class PrivacyProfile:
     @cached_property
     def _composition(self) -> pld.LossDistribution:
         """The composition of all steps, computed once."""
-        return _composed(self.ledger, self.adjacency)
+        return _composed(for_units(self.ledger.totals, self.buckets_per_unit), self.adjacency)
 
     @property
     def _free(self) -> bool:
         return self.ledger.steps == 0
 
 
-def reconstruction_bound(ledger: Ledger, priors: npt.ArrayLike) -> Numbers:
-    """Return B(kappa), a bound on the probability that any attack reconstructs one bucket's content.
+def reconstruction_bound(ledger: Ledger, priors: npt.ArrayLike, *, buckets_per_unit: int = 1) -> Numbers:
+    """Return B(kappa), a bound on the probability that any attack reconstructs one unit's content.
 
-    P is the distribution of everything that the run releases with the bucket, Q without it. If an attack succeeds with
-    probability at most kappa on a run without the bucket, for any measure of success, it succeeds on a run with the
-    bucket with probability at most
+    P is the distribution of everything that the run releases with the unit, Q without it. If an attack succeeds with
+    probability at most kappa on a run without the unit, for any measure of success, it succeeds on a run with the unit
+    with probability at most
 
         B(kappa) = sup {P(E) : Q(E) <= kappa} = inf over real epsilon of (e^epsilon kappa + delta_{P||Q}(epsilon))
 
@@ -113,10 +117,12 @@ def reconstruction_bound(ledger: Ledger, priors: npt.ArrayLike) -> Numbers:
 
     Args:
         ledger: the run.
-        priors: kappa in [0, 1], any shape: the probability of success without the bucket.
+        priors: kappa in [0, 1], any shape: the probability of success without the unit.
+        buckets_per_unit: k >= 1, the most separately sampled buckets that one unit owns.
 
     Raises:
-        ValueError: NaN, a prior outside [0, 1], or a run that the tight accountant cannot compose.
+        TypeError, ValueError: NaN, a prior outside [0, 1], a number of buckets below 1, or a run that the tight
+            accountant cannot compose.
 
     >>> from accountants import BucketMechanism
     >>> run = Ledger().record(BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6), 200)
@@ -124,12 +130,13 @@ def reconstruction_bound(ledger: Ledger, priors: npt.ArrayLike) -> Numbers:
     array([0.331, 0.717])
     """
     kappa = checks.array("priors", priors, lowest=0.0, highest=1.0)
-    if ledger.steps == 0:
+    totals = for_units(ledger.totals, buckets_per_unit)
+    if not totals:
         return kappa
     if ledger.noiseless:
         return np.ones(kappa.shape)
-    pld.check(ledger.totals, delta=1.0)
-    composed = _composed(ledger, "add_remove")
+    pld.check(totals, delta=1.0)
+    composed = _composed(totals, "add_remove")
     positive = _grid(composed)
     epsilons = np.concatenate([-positive[:0:-1], positive])
     deltas = composed.delta_of_removal(epsilons)
@@ -138,15 +145,15 @@ def reconstruction_bound(ledger: Ledger, priors: npt.ArrayLike) -> Numbers:
     return bound
 
 
-def _composed(ledger: Ledger, adjacency: Adjacency) -> pld.LossDistribution:
+def _composed(totals: Totals, adjacency: Adjacency) -> pld.LossDistribution:
     composed = pld.compose(
-        ledger.totals,
+        totals,
         adjacency=adjacency,
-        interval=pld.fine_interval(ledger.totals, adjacency, points=2e4),
+        interval=pld.fine_interval(totals, adjacency, points=2e4),
     )
     if composed is None:
         raise ValueError(
-            f"float64 cannot compose {ledger.steps} steps at a sampling rate this small: "
+            f"float64 cannot compose {sum(totals.values())} steps at a sampling rate this small: "
             "compute an epsilon with accountant='lemma3' instead"
         )
     return composed
