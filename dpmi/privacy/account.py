@@ -19,16 +19,26 @@ SEEDED = (
     "not private: noise and sampling came from a user's seed, and anyone who knows the seed can "
     "remove the noise; epsilon is that of the same run with secret randomness"
 )
-CONDITIONAL = (
-    "conditional on the partition: the buckets were fitted on the private records, so one record can change the "
-    "bucket of others"
-)
+CONDITIONAL = {
+    Provenance.FITTED: "conditional on the partition: the buckets were fitted on the private records, so one record "
+    "can change the bucket of others",
+    Provenance.OWNERS: "conditional on who owns which record, which counts as public: neighbouring data sets have the "
+    "same records with the same owners, and differ in the content of all records of one owner (replace), or in whether "
+    "these records contribute (add_remove). That somebody owns a record is not protected, because with other owners "
+    "other records would have been left out",
+}
+"""The condition of a guarantee, for every provenance that is conditional."""
 Member = TypeVar("Member", bound=Enum)
-FORMAT, VERSION, AUDITED, ADAPTED = "dpmi-account", 2, 3, 4
-"""Format of a saved account, and its version: ADAPTED after adaptive clipping, AUDITED with findings of audits, else
-VERSION."""
+FORMAT, VERSION, AUDITED, ADAPTED, SHARED = "dpmi-account", 2, 3, 4, 5
+"""Format of a saved account, and its version: SHARED if a unit owns several buckets, ADAPTED after adaptive clipping,
+AUDITED with findings of audits, else VERSION."""
 
-_ABSENT = {VERSION: ("findings", "adaptive"), AUDITED: ("adaptive",), ADAPTED: ()}
+_ABSENT: dict[int, tuple[str, ...]] = {
+    VERSION: ("findings", "adaptive", "buckets_per_unit"),
+    AUDITED: ("adaptive", "buckets_per_unit"),
+    ADAPTED: ("buckets_per_unit",),
+    SHARED: (),
+}
 """Fields that a version does not have."""
 
 
@@ -38,7 +48,7 @@ class Account:
 
     Args:
         ledger: every released step.
-        unit: what one bucket is.
+        unit: what is protected as a whole: one bucket, or an owner of up to ``buckets_per_unit`` buckets.
         buckets: K, public.
         provenance: what the partition was computed from.
         partition_hash: SHA-256 of the partition, in hex.
@@ -47,6 +57,7 @@ class Account:
         noise: the source of noise and draws; the weakest one if training runs were composed.
         findings: what audits found, one per audited training run.
         adaptive: whether clipping adapted in a training run, so that ``max_grad_norms`` are the first norms only.
+        buckets_per_unit: k, the most buckets that one unit owns, from 1 to K.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
@@ -75,6 +86,7 @@ class Account:
     noise: NoiseMode
     findings: tuple[Finding, ...] = ()
     adaptive: bool = False
+    buckets_per_unit: int = 1
 
     def __post_init__(self) -> None:
         checks.unit(self.unit)
@@ -89,22 +101,38 @@ class Account:
         if not isinstance(self.noise, NoiseMode):
             raise TypeError(f"noise must be a NoiseMode, got {self.noise!r}")
         object.__setattr__(self, "max_grad_norms", tuple(norms))
+        owned = checks.integer("buckets_per_unit", self.buckets_per_unit, minimum=1)
+        if owned > self.buckets:
+            raise ValueError(
+                f"buckets_per_unit must be at most {self.buckets}, the number of buckets, got {owned}"
+            )
+        object.__setattr__(self, "buckets_per_unit", owned)
 
     def guarantee(
         self, delta: float, *, adjacency: Adjacency = "replace", accountant: str = "tight"
     ) -> Guarantee:
-        """Return (epsilon, delta) for one bucket; its caveats include every condition of the account.
+        """Return (epsilon, delta) for one unit; its caveats include every condition of the account.
 
         Args:
             delta: in (0, 1), and well below 1 / K.
             adjacency: "replace" or "add_remove".
-            accountant: a name in ``accountants.ACCOUNTANTS``.
+            accountant: a name in ``accountants.ACCOUNTANTS``; "tight" if a unit owns several buckets.
+
+        Raises:
+            TypeError, ValueError: as :meth:`accountants.Ledger.guarantee` does.
         """
         result = self.ledger.guarantee(
-            delta=delta, unit=self.unit, adjacency=adjacency, accountant=accountant, buckets=self.buckets
+            delta=delta,
+            unit=self.unit,
+            adjacency=adjacency,
+            accountant=accountant,
+            buckets=self.buckets,
+            buckets_per_unit=self.buckets_per_unit,
         )
         seeded = self.noise is NoiseMode.SEEDED
-        caveats = ((CONDITIONAL,) if self.provenance.conditional else ()) + ((SEEDED,) if seeded else ())
+        caveats = ((CONDITIONAL[self.provenance],) if self.provenance.conditional else ()) + (
+            (SEEDED,) if seeded else ()
+        )
         return dataclasses.replace(
             result,
             is_guarantee=result.is_guarantee and not seeded,
@@ -129,7 +157,7 @@ class Account:
         with sealed_json.inside("account"):
             content = sealed_json.load(text)
             version = content.get("version") if isinstance(content, dict) else None
-            version = version if version in (AUDITED, ADAPTED) else VERSION
+            version = version if version in (AUDITED, ADAPTED, SHARED) else VERSION
             names = [field.name for field in dataclasses.fields(cls) if field.name not in _ABSENT[version]]
             document = sealed_json.fields(content, format=FORMAT, version=version, names=names)
             values = {name: document[name] for name in names}
@@ -172,7 +200,7 @@ def combine(accounts: Iterable[Account]) -> tuple[Account, ...]:
 
 
 def _added(one: Account, other: Account) -> Account:
-    for name in ("unit", "buckets", "provenance"):
+    for name in ("unit", "buckets", "provenance", "buckets_per_unit"):
         ours, theirs = getattr(one, name), getattr(other, name)
         if ours != theirs:
             raise ValueError(
@@ -207,6 +235,7 @@ def _member(kind: type[Member], field: str, name: Any) -> Member:
 def _content(account: Account) -> dict[str, Any]:
     """Return the content that the hash of a saved account covers."""
     version = ADAPTED if account.adaptive else AUDITED if account.findings else VERSION
+    version = SHARED if account.buckets_per_unit > 1 else version
     content = {
         "format": FORMAT,
         "version": version,
