@@ -9,7 +9,7 @@ Example:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from accountants import checks
 
 from .ids import distinct
+from .owners import OwnerSets
 
 IntArray = NDArray[np.int64]
 
@@ -199,6 +200,70 @@ class Partition:
             unit,
             Provenance.RECORD,
             tuple(f"{unit} {value}" for value in values),
+        )
+
+    @classmethod
+    def by_owners(
+        cls,
+        owners: Sequence[Collection[object]] | NDArray[np.generic],
+        *,
+        buckets_per_owner: int = 1,
+        unit: str = "owner",
+    ) -> Partition:
+        """Bound the contributions of owners, where a record may have several: a patient and a hospital, two users.
+
+        Records with exactly the same owners form one bucket. A bucket is kept if each of its owners has fewer than
+        ``buckets_per_owner`` kept ones; the records of the others are left out. This is the greedy algorithm of
+        [GMM25] on buckets instead of records, largest bucket first; ties go to the bucket with fewer owners, then to
+        that with the earlier record. The kept records are at least 1/m of the most that could be kept, where m is the
+        largest number of owners of a record.
+
+        The promise is for every owner: for the content of all records that the owner has, alone or with others. Who
+        owns which record counts as public (fixed-graph DP of [GMM25]). That somebody owns a record is not protected: if
+        an owner came or went, other records might be kept, of owners who share no record with that owner. Labels and
+        features decide nothing here.
+
+        Args:
+            owners: N collections of ids (lists, sets, arrays), all ids of one sortable type; or a table of ids (N, m).
+                One id is one owner, in whichever column: give patients and hospitals different ids. An owner counts
+                once per record.
+            buckets_per_owner: k, at least 1, and at most the number of different sets of owners. A larger k keeps more
+                records, and epsilon for an owner is larger.
+            unit: what an owner is ("user", "patient or hospital").
+
+        Returns:
+            The partition of the kept records, with ``kept`` and ``left_out``; its ``buckets_per_unit`` is the most
+            buckets that an owner has, which may be below ``buckets_per_owner``.
+
+        Raises:
+            TypeError, ValueError: ``buckets_per_owner`` is out of range; a record without owners, an id that is missing
+                or whose type differs from the first; the message names the record.
+
+        Example:
+            >>> messages = [["al", "bo"], ["bo"], ["cy", "al"], ["bo", "al"]]
+            >>> partition = Partition.by_owners(messages, unit="user")
+            >>> partition, partition.names
+            (Partition(2 records, 1 buckets, unit='user', 2 records left out), ('user al and bo',))
+            >>> partition.kept.tolist()
+            [0, 3]
+        """
+        sets = OwnerSets.of(owners, unit)
+        limit = checks.integer("buckets_per_owner", buckets_per_owner, minimum=1)
+        if limit > max(1, len(sets)):
+            raise ValueError(
+                f"buckets_per_owner is {limit}, but the records have {len(sets)} different sets of owners; use at most "
+                "that many"
+            )
+        chosen = sets.bounded(limit)
+        kept = np.flatnonzero(chosen[sets.of_record])
+        return cls(
+            (np.cumsum(chosen) - 1)[sets.of_record[kept]],
+            unit,
+            Provenance.OWNERS,
+            tuple(f"{unit} {name}" for name in sets.names(chosen)),
+            buckets_per_unit=sets.most_per_owner(chosen),
+            kept=kept,
+            left_out=len(sets.of_record) - len(kept),
         )
 
     @classmethod
