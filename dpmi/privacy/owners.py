@@ -63,12 +63,11 @@ class OwnerSets:
         """Return which sets to use so that no owner is in more than ``limit`` of them, bool (G,)."""
         # Any order is permitted: which records a set has, and who owns them, is what the guarantee holds fixed.
         order = np.lexsort((self.numbers, -self.records))
-        ends = np.cumsum(self.numbers).tolist()
-        numbers, owners = self.numbers.tolist(), self.owners.tolist()
+        owners = self._lists()
         left = [limit] * len(self.ids)
         chosen = np.zeros(len(self), dtype=bool)
         for place in order.tolist():
-            mine = owners[ends[place] - numbers[place] : ends[place]]
+            mine = owners[place]
             if all(left[owner] for owner in mine):
                 chosen[place] = True
                 for owner in mine:
@@ -81,7 +80,11 @@ class OwnerSets:
 
     def names(self, chosen: BoolArray) -> Iterator[str]:
         """Yield the name of every chosen set: its ids."""
-        names, ends = [str(each) for each in self.ids], np.cumsum(self.numbers).tolist()
-        numbers, owners = self.numbers.tolist(), self.owners.tolist()
+        names, owners = [str(each) for each in self.ids], self._lists()
         for place in np.flatnonzero(chosen).tolist():
-            yield " and ".join(names[owner] for owner in owners[ends[place] - numbers[place] : ends[place]])
+            yield " and ".join(names[owner] for owner in owners[place])
+
+    def _lists(self) -> list[list[int]]:
+        """Return the owners of every set, as places in ``ids``; lists, because a loop over them is faster."""
+        owners, ends = self.owners.tolist(), np.cumsum(self.numbers).tolist()
+        return [owners[start:end] for start, end in zip([0, *ends], ends, strict=False)]
