@@ -15,7 +15,7 @@ from typing import Any
 from accountants import checks, pld
 from accountants.guarantee import Adjacency, Guarantee
 from accountants.ledger import Ledger
-from accountants.mechanism import BucketMechanism
+from accountants.mechanism import BucketMechanism, for_units
 
 _Cost = Callable[[float], float]
 
@@ -76,6 +76,7 @@ def calibrate(
     steps: int | None = None,
     adjacency: Adjacency = "replace",
     buckets: int | None = None,
+    buckets_per_unit: int = 1,
 ) -> Calibration:
     """Solve for the one of noise_multiplier, steps and sampling_rate that is not given.
 
@@ -85,12 +86,13 @@ def calibrate(
     Args:
         target_epsilon: above 0.
         delta: in (0, 1), at least 1e-10.
-        unit: what one bucket is: "class", "subclass", a column name.
+        unit: what is protected as a whole, as in :func:`accountants.epsilon`.
         sampling_rate: probability in (0, 1] of drawing one bucket.
         noise_multiplier: std / max_grad_norm, >= 0.001.
         steps: at least 1.
-        adjacency: "replace" one bucket, or "add_remove" one bucket.
+        adjacency: "replace" one unit, or "add_remove" one unit.
         buckets: K, the number of buckets, if known; used only to warn about a delta of 1/K or more.
+        buckets_per_unit: k, the most separately sampled buckets that one unit owns, at least 1 and at most K.
 
     Raises:
         TypeError, ValueError: an argument is wrong, not exactly one is left out, or no value meets the target;
@@ -112,6 +114,7 @@ def calibrate(
         )
     (solved_for,) = missing
     delta, unit, adjacency = checks.delta(delta), checks.unit(unit), checks.adjacency(adjacency)
+    buckets_per_unit = checks.integer("buckets_per_unit", buckets_per_unit, minimum=1)
     if noise_multiplier is not None and checks.noise_multiplier(noise_multiplier) < pld.SMALLEST_NOISE:
         raise ValueError(
             f"noise_multiplier must be at least {pld.SMALLEST_NOISE:g} to meet a target, got {noise_multiplier}"
@@ -126,11 +129,14 @@ def calibrate(
 
     @cache
     def exact(value: float) -> float:
-        return run(value).guarantee(delta=delta, unit=unit, adjacency=adjacency).epsilon
+        found = run(value).guarantee(
+            delta=delta, unit=unit, adjacency=adjacency, buckets_per_unit=buckets_per_unit
+        )
+        return found.epsilon
 
     @cache
     def coarse(value: float) -> float:
-        totals = run(value).totals
+        totals = for_units(run(value).totals, buckets_per_unit)
         pld.check(totals, delta=delta)
         interval = _COARSE * pld.fine_interval(totals, adjacency)
         composed = pld.compose(totals, adjacency=adjacency, interval=interval)
@@ -139,7 +145,7 @@ def calibrate(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the search may try a sampling rate of 1
         run(1)  # checks the ranges of the given arguments
-        start = _first_guess(solved_for, given, target_epsilon, delta)
+        start = _first_guess(solved_for, given, target_epsilon / buckets_per_unit, delta)
         if solved_for == "noise_multiplier":
             value: float = _least_noise(coarse, exact, target_epsilon, start)
         elif solved_for == "sampling_rate":
@@ -148,7 +154,9 @@ def calibrate(
             value = _most_steps(coarse, exact, target_epsilon, start, delta)
     ledger = run(value)
     ((mechanism, count),) = ledger.totals.items()
-    guarantee = ledger.guarantee(delta=delta, unit=unit, adjacency=adjacency, buckets=buckets)
+    guarantee = ledger.guarantee(
+        delta=delta, unit=unit, adjacency=adjacency, buckets=buckets, buckets_per_unit=buckets_per_unit
+    )
     return Calibration(mechanism=mechanism, steps=count, solved_for=solved_for, guarantee=guarantee)
 
 
@@ -226,8 +234,9 @@ def _largest(
 ) -> float | None:
     """Return the largest value in [low, high] whose epsilon is below the target by at most SHORT_OF_TARGET.
 
-    None if even the lowest value costs more. Epsilon rises with the value. The search solves for the coarse epsilon,
-    then corrects the solution with the exact one.
+    None if even the lowest value costs more. Epsilon rises with the value, for units of several buckets too: a smaller
+    sampling rate is a larger one whose draws are dropped at random, and contributions of length 0 cost no more. The
+    search solves for the coarse epsilon, then corrects the solution with the exact one.
     """
     aim = target * (1 - SHORT_OF_TARGET / 2)
     lower, upper = _bracket(coarse, aim, low, high, start=start)

@@ -38,7 +38,7 @@ class PrivacyProfile:
         ledger: the run.
         unit: what is protected as a whole.
         adjacency: "replace" or "add_remove".
-        buckets_per_unit: the most separately sampled buckets that one unit owns.
+        buckets_per_unit: k >= 1, the most separately sampled buckets that one unit owns.
 
     Raises:
         TypeError, ValueError: an invalid unit, adjacency or number, or a run that the tight accountant cannot compose.
@@ -58,9 +58,9 @@ class PrivacyProfile:
     def __post_init__(self) -> None:
         checks.unit(self.unit)
         checks.adjacency(self.adjacency)
-        checks.integer("buckets_per_unit", self.buckets_per_unit, minimum=1)
+        totals = for_units(self.ledger.totals, self.buckets_per_unit)
         if not self._free and not self.ledger.noiseless:
-            pld.check(self.ledger.totals, delta=1.0)
+            pld.check(totals, delta=1.0)
 
     def delta(self, epsilons: npt.ArrayLike) -> Numbers:
         """Return delta in [0, 1] at each epsilon.
@@ -147,12 +147,12 @@ class PrivacyProfile:
         return self.ledger.steps == 0
 
 
-def reconstruction_bound(ledger: Ledger, priors: npt.ArrayLike) -> Numbers:
-    """Return B(kappa), a bound on the probability that any attack reconstructs one bucket's content.
+def reconstruction_bound(ledger: Ledger, priors: npt.ArrayLike, *, buckets_per_unit: int = 1) -> Numbers:
+    """Return B(kappa), a bound on the probability that any attack reconstructs one unit's content.
 
-    P is the distribution of everything that the run releases with the bucket, Q without it. If an attack succeeds with
-    probability at most kappa on a run without the bucket, for any measure of success, it succeeds on a run with the
-    bucket with probability at most
+    P is the distribution of everything that the run releases with the unit, Q without it. If an attack succeeds with
+    probability at most kappa on a run without the unit, for any measure of success, it succeeds on a run with the unit
+    with probability at most
 
         B(kappa) = sup {P(E) : Q(E) <= kappa} = inf over real epsilon of (e^epsilon kappa + delta_{P||Q}(epsilon))
 
@@ -160,10 +160,12 @@ def reconstruction_bound(ledger: Ledger, priors: npt.ArrayLike) -> Numbers:
 
     Args:
         ledger: the run.
-        priors: kappa in [0, 1], any shape: the probability of success without the bucket.
+        priors: kappa in [0, 1], any shape: the probability of success without the unit.
+        buckets_per_unit: k >= 1, the most separately sampled buckets that one unit owns.
 
     Raises:
-        ValueError: NaN, a prior outside [0, 1], or a run that the tight accountant cannot compose.
+        TypeError, ValueError: NaN, a prior outside [0, 1], a number of buckets below 1, or a run that the tight
+            accountant cannot compose.
 
     >>> from accountants import BucketMechanism
     >>> run = Ledger().record(BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6), 200)
@@ -171,12 +173,13 @@ def reconstruction_bound(ledger: Ledger, priors: npt.ArrayLike) -> Numbers:
     array([0.331, 0.717])
     """
     kappa = checks.array("priors", priors, lowest=0.0, highest=1.0)
-    if ledger.steps == 0:
+    totals = for_units(ledger.totals, buckets_per_unit)
+    if not totals:
         return kappa
     if ledger.noiseless:
         return np.ones(kappa.shape)
-    pld.check(ledger.totals, delta=1.0)
-    composed = _composed(tuple(ledger.totals.items()), "add_remove")
+    pld.check(totals, delta=1.0)
+    composed = _composed(tuple(totals.items()), "add_remove")
     positive = _grid(composed)
     epsilons = np.concatenate([-positive[:0:-1], positive])
     deltas = composed.delta_of_removal(epsilons)

@@ -88,12 +88,18 @@ class Recommendation:
         """The fewest units for which the same noise would not be hopeless."""
         return max(2, math.ceil(self.noise * self.units / HOPELESS))
 
-    def check(self, *, units: int, given: Mapping[str, object]) -> None:
+    def check(self, *, units: int, buckets_per_unit: int, given: Mapping[str, object]) -> None:
         """Check that the settings are for these units, and that no other settings are given.
 
         Raises:
-            ValueError: they are for another number of units, or a value of ``given`` is not None.
+            ValueError: they are for another number of units, a unit owns several buckets, or a value of ``given`` is
+                not None.
         """
+        if buckets_per_unit > 1:
+            raise ValueError(
+                f"recommended is for units that own one bucket, but a unit of the partition owns up to "
+                f"{buckets_per_unit}; give sampling_rate, steps, max_grad_norm, target_epsilon and target_delta instead"
+            )
         if units != self.units:
             raise ValueError(
                 f"recommended is for {self.units} units, but the partition has {units} buckets; call recommend with "

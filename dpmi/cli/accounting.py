@@ -66,7 +66,7 @@ def epsilon(
         account=account,
         opacus=opacus,
     )
-    sampled = run.unit(unit)
+    sampled = run.unit(unit, owned=records_per_unit)
     if plot is not None:
         from dpmi.cli import figure_file
 

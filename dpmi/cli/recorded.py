@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -65,11 +66,16 @@ class Run:
         """What else the reader of an epsilon must know, one text each."""
         return self.origin if self.account is None else self.account.caveats
 
-    def unit(self, given: str | None) -> str:
-        """Return what one bucket is: what the file says, or what was given for a run that does not say."""
+    def unit(self, given: str | None, *, owned: int = 1) -> str:
+        """Return what is protected: what the file says, or what was given for a run that does not say.
+
+        Args:
+            given: a unit, or None.
+            owned: number of buckets that one such unit owns; a unit that owns several is another one than the file's.
+        """
         if self.sampled is None and given is None:
             raise ValueError("--unit is missing; say what one bucket is, such as record, user or class")
-        if self.account is not None and given not in (None, self.sampled):
+        if self.account is not None and owned == 1 and given not in (None, self.sampled):
             raise ValueError(f"--unit is {given!r}, but the account is for one {self.sampled}; omit --unit")
         return given or self.sampled or ""
 
@@ -85,6 +91,11 @@ class Run:
                 f"the account is of {self.account.rule}, and {command} composes steps; use dpmi statement or dpmi "
                 "epsilon"
             )
+        if self.account is not None and self.account.buckets_per_unit > 1:
+            raise ValueError(
+                f"one {self.account.unit} of the account owns up to {self.account.buckets_per_unit} buckets, and "
+                f"{command} is about one bucket; use dpmi statement or dpmi epsilon"
+            )
         return self.ledger
 
     def guarantee(self, **request: Any) -> Guarantee:
@@ -94,12 +105,15 @@ class Run:
         buckets, asked = self.account.buckets, request.pop("buckets")
         if asked not in (None, buckets):
             raise ValueError(f"--buckets is {asked}, but the account has {buckets}; omit --buckets")
-        if request.pop("buckets_per_unit") != 1:
-            raise ValueError(
-                "--records-per-unit needs the ledger of an account, not the account; see its key 'ledger'"
-            )
-        request.pop("unit")
-        return self.account.guarantee(request.pop("delta"), **request)
+        account, owned, unit = self.account, request.pop("buckets_per_unit"), request.pop("unit")
+        if owned != 1:
+            if account.buckets_per_unit != 1:
+                raise ValueError(
+                    f"--records-per-unit is {owned}, but the account is for {account.unit}s that own up to "
+                    f"{account.buckets_per_unit} buckets; omit it"
+                )
+            account = dataclasses.replace(account, buckets_per_unit=owned, unit=unit)
+        return account.guarantee(request.pop("delta"), **request)
 
 
 def run_of(

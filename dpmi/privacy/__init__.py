@@ -1,9 +1,9 @@
 """Differential privacy for whole buckets of records: classes, subclasses, users, or any other unit.
 
 A *bucket* is a set of records that is protected as a whole; every record is in exactly one bucket of a partition. The
-*unit* names what one bucket is: "class", "subclass", "user". Under *replace-one* adjacency (``replace``), neighbouring
-datasets differ in the content of one bucket. Under *add/remove* adjacency (``add_remove``), one of the two has one
-bucket more.
+*unit* names what one bucket is: "class", "subclass", "user"; where records have several owners, a unit is one owner of
+a few buckets. Under *replace-one* adjacency (``replace``), neighbouring datasets differ in the content of one unit.
+Under *add/remove* adjacency (``add_remove``), one of the two has one unit more.
 
 A *logical step* draws buckets, sums their clipped gradients with noise, updates the model once, and is charged once to
 the ledger. It processes its records in one or more *physical batches*, whose size only affects memory and speed.

@@ -20,22 +20,21 @@ SEEDED = (
     "not private: noise and sampling came from a user's seed, and anyone who knows the seed can "
     "remove the noise; epsilon is that of the same run with secret randomness"
 )
-CONDITIONAL = (
-    "conditional on the partition: the buckets were fitted on the private records, so one record can change the "
-    "bucket of others"
-)
-Member = TypeVar("Member", bound=Enum)
-FORMAT, VERSION, AUDITED, ADAPTED, RULED = "dpmi-account", 2, 3, 4, 6
-"""Format of a saved account, and its version: RULED with a rule, ADAPTED after adaptive clipping, AUDITED with findings
-of audits, else VERSION."""
-
-_ABSENT = {
-    VERSION: ("findings", "adaptive", "rule"),
-    AUDITED: ("adaptive", "rule"),
-    ADAPTED: ("rule",),
-    RULED: (),
+CONDITIONAL = {
+    Provenance.FITTED: "conditional on the partition: the buckets were fitted on the private records, so one record "
+    "can change the bucket of others",
+    Provenance.OWNERS: "conditional on who owns which record, which counts as public: neighbouring data sets have the "
+    "same records with the same owners, and differ in the content of all records of one owner (replace), or in whether "
+    "these records contribute (add_remove). That somebody owns a record is not protected, because with other owners "
+    "other records would have been left out",
 }
-"""Fields that a version does not have."""
+"""The condition of a guarantee, for every provenance that is conditional."""
+Member = TypeVar("Member", bound=Enum)
+FORMAT, VERSION = "dpmi-account", 2
+"""Format of a saved account, and the version of one that needs none of `_SINCE`."""
+
+_SINCE = {"findings": 3, "adaptive": 4, "buckets_per_unit": 5, "rule": 6}
+"""The first version with a field; a file has the lowest version that has all fields that differ from their defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,7 @@ class Account:
 
     Args:
         ledger: every released step.
-        unit: what one bucket is.
+        unit: what is protected as a whole: one bucket, or an owner of up to ``buckets_per_unit`` buckets.
         buckets: K, public.
         provenance: what the partition was computed from.
         partition_hash: SHA-256 of the partition, in hex.
@@ -53,6 +52,7 @@ class Account:
         noise: the source of noise and draws; the weakest one if training runs were composed.
         findings: what audits found, one per audited training run.
         adaptive: whether clipping adapted in a training run, so that ``max_grad_norms`` are the first norms only.
+        buckets_per_unit: k, the most buckets that one unit owns, from 1 to K.
         rule: how the guarantee follows from the ledger, if not by composing its steps: of the best of several runs, or
             under a privacy filter.
 
@@ -83,6 +83,7 @@ class Account:
     noise: NoiseMode
     findings: tuple[Finding, ...] = ()
     adaptive: bool = False
+    buckets_per_unit: int = 1
     rule: Rule | None = None
 
     def __post_init__(self) -> None:
@@ -98,25 +99,38 @@ class Account:
         if not isinstance(self.noise, NoiseMode):
             raise TypeError(f"noise must be a NoiseMode, got {self.noise!r}")
         object.__setattr__(self, "max_grad_norms", tuple(norms))
+        owned = checks.integer("buckets_per_unit", self.buckets_per_unit, minimum=1)
+        if owned > self.buckets:
+            raise ValueError(
+                f"buckets_per_unit must be at most {self.buckets}, the number of buckets, got {owned}"
+            )
+        object.__setattr__(self, "buckets_per_unit", owned)
 
     def guarantee(
         self, delta: float, *, adjacency: Adjacency = "replace", accountant: str = "tight"
     ) -> Guarantee:
-        """Return (epsilon, delta) for one bucket; its caveats include every condition of the account.
+        """Return (epsilon, delta) for one unit; its caveats include every condition of the account.
 
         Args:
             delta: in (0, 1), and well below 1 / K.
             adjacency: "replace" or "add_remove".
-            accountant: a name in ``accountants.ACCOUNTANTS``; it has no effect on an account with a rule.
+            accountant: a name in ``accountants.ACCOUNTANTS``; "tight" if a unit owns several buckets. It has no effect
+                on an account with a rule.
+
+        Raises:
+            TypeError, ValueError: as :meth:`accountants.Ledger.guarantee` does.
         """
+        of: dict[str, Any] = {
+            "delta": delta,
+            "unit": self.unit,
+            "adjacency": adjacency,
+            "buckets": self.buckets,
+            "buckets_per_unit": self.buckets_per_unit,
+        }
         if self.rule is not None:
-            result = self.rule.guarantee(
-                self.ledger, delta=delta, unit=self.unit, adjacency=adjacency, buckets=self.buckets
-            )
+            result = self.rule.guarantee(self.ledger, **of)
         else:
-            result = self.ledger.guarantee(
-                delta=delta, unit=self.unit, adjacency=adjacency, accountant=accountant, buckets=self.buckets
-            )
+            result = self.ledger.guarantee(**of, accountant=accountant)
         return dataclasses.replace(
             result,
             is_guarantee=result.is_guarantee and self.noise is not NoiseMode.SEEDED,
@@ -127,7 +141,9 @@ class Account:
     def caveats(self) -> tuple[str, ...]:
         """The conditions of every epsilon of this account, one text each."""
         seeded = self.noise is NoiseMode.SEEDED
-        return ((CONDITIONAL,) if self.provenance.conditional else ()) + ((SEEDED,) if seeded else ())
+        return ((CONDITIONAL[self.provenance],) if self.provenance.conditional else ()) + (
+            (SEEDED,) if seeded else ()
+        )
 
     def to_json(self) -> str:
         """Return the facts, including the ledger, and their hash as JSON.
@@ -147,8 +163,10 @@ class Account:
         with sealed_json.inside("account"):
             content = sealed_json.load(text)
             version = content.get("version") if isinstance(content, dict) else None
-            version = version if type(version) is int and version in _ABSENT else VERSION
-            names = [field.name for field in dataclasses.fields(cls) if field.name not in _ABSENT[version]]
+            version = version if type(version) is int and version in _SINCE.values() else VERSION
+            names = [
+                field.name for field in dataclasses.fields(cls) if _SINCE.get(field.name, VERSION) <= version
+            ]
             document = sealed_json.fields(content, format=FORMAT, version=version, names=names)
             values = {name: document[name] for name in names}
             values["provenance"] = _member(Provenance, "provenance", document["provenance"])
@@ -199,7 +217,7 @@ def _added(one: Account, other: Account) -> Account:
             "which does not compose with other steps; make a statement of each. Together, they have at most the sum of "
             "their epsilons, at the sum of their deltas"
         )
-    for name in ("unit", "buckets", "provenance"):
+    for name in ("unit", "buckets", "provenance", "buckets_per_unit"):
         ours, theirs = getattr(one, name), getattr(other, name)
         if ours != theirs:
             raise ValueError(
@@ -233,9 +251,9 @@ def _member(kind: type[Member], field: str, name: Any) -> Member:
 
 def _content(account: Account) -> dict[str, Any]:
     """Return the content that the hash of a saved account covers."""
-    version = (
-        RULED if account.rule else ADAPTED if account.adaptive else AUDITED if account.findings else VERSION
-    )
+    fields = {field.name: field for field in dataclasses.fields(account)}
+    changed = [name for name in _SINCE if getattr(account, name) != fields[name].default]
+    version = max((_SINCE[name] for name in changed), default=VERSION)
     content = {
         "format": FORMAT,
         "version": version,
@@ -247,4 +265,4 @@ def _content(account: Account) -> dict[str, Any]:
         "rule": account.rule and account.rule.to_dict(),
         "findings": [finding.to_dict() for finding in account.findings],
     }
-    return {name: value for name, value in content.items() if name not in _ABSENT[version]}
+    return {name: value for name, value in content.items() if _SINCE.get(name, VERSION) <= version}

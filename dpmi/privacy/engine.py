@@ -85,7 +85,10 @@ class PrivacyEngine:
 
     @property
     def ledger(self) -> Ledger:
-        """Every logical step charged so far; after a search, those that one run may have taken."""
+        """Every logical step charged so far; after a search, those that one run may have taken.
+
+        :attr:`account` also says how many buckets a unit owns.
+        """
         return self._ledger if self._search is None else self.account.ledger
 
     @property
@@ -118,6 +121,7 @@ class PrivacyEngine:
             buckets=partition.num_buckets,
             provenance=partition.provenance,
             partition_hash=partition.hash,
+            buckets_per_unit=partition.buckets_per_unit,
             max_grad_norms=self._max_grad_norms,
             noise=self._noise,
             adaptive=any(isinstance(o.plan.clipping, AdaptiveClipping) for o in self._optimizers),
@@ -304,7 +308,7 @@ class PrivacyEngine:
             steps: logical steps T >= 1 of the whole training; one pass over the loader takes
                 ``steps_per_epoch``.
             max_grad_norm: S > 0, as for :meth:`make_private`.
-            target_epsilon: above 0, for one bucket of ``partition``.
+            target_epsilon: above 0, for one unit of ``partition``.
             target_delta: in (0, 1), and well below 1 / K.
             adjacency: "replace" or "add_remove", of the target.
             recommended: the result of :func:`accountants.recommend`, instead of the five arguments before
@@ -335,7 +339,9 @@ class PrivacyEngine:
             "target_delta": target_delta,
         }
         if recommended is not None:
-            recommended.check(units=partition.num_buckets, given=given)
+            recommended.check(
+                units=partition.num_buckets, buckets_per_unit=partition.buckets_per_unit, given=given
+            )
             sampling_rate, steps = recommended.sampling_rate, recommended.steps
             max_grad_norm, noise_multiplier = recommended.max_grad_norm, recommended.noise_multiplier
             options.setdefault("steps_per_epoch", steps)
@@ -356,6 +362,7 @@ class PrivacyEngine:
                 steps=steps,
                 adjacency=adjacency,
                 buckets=partition.num_buckets,
+                buckets_per_unit=partition.buckets_per_unit,
             )
             noise_multiplier = found.mechanism.noise_multiplier
         settings = Settings(
@@ -423,14 +430,15 @@ class PrivacyEngine:
     def guarantee(
         self, delta: float, *, adjacency: Adjacency = "replace", accountant: str = "tight"
     ) -> Guarantee:
-        """Return the (epsilon, delta) of everything released so far, for one bucket.
+        """Return the (epsilon, delta) of everything released so far, for one unit of the partition.
 
         Args:
             delta: in (0, 1), and well below 1 / K.
-            adjacency: "replace" one bucket by another ([Z20] Definitions 4-7), or "add_remove" one.
-            accountant: a name in ``accountants.ACCOUNTANTS``.
+            adjacency: "replace" one unit by another ([Z20] Definitions 4-7), or "add_remove" one.
+            accountant: a name in ``accountants.ACCOUNTANTS``; "tight" if a unit owns several buckets.
 
         Raises:
+            ValueError: as :meth:`Account.guarantee` does.
             RuntimeError: nothing was released yet.
         """
         account = self.account

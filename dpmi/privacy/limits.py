@@ -80,6 +80,12 @@ class Limits:
                 "make_private_with_epsilon, which does not cover further steps; use a new engine, and compose the "
                 "accounts with dpmi.privacy.combine"
             )
+        owned, limit = settings.partition.buckets_per_unit, self.privacy_filter
+        if limit is not None and limit.buckets_per_unit != owned:
+            raise ValueError(
+                f"this engine's filter is for units of buckets_per_unit = {limit.buckets_per_unit}, and those of the "
+                f"partition own up to {owned}; make the filter with buckets_per_unit={owned}"
+            )
         if self.one_run is None:
             return
         if settings.partition.hash != self.one_run.partition.hash:

@@ -9,7 +9,7 @@ Example:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from accountants import checks
 
 from .ids import distinct
+from .owners import OwnerSets
 
 IntArray = NDArray[np.int64]
 
@@ -30,11 +31,16 @@ class Provenance(str, Enum):
     RECORD = "computed from each record alone (its label, or its own column)"
     PUBLIC = "computed from each record alone, against public centroids"
     FITTED = "fitted on the private records"
+    OWNERS = "computed from who owns which record, which counts as public, and from nothing else"
 
     @property
     def conditional(self) -> bool:
-        """True if the guarantee is conditional on the partition, because one record can change the bucket of others."""
-        return self is Provenance.FITTED
+        """True if the guarantee is conditional on the partition, because one record can change the bucket of others.
+
+        Records fitted together do that, and so do owners: if a record had other owners, the records of others might no
+        longer fit.
+        """
+        return self in (Provenance.FITTED, Provenance.OWNERS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,15 +52,24 @@ class Partition:
         unit: what one bucket is, in the words of the guarantee ("class", "subclass", a column's name); one line.
         provenance: what the partition was computed from.
         names: one name per bucket, for error messages and reports.
+        buckets_per_unit: the most buckets that one unit owns, from 1 to K. If a unit owns several, a bucket may have
+            several owners.
+        kept: int array (N,), ascending: the places of these records in the data set that was given, if records may have
+            been left out; train on ``torch.utils.data.Subset(data, partition.kept)``. None: they are the data set.
+        left_out: number of records of that data set that are in no bucket.
 
     Raises:
-        ValueError: an empty unit or data set, a negative id, an empty bucket, or a wrong number of names.
+        TypeError, ValueError: an empty unit or data set, a negative id, an empty bucket, a wrong number of names, or
+            one of the last three is out of range.
     """
 
     bucket_of: IntArray
     unit: str
     provenance: Provenance
     names: tuple[str, ...]
+    buckets_per_unit: int = 1
+    kept: IntArray | None = None
+    left_out: int = 0
 
     def __post_init__(self) -> None:
         checks.unit(self.unit)
@@ -75,14 +90,41 @@ class Partition:
                 f"bucket {empty} ({self.names[empty]}) has no records; every bucket needs at least 1. "
                 "Number the buckets without gaps, or use fewer buckets"
             )
+        checks.integer("buckets_per_unit", self.buckets_per_unit, minimum=1)
+        if self.buckets_per_unit > self.num_buckets:
+            raise ValueError(
+                f"buckets_per_unit is {self.buckets_per_unit}, but there are {self.num_buckets} buckets"
+            )
         ids.setflags(write=False)
+        self._check_kept()
+
+    def _check_kept(self) -> None:
+        checks.integer("left_out", self.left_out, minimum=0)
+        kept = self.kept
+        if kept is None:
+            if self.left_out:
+                raise ValueError(f"left_out is {self.left_out}, but kept does not say which records are left")
+            return
+        if len(kept) != len(self) or kept[0] < 0 or np.any(np.diff(kept) <= 0):
+            raise ValueError(
+                f"kept must be {len(self)} ascending indices, one for every record; got {len(kept)}, starting at "
+                f"{kept[:1]}"
+            )
+        if kept[-1] >= len(self) + self.left_out:
+            raise ValueError(
+                f"kept goes up to {kept[-1]}, but a data set of {len(self)} kept records and {self.left_out} left out "
+                f"ends at {len(self) + self.left_out - 1}"
+            )
+        kept.setflags(write=False)
 
     def __len__(self) -> int:
         return len(self.bucket_of)
 
     def __repr__(self) -> str:
         # The ids are private, so they are not printed.
-        return f"Partition({len(self)} records, {self.num_buckets} buckets, unit={self.unit!r})"
+        more = f", at most {self.buckets_per_unit} per unit" if self.buckets_per_unit > 1 else ""
+        more += f", {self.left_out} records left out" if self.left_out else ""
+        return f"Partition({len(self)} records, {self.num_buckets} buckets, unit={self.unit!r}{more})"
 
     @property
     def num_buckets(self) -> int:
@@ -112,9 +154,16 @@ class Partition:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256, in hex, of the ids, the unit and the provenance; it identifies the partition in checkpoints."""
+        """SHA-256, in hex, of everything but the names; it identifies the partition in checkpoints and accounts.
+
+        ``buckets_per_unit`` counts if it is above 1, and ``kept`` if records were left out.
+        """
         digest = hashlib.sha256(f"{self.unit}\0{self.provenance.name}\0".encode())
+        if self.buckets_per_unit > 1:
+            digest.update(f"{self.buckets_per_unit} buckets per unit\0".encode())
         digest.update(self.bucket_of.astype("<i8").tobytes())
+        if self.kept is not None and self.left_out:
+            digest.update(b"kept\0" + self.kept.astype("<i8").tobytes())
         return digest.hexdigest()
 
     @classmethod
@@ -151,6 +200,70 @@ class Partition:
             unit,
             Provenance.RECORD,
             tuple(f"{unit} {value}" for value in values),
+        )
+
+    @classmethod
+    def by_owners(
+        cls,
+        owners: Sequence[Collection[object]] | NDArray[np.generic],
+        *,
+        buckets_per_owner: int = 1,
+        unit: str = "owner",
+    ) -> Partition:
+        """Bound the contributions of owners, where a record may have several: a patient and a hospital, two users.
+
+        Records with exactly the same owners form one bucket. A bucket is kept if each of its owners has fewer than
+        ``buckets_per_owner`` kept ones; the records of the others are left out. This is the greedy algorithm of
+        [GMM25] on buckets instead of records, largest bucket first; ties go to the bucket with fewer owners, then to
+        that with the earlier record. The kept records are at least 1/m of the most that could be kept, where m is the
+        largest number of owners of a record.
+
+        The promise is for every owner: for the content of all records that the owner has, alone or with others. Who
+        owns which record counts as public (fixed-graph DP of [GMM25]). That somebody owns a record is not protected: if
+        an owner came or went, other records might be kept, of owners who share no record with that owner. Labels and
+        features decide nothing here.
+
+        Args:
+            owners: N collections of ids (lists, sets, arrays), all ids of one sortable type; or a table of ids (N, m).
+                One id is one owner, in whichever column: give patients and hospitals different ids. An owner counts
+                once per record.
+            buckets_per_owner: k, at least 1, and at most the number of different sets of owners. A larger k keeps more
+                records, and epsilon for an owner is larger.
+            unit: what an owner is ("user", "patient or hospital").
+
+        Returns:
+            The partition of the kept records, with ``kept`` and ``left_out``; its ``buckets_per_unit`` is the most
+            buckets that an owner has, which may be below ``buckets_per_owner``.
+
+        Raises:
+            TypeError, ValueError: ``buckets_per_owner`` is out of range; a record without owners, an id that is missing
+                or whose type differs from the first; the message names the record.
+
+        Example:
+            >>> messages = [["al", "bo"], ["bo"], ["cy", "al"], ["bo", "al"]]
+            >>> partition = Partition.by_owners(messages, unit="user")
+            >>> partition, partition.names
+            (Partition(2 records, 1 buckets, unit='user', 2 records left out), ('user al and bo',))
+            >>> partition.kept.tolist()
+            [0, 3]
+        """
+        sets = OwnerSets.of(owners, unit)
+        limit = checks.integer("buckets_per_owner", buckets_per_owner, minimum=1)
+        if limit > max(1, len(sets)):
+            raise ValueError(
+                f"buckets_per_owner is {limit}, but the records have {len(sets)} different sets of owners; use at most "
+                "that many"
+            )
+        chosen = sets.bounded(limit)
+        kept = np.flatnonzero(chosen[sets.of_record])
+        return cls(
+            (np.cumsum(chosen) - 1)[sets.of_record[kept]],
+            unit,
+            Provenance.OWNERS,
+            tuple(f"{unit} {name}" for name in sets.names(chosen)),
+            buckets_per_unit=sets.most_per_owner(chosen),
+            kept=kept,
+            left_out=len(sets.of_record) - len(kept),
         )
 
     @classmethod

@@ -156,7 +156,10 @@ def check_loader(loader: DataLoader[Any], partition: Partition) -> None:
     if records == 0:
         raise ValueError("data_loader has an empty data set; at least 1 record is needed")
     if records != len(partition):
-        raise ValueError(
-            f"partition has {len(partition)} records, data_loader has {records}; build the partition from the "
-            "labels of exactly the records that train"
+        remedy = (
+            f"it left out {partition.left_out} of the records that it was given; train on "
+            "torch.utils.data.Subset(data, partition.kept)"
+            if partition.left_out
+            else "build the partition from the labels of exactly the records that train"
         )
+        raise ValueError(f"partition has {len(partition)} records, data_loader has {records}; {remedy}")

@@ -20,6 +20,7 @@ from accountants.profile import MU_SLACK
 from .account import Account, combine
 from .finding import Finding
 from .noise import NoiseMode
+from .partition import Provenance
 
 NOT_ACCOUNTED = (
     "choices made by looking at results on the private records: hyper-parameters, the number of runs and steps, "
@@ -31,7 +32,7 @@ NOT_ACCOUNTED = (
 
 SEPARATE = (
     "These guarantees are for different partitions of the records, and they have no common epsilon. Each epsilon "
-    "protects one bucket of its own partition. The buckets of two partitions overlap (one class contains many "
+    "protects one unit of its own partition. The buckets of two partitions overlap (one class contains many "
     "subclasses, and a subclass may lie in several buckets of another partition), so the units differ, the "
     "epsilons do not compose, and no epsilon covers one bucket of both partitions. Each guarantee holds for its own "
     "unit and for the releases of its own training runs; it does not bound what the other runs reveal about that unit."
@@ -88,14 +89,15 @@ class Statement:
     @property
     def reservations(self) -> tuple[str, ...]:
         """The reservations of all accounts, which the statement names first."""
-        conditional = any(account.provenance.conditional for account in self.accounts)
+        origins = {account.provenance for account in self.accounts}
         seeded = any(account.noise is NoiseMode.SEEDED for account in self.accounts)
         empty = any(account.ledger.steps == 0 for account in self.accounts)
         violated = any(finding.violated for account in self.accounts for finding in account.findings)
         return (
             (("contradicted by an audit",) if violated else ())
             + (("nothing was released",) if empty else ())
-            + (("conditional on the partition",) if conditional else ())
+            + (("conditional on the partition",) if Provenance.FITTED in origins else ())
+            + (("conditional on who owns which record",) if Provenance.OWNERS in origins else ())
             + (("not private: seeded noise",) if seeded else ())
         )
 
@@ -109,7 +111,7 @@ class Statement:
             lines += [f"- {guarantee}" for guarantee in guarantees]
             lines += [f"- Caveat: {text}" for text in _caveats(guarantees)]
             lines += [f"- {name}: {text}" for name, text in _facts(account).items()]
-            lines += [f"- Audit: {finding.text(self.delta)}" for finding in account.findings]
+            lines += [f"- {_audit_of(account)}: {finding.text(self.delta)}" for finding in account.findings]
         if self.public_parts:
             lines += ["", "## Public parts", "", *(f"- {text}" for text in self.public_parts)]
         lines += ["", "## Not accounted", ""]
@@ -127,7 +129,7 @@ class Statement:
             parts += [f"{_subject(account)}:", *map(str, guarantees)]
             parts += [f"Caveat: {text}." for text in _caveats(guarantees)]
             parts += [f"{name}: {text}." for name, text in _facts(account).items()]
-            parts += [f"Audit: {finding.text(self.delta)}." for finding in account.findings]
+            parts += [f"{_audit_of(account)}: {finding.text(self.delta)}." for finding in account.findings]
         parts += [f"Public part: {text}" for text in self.public_parts]
         parts.append(f"Not accounted: {'; '.join(self._all_not_accounted)}.")
         parts.append(f"Computed by {', '.join(f'{name} {number}' for name, number in versions().items())}.")
@@ -192,6 +194,19 @@ def _subject(account: Account) -> str:
     return f"For one {account.unit} (partition {account.partition_hash[:16]})"
 
 
+def _bucket(account: Account) -> str:
+    """Return what is drawn and clipped as a whole: the unit, unless a unit may own several or shares one."""
+    own = account.buckets_per_unit == 1 and account.provenance is not Provenance.OWNERS
+    return account.unit if own else "bucket"
+
+
+def _audit_of(account: Account) -> str:
+    """Return the heading of a finding. What an audit finds of one bucket, its owner's epsilon is at least, too."""
+    return (
+        "Audit" if account.buckets_per_unit == 1 else f"Audit of one bucket, as a part of one {account.unit}"
+    )
+
+
 def _facts(account: Account) -> dict[str, str]:
     in_all = f"{account.ledger.steps} in total: " if len(account.ledger.runs) > 1 else ""
     runs = "; ".join(
@@ -203,20 +218,26 @@ def _facts(account: Account) -> dict[str, str]:
     if account.adaptive:
         norms += ", which then followed a quantile of the norms by a noisy count that is part of each step's charge"
     mus = ", ".join(f"{rounded_up(mu)} ({adjacency})" for adjacency, mu in _mus(account).items())
+    bucket, origin, public = _bucket(account), account.provenance.value, ""
+    if account.provenance is Provenance.OWNERS:
+        origin += "; a bucket holds the records with exactly the same owners"
+        public = "who owns which record, and so which records were left out, "
+    if account.buckets_per_unit > 1:
+        origin += f"; one {account.unit} owns at most {account.buckets_per_unit} of them"
     return {
         "Steps charged": in_all + (runs or "none"),
         "Gaussian DP": f"mu = {mus}, but for a failure of probability {MU_SLACK:g}"
         if mus
         else "not computed",
         "Ledger": f"SHA-256 {account.ledger.hash}",
-        "Sampling": f"every {account.unit} is drawn as a whole and independently of the others, with the sampling "
+        "Sampling": f"every {bucket} is drawn as a whole and independently of the others, with the sampling "
         "rate as its probability (Poisson sampling); an empty draw is also a step, with noise only, and is charged",
-        "Noise": f"the mean gradient of every drawn {account.unit} is clipped to norm {norms}, and Gaussian noise is "
+        "Noise": f"the mean gradient of every drawn {bucket} is clipped to norm {norms}, and Gaussian noise is "
         "added to their sum; its standard deviation is the noise multiplier times that norm",
         "Randomness": account.noise.value,
-        "Partition": f"{account.buckets} buckets, {account.provenance.value}; SHA-256 {account.partition_hash}",
-        "Public": f"the number of buckets ({account.buckets}), the divisor (sampling rate times number of buckets), "
-        "and every hyper-parameter",
+        "Partition": f"{account.buckets} buckets, {origin}; SHA-256 {account.partition_hash}",
+        "Public": f"{public}the number of buckets ({account.buckets}), the divisor (sampling rate times number of "
+        "buckets), and every hyper-parameter",
         "Assumed": ASSUMED,
     }
 
@@ -227,7 +248,12 @@ def _mus(account: Account) -> dict[Adjacency, float]:
         return {}
     try:
         return {
-            adjacency: PrivacyProfile(ledger=account.ledger, unit=account.unit, adjacency=adjacency).mu
+            adjacency: PrivacyProfile(
+                ledger=account.ledger,
+                unit=account.unit,
+                adjacency=adjacency,
+                buckets_per_unit=account.buckets_per_unit,
+            ).mu
             for adjacency in ADJACENCIES
         }
     except ValueError:  # more steps, or less noise, than float64 can compose at every epsilon
@@ -243,6 +269,7 @@ def _promise(account: Account, guarantees: Sequence[Guarantee], delta: float) ->
             "buckets": account.buckets,
             "provenance": account.provenance.value,
             "conditional": account.provenance.conditional,
+            "buckets_per_unit": account.buckets_per_unit,
             "sha256": account.partition_hash,
         },
         "steps": account.ledger.steps,
@@ -264,12 +291,13 @@ def _promise(account: Account, guarantees: Sequence[Guarantee], delta: float) ->
         "randomness": facts["Randomness"],
         "public": facts["Public"],
         "assumed": facts["Assumed"],
-        "audits": [_audit(finding, delta) for finding in account.findings],
+        "audits": [_audit(finding, delta, _bucket(account)) for finding in account.findings],
     }
 
 
-def _audit(finding: Finding, delta: float) -> dict[str, Any]:
+def _audit(finding: Finding, delta: float, unit: str) -> dict[str, Any]:
     return {
+        "unit": unit,
         "threat_model": "white box: every noisy sum is seen",
         "canaries": finding.canaries,
         "confidence": finding.confidence,

@@ -116,11 +116,12 @@ def bounds(account: str, unit: str, candidates: int, classes: int) -> Bounds:
     """
     if not account or unit != "class":
         return Bounds(1.0, 1.0, 1.0, 1.0)
-    return _of_ledger(Account.from_json(account).ledger, candidates, classes)
+    run = Account.from_json(account)
+    return _of_ledger(run.ledger, run.buckets_per_unit, candidates, classes)
 
 
 @lru_cache(maxsize=64)  # the models of all seeds share a ledger, but not the partition of their accounts
-def _of_ledger(ledger: Ledger, candidates: int, classes: int) -> Bounds:
-    top1, auc = reconstruction_bound(ledger, [1 / candidates, 0.5]).tolist()
-    replaced = PrivacyProfile(ledger=ledger, unit="class")
+def _of_ledger(ledger: Ledger, owned: int, candidates: int, classes: int) -> Bounds:
+    top1, auc = reconstruction_bound(ledger, [1 / candidates, 0.5], buckets_per_unit=owned).tolist()
+    replaced = PrivacyProfile(ledger=ledger, unit="class", buckets_per_unit=owned)
     return Bounds(top1, auc, float(replaced.delta(0.0)), 1 - float(replaced.trade_off(1 / classes)))

@@ -176,9 +176,10 @@ def bound(account: str, unit: str, unit_of_game: str) -> float:
     """
     if not account or unit != unit_of_game:
         return 1.0
-    return _bound(Account.from_json(account).ledger)
+    run = Account.from_json(account)
+    return _bound(run.ledger, run.buckets_per_unit)
 
 
 @lru_cache(maxsize=64)  # the models of a setting share their ledger
-def _bound(ledger: Ledger) -> float:
-    return float(reconstruction_bound(ledger, 0.5))
+def _bound(ledger: Ledger, buckets_per_unit: int) -> float:
+    return float(reconstruction_bound(ledger, 0.5, buckets_per_unit=buckets_per_unit))

@@ -455,6 +455,11 @@ def _privacy_columns(job: Job, account: Account | None) -> dict[str, Any]:
             "steps": job.recipe.steps,
             "account": "",
         }
+    if account.buckets_per_unit > 1:
+        raise ValueError(
+            f"the account is for a {account.unit} that owns up to {account.buckets_per_unit} buckets, but a study "
+            "compares epsilons and bounds of units that own one; use a partition such as Partition.by_column"
+        )
     delta = private.delta
     mechanism, _ = account.ledger.runs[-1]
     headline = account.guarantee(delta)

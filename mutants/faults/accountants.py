@@ -56,6 +56,27 @@ _LEDGER_FAULTS = (
         tests=(f"{_MIXTURES}::test_values_of_dp_accounting",),
     ),
     Fault(
+        name="the noise for a larger unit is that for a bucket",
+        path="accountants/calibration.py",
+        old="adjacency=adjacency, buckets_per_unit=buckets_per_unit\n",
+        new="adjacency=adjacency\n",
+        tests=(f"{_CALIBRATION}::test_units_of_several_buckets_get_their_own_target",),
+    ),
+    Fault(
+        name="a larger unit has the profile of a bucket",
+        path="accountants/profile.py",
+        old="        return _composed(tuple(totals.items()), self.adjacency)",
+        new="        return _composed(tuple(self.ledger.totals.items()), self.adjacency)",
+        tests=(f"{_PROFILE}::test_a_guarantee_is_a_point_of_the_profile",),
+    ),
+    Fault(
+        name="a larger unit has the reconstruction bound of a bucket",
+        path="accountants/profile.py",
+        old="totals = for_units(ledger.totals, buckets_per_unit)",
+        new="totals = ledger.totals",
+        tests=(f"{_PROFILE}::test_the_bound_of_a_unit_of_several_buckets_is_that_of_the_best_test",),
+    ),
+    Fault(
         name="an accountant of buckets answers for larger units",
         path="accountants/registry.py",
         old="        if not chosen.several_buckets:\n",
@@ -303,8 +324,8 @@ _SEARCH_FAULTS = (
     Fault(
         name="calibration for a replacement computes an addition",
         path="accountants/calibration.py",
-        old="return run(value).guarantee(delta=delta, unit=unit, adjacency=adjacency).epsilon",
-        new='return run(value).guarantee(delta=delta, unit=unit, adjacency="add_remove").epsilon',
+        old="            delta=delta, unit=unit, adjacency=adjacency, buckets_per_unit=buckets_per_unit\n",
+        new='            delta=delta, unit=unit, adjacency="add_remove", buckets_per_unit=buckets_per_unit\n',
         tests=(f"{_CALIBRATION}::test_the_target_of_a_known_run_gives_the_run_back",),
     ),
     Fault(

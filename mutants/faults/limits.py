@@ -100,6 +100,20 @@ _ENGINE_FAULTS = (
         tests=(_LIMITS,),
     ),
     Fault(
+        name="a filter for one bucket limits units of several",
+        path="dpmi/privacy/limits.py",
+        old="if limit is not None and limit.buckets_per_unit != owned:",
+        new="if False:",
+        tests=(_LIMITS,),
+    ),
+    Fault(
+        name="mu of a statement is that of one bucket",
+        path="dpmi/privacy/statement.py",
+        old="                buckets_per_unit=account.buckets_per_unit,\n",
+        new="",
+        tests=("tests/privacy/test_statement.py",),
+    ),
+    Fault(
         name="a checkpoint is resumed under another filter",
         path="dpmi/privacy/checkpoint.py",
         old="    if account.rule != rule:\n",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..fault import Fault
 
 _ACCOUNT = "tests/privacy/test_account.py"
+_OWNERS = "tests/privacy/test_owners.py"
 _PARTITION = "tests/privacy/test_partition.py"
 _PLAN = "tests/privacy/test_plan.py"
 _SOURCE = "tests/privacy/test_noise.py"
@@ -142,6 +143,58 @@ _PARTITION_FAULTS = (
     ),
 )
 
+_OWNERS_FAULTS = (
+    Fault(
+        name="a bucket is kept if one of its owners has room",
+        path="dpmi/privacy/owners.py",
+        old="if all(left[owner] for owner in mine):",
+        new="if any(left[owner] for owner in mine):",
+        tests=(_OWNERS,),
+    ),
+    Fault(
+        name="kept buckets do not count for their owners",
+        path="dpmi/privacy/owners.py",
+        old="left[owner] -= 1",
+        new="left[owner] -= 0",
+        tests=(_OWNERS,),
+    ),
+    Fault(
+        name="records that share one owner share a bucket",
+        path="dpmi/privacy/owners.py",
+        old="(table[order[1:]] != table[order[:-1]]).any(axis=1)",
+        new="(table[order[1:]] != table[order[:-1]]).all(axis=1)",
+        tests=(_OWNERS,),
+    ),
+    Fault(
+        name="an owner of several buckets counts as the owner of one",
+        path="dpmi/privacy/owners.py",
+        old="minlength=1).max(initial=1)",
+        new="minlength=1).min(initial=1)",
+        tests=(_OWNERS,),
+    ),
+    Fault(
+        name="the promise to owners is not conditional on who owns which record",
+        path="dpmi/privacy/partition.py",
+        old="            Provenance.OWNERS,\n",
+        new="            Provenance.RECORD,\n",
+        tests=(_OWNERS,),
+    ),
+    Fault(
+        name="a partition's hash does not cover the buckets of a unit",
+        path="dpmi/privacy/partition.py",
+        old='            digest.update(f"{self.buckets_per_unit} buckets per unit\\0".encode())\n',
+        new="            pass\n",
+        tests=(_OWNERS,),
+    ),
+    Fault(
+        name="the first owner of a record is the only one",
+        path="dpmi/privacy/ids.py",
+        old="numbers = np.full(len(table), table.shape[1])",
+        new="ids, numbers = table[:, 0], np.ones(len(table), dtype=np.int64)",
+        tests=(_OWNERS,),
+    ),
+)
+
 _PLAN_FAULTS = (
     Fault(
         name="half the sampling rate of the plan is charged",
@@ -171,5 +224,6 @@ _PLAN_FAULTS = (
 FAULTS: tuple[Fault, ...] = (
     *_NOISE_FAULTS,
     *_PARTITION_FAULTS,
+    *_OWNERS_FAULTS,
     *_PLAN_FAULTS,
 )

@@ -49,6 +49,32 @@ def test_without_sampling_it_is_the_noise_of_the_analytic_gaussian_mechanism(
     assert exact <= found.mechanism.noise_multiplier <= exact * (1 + 5e-3)
 
 
+@pytest.mark.parametrize("adjacency", ADJACENCIES)
+@pytest.mark.parametrize("missing", ["noise_multiplier", "sampling_rate", "steps"])
+def test_units_of_several_buckets_get_their_own_target(missing: str, adjacency: Adjacency) -> None:
+    found = solve(missing, 6.0, adjacency, buckets_per_unit=3, noise_multiplier=4.0)
+    again = epsilon(
+        sampling_rate=found.mechanism.sampling_rate,
+        noise_multiplier=found.mechanism.noise_multiplier,
+        steps=found.steps,
+        delta=1e-3,
+        unit="class",
+        adjacency=adjacency,
+        buckets_per_unit=3,
+    )
+    assert again == found.guarantee
+    assert 6.0 * (1 - (0.05 if missing == "steps" else 5e-3)) < again.epsilon <= 6.0
+    assert "at most 3 of the separately sampled buckets" in found.guarantee.caveats[0]
+
+
+def test_without_sampling_k_buckets_need_k_times_the_noise() -> None:
+    one, three = (
+        solve("noise_multiplier", 2.0, sampling_rate=1.0, buckets_per_unit=k).mechanism.noise_multiplier
+        for k in (1, 3)
+    )
+    assert three == pytest.approx(3 * one, rel=5e-3)
+
+
 def test_one_more_step_would_exceed_the_target() -> None:
     found = solve("steps", 5.0, noise_multiplier=3.0)
     after = epsilon(sampling_rate=0.2, noise_multiplier=3.0, steps=found.steps + 1, delta=1e-3, unit="class")
@@ -146,6 +172,8 @@ def test_where_there_is_no_answer_it_says_so(
         ({"sampling_rate": -0.1}, r"sampling_rate must be in \(0, 1\], got -0.1"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"unit": ""}, "unit must say what one bucket is"),
+        ({"buckets_per_unit": 0}, "buckets_per_unit must be at least 1, got 0"),
+        ({"buckets_per_unit": 3, "buckets": 2}, "buckets_per_unit must be at most 2, the number of buckets"),
         ({"adjacency": "swap"}, "adjacency must be one of replace, add_remove, got 'swap'"),
         (
             {"noise_multiplier": 0.0, "steps": None},

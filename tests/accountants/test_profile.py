@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 from accountants import (
     ADJACENCIES,
@@ -83,12 +83,26 @@ def test_without_sampling_everything_is_that_of_the_gaussian_mechanism(
         assert (bound >= 1 - gaussian - 1e-12).all()
 
 
+@pytest.mark.parametrize("owned", [1, 3])
 @pytest.mark.parametrize("adjacency", ADJACENCIES)
-def test_a_guarantee_is_a_point_of_the_profile(adjacency: Adjacency) -> None:
+def test_a_guarantee_is_a_point_of_the_profile(adjacency: Adjacency, owned: int) -> None:
     run = ledger_of(0.2, 1.6, 200)
-    found = run.guarantee(delta=1e-3, unit="class", adjacency=adjacency)
-    profile = PrivacyProfile(ledger=run, unit="class", adjacency=adjacency)
+    found = run.guarantee(delta=1e-3, unit="class", adjacency=adjacency, buckets_per_unit=owned)
+    profile = PrivacyProfile(ledger=run, unit="class", adjacency=adjacency, buckets_per_unit=owned)
     assert float(profile.delta(found.epsilon)) == pytest.approx(1e-3, rel=5e-3)
+
+
+@pytest.mark.parametrize(("q", "sigma", "owned"), [(0.3, 1.0, 3), (0.1, 2.0, 2), (1.0, 4.0, 2)])
+def test_the_bound_of_a_unit_of_several_buckets_is_that_of_the_best_test(
+    q: float, sigma: float, owned: int
+) -> None:
+    """Of one step, the likelihood ratio rises with x, so the best test of size kappa is a threshold."""
+    kappa = np.array([0.001, 0.05, 0.3, 0.8])
+    drawn = np.arange(owned + 1)[:, np.newaxis]
+    exact = (binom.pmf(drawn, owned, q) * norm.cdf(norm.ppf(kappa) + drawn / sigma)).sum(0)
+    found = reconstruction_bound(ledger_of(q, sigma, 1), kappa, buckets_per_unit=owned)
+    assert found == pytest.approx(exact, rel=2e-3)
+    assert (found >= exact * (1 - 1e-9)).all()
 
 
 def test_shapes_are_kept() -> None:

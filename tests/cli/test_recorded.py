@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from accountants import BucketMechanism, Ledger, PrivacyFilter, Tries
+from accountants import ADJACENCIES, BucketMechanism, Ledger, PrivacyFilter, Tries
 from dpmi.privacy import Account, NoiseMode, Provenance
 
 from .conftest import Dpmi, check_mistake, epsilon
@@ -107,6 +107,48 @@ def test_a_selection_or_a_filter_is_one_answer(dpmi: Dpmi, file: Any) -> None:
                 "the account is of",
                 "composes steps",
             )
+
+
+def test_a_larger_unit_of_an_account(dpmi: Dpmi, file: Any) -> None:
+    options = (
+        "--account",
+        file(ACCOUNT),
+        "--delta",
+        "1e-4",
+        "--records-per-unit",
+        "3",
+        "--unit",
+        "person",
+        "--json",
+    )
+    found = json.loads(dpmi("epsilon", *options).out)
+    assert [(g["unit"], g["adjacency"], g["epsilon"]) for g in found] == [
+        (
+            "person",
+            adjacency,
+            LEDGER.guarantee(delta=1e-4, unit="person", adjacency=adjacency, buckets_per_unit=3).epsilon,
+        )
+        for adjacency in ADJACENCIES
+    ]
+
+
+def test_an_account_of_owners(dpmi: Dpmi, file: Any) -> None:
+    owners = dataclasses.replace(ACCOUNT, unit="person", buckets_per_unit=3, provenance=Provenance.OWNERS)
+    path = file(owners)
+    found = json.loads(dpmi("epsilon", "--account", path, "--delta", "1e-4", "--json").out)
+    assert {g["accountant"]: g["epsilon"] for g in found if g["adjacency"] == "replace"} == {
+        "tight": owners.guarantee(1e-4).epsilon
+    }
+    assert "conditional on who owns which record" in found[0]["caveats"][0]
+    for command in (("explain",), ("units", "--records-per-unit", "user=2"), ("epsilon", "--plot", "a.png")):
+        check_mistake(
+            dpmi(*command, "--account", path, "--delta", "1e-4"),
+            "one person of the account owns up to 3 buckets",
+        )
+    check_mistake(
+        dpmi("epsilon", "--account", path, "--delta", "1e-4", "--records-per-unit", "2"),
+        "--records-per-unit is 2, but the account is for persons that own up to 3 buckets",
+    )
 
 
 @pytest.mark.parametrize(

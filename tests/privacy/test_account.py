@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accountants import BucketMechanism, Ledger
+from accountants import BucketMechanism, Ledger, epsilon
 from accountants.sealed_json import digest
 from dpmi.privacy import Account, Partition, Provenance, combine
 from dpmi.privacy.finding import Check, Estimate, Finding
@@ -133,8 +133,10 @@ REFUSED = {
     changed(unit=None): "unit must say what one bucket is in one line",
     changed(buckets=0): "buckets must be at least 1, got 0",
     changed(buckets=10.0): "buckets must be an integer, got 10.0 (float)",
-    changed(provenance="record"): "provenance must be one of RECORD, PUBLIC, FITTED, got 'record'",
-    changed(provenance=["RECORD"]): "provenance must be one of RECORD, PUBLIC, FITTED, got ['RECORD']",
+    changed(provenance="record"): "provenance must be one of RECORD, PUBLIC, FITTED, OWNERS, got 'record'",
+    changed(
+        provenance=["RECORD"]
+    ): "provenance must be one of RECORD, PUBLIC, FITTED, OWNERS, got ['RECORD']",
     changed(partition_hash="ab"): "partition_hash must be 64 hexadecimal digits, got 'ab'",
     changed(partition_hash=3): "partition_hash must be 64 hexadecimal digits, got 3",
     changed(max_grad_norms=3.0): "max_grad_norms must be a list, got 3.0",
@@ -216,6 +218,7 @@ class TestCombine:
             ("unit", "person", "unit is 'class' in one and 'person' in the other"),
             ("buckets", 11, "buckets is 10 in one and 11 in the other"),
             ("provenance", Provenance.FITTED, "provenance is "),
+            ("buckets_per_unit", 2, "buckets_per_unit is 1 in one and 2 in the other"),
         ],
     )
     def test_one_hash_of_two_partitions_is_refused(self, name: str, value: Any, message: str) -> None:
@@ -235,6 +238,67 @@ class TestCombine:
 
         one = train(train(None, 1.0), 2.0)
         assert combine([train(None, 1.0).account, train(None, 2.0).account]) == (one.account,)
+
+
+class TestSeveralBuckets:
+    """Units that own up to three of the ten buckets."""
+
+    SHARED = but(unit="user", provenance=Provenance.OWNERS, buckets_per_unit=3)
+
+    @pytest.mark.parametrize("adjacency", ["replace", "add_remove"])
+    def test_the_guarantee_is_for_the_unit(self, adjacency: Any) -> None:
+        direct = epsilon(
+            sampling_rate=0.2,
+            noise_multiplier=1.6,
+            steps=200,
+            delta=1e-3,
+            unit="user",
+            adjacency=adjacency,
+            buckets_per_unit=3,
+        )
+        found = self.SHARED.guarantee(1e-3, adjacency=adjacency)
+        assert found.epsilon == direct.epsilon > 2 * ACCOUNT.guarantee(1e-3, adjacency=adjacency).epsilon
+        assert found.caveats[0].startswith("conditional on who owns which record, which counts as public")
+        assert "for every user that owns at most 3 of the separately sampled buckets" in found.caveats
+
+    @pytest.mark.parametrize("accountant", ["lemma3", "theorem1"])
+    def test_accountants_of_one_bucket_are_refused(self, accountant: str) -> None:
+        with pytest.raises(ValueError, match="covers units that own one bucket"):
+            self.SHARED.guarantee(1e-3, accountant=accountant)
+
+    def test_it_reads_back_in_a_version_of_its_own(self) -> None:
+        text = self.SHARED.to_json()
+        assert json.loads(text)["version"] == 5
+        assert json.loads(text)["buckets_per_unit"] == 3
+        again = Account.from_json(text)
+        assert again == self.SHARED
+        assert again.guarantee(1e-3) == self.SHARED.guarantee(1e-3)
+        (twice,) = combine([again, again])
+        assert twice == dataclasses.replace(self.SHARED, ledger=Ledger().record(STEP, 400))
+
+    @pytest.mark.parametrize("facts", [{}, {"adaptive": True}, {"provenance": Provenance.OWNERS}])
+    def test_units_of_one_bucket_keep_their_files(self, facts: dict[str, Any]) -> None:
+        document = json.loads(but(**facts).to_json())
+        assert document["version"] == (4 if facts.get("adaptive") else 2)
+        assert "buckets_per_unit" not in document
+
+    @pytest.mark.parametrize(
+        ("parts", "message"),
+        [
+            ({"buckets_per_unit": ...}, "missing: buckets_per_unit, unknown: none"),
+            ({"buckets_per_unit": 0}, "buckets_per_unit must be at least 1, got 0"),
+            ({"buckets_per_unit": 2.0}, "buckets_per_unit must be an integer, got 2.0"),
+            ({"buckets_per_unit": 11}, "buckets_per_unit must be at most 10, the number of buckets, got 11"),
+            ({"buckets_per_unit": 1}, "sha256 must be"),
+            ({"version": 4}, "missing: none, unknown: 'buckets_per_unit'"),
+            ({"version": 7}, "version must be 2, got 7"),
+        ],
+    )
+    def test_a_file_without_the_number_is_refused(self, parts: dict[str, Any], message: str) -> None:
+        content = {k: v for k, v in json.loads(self.SHARED.to_json()).items() if k != "sha256"} | parts
+        content = {k: v for k, v in content.items() if v is not ...}
+        with pytest.raises(ValueError, match=message):
+            Account.from_json(json.dumps({**content, "sha256": digest(content)}))
 
 
 @pytest.mark.parametrize("unit", ["", " ", "a\nb"])

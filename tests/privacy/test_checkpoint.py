@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,10 @@ def saved(tmp_path: Path, **options: Any) -> Path:
         ({"partition": Partition.by_class(Y.numpy())}, ["buckets", "8 there", "4 here"]),
         ({"partition": Partition.by_column(USERS.flip(0).numpy())}, ["partition"]),
         ({"partition": Partition.by_column(USERS.numpy(), unit="patient")}, ["unit", "user", "patient"]),
+        (
+            {"partition": replace(Partition.by_column(USERS.numpy()), buckets_per_unit=2)},
+            ["partition is"],
+        ),
         ({"steps_per_epoch": 8}, ["steps_per_epoch", "7 there", "8 here"]),
         ({"loss_reduction": "sum"}, ["loss_reduction", "mean", "sum"]),
         ({"seed": None}, ["noise", "SEEDED", "ORDINARY"]),

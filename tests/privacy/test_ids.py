@@ -57,7 +57,9 @@ MISSING: dict[str, Any] = {
 
 @pytest.mark.parametrize("ids", MISSING.values(), ids=MISSING)
 def test_a_missing_id_is_refused_with_its_record(ids: Any) -> None:
-    with pytest.raises(ValueError, match=r"record 2 has no patient: its id is .* would share one bucket"):
+    with pytest.raises(
+        ValueError, match=r"record 2 has no patient: its id is .* would count as records of one patient"
+    ):
         Partition.by_column(ids, unit="patient")
 
 

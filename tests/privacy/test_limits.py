@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from accountants import BucketMechanism, PrivacyFilter
-from dpmi.privacy import PrivacyEngine
+from accountants import BucketMechanism, PrivacyFilter, Tries
+from dpmi.privacy import Partition, PrivacyEngine
 from dpmi.privacy.account import Account
 
 from .reference import step
-from .test_engine import weights, wrap
+from .test_engine import X, Y, weights, wrap
 
 FIRST = BucketMechanism(sampling_rate=0.5, noise_multiplier=4.0)
 SECOND = BucketMechanism(sampling_rate=0.25, noise_multiplier=2.0)
@@ -106,3 +107,43 @@ def test_a_checkpoint_without_a_filter_is_refused_under_one(tmp_path: Path) -> N
     begin(fresh, FIRST, steps_per_epoch=3, seed=0)
     with pytest.raises(ValueError, match="of an engine with the rule none, and this engine has a filter"):
         fresh.load_checkpoint(tmp_path / "saved")
+
+
+def test_owners_of_several_buckets_need_a_filter_for_them() -> None:
+    limit = PrivacyFilter.planned(FIRST, target_epsilon=30.0, delta=1e-3, buckets_per_unit=3)
+    with pytest.raises(ValueError, match="make the filter with buckets_per_unit=3"):
+        begin(PrivacyEngine(privacy_filter=LIMIT), FIRST, **owned())
+    engine = PrivacyEngine(privacy_filter=limit)
+    train(*begin(engine, FIRST, **owned()))
+    assert engine.guarantee(1e-3).epsilon == 30.0
+    assert Account.from_json(engine.account.to_json()) == engine.account
+
+
+def test_a_search_on_owners_is_charged_for_all_their_buckets() -> None:
+    def one(engine: PrivacyEngine, _: int) -> int:
+        train(*begin(engine, FIRST, **owned()))
+        return 0
+
+    engine = PrivacyEngine()
+    engine.search(
+        one,
+        float,
+        candidates=[0],
+        partition=owned()["partition"],
+        sampling_rate=FIRST.sampling_rate,
+        noise_multiplier=FIRST.noise_multiplier,
+        steps=2,
+        tries=Tries(mean=2),
+    )
+    expected = Tries(mean=2).guarantee(engine.ledger, delta=1e-3, unit="owner", buckets_per_unit=3)
+    assert engine.guarantee(1e-3).epsilon == expected.epsilon
+    assert engine.statement(1e-3).to_dict()["promises"][0]["mu"] == {}
+
+
+def owned() -> dict[str, Any]:
+    """Options of a run on records with two owners each, who own up to three buckets."""
+    owners = Partition.by_owners([[n % 5, 5 + n % 7] for n in range(len(Y))], buckets_per_owner=3)
+    assert owners.buckets_per_unit == 3
+    assert owners.kept is not None
+    kept = Subset(TensorDataset(X, Y), owners.kept.tolist())
+    return {"partition": owners, "data_loader": DataLoader(kept), "steps_per_epoch": 2}

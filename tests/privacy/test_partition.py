@@ -98,6 +98,17 @@ def test_hash_is_of_the_ids_the_unit_and_the_provenance() -> None:
     assert len({one.hash, *(other.hash for other in others)}) == 6
 
 
+def test_hashes_of_saved_accounts_and_checkpoints_stay_valid() -> None:
+    assert (
+        Partition.by_class([0, 1, 1]).hash
+        == "43b32bc75610994598bece52d873600a03009058a5decb42a18a6ae4a098cdde"
+    )
+    assert (
+        Partition.by_column(["b", "a", "b"], unit="patient").hash
+        == "60a65c96f1e49c6c1e708036dbcaa4377b24f4c55530900d06cb5b90c18e0daa"
+    )
+
+
 def test_the_ids_cannot_be_changed_afterwards() -> None:
     labels = np.array([0, 1])
     partition = Partition.by_class(labels)

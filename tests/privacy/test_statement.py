@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from accountants import BucketMechanism, Ledger
+from accountants import BucketMechanism, Ledger, PrivacyProfile
 from dpmi.privacy import Account, Provenance, Statement
 from dpmi.privacy.noise import NoiseMode
 from dpmi.privacy.statement import NOT_ACCOUNTED, SEPARATE
@@ -100,6 +100,7 @@ def test_all_of_the_json() -> None:
         "buckets": 200,
         "provenance": "fitted on the private records",
         "conditional": True,
+        "buckets_per_unit": 1,
         "sha256": "cd" * 32,
     }
     assert {
@@ -167,6 +168,40 @@ def test_the_first_words_are_the_worst_news(
         assert ("came from a user's seed" in form) is seeded
         assert ("Not a guarantee, for comparison only" in form) is seeded
     assert all(g["is_guarantee"] is not seeded for p in fields["promises"] for g in p["guarantees"])
+
+
+@pytest.mark.parametrize("owned", [1, 3])
+def test_owners_are_told_what_is_public_and_what_is_drawn(owned: int) -> None:
+    account = but(unit="user", provenance=Provenance.OWNERS, buckets_per_unit=owned, findings=(finding(0.4),))
+    markdown, text, fields = forms(stated(account, 1e-3))
+    title = "Privacy statement, conditional on who owns which record"
+    assert markdown.splitlines()[0] == f"# {title}"
+    assert text.startswith(f"{title}. For one user (partition abababababababab): user-level (epsilon = ")
+    (promise,) = fields["promises"]
+    assert promise["partition"]["conditional"]
+    assert promise["partition"]["buckets_per_unit"] == owned
+    for form in (markdown, text):
+        assert "Caveat: conditional on who owns which record, which counts as public: neighbouring" in form
+        assert "every bucket is drawn as a whole" in form
+        assert "mean gradient of every drawn bucket is clipped" in form
+        assert "Public: who owns which record, and so which records were left out, the number of" in form
+        assert ("; one user owns at most 3 of them; SHA-256" in form) is (owned == 3)
+        assert ("for every user that owns at most 3 of the separately sampled buckets" in form) is (
+            owned == 3
+        )
+        assert ("Audit of one bucket, as a part of one user: consistent" in form) is (owned == 3)
+    for found, adjacency in zip(promise["guarantees"], ("replace", "add_remove"), strict=True):
+        profile = PrivacyProfile(
+            ledger=account.ledger,
+            unit="user",
+            adjacency=adjacency,  # type: ignore[arg-type]
+            buckets_per_unit=owned,
+        )
+        assert promise["mu"][adjacency] == profile.mu
+        assert found["epsilon"] == account.guarantee(1e-3, adjacency=adjacency).epsilon  # type: ignore[arg-type]
+        # What an audit finds of one bucket is no more than is stated for the unit that owns it.
+        assert promise["audits"][0]["lower_bound"][adjacency] < found["epsilon"]
+    assert promise["audits"][0]["unit"] == "bucket"
 
 
 def test_every_form_says_where_the_noise_came_from() -> None:

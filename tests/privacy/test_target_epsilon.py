@@ -5,6 +5,7 @@ Modules: dpmi/privacy/engine.py, dpmi/privacy/settings.py.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -58,6 +59,20 @@ def test_the_training_ends_just_below_the_target(adjacency: Adjacency) -> None:
     assert 3.0 * 0.995 < spent <= 3.0
     assert engine.ledger.steps == 12
     assert engine.plan.mechanism.noise_multiplier == optimizer.noise_multiplier
+
+
+@pytest.mark.parametrize("adjacency", ["replace", "add_remove"])
+def test_the_target_is_that_of_a_unit_of_several_buckets(adjacency: Adjacency) -> None:
+    engine, one = PrivacyEngine(), PrivacyEngine()
+    partition = replace(Partition.by_class(Y.numpy()), unit="user", buckets_per_unit=2)
+    module, optimizer, loader = wrap(engine, adjacency=adjacency, partition=partition)
+    for _ in range(2):
+        epoch(module, optimizer, loader)
+    found = engine.guarantee(1e-3, adjacency=adjacency)
+    assert 3.0 * 0.995 < found.epsilon <= 3.0
+    assert "for every user that owns at most 2 of the separately sampled buckets" in found.caveats
+    _, ordinary, _ = wrap(one, adjacency=adjacency)
+    assert 1.4 * ordinary.noise_multiplier < optimizer.noise_multiplier < 2.1 * ordinary.noise_multiplier
 
 
 def test_the_step_after_the_last_one_releases_nothing_and_bills_nothing() -> None:
@@ -134,9 +149,8 @@ class TestRecommended:
             module=head,
             optimizer=torch.optim.SGD(head.parameters(), lr=chosen.learning_rate),
             data_loader=DataLoader(TensorDataset(torch.randn(40, 6), torch.randint(3, (40,)))),
-            partition=Partition.by_record(40),
             recommended=chosen,
-            **options,
+            **{"partition": Partition.by_record(40), **options},
         )
         return engine, module, optimizer, loader
 
@@ -162,6 +176,8 @@ class TestRecommended:
             self.wrapped(39)
         with pytest.raises(ValueError, match="steps is given twice, by itself and by recommended"):
             self.wrapped(40, steps=3)
+        with pytest.raises(ValueError, match=r"recommended is for units that own one bucket, but .* up to 2"):
+            self.wrapped(40, partition=replace(Partition.by_record(40), buckets_per_unit=2))
 
     def test_without_it_every_setting_is_needed(self) -> None:
         head = nn.Linear(6, 3)

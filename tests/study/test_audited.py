@@ -5,6 +5,7 @@ Modules: dpmi/study/work.py, dpmi/study/spec.py.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from dpmi.privacy import Account
 from dpmi.report.write import write
-from dpmi.study import Machines, SpecError, Store, parse, prepare, run
+from dpmi.study import Machines, SpecError, Store, parse, prepare, run, work
 from dpmi.study.schema import TRIALS, problems
 
 from .conftest import TINY, gather
@@ -42,6 +43,9 @@ def test_private_models_are_audited_and_the_page_says_so(tmp_path: Path) -> None
     assert record is not None
     (finding,) = Account.from_json(record["account"]).findings
     assert finding.canaries == 30
+    shared = dataclasses.replace(Account.from_json(record["account"]), buckets_per_unit=2)
+    with pytest.raises(ValueError, match="owns up to 2 buckets, but a study compares epsilons and bounds"):
+        work._privacy_columns(job, shared)
     write(results, tmp_path)
     page = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert "Audits: the epsilon that the trainings have at least" in page

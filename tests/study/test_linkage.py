@@ -202,6 +202,9 @@ def test_bounds_are_those_of_the_ledger_for_a_class_and_none_for_other_units(
         assert found == pytest.approx(expected_bounds(ledger), abs=1e-12)
         top1, auc, gain, accuracy = found
         assert 1 / 6 < top1 < auc < 1
+        # If a class owned two of the buckets, every bound would be for both.
+        both = dataclasses.replace(Account.from_json(record["account"]), buckets_per_unit=2).to_json()
+        assert all(two > one for two, one in zip(linkage.bounds(both, "class", 6, 5), found, strict=True))
         assert 0 < gain < 1
         assert 1 / 5 < accuracy < 1
     assert results.trials["unit"].value_counts().to_dict() == {"none": 4, "record": 4, "class": 4}

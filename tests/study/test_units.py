@@ -20,6 +20,7 @@ from dpmi import data, defenses, models, versions
 from dpmi.data import ImageSet, Split
 from dpmi.data.halves import divide
 from dpmi.defenses import Recipe
+from dpmi.privacy import Account
 from dpmi.study import (
     Job,
     Machines,
@@ -241,6 +242,8 @@ def test_epsilon_of_another_unit_bounds_nothing(played: tuple[Store, Results]) -
         if (record := store.model_record(job.key)) is not None and record["account"]
     )
     assert units.bound(account, "subclass", "subclass") < 0.54
+    both = dataclasses.replace(Account.from_json(account), buckets_per_unit=2).to_json()
+    assert 0.54 < units.bound(both, "subclass", "subclass") < 0.6
     assert units.bound(account, "record", "subclass") == units.bound("", "none", "subclass") == 1.0
 
 

@@ -10,6 +10,7 @@ that classify all ordinary records well (:func:`worst_case_start`), the bound is
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -159,11 +160,12 @@ class PlantedCanaries:
             else ConcatDataset([data, TensorDataset(*self._records(chosen))])
         )
         new = partition.num_buckets + np.repeat(np.arange(len(inside)), self.copies)
-        return together, Partition(
+        return together, dataclasses.replace(
+            partition,
             bucket_of=np.concatenate([partition.bucket_of, new]).astype(np.int64),
-            unit=partition.unit,
-            provenance=partition.provenance,
             names=(*partition.names, *(f"canary {i}" for i in inside)),
+            kept=None,  # the records are these and the canaries now
+            left_out=0,
         )
 
     def scores(self, model: nn.Module, *, start: nn.Module | None = None) -> Scores:
