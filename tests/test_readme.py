@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import dpmi
 from dpmi.cli import app
-from dpmi.study import parse
+from dpmi.study import SpecError, parse
 
 from .docs.repository import ROOT, files
 
@@ -158,12 +158,16 @@ def test_every_name_of_python_exists() -> None:
 
 
 def test_the_study_example_is_a_study() -> None:
-    example, *games = blocks("toml", PAGES["docs/studies.md"])
+    example, own, *games = blocks("toml", PAGES["docs/studies.md"])
     spec = parse(example)
     assert len(spec.trials) == 3 * 3, "three seeds; no defence, and two strengths of one"
     linked, played = (parse(example.replace("[0, 1, 2]", "[0, 1, 2, 3]") + table) for table in games)
     assert linked.linkage is not None
     assert played.units is not None
+    with pytest.raises(SpecError, match="mymodel cannot be imported"):  # its other keys are right
+        parse(
+            "\n".join(line for line in example.splitlines() if line[:4] not in ("mode", "data")) + "\n" + own
+        )
 
 
 def test_it_is_short_and_names_no_machine() -> None:

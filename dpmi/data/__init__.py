@@ -4,7 +4,7 @@ Citations such as [Z20] are resolved in docs/references.md.
 """
 
 from dpmi.data.read_omniglot import Characters, read_characters
-from dpmi.data.registry import REGISTRY, Dataset, load, names
+from dpmi.data.registry import REGISTRY, Dataset, check_options, load, names
 from dpmi.data.roles import RoleDraw, Roles
 from dpmi.data.split import Distance, ImageSet, Split
 from dpmi.data.users import with_users
@@ -18,6 +18,7 @@ __all__ = [
     "RoleDraw",
     "Roles",
     "Split",
+    "check_options",
     "load",
     "names",
     "read_characters",

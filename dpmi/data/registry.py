@@ -2,15 +2,18 @@
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from accountants.plugins import Registry
+from dpmi.by_name import imported, is_name
 from dpmi.data.celeba import load_celeba
 from dpmi.data.cifar10 import load_cifar10
 from dpmi.data.digits import load_digits
 from dpmi.data.faces import load_att_faces, load_faces94, load_gt_faces
+from dpmi.data.folder import load_folder
 from dpmi.data.folders import FACESCRUB, STANFORD_DOGS, VGGFACE2
 from dpmi.data.mnist import load_fashion_mnist, load_mnist, load_mnist_half
 from dpmi.data.omniglot import load_omniglot
@@ -40,6 +43,7 @@ REGISTRY: Registry[Dataset] = Registry(
     Dataset,
     (
         Dataset("digits", "8x8 handwritten digits inside scikit-learn; needs no files", load_digits),
+        Dataset("folder", "your own images, one subfolder for each class", load_folder),
         Dataset("mnist", "28x28 handwritten digits; public: Omniglot", load_mnist),
         Dataset("mnist-half", "32x32 handwritten digits 0-4; public: digits 5-9", load_mnist_half),
         Dataset("fashion-mnist", "28x28 clothing articles; public: MNIST", load_fashion_mnist),
@@ -60,13 +64,38 @@ REGISTRY: Registry[Dataset] = Registry(
 names = REGISTRY.names
 
 
+def check_options(name: str, options: Iterable[str]) -> Callable[..., Split]:
+    """Return the loader of a data set; raise an error if it has no such name or options.
+
+    Args:
+        name: as for :func:`load`.
+        options: names of options.
+
+    Raises:
+        ValueError: the name or an option is unknown, or one that has to be given is missing.
+    """
+    loader = _of_user(name) if is_name(name) else REGISTRY.get(name).loader
+    parameters = {key: each for key, each in inspect.signature(loader).parameters.items() if key != "root"}
+    given = list(options)
+    for option in given:
+        if option not in parameters:
+            raise ValueError(
+                f"data set {name!r} has no option {option!r}; its options are {', '.join(parameters) or 'none'}"
+            )
+    for option, parameter in parameters.items():
+        if option not in given and parameter.default is parameter.empty:
+            raise ValueError(f"data set {name!r} needs the option {option!r}")
+    return loader
+
+
 def load(name: str, *, root: Path | str | None = None, **options: Any) -> Split:
     """Load a data set, split into private train, private test and the attacker's public images.
 
     The same name and options always give the same tensors.
 
     Args:
-        name: one of :func:`names`.
+        name: one of :func:`names`; or a function of the user that returns a Split, ``module:name`` or ``FILE.py:name``,
+            whose keyword arguments are the options.
         root: the data root, the folder that contains the data sets' folders; default: the environment variable
             DPMI_DATA.
         options: options of the data set's loader, such as ``seed`` for a random split.
@@ -79,15 +108,24 @@ def load(name: str, *, root: Path | str | None = None, **options: Any) -> Split:
     >>> load("digits", seed=1)
     Split('digits', train=1197, test=300, public=300, classes=10, image_shape=(1, 8, 8))
     """
-    loader = REGISTRY.get(name).loader
-    known = [parameter for parameter in inspect.signature(loader).parameters if parameter != "root"]
-    for option in options:
-        if option not in known:
-            raise ValueError(
-                f"data set {name!r} has no option {option!r}; its options are {', '.join(known) or 'none'}"
-            )
+    loader = check_options(name, options)
     with REGISTRY.calling(name):
         if "root" not in inspect.signature(loader).parameters:
             return loader(**options)
         root = root if root is not None else os.environ.get(DATA_ROOT_VARIABLE)
         return loader(Path(root) if root is not None else None, **options)
+
+
+def _of_user(name: str) -> Callable[..., Split]:
+    function = imported(name)
+
+    @wraps(function)
+    def loader(*arguments: Any, **options: Any) -> Split:
+        found = function(*arguments, **options)
+        if not isinstance(found, Split):
+            raise ValueError(
+                f"data set {name!r} must be a function that returns a Split; got {type(found).__name__}"
+            )
+        return found
+
+    return loader

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -11,7 +12,8 @@ import torch
 from opacus.validators import ModuleValidator
 from torch import nn
 
-from accountants.plugins import Registry, origin
+from accountants.plugins import Registry, origin, told
+from dpmi.by_name import code_of, imported, is_name
 
 from .classifiers import ImageShape, cnn, cnn_compact, cnn_small, linear, mlp, softmax, softmax_normalized
 from .faces import cnn_faces, improved_residual
@@ -120,17 +122,21 @@ def check_name(name: str) -> None:
     own = name.removesuffix(GROUPNORM)
     if own.startswith(PREFIX):
         check_torchvision(own)
+    elif is_name(own):
+        imported(own)
     elif own not in names():
         near = difflib.get_close_matches(own, names(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"unknown model {name!r}{hint} (known: {', '.join(names())}; torchvision models as {PREFIX}resnet18; any "
-            f"name with the suffix {GROUPNORM})"
+            f"unknown model {name!r}{hint} (known: {', '.join(names())}; torchvision models as {PREFIX}resnet18; your "
+            f"own as module:name or FILE.py:name; any name with the suffix {GROUPNORM})"
         )
 
 
 def origins(name: str) -> list[str]:
     """Return the package of a model, as given by :func:`accountants.plugins.origin`; empty for dpmi's own models.
+
+    A model of the user is identified by a hash of its file, too.
 
     Args:
         name: a name that :func:`build` accepts.
@@ -138,6 +144,8 @@ def origins(name: str) -> list[str]:
     own = name.removesuffix(GROUPNORM)
     if own.startswith(PREFIX):
         return []
+    if is_name(own):
+        return [code_of(own)]
     return sorted({origin(REGISTRY.get(own).layers)} - {""})
 
 
@@ -146,7 +154,9 @@ def build(name: str, *, image_shape: tuple[int, int, int], num_classes: int, see
 
     Args:
         name: one of :func:`names`, or ``torchvision/`` and the name of a torchvision classifier, such as
-            ``torchvision/vit_b_16``; the suffix ``+groupnorm`` replaces every BatchNorm by GroupNorm.
+            ``torchvision/vit_b_16``; or a class or function of the user, ``module:name`` or ``FILE.py:name``, which is
+            called with those of ``image_shape`` and ``num_classes`` that it takes, by these names. The suffix
+            ``+groupnorm`` replaces every BatchNorm by GroupNorm.
         image_shape: (C, H, W).
         num_classes: K, at least 2.
         seed: seed of the initial weights; the global generators are neither read nor advanced.
@@ -169,6 +179,8 @@ def build(name: str, *, image_shape: tuple[int, int, int], num_classes: int, see
         if not _is_image_shape(image_shape):
             raise ValueError(f"model {name!r} needs images (C, H, W); got image_shape={tuple(image_shape)}")
         layers: Callable[[ImageShape, int], nn.Module] = partial(torchvision_classifier, own)
+    elif is_name(own):
+        layers = partial(_of_user, own)
     else:
         layers = _fitting(own, image_shape).layers
     # torch.manual_seed would also seed the GPUs, which this fork does not restore.
@@ -180,6 +192,31 @@ def build(name: str, *, image_shape: tuple[int, int, int], num_classes: int, see
             model = ModuleValidator.fix(model)
         # In channels_last, convolutions with few channels train 1.6 to 2.6 times as fast on a CPU.
         return model.to(memory_format=torch.channels_last)
+
+
+def _of_user(name: str, image_shape: ImageShape, num_classes: int) -> nn.Module:
+    """Build a classifier of the user, and check that it maps such images to logits."""
+    make = imported(name)
+    known = {"image_shape": image_shape, "num_classes": num_classes}
+    try:
+        parameters = inspect.signature(make).parameters
+        model = make(**{key: value for key, value in known.items() if key in parameters})
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"it returned a {type(model).__name__}, and no nn.Module")
+        training = model.training
+        with torch.no_grad():
+            found = model.eval()(torch.zeros(2, *image_shape))
+        model.train(training)
+    except (Exception, SystemExit) as error:  # the code of the user may raise anything
+        raise ValueError(
+            f"model {name!r} cannot be built for images {tuple(image_shape)} and {num_classes} classes: {told(error)}"
+        ) from error
+    shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+    if shape != (2, num_classes):
+        raise ValueError(
+            f"model {name!r} must map 2 images {tuple(image_shape)} to logits of shape (2, {num_classes}); got {shape}"
+        )
+    return model
 
 
 def _fitting(name: str, image_shape: ImageShape) -> Architecture:

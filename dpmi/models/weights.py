@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from torchvision.models import get_model_weights
 
 from .anatomy import head
@@ -23,6 +23,12 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 #: Auxiliary heads of googlenet and inception_v3, which are not built.
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+
+_WRAPPERS = ("state_dict", "model_state_dict", "module_state_dict", "model")
+"""Keys under which training loops, Lightning and Opacus store the state dict."""
+
+_PREFIXES = ("module.", "_orig_mod.", "_module.")
+"""What nn.DataParallel, torch.compile and Opacus put before every name."""
 
 _SHOWN = 3
 
@@ -67,8 +73,9 @@ def load_weights(model: nn.Module, source: str | Path, *, name: str) -> tuple[st
 
     Args:
         model: the result of :func:`build`; it is changed in place.
-        source: path of a file with a state dict, also under the key ``"state_dict"`` or from ``nn.DataParallel``; or
-            ``"torchvision"``. Code in a file is not executed (``weights_only``).
+        source: path of a file with a state dict, of ``torch.save`` or ``.safetensors``; or ``"torchvision"``. The state
+            dict may stand under one of the usual keys (``state_dict``, ``model``, ...), and be that of a wrapped or
+            compiled module (``module.``, ``_orig_mod.``, ``_module.``). Code in a file is not executed.
         name: as given to :func:`build`.
 
     Returns:
@@ -80,7 +87,7 @@ def load_weights(model: nn.Module, source: str | Path, *, name: str) -> tuple[st
     """
     source = str(source)
     check_source(source, name)
-    state = _torchvision_state(model, name) if source == TORCHVISION else _state_of(Path(source))
+    state = _torchvision_state(model, name) if source == TORCHVISION else _state_of(Path(source), model)
     if name.endswith(GROUPNORM):
         state = {key: value for key, value in state.items() if not key.endswith(_STATISTICS)}
     own = model.state_dict()
@@ -109,21 +116,44 @@ def load_weights(model: nn.Module, source: str | Path, *, name: str) -> tuple[st
     return fresh
 
 
-def _state_of(path: Path) -> dict[str, Tensor]:
+def _state_of(path: Path, model: nn.Module) -> dict[str, Tensor]:
+    content = _content_of(path)
+    while isinstance(content, Mapping) and (
+        inner := [key for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
+    ):
+        content = content[inner[0]]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(
+            f"weights {path} must contain a state dict, alone or under one of the keys {', '.join(_WRAPPERS)}; got "
+            f"{type(content).__name__}"
+        )
+    state = {str(key): value for key, value in content.items()}
+    own = model.state_dict().keys()
+    while prefix := next(
+        (each for each in _PREFIXES if _all_begin(state, each) and not _all_begin(own, each)), ""
+    ):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _all_begin(keys: Collection[str], prefix: str) -> bool:
+    return bool(keys) and all(key.startswith(prefix) for key in keys)
+
+
+def _content_of(path: Path) -> Any:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file  # noqa: PLC0415 (an extra)
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except ImportError as error:
+        raise ValueError(f"weights {path} needs the package safetensors: pip install safetensors") from error
     except OSError as error:
         raise _unreadable(path, error) from error
     except Exception as error:  # the unpickler raises many types of errors for other files
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"weights {path} is not a torch.save file with tensors only: {reason}") from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"weights {path} must contain a state dict; got {type(content).__name__}")
-    state = dict(content)
-    consume_prefix_in_state_dict_if_present(state, "module.")
-    return state
+        raise ValueError(f"weights {path} is not a file with tensors only: {reason}") from error
 
 
 def _unreadable(path: Path, error: OSError) -> ValueError:

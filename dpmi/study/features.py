@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import importlib
-from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +13,7 @@ from torch.nn import functional
 from torchvision.datasets import ImageFolder
 
 from dpmi import data, versions
+from dpmi.by_name import imported
 from dpmi.data import ImageSet, Split
 from dpmi.data.images import digests, evenly
 from dpmi.data.open_image import open_image
@@ -212,12 +210,7 @@ def _of_network(network: PublicCnn, spec: FeaturesSpec, image_shape: tuple[int, 
 
 
 def _of_function(name: str, image_shape: tuple[int, int, int]) -> Extractor:
-    module_name, _, function_name = name.partition(":")
-    try:
-        function: Callable[..., Any] = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"features {name!r} cannot be imported: {error}") from error
-    found = function(image_shape)
+    found = imported(name)(image_shape)
     if isinstance(found, Extractor):
         return found
     if not isinstance(found, nn.Module):

@@ -7,7 +7,7 @@ It knows names, keys, types and ranges of the tables. What depends on the data, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter
@@ -20,6 +20,9 @@ from .spec import TrainingSpec
 from .study import StudySpec
 
 Schema = dict[str, Any]
+
+BY_NAME: Schema = {"type": "string", "pattern": r"^.+:[A-Za-z_][A-Za-z0-9_]*$"}
+"""Code of the user, ``module:name`` or ``FILE.py:name``."""
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -53,7 +56,11 @@ def study_schema(*, installed: bool = True) -> Schema:
         "properties": {"name": {"type": "string", "pattern": r"\+"}},
     }
     properties["defenses"] = {"type": "array", "minItems": 1, "items": {"anyOf": [*own["anyOf"], combined]}}
-    definitions["DataSpec"]["properties"]["name"] = {"enum": names(data.REGISTRY)}
+    name = {"anyOf": [{"enum": names(data.REGISTRY)}, BY_NAME]}
+    definitions["DataSpec"]["properties"]["name"] = name
+    folder = _of_loader(data.REGISTRY.get("folder").loader)
+    folder["properties"]["users"] = definitions["DataSpec"]["properties"]["users"]
+    properties["data"] = {"anyOf": [name, folder, {"$ref": "#/$defs/DataSpec"}]}
     model = {
         "anyOf": [
             {"enum": names(models.REGISTRY)},
@@ -95,6 +102,21 @@ def _of_plugin(name: str, plugin: type, extra: Mapping[str, Schema], definitions
         "type": "object",
         "properties": {**properties, **extra},
         "required": ["name", *needed],
+        "additionalProperties": False,
+    }
+
+
+def _of_loader(loader: Callable[..., Any]) -> Schema:
+    """Return the schema of a table with the options of a data set."""
+    types = get_type_hints(loader)
+    meanings = {field.name: field for field in fields(data.Dataset("", "", loader))}
+    return {
+        "type": "object",
+        "properties": {
+            name: {"description": field.meaning, **TypeAdapter(types[name]).json_schema()}
+            for name, field in meanings.items()
+        },
+        "required": [name for name, field in meanings.items() if field.default is None],
         "additionalProperties": False,
     }
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dpmi.data.halves import HalfDraw, Unit
 from dpmi.data.roles import FEWEST, RoleDraw
@@ -48,11 +48,33 @@ class UsersSpec(Strict):
 
 
 class DataSpec(Strict):
-    """The data set, the options of its loader, and the users that its training images are dealt out to."""
+    """The data set, the options of its loader, and the users that its training images are dealt out to.
+
+    A name alone stands for a table with that name. A table with the key ``folder`` is the data set "folder", and its
+    other keys are options.
+    """
 
     name: str
     options: dict[str, Hashable] = Field(default_factory=dict)
     users: UsersSpec | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"name": value}
+        if isinstance(value, dict) and "folder" in value and "name" not in value and "options" not in value:
+            users = {"users": value["users"]} if "users" in value else {}
+            value = {
+                "name": "folder",
+                "options": {key: each for key, each in value.items() if key != "users"},
+                **users,
+            }
+        if isinstance(value, dict) and isinstance(value.get("options"), dict):
+            # TOML has lists and no tuples.
+            hashable = {key: tuple(v) if isinstance(v, list) else v for key, v in value["options"].items()}
+            value = {**value, "options": hashable}
+        return value
 
 
 class FeaturesSpec(Strict):

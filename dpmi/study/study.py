@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from dpmi import attacks, data, defenses, models
+from dpmi.by_name import is_name
 from dpmi.defenses import Defense, Recipe
 
 from .content import Content
@@ -205,8 +206,12 @@ def checked(document: Mapping[str, Any]) -> StudySpec:
         SpecError: a key, a value or a name is wrong.
     """
     spec = validated(StudySpec, document)
-    if spec.data.name not in data.names():
+    if spec.data.name not in data.names() and not is_name(spec.data.name):
         raise SpecError(unknown("data.name", spec.data.name, data.names()))
+    try:
+        data.check_options(spec.data.name, spec.data.options)
+    except ValueError as error:
+        raise SpecError(f"data: {error}") from error
     try:
         models.check_name(spec.model)
         if spec.evaluator is not None:

@@ -7,14 +7,14 @@ from dpmi.data import REGISTRY, load, names
 
 
 def test_every_name_has_one_line():
-    assert set(names()) == {"digits", *FOLDERS}
+    assert set(names()) == {"digits", "folder", *FOLDERS}
     lines = [REGISTRY.get(name).description for name in names()]
     assert all(line and "\n" not in line for line in lines)
 
 
 def test_an_unknown_name_lists_the_names():
     with pytest.raises(
-        ValueError, match=r"unknown data set 'minst'; did you mean 'mnist'\? \(known: digits, mnist, "
+        ValueError, match=r"unknown data set 'minst'; did you mean 'mnist'\? \(known: digits, folder, mnist, "
     ):
         load("minst")
 

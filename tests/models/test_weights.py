@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import ResNet18_Weights, get_model
 
@@ -35,8 +36,14 @@ def state(classes: int = 4, seed: int = 1) -> dict[str, torch.Tensor]:
         lambda own: own,
         lambda own: {"state_dict": own, "epoch": 3},
         lambda own: {f"module.{key}": value for key, value in own.items()},
+        lambda own: {"model": {f"_orig_mod.{key}": value for key, value in own.items()}, "epoch": 3},
+        lambda own: {"model": {"state_dict": own}},
+        lambda own: {
+            "module_state_dict": {f"_module.module.{key}": value for key, value in own.items()},
+            "privacy_accountant_state_dict": {"history": [], "mechanism": "rdp"},
+        },
     ],
-    ids=["state dict", "wrapped", "DataParallel"],
+    ids=["state dict", "wrapped", "DataParallel", "compiled", "twice", "Opacus"],
 )
 def test_all_weights_of_the_same_architecture(model: nn.Module, tmp_path: Path, wrap) -> None:
     assert load_weights(model, saved(wrap(state()), tmp_path), name="cnn-small") == ()
@@ -78,14 +85,38 @@ def test_another_architecture(model: nn.Module, tmp_path: Path, other: dict[str,
 def test_what_is_no_state_dict(model: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.pt cannot be read: No such file or directory; name a file"):
         load_weights(model, tmp_path / "none.pt", name="cnn-small")
-    with pytest.raises(ValueError, match=r"weights\.pt must contain a state dict; got list"):
+    with pytest.raises(
+        ValueError, match=r"weights\.pt must contain a state dict, alone or under .*; got list"
+    ):
         load_weights(model, saved([1, 2], tmp_path), name="cnn-small")
     # A whole pickled module could run any code.
-    with pytest.raises(ValueError, match=r"weights\.pt is not a torch.save file with tensors only: "):
+    with pytest.raises(ValueError, match=r"weights\.pt is not a file with tensors only: "):
         load_weights(model, saved(model, tmp_path), name="cnn-small")
     (tmp_path / "text.pt").write_text("weights")
-    with pytest.raises(ValueError, match=r"text\.pt is not a torch.save file"):
+    with pytest.raises(ValueError, match=r"text\.pt is not a file with tensors only"):
         load_weights(model, tmp_path / "text.pt", name="cnn-small")
+
+
+def test_safetensors(model: nn.Module, tmp_path: Path) -> None:
+    save_file({key: value.contiguous() for key, value in state().items()}, tmp_path / "weights.safetensors")
+    assert load_weights(model, tmp_path / "weights.safetensors", name="cnn-small") == ()
+    assert all(torch.equal(value, state()[key]) for key, value in model.state_dict().items())
+    (tmp_path / "text.safetensors").write_text("weights")
+    with pytest.raises(ValueError, match=r"text\.safetensors is not a file with tensors only"):
+        load_weights(model, tmp_path / "text.safetensors", name="cnn-small")
+    with pytest.raises(ValueError, match=r"none\.safetensors cannot be read"):
+        load_weights(model, tmp_path / "none.safetensors", name="cnn-small")
+
+
+def test_a_prefix_that_is_the_models_own_stays(tmp_path: Path) -> None:
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = nn.Linear(3, 4)
+
+    ours, theirs = Wrapped(), Wrapped()
+    load_weights(ours, saved(theirs.state_dict(), tmp_path), name="mine:Wrapped")
+    assert torch.equal(ours.module.weight, theirs.module.weight)
 
 
 @pytest.fixture

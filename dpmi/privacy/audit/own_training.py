@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 from typing import Any
+
+from dpmi.by_name import imported, is_name
 
 from ..engine import PrivacyEngine
 from ..observer import AMBIENT
@@ -54,32 +54,11 @@ def audited(function: Callable[[], Any], audit: Audit, *, name: str = "the funct
 
 
 def load(target: str) -> Callable[[], Any]:
-    """Return the function of "FILE.py:function".
+    """Return the function of "FILE.py:function", or of "module:function".
 
     Raises:
         ValueError: the text has another form, there is no such file or function, or the file cannot be imported.
     """
-    file, _, name = target.rpartition(":")
-    path = Path(file)
-    if not file or not name.isidentifier() or path.suffix != ".py":
+    if not is_name(target):
         raise ValueError(f"the target is {target!r}; it must be engine, or FILE.py:function")
-    if not path.is_file():
-        raise ValueError(f"the target is {target!r}, but there is no file {path}")
-    spec = importlib.util.spec_from_file_location(f"audited_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickle look for it there
-    sys.path.insert(0, str(path.parent.resolve()))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.pop(0)
-    function = getattr(module, name, None)
-    if not callable(function):
-        names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
-        raise ValueError(f"{path} has no function {name!r}; it has {', '.join(names) or 'none'}")
-    found: Callable[[], Any] = function
-    return found
+    return imported(target)

@@ -75,10 +75,10 @@ def test_an_audit_ends_with_an_error(tmp_path: Path) -> None:
     ("target", "text"),
     [
         ("mine.py", "the target is 'mine.py'; it must be engine, or FILE.py:function"),
-        ("mine.txt:main", "it must be engine, or FILE.py:function"),
+        ("mine.txt:main", "mine.txt cannot be imported: ModuleNotFoundError"),
         ("nowhere.py:main", "there is no file nowhere.py"),
-        ("{}:other", "has no function 'other'; it has main"),
-        ("{}:VALUE", "has no function 'VALUE'; it has main"),
+        ("{}:other", "has no function or class 'other'; it has main"),
+        ("{}:VALUE", "has no function or class 'VALUE'; it has main"),
         ("{}.broken.py:main", "cannot be imported: SyntaxError"),
     ],
 )

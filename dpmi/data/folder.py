@@ -1,0 +1,169 @@
+"""A folder of the user with one subfolder of images for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from dpmi.data.image_files import hold_out
+from dpmi.data.images import to_labels, without
+from dpmi.data.open_image import open_image
+from dpmi.data.split import Distance, ImageSet, Split
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
+"""Those of torchvision's ImageFolder."""
+
+Size = int | tuple[int, int]
+
+
+def load_folder(
+    *,
+    folder: str,
+    size: Size | None = None,
+    test: float = 0.2,
+    public: str | None = None,
+    distance: Distance = "euclidean",
+    seed: int = 0,
+) -> Split:
+    """Load the images of a folder; every class is private, and the public images come from another folder.
+
+    Images are grey if all private ones are, else in colour. An image of another shape is cropped to the proportions and
+    resized. Equal images are kept once: in the train part, else in the test part.
+
+    Args:
+        folder: a folder with one subfolder of images for each class, at least two.
+        size: height and width, or one number for both; None if all images have one size.
+        test: share of each class's images that test the model, rounded up, between 0 and 1.
+        public: a folder of images that the attacker has; with subfolders, these are its classes. None for no images.
+        distance: the MIA distance, "euclidean" or "ssim" (faces).
+        seed: seed of the choice of the test images.
+
+    Raises:
+        FileNotFoundError: a folder does not exist.
+        ValueError: an option is out of range, there are fewer than two classes, a class has fewer than two images, the
+            images have several sizes and none is given, or a file is not an image.
+    """
+    if not 0 < test < 1:
+        raise ValueError(f"test must be between 0 and 1; got {test}")
+    root = _folder("folder", folder)
+    classes = _classes(root)
+    if len(classes) < 2:
+        raise ValueError(
+            f"folder {root} must have a subfolder of images for each class, at least two; it has {len(classes)}"
+        )
+    files = [file for own in classes.values() for file in own]
+    shape, grey = _shape(size, files), all(_is_grey(file) for file in files)
+    train_files, test_files = hold_out(root.name, classes, test, np.random.default_rng(seed))
+    train, train_labels = _read(train_files, shape, grey=grey)
+    held_out, held_out_labels = without(*_read(test_files, shape, grey=grey), train)
+    if not len(held_out):
+        raise ValueError(f"every test image of {root} is also a training image; remove the copies")
+    known, known_labels, known_names = torch.empty(0, *train.shape[1:]), None, None
+    if public is not None:
+        place = _folder("public", public)
+        others = _classes(place)
+        if not others and not _images(place):
+            raise ValueError(f"public {place} has no images, and no subfolders of images")
+        labelled = [(label, file) for label, own in enumerate(others.values()) for file in own]
+        known, labels = _read(labelled or [(0, file) for file in _images(place)], shape, grey=grey)
+        known, labels = without(known, labels, train, held_out)
+        if others:
+            # Renumbered, because a class whose images are all private would leave a gap in the labels.
+            kept, renumbered = np.unique(labels.numpy(), return_inverse=True)
+            known_labels = to_labels(renumbered)
+            known_names = tuple(f"{place.name}/{list(others)[label]}" for label in kept.tolist())
+    return Split(
+        name=root.name,
+        train=ImageSet(train, train_labels),
+        test=ImageSet(held_out, held_out_labels),
+        public=known,
+        class_names=tuple(classes),
+        distance=distance,
+        citation=f"the images of the folder {root.name}",
+        public_labels=known_labels,
+        public_class_names=known_names,
+    )
+
+
+def _folder(option: str, text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"{option} is {text!r}, which is no folder; a relative path begins at {Path.cwd()}"
+        )
+    return path.resolve()
+
+
+def _classes(root: Path) -> dict[str, list[Path]]:
+    """Return the images of every subfolder, sorted by name; hidden folders do not count."""
+    found = {
+        path.name: _images(path) for path in sorted(root.iterdir()) if path.is_dir() and path.name[0] != "."
+    }
+    if empty := [name for name, files in found.items() if not files]:
+        raise ValueError(f"{root / empty[0]} must hold the images of a class, but has none; remove it")
+    return found
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != "."
+    )
+
+
+def _shape(size: Size | None, files: Sequence[Path]) -> tuple[int, int]:
+    """Return height and width of all images."""
+    if size is not None:
+        shape = (size, size) if isinstance(size, int) else tuple(size)
+        if len(shape) != 2 or min(shape) < 1:
+            raise ValueError(f"size must be one number or (height, width), each at least 1; got {size!r}")
+        return shape
+    first = _size_of(files[0])
+    for file in files:
+        if (found := _size_of(file)) != first:
+            raise ValueError(
+                f"the images have several sizes, such as {first[0]} x {first[1]} ({files[0]}) and {found[0]} x "
+                f"{found[1]} pixels ({file}); give size = 64, or size = [height, width]"
+            )
+    return first
+
+
+def _size_of(file: Path) -> tuple[int, int]:
+    """Return height and width as a viewer shows the image."""
+    with _header(file) as image:
+        upright = ImageOps.exif_transpose(image)
+        return upright.height, upright.width
+
+
+def _is_grey(file: Path) -> bool:
+    with _header(file) as image:
+        return image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16")
+
+
+def _header(file: Path) -> Image.Image:
+    try:
+        return Image.open(file)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{file} is corrupt or not an image: {error}. Remove it.") from error
+
+
+def _read(files: Sequence[tuple[int, Path]], shape: tuple[int, int], *, grey: bool) -> tuple[Tensor, Tensor]:
+    """Read labelled files, float32 (N, 1 or 3, H, W) in [0, 1] and int64 (N,)."""
+    height, width = shape
+    images = torch.empty(len(files), 1 if grey else 3, height, width)
+
+    def fill(row: int) -> None:
+        image = open_image(files[row][1], "L" if grey else "RGB")
+        fitted = ImageOps.fit(image, (width, height), method=Image.Resampling.LANCZOS)
+        pixels = np.array(fitted).reshape(height, width, -1)
+        images[row] = torch.from_numpy(pixels).permute(2, 0, 1)
+
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(fill, range(len(files))):
+            pass
+    return images.div_(255), torch.tensor([label for label, _ in files], dtype=torch.int64)
