@@ -15,7 +15,7 @@ from typing import Any
 from accountants import checks, pld
 from accountants.guarantee import Adjacency, Guarantee
 from accountants.ledger import Ledger
-from accountants.mechanism import BucketMechanism
+from accountants.mechanism import BucketMechanism, poisson
 
 _Cost = Callable[[float], float]
 
@@ -147,7 +147,8 @@ def calibrate(
         else:
             value = _most_steps(coarse, exact, target_epsilon, start, delta)
     ledger = run(value)
-    ((mechanism, count),) = ledger.totals.items()
+    ((charged, count),) = ledger.totals.items()
+    mechanism = poisson(charged, "calibrate")
     guarantee = ledger.guarantee(delta=delta, unit=unit, adjacency=adjacency, buckets=buckets)
     return Calibration(mechanism=mechanism, steps=count, solved_for=solved_for, guarantee=guarantee)
 

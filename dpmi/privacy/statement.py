@@ -15,6 +15,7 @@ from typing import Any
 
 from accountants import ADJACENCIES, Guarantee
 
+from . import sampling_text
 from .account import Account, combine
 from .finding import Finding
 from .noise import NoiseMode
@@ -57,7 +58,7 @@ class Statement:
             :attr:`dpmi.models.features.Provenance.sentence`; one text each.
 
     Attributes:
-        guarantees: for every account, one guarantee per adjacency, "replace" first.
+        guarantees: for every account, one guarantee per adjacency that its draws have an epsilon for, "replace" first.
 
     Raises:
         ValueError: there is no account, two accounts contradict each other, delta is out of range, or
@@ -77,7 +78,9 @@ class Statement:
         if not accounts:
             raise ValueError("accounts is empty; a statement needs at least 1 account")
         guarantees = tuple(
-            tuple(account.guarantee(self.delta, adjacency=adjacency) for adjacency in ADJACENCIES)
+            tuple(
+                account.guarantee(self.delta, adjacency=adjacency) for adjacency in account.ledger.adjacencies
+            )
             for account in accounts
         )
         object.__setattr__(self, "accounts", accounts)
@@ -184,26 +187,19 @@ def _subject(account: Account) -> str:
 
 
 def _facts(account: Account) -> dict[str, str]:
-    in_all = f"{account.ledger.steps} in total: " if len(account.ledger.runs) > 1 else ""
-    runs = "; ".join(
-        f"{steps} with sampling rate {mechanism.sampling_rate:.10g} and noise multiplier "
-        f"{mechanism.noise_multiplier:.10g}"
-        for mechanism, steps in account.ledger.runs
-    )
     norms = " or ".join(f"{norm:.10g}" for norm in account.max_grad_norms)
     if account.adaptive:
         norms += ", which then followed a quantile of the norms by a noisy count that is part of each step's charge"
     return {
-        "Steps charged": in_all + (runs or "none"),
+        "Steps charged": sampling_text.charged(account.ledger),
         "Ledger": f"SHA-256 {account.ledger.hash}",
-        "Sampling": f"every {account.unit} is drawn as a whole and independently of the others, with the sampling "
-        "rate as its probability (Poisson sampling); an empty draw is also a step, with noise only, and is charged",
+        "Sampling": sampling_text.sampling(account.ledger, account.unit),
         "Noise": f"the mean gradient of every drawn {account.unit} is clipped to norm {norms}, and Gaussian noise is "
         "added to their sum; its standard deviation is the noise multiplier times that norm",
         "Randomness": account.noise.value,
         "Partition": f"{account.buckets} buckets, {account.provenance.value}; SHA-256 {account.partition_hash}",
-        "Public": f"the number of buckets ({account.buckets}), the divisor (sampling rate times number of buckets), "
-        "and every hyper-parameter",
+        "Public": f"the number of buckets ({account.buckets}), the divisor "
+        f"({sampling_text.divisor(account.ledger)}), and every hyper-parameter",
         "Assumed": ASSUMED,
     }
 
@@ -220,14 +216,7 @@ def _promise(account: Account, guarantees: Sequence[Guarantee], delta: float) ->
             "sha256": account.partition_hash,
         },
         "steps": account.ledger.steps,
-        "runs": [
-            {
-                "sampling_rate": mechanism.sampling_rate,
-                "noise_multiplier": mechanism.noise_multiplier,
-                "steps": steps,
-            }
-            for mechanism, steps in account.ledger.runs
-        ],
+        "runs": sampling_text.runs(account.ledger),
         "ledger_sha256": account.ledger.hash,
         "max_grad_norms": list(account.max_grad_norms),
         "noise_mode": account.noise.name,

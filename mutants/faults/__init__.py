@@ -11,6 +11,7 @@ from . import (
     gradients,
     isolation,
     privacy,
+    samplers,
     sharing,
     training,
 )
@@ -27,5 +28,6 @@ FAULTS: tuple[Fault, ...] = (
     *draws.FAULTS,
     *audits.FAULTS,
     *features.FAULTS,
+    *samplers.FAULTS,
 )
 """All faults, in the order of the table."""

@@ -64,8 +64,8 @@ _ACCOUNT_FAULTS = (
     Fault(
         name="a statement states the smaller epsilon only",
         path="dpmi/privacy/statement.py",
-        old="for adjacency in ADJACENCIES)",
-        new="for adjacency in ADJACENCIES[1:])",
+        old="for adjacency in account.ledger.adjacencies\n",
+        new="for adjacency in account.ledger.adjacencies[1:]\n",
         tests=(_STATEMENT,),
     ),
 )
