@@ -10,6 +10,9 @@ _JSON = "tests/accountants/test_ledger_json.py"
 _MECHANISM = "tests/accountants/test_mechanism.py"
 _PAIRS = "tests/accountants/test_pairs.py"
 _REGISTRY = "tests/accountants/test_registry.py"
+_SAMPLERS = "tests/privacy/test_samplers.py"
+_TARGET = "tests/privacy/test_target_epsilon.py"
+_TEXT = "tests/privacy/test_sampling_text.py"
 _TRUNCATED = "tests/accountants/test_truncated.py"
 
 _ACCOUNTING_FAULTS = (
@@ -127,4 +130,106 @@ _ACCOUNTING_FAULTS = (
     ),
 )
 
-FAULTS: tuple[Fault, ...] = (*_ACCOUNTING_FAULTS,)
+_ENGINE_FAULTS = (
+    Fault(
+        name="the same buckets are drawn in a fixed number",
+        path="dpmi/privacy/samplers.py",
+        old="found: IntArray = ids[np.sort(np.argpartition(places, number)[:number])]",
+        new="found: IntArray = ids[:number]",
+        tests=(f"{_SAMPLERS}::test_every_subset_of_the_fixed_number_is_equally_likely",),
+    ),
+    Fault(
+        name="the order of the buckets decides between equal numbers",
+        path="dpmi/privacy/samplers.py",
+        old="if len(np.unique(places)) == len(ids):",
+        new="if len(places) == len(ids):",
+        tests=(f"{_SAMPLERS}::test_equal_numbers_do_not_decide",),
+    ),
+    Fault(
+        name="the first of too many drawn buckets are used",
+        path="dpmi/privacy/samplers.py",
+        old="return [drawn if len(drawn) <= self.most else _subset(drawn, self.most, uniform)]",
+        new="return [drawn[: self.most]]",
+        tests=(f"{_SAMPLERS}::test_a_truncated_draw_uses_every_subset_equally_often",),
+    ),
+    Fault(
+        name="a largest number of buckets is charged and not kept",
+        path="dpmi/privacy/samplers.py",
+        old="return [drawn if len(drawn) <= self.most else",
+        new="return [drawn if len(drawn) >= 0 else",
+        tests=(f"{_SAMPLERS}::test_no_step_has_more_than_the_largest_number",),
+    ),
+    Fault(
+        name="integers beyond the largest multiple are used",
+        path="dpmi/privacy/samplers.py",
+        old="largest = _RESOLUTION - _RESOLUTION % limit",
+        new="largest = _RESOLUTION",
+        tests=(f"{_SAMPLERS}::test_integers_are_equally_likely_because_the_last_ones_are_drawn_again",),
+    ),
+    Fault(
+        name="a loop that is left gets a new pass",
+        path="dpmi/privacy/sampling.py",
+        old="pending = pending or deque(self._draw())",
+        new="pending = deque(self._draw())",
+        tests=(f"{_SAMPLERS}::test_every_pass_has_every_bucket_once_and_one_charge",),
+    ),
+    Fault(
+        name="a pass is free from the start",
+        path="dpmi/privacy/sampling.py",
+        old="charge = Charge(made=len(draws) < self.steps)",
+        new="charge = Charge(made=True)",
+        tests=(f"{_SAMPLERS}::test_a_pass_is_charged_whole_with_its_first_released_step_and_not_before",),
+    ),
+    Fault(
+        name="a charge is made for a step that is not released",
+        path="dpmi/privacy/optimizer.py",
+        old="        if not draw.charge.made:\n            self._bill()\n            draw.charge.made = True\n",
+        new="        made, draw.charge.made = draw.charge.made, True\n        if not made and self.released_steps:\n"
+        "            self._bill()\n",
+        tests=(f"{_SAMPLERS}::test_a_crash_while_the_first_step_is_released_is_charged_once",),
+    ),
+    Fault(
+        name="a checkpoint of another sampler is resumed",
+        path="dpmi/privacy/checkpoint.py",
+        old='{"sampling": None, **training.facts()}',
+        new="training.facts()",
+        tests=(f"{_SAMPLERS}::test_a_checkpoint_of_another_sampler_is_refused",),
+    ),
+    Fault(
+        name="other draws are audited as Poisson draws",
+        path="dpmi/privacy/plan.py",
+        old="if self.canaries and not isinstance(self.sampling, PoissonSampling):",
+        new="if False:",
+        tests=(_SAMPLERS,),
+    ),
+    Fault(
+        name="a sampling rate that does not apply is ignored",
+        path="dpmi/privacy/samplers.py",
+        old="if not self.has_rate and sampling_rate is not None:",
+        new="if False:",
+        tests=(f"{_SAMPLERS}::test_contradictions_are_refused_by_name",),
+    ),
+    Fault(
+        name="another number of steps than that of its assignment makes a pass",
+        path="dpmi/privacy/settings.py",
+        old="if whole is not None and self.steps_per_epoch not in (None, whole):",
+        new="if False:",
+        tests=(f"{_SAMPLERS}::test_a_pass_has_the_steps_of_its_assignment",),
+    ),
+    Fault(
+        name="the noise for other draws is that of Poisson draws",
+        path="dpmi/privacy/engine.py",
+        old="            if isinstance(sampling, PoissonSampling):",
+        new="            if sampling.has_rate:",
+        tests=(f"{_TARGET}::test_a_target_of_other_draws_is_met_and_enforced",),
+    ),
+    Fault(
+        name="a statement names one of its samplers",
+        path="dpmi/privacy/sampling_text.py",
+        old="for kind in kinds or (BucketMechanism,))",
+        new="for kind in (list(kinds) or [BucketMechanism])[:1])",
+        tests=(_TEXT,),
+    ),
+)
+
+FAULTS: tuple[Fault, ...] = (*_ACCOUNTING_FAULTS, *_ENGINE_FAULTS)

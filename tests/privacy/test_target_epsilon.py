@@ -170,6 +170,10 @@ class TestRecommended:
             self.wrapped(39)
         with pytest.raises(ValueError, match="steps is given twice, by itself and by recommended"):
             self.wrapped(40, steps=3)
+        with pytest.raises(
+            ValueError, match="recommended settings are for Poisson draws; leave sampling out"
+        ):
+            self.wrapped(40, sampling=FixedNumberSampling(2))
 
     def test_without_it_every_setting_is_needed(self) -> None:
         head = nn.Linear(6, 3)
