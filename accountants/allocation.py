@@ -35,7 +35,7 @@ _NEGLECTED = 1e-22
 _TRIMMED = 1e-25
 """Mass at either end of a sum's distribution that is left out."""
 
-_PER_SPREAD, _FEWEST, _MOST = 24, 2048, 16384
+_PER_SPREAD, _FEWEST, _MOST = 12, 2048, 16384
 """Points of the grid: so many per standard deviation of log X, but at least and at most so many for one step. The
 roundings raise the variance of X by about a third of the squared distance of two points."""
 

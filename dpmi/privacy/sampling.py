@@ -95,10 +95,10 @@ class BucketSampler(Sampler[IntArray]):
         (first, self._done), (taken, self._taken) = (self._done, 0), (self._taken, 0)
         pending = deque(self.pending)
         if self._whole_passes:
-            pending = pending or deque(self._draw())
+            pending = pending or deque(self._draw_all())
             first = self.steps - len(pending)
         for step in range(first, self.steps):
-            draw = pending.popleft() if pending else self._draw()[0]
+            draw = pending.popleft() if pending else self._draw()
             real = draw.buckets[draw.buckets < self.plan.partition.num_buckets]  # canaries have no records
             mine = self._ranks.share(real, self.plan.records_of[real])
             packed = list(self._packed(mine, draw.starts * self.plan.views)) if len(mine) else [_EMPTY]
@@ -176,7 +176,12 @@ class BucketSampler(Sampler[IntArray]):
         """Whether the steps of a pass are drawn together, and have one charge."""
         return self.plan.sampling.steps_of_a_pass is not None
 
-    def _draw(self) -> list[Draw]:
+    def _draw(self) -> Draw:
+        """Draw the buckets of one step."""
+        (draw,) = self._draw_all()
+        return draw
+
+    def _draw_all(self) -> list[Draw]:
         """Draw the buckets of the next step, or of all steps of a pass."""
         plan = self.plan
         drawn = plan.sampling.draws(

@@ -169,8 +169,8 @@ _ENGINE_FAULTS = (
     Fault(
         name="a loop that is left gets a new pass",
         path="dpmi/privacy/sampling.py",
-        old="pending = pending or deque(self._draw())",
-        new="pending = deque(self._draw())",
+        old="pending = pending or deque(self._draw_all())",
+        new="pending = deque(self._draw_all())",
         tests=(f"{_SAMPLERS}::test_every_pass_has_every_bucket_once_and_one_charge",),
     ),
     Fault(
