@@ -62,8 +62,9 @@ from accountants.curve import EpsilonCurve, epsilon_curve
 from accountants.explanation import Explanation, explain, explain_ledger
 from accountants.filters import PrivacyFilter
 from accountants.guarantee import ADJACENCIES, Adjacency, Bound, Condition, Guarantee, rounded_up
+from accountants.least_noise import least_noise
 from accountants.ledger import Ledger, epsilon
-from accountants.mechanism import BucketMechanism
+from accountants.mechanism import BallsInBins, BucketMechanism, FixedNumber, TruncatedPoisson
 from accountants.profile import PrivacyProfile, reconstruction_bound
 from accountants.recommender import Recommendation, recommend
 from accountants.registry import ACCOUNTANTS, Accountant
@@ -75,24 +76,28 @@ __all__ = [
     "ADJACENCIES",
     "Accountant",
     "Adjacency",
+    "BallsInBins",
     "Bound",
     "BucketMechanism",
     "Calibration",
     "Condition",
     "EpsilonCurve",
     "Explanation",
+    "FixedNumber",
     "Guarantee",
     "Ledger",
     "PrivacyFilter",
     "PrivacyProfile",
     "Recommendation",
     "Tries",
+    "TruncatedPoisson",
     "UnitRow",
     "calibrate",
     "epsilon",
     "epsilon_curve",
     "explain",
     "explain_ledger",
+    "least_noise",
     "recommend",
     "reconstruction_bound",
     "rounded_up",

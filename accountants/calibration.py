@@ -15,7 +15,7 @@ from typing import Any
 from accountants import checks, pld
 from accountants.guarantee import Adjacency, Guarantee
 from accountants.ledger import Ledger
-from accountants.mechanism import BucketMechanism, for_units
+from accountants.mechanism import BucketMechanism, for_units, poisson
 
 _Cost = Callable[[float], float]
 
@@ -153,7 +153,8 @@ def calibrate(
         else:
             value = _most_steps(coarse, exact, target_epsilon, start, delta)
     ledger = run(value)
-    ((mechanism, count),) = ledger.totals.items()
+    ((charged, count),) = ledger.totals.items()
+    mechanism = poisson(charged, "calibrate")
     guarantee = ledger.guarantee(
         delta=delta, unit=unit, adjacency=adjacency, buckets=buckets, buckets_per_unit=buckets_per_unit
     )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from accountants import checks, pld
 from accountants.guarantee import Adjacency
-from accountants.mechanism import BucketMechanism
+from accountants.mechanism import BucketMechanism, Totals
 
 STATED_ERROR = 0.01
 """Largest error of epsilon above the exact value, as a fraction of it. It comes from the step counts that are skipped
@@ -99,7 +99,7 @@ def _composed(
     mechanism: BucketMechanism, most: int, *, delta: float, adjacency: Adjacency
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Return the counts that were composed, from 0 to ``most``, and the epsilon of each."""
-    totals = {mechanism: most}
+    totals: Totals = {mechanism: most}
     pld.check(totals, delta=delta)
     # One interval for all counts: RESOLUTION refers to one step, so it does not depend on the count. Twice the interval
     # of the longest run is fine enough here.

@@ -32,7 +32,7 @@ from typing import Any
 from accountants.explanation_opacus import Row, compared, opacus_rows, trivial
 from accountants.guarantee import ADJACENCIES, Adjacency, Guarantee
 from accountants.ledger import Ledger
-from accountants.mechanism import BucketMechanism
+from accountants.mechanism import BucketMechanism, poisson
 from accountants.profile import PrivacyProfile
 
 METHODS: dict[tuple[str, Adjacency], str] = {
@@ -126,7 +126,13 @@ def explain(
 def explain_ledger(
     ledger: Ledger, *, delta: float, unit: str, buckets: int | None = None
 ) -> tuple[Explanation, ...]:
-    """Return the same as `explain` for the steps of a ledger, which may have several sampling rates and noises."""
+    """Return the same as `explain` for the steps of a ledger, which may have several sampling rates and noises.
+
+    Raises:
+        TypeError, ValueError: as `explain` does, or a step is not Poisson-sampled.
+    """
+    for mechanism in ledger.totals:
+        poisson(mechanism, "explain")
     # An empty ledger is answered without any accountant: this checks the request, once.
     Ledger().guarantee(delta=delta, unit=unit, buckets=buckets)
     rows = _own_rows(ledger, delta=delta, unit=unit)

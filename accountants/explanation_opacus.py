@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from accountants.guarantee import Adjacency
 from accountants.ledger import Ledger
+from accountants.mechanism import BucketMechanism, poisson
 
 PRV_POINTS = 5e6
 """Largest grid given to PRV; it takes seconds and about a gigabyte."""
@@ -97,9 +98,13 @@ def opacus_rows(ledger: Ledger, *, delta: float, tight: float | None) -> list[Ro
 _Answer = tuple[float | None, bool, str]
 
 
+def _poisson(ledger: Ledger) -> dict[BucketMechanism, int]:
+    return {poisson(mechanism, "Opacus"): steps for mechanism, steps in ledger.totals.items()}
+
+
 def _history(accountant: Any, ledger: Ledger) -> Any:
     accountant.history = [
-        (step.noise_multiplier, step.sampling_rate, steps) for step, steps in ledger.totals.items()
+        (step.noise_multiplier, step.sampling_rate, steps) for step, steps in _poisson(ledger).items()
     ]
     return accountant
 
@@ -137,7 +142,9 @@ def _prv(ledger: Ledger, delta: float, tight: float | None) -> _Answer:
 
     # Opacus's defaults. The size of its grid is computed first, because a too large one exhausts the memory.
     eps_error, delta_error = 0.01, delta / 1000
-    prvs = [PoissonSubsampledGaussianPRV(step.sampling_rate, step.noise_multiplier) for step in ledger.totals]
+    prvs = [
+        PoissonSubsampledGaussianPRV(step.sampling_rate, step.noise_multiplier) for step in _poisson(ledger)
+    ]
     steps = list(ledger.totals.values())
     loss = float(compute_safe_domain_size(prvs, steps, eps_error=eps_error, delta_error=delta_error))
     points = 2 * loss * math.sqrt(ledger.steps * math.log(12 / delta_error) / 2) / eps_error

@@ -31,7 +31,7 @@ import numpy as np
 from accountants import checks, renyi, sealed_json
 from accountants.guarantee import Adjacency, Guarantee
 from accountants.ledger import Ledger
-from accountants.mechanism import BucketMechanism, for_units
+from accountants.mechanism import Mechanism, for_units
 
 _ROUNDING = 1e-9
 """Part of the budget that is left for the rounding errors of adding up."""
@@ -81,7 +81,7 @@ class PrivacyFilter:
     @classmethod
     def planned(
         cls,
-        mechanism: BucketMechanism,
+        mechanism: Mechanism,
         *,
         target_epsilon: float,
         delta: float,
@@ -122,11 +122,11 @@ class PrivacyFilter:
         """The largest sum of divergences."""
         return float(renyi.budget(self.target_epsilon, self.order, self.delta))
 
-    def allows(self, ledger: Ledger, mechanism: BucketMechanism, steps: int = 1) -> bool:
+    def allows(self, ledger: Ledger, mechanism: Mechanism, steps: int = 1) -> bool:
         """Return whether the target still holds if these steps are taken after those of the ledger."""
         return self._spent(ledger.record(mechanism, steps)) <= self.budget * (1 - _ROUNDING)
 
-    def steps_left(self, ledger: Ledger, mechanism: BucketMechanism) -> int:
+    def steps_left(self, ledger: Ledger, mechanism: Mechanism) -> int:
         """Return how many more steps of a mechanism are allowed."""
         each = self._spent(Ledger().record(mechanism))
         if math.isinf(each):

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 from accountants import checks, registry, sealed_json
 from accountants.guarantee import Adjacency, Guarantee
-from accountants.mechanism import BucketMechanism, noiseless
+from accountants.mechanism import (
+    SAMPLERS,
+    BucketMechanism,
+    Mechanism,
+    adjacencies,
+    noiseless,
+    sampler,
+    steps_of,
+)
 
-FORMAT, VERSION = "dpmi-ledger", 1
-"""Format and version of a ledger as JSON. An auditor can read it; a program reads it back exactly or not at all."""
+FORMAT, VERSION, WITH_SAMPLERS = "dpmi-ledger", 1, 2
+"""Format of a ledger as JSON, and its version: WITH_SAMPLERS if a run is not Poisson-sampled, else VERSION. An auditor
+can read it; a program reads it back exactly or not at all."""
 
 
 @dataclass(frozen=True)
@@ -22,24 +32,29 @@ class Ledger:
     `sum(ledgers, Ledger())`.
 
     Attributes:
-        runs: (mechanism, steps) in the order they were taken, steps >= 1.
+        runs: (mechanism, steps) in the order they were taken, steps >= 1; of a :class:`BallsInBins`, the number of its
+            passes.
 
     Raises:
-        TypeError, ValueError: a run is not a (BucketMechanism, positive int) pair.
+        TypeError, ValueError: a run is not a (mechanism, positive int) pair.
     """
 
-    runs: tuple[tuple[BucketMechanism, int], ...] = ()
+    runs: tuple[tuple[Mechanism, int], ...] = ()
 
     def __post_init__(self) -> None:
         for mechanism, _ in self.runs:
             # A step as a larger unit sees it, which is a subclass, is not what was released.
-            if type(mechanism) is not BucketMechanism:
-                raise TypeError(f"runs must hold (BucketMechanism, steps) pairs, got {mechanism!r}")
+            if type(mechanism) not in SAMPLERS.values():
+                kinds = ", ".join(kind.__name__ for kind in SAMPLERS.values())
+                raise TypeError(f"runs must hold (mechanism, steps) pairs with a {kinds}, got {mechanism!r}")
         runs = tuple((mechanism, checks.integer("steps", steps, minimum=1)) for mechanism, steps in self.runs)
         object.__setattr__(self, "runs", runs)
 
-    def record(self, mechanism: BucketMechanism, steps: int = 1) -> Ledger:
-        """Return a ledger with `steps` >= 0 more steps, merged into the last run if its mechanism is the same."""
+    def record(self, mechanism: Mechanism, steps: int = 1) -> Ledger:
+        """Return a ledger with `steps` >= 0 more steps, merged into the last run if its mechanism is the same.
+
+        Of a :class:`BallsInBins`, it is so many passes.
+        """
         steps = checks.integer("steps", steps, minimum=0)
         if steps == 0:
             return self
@@ -58,16 +73,21 @@ class Ledger:
 
     @property
     def steps(self) -> int:
-        """Total number of steps."""
-        return sum(steps for _, steps in self.runs)
+        """Total number of steps, with all steps of every charged pass."""
+        return sum(steps * steps_of(mechanism) for mechanism, steps in self.runs)
 
     @property
-    def totals(self) -> dict[BucketMechanism, int]:
+    def totals(self) -> dict[Mechanism, int]:
         """Steps per distinct mechanism. The order is dropped, because composition does not depend on it."""
-        totals: dict[BucketMechanism, int] = {}
+        totals: dict[Mechanism, int] = {}
         for mechanism, steps in self.runs:
             totals[mechanism] = totals.get(mechanism, 0) + steps
         return totals
+
+    @property
+    def adjacencies(self) -> tuple[Adjacency, ...]:
+        """The adjacencies under which the recorded steps have an epsilon."""
+        return adjacencies(mechanism for mechanism, _ in self.runs)
 
     @property
     def noiseless(self) -> bool:
@@ -110,9 +130,12 @@ class Ledger:
         Raises:
             ValueError: a part is missing, unknown, out of range, or inconsistent with the rest.
         """
-        found = sealed_json.fields(document, format=FORMAT, version=VERSION, names=("runs", "steps"))
+        stated = document.get("version") if isinstance(document, dict) else None
+        version = WITH_SAMPLERS if stated == WITH_SAMPLERS else VERSION
+        found = sealed_json.fields(document, format=FORMAT, version=version, names=("runs", "steps"))
         runs = enumerate(sealed_json.items("runs", found["runs"]))
-        ledger = cls(tuple(_run(f"runs[{index}]", run) for index, run in runs))
+        read = _run if version == VERSION else _run_with_sampler
+        ledger = cls(tuple(read(f"runs[{index}]", run) for index, run in runs))
         steps = checks.integer("steps", found["steps"], minimum=0)
         if steps != ledger.steps:
             raise ValueError(f"steps must be {ledger.steps}, the sum over the runs, got {steps}")
@@ -121,18 +144,19 @@ class Ledger:
 
     def _content(self) -> dict[str, Any]:
         """Return the content that the hash covers."""
+        plain = all(type(mechanism) is BucketMechanism for mechanism, _ in self.runs)
+        runs: list[dict[str, Any]] = [
+            # As written before there were other samplers, so that hashes of old ledgers stay what they are.
+            {**vars(mechanism), "steps": steps}
+            if plain
+            else {"sampler": sampler(mechanism), **vars(mechanism), "times": steps}
+            for mechanism, steps in self.runs
+        ]
         return {
             "format": FORMAT,
-            "version": VERSION,
+            "version": VERSION if plain else WITH_SAMPLERS,
             "steps": self.steps,
-            "runs": [
-                {
-                    "sampling_rate": mechanism.sampling_rate,
-                    "noise_multiplier": mechanism.noise_multiplier,
-                    "steps": steps,
-                }
-                for mechanism, steps in self.runs
-            ],
+            "runs": runs,
         }
 
     def guarantee(
@@ -214,3 +238,14 @@ def _run(where: str, value: Any) -> tuple[BucketMechanism, int]:
             sampling_rate=run["sampling_rate"], noise_multiplier=run["noise_multiplier"]
         )
         return mechanism, checks.integer("steps", run["steps"], minimum=1)
+
+
+def _run_with_sampler(where: str, value: Any) -> tuple[Mechanism, int]:
+    with sealed_json.inside(where):
+        name = value.get("sampler") if isinstance(value, dict) else None
+        if not isinstance(name, str) or name not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {name!r}")
+        kind = SAMPLERS[name]
+        names = [field.name for field in dataclasses.fields(kind)]
+        run = sealed_json.exactly(value, ("sampler", *names, "times"))
+        return kind(**{each: run[each] for each in names}), checks.integer("times", run["times"], minimum=1)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from accountants import checks
 from accountants.guarantee import Adjacency, Bound
-from accountants.mechanism import Totals
+from accountants.mechanism import Totals, poisson
 
 DOMINATION_CHECKED = (
     "that the Lemma-3 moment bounds the moment of replacing a bucket was checked numerically "
@@ -42,6 +42,7 @@ def bound(totals: Totals, *, delta: float, adjacency: Adjacency) -> Bound:
     """
     # In `log_moment` the means are 2 apart; a distance of 1 is the same pair at twice the noise.
     rescale = 1.0 if adjacency == "replace" else 2.0
+    runs = [(poisson(mechanism, "lemma3"), steps) for mechanism, steps in totals.items()]
 
     def epsilon_at(kappa: float) -> float:
         total = sum(
@@ -51,7 +52,7 @@ def bound(totals: Totals, *, delta: float, adjacency: Adjacency) -> Bound:
                 sampling_rate=mechanism.sampling_rate,
                 noise_multiplier=rescale * mechanism.noise_multiplier,
             )
-            for mechanism, steps in totals.items()
+            for mechanism, steps in runs
         )
         return rdp_epsilon(total, kappa, delta=delta)
 

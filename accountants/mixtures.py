@@ -86,6 +86,12 @@ class Pair:
         return float(self.upper.min()) - _TAIL * self.sigma, float(self.upper.max()) + _TAIL * self.sigma
 
     @property
+    def losses(self) -> tuple[float, float]:
+        """The smallest and the largest privacy loss that count."""
+        largest, smallest = self.loss(np.array(self.ends))
+        return float(smallest), float(largest)
+
+    @property
     def shape(self) -> tuple[float, float]:
         """Standard deviation and width of the privacy loss."""
         x = np.linspace(*self.ends, _TABLE)

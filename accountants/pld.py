@@ -3,7 +3,8 @@
 Under `replace`, one step is the symmetric pair (1-q) N(0, s^2) + q N(-1, s^2) against (1-q) N(0, s^2) + q N(+1, s^2)
 (Lebeda, Regehr, Kamath, Steinke 2025, Prop. 13). Under `add_remove`, it is the mixture against N(0, s^2); each
 direction is composed separately and the larger delta is taken (Zhu, Dong, Wang 2022, Thm 11). dp-accounting supports
-both. noise_multiplier is std / max_grad_norm in both cases; dp-accounting applies the factor 2 of a replacement.
+both. noise_multiplier is std / max_grad_norm in both cases; dp-accounting applies the factor 2 of a replacement. Other
+mechanisms are known by the privacy profiles of :mod:`accountants.pairs`.
 
 dp-accounting moves privacy losses to multiples of an interval such that every delta is an upper bound ("connect
 the dots"); a finer interval gives a smaller bound. This module chooses the interval. Moving a loss to the ends of its
@@ -22,9 +23,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from accountants import pmfs
+from accountants import pairs, pmfs
 from accountants.guarantee import Adjacency
-from accountants.mechanism import BucketMechanism, Totals, owned
+from accountants.mechanism import BucketMechanism, Mechanism, Totals
 
 SMALLEST_DELTA = 1e-10
 """Smallest supported delta. A smaller one would be dominated by the tails that the numerical composition truncates."""
@@ -58,6 +59,9 @@ up. The result stays a bound until the sum is so large that the Fourier transfor
 
 LARGEST_EXPONENT = 700.0
 """float64 holds e^700 and overflows at e^710."""
+
+_SPLITS = 8193
+"""Number of ways in which the epsilon of two changes is divided among them."""
 
 _TAIL = 10.0
 """Standard deviations of the noise on either side of the means; the mass outside is below e^-50."""
@@ -99,6 +103,24 @@ class LossDistribution:
         # There, the tail of the privacy loss bounds delta, and epsilon is too large by a few units at most.
         return max(pmfs.quantile(pmf, usable) for pmf in pmfs.both(self.distribution))
 
+    def epsilon_of_two_changes(self, delta: float) -> float:
+        """Return an epsilon of removing one bucket and adding another; infinity if none is found.
+
+        With epsilon = a + b, the delta of both is at most delta_removal(a) + e^a delta_addition(b). The run must be
+        composed under `add_remove`.
+        """
+        largest = self.epsilon(max(SMALLEST_DELTA, 2 * ROUNDING_PER_STEP * self.steps))
+        if not largest < LARGEST_EXPONENT:
+            return math.inf
+        each = np.linspace(0.0, largest, _SPLITS)
+        removal, addition = (self._at(pmf, each) for pmf in pmfs.both(self.distribution))
+        left = (delta - removal) * np.exp(-each)
+        # The first epsilon of an addition whose delta is not above what is left.
+        place = np.searchsorted(-addition, -left, side="left")
+        possible = (left > 0) & (place < len(each))
+        totals = each[possible] + each[place[possible]]
+        return float(totals.min()) if len(totals) else math.inf
+
     def delta(self, epsilons: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return delta at each epsilon >= 0, in either direction."""
         return self._at(self.distribution, epsilons)
@@ -131,23 +153,25 @@ def check(totals: Totals, *, delta: float) -> None:
         ValueError: delta < 1e-10, a noise multiplier in (0, 1e-3), or more steps than float64 can compose at
             this delta; the message says what works instead.
     """
+    # The other accountant with a guarantee covers Poisson sampling only.
+    poisson = all(type(mechanism) is BucketMechanism for mechanism in totals)
+    raise_it = "raise delta, or use accountant='lemma3'" if poisson else "raise delta"
     if delta < SMALLEST_DELTA:
         raise ValueError(
-            f"delta must be at least {SMALLEST_DELTA:g} for the tight accountant, got {delta:g}: "
-            "raise delta, or use accountant='lemma3'"
+            f"delta must be at least {SMALLEST_DELTA:g} for the tight accountant, got {delta:g}: {raise_it}"
         )
     noise = min(mechanism.noise_multiplier for mechanism in totals)
     if noise < SMALLEST_NOISE:
         raise ValueError(
             f"noise_multiplier must be at least {SMALLEST_NOISE:g} for the tight accountant, got {noise:g}: "
-            "raise it, use accountant='lemma3', or set it to 0 for training without privacy"
+            + ("raise it, use accountant='lemma3', " if poisson else "raise it, ")
+            + "or set it to 0 for training without privacy"
         )
     steps = sum(totals.values())
     if delta < 2 * ROUNDING_PER_STEP * steps:
         raise ValueError(
             f"delta must be at least {2 * ROUNDING_PER_STEP * steps:g} for {steps} steps, "
-            f"got {delta:g}: below it the result of the tight accountant would be floating-point error; "
-            "raise delta, or use accountant='lemma3'"
+            f"got {delta:g}: below it the result of the tight accountant would be floating-point error; {raise_it}"
         )
 
 
@@ -208,15 +232,16 @@ def compose(totals: Totals, *, adjacency: Adjacency, interval: float) -> LossDis
 
 @lru_cache(maxsize=16)  # a calibration, a curve and a table of both adjacencies need the same step repeatedly
 def one_step(
-    mechanism: BucketMechanism, adjacency: Adjacency, interval: float, log_tail: float = -50.0
+    mechanism: Mechanism, adjacency: Adjacency, interval: float, log_tail: float = -50.0
 ) -> LossDistribution:
-    """Return a single step. At most a mass of e^log_tail is counted as an infinite loss."""
+    """Return a single step, or a pass. At most a mass of e^log_tail is counted as an infinite loss."""
     # Imported here because importing dp-accounting takes longer than most computations.
     from dp_accounting import NeighboringRelation  # noqa: PLC0415
     from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism  # noqa: PLC0415
 
-    if (buckets := owned(mechanism)) > 1:
-        return LossDistribution(_of_mixtures(mechanism, buckets, adjacency, interval), 1, interval)
+    mechanism = pairs.plain(mechanism, adjacency)
+    if type(mechanism) is not BucketMechanism:
+        return LossDistribution(_of_pairs(mechanism, adjacency, interval), 1, interval)
     relation = {
         "replace": NeighboringRelation.REPLACE_ONE,
         "add_remove": NeighboringRelation.ADD_OR_REMOVE_ONE,
@@ -232,21 +257,22 @@ def one_step(
     return LossDistribution(distribution, 1, interval)
 
 
-def _of_mixtures(mechanism: BucketMechanism, buckets: int, adjacency: Adjacency, interval: float) -> Any:
-    """Return dp-accounting's PrivacyLossDistribution of a step for a unit that owns several buckets."""
+def _of_pairs(mechanism: Mechanism, adjacency: Adjacency, interval: float) -> Any:
+    """Return dp-accounting's PrivacyLossDistribution of the pairs that dominate a charge."""
     from dp_accounting.pld.pld_pmf import create_pmf_pessimistic_connect_dots_fixed_gap  # noqa: PLC0415
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution  # noqa: PLC0415
 
-    from accountants import mixtures  # noqa: PLC0415 (imports scipy)
-
-    q, sigma = _computable(mechanism)
     found = []
-    for pair in mixtures.pairs(sampling_rate=q, sigma=sigma, owned=buckets, adjacency=adjacency):
-        largest, smallest = pair.loss(np.array(pair.ends))
+    for pair in _pairs(mechanism, adjacency):
+        smallest, largest = pair.losses
         low, high = math.floor(smallest / interval), math.ceil(largest / interval)
-        deltas = pair.delta(np.arange(low, high + 1) * interval)
+        deltas = pair.delta(np.arange(low, high + 1) * np.float64(interval))
         found.append(create_pmf_pessimistic_connect_dots_fixed_gap(interval, low, high, deltas))
     return PrivacyLossDistribution(*found)
+
+
+def _pairs(mechanism: Mechanism, adjacency: Adjacency) -> tuple[pairs.StepPair, ...]:
+    return pairs.of(mechanism, adjacency, most_noise=LARGEST_NOISE, least_rate=SMALLEST_RATE)
 
 
 def _computable(mechanism: BucketMechanism) -> tuple[float, float]:
@@ -262,20 +288,16 @@ def _scale(totals: Totals, adjacency: Adjacency) -> tuple[float, float]:
 
 
 @lru_cache(maxsize=64)  # needed at every interval that is tried
-def _losses(mechanism: BucketMechanism, adjacency: Adjacency) -> tuple[float, float]:
+def _losses(mechanism: Mechanism, adjacency: Adjacency) -> tuple[float, float]:
     """Return the standard deviation and the width of one step's privacy loss.
 
     Under `add_remove` each is the larger one of the two directions, which is the one that costs more.
     """
-    q, sigma = _computable(mechanism)
-    if (buckets := owned(mechanism)) > 1:
-        from accountants import mixtures  # noqa: PLC0415 (imports scipy)
-
-        shapes = [
-            pair.shape
-            for pair in mixtures.pairs(sampling_rate=q, sigma=sigma, owned=buckets, adjacency=adjacency)
-        ]
+    mechanism = pairs.plain(mechanism, adjacency)
+    if type(mechanism) is not BucketMechanism:
+        shapes = [pair.shape for pair in _pairs(mechanism, adjacency)]
         return max(spread for spread, _ in shapes), max(width for _, width in shapes)
+    q, sigma = _computable(mechanism)
     z = np.linspace(-_TAIL - 1 / sigma, _TAIL + 1 / sigma, 4001)  # in standard deviations of the noise
     absent = -z * z / 2
 
@@ -283,12 +305,12 @@ def _losses(mechanism: BucketMechanism, adjacency: Adjacency) -> tuple[float, fl
         drawn = -((z - shift / sigma) ** 2) / 2
         return drawn if q == 1 else np.logaddexp(math.log1p(-q) + absent, math.log(q) + drawn)
 
-    pairs = {
+    densities = {
         "replace": [(present(-1.0), present(1.0))],
         "add_remove": [(present(1.0), absent), (absent, present(1.0))],
     }[adjacency]
     spreads, widths = [], []
-    for upper, lower in pairs:
+    for upper, lower in densities:
         loss, weight = upper - lower, np.exp(upper)
         weight /= weight.sum()
         spreads.append(math.sqrt(float(np.dot(weight, (loss - np.dot(weight, loss)) ** 2))))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from accountants import checks, pld
 from accountants.guarantee import Adjacency
 from accountants.ledger import Ledger
-from accountants.mechanism import BucketMechanism, for_units
+from accountants.mechanism import Mechanism, for_units
 
 _EPSILONS = 1025
 """Number of epsilons at which delta is computed for the trade-off. Every one gives a valid line; the best is used."""
@@ -197,8 +197,8 @@ def _of_gaussian(mu: float, epsilons: Numbers) -> Numbers:
 
 
 @lru_cache(maxsize=32)  # the models of a study that differ in the seed have the same runs
-def _composed(runs: tuple[tuple[BucketMechanism, int], ...], adjacency: Adjacency) -> pld.LossDistribution:
-    totals = dict(runs)
+def _composed(runs: tuple[tuple[Mechanism, int], ...], adjacency: Adjacency) -> pld.LossDistribution:
+    totals: dict[Mechanism, int] = dict(runs)
     composed = pld.compose(
         totals,
         adjacency=adjacency,

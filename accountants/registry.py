@@ -7,7 +7,16 @@ from typing import Protocol
 
 from accountants import checks, lemma3, theorem1, tight
 from accountants.guarantee import Adjacency, Bound, Guarantee
-from accountants.mechanism import Totals, for_units, noiseless
+from accountants.mechanism import (
+    SAMPLERS,
+    BucketMechanism,
+    Mechanism,
+    Totals,
+    check_adjacency,
+    for_units,
+    noiseless,
+    steps_of,
+)
 from accountants.plugins import Registry
 
 
@@ -31,6 +40,7 @@ class Accountant:
         caveats: caveats of every result, for any run.
         several_buckets: whether `bound` knows units that own several of the sampled buckets, which come as
             `accountants.mechanism.SeveralBuckets`.
+        mechanisms: the types of mechanisms that `bound` knows; a run with any other is refused.
     """
 
     name: str
@@ -39,6 +49,7 @@ class Accountant:
     is_guarantee: bool
     caveats: tuple[str, ...] = ()
     several_buckets: bool = False
+    mechanisms: tuple[type[Mechanism], ...] = (BucketMechanism,)
 
 
 ACCOUNTANTS: Registry[Accountant] = Registry(
@@ -52,6 +63,7 @@ ACCOUNTANTS: Registry[Accountant] = Registry(
             bound=tight.bound,
             is_guarantee=True,
             several_buckets=True,
+            mechanisms=tuple(SAMPLERS.values()),
         ),
         Accountant(
             name="lemma3",
@@ -86,6 +98,13 @@ def account(
     unit = checks.unit(unit)
     adjacency = checks.adjacency(adjacency)
     chosen = ACCOUNTANTS.get(accountant)
+
+    for mechanism in totals:
+        if type(mechanism) not in chosen.mechanisms:
+            raise ValueError(
+                f"accountant {accountant!r} does not cover {mechanism!r}: use accountant='tight'"
+            )
+    check_adjacency(totals, adjacency)
 
     caveats = chosen.caveats
     totals = for_units(totals, buckets_per_unit)
@@ -123,7 +142,7 @@ def account(
         adjacency=adjacency,
         accountant=accountant,
         is_guarantee=chosen.is_guarantee,
-        steps=sum(totals.values()),
+        steps=sum(count * steps_of(mechanism) for mechanism, count in totals.items()),
         conditions=bound.conditions,
         caveats=caveats + bound.caveats,
     )

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accountants.guarantee import Adjacency
-from accountants.mechanism import BucketMechanism, Totals, owned
+from accountants.mechanism import BucketMechanism, Mechanism, Totals, owned
 
 Numbers = npt.NDArray[np.float64]
 
@@ -44,12 +44,12 @@ def divergences(totals: Totals, adjacency: Adjacency) -> Numbers:
 
 
 @lru_cache(maxsize=64)  # the candidates of a search and both adjacencies need the same step
-def _of_one_step(mechanism: BucketMechanism, adjacency: Adjacency) -> Numbers:
+def _of_one_step(mechanism: Mechanism, adjacency: Adjacency) -> Numbers:
     return np.array([divergence(mechanism, adjacency, float(order)) for order in ORDERS])
 
 
 @lru_cache(maxsize=1024)  # a filter asks for the same step before every step
-def divergence(mechanism: BucketMechanism, adjacency: Adjacency, order: float) -> float:
+def divergence(mechanism: Mechanism, adjacency: Adjacency, order: float) -> float:
     """Return the Renyi divergence of one step at an order above 1, by the trapezoidal rule; infinity without noise.
 
     But for a Gaussian factor, a mixture with binomial weights is a polynomial in e^(x / sigma^2). Its zeros are real
@@ -59,6 +59,8 @@ def divergence(mechanism: BucketMechanism, adjacency: Adjacency, order: float) -
     """
     from scipy.special import gammaln, logsumexp  # noqa: PLC0415 (slow to import)
 
+    if not isinstance(mechanism, BucketMechanism):  # of one bucket, or as it looks to a larger unit
+        raise ValueError(f"searches and filters cover Poisson sampling only, and the run has {mechanism!r}")
     if mechanism.noise_multiplier == 0:
         return np.inf
     buckets, q, sigma = owned(mechanism), mechanism.sampling_rate, mechanism.noise_multiplier

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 from accountants.guarantee import Adjacency, Bound, Condition
-from accountants.mechanism import BucketMechanism, Totals
+from accountants.mechanism import BucketMechanism, Totals, poisson
 
 NOT_AN_UPPER_BOUND = (
     "the proof uses e^x - 1 <= x (eq. (7)), which is false, so epsilon can be below the true value "
@@ -23,14 +23,16 @@ def bound(totals: Totals, *, delta: float, adjacency: Adjacency) -> Bound:
     """Return the closed form, with each condition that the paper states for it.
 
     Raises:
-        ValueError: the run has different mechanisms; the closed form covers one (q, sigma) only.
+        ValueError: the run has different mechanisms, or one that is not Poisson sampling; the closed form covers one
+            (q, sigma) only.
     """
     if len(totals) > 1:
         raise ValueError(
             "theorem1 covers one sampling_rate and one noise_multiplier only, and the run has "
             f"{len(totals)} different mechanisms: use accountant='tight' or 'lemma3'"
         )
-    ((mechanism, steps),) = totals.items()
+    ((charged, steps),) = totals.items()
+    mechanism = poisson(charged, "theorem1")
     factor, constant = (4, 64) if adjacency == "replace" else (2, 32)
     root = math.sqrt(-steps * math.log(delta))
     epsilon = factor * mechanism.sampling_rate * root / mechanism.noise_multiplier

@@ -25,12 +25,20 @@ from .opacus_plugin import BucketPLDAccountant, Lemma3Accountant
 from .optimizer import BucketOptimizer, NonFiniteGradientError
 from .partition import Partition, Provenance
 from .plan import Plan
+from .samplers import (
+    BallsInBinsSampling,
+    FixedNumberSampling,
+    PoissonSampling,
+    Sampling,
+    TruncatedPoissonSampling,
+)
 from .sampling import BucketSampler
 from .statement import Statement
 
 __all__ = [
     "Account",
     "AdaptiveClipping",
+    "BallsInBinsSampling",
     "BucketDataLoader",
     "BucketGradSampleModule",
     "BucketOptimizer",
@@ -39,6 +47,7 @@ __all__ = [
     "Check",
     "Estimate",
     "Finding",
+    "FixedNumberSampling",
     "GroupClipping",
     "Lemma3Accountant",
     "NoiseMode",
@@ -46,9 +55,12 @@ __all__ = [
     "Partition",
     "PhysicalBatch",
     "Plan",
+    "PoissonSampling",
     "PrivacyEngine",
     "Provenance",
+    "Sampling",
     "Statement",
+    "TruncatedPoissonSampling",
     "WeightAverage",
     "combine",
     "read_opacus_history",

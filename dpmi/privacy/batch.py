@@ -11,6 +11,13 @@ from torch import Tensor
 from .partition import IntArray
 
 
+@dataclass(eq=False)
+class Charge:
+    """A charge, and whether it was made: one step's, or that of a pass, whose draws have it in common."""
+
+    made: bool = False
+
+
 @dataclass(kw_only=True, eq=False)
 class Draw:
     """The draw of one logical step. It is kept until it is charged: a loop that is left early gets it again.
@@ -21,6 +28,7 @@ class Draw:
         digest: a hash that the ranks compare.
         process: id of the process that drew; a fork of it draws anew.
         spent: whether the step was charged.
+        charge: what pays for the step.
     """
 
     buckets: IntArray
@@ -28,6 +36,7 @@ class Draw:
     digest: int
     process: int = field(default_factory=os.getpid)
     spent: bool = False
+    charge: Charge = field(default_factory=Charge)
 
 
 @dataclass(frozen=True, kw_only=True)

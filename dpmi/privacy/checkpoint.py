@@ -20,8 +20,9 @@ from .grad_sample import BucketGradSampleModule
 from .loader import BucketDataLoader
 from .optimizer import BucketOptimizer
 from .plan import Plan
+from .samplers import POISSON
 
-FORMAT, VERSION = "dpmi-checkpoint", 4
+FORMAT, VERSION, WITH_SAMPLER = "dpmi-checkpoint", 4, 5
 _PARTS = ("facts", "model", "optimizer", "draws", "pending", "noise", "forward", "audit", "others", "sha256")
 
 
@@ -68,6 +69,8 @@ class Training:
             "loss_reduction": self.module.loss_reduction,
             "steps_per_epoch": self.loader.draws.steps,
             "noise": self.loader.draws.source.mode.name,
+            # Left out for the default, so that its checkpoints stay what they were.
+            **({} if self.plan.sampling == POISSON else {"sampling": str(self.plan.sampling)}),
         }
 
 
@@ -106,7 +109,7 @@ def save(
     content: dict[str, Any] = {
         "facts": {
             "format": FORMAT,
-            "version": VERSION,
+            "version": VERSION if training.plan.sampling == POISSON else WITH_SAMPLER,
             **training.facts(),
             "account": account.to_json(),
             "most_steps": most_steps,
@@ -142,7 +145,7 @@ def load(
     """
     content = _read(Path(path))
     facts = content["facts"]
-    for name, mine in training.facts().items():
+    for name, mine in {"sampling": None, **training.facts()}.items():
         if facts.get(name) != mine:
             raise ValueError(
                 f"checkpoint {path} is from another run: {name} is {facts.get(name)!r} there and {mine!r} here; "
@@ -201,7 +204,7 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} is not a dpmi checkpoint: it must have exactly the parts {', '.join(_PARTS)}"
         )
     facts = content["facts"]
-    if (facts.get("format"), facts.get("version")) != (FORMAT, VERSION):
+    if facts.get("format") != FORMAT or facts.get("version") not in (VERSION, WITH_SAMPLER):
         raise ValueError(
             f"checkpoint {path} has format {facts.get('format')!r}, version {facts.get('version')!r}; this version of "
             f"dpmi reads {FORMAT!r}, version {VERSION}"

@@ -23,6 +23,8 @@ from accountants import (
     calibrate,
     checks,
 )
+from accountants.least_noise import least_noise
+from accountants.mechanism import poisson, steps_of
 from accountants.recommender import Recommendation
 
 from . import checkpoint
@@ -41,6 +43,7 @@ from .observer import Auditor, Observer
 from .optimizer import BucketOptimizer
 from .partition import Partition
 from .plan import Plan
+from .samplers import POISSON, PoissonSampling, Sampling
 from .sampling import BucketSampler
 from .search import Best, Candidate, Result, Search
 from .settings import OF_A_HEAD, OF_A_MODEL, Options, Settings
@@ -183,9 +186,10 @@ class PrivacyEngine:
         optimizer: Optimizer,
         data_loader: DataLoader[Any],
         partition: Partition,
-        sampling_rate: float,
         noise_multiplier: float,
         max_grad_norm: float,
+        sampling_rate: float | None = None,
+        sampling: Sampling = POISSON,
         criterion: Callable[..., Any] | None = None,
         clipping: Clipping = "flat",
         max_records_per_bucket: int | None = None,
@@ -210,12 +214,17 @@ class PrivacyEngine:
         Args:
             module: any module without statistics of the data (no BatchNorm).
             optimizer: over parameters of ``module``; momentum and weight decay are post-processing.
-            data_loader: provides the data set, the collate function and the workers; Poisson sampling of buckets
-                replaces its batch size and shuffling.
+            data_loader: provides the data set, the collate function and the workers; ``sampling`` replaces its batch
+                size and shuffling.
             partition: record -> bucket, as long as the data set.
-            sampling_rate: q in (0, 1], the probability of drawing one bucket at a logical step.
             noise_multiplier: sigma >= 0, noise standard deviation / max_grad_norm; 0 gives epsilon = inf.
             max_grad_norm: S > 0, the norm that a bucket's mean gradient is clipped to.
+            sampling_rate: q in (0, 1], the probability of drawing one bucket at a logical step; only where ``sampling``
+                has a rate, as the default has.
+            sampling: how buckets are drawn: :class:`dpmi.privacy.PoissonSampling`, each with probability q;
+                :class:`dpmi.privacy.FixedNumberSampling`, the same number in every step;
+                :class:`dpmi.privacy.TruncatedPoissonSampling`, with a largest number; or
+                :class:`dpmi.privacy.BallsInBinsSampling`, each once in a pass. Divisor and charge follow.
             criterion: the loss, of outputs and targets: an nn.Module such as nn.CrossEntropyLoss(), or any function
                 that returns a scalar or one value per record. It is returned wrapped; the wrapper computes the loss of
                 every bucket from that bucket's outputs and targets alone. Without a criterion, the model processes one
@@ -236,7 +245,7 @@ class PrivacyEngine:
             max_physical_batch_size: most records in one physical batch of this process; it affects memory, not the
                 result.
             steps_per_epoch: logical steps in one pass over the loader; by default 1 / q, rounded, so that every bucket
-                is drawn once per pass in expectation.
+                is drawn once per pass in expectation. A :class:`dpmi.privacy.BallsInBinsSampling` has its own.
             grad_sample_mode: how bucket gradients are computed; the results are equal up to rounding. "stream"
                 processes one bucket after another, with any module and any loss. "hooks" and "ghost" process several
                 buckets at a time, which suits small buckets, and need ``criterion``: "hooks" stores one row of
@@ -269,6 +278,7 @@ class PrivacyEngine:
             data_loader=data_loader,
             partition=partition,
             sampling_rate=sampling_rate,
+            sampling=sampling,
             max_grad_norm=max_grad_norm,
             criterion=criterion,
             clipping=clipping,
@@ -299,12 +309,14 @@ class PrivacyEngine:
     ) -> tuple[Any, ...]:
         """Make private with the least noise whose epsilon after ``steps`` steps does not exceed the target.
 
-        :func:`accountants.calibrate` computes the noise, with the tight accountant. The target is also enforced: a step
-        after the last one raises an error before anything of it is released.
+        :func:`accountants.calibrate` computes the noise, with the tight accountant; for other draws than Poisson's,
+        :func:`accountants.least_noise` does. The target is also enforced: a step after the last one raises an error
+        before anything of it is released.
 
         Args:
             partition: record -> bucket, as long as the data set.
-            sampling_rate: q in (0, 1], the probability of drawing one bucket at a logical step.
+            sampling_rate: q in (0, 1], the probability of drawing one bucket at a logical step; only where ``sampling``
+                in ``options`` has a rate, as the default has.
             steps: logical steps T >= 1 of the whole training; one pass over the loader takes
                 ``steps_per_epoch``.
             max_grad_norm: S > 0, as for :meth:`make_private`.
@@ -338,33 +350,50 @@ class PrivacyEngine:
             "target_epsilon": target_epsilon,
             "target_delta": target_delta,
         }
+        sampling = options.get("sampling", POISSON)
         if recommended is not None:
             recommended.check(
                 units=partition.num_buckets, buckets_per_unit=partition.buckets_per_unit, given=given
             )
+            if sampling != POISSON:
+                raise ValueError(
+                    f"sampling is {sampling}, but recommended settings are for Poisson draws; leave sampling out"
+                )
             sampling_rate, steps = recommended.sampling_rate, recommended.steps
             max_grad_norm, noise_multiplier = recommended.max_grad_norm, recommended.noise_multiplier
             options.setdefault("steps_per_epoch", steps)
             options.setdefault("max_physical_batch_size", OF_A_HEAD)
         else:
+            sampling.check(sampling_rate, partition.num_buckets)
+            if not sampling.has_rate:
+                del given["sampling_rate"]
             if missing := [name for name, value in given.items() if value is None]:
                 raise ValueError(f"{missing[0]} is missing; give it, or all five settings by recommended=...")
-            assert sampling_rate is not None
             assert steps is not None
             assert max_grad_norm is not None
             assert target_epsilon is not None
             assert target_delta is not None
-            found = calibrate(
-                target_epsilon=target_epsilon,
-                delta=target_delta,
-                unit=partition.unit,
-                sampling_rate=sampling_rate,
-                steps=steps,
-                adjacency=adjacency,
-                buckets=partition.num_buckets,
-                buckets_per_unit=partition.buckets_per_unit,
-            )
-            noise_multiplier = found.mechanism.noise_multiplier
+            if isinstance(sampling, PoissonSampling):
+                found = calibrate(
+                    target_epsilon=target_epsilon,
+                    delta=target_delta,
+                    unit=partition.unit,
+                    sampling_rate=sampling_rate,
+                    steps=steps,
+                    adjacency=adjacency,
+                    buckets=partition.num_buckets,
+                    buckets_per_unit=partition.buckets_per_unit,
+                )
+                noise_multiplier = found.mechanism.noise_multiplier
+            else:
+                noise_multiplier = least_noise(
+                    sampling.mechanism(sampling_rate, partition.num_buckets, 1.0),
+                    target_epsilon=target_epsilon,
+                    delta=target_delta,
+                    unit=partition.unit,
+                    steps=steps,
+                    adjacency=checks.adjacency(adjacency),
+                ).noise_multiplier
         settings = Settings(
             partition=partition, sampling_rate=sampling_rate, max_grad_norm=max_grad_norm, **options
         )
@@ -554,6 +583,7 @@ class PrivacyEngine:
             private_optimizer.params,
             partition=partition.hash,
             sampling_rate=plan.sampling_rate,
+            sampling=str(plan.sampling),
             noise_multiplier=plan.noise_multiplier,
             max_grad_norm=plan.max_grad_norm,
             clipping=str(plan.clipping),
@@ -598,12 +628,18 @@ class PrivacyEngine:
 
     def _finding_of(self, optimizer: BucketOptimizer) -> Finding | None:
         """Return the finding of one run, against what the ledger charged for it."""
-        if optimizer.observer is None:
+        if optimizer.observer is None or not optimizer.released_steps:
             return None
         planned, runs = optimizer.plan.mechanism, self._ledger.runs
-        charged = runs[-1][0] if runs and planned not in self._ledger.totals else planned
-        others = sum(other.released_steps for other in self._optimizers if other is not optimizer)
+        charged = poisson(runs[-1][0] if runs and planned not in self._ledger.totals else planned, "an audit")
+        others = sum(_charged_steps(other) for other in self._optimizers if other is not optimizer)
         return optimizer.observer.finding(charged, steps=self._ledger.steps - others)
 
     def _bill(self, plan: Plan) -> None:
         self._ledger = self._limits.charged(self._ledger, plan.mechanism)
+
+
+def _charged_steps(optimizer: BucketOptimizer) -> int:
+    """Return the number of steps that a run was charged for: those of every pass that began."""
+    whole = steps_of(optimizer.plan.mechanism)
+    return -(-optimizer.released_steps // whole) * whole

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from accountants import BucketMechanism, Ledger, PrivacyFilter
+from accountants.mechanism import Mechanism, poisson
 
 from .partition import Partition
+from .samplers import POISSON
 from .settings import Settings
 
 
@@ -30,7 +32,8 @@ class OneRun:
         Less noise and a larger sampling rate cost more: noise can be added afterwards, and a run at a smaller rate is
         one at the larger rate that leaves out some of the drawn buckets.
         """
-        for step in ledger.totals:
+        for charged in ledger.totals:
+            step = poisson(charged, "a search")
             if (
                 step.sampling_rate > self.step.sampling_rate
                 or step.noise_multiplier < self.step.noise_multiplier
@@ -80,6 +83,11 @@ class Limits:
                 "make_private_with_epsilon, which does not cover further steps; use a new engine, and compose the "
                 "accounts with dpmi.privacy.combine"
             )
+        if (self.privacy_filter is not None or self.one_run is not None) and settings.sampling != POISSON:
+            raise ValueError(
+                f"sampling is {settings.sampling}, but privacy filters and searches account for Poisson draws; leave "
+                "sampling out"
+            )
         owned, limit = settings.partition.buckets_per_unit, self.privacy_filter
         if limit is not None and limit.buckets_per_unit != owned:
             raise ValueError(
@@ -99,7 +107,7 @@ class Limits:
                 "audit a run outside of a search"
             )
 
-    def charged(self, ledger: Ledger, step: BucketMechanism) -> Ledger:
+    def charged(self, ledger: Ledger, step: Mechanism) -> Ledger:
         """Return the ledger with a step that is about to be released; raise RuntimeError if it must not be."""
         if self.ended:
             raise RuntimeError(
@@ -107,7 +115,7 @@ class Limits:
                 "nothing"
             )
         longer = ledger.record(step)
-        if self.most_steps is not None and longer.steps > self.most_steps:
+        if self.most_steps is not None and ledger.steps >= self.most_steps:
             raise RuntimeError(
                 f"all {self.most_steps} steps that target_epsilon allows were taken; this step released nothing. "
                 "End the training here, or calibrate for more steps"

@@ -218,7 +218,9 @@ class BucketOptimizer(DPOptimizer):
         self.ranks.begin_sum(self.released_steps + 1, draw=draw.digest, settings=self.param_groups)
         if self.step_hook is not None:
             self.step_hook(self)
-        self._bill()
+        if not draw.charge.made:
+            self._bill()
+            draw.charge.made = True
         # A charged draw must not be used in another step: the next step draws anew, even if this one fails below.
         draw.spent = True
         self.ranks.sum_(

@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from accountants import BucketMechanism, checks
+from accountants import checks
+from accountants.mechanism import Mechanism
 
 from .clipping import AdaptiveClipping, Clipping, check_clipping
 from .partition import IntArray, Partition
+from .samplers import POISSON, PoissonSampling, Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +20,8 @@ class Plan:
 
     Args:
         partition: the buckets.
-        sampling_rate: q in (0, 1], the probability of drawing one bucket.
+        sampling: how the buckets of a step are drawn.
+        sampling_rate: q in (0, 1], the probability of drawing one bucket, if ``sampling`` has one; else None.
         noise_multiplier: sigma >= 0, the noise's standard deviation / max_grad_norm.
         max_grad_norm: S > 0, the norm that one bucket's mean gradient is clipped to.
         max_records_per_bucket: a step uses at most this many records of each drawn bucket; None uses all. Their choice
@@ -33,13 +36,14 @@ class Plan:
     """
 
     partition: Partition
-    sampling_rate: float
     noise_multiplier: float
     max_grad_norm: float
     max_records_per_bucket: int | None = None
     views: int = 1
     clipping: Clipping = "flat"
     canaries: int = 0
+    sampling_rate: float | None = None
+    sampling: Sampling = POISSON
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.max_grad_norm) and self.max_grad_norm > 0):
@@ -49,19 +53,35 @@ class Plan:
                 f"max_records_per_bucket is {self.max_records_per_bucket}; it must be at least 1, or None for all"
             )
         checks.integer("views", self.views, minimum=1)
+        if not isinstance(self.sampling, Sampling):
+            raise TypeError(
+                f"sampling must be one of dpmi.privacy's samplers, such as PoissonSampling(), got {self.sampling!r}"
+            )
+        if self.canaries and not isinstance(self.sampling, PoissonSampling):
+            raise ValueError(
+                f"audit is given, but its tests are for Poisson draws, and sampling is {self.sampling}; audit a run "
+                "with the default, PoissonSampling()"
+            )
+        self.sampling.check(self.sampling_rate, self.buckets)
         check_clipping(self.clipping)
         if self.canaries and self.clipping not in ("flat", "automatic"):
             raise ValueError(
                 "an audit needs one fixed max_grad_norm for all parameters, which is the length of its canaries, but "
                 f"clipping is {type(self.clipping).__name__}; audit a run with clipping 'flat' or 'automatic'"
             )
+        if self.partition.buckets_per_unit > 1 and self.sampling != POISSON:
+            raise ValueError(
+                f"sampling is {self.sampling}, and one {self.partition.unit} owns up to "
+                f"{self.partition.buckets_per_unit} buckets, which is accounted for with Poisson draws only; leave "
+                "sampling out, or make a partition with buckets_per_owner=1"
+            )
         _ = self.gradient_noise  # checks count_noise
-        _ = self.mechanism  # checks sampling_rate and noise_multiplier
+        _ = self.mechanism  # checks noise_multiplier
 
     @cached_property
-    def mechanism(self) -> BucketMechanism:
-        """The mechanism that is charged for one logical step."""
-        return BucketMechanism(sampling_rate=self.sampling_rate, noise_multiplier=self.noise_multiplier)
+    def mechanism(self) -> Mechanism:
+        """The mechanism that is charged for one logical step, or for those of a whole pass."""
+        return self.sampling.mechanism(self.sampling_rate, self.buckets, self.noise_multiplier)
 
     @property
     def gradient_noise(self) -> float:
@@ -88,5 +108,10 @@ class Plan:
 
     @property
     def expected_buckets(self) -> float:
-        """The public divisor of the noisy sum: qK, where K counts the canaries."""
-        return self.sampling_rate * self.buckets
+        """The public divisor of the noisy sum: the expected number of buckets, qK, where K counts the canaries."""
+        return self.sampling.expected_buckets(self.sampling_rate, self.buckets)
+
+    @property
+    def rate(self) -> float:
+        """The probability that a bucket takes part in a step, before any truncation."""
+        return self.expected_buckets / self.buckets if self.sampling_rate is None else self.sampling_rate

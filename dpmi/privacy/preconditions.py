@@ -148,8 +148,8 @@ def check_loader(loader: DataLoader[Any], partition: Partition) -> None:
     own = loader.sampler if type(loader.batch_sampler) in (BatchSampler, type(None)) else loader.batch_sampler
     if type(own) not in (RandomSampler, SequentialSampler):
         raise ValueError(
-            f"data_loader has a {type(own).__name__}, which weights or selects records; the engine draws "
-            "whole buckets by Poisson sampling instead. Pass a loader without a custom sampler, and with a "
+            f"data_loader has a {type(own).__name__}, which weights or selects records; the engine draws whole buckets "
+            "instead, by Poisson sampling or as `sampling` says. Pass a loader without a custom sampler, and with a "
             "torch.utils.data.Subset if only some records train"
         )
     records = len(loader.dataset)

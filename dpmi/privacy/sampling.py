@@ -1,4 +1,4 @@
-"""Poisson sampling of buckets, selection of their records, and packing into physical batches."""
+"""The draws of buckets, selection of their records, and packing into physical batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from torch.utils.data import Sampler
 
-from .batch import Draw, PhysicalBatch
+from .batch import Charge, Draw, PhysicalBatch
 from .distributed import ALONE, Ranks
 from .noise import NoiseSource
 from .partition import IntArray
@@ -24,13 +24,14 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class BucketSampler(Sampler[IntArray]):
-    """Draws every bucket independently with probability q, for a number of logical steps.
+    """Draws the buckets of a number of logical steps, as the plan's sampling says.
 
     If a bucket has more records than the plan uses per step, a step uses consecutive records of a fixed order, from a
     random start and with wrap-around, so that every record is used equally often. Start and order depend only on the
     number of records of the bucket, and on nothing outside it.
 
-    A draw is kept until it is charged, and comes first in the next pass. So leaving a loop does not give a new draw.
+    A draw is kept until it is charged, and comes first in the next pass. So leaving a loop does not give a new draw. If
+    buckets are assigned to the steps of a whole pass, the next pass is the rest of the assignment.
 
     As a ``Sampler`` it yields the record indices of one physical batch after another, and appends their descriptions to
     ``plans`` in the same order. An empty draw yields nothing and appends a batch without buckets.
@@ -85,14 +86,17 @@ class BucketSampler(Sampler[IntArray]):
         own = self.pending
         first = self._ranks.of_first([(draw.buckets, draw.starts) for draw in own])
         self._drawn = deque(
-            own[i] if i < len(own) and _same(own[i], buckets, starts) else self._as_draw(buckets, starts)
-            for i, (buckets, starts) in enumerate(first)
+            own[i] if i < len(own) and _same(own[i], draw) else draw
+            for i, draw in enumerate(self._as_draws(first))
         )
 
     def batches(self) -> Iterator[PhysicalBatch]:
         """Yield the physical batches of one pass, or of the rest of it; an empty draw is a batch without buckets."""
         (first, self._done), (taken, self._taken) = (self._done, 0), (self._taken, 0)
         pending = deque(self.pending)
+        if self._whole_passes:
+            pending = pending or deque(self._draw_all())
+            first = self.steps - len(pending)
         for step in range(first, self.steps):
             draw = pending.popleft() if pending else self._draw()
             real = draw.buckets[draw.buckets < self.plan.partition.num_buckets]  # canaries have no records
@@ -111,7 +115,7 @@ class BucketSampler(Sampler[IntArray]):
     def go_on(self, done: int, pending: Iterable[tuple[IntArray, IntArray]]) -> None:
         """Start the next pass after ``done`` of its logical steps, with these buckets and starts."""
         self._done = done
-        self._drawn = deque(self._as_draw(buckets, starts) for buckets, starts in pending)
+        self._drawn = deque(self._as_draws(pending))
 
     def go_on_after(self, batch: PhysicalBatch) -> None:
         """Start the next pass after this physical batch of the first pending draw."""
@@ -143,7 +147,7 @@ class BucketSampler(Sampler[IntArray]):
 
     def expected_batches(self) -> float:
         """Return the expected number of physical batches in one pass, approximately: the last ones may not be full."""
-        sizes, q = self.plan.records_of, self.plan.sampling_rate
+        sizes, q = self.plan.records_of, self.plan.rate
         whole = sizes <= self._max_records
         parts = q * float((-(-sizes[~whole] // self._max_records)).sum())
         by_count = q * float(whole.sum()) / self.max_buckets
@@ -167,16 +171,40 @@ class BucketSampler(Sampler[IntArray]):
         number = np.arange(len(order)) - start[bucket]
         return order[np.lexsort((number.astype(np.uint64) * _GOLDEN, bucket))]
 
+    @property
+    def _whole_passes(self) -> bool:
+        """Whether the steps of a pass are drawn together, and have one charge."""
+        return self.plan.sampling.steps_of_a_pass is not None
+
     def _draw(self) -> Draw:
-        uniform = self.source.uniform(self.plan.buckets).numpy()
-        draw = self._as_draw(np.flatnonzero(uniform < self.plan.sampling_rate), self._starts())
-        while self._drawn and self._drawn[0].spent:
-            self._drawn.popleft()
-        self._drawn.append(draw)
+        """Draw the buckets of one step."""
+        (draw,) = self._draw_all()
         return draw
 
-    def _as_draw(self, buckets: IntArray, starts: IntArray) -> Draw:
-        return Draw(buckets=buckets, starts=starts, digest=self._ranks.digest(buckets))
+    def _draw_all(self) -> list[Draw]:
+        """Draw the buckets of the next step, or of all steps of a pass."""
+        plan = self.plan
+        drawn = plan.sampling.draws(
+            plan.sampling_rate, plan.buckets, lambda n: self.source.uniform(n).numpy()
+        )
+        draws = self._as_draws([(buckets, self._starts()) for buckets in drawn])
+        while self._drawn and self._drawn[0].spent:
+            self._drawn.popleft()
+        self._drawn.extend(draws)
+        return draws
+
+    def _as_draws(self, pending: Iterable[tuple[IntArray, IntArray]]) -> list[Draw]:
+        """Return the draws of these buckets and starts, which are those of single steps, or the rest of a pass."""
+        draws = [
+            Draw(buckets=buckets, starts=starts, digest=self._ranks.digest(buckets))
+            for buckets, starts in pending
+        ]
+        if self._whole_passes:
+            # A pass is charged with its first step, so of a pass that began something is missing here.
+            charge = Charge(made=len(draws) < self.steps)
+            for draw in draws:
+                draw.charge = charge
+        return draws
 
     def _starts(self) -> IntArray:
         """Return the start within each bucket, (K,); 0 for buckets whose records are all used."""
@@ -224,5 +252,5 @@ class BucketSampler(Sampler[IntArray]):
             )
 
 
-def _same(draw: Draw, buckets: IntArray, starts: IntArray) -> bool:
-    return np.array_equal(draw.buckets, buckets) and np.array_equal(draw.starts, starts)
+def _same(one: Draw, other: Draw) -> bool:
+    return np.array_equal(one.buckets, other.buckets) and np.array_equal(one.starts, other.starts)

@@ -17,6 +17,7 @@ from .gradients.strategy import Choice, GradSampleMode, choose
 from .observer import AMBIENT, Auditor
 from .partition import Partition
 from .plan import Plan
+from .samplers import POISSON, Sampling
 
 OF_A_MODEL, OF_A_HEAD = 512, 8192
 """Physical batch sizes: the default, and that of a small head on known features, whose records are a few hundred bytes.
@@ -40,6 +41,7 @@ class Options(TypedDict):
     secure_mode: NotRequired[bool]
     seed: NotRequired[int | None]
     audit: NotRequired[Auditor | None]
+    sampling: NotRequired[Sampling]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +58,9 @@ class Settings:
     optimizer: Optimizer
     data_loader: DataLoader[Any]
     partition: Partition
-    sampling_rate: float
     max_grad_norm: float
+    sampling_rate: float | None = None
+    sampling: Sampling = POISSON
     criterion: Callable[..., Any] | None = None
     clipping: Clipping = "flat"
     max_records_per_bucket: int | None = None
@@ -85,6 +88,7 @@ class Settings:
         return Plan(
             partition=self.partition,
             sampling_rate=self.sampling_rate,
+            sampling=self.sampling,
             noise_multiplier=noise_multiplier,
             max_grad_norm=self.max_grad_norm,
             clipping=self.clipping,
@@ -116,5 +120,15 @@ class Settings:
         )
 
     def steps_of_a_pass(self, plan: Plan) -> int:
-        """Return the number of logical steps in one pass over the loader."""
-        return self.steps_per_epoch or max(1, round(1 / plan.sampling_rate))
+        """Return the number of logical steps in one pass over the loader.
+
+        Raises:
+            ValueError: ``steps_per_epoch`` contradicts the sampling.
+        """
+        whole = plan.sampling.steps_of_a_pass
+        if whole is not None and self.steps_per_epoch not in (None, whole):
+            raise ValueError(
+                f"steps_per_epoch is {self.steps_per_epoch}, but a pass of sampling={plan.sampling} has {whole} steps; "
+                "leave steps_per_epoch out"
+            )
+        return whole or self.steps_per_epoch or max(1, round(1 / plan.rate))

@@ -17,6 +17,7 @@ from typing import Any
 from accountants import ADJACENCIES, Adjacency, Guarantee, PrivacyProfile, rounded_up
 from accountants.profile import MU_SLACK
 
+from . import sampling_text
 from .account import Account, combine
 from .finding import Finding
 from .noise import NoiseMode
@@ -60,7 +61,7 @@ class Statement:
             :attr:`dpmi.models.features.Provenance.sentence`; one text each.
 
     Attributes:
-        guarantees: for every account, one guarantee per adjacency, "replace" first.
+        guarantees: for every account, one guarantee per adjacency that its draws have an epsilon for, "replace" first.
 
     Raises:
         ValueError: there is no account, two accounts contradict each other, delta is out of range, or
@@ -80,7 +81,9 @@ class Statement:
         if not accounts:
             raise ValueError("accounts is empty; a statement needs at least 1 account")
         guarantees = tuple(
-            tuple(account.guarantee(self.delta, adjacency=adjacency) for adjacency in ADJACENCIES)
+            tuple(
+                account.guarantee(self.delta, adjacency=adjacency) for adjacency in account.ledger.adjacencies
+            )
             for account in accounts
         )
         object.__setattr__(self, "accounts", accounts)
@@ -208,12 +211,6 @@ def _audit_of(account: Account) -> str:
 
 
 def _facts(account: Account) -> dict[str, str]:
-    in_all = f"{account.ledger.steps} in total: " if len(account.ledger.runs) > 1 else ""
-    runs = "; ".join(
-        f"{steps} with sampling rate {mechanism.sampling_rate:.10g} and noise multiplier "
-        f"{mechanism.noise_multiplier:.10g}"
-        for mechanism, steps in account.ledger.runs
-    )
     norms = " or ".join(f"{norm:.10g}" for norm in account.max_grad_norms)
     if account.adaptive:
         norms += ", which then followed a quantile of the norms by a noisy count that is part of each step's charge"
@@ -225,19 +222,18 @@ def _facts(account: Account) -> dict[str, str]:
     if account.buckets_per_unit > 1:
         origin += f"; one {account.unit} owns at most {account.buckets_per_unit} of them"
     return {
-        "Steps charged": in_all + (runs or "none"),
+        "Steps charged": sampling_text.charged(account.ledger),
         "Gaussian DP": f"mu = {mus}, but for a failure of probability {MU_SLACK:g}"
         if mus
         else "not computed",
         "Ledger": f"SHA-256 {account.ledger.hash}",
-        "Sampling": f"every {bucket} is drawn as a whole and independently of the others, with the sampling "
-        "rate as its probability (Poisson sampling); an empty draw is also a step, with noise only, and is charged",
+        "Sampling": sampling_text.sampling(account.ledger, bucket),
         "Noise": f"the mean gradient of every drawn {bucket} is clipped to norm {norms}, and Gaussian noise is "
         "added to their sum; its standard deviation is the noise multiplier times that norm",
         "Randomness": account.noise.value,
         "Partition": f"{account.buckets} buckets, {origin}; SHA-256 {account.partition_hash}",
-        "Public": f"{public}the number of buckets ({account.buckets}), the divisor (sampling rate times number of "
-        "buckets), and every hyper-parameter",
+        "Public": f"{public}the number of buckets ({account.buckets}), the divisor "
+        f"({sampling_text.divisor(account.ledger)}), and every hyper-parameter",
         "Assumed": ASSUMED,
     }
 
@@ -254,7 +250,7 @@ def _mus(account: Account) -> dict[Adjacency, float]:
                 adjacency=adjacency,
                 buckets_per_unit=account.buckets_per_unit,
             ).mu
-            for adjacency in ADJACENCIES
+            for adjacency in account.ledger.adjacencies
         }
     except ValueError:  # more steps, or less noise, than float64 can compose at every epsilon
         return {}
@@ -273,14 +269,7 @@ def _promise(account: Account, guarantees: Sequence[Guarantee], delta: float) ->
             "sha256": account.partition_hash,
         },
         "steps": account.ledger.steps,
-        "runs": [
-            {
-                "sampling_rate": mechanism.sampling_rate,
-                "noise_multiplier": mechanism.noise_multiplier,
-                "steps": steps,
-            }
-            for mechanism, steps in account.ledger.runs
-        ],
+        "runs": sampling_text.runs(account.ledger),
         "ledger_sha256": account.ledger.hash,
         "rule": account.rule and account.rule.to_dict(),
         "mu": {adjacency: "inf" if mu == math.inf else mu for adjacency, mu in _mus(account).items()},

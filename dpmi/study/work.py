@@ -14,6 +14,7 @@ from filelock import Timeout
 from torch import nn
 
 from accountants import Adjacency
+from accountants.mechanism import poisson
 from accountants.plugins import origin
 from dpmi import data, metrics, models, versions
 from dpmi.attacks import Budget, Reconstructions
@@ -461,7 +462,7 @@ def _privacy_columns(job: Job, account: Account | None) -> dict[str, Any]:
             "compares epsilons and bounds of units that own one; use a partition such as Partition.by_column"
         )
     delta = private.delta
-    mechanism, _ = account.ledger.runs[-1]
+    mechanism = poisson(account.ledger.runs[-1][0], "a study")
     headline = account.guarantee(delta)
     return {
         "delta": delta,

@@ -12,6 +12,7 @@ from . import (
     isolation,
     limits,
     privacy,
+    samplers,
     sharing,
     training,
 )
@@ -29,5 +30,6 @@ FAULTS: tuple[Fault, ...] = (
     *audits.FAULTS,
     *features.FAULTS,
     *limits.FAULTS,
+    *samplers.FAULTS,
 )
 """All faults, in the order of the table."""

@@ -50,8 +50,8 @@ _ACCOUNT_FAULTS = (
     Fault(
         name="the noise for a target is that of a unit that owns one bucket",
         path="dpmi/privacy/engine.py",
-        old="                buckets_per_unit=partition.buckets_per_unit,\n            )\n            noise",
-        new="            )\n            noise",
+        old="buckets_per_unit=partition.buckets_per_unit,\n                )\n                noise",
+        new=")\n                noise",
         tests=("tests/privacy/test_target_epsilon.py",),
     ),
     Fault(
@@ -113,8 +113,8 @@ _ACCOUNT_FAULTS = (
     Fault(
         name="a statement states the smaller epsilon only",
         path="dpmi/privacy/statement.py",
-        old="for adjacency in ADJACENCIES)",
-        new="for adjacency in ADJACENCIES[1:])",
+        old="account.guarantee(self.delta, adjacency=adjacency) for adjacency in account.ledger.adjacencies\n",
+        new="account.guarantee(self.delta, adjacency=adjacency) for adjacency in account.ledger.adjacencies[1:]\n",
         tests=(_STATEMENT,),
     ),
 )

@@ -86,8 +86,8 @@ _LEDGER_FAULTS = (
     Fault(
         name="a ledger takes a step as a larger unit sees it",
         path="accountants/ledger.py",
-        old="if type(mechanism) is not BucketMechanism:",
-        new="if not isinstance(mechanism, BucketMechanism):",
+        old="if type(mechanism) not in SAMPLERS.values():",
+        new="if not isinstance(mechanism, tuple(SAMPLERS.values())):",
         tests=(_REGISTRY,),
     ),
     Fault(

@@ -19,18 +19,16 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="canaries are drawn half as often as buckets",
         path="dpmi/privacy/sampling.py",
-        old="        uniform = self.source.uniform(self.plan.buckets).numpy()\n",
-        new="        uniform = self.source.uniform(self.plan.buckets).numpy()\n"
-        "        uniform[self.plan.partition.num_buckets :] *= 2\n",
+        old="self.source.uniform(n).numpy()",
+        new="self.source.uniform(n).numpy() * np.where(np.arange(n) < self.plan.partition.num_buckets, 1, 2)",
         tests=(_RECORDER,),
         audited=True,
     ),
     Fault(
         name="drawn canaries are favoured",
         path="dpmi/privacy/sampling.py",
-        old="        uniform = self.source.uniform(self.plan.buckets).numpy()\n",
-        new="        uniform = self.source.uniform(self.plan.buckets).numpy()\n"
-        "        uniform[self.plan.partition.num_buckets :] /= 2\n",
+        old="self.source.uniform(n).numpy()",
+        new="self.source.uniform(n).numpy() * np.where(np.arange(n) < self.plan.partition.num_buckets, 1, 0.5)",
         tests=(_RECORDER,),
         audited=True,
     ),

@@ -34,8 +34,8 @@ _DRAW_FAULTS = (
     Fault(
         name="only the last pending draw is kept",
         path="dpmi/privacy/sampling.py",
-        old="        self._drawn.append(draw)\n",
-        new="        self._drawn = deque([draw])\n",
+        old="        self._drawn.extend(draws)\n",
+        new="        self._drawn = deque(draws)\n",
         tests=(f"{_DRAW}::test_who_is_in_does_not_depend_on_when_the_loop_is_left",),
     ),
     Fault(
@@ -116,8 +116,8 @@ _BILL_FAULTS = (
     Fault(
         name="a user's step hook replaces the charge",
         path="dpmi/privacy/optimizer.py",
-        old="            self.step_hook(self)\n        self._bill()\n",
-        new="            self.step_hook(self)\n        else:\n            self._bill()\n",
+        old="        if not draw.charge.made:\n",
+        new="        if self.step_hook is None and not draw.charge.made:\n",
         tests=(f"{_RELEASE}::test_a_step_hook_of_the_user_does_not_replace_the_bill",),
     ),
 )

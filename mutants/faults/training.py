@@ -69,9 +69,9 @@ _RELEASE_FAULTS = (
     Fault(
         name="a step is charged after its release, so not at all if the release crashes",
         path="dpmi/privacy/optimizer.py",
-        old="        self._bill()\n",
-        new="        bill = self._bill\n"
-        "        after = self.original_optimizer.register_step_post_hook(lambda *_: (after.remove(), bill()))\n",
+        old="            self._bill()\n",
+        new="            bill = self._bill\n"
+        "            after = self.original_optimizer.register_step_post_hook(lambda *_: (after.remove(), bill()))\n",
         tests=(f"{_ENGINE}::test_a_step_is_billed_even_if_the_optimizer_crashes_while_it_is_released",),
     ),
     Fault(
@@ -275,25 +275,25 @@ _CLIPPING_FAULTS = (
 _DRAW_FAULTS = (
     Fault(
         name="a fixed number of buckets is drawn",
-        path="dpmi/privacy/sampling.py",
-        old="np.flatnonzero(uniform < self.plan.sampling_rate)",
-        new="np.sort(np.argsort(uniform)[: max(1, round(self.plan.expected_buckets))])",
+        path="dpmi/privacy/samplers.py",
+        old="np.flatnonzero(numbers < _given(sampling_rate))",
+        new="np.sort(np.argsort(numbers)[: max(1, round(_given(sampling_rate) * buckets))])",
         tests=(_NOISE,),
         audited=True,
     ),
     Fault(
         name="buckets are drawn more often than is charged",
-        path="dpmi/privacy/sampling.py",
-        old="np.flatnonzero(uniform < self.plan.sampling_rate)",
-        new="np.flatnonzero(uniform < 1.25 * self.plan.sampling_rate)",
+        path="dpmi/privacy/samplers.py",
+        old="np.flatnonzero(numbers < _given(sampling_rate))",
+        new="np.flatnonzero(numbers < 1.25 * _given(sampling_rate))",
         tests=(f"{_NOISE}::test_every_bucket_is_drawn_as_a_whole_at_the_billed_rate",),
         audited=True,
     ),
     Fault(
         name="one draw decides for all buckets",
-        path="dpmi/privacy/sampling.py",
-        old="np.flatnonzero(uniform < self.plan.sampling_rate)",
-        new="np.flatnonzero(np.full_like(uniform, uniform[0]) < self.plan.sampling_rate)",
+        path="dpmi/privacy/samplers.py",
+        old="np.flatnonzero(numbers < _given(sampling_rate))",
+        new="np.flatnonzero(np.full_like(numbers, numbers[0]) < _given(sampling_rate))",
         tests=(f"{_NOISE}::test_every_bucket_is_drawn_as_a_whole_at_the_billed_rate",),
         audited=True,
     ),
@@ -392,8 +392,8 @@ _BILL_FAULTS = (
     Fault(
         name="a training takes one step more than its target allows",
         path="dpmi/privacy/limits.py",
-        old="longer.steps > self.most_steps:",
-        new="longer.steps > self.most_steps + 1:",
+        old="ledger.steps >= self.most_steps:",
+        new="ledger.steps > self.most_steps:",
         tests=(f"{_TARGET}::test_the_step_after_the_last_one_releases_nothing_and_bills_nothing",),
     ),
 )

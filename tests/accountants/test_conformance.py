@@ -10,12 +10,25 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from accountants import ACCOUNTANTS, ADJACENCIES, Adjacency, BucketMechanism, Ledger, pld, tight
+from accountants import (
+    ACCOUNTANTS,
+    ADJACENCIES,
+    Adjacency,
+    BallsInBins,
+    BucketMechanism,
+    FixedNumber,
+    Ledger,
+    TruncatedPoisson,
+    pld,
+    tight,
+)
+from accountants.mechanism import Mechanism
 
 # q in [1e-6, 1], sigma in [.3, 100], T in [1, 1e6], delta in [1e-10, .5], each spread over its magnitudes.
 RATES = st.floats(-6, 0).map(lambda x: 10.0**x)
@@ -169,3 +182,68 @@ def test_only_upper_bounds_call_themselves_a_guarantee() -> None:
         assert guarantee.is_guarantee is (name != "theorem1")
         # Every condition of Theorem 1 holds here, and it is below the exact value all the same.
         assert (guarantee.epsilon >= exact) is guarantee.is_guarantee
+
+
+def fixed_number(sigma: float) -> Mechanism:
+    return FixedNumber(units=40, drawn=8, noise_multiplier=sigma)
+
+
+def truncated_poisson(sigma: float) -> Mechanism:
+    return TruncatedPoisson(units=40, sampling_rate=0.2, most=10, noise_multiplier=sigma)
+
+
+def balls_in_bins(sigma: float) -> Mechanism:
+    return BallsInBins(steps_per_pass=5, noise_multiplier=sigma)
+
+
+OTHERS = pytest.mark.parametrize(
+    ("make", "adjacency"),
+    [
+        (fixed_number, "replace"),
+        *((make, adjacency) for make in (truncated_poisson, balls_in_bins) for adjacency in ADJACENCIES),
+    ],
+)
+
+
+@OTHERS
+@FEW
+@given(sigma=NOISES, times=st.integers(1, 300), delta=DELTAS, data=st.data())
+def test_other_samplers_are_monotone_in_noise_times_and_delta(
+    make: Callable[[float], Mechanism],
+    adjacency: Adjacency,
+    sigma: float,
+    times: int,
+    delta: float,
+    data: st.DataObject,
+) -> None:
+    factor = data.draw(FACTORS)
+
+    def of(sigma: float, times: int, delta: float) -> float:
+        return cost(Ledger().record(make(sigma), times), delta, adjacency, "tight")
+
+    base, room, floor = of(sigma, times, delta), 1 + 2 * tight.STATED_ERROR, 2e-6
+    assert of(sigma, 0, delta) == 0
+    assert of(sigma * factor, times, delta) <= base * room + floor
+    assert of(sigma, times, min(0.5, delta * factor)) <= base * room + floor
+    assert base <= of(sigma, times + 1, delta) * room + floor
+
+
+@OTHERS
+def test_other_samplers_compose_with_each_other_in_any_order(
+    make: Callable[[float], Mechanism], adjacency: Adjacency
+) -> None:
+    poisson, other = run(0.1, 2.0, 20), Ledger().record(make(2.0), 6)
+    parted = Ledger().record(make(2.0), 2) + poisson + Ledger().record(make(2.0), 4)
+    both = cost(poisson + other, 1e-5, adjacency, "tight")
+    assert both == pytest.approx(cost(parted, 1e-5, adjacency, "tight"), rel=1e-6)
+    assert both > max(cost(each, 1e-5, adjacency, "tight") for each in (poisson, other))
+    assert both < sum(cost(each, 5e-6, adjacency, "tight") for each in (poisson, other)) * 1.01
+
+
+@OTHERS
+def test_other_samplers_cost_no_more_than_all_buckets_in_every_step(
+    make: Callable[[float], Mechanism], adjacency: Adjacency
+) -> None:
+    for sigma in (0.5, 2.0, 20.0):
+        every = cost(run(1.0, sigma, 10), 1e-5, adjacency, "tight")
+        assert cost(Ledger().record(make(sigma), 10), 1e-5, adjacency, "tight") <= every * 1.01

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accountants import BucketMechanism, Ledger
+from accountants import BallsInBins, BucketMechanism, FixedNumber, Ledger, TruncatedPoisson
 from accountants.sealed_json import digest
 
 STEP = BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6)
@@ -172,7 +172,10 @@ REFUSED = {
     '{"steps": 1, "steps": 2}': "duplicate key 'steps'",
     changed(format="dpmi-account"): "expected an object with the format 'dpmi-ledger', got {",
     changed(format=...): "expected an object with the format 'dpmi-ledger', got {",
-    changed(version=2): "version must be 1, got 2: another version of dpmi wrote it",
+    changed(
+        version=2
+    ): "runs[0]: sampler must be one of poisson, fixed_number, truncated_poisson, balls_in_bins, got",
+    changed(version=3): "version must be 1, got 3: another version of dpmi wrote it",
     changed(version=True): "version must be 1, got True: ",
     changed(version="1"): "version must be 1, got '1': ",
     changed(version=...): "version must be 1, got None: ",
@@ -266,3 +269,71 @@ class TestSum:
 def test_a_unit_is_one_line(unit: str) -> None:
     with pytest.raises(ValueError, match="unit must say what one bucket is in one line"):
         RUN.guarantee(delta=1e-3, unit=unit)
+
+
+SAMPLED = (
+    Ledger()
+    .record(STEP, 3)
+    .record(FixedNumber(units=600, drawn=60, noise_multiplier=2), 200)
+    .record(TruncatedPoisson(units=600, sampling_rate=0.1, most=80, noise_multiplier=2), 7)
+    .record(BallsInBins(steps_per_pass=10, noise_multiplier=2), 20)
+)
+
+
+class TestOtherSamplers:
+    def test_a_run_reads_back_exactly(self) -> None:
+        assert Ledger.from_json(SAMPLED.to_json()) == SAMPLED
+        assert Ledger.from_json(SAMPLED.to_json()).hash == SAMPLED.hash
+
+    def test_the_text_names_every_sampler(self) -> None:
+        document = json.loads(SAMPLED.to_json())
+        assert (document["version"], document["steps"]) == (2, 410)
+        assert document["runs"] == [
+            {"sampler": "poisson", "sampling_rate": 0.2, "noise_multiplier": 1.6, "times": 3},
+            {"sampler": "fixed_number", "units": 600, "drawn": 60, "noise_multiplier": 2.0, "times": 200},
+            {
+                "sampler": "truncated_poisson",
+                "units": 600,
+                "sampling_rate": 0.1,
+                "most": 80,
+                "noise_multiplier": 2.0,
+                "times": 7,
+            },
+            {"sampler": "balls_in_bins", "steps_per_pass": 10, "noise_multiplier": 2.0, "times": 20},
+        ]
+
+    @pytest.mark.parametrize(
+        ("place", "parts", "message"),
+        [
+            (1, {"sampler": "shuffled"}, r"runs\[1\]: sampler must be one of poisson, .*got 'shuffled'"),
+            (1, {"sampler": None}, "sampler must be one of"),
+            (1, {"drawn": 601}, "drawn must be at most 600"),
+            (1, {"most": 5}, "unknown: 'most'"),
+            (2, {"sampler": "poisson"}, "unknown: 'most', 'units'"),
+            (3, {"times": 0}, "times must be at least 1, got 0"),
+            (3, {"times": 21}, "steps must be 420, the sum over the runs, got 410"),
+        ],
+    )
+    def test_another_sampler_or_number_is_refused(
+        self, place: int, parts: dict[str, Any], message: str
+    ) -> None:
+        content = {k: v for k, v in json.loads(SAMPLED.to_json()).items() if k != "sha256"}
+        content["runs"][place] |= parts
+        with pytest.raises(ValueError, match=message):
+            Ledger.from_json(json.dumps({**content, "sha256": digest(content)}))
+
+    def test_poisson_runs_alone_have_the_old_version_only(self) -> None:
+        content = {k: v for k, v in json.loads(SAMPLED.to_json()).items() if k != "sha256"}
+        content |= {"runs": content["runs"][:1], "steps": 3}
+        with pytest.raises(ValueError, match="sha256 must be"):
+            Ledger.from_json(json.dumps({**content, "sha256": digest(content)}))
+
+    @given(st.integers(0, len(SAMPLED.to_json()) - 1), st.characters(max_codepoint=0x2FF))
+    def test_with_another_character_anywhere(self, at: int, character: str) -> None:
+        text = SAMPLED.to_json()
+        try:
+            found = Ledger.from_json(text[:at] + character + text[at + 1 :])
+        except ValueError as error:
+            assert str(error).startswith("ledger: ")  # noqa: PT017
+        else:
+            assert found == SAMPLED

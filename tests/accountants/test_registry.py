@@ -6,8 +6,19 @@ from typing import Any
 
 import pytest
 
-from accountants import ACCOUNTANTS, ADJACENCIES, BucketMechanism, Guarantee, Ledger
-from accountants.mechanism import SeveralBuckets
+from accountants import (
+    ACCOUNTANTS,
+    ADJACENCIES,
+    Accountant,
+    BallsInBins,
+    Bound,
+    BucketMechanism,
+    FixedNumber,
+    Guarantee,
+    Ledger,
+    TruncatedPoisson,
+)
+from accountants.mechanism import Mechanism, SeveralBuckets
 
 STEP = BucketMechanism(sampling_rate=0.2, noise_multiplier=1.6)
 
@@ -123,3 +134,32 @@ def test_a_ledger_holds_what_was_released_and_not_how_it_looks_to_a_larger_unit(
     seen = SeveralBuckets(sampling_rate=0.2, noise_multiplier=1.6, buckets_per_unit=3)
     with pytest.raises(TypeError, match="runs must hold"):
         Ledger(((seen, 3),))
+
+
+OTHERS: list[Mechanism] = [
+    FixedNumber(units=10, drawn=2, noise_multiplier=1),
+    TruncatedPoisson(units=10, sampling_rate=0.2, most=3, noise_multiplier=1),
+    BallsInBins(steps_per_pass=5, noise_multiplier=1),
+]
+
+
+@pytest.mark.parametrize("mechanism", OTHERS)
+@pytest.mark.parametrize("accountant", ["lemma3", "theorem1"])
+def test_an_accountant_refuses_draws_that_it_does_not_cover(mechanism: Mechanism, accountant: str) -> None:
+    run = Ledger().record(STEP, 3).record(mechanism, 2)
+    with pytest.raises(
+        ValueError, match=f"{accountant!r} does not cover {type(mechanism).__name__}.*'tight'"
+    ):
+        run.guarantee(delta=1e-3, unit="class", accountant=accountant)
+
+
+def test_an_accountant_covers_poisson_sampling_alone_unless_it_says_more() -> None:
+    plugin = Accountant(name="other", description="", bound=lambda totals, **_: Bound(0.0), is_guarantee=True)
+    assert plugin.mechanisms == (BucketMechanism,)
+    assert all(type(each) in ACCOUNTANTS.get("tight").mechanisms for each in (STEP, *OTHERS))
+
+
+@pytest.mark.parametrize("mechanism", OTHERS)
+def test_larger_units_are_refused_for_other_draws(mechanism: Mechanism) -> None:
+    with pytest.raises(ValueError, match="covered for Poisson sampling only"):
+        Ledger().record(mechanism).guarantee(delta=1e-3, unit="user", buckets_per_unit=2)

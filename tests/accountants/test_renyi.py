@@ -6,9 +6,20 @@ import mpmath
 import numpy as np
 import pytest
 
-from accountants import BucketMechanism, Ledger, lemma3, renyi
+from accountants import (
+    BallsInBins,
+    BucketMechanism,
+    FixedNumber,
+    Ledger,
+    PrivacyFilter,
+    Tries,
+    TruncatedPoisson,
+    explain_ledger,
+    lemma3,
+    renyi,
+)
 from accountants.guarantee import Adjacency
-from accountants.mechanism import SeveralBuckets
+from accountants.mechanism import Mechanism, SeveralBuckets
 
 
 def mechanism(q: float, sigma: float, owned: int = 1) -> BucketMechanism:
@@ -104,3 +115,21 @@ def test_a_budget_is_the_divergence_that_gives_its_epsilon() -> None:
     assert renyi.epsilon(0.2, renyi.ORDERS[-1], 1e-5) == pytest.approx(
         lemma3.rdp_epsilon(0.2 * kappa, kappa, delta=1e-5)
     )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        FixedNumber(units=10, drawn=2, noise_multiplier=3),
+        TruncatedPoisson(units=10, sampling_rate=0.2, most=4, noise_multiplier=3),
+        BallsInBins(steps_per_pass=5, noise_multiplier=3),
+    ],
+)
+def test_other_draws_are_refused(other: Mechanism) -> None:
+    ledger = Ledger().record(other)
+    with pytest.raises(ValueError, match="searches and filters cover Poisson sampling only"):
+        Tries(mean=3).guarantee(ledger, delta=1e-5, unit="user")
+    with pytest.raises(ValueError, match="searches and filters cover Poisson sampling only"):
+        PrivacyFilter.planned(other, target_epsilon=50, delta=1e-3)
+    with pytest.raises(ValueError, match="explain covers Poisson sampling only"):
+        explain_ledger(ledger, delta=1e-5, unit="user")

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from accountants import BucketMechanism, PrivacyFilter, Tries
-from dpmi.privacy import Partition, PrivacyEngine
+from dpmi.privacy import FixedNumberSampling, Partition, PrivacyEngine
 from dpmi.privacy.account import Account
 
 from .reference import step
@@ -138,6 +138,28 @@ def test_a_search_on_owners_is_charged_for_all_their_buckets() -> None:
     expected = Tries(mean=2).guarantee(engine.ledger, delta=1e-3, unit="owner", buckets_per_unit=3)
     assert engine.guarantee(1e-3).epsilon == expected.epsilon
     assert engine.statement(1e-3).to_dict()["promises"][0]["mu"] == {}
+
+
+def test_other_draws_are_refused_where_only_poisson_draws_are_accounted_for() -> None:
+    draws = {"sampling": FixedNumberSampling(2), "sampling_rate": None}
+    with pytest.raises(ValueError, match="privacy filters and searches account for Poisson draws"):
+        wrap(engine=PrivacyEngine(privacy_filter=LIMIT), **draws)
+    engine = PrivacyEngine()
+    with pytest.raises(
+        ValueError, match="one owner owns up to 3 buckets, which is accounted for with Poisson draws"
+    ):
+        wrap(engine=engine, **owned(), **draws)
+    with pytest.raises(ValueError, match="privacy filters and searches account for Poisson draws"):
+        engine.search(
+            lambda inner, _: wrap(engine=inner, **draws),
+            lambda _: 0.0,
+            candidates=[0],
+            partition=wrap()[0].plan.partition,
+            sampling_rate=0.5,
+            noise_multiplier=1.0,
+            steps=2,
+            tries=Tries(mean=2),
+        )
 
 
 def owned() -> dict[str, Any]:

@@ -15,8 +15,16 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from accountants import Adjacency
+from accountants.mechanism import steps_of
 from accountants.recommender import recommend
-from dpmi.privacy import Partition, PrivacyEngine
+from dpmi.privacy import (
+    BallsInBinsSampling,
+    FixedNumberSampling,
+    Partition,
+    PrivacyEngine,
+    Sampling,
+    TruncatedPoissonSampling,
+)
 
 N = 24
 X = torch.randn(N, 4, generator=torch.Generator().manual_seed(0))
@@ -178,6 +186,10 @@ class TestRecommended:
             self.wrapped(40, steps=3)
         with pytest.raises(ValueError, match=r"recommended is for units that own one bucket, but .* up to 2"):
             self.wrapped(40, partition=replace(Partition.by_record(40), buckets_per_unit=2))
+        with pytest.raises(
+            ValueError, match="recommended settings are for Poisson draws; leave sampling out"
+        ):
+            self.wrapped(40, sampling=FixedNumberSampling(2))
 
     def test_without_it_every_setting_is_needed(self) -> None:
         head = nn.Linear(6, 3)
@@ -194,3 +206,37 @@ class TestRecommended:
                 target_epsilon=1.0,
                 target_delta=1e-3,
             )
+
+
+@pytest.mark.parametrize(
+    ("sampling", "rate"),
+    [(FixedNumberSampling(2), None), (TruncatedPoissonSampling(4), 0.3), (BallsInBinsSampling(4), None)],
+)
+def test_a_target_of_other_draws_is_met_and_enforced(sampling: Sampling, rate: float | None) -> None:
+    engine = PrivacyEngine()
+    steps = None if isinstance(sampling, BallsInBinsSampling) else 6
+    module, optimizer, loader = wrap(engine, sampling=sampling, sampling_rate=rate, steps_per_epoch=steps)
+    with pytest.raises(RuntimeError, match=r"all 12 steps that target_epsilon allows were taken"):
+        for _ in range(4):
+            epoch(module, optimizer, loader)
+    assert engine.ledger.steps == optimizer.released_steps == 12
+    assert steps_of(engine.plan.mechanism) * sum(times for _, times in engine.ledger.runs) == 12
+    assert 3.0 * 0.99 < engine.guarantee(1e-3).epsilon <= 3.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sampling": FixedNumberSampling(2)}, "sampling_rate is 0.5, which does not apply"),
+        ({"sampling_rate": None}, "sampling_rate is missing"),
+        ({"sampling": FixedNumberSampling(2), "sampling_rate": None, "steps": None}, "steps is missing"),
+        (
+            {"sampling": FixedNumberSampling(2), "sampling_rate": None, "adjacency": "add_remove"},
+            "'add_remove' is not defined",
+        ),
+        ({"sampling": BallsInBinsSampling(5), "sampling_rate": None}, "steps must be a multiple of 5"),
+    ],
+)
+def test_contradictions_of_sampling_and_target_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        wrap(PrivacyEngine(), **options)

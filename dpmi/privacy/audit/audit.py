@@ -96,12 +96,12 @@ class Audit:
         perfect = expected(
             canaries=self.canaries,
             dimensions=d,
-            sampling_rate=plan.sampling_rate,
+            sampling_rate=plan.rate,
             noise_multiplier=plan.noise_multiplier,
             steps=steps,
         )
         claim = Estimate(
-            sampling_rate=plan.sampling_rate, noise_multiplier=plan.noise_multiplier, steps=steps
+            sampling_rate=plan.rate, noise_multiplier=plan.noise_multiplier, steps=steps
         ).epsilon(DELTA, "replace")
         reached = perfect.estimate(self.confidence).epsilon(DELTA, "replace")
         if reached < self.power * claim:

@@ -212,7 +212,7 @@ class Recorder:
 
 def _evidence(scores: np.ndarray[Any, np.dtype[np.float64]], plan: Plan, coins: Coins) -> Any:
     """Return the log-likelihood ratio of heads against tails for every canary, by one release, (m,)."""
-    q, variance = plan.sampling_rate, plan.noise_multiplier**2
+    q, variance = plan.rate, plan.noise_multiplier**2
     up = _mixture(q, (2 * scores - 1) / (2 * variance))
     down = _mixture(q, (-2 * scores - 1) / (2 * variance))
     return np.where(coins.replaced, up - down, up)

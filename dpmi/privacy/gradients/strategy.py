@@ -113,7 +113,7 @@ def choose(
         else "the data loader's collate_fn may give buckets different shapes ('hooks' and 'ghost' need equal ones)"
         if own_collate
         else "two buckets do not fit into a physical batch"
-        if min(max_physical_batch_size / size, plan.sampling_rate * plan.partition.num_buckets) < 2
+        if min(max_physical_batch_size / size, plan.rate * plan.partition.num_buckets) < 2
         else f"a bucket of {size:g} records keeps the machine busy"
         if row_elements > SMALL_ROW and size >= BUSY
         else None

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from accountants import ADJACENCIES, Adjacency, Ledger, PrivacyProfile, epsilon_curve
+from accountants.mechanism import poisson
 from dpmi.report.figures.style import DPI, INK, PALETTE, RULE
 
 LINES: dict[Adjacency, tuple[str, str, str]] = {
@@ -25,7 +26,8 @@ def draw(ledger: Ledger, *, delta: float, unit: str) -> Figure:
     """
     if ledger.steps == 0 or ledger.steps > MOST_STEPS:
         raise ValueError(f"--plot needs 1 to {MOST_STEPS} steps, got {ledger.steps}")
-    ((mechanism, steps),) = ledger.totals.items()
+    ((charged, steps),) = ledger.totals.items()
+    mechanism = poisson(charged, "--plot")
     if mechanism.noise_multiplier == 0:
         raise ValueError("--plot needs a finite epsilon; noise_multiplier is 0, so epsilon is infinite")
     figure = Figure(figsize=(11, 4.2), dpi=DPI, layout="constrained")
