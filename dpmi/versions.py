@@ -18,7 +18,7 @@ EVALUATOR = 1
 PRIOR = 1
 """The priors that attackers train on public images."""
 
-ATTACK = 1
+ATTACK = 2
 """The search of attacks, and their selection of reconstructions."""
 
 MEASUREMENT = 2

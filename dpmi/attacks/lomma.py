@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .base import Knowledge
 from .checks import require
-from .gmi import Gmi
+from .gmi import LIMIT, Gmi
 from .ked_mi import KedMi
 from .priors import FeatureMoments, FeatureStatistics, Prior, Surrogates
 from .stages.search import Cost
@@ -107,7 +107,7 @@ class LommaGmi(LogitIdentity, Gmi):
 
 @dataclass(frozen=True, kw_only=True)
 class LommaKedMi(LogitIdentity, KedMi):
-    """KED-MI with LOMMA's identity loss.
+    """KED-MI with LOMMA's identity loss, and every sample clamped to [-1, 1] before the generator, as published.
 
     Args:
         iterations, learning_rate, log_variance, images_per_class, prior: as for :class:`dpmi.attacks.KedMi`.
@@ -119,3 +119,4 @@ class LommaKedMi(LogitIdentity, KedMi):
 
     name: ClassVar[str] = "lomma-ked-mi"
     requires: ClassVar[frozenset[str]] = KedMi.requires | _NEEDS
+    limit: ClassVar[float | None] = LIMIT

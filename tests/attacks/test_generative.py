@@ -1,4 +1,4 @@
-"""What sets GMI, KED-MI, VMI, LOMMA and PLG-MI apart, each formula against its definition.
+"""What sets GMI, KED-MI, VMI, LOMMA and PLG-MI apart, each formula against its definition, each loop as published.
 
 Modules: dpmi/attacks/attackable.py, dpmi/attacks/gmi.py, dpmi/attacks/ked_mi.py, dpmi/attacks/latent_attack.py,
 dpmi/attacks/lomma.py.
@@ -7,18 +7,25 @@ dpmi/attacks/lomma.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from dpmi.attacks import Gmi, KedMi, Knowledge, LommaGmi, Target
+from dpmi.attacks import Attack, Gmi, KedMi, Knowledge, LommaGmi, LommaKedMi, Target, Task
+from dpmi.attacks.base import Candidates
 from dpmi.attacks.gmi import MOMENTUM
 from dpmi.attacks.ked_mi import realism
 from dpmi.attacks.priors import FeatureMoments, Gan, Generator, Surrogates, WganGP
+from dpmi.attacks.stages.latents import Noise
+from dpmi.models import IDENTITY_LOSSES
 from dpmi.models.identity import logit
 
 SHAPE = (1, 2, 2)
+CLASSES = torch.arange(3)
 
 
 class _Shows(Generator):
@@ -58,6 +65,70 @@ def test_gmi_moves_as_published() -> None:
         v = 0.9 * v - 0.02 * gradient
         z = z - 0.9 * before + 1.9 * v
     torch.testing.assert_close(latent.detach(), z)
+
+
+def _published(attack: Attack, model: nn.Module, *modules: nn.Module) -> Candidates:
+    """The result of the attack on all three classes, before anything is scored."""
+    assert attack.loss is not None
+    task = Task(SHAPE, Knowledge(torch.zeros(0, *SHAPE), modules), seed=7, progress=lambda done, total: None)
+    return attack._run(Target(model, loss=IDENTITY_LOSSES[attack.loss]), CLASSES, task)
+
+
+def _double(*modules: nn.Module) -> list[nn.Module]:
+    return [deepcopy(module).double() for module in modules]
+
+
+@pytest.mark.parametrize("lomma", [False, True])
+def test_ked_mi_takes_the_steps_of_the_published_loop(target: nn.Module, lomma: bool) -> None:
+    """Adam over mu and logvar from 0 and 1; LOMMA clamps each sample to [-1, 1] before the generator, KED-MI does not."""
+    iterations, count, students = 30, 6, _students()
+    gan, known = _gan(3), (students, _moments())
+    published, discriminator, *others = _double(target, gan.discriminator, *students)
+
+    def shown(eps: Tensor) -> Tensor:
+        z = mu + (0.5 * logvar).exp() * eps.double()
+        return (z.clamp(-1, 1) if lomma else z).sigmoid().view(-1, *SHAPE)
+
+    mu = torch.zeros(3, 4, dtype=torch.float64, requires_grad=True)
+    logvar = torch.ones(3, 4, dtype=torch.float64, requires_grad=True)
+    noise, optimizer = Noise(CLASSES, per_class=1, size=4, seed=7), torch.optim.Adam([mu, logvar], lr=0.02)
+    for _ in range(iterations):
+        images = shown(noise.draw())
+        evidence = discriminator(images).logsumexp(dim=1)
+        identity = F.cross_entropy(published(images), CLASSES)
+        if lomma:
+            identity = _lomma(published, others, images)
+        optimizer.zero_grad()
+        (F.softplus(evidence).mean() - evidence.mean() + 100 * identity).backward()
+        optimizer.step()
+    settings = {"iterations": iterations, "images_per_class": count}
+    attack = LommaKedMi(**settings) if lomma else KedMi(**settings)  # type: ignore[arg-type]
+    found = _published(attack, target, gan, *known)
+    fresh = Noise(CLASSES, per_class=1, size=4 * count, seed=7, first=1).draw().view(3, count, 4)
+    expected = torch.stack([shown(eps) for eps in fresh.unbind(dim=1)], dim=1).flatten(0, 1)
+    torch.testing.assert_close(found.images.double(), expected, atol=1e-4, rtol=0)
+    outside = (found.images.logit().abs() > 1.001).float().mean()
+    assert (float(outside) == 0) == lomma
+
+
+def _students() -> nn.ModuleList:
+    torch.manual_seed(2)
+    students = [nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)) for _ in range(2)]
+    return nn.ModuleList(students).requires_grad_(False)
+
+
+def _moments() -> FeatureMoments:
+    moments = FeatureMoments()
+    moments.mean, moments.std = torch.linspace(-1, 1, 6), torch.ones(6)
+    return moments
+
+
+def _lomma(model: nn.Module, students: list[nn.Module], images: Tensor) -> Tensor:
+    """iden_loss of LOMMA's attack.py: the mean logit over the networks, and the features of the target alone."""
+    assert isinstance(model, nn.Sequential)
+    losses = [F.nll_loss(network(images), CLASSES) for network in (model, *students)]
+    away = (model[:3](images) - torch.linspace(-1, 1, 6).double()).pow(2).mean()
+    return torch.stack(losses).mean() + away
 
 
 def test_gmi_weighs_the_critic_against_the_target(target: nn.Module) -> None:
