@@ -1,7 +1,7 @@
 """What sets GMI, KED-MI, VMI, LOMMA and PLG-MI apart, each formula against its definition, each loop as published.
 
 Modules: dpmi/attacks/attackable.py, dpmi/attacks/gmi.py, dpmi/attacks/ked_mi.py, dpmi/attacks/latent_attack.py,
-dpmi/attacks/lomma.py.
+dpmi/attacks/lomma.py, dpmi/attacks/vmi.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpmi.attacks import Attack, Gmi, KedMi, Knowledge, LommaGmi, LommaKedMi, Target, Task
+from dpmi.attacks import Attack, Gmi, KedMi, Knowledge, LommaGmi, LommaKedMi, Target, Task, Vmi
 from dpmi.attacks.base import Candidates
 from dpmi.attacks.gmi import MOMENTUM
 from dpmi.attacks.ked_mi import realism
@@ -109,6 +109,30 @@ def test_ked_mi_takes_the_steps_of_the_published_loop(target: nn.Module, lomma: 
     torch.testing.assert_close(found.images.double(), expected, atol=1e-4, rtol=0)
     outside = (found.images.logit().abs() > 1.001).float().mean()
     assert (float(outside) == 0) == lomma
+
+
+def test_vmi_weighs_the_whole_divergence(target: nn.Module) -> None:
+    """CE + lambda_kl KL(q || N(0, I)), the sum over all dimensions, as in attack_stylegan.py with a single layer."""
+    iterations, draws, weight = 60, 5, 0.1
+    (published,) = _double(target)
+    mu = torch.zeros(3, 4, dtype=torch.float64, requires_grad=True)
+    logvar = torch.zeros(3, 4, dtype=torch.float64, requires_grad=True)
+    noise = Noise(CLASSES, per_class=1, size=4 * draws, seed=7)
+    optimizer = torch.optim.Adam([mu, logvar], lr=0.05)
+    normal = torch.distributions.Normal(torch.tensor(0.0).double(), torch.tensor(1.0).double())
+    for _ in range(iterations):
+        optimizer.zero_grad()
+        for label, eps in zip(CLASSES, noise.draw().double().view(3, draws, 4), strict=True):
+            own = torch.distributions.Normal(mu[label], (logvar[label] / 2).exp())
+            logits = published((own.loc + own.scale * eps).sigmoid().view(-1, *SHAPE))
+            divergence = torch.distributions.kl_divergence(own, normal).sum()
+            (F.cross_entropy(logits, label.expand(draws)) + weight * divergence).backward()
+        optimizer.step()
+    attack = Vmi(iterations=iterations, learning_rate=0.05, draws=draws, kl_weight=weight, images_per_class=3)
+    found = _published(attack, target, _gan(1))
+    fresh = Noise(CLASSES, per_class=1, size=12, seed=7, first=1).draw().double().view(3, 3, 4)
+    expected = (mu[:, None] + (logvar / 2).exp()[:, None] * fresh).sigmoid().view(-1, *SHAPE)
+    torch.testing.assert_close(found.images.double(), expected, atol=1e-4, rtol=0)
 
 
 def _students() -> nn.ModuleList:
