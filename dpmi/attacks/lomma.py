@@ -23,6 +23,9 @@ from .target import Target
 
 Regularizer = Literal["mean", "sampled"]
 
+#: The published learning rate of LOMMA with GMI, of a mean over 60 classes; see :data:`dpmi.attacks.gmi.RATE`.
+RATE = 0.02 / 60
+
 
 @dataclass(frozen=True, kw_only=True)
 class LogitIdentity:
@@ -92,7 +95,7 @@ class LommaGmi(LogitIdentity, Gmi):
 
     Args:
         iterations, learning_rate, restarts, images_per_class, prior: as for :class:`dpmi.attacks.Gmi`; the paper uses
-            2400 iterations.
+            2400 iterations, and a learning rate of 0.02 for batches of 60 classes.
         regularizer, feature_weight, surrogates, statistics: as for :class:`LogitIdentity`.
 
     Raises:
@@ -103,6 +106,7 @@ class LommaGmi(LogitIdentity, Gmi):
     requires: ClassVar[frozenset[str]] = Gmi.requires | _NEEDS
 
     iterations: int = 2400
+    learning_rate: float = RATE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ dpmi/attacks/lomma.py, dpmi/attacks/vmi.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from copy import deepcopy
 
 import pytest
@@ -20,7 +19,7 @@ from dpmi.attacks.base import Candidates
 from dpmi.attacks.gmi import MOMENTUM
 from dpmi.attacks.ked_mi import realism
 from dpmi.attacks.priors import FeatureMoments, Gan, Generator, Surrogates, WganGP
-from dpmi.attacks.stages.latents import Noise
+from dpmi.attacks.stages.latents import Noise, starting_latents
 from dpmi.models import IDENTITY_LOSSES
 from dpmi.models.identity import logit
 
@@ -79,8 +78,39 @@ def _double(*modules: nn.Module) -> list[nn.Module]:
 
 
 @pytest.mark.parametrize("lomma", [False, True])
+def test_gmi_takes_the_steps_of_the_published_batch(target: nn.Module, lomma: bool) -> None:
+    """The loop of GMI's and LOMMA's attack.py: one loss, the mean over the classes, and a rate per class of lr / bs."""
+    rate, iterations, students = 0.001, 20, _students()
+    images: list[Tensor] = []
+    gan, known = _gan(1), (students, _moments())
+    published, critic, *others = _double(target, gan.discriminator, *students)
+    z = starting_latents(CLASSES, per_class=1, size=4, seed=7).double().requires_grad_()
+    v = torch.zeros_like(z)
+    for _ in range(iterations):
+        images.append(z.sigmoid().view(-1, *SHAPE))
+        identity = F.cross_entropy(published(images[-1]), CLASSES)
+        if lomma:
+            identity = _lomma(published, others, images[-1])
+        (gradient,) = torch.autograd.grad(-critic(images[-1]).mean() + 100 * identity, z)
+        before, v = v, 0.9 * v - 3 * rate * gradient
+        z = (z.detach() - 0.9 * before + 1.9 * v).clamp(-1, 1).requires_grad_()
+    settings = {"iterations": iterations, "learning_rate": rate, "restarts": 1}
+    attack = LommaGmi(**settings) if lomma else Gmi(**settings)  # type: ignore[arg-type]
+    found = _published(attack, target, gan, *known)
+    assert found.iterations.tolist() == [iterations] * 3, "the last position is the best"
+    torch.testing.assert_close(found.images.double(), z.sigmoid().view(-1, *SHAPE), atol=1e-4, rtol=0)
+    assert (found.images - images[0]).abs().mean() > 0.02
+
+
+def test_the_learning_rates_of_gmi_are_the_published_ones_per_class() -> None:
+    """GMI attacks 100 faces at once, LOMMA 60, both with 0.02."""
+    assert 100 * Gmi().learning_rate == pytest.approx(0.02)
+    assert 60 * LommaGmi().learning_rate == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("lomma", [False, True])
 def test_ked_mi_takes_the_steps_of_the_published_loop(target: nn.Module, lomma: bool) -> None:
-    """Adam over mu and logvar from 0 and 1; LOMMA clamps each sample to [-1, 1] before the generator, KED-MI does not."""
+    """Adam over mu and logvar from 0 and 1; LOMMA clamps each sample to [-1, 1] for the generator, KED-MI does not."""
     iterations, count, students = 30, 6, _students()
     gan, known = _gan(3), (students, _moments())
     published, discriminator, *others = _double(target, gan.discriminator, *students)
