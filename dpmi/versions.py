@@ -15,7 +15,7 @@ FEATURES = 1
 EVALUATOR = 1
 """The training of the evaluator."""
 
-PRIOR = 1
+PRIOR = 2
 """The priors that attackers train on public images."""
 
 ATTACK = 2
