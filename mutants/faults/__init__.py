@@ -4,6 +4,7 @@ from ..fault import Fault
 from . import (
     account,
     accountants,
+    attacks,
     audits,
     carried,
     draws,
@@ -27,5 +28,6 @@ FAULTS: tuple[Fault, ...] = (
     *draws.FAULTS,
     *audits.FAULTS,
     *features.FAULTS,
+    *attacks.FAULTS,
 )
 """All faults, in the order of the table."""
