@@ -15,10 +15,10 @@ FEATURES = 1
 EVALUATOR = 1
 """The training of the evaluator."""
 
-PRIOR = 1
+PRIOR = 2
 """The priors that attackers train on public images."""
 
-ATTACK = 1
+ATTACK = 2
 """The search of attacks, and their selection of reconstructions."""
 
 MEASUREMENT = 2

@@ -31,10 +31,11 @@ START_BATCH = 256
 class BrepMi(Attack):
     """Moves a latent away from the directions in which the target's label changes; needs labels only.
 
-    For each class, the search starts at the first random latent whose image the target assigns to the class. If more
-    than 87.5 % of 32 points on a sphere around the latent are in the class, the radius grows. Otherwise the latent
-    moves against the mean direction of the points outside; a move that changes its label is rejected. The attack
-    returns the image at the last growth, or at the last accepted move if the radius never grew.
+    For each class, the search starts at the first random latent whose image the target assigns to the class. In each
+    iteration, the latent moves against the mean direction of those of 32 points on a sphere around it that are outside
+    the class; a move that changes its label is rejected. If more than 87.5 % of the points are inside, the radius
+    grows, and the move of this iteration is shorter by the same factor. The attack returns the image after the last
+    accepted move with a growth, or after the last accepted move if there is none.
 
     A class for which no random latent is found is not searched: its image is that of the first latent, and it is marked
     as diverged.
@@ -109,7 +110,7 @@ class BrepMi(Attack):
         found: Tensor,
         task: Task,
     ) -> tuple[Tensor, Tensor]:
-        """Return the latents (R, d) at the last growth, and the number of iterations of each class."""
+        """Return the latents (R, d) after the last growth, and the number of iterations of each class."""
         kept = latents.clone()
         radius = torch.full((len(labels), 1), RADIUS, device=labels.device)
         grown = torch.zeros_like(found)
@@ -118,7 +119,6 @@ class BrepMi(Attack):
         noise = Noise(labels, per_class=1, size=DIRECTIONS * latents.shape[1], seed=task.seed)
         active = found.nonzero()[:, 0]
         for done in range(self.iterations):
-            # An upper bound: a class whose radius grows needs no query for a move.
             if len(active) == 0 or not target.affords(queries=len(active) * (DIRECTIONS + 1)):
                 break
             directions = noise.draw().view(len(labels), DIRECTIONS, -1)[active]
@@ -127,21 +127,20 @@ class BrepMi(Attack):
             asked = target_labels(target, generator, points.flatten(0, 1)).view(-1, DIRECTIONS)
             inside = asked == labels[active, None]
             grows = inside.float().mean(dim=1) > INSIDE
-            at = active[grows]
+            step = (radius[active] / 3).clamp_max(STEP)
+            before = radius[active]
+            radius[active[grows]] *= GROWTH
+            # The published code divides points on the sphere of this iteration by the radius of the next.
+            away = -(directions * ~inside[:, :, None]).mean(dim=1) * before / radius[active]
+            moved = (latents[active] + step * away).clamp(-LIMIT, LIMIT)
+            stays = target_labels(target, generator, moved) == labels[active]
+            latents[active[stays]] = moved[stays]
+            accepted[active[stays]] += 1
+            accepted[active[grows]] = 0
+            grown[active[grows & stays]] = True
+            # Without a growth, every accepted move is kept.
+            at = active[stays & (grows | ~grown[active])]
             kept[at] = latents[at]
-            grown[at] = True
-            radius[at] *= GROWTH
-            accepted[at] = 0
-            moving = active[~grows]
-            if len(moving):
-                away = -(directions[~grows] * ~inside[~grows, :, None]).mean(dim=1)
-                step = (radius[moving] / 3).clamp_max(STEP)
-                moved = (latents[moving] + step * away).clamp(-LIMIT, LIMIT)
-                stays = target_labels(target, generator, moved) == labels[moving]
-                at = moving[stays]
-                latents[at] = moved[stays]
-                accepted[at] += 1
-                kept[at] = torch.where(grown[at, None], kept[at], latents[at])
             used[active] = done + 1
             active = active[accepted[active] < self.patience]
             task.progress(done, self.iterations)

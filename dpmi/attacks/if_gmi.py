@@ -22,21 +22,26 @@ from .stages.views import Augmentation, crops
 from .style_attack import StyleAttack, adam
 from .target import Target
 
+#: Radii of the searches as multiples of the first, as published; further searches have the last.
+RADII = (1, 2, 3, 4, 5, 6, 8, 8)
+
 
 @dataclass(frozen=True, kw_only=True)
 class IfGmi(StyleAttack):
     """PPA's search over a style, followed by searches over the input features of the synthesis blocks, block by block.
 
-    The search at a block moves its input features and the style, each within an L1 ball around its starting point. The
-    RGB image accumulated by the earlier blocks is fixed. Among the images after all searches, the attack returns those
-    with the target's highest confidence. Suitable values for the small generator for digits: 500 candidates, psi 1,
-    learning rate 0.02 and radius 50.
+    The search at a block moves its input features and the style, each within an L1 ball around its starting point. Its
+    images lack the RGB outputs of the earlier blocks, as in the published code. Among the images after all searches,
+    the attack returns those with the target's highest confidence. Suitable values for the small generator for digits:
+    500 candidates, psi 1, learning rate 0.02 and radius 50.
 
     Args:
         iterations: steps of the search over the style; 70 for CelebA, 50 for FaceScrub.
         block_iterations: steps at each block; 25 for CelebA, 10 for FaceScrub.
-        blocks: number of blocks after the first that are searched; all of them if there are fewer.
-        radius: radius of the L1 ball of the first search; that of search number k is k times as large.
+        blocks: number of blocks after the first that are searched, all of them if there are fewer; 4 for CelebA from
+            FFHQ, 7 for CelebA from MetFaces and for FaceScrub.
+        radius: radius of the L1 ball of the first search; those of the following searches are 2, 3, 4, 5, 6, 8 and 8
+            times as large.
         learning_rate: learning rate of Adam with betas (0.1, 0.1).
         augmentation: kind of the views on which the target is queried: ``faces`` (random crops, and mirror images in
             the selection of the starts), ``digits`` (random crops) or ``none``.
@@ -59,7 +64,7 @@ class IfGmi(StyleAttack):
     psi: float = 0.5
     iterations: int = 70
     block_iterations: int = 25
-    blocks: int = 7
+    blocks: int = 4
     radius: float = 1000.0
     learning_rate: float = 0.005
     augmentation: Augmentation = "faces"
@@ -92,7 +97,7 @@ class IfGmi(StyleAttack):
         diverged = torch.zeros_like(rows, dtype=torch.bool)
         for number, steps in enumerate(stages):
             if number > 0:
-                position = position.at_next_block(radius=self.radius * (number + 1))
+                position = position.at_next_block(radius=self.radius * RADII[min(number, len(RADII) - 1)])
             outcome = search(
                 target,
                 rows,

@@ -26,8 +26,8 @@ class KedMi(LatentAttack):
 
     The cost of a sample z = mu + exp(logvar / 2) * eps is 100 * CE(T(G(z)), y) + softplus(D) - D [section 3.2]. Here
     D = logsumexp of the discriminator's logits is high for images that resemble the public images. The attack returns
-    fresh samples of the final distribution, without selection. The published clamp of z inside the loop has no effect
-    and is omitted.
+    fresh samples of the final distribution, without selection. The published loop clamps a z that it no longer uses;
+    this has no effect and is omitted.
 
     Args:
         iterations: number of steps; 2400 for faces, 5000 in BiDO's comparison on digits.
@@ -46,6 +46,8 @@ class KedMi(LatentAttack):
     )
     loss: ClassVar[str | None] = "cross-entropy"
     prior_kind: ClassVar[type[Prior]] = InversionGan
+    limit: ClassVar[float | None] = None
+    """The generator gets samples clamped to [-limit, limit]; None means no clamp."""
 
     iterations: int = 2400
     learning_rate: float = 0.02
@@ -59,8 +61,9 @@ class KedMi(LatentAttack):
 
     def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
         gan = task.gan
-        position = DiagonalGaussian(gan.generator, labels, log_variance=self.log_variance, seed=task.seed)
-
+        position = DiagonalGaussian(
+            gan.generator, labels, log_variance=self.log_variance, seed=task.seed, limit=self.limit
+        )
         identity = self.identity(target, task.knowledge)
 
         def cost(images: Tensor, labels: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from .base import Attack, Candidates, Knowledge, Task
 from .checks import at_least_one, check_rate, require
 from .priors import Gan, Prior
 from .stages.distributions import Distribution
-from .stages.latents import Latents, starting_latents
+from .stages.latents import Latents, Position, starting_latents
 from .stages.search import Cost, final_images, search
 from .stages.selection import best_rows, confidence
 from .target import Target
@@ -81,19 +81,21 @@ class LatentAttack(Attack):
         task: Task,
         restarts: int,
         keep_last: bool = False,
-        views: int = 1,
+        shown: Position | None = None,
     ) -> Candidates:
-        """Search from every row; return, for each image, the restart with the target's highest confidence."""
+        """Search from every row; return, for each image, the restart with the target's highest confidence.
+
+        During the search the target sees the images of ``shown``, a position with the same rows, if there is one.
+        """
         outcome = search(
             target,
             rows,
-            position,
+            shown or position,
             cost,
             optimizer,
             iterations=self.iterations,
             progress=task.progress,
             keep_last=keep_last,
-            views=views,
         )
         images = final_images(position, len(rows))
         chosen = best_rows(-confidence(target, images, rows), candidates=restarts)

@@ -15,13 +15,16 @@ from torch import Tensor
 
 from .base import Knowledge
 from .checks import require
-from .gmi import Gmi
+from .gmi import LIMIT, Gmi
 from .ked_mi import KedMi
 from .priors import FeatureMoments, FeatureStatistics, Prior, Surrogates
 from .stages.search import Cost
 from .target import Target
 
 Regularizer = Literal["mean", "sampled"]
+
+#: The published learning rate of LOMMA with GMI, of a mean over 60 classes; see :data:`dpmi.attacks.gmi.RATE`.
+RATE = 0.02 / 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +95,7 @@ class LommaGmi(LogitIdentity, Gmi):
 
     Args:
         iterations, learning_rate, restarts, images_per_class, prior: as for :class:`dpmi.attacks.Gmi`; the paper uses
-            2400 iterations.
+            2400 iterations, and a learning rate of 0.02 for batches of 60 classes.
         regularizer, feature_weight, surrogates, statistics: as for :class:`LogitIdentity`.
 
     Raises:
@@ -103,11 +106,12 @@ class LommaGmi(LogitIdentity, Gmi):
     requires: ClassVar[frozenset[str]] = Gmi.requires | _NEEDS
 
     iterations: int = 2400
+    learning_rate: float = RATE
 
 
 @dataclass(frozen=True, kw_only=True)
 class LommaKedMi(LogitIdentity, KedMi):
-    """KED-MI with LOMMA's identity loss.
+    """KED-MI with LOMMA's identity loss, and every sample clamped to [-1, 1] before the generator, as published.
 
     Args:
         iterations, learning_rate, log_variance, images_per_class, prior: as for :class:`dpmi.attacks.KedMi`.
@@ -119,3 +123,4 @@ class LommaKedMi(LogitIdentity, KedMi):
 
     name: ClassVar[str] = "lomma-ked-mi"
     requires: ClassVar[frozenset[str]] = KedMi.requires | _NEEDS
+    limit: ClassVar[float | None] = LIMIT

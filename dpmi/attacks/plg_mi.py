@@ -12,6 +12,7 @@ from .base import Candidates, Task
 from .checks import at_least_one
 from .latent_attack import LatentAttack
 from .priors import ConditionalGan, Prior
+from .stages.latents import Views
 from .stages.views import Augmentation, augmentation
 from .target import Target
 
@@ -24,8 +25,8 @@ class PlgMi(LatentAttack):
         iterations: number of steps (600 in the paper).
         learning_rate: learning rate of Adam (0.1 in the paper).
         views: random views of the image in each step, over which the loss is averaged (2 in the paper).
-        augmentation: kind of the views: ``faces`` (crop, mirror, rotation, brightness and contrast), ``digits`` (the
-            same without mirror), or ``none`` (the image itself).
+        augmentation: kind of the views, each drawn for itself: ``faces`` (crop, brightness and contrast, mirror,
+            rotation), ``digits`` (the same without mirror), or ``none`` (the image itself).
         restarts: searches per image; the one with the target's highest confidence is returned.
         images_per_class: number of images returned for each class (5 in the paper).
         prior: the conditional GAN; it distils the target, so each target has its own.
@@ -55,20 +56,23 @@ class PlgMi(LatentAttack):
     def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
         candidates = self.images_per_class * self.restarts
         position = self.start(task.gan, labels, per_class=candidates, seed=task.seed)
-        view = augmentation(self.augmentation)
-
-        def cost(images: Tensor, labels: Tensor) -> Tensor:
-            losses = [target.identity(view(images), labels) for _ in range(self.views)]
-            return torch.stack(losses).mean(dim=0)
-
+        rows = labels.repeat_interleave(candidates)
+        views = Views(
+            position,
+            augmentation(self.augmentation),
+            labels=rows,
+            per_class=candidates,
+            draws=self.views,
+            seed=task.seed,
+        )
         return self.surest(
             target,
             position,
-            labels.repeat_interleave(candidates),
-            cost,
+            rows,
+            target.identity,
             torch.optim.Adam(position.parameters(), lr=self.learning_rate),
             task=task,
             restarts=self.restarts,
             keep_last=True,
-            views=self.views,
+            shown=views,
         )

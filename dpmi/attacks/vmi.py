@@ -25,7 +25,7 @@ _FAMILIES: MappingProxyType[str, type[Distribution]] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class Vmi(LatentAttack):
-    """Minimises E_q CE(T(G(z)), y) + kl_weight / d * KL(q || N(0, I)) over a distribution q for each class [eq. 6].
+    """Minimises E_q CE(T(G(z)), y) + kl_weight * KL(q || N(0, I)) over a distribution q for each class [eq. 6].
 
     In the paper, q is a flow over the layers of a StyleGAN, optimized by SGD with learning rate 1e-4 over hundreds of
     thousands of images. Over the latents of a small WGAN, Adam with learning rate 0.02 converges in a few hundred
@@ -36,7 +36,8 @@ class Vmi(LatentAttack):
         iterations: number of steps.
         learning_rate: learning rate of Adam.
         draws: samples of each class per step; 32 to 64 in the paper.
-        kl_weight: weight of the divergence per dimension of the latents (0.001 in the paper).
+        kl_weight: weight of the divergence in nats, of all dimensions together; 0.001 in the published code, where it
+            weighs the mean over the layers of a StyleGAN.
         images_per_class: samples returned for each class (100 in the paper).
         prior: the WGAN.
 
@@ -70,7 +71,7 @@ class Vmi(LatentAttack):
             labels,
             seed=task.seed,
             draws=self.draws,
-            kl_weight=self.kl_weight / gan.generator.latent_size,
+            kl_weight=self.kl_weight,
         )
         optimizer = torch.optim.Adam(position.parameters(), lr=self.learning_rate)
         return self.draws_of(target, position, labels, target.identity, optimizer, task=task)

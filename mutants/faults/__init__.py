@@ -4,6 +4,7 @@ from ..fault import Fault
 from . import (
     account,
     accountants,
+    attacks,
     audits,
     carried,
     draws,
@@ -31,5 +32,6 @@ FAULTS: tuple[Fault, ...] = (
     *features.FAULTS,
     *limits.FAULTS,
     *samplers.FAULTS,
+    *attacks.FAULTS,
 )
 """All faults, in the order of the table."""

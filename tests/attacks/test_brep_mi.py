@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dpmi.attacks import BrepMi, Budget, Knowledge, LabelsOnly, Reconstructions
+from dpmi.attacks import BrepMi, Budget, Knowledge, LabelsOnly, Reconstructions, Target, Task
 from dpmi.attacks.priors import Gan, Generator
+from dpmi.attacks.stages.latents import Noise
 
 SHAPE = (1, 1, 2)
 
@@ -42,6 +43,72 @@ def _run(attack: BrepMi, classes: list[int], budget: Budget | None = None) -> Re
         knowledge=KNOWLEDGE,
         budget=budget,
     )
+
+
+class _Latents(Generator):
+    """An image is its latent."""
+
+    def __init__(self) -> None:
+        super().__init__(len(SLOPE), (1, 1, len(SLOPE)))
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        return latents.view(-1, 1, 1, len(SLOPE))
+
+
+class _HalfSpaces(nn.Module):
+    """Class 1 where SLOPE z > -0.5, class 0 elsewhere."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.flatten(1).double() @ SLOPE + 0.5
+        return torch.stack([-x, x], dim=1)
+
+
+SLOPE = torch.tensor([1.0, 0.5, 0.3, -0.2, 0.1, 0.1, -0.1, 0.05], dtype=torch.float64)
+
+
+def _label(z: Tensor) -> int:
+    return int(float(z.double() @ SLOPE) > -0.5)
+
+
+def _published(z: Tensor, label: int, iterations: int) -> tuple[Tensor, list[int]]:
+    """attack_single_target of the published brep_mi.py, with repulsion_only.
+
+    Returns:
+        The point at the last growth whose move stayed in the class, and the numbers of points inside at the growths.
+    """
+    noise = Noise(torch.tensor([label]), per_class=1, size=32 * len(z), seed=3)
+    radius, kept, z, growths = 2.0, z, z.double(), []
+    for _ in range(iterations):
+        step = min(radius / 3, 3)
+        points = noise.draw().view(32, -1).double()
+        points = radius / points.square().sum(dim=1, keepdim=True).sqrt() * points
+        signs = torch.tensor([1 if _label(z + p) == label else -1 for p in points])
+        grows = int(signs.sum()) > 0.75 * 32
+        if grows:
+            radius *= 1.3
+        direction = ((signs - 1) / 2)[:, None].mul(points).mean(dim=0) / radius
+        new = (z + step * direction).clamp(-1.5, 1.5)
+        if _label(new) != label:
+            continue
+        z = new
+        if grows:
+            kept = z
+            growths.append(int((signs > 0).sum()))
+    return kept, growths
+
+
+def test_moves_as_published_when_the_radius_grows_too() -> None:
+    iterations, labels = 40, torch.tensor([0, 1])
+    drawn = torch.randn(256, len(SLOPE), generator=torch.Generator().manual_seed(3)).clamp(-1.5, 1.5)
+    known = Knowledge(torch.zeros(0, 1, 1, len(SLOPE)), (Gan(_Latents(), nn.Identity()),))
+    task = Task((1, 1, len(SLOPE)), known, seed=3, progress=lambda done, total: None)
+    found = BrepMi(iterations=iterations)._run(Target(LabelsOnly(_HalfSpaces())), labels, task)
+    for label, image in zip([0, 1], found.images, strict=True):
+        start = next(z for z in drawn if _label(z) == label)
+        expected, growths = _published(start, label, iterations)
+        assert len(growths) > 2
+        assert growths[-1] < 32, "with a point outside, the iteration of the last growth moves"
+        torch.testing.assert_close(image.flatten().double(), expected, atol=1e-5, rtol=0)
 
 
 def test_moves_away_from_the_border_of_its_class() -> None:

@@ -170,6 +170,7 @@ CASES: dict[str, AttackCase] = {
             "images_per_class": 0,
             "prior": 3,
         },
+        score=0.7,
     ),
     "ppa": AttackCase(
         {

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dpmi import attacks, data, defenses, metrics, models, versions
 from dpmi.attacks import Reconstructions
-from dpmi.attacks.priors import WganGP
+from dpmi.attacks.priors import ConditionalGan, InversionGan, StylePrior, Surrogates, WganGP
 from dpmi.data import Split
 from dpmi.defenses import Recipe
 from dpmi.metrics.robustness import robustness
@@ -53,12 +53,30 @@ DEFENSES: dict[str, dict[str, Any]] = {
     "calor": {"rank": 4},
     "random-erasing": {"max_area": 0.3},
 }
-PRIOR = WganGP(steps=2, batch_size=16, latent_size=8)
+SMALL: dict[str, Any] = {"steps": 2, "batch_size": 16, "latent_size": 8}
+PRIOR = WganGP(**SMALL)
+STYLE: dict[str, Any] = {
+    "prior": StylePrior(**SMALL, width=4),
+    "candidates": 20,
+    "iterations": 2,
+    "augmentation": "digits",
+    "restarts": 1,
+    "images_per_class": 2,
+}
 ATTACKS: dict[str, dict[str, Any]] = {
     "miface": {"iterations": 5},
     "enhanced": {"iterations": 5},
     "gmi": {"prior": PRIOR, "iterations": 3, "restarts": 1},
     "vmi": {"prior": PRIOR, "iterations": 3, "images_per_class": 2},
+    "lomma-ked-mi": {
+        "prior": InversionGan(**SMALL),
+        "surrogates": Surrogates(steps=2, count=1),
+        "iterations": 3,
+        "images_per_class": 2,
+    },
+    "plg-mi": {"prior": ConditionalGan(**SMALL), "iterations": 3, "images_per_class": 2},
+    "ppa": {**STYLE, "final_views": 2},
+    "if-gmi": {**STYLE, "block_iterations": 2},
     "label-mean": {},
     "wiener": {},
 }
@@ -115,16 +133,20 @@ def of_the_evaluator() -> dict[str, list[float]]:
 
 def of_priors() -> dict[str, list[float]]:
     public = data.load("digits").public
-    prior = attacks.priors.fetch(
-        PRIOR,
-        public=public,
-        target=None,
-        image_shape=(1, 8, 8),
-        num_classes=10,
-        folder=None,
-        progress=lambda *_: None,
-    )
-    return {"wgan-gp": summary(torch.cat([p.flatten() for p in prior.parameters()]))}
+    target = attacks.Target(classifier().requires_grad_(False))
+    found = {}
+    for prior in (PRIOR, InversionGan(**SMALL), ConditionalGan(**SMALL), StylePrior(**SMALL, width=4)):
+        module = attacks.priors.fetch(
+            prior,
+            public=public,
+            target=target,
+            image_shape=(1, 8, 8),
+            num_classes=10,
+            folder=None,
+            progress=lambda *_: None,
+        )
+        found[prior.name] = summary(torch.cat([p.flatten() for p in module.parameters()]))
+    return found
 
 
 def of_attacks() -> dict[str, list[float]]:

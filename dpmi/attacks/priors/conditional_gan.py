@@ -13,13 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpmi.attacks.checks import at_least_one, require
-from dpmi.attacks.stages.views import Augmentation, augmentation
+from dpmi.attacks.stages.views import NUMBERS, Augmentation, augmentation
 from dpmi.attacks.target import Target
 from dpmi.models.identity import margin
 
 from .base import Gan, ImageShape
 from .residual import ConditionalGenerator, ProjectionDiscriminator
 from .training import GanPrior, GanTrainer, in_channels_last, soft_labels
+
+#: Share of the images whose brightness and contrast change in the queries of the training.
+JITTERED = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +48,8 @@ class ConditionalGan(GanPrior):
         latent_size: 128 in the paper.
         top_n: public images per class, limited to M / K.
         alpha: weight of the max-margin term; 0.2 in the paper.
-        augmentation: augmentation of the images in the target's queries: ``faces`` as in the paper, ``digits`` (without
-            a mirror) or ``none``.
+        augmentation: augmentation of the images in the target's queries, drawn for each image: ``faces`` as in the
+            paper, ``digits`` (without a mirror) or ``none``.
 
     Raises:
         ValueError: a value is outside its range.
@@ -95,7 +98,7 @@ class _Training(GanTrainer):
         self._target = target
         self._classes = int(labels.max()) + 1
         self._alpha = prior.alpha
-        self._augment = augmentation(prior.augmentation)
+        self._augment = augmentation(prior.augmentation, jitter=JITTERED)
 
     def discriminator_loss(self, rows: Tensor) -> Tensor:
         labels = torch.cat([self._labels[rows], self._draw_labels(len(rows))])
@@ -108,7 +111,8 @@ class _Training(GanTrainer):
     def generator_loss(self, rows: Tensor) -> Tensor:
         labels = self._draw_labels(self._batch_size)
         fake = self.gan.generator(self.latents(len(labels)), labels)
-        misses = margin(self._target.logits(self._augment(fake)), labels).mean()
+        seen = self._augment(fake, torch.rand(len(fake), NUMBERS))
+        misses = margin(self._target.logits(seen), labels).mean()
         loss: Tensor = self._alpha * misses - self.gan.discriminator(fake, labels).mean()
         return loss
 

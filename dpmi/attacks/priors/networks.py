@@ -113,7 +113,8 @@ class MinibatchDiscrimination(nn.Module):
     """The closeness of an image to the others of its batch [Salimans et al., section 3.2].
 
     With M_i = f_i T, a matrix of ``features`` rows per image, the feature b of image i is
-    sum_j exp(-||M_ib - M_jb||_1) over the whole batch, i included.
+    sum_j exp(-||M_ib - M_jb||_1) over the other images j of the batch. The entries of T start as N(0, 1) [CKJ21,
+    published code].
 
     In evaluation mode the images of a batch must be independent, because an attack may query any images together. Every
     image then gets the running mean of training, as in BatchNorm.
@@ -130,6 +131,7 @@ class MinibatchDiscrimination(nn.Module):
     def __init__(self, size: int, features: int, kernel_size: int, momentum: float = 0.1) -> None:
         super().__init__()
         self.tensor = nn.Linear(size, features * kernel_size, bias=False)
+        nn.init.normal_(self.tensor.weight)
         self.features = features
         self.momentum = momentum
         self.register_buffer("running_mean", torch.zeros(features))
@@ -139,7 +141,7 @@ class MinibatchDiscrimination(nn.Module):
         if not self.training:
             return self.running_mean.expand(len(inputs), -1)
         rows = self.tensor(inputs).unflatten(1, (self.features, -1)).transpose(0, 1)
-        closeness: Tensor = torch.cdist(rows, rows, p=1).neg().exp().sum(dim=2).T
+        closeness: Tensor = torch.cdist(rows, rows, p=1).neg().exp().sum(dim=2).T - 1
         self.running_mean.lerp_(closeness.detach().mean(dim=0), self.momentum)
         return closeness
 

@@ -22,15 +22,24 @@ class Distribution(ABC):
         seed: seed of the samples.
         draws: images of each class per step.
         kl_weight: weight of KL(q || N(0, I)) in the cost; 0 omits this term.
+        limit: the generator gets latents clamped to [-limit, limit]; None means no clamp.
     """
 
     def __init__(
-        self, generator: Generator, labels: Tensor, *, seed: int, draws: int = 1, kl_weight: float = 0.0
+        self,
+        generator: Generator,
+        labels: Tensor,
+        *,
+        seed: int,
+        draws: int = 1,
+        kl_weight: float = 0.0,
+        limit: float | None = None,
     ) -> None:
         self.draws = draws
         self.generator = generator
         self.labels = labels
         self.kl_weight = kl_weight
+        self._limit = limit
         self._seed = seed
         self._noise = Noise(labels, per_class=1, size=draws * generator.latent_size, seed=seed)
         self._drawn = self._next()
@@ -76,6 +85,8 @@ class Distribution(ABC):
 
     def _render(self, noise: Tensor, rows: slice) -> Tensor:
         latents = self.transform(noise, rows)[0].flatten(0, 1)
+        if self._limit is not None:
+            latents = latents.clamp(-self._limit, self._limit)
         labels = None
         if self.generator.num_classes is not None:
             labels = self.labels[rows].repeat_interleave(noise.shape[1])
@@ -90,7 +101,7 @@ class DiagonalGaussian(Distribution):
     """z = mu + exp(logvar / 2) * eps, from mu = 0.
 
     Args:
-        generator, labels, seed, draws, kl_weight: as for :class:`Distribution`.
+        generator, labels, seed, draws, kl_weight, limit: as for :class:`Distribution`.
         log_variance: initial logvar.
     """
 
@@ -102,9 +113,10 @@ class DiagonalGaussian(Distribution):
         seed: int,
         draws: int = 1,
         kl_weight: float = 0.0,
+        limit: float | None = None,
         log_variance: float = 0.0,
     ) -> None:
-        super().__init__(generator, labels, seed=seed, draws=draws, kl_weight=kl_weight)
+        super().__init__(generator, labels, seed=seed, draws=draws, kl_weight=kl_weight, limit=limit)
         shape = (len(labels), generator.latent_size)
         self._mean = torch.zeros(shape, device=labels.device, requires_grad=True)
         self._log_variance = torch.full(shape, log_variance, device=labels.device, requires_grad=True)

@@ -15,12 +15,15 @@ from .styles import onto_l1_ball
 class LayerFeatures:
     """One style per row, for all layers, and the input features of a block; each in an L1 ball around its start.
 
+    The image of a search at a block is the sum of the RGB outputs of this block and those after it: the published
+    network drops what the blocks before it contributed.
+
     Args:
         generator: makes the images.
         styles: (n, style_size), the starting styles.
         radius: radius of both balls.
         block: number of the block; the first block, 0, has no input features.
-        features: input features of the block, n rows; their RGB image is not moved.
+        hidden: input features of the block, (n, channels, side, side).
     """
 
     draws = 1
@@ -32,13 +35,11 @@ class LayerFeatures:
         *,
         radius: float,
         block: int = 0,
-        features: Features | None = None,
+        hidden: Tensor | None = None,
     ) -> None:
         self._generator = generator
         self._radius = radius
         self._block = block
-        self._rgb = None if features is None else features.rgb
-        hidden = None if features is None else features.hidden
         self._starts = [styles.detach()] if hidden is None else [styles.detach(), hidden.detach()]
         self._moved = [start.clone().requires_grad_() for start in self._starts]
 
@@ -74,18 +75,11 @@ class LayerFeatures:
                     features=self._features(rows),
                     end_block=names[self._block + 1],
                 )
-                made.append(features)
-        hidden = torch.cat([features.hidden for features in made if features.hidden is not None])
-        rgb = torch.cat([features.rgb for features in made if features.rgb is not None])
+                assert features.hidden is not None
+                made.append(features.hidden)
         return LayerFeatures(
-            self._generator,
-            self._moved[0],
-            radius=radius,
-            block=self._block + 1,
-            features=Features(hidden, rgb),
+            self._generator, self._moved[0], radius=radius, block=self._block + 1, hidden=torch.cat(made)
         )
 
     def _features(self, rows: slice) -> Features:
-        if self._rgb is None:
-            return Features()
-        return Features(self._moved[1][rows], self._rgb[rows])
+        return Features() if self._block == 0 else Features(self._moved[1][rows])

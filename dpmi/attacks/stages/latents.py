@@ -11,6 +11,7 @@ from torch import Tensor
 from dpmi.attacks.priors import Generator
 
 from .starts import child_generator
+from .views import NUMBERS, Augment
 
 #: Approximate number of values that a row draws from its generator at a time.
 _BLOCK = 2**14
@@ -74,8 +75,51 @@ class Latents:
                 self._latents.clamp_(-self._limit, self._limit)
 
 
+class Views:
+    """Random views of the images of another position, whose rows are searched; a position of a search.
+
+    Args:
+        position: makes one image per row.
+        view: see :func:`.views.augmentation`.
+        labels: int64 (n,); the rows of a class are adjacent.
+        per_class: number of rows for each class.
+        draws: views of each image per step.
+        seed: seed of all views; those of a row depend only on the seed, its class and its number.
+    """
+
+    def __init__(
+        self, position: Position, view: Augment, *, labels: Tensor, per_class: int, draws: int, seed: int
+    ) -> None:
+        self.draws = draws
+        self._position = position
+        self._view = view
+        # Row numbers from per_class, because the starting latents have the numbers before.
+        self._noise = Noise(
+            labels, per_class=per_class, size=draws * NUMBERS, seed=seed, first=per_class, uniform=True
+        )
+        self._drawn = self._noise.draw()
+
+    def parameters(self) -> list[Tensor]:
+        """Return the parameters of the other position."""
+        return self._position.parameters()
+
+    def images(self, rows: slice) -> Tensor:
+        """Return the views of this step."""
+        images = self._position.images(rows).repeat_interleave(self.draws, dim=0)
+        return self._view(images, self._drawn[rows].reshape(len(images), NUMBERS))
+
+    def penalty(self, rows: slice) -> Tensor | float:
+        """Return the penalty of the other position."""
+        return self._position.penalty(rows)
+
+    def advance(self) -> None:
+        """Project the parameters and draw the next views."""
+        self._position.advance()
+        self._drawn = self._noise.draw()
+
+
 class Noise:
-    """Standard normal noise for each row, which depends only on the seed, the row's class and its restart.
+    """Standard normal or uniform noise for each row, which depends only on the seed, the row's class and its restart.
 
     Args:
         labels: int64 (n,); the rows of a class are adjacent.
@@ -83,9 +127,13 @@ class Noise:
         size: number of values per row and draw.
         seed: seed of all noise.
         first: restart number of the first row of each class; rows with different numbers draw different noise.
+        uniform: whether the noise is uniform in [0, 1).
     """
 
-    def __init__(self, labels: Tensor, *, per_class: int, size: int, seed: int, first: int = 0) -> None:
+    def __init__(
+        self, labels: Tensor, *, per_class: int, size: int, seed: int, first: int = 0, uniform: bool = False
+    ) -> None:
+        self._draw = torch.rand if uniform else torch.randn
         self._generators = [
             child_generator(seed, label, first + row % per_class) for row, label in enumerate(labels.tolist())
         ]
@@ -98,7 +146,7 @@ class Noise:
         following = next(self._block, None)
         if following is None:
             count = max(1, _BLOCK // self._size)
-            drawn = [torch.randn(count, self._size, generator=own) for own in self._generators]
+            drawn = [self._draw(count, self._size, generator=own) for own in self._generators]
             self._block = iter(torch.stack(drawn, dim=1).to(self._device))
             following = next(self._block)
         return following

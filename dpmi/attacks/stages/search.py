@@ -50,7 +50,6 @@ def search(
     progress: Progress,
     keep_last: bool = False,
     schedule: Schedule | None = None,
-    views: int = 1,
 ) -> Outcome:
     """Minimise the mean cost of each row's images plus its penalty.
 
@@ -67,7 +66,6 @@ def search(
         progress: called with (steps done, ``iterations``).
         keep_last: keep the last position instead of the one of smallest cost; for costs that are random.
         schedule: schedule of the learning rate; None means a constant rate.
-        views: number of queries that ``cost`` makes for each image.
     """
     parameters = position.parameters()
     kept = [p.detach().clone() for p in parameters]
@@ -75,7 +73,7 @@ def search(
     used = torch.zeros_like(labels)
     diverged = torch.zeros_like(labels, dtype=torch.bool)
     rates = [group["lr"] for group in optimizer.param_groups]
-    images = len(labels) * position.draws * views
+    images = len(labels) * position.draws
     for done in range(iterations + 1):
         if bool(diverged.all()) or not target.affords(queries=images, grad_calls=images):
             break

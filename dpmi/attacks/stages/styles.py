@@ -75,12 +75,13 @@ def best_styles(
 ) -> Tensor:
     """Return the random styles (R * keep, style_size) with the target's highest confidence, best first.
 
-    All classes share the same candidates, so a query serves all of them. Candidates that the budget does not cover come
-    last.
+    All classes share the same candidates, so a query serves all of them. The target sees each candidate with the layers
+    after the cutoff not truncated, and the search starts from the style of the first layer in all layers [published
+    code of SHC22]. Candidates that the budget does not cover come last.
 
     Args:
         target: queried once for each candidate, twice if mirrored.
-        generator: maps latents to styles; the style of the first layer is used.
+        generator: maps latents to styles.
         labels: int64 (R,).
         keep: number of styles for each label, at most ``candidates``.
         candidates: number of random latents.
@@ -95,10 +96,11 @@ def best_styles(
     styles = []
     with torch.no_grad():
         for rows in physical(candidates):
-            styles.append(generator.mapping(latents[rows], psi, cutoff)[:, 0])
+            ws = generator.mapping(latents[rows], psi, cutoff)
+            styles.append(ws[:, 0])
             views = 1 + mirror
-            if target.affords(queries=views * len(styles[-1])):
-                images = generator.images(generator.repeat(styles[-1]))
+            if target.affords(queries=views * len(ws)):
+                images = generator.images(ws)
                 shown = [images, images.flip(3)][:views]
                 of_views = [target.logits(view).softmax(dim=1) for view in shown]
                 found[:, rows] = torch.stack(of_views).mean(dim=0).T[labels]

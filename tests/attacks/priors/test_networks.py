@@ -91,10 +91,17 @@ def test_minibatch_discrimination_is_the_formula() -> None:
     tensor = layer.tensor.weight.T.reshape(6, 3, 2)
     expected = torch.zeros(5, 3, dtype=torch.float64)
     for i in range(5):
-        for j in range(5):
+        for j in set(range(5)) - {i}:
             for b in range(3):
                 expected[i, b] += (-(inputs[i] @ tensor[:, b] - inputs[j] @ tensor[:, b]).abs().sum()).exp()
     torch.testing.assert_close(layer(inputs), expected)
+
+
+def test_the_tensor_of_minibatch_discrimination_starts_standard_normal() -> None:
+    """The init.normal_(T, 0, 1) of KED-MI's discri.py; torch's own linear layer would start 100 times smaller."""
+    weights = MinibatchDiscrimination(4096, features=4, kernel_size=5).tensor.weight.detach().flatten()
+    quantiles = torch.linspace(0.01, 0.99, 99)
+    torch.testing.assert_close(weights.quantile(quantiles), torch.special.ndtri(quantiles), atol=0.03, rtol=0)
 
 
 def test_minibatch_discrimination_does_not_couple_images_in_evaluation() -> None:

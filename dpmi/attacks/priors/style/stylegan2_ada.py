@@ -1,7 +1,7 @@
 """Reads the weights of an official StyleGAN2-ADA pickle without executing any code of the pickle.
 
 Such a file is a pickle of whole networks with their source code, which the published loader executes. This loader
-accepts only tensors, containers and one stand-in class for networks, and refuses any other object.
+accepts only tensors, numbers, containers and one stand-in class for networks, and refuses any other object.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,8 +52,9 @@ def load_generator(path: str | Path, image_shape: ImageShape, *, crop: int | Non
         crop: see :class:`StyleGenerator`.
 
     Raises:
-        ValueError: the file does not exist; the pickle contains objects other than tensors, containers and networks;
-            there is no generator, or it is conditional, of another architecture or of another number of channels.
+        ValueError: the file does not exist; the pickle contains objects other than tensors, numbers, containers and
+            networks; there is no generator, or it is conditional, of another architecture or of another number of
+            channels.
     """
     path = Path(path)
     try:
@@ -72,7 +74,7 @@ def read_pickle(path: Path) -> Weights:
     """Return the generator's weights in an official pickle.
 
     Raises:
-        pickle.UnpicklingError: the pickle contains objects other than tensors, containers and networks.
+        pickle.UnpicklingError: the pickle contains objects other than tensors, numbers, containers and networks.
         ValueError: it contains no generator.
     """
     with path.open("rb") as file:
@@ -125,6 +127,28 @@ def _storage(content: bytes) -> Any:
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
+class _NumberType:
+    """Stand-in for the NumPy type of a number, whose own restoring would trust what the pickle says of it."""
+
+    def __init__(self, name: str, *_: Any) -> None:
+        if not isinstance(name, str) or not re.fullmatch(r"b1|[iu][1248]|f[248]", name):
+            raise pickle.UnpicklingError(
+                f"the pickle has NumPy values of type {name!r}, which are no numbers"
+            )
+        self.name = name
+        self.order = "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = ">" if state[1] == ">" else "<"
+
+
+def _number(kind: _NumberType, content: bytes) -> bool | int | float:
+    if len(content) != int(kind.name[1:]):
+        raise pickle.UnpicklingError(f"the pickle has {len(content)} bytes for a number of type {kind.name}")
+    value: bool | int | float = np.frombuffer(content, dtype=kind.order + kind.name)[0].item()
+    return value
+
+
 class _Unpickler(pickle.Unpickler):
     """Resolves the objects of an official pickle to stand-ins and refuses all others."""
 
@@ -136,6 +160,10 @@ class _Unpickler(pickle.Unpickler):
         ("collections", "OrderedDict"): OrderedDict,
         ("dnnlib.util", "EasyDict"): dict,
         ("builtins", "set"): set,
+        # Gains are NumPy numbers, because the published code takes square roots with NumPy; NumPy 2 renamed the module.
+        ("numpy.core.multiarray", "scalar"): _number,
+        ("numpy._core.multiarray", "scalar"): _number,
+        ("numpy", "dtype"): _NumberType,
     }
 
     def find_class(self, module: str, name: str) -> Any:

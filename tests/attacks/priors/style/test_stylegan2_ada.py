@@ -64,7 +64,10 @@ def official(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 
 
 class _Network(nn.Module):
-    """A module that pickles as one of the published code does: its source, and its attributes."""
+    """A module that pickles as one of the published code does: its source, and its attributes.
+
+    Gains among the attributes are NumPy numbers, as there.
+    """
 
     reconstruct: Callable[[dict[str, Any]], None]
 
@@ -88,7 +91,10 @@ def _generator(conditional: bool = False) -> _Network:
 
     def dense(inputs: int, outputs: int, rate: float = 1.0) -> _Network:
         return _Network(
-            weight=parameter(outputs, inputs), bias=parameter(outputs), bias_gain=rate, weight_gain=rate
+            weight=parameter(outputs, inputs),
+            bias=parameter(outputs),
+            bias_gain=rate,
+            weight_gain=rate / np.sqrt(inputs),
         )
 
     def convolution(inputs: int, outputs: int, side: int) -> _Network:
@@ -98,6 +104,7 @@ def _generator(conditional: bool = False) -> _Network:
             bias=parameter(outputs),
             noise_strength=parameter(),
             conv_clamp=CLAMP,
+            act_gain=np.sqrt(2),
         )
         layer.register_buffer("resample_filter", torch.tensor(FIR).float())
         layer.register_buffer("noise_const", torch.randn(side, side, generator=random))
@@ -107,7 +114,10 @@ def _generator(conditional: bool = False) -> _Network:
     for side, channels in CHANNELS.items():
         block = _Network(
             torgb=_Network(
-                affine=dense(STYLE, channels), weight=parameter(3, channels, 1, 1), bias=parameter(3)
+                affine=dense(STYLE, channels),
+                weight=parameter(3, channels, 1, 1),
+                bias=parameter(3),
+                weight_gain=1 / np.sqrt(channels),
             )
         )
         block.register_buffer("resample_filter", torch.tensor(FIR).float())
@@ -197,6 +207,59 @@ def test_official_weights_give_the_published_function(
     for image, latent in zip(found, z.double().numpy(), strict=True):
         expected = _published(network.state_dict(), latent, psi=0.6, cutoff=3)
         np.testing.assert_allclose(image.numpy(), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
+def test_numbers_of_either_numpy_are_read(
+    official: Callable[..., None], tmp_path: Path, module: bytes
+) -> None:
+    """The published files were written with NumPy 1, which had another name for the module."""
+    network, path = _generator(), tmp_path / "g.pkl"
+    for layer in (network.mapping.fc0, network.mapping.fc1):
+        layer.bias_gain = np.float64(0.02)
+    official(path, network)
+    assert path.read_bytes().count(b"cnumpy._core.multiarray\n") == 1
+    path.write_bytes(path.read_bytes().replace(b"cnumpy._core.multiarray\n", b"c" + module + b"\n"))
+    assert load_generator(path, SHAPE).mapping.fc0.rate == 0.02
+
+
+@pytest.mark.parametrize(
+    "number", [np.float64(0.3), np.float32(-2.5), np.int64(2**40), np.uint8(200), np.bool_(True)]
+)
+def test_a_number_keeps_its_value(official: Callable[..., None], tmp_path: Path, number: np.generic) -> None:
+    network = _generator()
+    network.synthesis.b4.conv1.conv_clamp = number
+    official(tmp_path / "g.pkl", network)
+    assert load_generator(tmp_path / "g.pkl", SHAPE).synthesis.b4.conv1.clamp == number
+
+
+def test_a_number_of_the_other_byte_order_is_read(official: Callable[..., None], tmp_path: Path) -> None:
+    network, path = _generator(), tmp_path / "g.pkl"
+    network.synthesis.b4.conv1.conv_clamp = np.float32(-2.5)
+    official(path, network)
+    whole, little = path.read_bytes(), np.float32(-2.5).tobytes()
+    of_type, other = b"X\x01\x00\x00\x00<", b"X\x01\x00\x00\x00>"
+    assert whole.count(b"C\x04" + little) == 1
+    before, _, after = whole.replace(b"C\x04" + little, b"C\x04" + little[::-1]).rpartition(of_type)
+    path.write_bytes(before + other + after)
+    assert load_generator(path, SHAPE).synthesis.b4.conv1.clamp == -2.5
+
+
+def test_numpy_values_that_are_no_numbers_are_refused(official: Callable[..., None], tmp_path: Path) -> None:
+    network = _generator()
+    network.extra = np.datetime64("2020-01-01")
+    official(tmp_path / "g.pkl", network)
+    with pytest.raises(ValueError, match=r"refused.*type 'M8', which are no numbers"):
+        load_generator(tmp_path / "g.pkl", SHAPE)
+    network.extra = np.float64(1.0)
+    official(tmp_path / "g.pkl", network)
+    whole = (tmp_path / "g.pkl").read_bytes()
+    # The number 1.0, cut to four bytes.
+    one = b"C\x08" + np.float64(1.0).tobytes()
+    assert whole.count(one) == 1
+    (tmp_path / "g.pkl").write_bytes(whole.replace(one, b"C\x04" + one[-4:]))
+    with pytest.raises(ValueError, match=r"refused.*4 bytes for a number of type f8"):
+        load_generator(tmp_path / "g.pkl", SHAPE)
 
 
 def test_state_dict_gives_what_the_pickle_gives(official: Callable[..., None], tmp_path: Path) -> None:
