@@ -30,7 +30,11 @@ from accountants.guarantee import Adjacency
 Numbers = npt.NDArray[np.float64]
 
 _SMALLEST_LOG_WEIGHT = -60.0
-"""Numbers of drawn buckets that are less likely than e^-60 are left out, which `Pair.neglected` pays for."""
+"""Large numbers of drawn buckets that are less likely than e^-60 are left out, which `Pair.neglected` pays for."""
+
+_SMALLEST_FLOAT = -690.0
+"""Small ones are kept as long as float64 holds their weight: far from the other mixture's means, the rarest of its
+components is the nearest, and decides the privacy loss."""
 
 _TAIL = 10.0
 """Standard deviations beyond the outermost means; the mass outside is below e^-50."""
@@ -184,12 +188,12 @@ def pairs(*, sampling_rate: float, sigma: float, owned: int, adjacency: Adjacenc
 def _drawn(owned: int, sampling_rate: float) -> tuple[Numbers, Numbers, float]:
     """Return numbers of drawn buckets, their probabilities, and the probability of the larger numbers left out.
 
-    Smaller numbers that hardly occur count as the smallest one that is kept, which only raises the cost.
+    Smaller numbers that float64 cannot weigh count as the smallest one that it can, which only raises the cost.
     """
     drawn = np.arange(owned + 1)
     log_weights = binom.logpmf(drawn, owned, sampling_rate)
-    (kept,) = np.nonzero(log_weights > _SMALLEST_LOG_WEIGHT)
-    first, last = int(kept[0]), int(kept[-1])
+    first = int(np.argmax(log_weights > _SMALLEST_FLOAT))
+    last = int(np.flatnonzero(log_weights > _SMALLEST_LOG_WEIGHT)[-1])
     weights = np.exp(log_weights[first : last + 1])
     weights[0] = binom.cdf(first, owned, sampling_rate)
     neglected = float(binom.sf(last, owned, sampling_rate))
