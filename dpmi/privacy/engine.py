@@ -20,10 +20,8 @@ from accountants import (
     Ledger,
     PrivacyFilter,
     Tries,
-    calibrate,
     checks,
 )
-from accountants.least_noise import least_noise
 from accountants.mechanism import poisson, steps_of
 from accountants.recommender import Recommendation
 
@@ -43,11 +41,12 @@ from .observer import Auditor, Observer
 from .optimizer import BucketOptimizer
 from .partition import Partition
 from .plan import Plan
-from .samplers import POISSON, PoissonSampling, Sampling
+from .samplers import POISSON, Sampling
 from .sampling import BucketSampler
 from .search import Best, Candidate, Result, Search
 from .settings import OF_A_HEAD, OF_A_MODEL, Options, Settings
 from .statement import Statement
+from .target import planned
 
 
 class PrivacyEngine:
@@ -343,62 +342,25 @@ class PrivacyEngine:
                 f"used before and has charged {self._ledger.steps} steps; use a new engine, and compose the accounts "
                 "with dpmi.privacy.combine"
             )
-        given = {
-            "sampling_rate": sampling_rate,
-            "steps": steps,
-            "max_grad_norm": max_grad_norm,
-            "target_epsilon": target_epsilon,
-            "target_delta": target_delta,
-        }
-        sampling = options.get("sampling", POISSON)
-        if recommended is not None:
-            recommended.check(
-                units=partition.num_buckets, buckets_per_unit=partition.buckets_per_unit, given=given
-            )
-            if sampling != POISSON:
-                raise ValueError(
-                    f"sampling is {sampling}, but recommended settings are for Poisson draws; leave sampling out"
-                )
-            sampling_rate, steps = recommended.sampling_rate, recommended.steps
-            max_grad_norm, noise_multiplier = recommended.max_grad_norm, recommended.noise_multiplier
-            options.setdefault("steps_per_epoch", steps)
-            options.setdefault("max_physical_batch_size", OF_A_HEAD)
-        else:
-            sampling.check(sampling_rate, partition.num_buckets)
-            if not sampling.has_rate:
-                del given["sampling_rate"]
-            if missing := [name for name, value in given.items() if value is None]:
-                raise ValueError(f"{missing[0]} is missing; give it, or all five settings by recommended=...")
-            assert steps is not None
-            assert max_grad_norm is not None
-            assert target_epsilon is not None
-            assert target_delta is not None
-            if isinstance(sampling, PoissonSampling):
-                found = calibrate(
-                    target_epsilon=target_epsilon,
-                    delta=target_delta,
-                    unit=partition.unit,
-                    sampling_rate=sampling_rate,
-                    steps=steps,
-                    adjacency=adjacency,
-                    buckets=partition.num_buckets,
-                    buckets_per_unit=partition.buckets_per_unit,
-                )
-                noise_multiplier = found.mechanism.noise_multiplier
-            else:
-                noise_multiplier = least_noise(
-                    sampling.mechanism(sampling_rate, partition.num_buckets, 1.0),
-                    target_epsilon=target_epsilon,
-                    delta=target_delta,
-                    unit=partition.unit,
-                    steps=steps,
-                    adjacency=checks.adjacency(adjacency),
-                ).noise_multiplier
-        settings = Settings(
-            partition=partition, sampling_rate=sampling_rate, max_grad_norm=max_grad_norm, **options
+        plan = planned(
+            partition,
+            options.get("sampling", POISSON),
+            sampling_rate=sampling_rate,
+            steps=steps,
+            max_grad_norm=max_grad_norm,
+            target_epsilon=target_epsilon,
+            target_delta=target_delta,
+            adjacency=adjacency,
+            recommended=recommended,
         )
-        private = self._make_private(settings, noise_multiplier)
-        self._limits.most_steps = steps
+        if recommended is not None:
+            options.setdefault("steps_per_epoch", plan.steps)
+            options.setdefault("max_physical_batch_size", OF_A_HEAD)
+        settings = Settings(
+            partition=partition, sampling_rate=plan.sampling_rate, max_grad_norm=plan.max_grad_norm, **options
+        )
+        private = self._make_private(settings, plan.noise_multiplier)
+        self._limits.most_steps = plan.steps
         return private
 
     def search(

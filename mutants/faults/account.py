@@ -49,9 +49,9 @@ _ACCOUNT_FAULTS = (
     ),
     Fault(
         name="the noise for a target is that of a unit that owns one bucket",
-        path="dpmi/privacy/engine.py",
-        old="buckets_per_unit=partition.buckets_per_unit,\n                )\n                noise",
-        new=")\n                noise",
+        path="dpmi/privacy/target.py",
+        old="            buckets_per_unit=partition.buckets_per_unit,\n        )\n        noise",
+        new="        )\n        noise",
         tests=("tests/privacy/test_target_epsilon.py",),
     ),
     Fault(

@@ -83,8 +83,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="recommended steps are not enforced",
         path="dpmi/privacy/engine.py",
-        old="        self._limits.most_steps = steps\n        return private",
-        new="        self._limits.most_steps = None if recommended is not None else steps\n        return private",
+        old="        self._limits.most_steps = plan.steps\n        return private",
+        new="        self._limits.most_steps = None if recommended is not None else plan.steps\n        return private",
         tests=(f"{_TARGET}::TestRecommended::test_one_pass_is_the_whole_training_and_no_step_more",),
     ),
 )

@@ -218,9 +218,9 @@ _ENGINE_FAULTS = (
     ),
     Fault(
         name="the noise for other draws is that of Poisson draws",
-        path="dpmi/privacy/engine.py",
-        old="            if isinstance(sampling, PoissonSampling):",
-        new="            if sampling.has_rate:",
+        path="dpmi/privacy/target.py",
+        old="if isinstance(sampling, PoissonSampling):",
+        new="if sampling.has_rate:",
         tests=(f"{_TARGET}::test_a_target_of_other_draws_is_met_and_enforced",),
     ),
     Fault(

@@ -1,6 +1,6 @@
 """make_private_with_epsilon: the noise that a target allows, and a training that ends where the target does.
 
-Modules: dpmi/privacy/engine.py, dpmi/privacy/settings.py.
+Modules: dpmi/privacy/engine.py, dpmi/privacy/settings.py, dpmi/privacy/target.py.
 """
 
 from __future__ import annotations
