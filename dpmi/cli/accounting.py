@@ -32,6 +32,15 @@ if TYPE_CHECKING:
     from accountants.plugins import PluginError
 
 
+RecordsPerUnit = Annotated[
+    int,
+    typer.Option(
+        parser=integer,
+        help="The most separately sampled buckets that one unit owns, such as the records of a user.",
+    ),
+]
+
+
 def epsilon(
     *,
     sampling_rate: recorded.SamplingRate = None,
@@ -41,13 +50,7 @@ def epsilon(
     opacus: recorded.OpacusFile = None,
     delta: Delta,
     unit: recorded.OptionalUnit = None,
-    records_per_unit: Annotated[
-        int,
-        typer.Option(
-            parser=integer,
-            help="The most separately sampled buckets that one unit owns, such as the records of a user.",
-        ),
-    ] = 1,
+    records_per_unit: RecordsPerUnit = 1,
     buckets: Buckets = None,
     accountant: Annotated[str | None, typer.Option(help="Only this accountant; default: all.")] = None,
     as_json: AsJson = False,
@@ -148,6 +151,7 @@ def calibrate(
         int | None, typer.Option(parser=integer, help="T >= 1; omit it to solve for it.")
     ] = None,
     adjacency: Adjacency = "replace",
+    records_per_unit: RecordsPerUnit = 1,
     buckets: Buckets = None,
     as_json: AsJson = False,
 ) -> None:
@@ -164,6 +168,7 @@ def calibrate(
         steps=steps,
         adjacency=checks.adjacency(adjacency),
         buckets=buckets,
+        buckets_per_unit=records_per_unit,
     )
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))

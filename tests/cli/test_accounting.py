@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from .conftest import Dpmi, epsilon, is_one_line
+from .conftest import Dpmi, check_mistake, epsilon, is_one_line
 
 TARGET = ("calibrate", "--target-epsilon", 4, "--delta", "1e-3", "--unit", "subclass")
 RUN = ("reconstruction-bound", "--sampling-rate", 0.2, "--noise-multiplier", 1.6, "--steps", 200)
@@ -33,6 +33,13 @@ class TestCalibrate:
         given = (*TARGET, "--sampling-rate", 0.2, "--steps", 150)
         assert "warning: delta = 0.001 is not below 1/K with K = 1000" in dpmi(*given, "--buckets", 1000).err
         assert dpmi(*given, "--buckets", 999).err == ""
+
+    def test_for_units_that_own_several_buckets(self, dpmi: Dpmi) -> None:
+        given = (*TARGET, "--sampling-rate", 0.2, "--steps", 150, "--records-per-unit", 3)
+        noise = dpmi(*given).out.splitlines()[0].split(" = ")[1]
+        again = dpmi(*epsilon(noise_multiplier=noise, steps="150"), "--records-per-unit", 3, "--json")
+        assert 4 * 0.998 <= json.loads(again.out)[0]["epsilon"] <= 4
+        check_mistake(dpmi(*given, "--buckets", 2), "buckets_per_unit must be at most 2")
 
     def test_json(self, dpmi: Dpmi) -> None:
         outcome = dpmi(
