@@ -42,7 +42,10 @@ def imported(text: str) -> Callable[..., Any]:
     module = _of_file(place) if place.endswith(".py") else _of_module(place)
     found: Any = getattr(module, name, None)
     if not callable(found):
-        names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+        own = [
+            n for n, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__
+        ]
+        names = [n for n in own if callable(getattr(module, n)) and not n.startswith("_")]
         raise ValueError(f"{place} has no function or class {name!r}; it has {', '.join(names) or 'none'}")
     code: Callable[..., Any] = found
     return code

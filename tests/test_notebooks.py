@@ -5,6 +5,7 @@ Modules: accountants/__init__.py, dpmi/attacks/gmi.py, dpmi/attacks/plg_mi.py, d
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -434,8 +435,9 @@ def test_values_of_the_eighth_notebook(executed: tuple[str, Any]) -> None:
     assert (found["users"], found["parameters"]) == (240, 160)
     assert found["at_one"] > 0.8
     head, scratch = found["means"]["head on public features"], found["means"]["network from scratch"]
-    assert head == sorted(head)
-    assert head[-1] > 0.92
+    # The noise is not seeded: above epsilon 2, accuracies differ by less than two draws of it.
+    assert all(later > earlier - 0.02 for earlier, later in itertools.pairwise(head))
+    assert head[0] + 0.1 < head[-1] > 0.92
     assert scratch[1] < 0.4, "near chance at epsilon 1"
     assert all(h > s + 0.2 for h, s in zip(head, scratch, strict=True))
     sizes = found["sizes"]

@@ -210,7 +210,11 @@ def _of_network(network: PublicCnn, spec: FeaturesSpec, image_shape: tuple[int, 
 
 
 def _of_function(name: str, image_shape: tuple[int, int, int]) -> Extractor:
-    found = imported(name)(image_shape)
+    try:
+        function = imported(name)
+    except ValueError as error:
+        raise ValueError(f"features {name!r}: {error}") from error
+    found = function(image_shape)
     if isinstance(found, Extractor):
         return found
     if not isinstance(found, nn.Module):

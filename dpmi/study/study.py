@@ -31,7 +31,7 @@ from .spec import (
     unknown,
     validated,
 )
-from .sweeps import instances
+from .sweeps import check_types, instances
 
 REPORTED = (
     "the results of this study: accuracies, diagnostics, distances and example images are computed from the private "
@@ -209,9 +209,10 @@ def checked(document: Mapping[str, Any]) -> StudySpec:
     if spec.data.name not in data.names() and not is_name(spec.data.name):
         raise SpecError(unknown("data.name", spec.data.name, data.names()))
     try:
-        data.check_options(spec.data.name, spec.data.options)
+        loader = data.check_options(spec.data.name, spec.data.options)
     except ValueError as error:
         raise SpecError(f"data: {error}") from error
+    check_types(loader, spec.data.options, where="data.options")
     try:
         models.check_name(spec.model)
         if spec.evaluator is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -48,6 +48,22 @@ def instances(get: Any, where: str, table: Mapping[str, Any]) -> Iterator[Any]:
             raise SpecError(f"{where} {name}: {error}") from error
         except (Exception, SystemExit) as error:  # the code of a package may raise anything
             raise SpecError(f"{where} {name}: {told(error)}") from error
+
+
+def check_types(function: Callable[..., Any], values: Mapping[str, Any], *, where: str) -> None:
+    """Raise SpecError if a value does not have the type of the function's argument of this name, if it is known."""
+    try:
+        types = get_type_hints(function)
+    except (NameError, TypeError):  # a partial, or types of the user that are known to a type checker only
+        return
+    for key, value in values.items():
+        if key not in types:
+            continue
+        try:
+            TypeAdapter(types[key]).validate_python(value, strict=True)
+        except ValidationError as error:
+            shown = list(value) if isinstance(value, tuple) else value
+            raise SpecError(f"{where}.{key} is {shown!r}: {in_toml(error.errors()[0]['msg'])}") from None
 
 
 def _typed(where: str, expected: Any, value: Any) -> Any:

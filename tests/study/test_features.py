@@ -255,8 +255,8 @@ def test_a_wrong_table_is_one_error(table: str, message: str) -> None:
         ('{ name = "scatter", dimensions = 400 }', r"features\.dimensions must be at most 324.*got 400"),
         ('{ name = "scatter", dimensions = 310 }', r"dimensions must be from 1 to 299.*300 public images"),
         ('"folder:/nowhere"', r"features folder /nowhere does not exist"),
-        ('"no_such_module:f"', r"features 'no_such_module:f' cannot be imported"),
-        (f'"{__name__}:missing"', r"cannot be imported"),
+        ('"no_such_module:f"', r"features 'no_such_module:f': no_such_module cannot be imported"),
+        (f'"{__name__}:missing"', r"has no function or class 'missing'"),
         (f'"{__name__}:no_module"', r"must return an Extractor or an nn\.Module .* got int"),
     ],
 )

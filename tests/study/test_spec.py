@@ -41,7 +41,7 @@ PRIVATE = '[[defenses]]\nname = "class-dp"\n'
         # unknown names
         ('"class-dp"', '"clas-dp"', "defenses.name: unknown defence 'clas-dp'; did you mean 'class-dp'? (known: none,"),
         ('"enhanced"', '"enhansed"', "attacks.name: unknown attack 'enhansed'; did you mean 'enhanced'? (known:"),
-        ('"digits"', '"digit"', "data.name: unknown name 'digit'; did you mean 'digits'? (known: digits, mnist,"),
+        ('"digits"', '"digit"', "data.name: unknown name 'digit'; did you mean 'digits'? (known: digits, folder,"),
         ('"softmax"', '"sofmax"', "model: unknown model 'sofmax'; did you mean 'softmax'? (known: cnn,"),
         # wrong types
         ("steps = 20", 'steps = "20"', "training.steps is '20': input should be a valid integer"),
@@ -66,7 +66,7 @@ PRIVATE = '[[defenses]]\nname = "class-dp"\n'
         (
             '[data]\nname = "digits"',
             '[data]\nname = "digits"\noptions = { seed = [1] }',
-            "data.options.seed is [1]: input should be hashable",
+            "data.options.seed is [1]: input should be a valid integer",
         ),
         (
             "max_grad_norm = 1.0",
