@@ -161,6 +161,9 @@ class Search(Generic[Running]):
                     "accounted for; use that engine, and no other"
                 )
             self._running.end()
+            self._limit.check(
+                self._running.account.ledger
+            )  # steps of a checkpoint were not checked one by one
             value = _number(score(result))
             self._accounts.append(self._running.account)
             self._running = None

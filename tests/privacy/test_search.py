@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -221,6 +222,19 @@ class TestLimit:
             for x, y in loader:
                 step(module, optimizer, x, y)
         assert torch.equal(weights(module), before)
+
+    def test_steps_of_a_checkpoint_count(self, tmp_path: Path) -> None:
+        expensive = PrivacyEngine()
+        train(expensive, 0, steps_per_epoch=STEPS + 3)
+        expensive.save_checkpoint(tmp_path / "saved")
+
+        def resumes(engine: PrivacyEngine, candidate: Any) -> int:
+            wrap(engine=engine, noise_multiplier=4.0, steps_per_epoch=STEPS + 3, seed=0)
+            engine.load_checkpoint(tmp_path / "saved")
+            return 0
+
+        with pytest.raises(RuntimeError, match="at most 5 steps"):
+            search(PrivacyEngine(), resumes, score=float)
 
     def test_training_elsewhere_is_refused(self) -> None:
         with pytest.raises(
