@@ -161,9 +161,8 @@ class Search(Generic[Running]):
                     "accounted for; use that engine, and no other"
                 )
             self._running.end()
-            self._limit.check(
-                self._running.account.ledger
-            )  # steps of a checkpoint were not checked one by one
+            # Steps of a checkpoint were not checked one by one.
+            self._limit.check(self._running.account.ledger)
             value = _number(score(result))
             self._accounts.append(self._running.account)
             self._running = None
