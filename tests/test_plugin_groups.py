@@ -13,8 +13,10 @@ import torch
 from typer.testing import CliRunner
 
 from accountants import epsilon
+from accountants.plugins import PluginError
 from dpmi import data, metrics, models
 from dpmi.cli import app
+from dpmi.study import SpecError, parse
 
 from .accountants.test_plugins import install
 
@@ -107,3 +109,62 @@ short = Metric(name="short", description="wrong", measure=lambda images, labels,
         install(site, "dpmi_short", code, group="dpmi.metrics", short="short")
         with pytest.raises(ValueError, match=r"metric 'short' must return .* 4 .*got \(1,\)"):
             metrics.added_columns(torch.rand(4, 1, 8, 8), torch.arange(4), data.load("digits").train)
+
+
+RAISED = [("KeyError('size')", "KeyError: 'size'"), ("SystemExit(3)", "SystemExit: 3")]
+
+
+class TestBroken:
+    """The code of a package may raise anything; it is named, and nothing else is affected."""
+
+    @pytest.mark.parametrize(
+        ("raised", "told"), [("KeyError('size')", "KeyError: 'size'"), ("SystemExit(3)", "SystemExit: 3")]
+    )
+    def test_while_a_defence_is_made(self, site: Path, raised: str, told: str) -> None:
+        name = f"broken-{told[:3].lower()}"
+        code = f"""
+from dataclasses import dataclass
+from typing import ClassVar
+from dpmi.defenses import NoDefense
+
+@dataclass(frozen=True, kw_only=True)
+class Broken(NoDefense):
+    name: ClassVar[str] = "{name}"
+
+    def __post_init__(self):
+        raise {raised}
+"""
+        install(site, f"dpmi_defence_{told[:3].lower()}", code, group="dpmi.defenses", **{name: "Broken"})
+        study = """
+name = "s"
+seeds = [0]
+model = "softmax"
+data = "digits"
+training = { steps = 5, learning_rate = 0.1 }
+attacks = [{ name = "label-mean" }]
+"""
+        with pytest.raises(SpecError, match=rf"defenses {name}: {told}"):
+            parse(study + f'defenses = [{{ name = "none" }}, {{ name = "{name}" }}]\n')
+        assert len(parse(study + 'defenses = [{ name = "none" }]\n').trials) == 1
+
+    @pytest.mark.parametrize(
+        ("raised", "told"), [("KeyError('size')", "KeyError: 'size'"), ("SystemExit(3)", "SystemExit: 3")]
+    )
+    def test_while_data_or_a_model_is_made(self, site: Path, raised: str, told: str) -> None:
+        code = f"""
+from dpmi.data import Dataset
+from dpmi.models import Architecture
+
+def fail(*_):
+    raise {raised}
+
+images = Dataset("broken-images", "none", lambda: fail())
+layers = Architecture("broken-layers", "none", 1, fail)
+"""
+        package = f"dpmi_made_{told[:3].lower()}"
+        install(site, f"{package}_data", code, group="dpmi.data", **{"broken-images": "images"})
+        install(site, f"{package}_models", code, group="dpmi.models", **{"broken-layers": "layers"})
+        with pytest.raises(PluginError, match=rf"data set 'broken-images' failed: {told}"):
+            data.load("broken-images")
+        with pytest.raises(PluginError, match=rf"model 'broken-layers' failed: {told}"):
+            models.build("broken-layers", image_shape=(1, 8, 8), num_classes=3, seed=0)

@@ -131,18 +131,24 @@ def test_an_unfinished_study_is_measured_as_far_as_it_goes(store: Store) -> None
     assert measured(store, images=4)["model_key"].tolist() == [job.key for job in JOBS[1:]]
 
 
-def test_a_model_that_fails_does_not_stop_the_others(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken(RuntimeError):
-        pass
+class Broken(RuntimeError):
+    pass
 
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(Broken("on purpose"), "Broken: on purpose"), (SystemExit(3), "SystemExit: 3")]
+)
+def test_a_model_that_fails_does_not_stop_the_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: BaseException, told: str
+) -> None:
     def broken(job: Job, *rest: object) -> torch.nn.Module:
         if job.key == JOBS[2].key:
-            raise Broken("on purpose")
+            raise error
         return stored_model(job, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "stored_model", broken)
     (failure,) = measure(SPEC, store, images=4, machines=Machines(workers=1))
-    assert failure == Failure(JOBS[2].label, "Broken: on purpose")
+    assert failure == Failure(JOBS[2].label, told)
     missing = gather_side_effects(SPEC, store, images=4)["fgsm_accuracy"].isna()
     assert missing.tolist() == [False, False, True, False]
 
