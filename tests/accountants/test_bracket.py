@@ -168,7 +168,7 @@ def test_no_attack_beats_random_runs_with_other_draws() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(LARGE // CHUNK))
 def test_many_random_runs_are_in_the_bracket(seed: int) -> None:
-    """About an hour and a half in all on two cores."""
+    """About half an hour in all on two cores."""
     fine, _ = check(seed, CHUNK - CHUNK // 5)
     assert fine >= CHUNK // 3
     assert check_other_draws(seed, CHUNK // 5) >= CHUNK // 10
