@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from dpmi.data.image_files import hold_out
+from dpmi.data.image_files import hold_out, read_files
 from dpmi.data.images import to_labels, without
-from dpmi.data.open_image import open_image
 from dpmi.data.split import Distance, ImageSet, Split
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
@@ -60,8 +58,14 @@ def load_folder(
     files = [file for own in classes.values() for file in own]
     shape, grey = _shape(size, files), all(_is_grey(file) for file in files)
     train_files, test_files = hold_out(root.name, classes, test, np.random.default_rng(seed))
-    train, train_labels = _read(train_files, shape, grey=grey)
-    held_out, held_out_labels = without(*_read(test_files, shape, grey=grey), train)
+
+    def read(files: Sequence[tuple[int, Path]], dataset: Path = root) -> tuple[Tensor, Tensor]:
+        paths = [file for _, file in files]
+        images = read_files(paths, size=shape, dataset=dataset.name, mode="L" if grey else "RGB")
+        return images, torch.tensor([label for label, _ in files], dtype=torch.int64)
+
+    train, train_labels = read(train_files)
+    held_out, held_out_labels = without(*read(test_files), train)
     if not len(held_out):
         raise ValueError(f"every test image of {root} is also a training image; remove the copies")
     known, known_labels, known_names = torch.empty(0, *train.shape[1:]), None, None
@@ -71,7 +75,7 @@ def load_folder(
         if not others and not _images(place):
             raise ValueError(f"public {place} has no images, and no subfolders of images")
         labelled = [(label, file) for label, own in enumerate(others.values()) for file in own]
-        known, labels = _read(labelled or [(0, file) for file in _images(place)], shape, grey=grey)
+        known, labels = read(labelled or [(0, file) for file in _images(place)], place)
         known, labels = without(known, labels, train, held_out)
         if others:
             # Renumbered, because a class whose images are all private would leave a gap in the labels.
@@ -150,20 +154,3 @@ def _header(file: Path) -> Image.Image:
         return Image.open(file)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{file} is corrupt or not an image: {error}. Remove it.") from error
-
-
-def _read(files: Sequence[tuple[int, Path]], shape: tuple[int, int], *, grey: bool) -> tuple[Tensor, Tensor]:
-    """Read labelled files, float32 (N, 1 or 3, H, W) in [0, 1] and int64 (N,)."""
-    height, width = shape
-    images = torch.empty(len(files), 1 if grey else 3, height, width)
-
-    def fill(row: int) -> None:
-        image = open_image(files[row][1], "L" if grey else "RGB")
-        fitted = ImageOps.fit(image, (width, height), method=Image.Resampling.LANCZOS)
-        pixels = np.array(fitted).reshape(height, width, -1)
-        images[row] = torch.from_numpy(pixels).permute(2, 0, 1)
-
-    with ThreadPoolExecutor() as pool:
-        for _ in pool.map(fill, range(len(files))):
-            pass
-    return images.div_(255), torch.tensor([label for label, _ in files], dtype=torch.int64)

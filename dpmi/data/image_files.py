@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -88,19 +89,36 @@ def split_files(
     )
 
 
-def read_files(files: Sequence[Path], *, size: int, crop: int | None, dataset: str) -> Tensor:
-    """Read images into one tensor, float32 ``(N, 3, size, size)`` in [0, 1].
+def read_files(
+    files: Sequence[Path],
+    *,
+    size: int | tuple[int, int],
+    dataset: str,
+    crop: int | None = None,
+    mode: Literal["L", "RGB"] = "RGB",
+) -> Tensor:
+    """Read images into one tensor, float32 ``(N, 1 or 3, H, W)`` in [0, 1].
 
-    The proportions are preserved: the image is cropped to a central square, then resized with a Lanczos filter.
+    The proportions are preserved: the image is cropped in the middle, then resized with a Lanczos filter.
+
+    Args:
+        files: the files.
+        size: height and width, or one number for both.
+        dataset: name of the data set, for the error.
+        crop: side, in pixels, of the central crop before fitting; None means no crop.
+        mode: grey or colour.
 
     Raises:
         ValueError: a file is corrupt or not an image.
         FileNotFoundError: a file does not exist.
     """
-    images = torch.empty(len(files), 3, size, size)
+    height, width = (size, size) if isinstance(size, int) else size
+    images = torch.empty(len(files), 1 if mode == "L" else 3, height, width)
 
     def fill(row: int) -> None:
-        pixels = np.array(_read_file(files[row], size=size, crop=crop, dataset=dataset))
+        whole = _read_file(files[row], crop=crop, mode=mode, dataset=dataset)
+        fitted = ImageOps.fit(whole, (width, height), method=Image.Resampling.LANCZOS)
+        pixels = np.array(fitted).reshape(height, width, -1)
         images[row] = torch.from_numpy(pixels).permute(2, 0, 1)
 
     with ThreadPoolExecutor() as pool:
@@ -137,9 +155,9 @@ def _draw(public: Files, count: int, generator: np.random.Generator) -> list[_La
     return [files[index] for index in sorted(drawn)]
 
 
-def _read_file(file: Path, *, size: int, crop: int | None, dataset: str) -> Image.Image:
+def _read_file(file: Path, *, crop: int | None, mode: Literal["L", "RGB"], dataset: str) -> Image.Image:
     try:
-        square = open_image(file, "RGB")
+        square = open_image(file, mode)
     except FileNotFoundError:
         raise missing(file.parent, dataset=dataset, holds=file.name) from None
     if crop is not None:
@@ -149,4 +167,4 @@ def _read_file(file: Path, *, size: int, crop: int | None, dataset: str) -> Imag
             )
         left, top = (square.width - crop) // 2, (square.height - crop) // 2
         square = square.crop((left, top, left + crop, top + crop))
-    return ImageOps.fit(square, (size, size), method=Image.Resampling.LANCZOS)
+    return square
