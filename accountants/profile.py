@@ -26,6 +26,9 @@ those whose exponential float64 holds; there, losses are spread over hundreds.""
 
 Numbers = npt.NDArray[np.float64]
 
+Runs = tuple[tuple[Mechanism, int], ...]
+"""The steps of each mechanism of a run, in a form that caches take."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyProfile:
@@ -111,23 +114,7 @@ class PrivacyProfile:
         """
         if self._free or self.ledger.noiseless:
             return math.inf if self.ledger.noiseless else 0.0
-        composed = self._composition
-        if math.isinf(end := composed.epsilon(MU_SLACK)):
-            return math.inf
-        epsilons = np.linspace(0.0, end, _MU_EPSILONS if end < pld.LARGEST_EXPONENT else _FEW_EPSILONS)
-        # Both sides fall, so that one comparison covers an interval; after the last one, delta is below the slack.
-        deltas, rights = composed.delta(epsilons[:-1]) - MU_SLACK, epsilons[1:]
-
-        def holds(mu: float) -> bool:
-            return bool((_of_gaussian(mu, rights) >= deltas).all())
-
-        low, high = 0.0, 1.0
-        while not holds(high):
-            low, high = high, 2 * high
-        while high - low > max(1e-5 * high, 1e-9):
-            middle = (low + high) / 2
-            low, high = (low, middle) if holds(middle) else (middle, high)
-        return high
+        return _mu(self._runs, self.adjacency)
 
     @cached_property
     def _curve(self) -> tuple[Numbers, Numbers]:
@@ -139,8 +126,12 @@ class PrivacyProfile:
     @cached_property
     def _composition(self) -> pld.LossDistribution:
         """The composition of all steps, computed once."""
-        totals = for_units(self.ledger.totals, self.buckets_per_unit)
-        return _composed(tuple(totals.items()), self.adjacency)
+        return _composed(self._runs, self.adjacency)
+
+    @property
+    def _runs(self) -> Runs:
+        """The steps as they look to the unit."""
+        return tuple(for_units(self.ledger.totals, self.buckets_per_unit).items())
 
     @property
     def _free(self) -> bool:
@@ -188,6 +179,27 @@ def reconstruction_bound(ledger: Ledger, priors: npt.ArrayLike, *, buckets_per_u
     return bound
 
 
+@lru_cache(maxsize=256)  # the models of a study that differ in the seed have the same runs
+def _mu(runs: Runs, adjacency: Adjacency) -> float:
+    composed = _composed(runs, adjacency)
+    if math.isinf(end := composed.epsilon(MU_SLACK)):
+        return math.inf
+    epsilons = np.linspace(0.0, end, _MU_EPSILONS if end < pld.LARGEST_EXPONENT else _FEW_EPSILONS)
+    # Both sides fall, so that one comparison covers an interval; after the last one, delta is below the slack.
+    deltas, rights = composed.delta(epsilons[:-1]) - MU_SLACK, epsilons[1:]
+
+    def holds(mu: float) -> bool:
+        return bool((_of_gaussian(mu, rights) >= deltas).all())
+
+    low, high = 0.0, 1.0
+    while not holds(high):
+        low, high = high, 2 * high
+    while high - low > max(1e-5 * high, 1e-9):
+        middle = (low + high) / 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
 def _of_gaussian(mu: float, epsilons: Numbers) -> Numbers:
     """Return delta of N(mu, 1) against N(0, 1), at each epsilon (Balle, Wang 2018, Thm 8)."""
     from scipy.special import log_ndtr, ndtr  # noqa: PLC0415 (slow to import)
@@ -197,7 +209,7 @@ def _of_gaussian(mu: float, epsilons: Numbers) -> Numbers:
 
 
 @lru_cache(maxsize=32)  # the models of a study that differ in the seed have the same runs
-def _composed(runs: tuple[tuple[Mechanism, int], ...], adjacency: Adjacency) -> pld.LossDistribution:
+def _composed(runs: Runs, adjacency: Adjacency) -> pld.LossDistribution:
     totals: dict[Mechanism, int] = dict(runs)
     composed = pld.compose(
         totals,

@@ -65,8 +65,8 @@ _LEDGER_FAULTS = (
     Fault(
         name="a larger unit has the profile of a bucket",
         path="accountants/profile.py",
-        old="        return _composed(tuple(totals.items()), self.adjacency)",
-        new="        return _composed(tuple(self.ledger.totals.items()), self.adjacency)",
+        old="tuple(for_units(self.ledger.totals, self.buckets_per_unit).items())",
+        new="tuple(self.ledger.totals.items())",
         tests=(f"{_PROFILE}::test_a_guarantee_is_a_point_of_the_profile",),
     ),
     Fault(
