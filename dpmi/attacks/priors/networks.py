@@ -1,7 +1,7 @@
 """Convolutional generators and discriminators of GMI and KED-MI.
 
-Images are square, with a side of 4 or 7 times a power of 2: 8 (the digits of scikit-learn), 28, 32, 64 and so on.
-``width`` multiplies the published numbers of channels, so that the same code builds smaller networks for a CPU.
+Networks work on squares with a side of 4 or 7 times a power of 2: 8 (the digits of scikit-learn), 28, 32, 64 and so on.
+Images of another shape are resized from and to the nearest such square. ``width`` multiplies the published numbers of channels, so that the same code builds smaller networks for a CPU.
 
 D. Ulyanov et al., arXiv:1607.08022 (instance normalization); T. Salimans et al., "Improved Techniques for Training
 GANs", NeurIPS 2016 (minibatch discrimination).
@@ -9,10 +9,12 @@ GANs", NeurIPS 2016 (minibatch discrimination).
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .base import Generator, ImageShape
 
@@ -22,27 +24,66 @@ CHANNELS = 64
 #: Discriminators halve the image down to this side.
 _SMALLEST_SIDE = 4
 
+#: Larger images need more than the seven doublings of the largest generator.
+_LARGEST_SIDE = 1024
+
 _SLOPE = 0.2
 
 
 def doublings(image_shape: ImageShape) -> tuple[int, int]:
-    """Return the first side of a generator, 4 or 7, and how often it is doubled.
+    """Return the first side of a generator, 4 or 7, and how often it is doubled to the side of its square.
+
+    The square is the one whose side is nearest to the longer side of the images, by ratio.
 
     Raises:
-        ValueError: the images are not square, or their side is not 4 or 7 times a power of 2.
+        ValueError: the longer side is below 5 or above 1,024 pixels.
 
-    >>> doublings((3, 64, 64)), doublings((1, 28, 28))
-    ((4, 4), (7, 2))
+    >>> doublings((3, 64, 64)), doublings((1, 28, 28)), doublings((3, 48, 56)), doublings((1, 30, 30))
+    ((4, 4), (7, 2), (7, 3), (4, 3))
     """
-    _, height, width = image_shape
-    for base in (4, 7):
-        for times in range(1, 8):
-            if height == width == base * 2**times:
-                return base, times
-    raise ValueError(
-        "image_shape must be square, with a side of 4 or 7 times a power of 2 (8, 14, 16, 28, 32, 56, 64, ...), to "
-        f"train a generator; got {tuple(image_shape)}: resize the images"
-    )
+    longer = max(image_shape[1:])
+    if not _SMALLEST_SIDE < longer <= _LARGEST_SIDE:
+        raise ValueError(
+            f"image_shape must have a longer side of {_SMALLEST_SIDE + 1} to {_LARGEST_SIDE} pixels, to train a generator; "
+            f"got {tuple(image_shape)}: resize the images"
+        )
+    sides = {base * 2**times: (base, times) for base in (4, 7) for times in range(1, 8)}
+    return sides[min(sides, key=lambda side: abs(math.log(side / longer)))]
+
+
+def square(image_shape: ImageShape) -> tuple[int, int]:
+    """Return height and width of the square of :func:`doublings`."""
+    base, times = doublings(image_shape)
+    return base * 2**times, base * 2**times
+
+
+def resized(images: Tensor, sides: tuple[int, int]) -> Tensor:
+    """Return images (n, C, H, W) in these sides: unchanged if they have them, else resized."""
+    if tuple(images.shape[2:]) == sides:
+        return images
+    return F.interpolate(images, sides, mode="bilinear", antialias=True)
+
+
+class Resize(nn.Module):
+    """:func:`resized` as a layer."""
+
+    def __init__(self, sides: tuple[int, int]) -> None:
+        super().__init__()
+        self.sides = sides
+
+    def extra_repr(self) -> str:
+        """Return the sides."""
+        return f"{self.sides[0]}, {self.sides[1]}"
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return images (n, C, *sides)."""
+        return resized(images, self.sides)
+
+
+def entrance(image_shape: ImageShape) -> tuple[nn.Module, ...]:
+    """Return the first layers of a discriminator: one that makes images square, if they are not such a square."""
+    sides = square(image_shape)
+    return () if tuple(image_shape[1:]) == sides else (Resize(sides),)
 
 
 def channels_of(width: float, times: int = 1) -> int:
@@ -81,8 +122,7 @@ class ConvGenerator(Generator):
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return images (n, C, H, W) in [0, 1] for latents (n, latent_size)."""
-        images: Tensor = self.layers(latents)
-        return images
+        return resized(self.layers(latents), self.image_shape[1:])
 
 
 class Critic(nn.Sequential):
@@ -103,6 +143,7 @@ class Critic(nn.Sequential):
         halvings, sizes = _halvings(image_shape), [image_shape[0]]
         sizes += [channels_of(width, 2**power) for power in range(halvings)]
         super().__init__(
+            *entrance(image_shape),
             *_convolutions(sizes, kernels=[5] * halvings),
             nn.Conv2d(sizes[-1], 1, _SMALLEST_SIDE),
             nn.Flatten(0),
@@ -167,7 +208,7 @@ class ClassDiscriminator(nn.Module):
         halvings, sizes = _halvings(image_shape), [image_shape[0]]
         sizes += [channels_of(width, min(2**power, 4)) for power in range(halvings)]
         kernels = [5 if power < 3 else 3 for power in range(halvings)]
-        self.body = nn.Sequential(*_convolutions(sizes, kernels), nn.Flatten())
+        self.body = nn.Sequential(*entrance(image_shape), *_convolutions(sizes, kernels), nn.Flatten())
         flat = sizes[-1] * _SMALLEST_SIDE**2
         self.closeness = MinibatchDiscrimination(flat, channels_of(width), max(1, round(50 * width)))
         self.head = nn.Linear(flat + self.closeness.features, num_classes)

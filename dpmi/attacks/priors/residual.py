@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from .base import Generator, ImageShape
-from .networks import channels_of, doublings
+from .networks import channels_of, doublings, entrance, resized
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -115,8 +115,7 @@ class ConditionalGenerator(Generator):
         hidden = self.start(latents)
         for block in self.blocks:
             hidden = block(hidden, labels)
-        images: Tensor = self.end(hidden)
-        return images
+        return resized(self.end(hidden), self.image_shape[1:])
 
 
 class ProjectionDiscriminator(nn.Module):
@@ -139,6 +138,7 @@ class ProjectionDiscriminator(nn.Module):
         _, times = doublings(image_shape)
         sizes = [image_shape[0], *(channels_of(width, 2**power) for power in range(times + 1))]
         self.blocks = nn.Sequential(
+            *entrance(image_shape),
             *(
                 _DownBlock(before, after, first=row == 0)
                 for row, (before, after) in enumerate(pairwise(sizes))

@@ -219,12 +219,12 @@ def test_divergence_is_refused_and_nothing_stored(
 
 
 def test_image_shape_that_no_generator_makes(target: Target) -> None:
-    with pytest.raises(ValueError, match=r"image_shape must be square.*got \(1, 30, 30\)"):
+    with pytest.raises(ValueError, match=r"longer side of 5 to 1024 pixels.*got \(1, 4, 4\)"):
         fetch(
             PRIORS[0],
-            public=torch.zeros(2, 1, 30, 30),
+            public=torch.zeros(2, 1, 4, 4),
             target=target,
-            image_shape=(1, 30, 30),
+            image_shape=(1, 4, 4),
             num_classes=10,
             folder=None,
             progress=lambda done, steps: None,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from dpmi.attacks.priors.base import ImageShape
 from dpmi.attacks.priors.networks import (
@@ -11,6 +12,9 @@ from dpmi.attacks.priors.networks import (
     Critic,
     MinibatchDiscrimination,
     doublings,
+    entrance,
+    resized,
+    square,
 )
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (1, 32, 32), (3, 64, 64)]
@@ -71,10 +75,55 @@ def test_width_1_has_the_published_convolutions(
         assert built.head.in_features == 4096 + 64
 
 
-@pytest.mark.parametrize("shape", [(1, 30, 30), (3, 64, 32), (1, 4, 4)])
+@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 1025, 32)])
 def test_shape_that_cannot_be_made_is_named(shape: ImageShape) -> None:
-    with pytest.raises(ValueError, match=rf"^image_shape must be square.*got \({shape[0]}, {shape[1]}"):
+    with pytest.raises(ValueError, match=rf"longer side of 5 to 1024 pixels.*got \({shape[0]}, {shape[1]}"):
         doublings(shape)
+
+
+@pytest.mark.parametrize(
+    ("shape", "side"),
+    [
+        ((1, 5, 5), 8),
+        ((1, 30, 30), 32),
+        ((3, 64, 32), 64),
+        ((1, 46, 56), 56),
+        ((1, 40, 30), 32),
+        ((3, 1024, 768), 896),
+    ],
+)
+def test_other_shapes_get_the_nearest_square(shape: ImageShape, side: int) -> None:
+    assert square(shape) == (side, side)
+    sides = [4 * 2**k for k in range(1, 8)] + [7 * 2**k for k in range(1, 8)]
+    ratios = [max(each / max(shape), max(shape) / each) for each in sides]
+    assert ratios[sides.index(side)] == min(ratios)
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 13), (1, 30, 30)])
+def test_other_shapes_are_resized_from_and_to_the_square(shape: ImageShape) -> None:
+    """Generators keep their gradient, and a discriminator says of an image what it says of the resized image."""
+    sides = square(shape)
+    generator = ConvGenerator(10, shape, width=0.1).eval()
+    latents = torch.randn(2, 10, requires_grad=True)
+    images = generator(latents)
+    assert images.shape == (2, *shape)
+    torch.testing.assert_close(
+        images, F.interpolate(generator.layers(latents), shape[1:], mode="bilinear", antialias=True)
+    )
+    images.sum().backward()
+    assert latents.grad is not None
+    assert bool((latents.grad != 0).all())
+    given = torch.rand(3, *shape)
+    enlarged = F.interpolate(given, sides, mode="bilinear", antialias=True)
+    critic = Critic(shape, width=0.1)
+    torch.testing.assert_close(critic(given), nn.Sequential(*list(critic)[1:])(enlarged))
+    classifier = ClassDiscriminator(shape, CLASSES, width=0.1).eval()
+    torch.testing.assert_close(classifier(given), classifier(enlarged))
+
+
+def test_a_square_that_can_be_made_gets_no_layer_more() -> None:
+    assert entrance((3, 64, 64)) == entrance((1, 28, 28)) == ()
+    assert resized(images := torch.rand(1, 1, 8, 8), (8, 8)) is images
 
 
 def test_critic_leaves_each_image_to_itself() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..base import ImageShape
+from ..networks import resized, square
 from .connected import FullyConnected, activation
 
 _EPSILON = 1e-8
@@ -20,13 +21,14 @@ class StyleDiscriminator(nn.Module):
     """Residual blocks that halve the side, the standard deviation within the batch as a channel, one score per image.
 
     Args:
-        image_shape: (C, H, W), square.
+        image_shape: (C, H, W).
         channels: channels of the blocks, fine to coarse; each block but the first halves the side.
     """
 
     def __init__(self, image_shape: ImageShape, channels: Sequence[int]) -> None:
         super().__init__()
-        base = image_shape[1] // 2 ** (len(channels) - 1)
+        self.sides = square(image_shape)
+        base = self.sides[0] // 2 ** (len(channels) - 1)
         self.fromrgb = _Convolution(image_shape[0], channels[0], 1)
         self.blocks = nn.Sequential(*(_Halving(i, o) for i, o in pairwise(channels)))
         self.conv = _Convolution(channels[-1] + 1, channels[-1], 3)
@@ -35,7 +37,7 @@ class StyleDiscriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return scores (n,), high for images (n, C, H, W) in [-1, 1] that look real."""
-        x = self.blocks(activation(self.fromrgb(images)))
+        x = self.blocks(activation(self.fromrgb(resized(images, self.sides))))
         x = activation(self.conv(torch.cat([x, self._spread(x)], dim=1)))
         return self.out(self.fc(x.flatten(1)))[:, 0]  # type: ignore[no-any-return]
 

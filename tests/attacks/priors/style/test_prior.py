@@ -5,6 +5,7 @@ import io
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from dpmi.attacks.priors import Gan, samples
 from dpmi.attacks.priors.style import prior as style
@@ -51,8 +52,16 @@ def test_makes_images_of_the_size(shape: tuple[int, int, int]) -> None:
 
 
 def test_refuses_a_size_it_cannot_make() -> None:
-    with pytest.raises(ValueError, match=r"image_shape .*got \(1, 70, 60\)"):
-        StylePrior().build((1, 70, 60), 10)
+    with pytest.raises(ValueError, match=r"image_shape .*got \(1, 4, 4\)"):
+        StylePrior().build((1, 4, 4), 10)
+
+
+def test_other_shapes_are_resized_from_and_to_a_square() -> None:
+    gan = StylePrior(width=4).build((1, 70, 60), 10).eval()
+    images = gan.generator(torch.randn(2, gan.generator.latent_size))
+    assert images.shape == (2, 1, 70, 60)
+    square = F.interpolate(images, (64, 64), mode="bilinear", antialias=True)
+    torch.testing.assert_close(gan.discriminator(images), gan.discriminator(square))
 
 
 @pytest.mark.parametrize(
