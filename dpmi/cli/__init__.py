@@ -15,6 +15,7 @@ import typer
 
 from dpmi.cli import (
     accounting,
+    attack,
     audit,
     explain,
     layers,
@@ -41,6 +42,7 @@ for command in (
     plan.plan,
     statement.statement,
     audit.audit,
+    attack.attack,
     studies.curve,
     studies.run,
     studies.measure,

@@ -26,6 +26,7 @@ def load_folder(
     size: Size | None = None,
     test: float = 0.2,
     public: str | None = None,
+    decoys: str | None = None,
     distance: Distance = "euclidean",
     seed: int = 0,
 ) -> Split:
@@ -39,6 +40,8 @@ def load_folder(
         size: height and width, or one number for both; None if all images have one size.
         test: share of each class's images that test the model, rounded up, between 0 and 1.
         public: a folder of images that the attacker has; with subfolders, these are its classes. None for no images.
+        decoys: a folder of further classes, one subfolder each, on which a given model was not trained; they follow the
+            classes of ``folder``, and are for a study with linkage only.
         distance: the MIA distance, "euclidean" or "ssim" (faces).
         seed: seed of the choice of the test images.
 
@@ -55,6 +58,12 @@ def load_folder(
         raise ValueError(
             f"folder {root} must have a subfolder of images for each class, at least two; it has {len(classes)}"
         )
+    if decoys is not None:
+        further = _classes(_folder("decoys", decoys))
+        if not further or (twice := sorted(set(classes) & set(further))):
+            reason = f"{twice[0]!r} is also a class of {root}" if further else "it has none"
+            raise ValueError(f"decoys {decoys} must have subfolders of other classes, but {reason}")
+        classes |= further
     files = [file for own in classes.values() for file in own]
     shape, grey = _shape(size, files), all(_is_grey(file) for file in files)
     train_files, test_files = hold_out(root.name, classes, test, np.random.default_rng(seed))

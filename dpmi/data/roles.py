@@ -89,6 +89,38 @@ class Roles:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FirstRoles:
+    """Roles of a model that is trained already: the first classes are private, and the next are decoys.
+
+    The chance level of linkage is exact only if chance decided which classes trained the model.
+
+    Args:
+        private: number of private classes, the classes of the model.
+        decoys: number of decoys; None means all other classes.
+    """
+
+    private: int
+    decoys: int | None = None
+
+    def roles(self, classes: int) -> Roles:
+        """Return the roles for a data set.
+
+        Args:
+            classes: number of its classes.
+
+        Raises:
+            ValueError: the data set has too few classes, or a number is below 2.
+        """
+        last = classes if self.decoys is None else self.private + self.decoys
+        if last > classes or last - self.private < FEWEST:
+            raise ValueError(
+                f"linkage needs {self.private} private classes and at least {FEWEST} decoys; the data set has "
+                f"{classes} classes"
+            )
+        return Roles(tuple(range(self.private)), tuple(range(self.private, last)))
+
+
+@dataclass(frozen=True, kw_only=True)
 class RoleDraw:
     """How roles are drawn: a random order of the classes, of which the first are private and the next are decoys.
 

@@ -32,6 +32,7 @@ from .linkage import (
     Linkage,
     Scorer,
     candidate_distances,
+    distances_among_classes,
     identification,
     linkage,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "classification_information",
     "confidence",
     "confidence_interval",
+    "distances_among_classes",
     "evaluate",
     "feature_distance",
     "fid",

@@ -147,6 +147,38 @@ def candidate_distances(
     return _whitened(recons, labels, images, image_labels, decoys, prior=public)
 
 
+def distances_among_classes(
+    recons: Tensor, labels: Tensor, images: Tensor, image_labels: Tensor, *, public: Tensor | PublicGaussian
+) -> Tensor:
+    """Return the distance of the reconstructions of each class to it and to each other attacked class.
+
+    The distance is ``whitened`` of :func:`candidate_distances`. The candidates of a class are all attacked classes, so
+    an attacker without the model is right in 1 of C cases on average, as labels say nothing about images. Unlike
+    decoys, the candidates trained the model. One class can then be found by elimination, from what the model says about
+    the others, so no bound on top-1 follows from the guarantee for that class.
+
+    Args:
+        recons, labels, images, image_labels, public: as for :func:`candidate_distances`.
+
+    Returns:
+        float64 (C, C) for the attacked classes in ascending order: first the class itself, then the others.
+
+    Raises:
+        ValueError: as for :func:`candidate_distances`.
+    """
+    check_labelled("recons", recons, labels)
+    check_labelled("images", images, image_labels)
+    check_shape("recons", recons, images)
+    if isinstance(public, Tensor):
+        public = PublicGaussian.of(public)
+    cosines = _cosines(recons, labels, images, image_labels, (), prior=public)
+    classes = len(cosines)
+    if classes < 2:
+        raise ValueError("labels must hold at least 2 classes, which are told apart; got 1")
+    others = ~torch.eye(classes, dtype=torch.bool)
+    return 1 - torch.cat([cosines.diagonal()[:, None], cosines[others].view(classes, classes - 1)], dim=1)
+
+
 class Identification(NamedTuple):
     """What an evaluator says of each reconstruction, float64 (R,).
 
@@ -213,6 +245,20 @@ def _whitened(
     *,
     prior: PublicGaussian,
 ) -> Tensor:
+    cosines = _cosines(recons, labels, images, image_labels, decoys, prior=prior)
+    return 1 - torch.cat([cosines.diagonal()[:, None], cosines[:, len(cosines) :]], dim=1)
+
+
+def _cosines(
+    recons: Tensor,
+    labels: Tensor,
+    images: Tensor,
+    image_labels: Tensor,
+    decoys: Sequence[int],
+    *,
+    prior: PublicGaussian,
+) -> Tensor:
+    """Return the whitened cosines (C, C + Q) of the reconstructions of C classes to these classes and Q decoys."""
     classes, of = torch.unique(labels, return_inverse=True)
     means = mean_images(images, image_labels, [*classes.tolist(), *decoys])
     known = prior.coordinates(means, power=WHITENING)
@@ -223,6 +269,4 @@ def _whitened(
     found = torch.zeros(len(classes), found.shape[1], dtype=found.dtype).index_add_(0, of, found)
     found = found / torch.bincount(of)[:, None]
     found = F.normalize(found - found.mean(dim=0), dim=1)
-    cosines = found @ known.T
-    own = cosines.diagonal()[:, None]
-    return 1 - torch.cat([own, cosines[:, len(classes) :]], dim=1)
+    return found @ known.T

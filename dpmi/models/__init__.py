@@ -9,20 +9,24 @@ from dpmi.models.identity import IDENTITY_LOSSES, IdentityLoss
 from dpmi.models.latents import latents
 from dpmi.models.modes import evaluating, in_batches, seeded
 from dpmi.models.observe import observe
+from dpmi.models.preprocessed import NORMALIZATIONS, Preprocessed, check_normalization
 from dpmi.models.registry import REGISTRY, Architecture, build, check_name, names, origins
 from dpmi.models.weights import check_source, load_weights, source_digest
 
 __all__ = [
     "FEATURES",
     "IDENTITY_LOSSES",
+    "NORMALIZATIONS",
     "REGISTRY",
     "Adaptation",
     "Architecture",
     "Averaged",
     "IdentityLoss",
+    "Preprocessed",
     "averaged",
     "build",
     "check_name",
+    "check_normalization",
     "check_source",
     "evaluating",
     "feature_size",

@@ -167,10 +167,13 @@ def definitions(trials: pd.DataFrame) -> list[str]:
         "the mean public image, whichever is nearer; 1 is an exact copy, 0 or less is no gain from the model.",
     ]
     if "linkage_top1" in trials:
+        with_decoys = "linkage_top1_mia" in trials or "linkage_top1_whitened" in trials
+        others = (
+            "every decoy, a class that trained nothing" if with_decoys else "every other class of the model"
+        )
         found.append(
-            "Top-1 linkage is the share of reconstructions that are nearer to their own class than to every decoy, a "
-            "class that trained nothing; an attacker without the model reaches exactly "
-            f"{percent(trials['linkage_chance'].max())}; smaller is safer."
+            f"Top-1 linkage is the share of reconstructions that are nearer to their own class than to {others}; an "
+            f"attacker without the model reaches exactly {percent(trials['linkage_chance'].max())}; smaller is safer."
         )
     if "attack_accuracy" in trials:
         found.append(

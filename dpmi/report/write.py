@@ -29,8 +29,8 @@ MOST_ATTACKS, MOST_ROWS = 4, 30
 def write(results: Results, directory: Path) -> Path:
     """Write ``curve.png``, ``reconstructions.png``, ``summary.md`` and ``report.html`` into ``directory``.
 
-    A study with two defences or more also gets ``tradeoff.png``. Every file is replaced atomically, so an open page
-    survives a rerun.
+    A study with two defences or more also gets ``tradeoff.png``; that of a given model gets no curve. Every file is
+    replaced atomically, so an open page survives a rerun.
 
     Returns:
         Path of ``report.html``.
@@ -51,8 +51,8 @@ def write(results: Results, directory: Path) -> Path:
     kind = results.trials["distance_kind"].iloc[0]
     differences = pairs.differences(results, summary)
     classes = int(results.per_class.groupby("trial").size().iloc[0])
-    headline = audits.warning(results.trials) + answer.headline(summary, classes)
-    findings = answer.findings(summary, correlations, differences, kind, classes)
+    headline = audits.warning(results.trials) + answer.headline(summary, classes, given=results.given)
+    findings = answer.findings(summary, correlations, differences, kind, classes, given=results.given)
     shown = {
         **({"linked": games.linked(summary)} if tables.has_linkage(results) else {}),
         **({"units": games.unit_game(summary)} if tables.has_units(results) else {}),
@@ -63,7 +63,7 @@ def write(results: Results, directory: Path) -> Path:
         **({"identified": games.identified(summary)} if "identified_own" in summary else {}),
         **(_adaptive(everything) if survival.is_adaptive(everything) else {}),
         "baselines": cells.baselines(summary, kind),
-        "any_attack": cells.any_attack(summary, bounds.bounds(results.trials)),
+        **({} if results.given else {"any_attack": cells.any_attack(summary, bounds.bounds(results.trials))}),
         "correlations": cells.correlations(correlations),
         "accounts": cells.accounts(summary),
         **({"audits": audits.audited(results.trials)} if tables.has_audits(results) else {}),
@@ -71,10 +71,9 @@ def write(results: Results, directory: Path) -> Path:
     here = results, summary
     drawn = strongest.if_few(here, "attack", MOST_ATTACKS, whole=whole)
     pictured = strongest.if_few(here, ["label", "attack"], MOST_ROWS, whole=whole)
-    pictures = {
-        "curve": _png(curve.draw(*drawn)),
-        "reconstructions": _png(reconstructions.draw(*pictured)),
-    }
+    pictures = {"reconstructions": _png(reconstructions.draw(*pictured))}
+    if not results.given:  # a single model without an epsilon has no curve
+        pictures["curve"] = _png(curve.draw(*drawn))
     if pairs.compares(summary):
         shown["tradeoff"] = cells.tradeoff(summary)
         shown["differences"] = cells.differences(differences, results.matched_on)

@@ -14,12 +14,22 @@ from accountants.plugins import origin
 from dpmi import models, versions
 from dpmi.attacks import Attack
 from dpmi.data.halves import HalfDraw
-from dpmi.data.roles import RoleDraw
+from dpmi.data.roles import FirstRoles, RoleDraw
 from dpmi.defenses import Defense, Recipe, private_part
 from dpmi.models import Adaptation
 
 from .content import Content
-from .spec import AuditSpec, BudgetSpec, DataSpec, EvaluatorSpec, FeaturesSpec, LinkageSpec, UnitsSpec
+from .spec import (
+    AuditSpec,
+    BudgetSpec,
+    DataSpec,
+    EvaluatorSpec,
+    FeaturesSpec,
+    LinkageSpec,
+    NormalizeSpec,
+    Outputs,
+    UnitsSpec,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +43,10 @@ class Job:
     data: DataSpec
     model: str
     weights: str | None = None
+    given: bool = False
+    """Whether the weights are those of a trained model, a checkpoint, so that nothing is trained."""
+    normalize: NormalizeSpec | None = None
+    outputs: Outputs = "logits"
     features: FeaturesSpec | None = None
     defense: Defense
     recipe: Recipe
@@ -82,6 +96,9 @@ class Job:
             defense=_without_later(settings_of(self.defense)),
             recipe=_without_later(dataclasses.asdict(self.recipe)),
             seed=self.seed,
+            **({"given": True} if self.given else {}),
+            **({} if self.normalize is None else {"normalize": self.normalize.model_dump()}),
+            **({} if self.outputs == "logits" else {"outputs": self.outputs}),
             **({} if self.features is None else {"features": self.features.described}),
             **({} if self.roles is None else {"roles": repr(self.roles)}),
             **({} if self.units is None else {"half": f"{self.half!r} of {self.units.division}"}),
@@ -89,7 +106,7 @@ class Job:
         )
 
     @property
-    def roles(self) -> RoleDraw | None:
+    def roles(self) -> RoleDraw | FirstRoles | None:
         """How the private classes and the decoys are drawn; None if all classes are private."""
         return None if self.linkage is None else self.linkage.draw(self.seed)
 

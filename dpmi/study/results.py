@@ -19,6 +19,7 @@ from .store import Store
 from .study import StudySpec
 from .work import model_numbers, trial_numbers
 
+UNKNOWN_PROMISE = "No privacy guarantee is known: the model was given, without an account of its training."
 NO_PROMISE = (
     "No privacy guarantee: the training is not differentially private; epsilon is infinite for every unit."
 )
@@ -52,6 +53,8 @@ class Results:
     """Text of the study file."""
     command: str
     """The command that reruns the study."""
+    given: bool = False
+    """Whether the model was given, a checkpoint, and not trained by the study."""
     matched_on: str | None = None
     """Target on which the strengths were matched, such as "accuracy 0.97"; None if the user chose them."""
 
@@ -79,6 +82,8 @@ def gather(spec: StudySpec, store: Store) -> Results:
         statements[trial.key] = statement(
             found.pop("account"), found["delta"], spec.not_accounted, _public_parts(trial, store)
         )
+        if spec.checkpoint is not None:
+            statements[trial.key] = UNKNOWN_PROMISE
         adaptation = "" if trial.adaptation is None else trial.adaptation.name
         names = {"label": trial.job.setting, "attack": trial.attack_label, "adaptation": adaptation}
         means = table.drop(columns=["trial", "class_index", "class_name"]).mean()
@@ -96,6 +101,7 @@ def gather(spec: StudySpec, store: Store) -> Results:
         planned=len(trials),
         spec_toml=store.spec_text,
         command=shlex.join(["dpmi", "run", f"{store.root}/study.toml", "--out", str(store.root)]),
+        given=spec.checkpoint is not None,
         matched_on=spec.matched_on,
     )
     if rows:

@@ -15,9 +15,10 @@ from dpmi import defenses, metrics
 from dpmi.data import Split
 from dpmi.data.public_gaussian import PublicGaussian
 from dpmi.data.registry import DATA_ROOT_VARIABLE
+from dpmi.models import Preprocessed
 from dpmi.privacy.audit import most_canaries
 
-from . import evaluator, features, schema
+from . import evaluator, features, given, schema
 from .content import Content
 from .executors import Machines
 from .grid import Job
@@ -72,7 +73,10 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
     _check_units(spec, split, root)
     own = load_private(spec.jobs[0], root)
     with torch.random.fork_rng(devices=[]):
-        _check_defenses(spec, own)
+        if spec.checkpoint is None:
+            _check_defenses(spec, own)
+        else:
+            _check_given(spec, own)
         _check_audit(spec, own)
         _check_attacks(spec, own)
     if spec.evaluator is not None:
@@ -83,6 +87,8 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
 def _check_linkage(spec: StudySpec, split: Split) -> None:
     if spec.linkage is None:
         return
+    if not spec.linkage.drawn and len(split.public) < 2:
+        return  # the scorer's whitening is by private images then
     for job in {job.seed: job for job in spec.jobs}.values():
         roles = roles_of(job, split)
         if roles is not None:
@@ -128,6 +134,12 @@ def _check_defenses(spec: StudySpec, split: Split) -> None:
             defenses.check(defense, model, split.train, split.labelled_public)
         except ValueError as error:
             raise ValueError(f"defenses {defense.name}: {error}") from error
+
+
+def _check_given(spec: StudySpec, split: Split) -> None:
+    model = _untrained(spec, split)
+    module = model.module if isinstance(model, Preprocessed) else model
+    given.check(module, split.train, normalize=spec.normalize, outputs=spec.outputs)
 
 
 def _check_audit(spec: StudySpec, split: Split) -> None:

@@ -98,6 +98,11 @@ def unmeasured(spec: StudySpec, store: Store, *, backdoor: bool = False, images:
     """
     if images < 1:
         raise ValueError(f"images must be at least 1, got {images}")
+    if backdoor and spec.checkpoint is not None:
+        raise ValueError(
+            f"backdoors are measured on models trained again on poisoned data, and {spec.checkpoint} is a checkpoint, "
+            "which is not trained; measure without them"
+        )
     trained = [job for job in spec.jobs_on(store.content()) if store.model_record(job.key) is not None]
     if not trained:
         raise StoreError(f"{store.root} has no trained model yet; run the study first")

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dpmi.data.halves import HalfDraw, Unit
-from dpmi.data.roles import FEWEST, RoleDraw
+from dpmi.data.roles import FEWEST, FirstRoles, RoleDraw
 from dpmi.metrics import Scorer
+from dpmi.models import NORMALIZATIONS, check_normalization
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -140,6 +141,37 @@ class FeaturesSpec(Strict):
         return found
 
 
+Outputs = Literal["logits", "probabilities"]
+"""What a classifier returns; the logarithms of probabilities take the place of logits."""
+
+
+class NormalizeSpec(Strict):
+    """What the model subtracts from images in [0, 1], and divides them by; see :class:`dpmi.models.Preprocessed`.
+
+    A name of :data:`dpmi.models.NORMALIZATIONS` stands for its numbers.
+    """
+
+    mean: tuple[float, ...] = Field(strict=False)
+    """One number, or one per channel."""
+    std: tuple[float, ...] = Field(strict=False)
+    """As many, each above 0."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value not in NORMALIZATIONS:
+            raise ValueError(f"it must be one of {', '.join(NORMALIZATIONS)}, or a table with mean and std")
+        mean, std = NORMALIZATIONS[value]
+        return {"mean": mean, "std": std}
+
+    @model_validator(mode="after")
+    def _check(self) -> NormalizeSpec:
+        check_normalization(self.mean, self.std)
+        return self
+
+
 class TrainingSpec(Strict):
     """The fields of :class:`dpmi.defenses.Recipe`; a defence may override any of them."""
 
@@ -178,9 +210,21 @@ class LinkageSpec(Strict):
     """Number of private classes; default: half of the classes."""
     decoys: Annotated[int, Field(ge=FEWEST, le=LARGEST)] | None = None
     """Number of decoys; default: as many, or all other classes if ``private`` is given."""
+    drawn: bool = True
+    """Whether chance decides which classes are private. If not, these are the first ``private`` classes, as for a
+    checkpoint, which was trained on certain classes."""
 
-    def draw(self, seed: int) -> RoleDraw:
+    @model_validator(mode="after")
+    def _check(self) -> LinkageSpec:
+        if not self.drawn and self.private is None:
+            raise ValueError("drawn = false needs private, the number of leading classes that are private")
+        return self
+
+    def draw(self, seed: int) -> RoleDraw | FirstRoles:
         """How the roles of the model with this seed are drawn."""
+        if not self.drawn:
+            assert self.private is not None
+            return FirstRoles(private=self.private, decoys=self.decoys)
         return RoleDraw(seed=seed // 2, swapped=seed % 2 == 1, private=self.private, decoys=self.decoys)
 
 

@@ -23,6 +23,8 @@ from .spec import (
     EvaluatorSpec,
     FeaturesSpec,
     LinkageSpec,
+    NormalizeSpec,
+    Outputs,
     SpecError,
     Strict,
     TrainingSpec,
@@ -42,6 +44,13 @@ REPORTED = (
 _AtLeastOne = Field(min_length=1, strict=False)
 
 
+GIVEN = "given model"
+"""Name of the model of a checkpoint in tables and figures."""
+
+#: Stands for the recipe of a checkpoint; nothing reads its numbers.
+_NOT_TRAINED = Recipe(steps=1, learning_rate=1.0)
+
+
 def _one_line(name: str) -> str:
     if not name.isprintable():
         raise ValueError("it must be one line of printable characters")
@@ -58,8 +67,11 @@ class StudySpec(Strict):
     In the table of a defence or an attack, a list of values is a sweep with one trial per value. ``training`` inside
     the table of a defence overrides the training of the study. ``weights`` names the initial weights, as in
     :func:`dpmi.models.load_weights`: "torchvision" or a file, with an absolute path if other machines compute too. If
-    the content of the file changes, all trials run again. ``features`` puts a frozen public extractor in front of the
-    model, which then is a head on its features; a name alone stands for a table with that name. ``adaptive`` adds the
+    the content of the file changes, all trials run again. ``checkpoint`` names a file with the weights of a trained
+    model, which is attacked as it is; such a study has no training and no defences. ``normalize`` and ``outputs`` say
+    what the model expects and returns; see :class:`dpmi.models.Preprocessed`. ``features`` puts a frozen public
+    extractor in front of the model, which then is a head on its features; a name alone stands for a table with that
+    name. ``adaptive`` adds the
     adaptive attacks: it repeats every attack with each of :meth:`dpmi.defenses.Defense.adaptations` that applies to it.
     ``linkage`` trains every model on some of the classes, drawn by its seed, and measures whether reconstructions
     identify their classes among the others. ``units`` trains every model on half of the subclasses, records or users,
@@ -73,9 +85,12 @@ class StudySpec(Strict):
     data: DataSpec
     model: str
     weights: Annotated[str, Field(min_length=1)] | None = None
+    checkpoint: Annotated[str, Field(min_length=1)] | None = None
+    normalize: NormalizeSpec | None = None
+    outputs: Outputs = "logits"
     features: Annotated[FeaturesSpec | None, BeforeValidator(_named)] = None
-    training: TrainingSpec
-    defenses: Annotated[tuple[dict[str, Any], ...], _AtLeastOne]
+    training: TrainingSpec | None = None
+    defenses: Annotated[tuple[dict[str, Any], ...], _AtLeastOne] = ({"name": "none"},)
     attacks: Annotated[tuple[dict[str, Any], ...], _AtLeastOne]
     evaluator: EvaluatorSpec | None = None
     budget: BudgetSpec | None = None
@@ -91,12 +106,17 @@ class StudySpec(Strict):
         plugins = [(d, r) for table in self.defenses for d, r in self._defenses(table)]
         found = tuple(a for table in self.attacks for a in instances(attacks.get, "attacks", table))
         settings = told_apart([(d.label, {**settings_of(d), **dataclasses.asdict(r)}) for d, r in plugins])
+        if self.checkpoint is not None:
+            settings = (GIVEN,)
         attack_labels = told_apart([(a.name, settings_of(a)) for a in found])
         jobs = tuple(
             Job(
                 data=self.data,
                 model=self.model,
-                weights=self.weights,
+                weights=self.weights if self.checkpoint is None else self.checkpoint,
+                given=self.checkpoint is not None,
+                normalize=self.normalize,
+                outputs=self.outputs,
                 features=None if self.features is None else self.features.of_model(seed),
                 defense=defense,
                 recipe=recipe,
@@ -158,11 +178,15 @@ class StudySpec(Strict):
         return tuple(found)
 
     def _defenses(self, table: Mapping[str, Any]) -> Iterator[tuple[Defense, Recipe]]:
+        if self.checkpoint is not None:
+            yield defenses.NoDefense(), _NOT_TRAINED
+            return
         own = dict(table)
         override = own.pop("training", {})
         if not isinstance(override, dict):
             raise SpecError(f"defenses.training is {override!r}: it must be a table with keys of [training]")
-        training = validated(TrainingSpec, {**self.training.model_dump(), **override}, "defenses.training")
+        general = {} if self.training is None else self.training.model_dump()
+        training = validated(TrainingSpec, {**general, **override}, "defenses.training")
         for defense in instances(defenses.get, "defenses", own):
             yield defense, Recipe(**training.model_dump())
 
@@ -217,10 +241,12 @@ def checked(document: Mapping[str, Any]) -> StudySpec:
         models.check_name(spec.model)
         if spec.evaluator is not None:
             models.check_name(spec.evaluator.model)
-        if spec.weights is not None:
-            models.check_source(spec.weights, spec.model)
+        for source in (spec.weights, spec.checkpoint):
+            if source is not None:
+                models.check_source(source, spec.model)
     except ValueError as error:
         raise SpecError(f"model: {error}") from error
+    _check_checkpoint(spec)
     _check_features(spec)
     _check_units(spec)
     jobs = spec.jobs  # checks every plug-in and every hyper-parameter
@@ -232,6 +258,27 @@ def checked(document: Mapping[str, Any]) -> StudySpec:
     return spec
 
 
+def _check_checkpoint(spec: StudySpec) -> None:
+    if spec.checkpoint is None:
+        if spec.training is None:
+            raise SpecError("training is missing; or give checkpoint, the file of a trained model")
+        if spec.linkage is not None and not spec.linkage.drawn:
+            raise SpecError(
+                "linkage.drawn is false: only the classes of a checkpoint are fixed; leave it out"
+            )
+        return
+    for name in ("training", "defenses", "weights", "features", "units", "audit", "matched_on"):
+        if name in spec.model_fields_set:
+            raise SpecError(
+                f"{name} is given, but the model of a checkpoint is trained already; leave {name} out"
+            )
+    if spec.linkage is not None and spec.linkage.drawn:
+        raise SpecError(
+            "linkage.drawn is true, but chance cannot draw the classes of a checkpoint; give drawn = false, and "
+            "private, the number of its classes, which come first in the data set"
+        )
+
+
 #: Settings of an extractor, and what it is for.
 _TRAINED_ONLY = ("steps", "size", "maps", "kind", "seed", "trainings")
 
@@ -240,6 +287,10 @@ def _check_features(spec: StudySpec) -> None:
     found = spec.features
     if found is None:
         return
+    if spec.normalize is not None or spec.outputs != "logits":
+        raise SpecError(
+            "normalize and outputs are of a model of your own; an extractor takes images in [0, 1]"
+        )
     if spec.weights is not None:
         raise SpecError("weights are initial weights of a whole model; with features, give features.weights")
     photographs = found.name.startswith("torchvision:")

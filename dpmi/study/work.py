@@ -23,6 +23,7 @@ from dpmi.data.halves import HalfDraw, Units, divide
 from dpmi.data.roles import RoleDraw, Roles
 from dpmi.data.users import with_users
 from dpmi.defenses import Trained, private_part, train
+from dpmi.models import Preprocessed
 from dpmi.models.features import FeatureClassifier
 from dpmi.privacy import Account
 from dpmi.privacy.audit import Audit, auditing
@@ -124,7 +125,8 @@ def content(spec: StudySpec, split: Split, extractor: str) -> Content:
     Raises:
         ValueError: the weights cannot be read.
     """
-    weights = "" if spec.weights is None else models.source_digest(spec.weights, spec.model)
+    source = spec.weights if spec.checkpoint is None else spec.checkpoint
+    weights = "" if source is None else models.source_digest(source, spec.model)
     return Content(data=split.digest, weights=weights, features=extractor)
 
 
@@ -219,14 +221,19 @@ def _train(
         finished = maker.started()
         audit = job.audited
         with nullcontext() if audit is None else auditing(Audit(seed=job.seed, **audit.model_dump())):
-            trained = train(
-                job.defense,
-                untrained_model(job, split, trunk),
-                split.train,
-                job.recipe,
-                seed=job.seed,
-                public=split.labelled_public,
-                progress=partial(progress, stage),
+            model = untrained_model(job, split, trunk)
+            trained = (
+                Trained(model=model.eval(), account=None, seconds=0.0, diagnostics={})
+                if job.given
+                else train(
+                    job.defense,
+                    model,
+                    split.train,
+                    job.recipe,
+                    seed=job.seed,
+                    public=split.labelled_public,
+                    progress=partial(progress, stage),
+                )
             )
         store.save_model(job.key, trained.model, {**_model_record(job, trained), "made": finished()})
 
@@ -289,6 +296,8 @@ def measure_job(
         if roles is not None:
             promise = {"account": record["account"], "unit": record["unit"]}
             parts.append(linkage.columns(recons, roles, split, job, **promise))
+        elif job.given:
+            parts.append(linkage.columns_among_classes(recons, split))
         found = {name: value for whole, _ in parts for name, value in whole.items()}
         found["per_class"] = {name: value for _, per_class in parts for name, value in per_class.items()}
         store.save_measured("trials", trial.key, _measurement_of_trials(job), {**found, "made": finished()})
@@ -367,7 +376,13 @@ def untrained_model(job: Job, split: Split, trunk: Trunk | None) -> nn.Module:
     """
     model = _fresh_model(job, split, trunk)
     if job.weights is not None:
-        models.load_weights(model, job.weights, name=job.model)
+        inner = model.module if isinstance(model, Preprocessed) else model
+        left = models.load_weights(inner, job.weights, name=job.model)
+        if job.given and left:
+            raise ValueError(
+                f"checkpoint {job.weights} has another number of classes than the {split.num_classes} of the data set: "
+                f"{left[0]} has another shape; give the data set of its classes"
+            )
     return model
 
 
@@ -382,7 +397,12 @@ def stored_model(job: Job, store: Store, split: Split) -> nn.Module:
 def _fresh_model(job: Job, split: Split, trunk: Trunk | None) -> nn.Module:
     shape = split.image_shape if trunk is None else trunk.input_shape
     top = models.build(job.model, image_shape=shape, num_classes=split.num_classes, seed=job.seed)
-    return top if trunk is None else trunk.under(top)
+    if trunk is not None:
+        top = trunk.under(top)
+    if job.normalize is None and job.outputs == "logits":
+        return top
+    numbers = {} if job.normalize is None else job.normalize.model_dump()
+    return Preprocessed(top, **numbers, probabilities=job.outputs == "probabilities")
 
 
 def _attack(trial: Trial, target: nn.Module, split: Split, store: Store, progress: StageProgress) -> None:
@@ -453,7 +473,7 @@ def _privacy_columns(job: Job, account: Account | None) -> dict[str, Any]:
             **epsilons,
             "adjacency": "",
             "accountant": "",
-            "steps": job.recipe.steps,
+            "steps": 0 if job.given else job.recipe.steps,
             "account": "",
         }
     if account.buckets_per_unit > 1:

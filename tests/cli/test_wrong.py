@@ -110,6 +110,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "plan": ("--labels", "labels.csv", "--epsilon", "3", "--delta", "1e-3"),
     "statement": ("nothing.pt", "--delta", "1e-3"),
     "audit": ("nothing.py:main",),
+    "attack": ("nothing.pt", "--model", "softmax", "--data", "digits"),
     "curve": ("--workers", "1"),
     "run": ("study.toml",),
     "measure": ("study",),

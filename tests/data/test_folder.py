@@ -154,3 +154,26 @@ def test_wrong_folders(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no images, and no subfolders of images"):
         (tmp_path / "void").mkdir()
         from_folder(write(tmp_path / "good", "a", "b"), public=str(tmp_path / "void"))
+
+
+def test_decoys_follow_the_classes(tmp_path: Path) -> None:
+    folder = write(tmp_path / "faces", "b", "d")
+    others = write(tmp_path / "more", "a", "c", first=1000)
+    split, alone = from_folder(folder, decoys=str(others)), from_folder(folder)
+    assert split.class_names == ("b", "d", "a", "c")
+    own = split.train.labels < 2
+    assert torch.equal(split.train.images[own], alone.train.images), (
+        "decoys do not change what trained the model"
+    )
+    assert torch.bincount(split.train.labels).tolist() == [4, 4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [(("b",), "'b' is also a class of"), ((), "must have subfolders of other classes")]
+)
+def test_wrong_decoys_are_named(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
+    folder = write(tmp_path / "faces", "b", "d")
+    (tmp_path / "more").mkdir()
+    write(tmp_path / "more", *names, first=1000)
+    with pytest.raises(ValueError, match=message):
+        from_folder(folder, decoys=str(tmp_path / "more"))

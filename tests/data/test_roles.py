@@ -11,7 +11,7 @@ import torch
 from scipy.stats import chisquare
 
 from dpmi.data import ImageSet, Split
-from dpmi.data.roles import RoleDraw, Roles
+from dpmi.data.roles import FirstRoles, RoleDraw, Roles
 
 CLASSES = 6
 NAMES = ("a", "b", "c", "d", "e", "f")
@@ -228,3 +228,12 @@ class TestRoleDraw:
         with pytest.raises(ValueError, match=f"{name} must be at least 2; got 1"):
             RoleDraw(seed=0, **{name: 1})
         assert RoleDraw(seed=0, **{name: 2}).roles(4).candidates == 3
+
+
+def test_first_roles_are_the_first_classes() -> None:
+    found = FirstRoles(private=3).roles(7)
+    assert (found.private, found.decoys) == ((0, 1, 2), (3, 4, 5, 6))
+    assert FirstRoles(private=3, decoys=2).roles(7).decoys == (3, 4)
+    for wrong in (FirstRoles(private=6), FirstRoles(private=7), FirstRoles(private=3, decoys=5)):
+        with pytest.raises(ValueError, match="the data set has 7 classes"):
+            wrong.roles(7)

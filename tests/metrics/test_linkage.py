@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dpmi.metrics import SCORERS, candidate_distances, identification, linkage, mia_distance
+from dpmi.data.public_gaussian import PublicGaussian
+from dpmi.metrics import (
+    SCORERS,
+    candidate_distances,
+    distances_among_classes,
+    identification,
+    linkage,
+    mia_distance,
+)
 
 Array = npt.NDArray[np.float64]
 
@@ -314,3 +322,40 @@ class TestIdentification:
     ) -> None:
         with pytest.raises(ValueError, match="the evaluator must know class 6; it has 6 classes"):
             identification(self.LOGITS[:2], labels, decoys)
+
+
+def test_distances_among_classes_are_whitened_cosines_to_every_class() -> None:
+    """Against the candidates of the same classes as decoys of one another, one class at a time, in float64."""
+    found = distances_among_classes(RECONS, LABELS, IMAGES, CLASS, public=PUBLIC)
+    prior = PublicGaussian.of(PUBLIC)
+    root = prior.components.numpy() * prior.variances.numpy() ** -0.25
+    classes = [1, 2, 5]
+    known = np.stack([IMAGES[k == CLASS].flatten(1).double().mean(dim=0).numpy() for k in classes])
+    given = np.stack([RECONS[k == LABELS].flatten(1).double().mean(dim=0).numpy() for k in classes])
+    rows = []
+    for own in range(3):
+        a = (given - given.mean(axis=0))[own] @ root
+        cosines = []
+        for other in [own, *(k for k in range(3) if k != own)]:
+            b = (known - known.mean(axis=0))[other] @ root
+            cosines.append(a @ b / np.sqrt((a @ a) * (b @ b)))
+        rows.append(1 - np.array(cosines))
+    np.testing.assert_allclose(found.numpy(), np.stack(rows), atol=1e-9)
+
+
+def test_one_class_cannot_be_told_from_itself() -> None:
+    with pytest.raises(ValueError, match="labels must hold at least 2 classes"):
+        distances_among_classes(RECONS[:1], LABELS[:1], IMAGES, CLASS, public=PUBLIC)
+
+
+def test_classes_without_a_model_are_told_apart_by_chance() -> None:
+    """Noise as reconstructions: top-1 is 1/C on average."""
+    shares = [
+        linkage(
+            distances_among_classes(
+                noise(7, 1, 4, 4, seed=seed), torch.arange(7), IMAGES, CLASS, public=PUBLIC
+            )
+        ).top1.mean()
+        for seed in range(200)
+    ]
+    assert float(np.mean(shares)) == pytest.approx(1 / 7, abs=3 * float(np.std(shares)) / 200**0.5)

@@ -1,7 +1,8 @@
 """Convolutional generators and discriminators of GMI and KED-MI.
 
 Networks work on squares with a side of 4 or 7 times a power of 2: 8 (the digits of scikit-learn), 28, 32, 64 and so on.
-Images of another shape are resized from and to the nearest such square. ``width`` multiplies the published numbers of channels, so that the same code builds smaller networks for a CPU.
+Images of another shape are resized from and to the nearest such square. ``width`` multiplies the published numbers of
+channels, so that the same code builds smaller networks for a CPU.
 
 D. Ulyanov et al., arXiv:1607.08022 (instance normalization); T. Salimans et al., "Improved Techniques for Training
 GANs", NeurIPS 2016 (minibatch discrimination).
@@ -44,8 +45,8 @@ def doublings(image_shape: ImageShape) -> tuple[int, int]:
     longer = max(image_shape[1:])
     if not _SMALLEST_SIDE < longer <= _LARGEST_SIDE:
         raise ValueError(
-            f"image_shape must have a longer side of {_SMALLEST_SIDE + 1} to {_LARGEST_SIDE} pixels, to train a generator; "
-            f"got {tuple(image_shape)}: resize the images"
+            f"image_shape must have a longer side of {_SMALLEST_SIDE + 1} to {_LARGEST_SIDE} pixels, to train a "
+            f"generator; got {tuple(image_shape)}: resize the images"
         )
     sides = {base * 2**times: (base, times) for base in (4, 7) for times in range(1, 8)}
     return sides[min(sides, key=lambda side: abs(math.log(side / longer)))]

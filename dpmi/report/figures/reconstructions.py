@@ -125,8 +125,8 @@ def _rows(results: Results, table: pd.DataFrame, classes: list[int]) -> list[Row
     for setting in rows_of(table):
         (first,) = rows_of(first_seeds.loc[[setting.trials[0]]])
         claim = claim_of(first)
-        name = "undefended" if first.defense == "none" else first.label
-        privacy = "no guarantee"
+        name = "undefended" if first.defense == "none" and not results.given else first.label
+        privacy = "guarantee unknown" if results.given else "no guarantee"
         if claim.is_guarantee:
             privacy = f"epsilon {words.epsilon(first.epsilon)} for one {claim.unit}"
         outcome = f"accuracy {words.percent(first.test_accuracy)}, "

@@ -120,6 +120,15 @@ def has_linkage(results: Results) -> bool:
     return "linkage_top1" in results.trials
 
 
+def other_scorer(table: pd.DataFrame) -> str:
+    """Column of the second scorer of linkage; empty for a given model without decoys, which has one scorer.
+
+    Args:
+        table: the trials of a study with linkage, or a summary of them.
+    """
+    return next((name for name in ("linkage_top1_mia", "linkage_top1_whitened") if name in table), "")
+
+
 def judging(table: pd.DataFrame) -> str:
     """The measure that judges a defence: top-1 linkage if there is any, else attack accuracy, else MIA distance.
 

@@ -89,15 +89,25 @@ def finds(row: Any, by: Judged, classes: int) -> bool:
     return bool(getattr(row, f"{by.found}_low") > chance(row, by, classes))  # False without an interval
 
 
-def headline(summary: pd.DataFrame, classes: int) -> str:
+def headline(summary: pd.DataFrame, classes: int, *, given: bool = False) -> str:
     """The answer to a manager's question: could somebody who has the model learn what its classes look like?
 
     Args:
         summary: table of :func:`dpmi.report.numbers.tables.summary`.
         classes: number of classes of a model.
+        given: whether the model was given, and not trained by the study.
     """
     by = judged_by(summary)
     single = summary[summary["attack"] != STRONGEST]
+    if given:
+        best = _best(single, by)
+        what = _level(best, by, classes)
+        if finds(best, by, classes):
+            return f"{_QUESTIONS[by.column]} Yes, {what}."
+        return (
+            f"{_QUESTIONS[by.column]} These attacks show nothing clear ({what}). That proves no protection: a stronger "
+            "attack may show more, and only a privacy guarantee limits every attack."
+        )
     undefended = single[single["defense"] == "none"]
     if undefended.empty:
         return "No undefended model was attacked, so this study cannot show what a defence changes."
@@ -193,8 +203,12 @@ def findings(
     differences: pd.DataFrame,
     distance_kind: str,
     classes: int,
+    *,
+    given: bool = False,
 ) -> list[Finding]:
     """One finding per attack: each defence compared with the undefended model, and the correlation with epsilon.
+
+    A given model is compared with nothing.
 
     Args:
         summary: table of :func:`dpmi.report.numbers.tables.summary`.
@@ -202,6 +216,7 @@ def findings(
         differences: table of :func:`dpmi.report.numbers.pairs.differences`.
         distance_kind: a key of ``words.DISTANCES``.
         classes: number of classes of a model.
+        given: whether the model was given, and not trained by the study.
     """
     found = []
     by = judged_by(summary)
@@ -209,6 +224,10 @@ def findings(
         trends = rows_of(correlations[correlations["attack"] == attack])
         points = [sentence for trend in trends if (sentence := _trend(trend))]
         undefended = next(rows_of(rows[rows["defense"] == "none"]), None)
+        if given and undefended is not None:
+            verdict = f"{attack} {_level(undefended, by, classes).removeprefix(str(attack)).strip()}."
+            found.append(Finding(verdict[0].upper() + verdict[1:], _told(undefended, distance_kind), []))
+            continue
         if undefended is None:
             verdict = f"No undefended model was attacked with {attack}, so the study judges no defence."
             found.append(Finding(verdict, "", points))
@@ -272,6 +291,19 @@ def _against(row: Any, reference: Any, measure: str) -> str:
     share = measure != DISTANCE.column
     text = f"{measured(row, measure, share=share)} against {measured(reference, measure, share=share)}"
     return text + _VERDICTS[difference(row, reference, measure)]
+
+
+def _told(row: Any, distance_kind: str) -> str:
+    """What else is known about a given model."""
+    text = (
+        f"The model recognises {measured(row, 'test_accuracy', share=True)} of the images that were held out here; if "
+        "they trained it, this is no test accuracy. "
+    )
+    text += (
+        f"The MIA distance is {measured(row, 'distance')} ({words.DISTANCES[distance_kind]}; a blank image: "
+        f"{words.number(row.distance_blank)}), the advantage {measured(row, 'advantage')}."
+    )
+    return text
 
 
 def _undefended(row: Any, distance_kind: str, by: Judged, classes: int) -> str:

@@ -12,6 +12,7 @@ from dpmi.report import words
 from dpmi.report.numbers.bounds import PRIORS
 from dpmi.report.numbers.pairs import on_front
 from dpmi.report.numbers.tables import claim_of, judging, rows_of
+from dpmi.study.study import GIVEN
 
 
 class Table(NamedTuple):
@@ -30,7 +31,9 @@ def measured(row: Any, measure: str, *, share: bool = False) -> str:
 
 
 def guarantee(row: Any) -> str:
-    """Epsilon of a summary row with its claim, or the statement that there is no guarantee."""
+    """Epsilon of a summary row with its claim, or the statement that there is no guarantee, or that none is known."""
+    if row.label == GIVEN:
+        return "unknown"
     claim = claim_of(row)
     return f"{words.epsilon(row.epsilon)} for {claim}" if claim.is_guarantee else "∞: no guarantee"
 

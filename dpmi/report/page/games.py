@@ -7,13 +7,15 @@ from typing import Any
 import pandas as pd
 
 from dpmi.report import words
-from dpmi.report.numbers.tables import STRONGEST, rows_of
+from dpmi.report.numbers.tables import STRONGEST, other_scorer, rows_of
 from dpmi.report.page.cells import Table, guarantee, measured
 
 
 def linked(summary: pd.DataFrame) -> Table:
     """Linkage of every model under every attack, with chance and bound."""
-    other = next(column for column in ("linkage_top1_mia", "linkage_top1_whitened") if column in summary)
+    other = other_scorer(summary)
+    if not other:
+        return _among_classes(summary)
     rows = [
         (
             row.label,
@@ -56,6 +58,32 @@ def linked(summary: pd.DataFrame) -> Table:
             "Class-level differential privacy bounds the accuracy of the model too: to recognise a class is to tell "
             "that it was there. A small epsilon for a class and a useful accuracy on that class exclude each other, "
             "whatever the training; guarantees for records, subclasses and users do not limit accuracy so.",
+        ),
+    )
+
+
+def _among_classes(summary: pd.DataFrame) -> Table:
+    """Linkage of a given model among its own classes, without decoys."""
+    rows = [
+        (
+            row.label,
+            row.attack,
+            measured(row, "linkage_top1", share=True),
+            words.percent(row.linkage_chance),
+            measured(row, "linkage_auc", share=True),
+            measured(row, "test_accuracy", share=True),
+        )
+        for row in rows_of(summary)
+    ]
+    return Table(
+        "Linkage among the classes of the model: whether a reconstruction is nearer to its own class than to the "
+        "others. Means over classes, with 95 % intervals over them.",
+        ("Model", "Attack", "Top-1", "Chance", "AUC (chance 50 %)", "Accuracy"),
+        rows,
+        (
+            "An attacker without the model reaches the level of chance, because labels say nothing about images. Part "
+            "of the linkage can be elimination: what the model says of the other classes tells which one is left. "
+            "Classes that trained nothing, as decoys, exclude that.",
         ),
     )
 

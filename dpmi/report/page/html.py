@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dpmi.report import words
 from dpmi.report.figures import curve
-from dpmi.report.numbers.tables import rows_of
+from dpmi.report.numbers.tables import other_scorer, rows_of
 from dpmi.report.page.answer import Finding
 from dpmi.report.page.cells import Table
 from dpmi.study.results import Results
@@ -36,6 +36,7 @@ def render(
         definitions=words.definitions(results.trials),
         matched=words.matched(results.matched_on),
         headline=headline,
+        among_classes=results.given and not other_scorer(results.trials),
         drawn=curve.described(results),
         findings=findings,
         tables=tables,

@@ -21,7 +21,8 @@ def render(results: Results, headline: str, findings: list[Finding], tables: dic
     for finding in findings:
         parts.append(f"**{escape(finding.verdict)}** {escape(finding.undefended)}".rstrip())
         parts.append("\n".join(f"- {escape(point)}" for point in finding.points))
-    parts.append(f"![Epsilon against {curve.described(results)}](curve.png)")
+    if not results.given:
+        parts.append(f"![Epsilon against {curve.described(results)}](curve.png)")
     if "tradeoff" in tables:
         parts.append(
             "![MIA distance and advantage against test accuracy, with the Pareto front](tradeoff.png)"

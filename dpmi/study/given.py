@@ -1,0 +1,91 @@
+"""Whether a given model is used as it was trained; an attack on a model that gets wrong inputs seems to fail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from dpmi import metrics
+from dpmi.data import ImageSet
+from dpmi.data.images import evenly
+from dpmi.models import NORMALIZATIONS, Preprocessed, evaluating
+
+from .spec import NormalizeSpec, Outputs
+
+#: Maximum number of images that are classified, evenly spaced.
+_ASKED = 1024
+
+#: A model is near guessing if it is less than this share of the way from guessing to perfect.
+_NEAR = 0.1
+
+#: An input range is named if the model recognises that much more of the images under it.
+_CLEARLY = 0.1
+
+_OTHERS: dict[str, tuple[Sequence[float], Sequence[float]]] = {
+    **NORMALIZATIONS,
+    "0/0.00392": ((0.0,), (1 / 255,)),
+}
+"""Input ranges that models are trained with; the last is that of pixels from 0 to 255."""
+
+
+def returns_probabilities(module: nn.Module, images: ImageSet) -> bool:
+    """Return whether a classifier returns probabilities: numbers from 0 to 1 whose sum over the classes is 1."""
+    some = images.images[evenly(len(images), _ASKED)]
+    with evaluating(module), torch.no_grad():
+        found = module(some)
+    sums = found.sum(dim=1)
+    return bool((found >= 0).all()) and bool(torch.allclose(sums, torch.ones_like(sums), atol=1e-3))
+
+
+def check(module: nn.Module, images: ImageSet, *, normalize: NormalizeSpec | None, outputs: Outputs) -> None:
+    """Raise an error if the model seems to be used in another way than it was trained.
+
+    Args:
+        module: the classifier of the checkpoint, without :class:`dpmi.models.Preprocessed`.
+        images: its training images, at most 1,024 of which are classified.
+        normalize: the preprocessing that the user gave; None if none was given.
+        outputs: what the user said it returns.
+
+    Raises:
+        ValueError: it recognises hardly more of the images than guessing does, or clearly more under another input
+            range, and no ``normalize`` was given; or it returns probabilities and ``outputs`` does not say so, or
+            conversely.
+    """
+    kept = evenly(len(images), _ASKED)
+    some = ImageSet(images.images[kept], images.labels[kept])
+    given = ((0.0,), (1.0,)) if normalize is None else (normalize.mean, normalize.std)
+
+    def accuracy(mean: Sequence[float], std: Sequence[float]) -> float:
+        return metrics.accuracy(Preprocessed(module, mean=mean, std=std), some.images, some.labels)
+
+    probabilities = returns_probabilities(Preprocessed(module, mean=given[0], std=given[1]), some)
+    if probabilities != (outputs == "probabilities"):
+        raise ValueError(
+            "the model returns probabilities, whose sum is 1 for every image, and attacks expect logits: a softmax is "
+            "likely its last layer. Remove it, or give outputs = 'probabilities', which takes their logarithms"
+            if probabilities
+            else "outputs is 'probabilities', but the sum of the model's outputs is not 1 for every image; leave it out"
+        )
+    if normalize is not None:
+        return
+    found = accuracy(*given)
+    guessing = float(some.labels.bincount().max()) / len(some)
+    fits = {
+        name: accuracy(*numbers)
+        for name, numbers in _OTHERS.items()
+        if len(numbers[0]) in (1, some.images.shape[1])
+    }
+    best = max(fits, key=lambda name: fits[name])
+    near = found - guessing < _NEAR * (1 - guessing)
+    if near or fits[best] - found > _CLEARLY:
+        raise ValueError(
+            f"the model recognises {found:.1%} of its training images, where guessing recognises {guessing:.1%}: "
+            + (
+                f"under normalize {best!r} it recognises {fits[best]:.1%}, so it was likely trained so; give that"
+                if fits[best] - found > _CLEARLY
+                else "the classes may be in another order, the images not those of its training, or its input range "
+                "an unusual one; give normalize as mean and std. If it is as bad as that, give normalize 'none'"
+            )
+        )
