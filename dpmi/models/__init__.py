@@ -10,7 +10,7 @@ from dpmi.models.latents import latents
 from dpmi.models.modes import evaluating, in_batches, seeded
 from dpmi.models.observe import observe
 from dpmi.models.preprocessed import NORMALIZATIONS, Preprocessed, check_normalization
-from dpmi.models.registry import REGISTRY, Architecture, build, check_name, names, origins
+from dpmi.models.registry import REGISTRY, Architecture, build, check_name, check_options, names, origins
 from dpmi.models.weights import check_source, load_weights, source_digest
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "build",
     "check_name",
     "check_normalization",
+    "check_options",
     "check_source",
     "evaluating",
     "feature_size",

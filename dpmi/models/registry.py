@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from opacus.validators import ModuleValidator
@@ -149,7 +150,14 @@ def origins(name: str) -> list[str]:
     return sorted({origin(REGISTRY.get(own).layers)} - {""})
 
 
-def build(name: str, *, image_shape: tuple[int, int, int], num_classes: int, seed: int) -> nn.Module:
+def build(
+    name: str,
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    seed: int,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> nn.Module:
     """Build a classifier that maps images ``(n, C, H, W)`` in [0, 1] to logits ``(n, num_classes)``.
 
     Args:
@@ -160,12 +168,14 @@ def build(name: str, *, image_shape: tuple[int, int, int], num_classes: int, see
         image_shape: (C, H, W).
         num_classes: K, at least 2.
         seed: seed of the initial weights; the global generators are neither read nor advanced.
+        options: further arguments of a class or function of the user.
 
     Returns:
         A module on the CPU, in training mode; its last linear layer is the classification head.
 
     Raises:
-        ValueError: the name is unknown, there are fewer than two classes, or the model does not accept the image size.
+        ValueError: the name is unknown, there are fewer than two classes, the model does not accept the image size or
+            an option, or options are given for another model than one of the user.
 
     >>> model = build("softmax", image_shape=(1, 8, 8), num_classes=10, seed=0)
     >>> sum(p.numel() for p in model.parameters())
@@ -175,12 +185,13 @@ def build(name: str, *, image_shape: tuple[int, int, int], num_classes: int, see
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2; got {num_classes}")
     own = name.removesuffix(GROUPNORM)
+    check_options(name, options)
     if own.startswith(PREFIX):
         if not _is_image_shape(image_shape):
             raise ValueError(f"model {name!r} needs images (C, H, W); got image_shape={tuple(image_shape)}")
         layers: Callable[[ImageShape, int], nn.Module] = partial(torchvision_classifier, own)
     elif is_name(own):
-        layers = partial(_of_user, own)
+        layers = partial(_of_user, own, options)
     else:
         layers = _fitting(own, image_shape).layers
     # torch.manual_seed would also seed the GPUs, which this fork does not restore.
@@ -194,13 +205,25 @@ def build(name: str, *, image_shape: tuple[int, int, int], num_classes: int, see
         return model.to(memory_format=torch.channels_last)
 
 
-def _of_user(name: str, image_shape: ImageShape, num_classes: int) -> nn.Module:
+def check_options(name: str, options: Collection[str]) -> None:
+    """Raise an error for options of a model that takes none.
+
+    Raises:
+        ValueError: there are options, and the model is not one of the user.
+    """
+    if options and not is_name(name.removesuffix(GROUPNORM)):
+        raise ValueError(
+            f"model {name!r} takes no options, but got {', '.join(options)}; only a model of your own takes some"
+        )
+
+
+def _of_user(name: str, options: Mapping[str, Any], image_shape: ImageShape, num_classes: int) -> nn.Module:
     """Build a classifier of the user, and check that it maps such images to logits."""
     make = imported(name)
     known = {"image_shape": image_shape, "num_classes": num_classes}
     try:
         parameters = inspect.signature(make).parameters
-        model = make(**{key: value for key, value in known.items() if key in parameters})
+        model = make(**{key: value for key, value in known.items() if key in parameters}, **options)
         if not isinstance(model, nn.Module):
             raise TypeError(f"it returned a {type(model).__name__}, and no nn.Module")
         training = model.training

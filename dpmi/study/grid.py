@@ -42,6 +42,7 @@ class Job:
 
     data: DataSpec
     model: str
+    model_options: tuple[tuple[str, Any], ...] = ()
     weights: str | None = None
     given: bool = False
     """Whether the weights are those of a trained model, a checkpoint, so that nothing is trained."""
@@ -96,6 +97,7 @@ class Job:
             defense=_without_later(settings_of(self.defense)),
             recipe=_without_later(dataclasses.asdict(self.recipe)),
             seed=self.seed,
+            **({"model_options": dict(self.model_options)} if self.model_options else {}),
             **({"given": True} if self.given else {}),
             **({} if self.normalize is None else {"normalize": self.normalize.model_dump()}),
             **({} if self.outputs == "logits" else {"outputs": self.outputs}),

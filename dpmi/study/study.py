@@ -65,25 +65,26 @@ class StudySpec(Strict):
     """A grid of trials: every defence and strength x every attack x every seed.
 
     In the table of a defence or an attack, a list of values is a sweep with one trial per value. ``training`` inside
-    the table of a defence overrides the training of the study. ``weights`` names the initial weights, as in
-    :func:`dpmi.models.load_weights`: "torchvision" or a file, with an absolute path if other machines compute too. If
-    the content of the file changes, all trials run again. ``checkpoint`` names a file with the weights of a trained
-    model, which is attacked as it is; such a study has no training and no defences. ``normalize`` and ``outputs`` say
-    what the model expects and returns; see :class:`dpmi.models.Preprocessed`. ``features`` puts a frozen public
-    extractor in front of the model, which then is a head on its features; a name alone stands for a table with that
-    name. ``adaptive`` adds the
-    adaptive attacks: it repeats every attack with each of :meth:`dpmi.defenses.Defense.adaptations` that applies to it.
-    ``linkage`` trains every model on some of the classes, drawn by its seed, and measures whether reconstructions
-    identify their classes among the others. ``units`` trains every model on half of the subclasses, records or users,
-    drawn by its seed, and measures whether the model tells which. ``audit`` trains the models of dpmi's own privacy
-    engine with canaries, and measures which epsilon they have at least. ``matched_on`` is the target on which
-    :mod:`dpmi.study.match` matched the strengths; reports show it, and it does not change any result.
+    the table of a defence overrides the training of the study. ``model_options`` are further arguments of a model of
+    the user. ``weights`` names the initial weights, as in :func:`dpmi.models.load_weights`: "torchvision" or a file,
+    with an absolute path if other machines compute too. If the content of the file changes, all trials run again.
+    ``checkpoint`` names a file with the weights of a trained model, which is attacked as it is; such a study has no
+    training and no defences. ``normalize`` and ``outputs`` say what the model expects and returns; see
+    :class:`dpmi.models.Preprocessed`. ``features`` puts a frozen public extractor in front of the model, which then is
+    a head on its features; a name alone stands for a table with that name. ``adaptive`` adds the adaptive attacks: it
+    repeats every attack with each of :meth:`dpmi.defenses.Defense.adaptations` that applies to it. ``linkage`` trains
+    every model on some of the classes, drawn by its seed, and measures whether reconstructions identify their classes
+    among the others. ``units`` trains every model on half of the subclasses, records or users, drawn by its seed, and
+    measures whether the model tells which. ``audit`` trains the models of dpmi's own privacy engine with canaries, and
+    measures which epsilon they have at least. ``matched_on`` is the target on which :mod:`dpmi.study.match` matched the
+    strengths; reports show it, and it does not change any result.
     """
 
     name: Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], _AtLeastOne]
     data: DataSpec
     model: str
+    model_options: dict[str, Any] = Field(default_factory=dict)
     weights: Annotated[str, Field(min_length=1)] | None = None
     checkpoint: Annotated[str, Field(min_length=1)] | None = None
     normalize: NormalizeSpec | None = None
@@ -113,6 +114,7 @@ class StudySpec(Strict):
             Job(
                 data=self.data,
                 model=self.model,
+                model_options=tuple(sorted(self.model_options.items())),
                 weights=self.weights if self.checkpoint is None else self.checkpoint,
                 given=self.checkpoint is not None,
                 normalize=self.normalize,
@@ -239,6 +241,7 @@ def checked(document: Mapping[str, Any]) -> StudySpec:
     check_types(loader, spec.data.options, where="data.options")
     try:
         models.check_name(spec.model)
+        models.check_options(spec.model, spec.model_options)
         if spec.evaluator is not None:
             models.check_name(spec.evaluator.model)
         for source in (spec.weights, spec.checkpoint):

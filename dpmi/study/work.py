@@ -396,7 +396,13 @@ def stored_model(job: Job, store: Store, split: Split) -> nn.Module:
 
 def _fresh_model(job: Job, split: Split, trunk: Trunk | None) -> nn.Module:
     shape = split.image_shape if trunk is None else trunk.input_shape
-    top = models.build(job.model, image_shape=shape, num_classes=split.num_classes, seed=job.seed)
+    top = models.build(
+        job.model,
+        image_shape=shape,
+        num_classes=split.num_classes,
+        seed=job.seed,
+        options=dict(job.model_options),
+    )
     if trunk is not None:
         top = trunk.under(top)
     if job.normalize is None and job.outputs == "logits":

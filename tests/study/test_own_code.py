@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -155,3 +156,26 @@ def test_weights_of_a_model_of_the_user_are_seeded(place: Path) -> None:
     assert torch.equal(one.head.weight, again.head.weight)
     assert not torch.equal(one.head.weight, other.head.weight)
     assert one.training
+
+
+def test_a_model_gets_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sized.py").write_text(
+        "from torch import nn\n\ndef net(num_classes, width=4):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.LazyLinear(width), nn.Linear(width, num_classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    shape: dict[str, Any] = {"image_shape": (1, 8, 8), "num_classes": 3, "seed": 0}
+    net = models.build("sized.py:net", **shape, options={"width": 7})
+    assert [layer.out_features for layer in net.modules() if isinstance(layer, torch.nn.Linear)] == [7, 3]
+    with pytest.raises(ValueError, match="unexpected keyword argument 'widht'"):
+        models.build("sized.py:net", **shape, options={"widht": 7})
+    with pytest.raises(ValueError, match="model 'cnn-small' takes no options, but got width"):
+        models.build("cnn-small", **shape, options={"width": 7})
+
+    text = STUDY.replace('{ folder = "faces", test = 0.25, public = "others" }', '"digits"')
+    text = text.replace('"mymodel:FaceNet"', '"sized.py:net"').replace('weights = "weights.pt"\n', "")
+    plain, wide = (parse(f"{options}\n{text}").jobs[0] for options in ("", "model_options = { width = 7 }"))
+    assert wide.model_options == (("width", 7),)
+    assert plain.settings != wide.settings
+    with pytest.raises(SpecError, match="model: model 'softmax' takes no options"):
+        parse("model_options = { width = 7 }\n" + text.replace("sized.py:net", "softmax"))
