@@ -18,6 +18,7 @@ from dpmi.data.folders import FACESCRUB, STANFORD_DOGS, VGGFACE2
 from dpmi.data.mnist import load_fashion_mnist, load_mnist, load_mnist_half
 from dpmi.data.omniglot import load_omniglot
 from dpmi.data.split import Split
+from dpmi.data.table import load_table
 
 DATA_ROOT_VARIABLE = "DPMI_DATA"
 
@@ -44,6 +45,7 @@ REGISTRY: Registry[Dataset] = Registry(
     (
         Dataset("digits", "8x8 handwritten digits inside scikit-learn; needs no files", load_digits),
         Dataset("folder", "your own images, one subfolder for each class", load_folder),
+        Dataset("table", "your own table of numbers and categories, one row per record", load_table),
         Dataset("mnist", "28x28 handwritten digits; public: Omniglot", load_mnist),
         Dataset("mnist-half", "32x32 handwritten digits 0-4; public: digits 5-9", load_mnist_half),
         Dataset("fashion-mnist", "28x28 clothing articles; public: MNIST", load_fashion_mnist),

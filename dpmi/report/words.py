@@ -183,6 +183,17 @@ def definitions(trials: pd.DataFrame) -> list[str]:
     return [*found, "A difference is called clear only if the two 95 % intervals do not overlap."]
 
 
+def of_tables(pictured: bool) -> list[str]:
+    """Say what an image is in a study of a table; nothing in a study of pictures."""
+    return (
+        []
+        if pictured
+        else [
+            "The images of this study are rows of a table, every column scaled to [0, 1]; they are not shown."
+        ]
+    )
+
+
 def made_by(trials: pd.DataFrame) -> list[str]:
     """State which code and which machines made the numbers.
 

@@ -29,8 +29,8 @@ MOST_ATTACKS, MOST_ROWS = 4, 30
 def write(results: Results, directory: Path) -> Path:
     """Write ``curve.png``, ``reconstructions.png``, ``summary.md`` and ``report.html`` into ``directory``.
 
-    A study with two defences or more also gets ``tradeoff.png``; that of a given model gets no curve. Every file is
-    replaced atomically, so an open page survives a rerun.
+    A study with two defences or more also gets ``tradeoff.png``; that of a given model gets no curve, and that of a
+    table no pictures. Every file is replaced atomically, so an open page survives a rerun.
 
     Returns:
         Path of ``report.html``.
@@ -71,7 +71,7 @@ def write(results: Results, directory: Path) -> Path:
     here = results, summary
     drawn = strongest.if_few(here, "attack", MOST_ATTACKS, whole=whole)
     pictured = strongest.if_few(here, ["label", "attack"], MOST_ROWS, whole=whole)
-    pictures = {"reconstructions": _png(reconstructions.draw(*pictured))}
+    pictures = {"reconstructions": _png(reconstructions.draw(*pictured))} if results.pictured else {}
     if not results.given:  # a single model without an epsilon has no curve
         pictures["curve"] = _png(curve.draw(*drawn))
     if pairs.compares(summary):

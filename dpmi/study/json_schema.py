@@ -16,7 +16,7 @@ from accountants.plugins import PluginError, Registry
 from dpmi import attacks, data, defenses, models
 
 from .fields import fields
-from .spec import TrainingSpec
+from .spec import OWN, TrainingSpec
 from .study import StudySpec
 
 Schema = dict[str, Any]
@@ -58,16 +58,21 @@ def study_schema(*, installed: bool = True) -> Schema:
     properties["defenses"] = {"type": "array", "minItems": 1, "items": {"anyOf": [*own["anyOf"], combined]}}
     name = {"anyOf": [{"enum": names(data.REGISTRY)}, BY_NAME]}
     definitions["DataSpec"]["properties"]["name"] = name
-    folder = _of_loader(data.REGISTRY.get("folder").loader)
-    folder["properties"]["users"] = definitions["DataSpec"]["properties"]["users"]
-    properties["data"] = {"anyOf": [name, folder, {"$ref": "#/$defs/DataSpec"}]}
+    own_files = [_of_loader(data.REGISTRY.get(each).loader) for each in OWN]
+    for options in own_files:
+        options["properties"]["users"] = definitions["DataSpec"]["properties"]["users"]
+    properties["data"] = {"anyOf": [name, *own_files, {"$ref": "#/$defs/DataSpec"}]}
     model = {
         "anyOf": [
             {"enum": names(models.REGISTRY)},
             {"type": "string", "pattern": r"^torchvision/|\+groupnorm$"},
+            BY_NAME,
         ]
     }
     properties["model"] = definitions["EvaluatorSpec"]["properties"]["model"] = model
+    properties["normalize"] = {
+        "anyOf": [{"enum": list(models.NORMALIZATIONS)}, *properties["normalize"]["anyOf"]]
+    }
     features = properties["features"]
     features["anyOf"] = [{"type": "string", "minLength": 1}, *features["anyOf"]]
     return {"$schema": DIALECT, **_for_toml(schema), "title": "A study of dpmi"}

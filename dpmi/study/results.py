@@ -58,6 +58,11 @@ class Results:
     matched_on: str | None = None
     """Target on which the strengths were matched, such as "accuracy 0.97"; None if the user chose them."""
 
+    @property
+    def pictured(self) -> bool:
+        """Whether the records are pictures; a row of a table is an image of height 1."""
+        return bool(self.examples.shape[2] > 1)
+
 
 def gather(spec: StudySpec, store: Store) -> Results:
     """Gather the results of all complete trials, also of an interrupted study, and save the tables.

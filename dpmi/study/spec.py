@@ -48,11 +48,15 @@ class UsersSpec(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
+OWN = ("folder", "table")
+"""The data sets of the user's own files, each named by the option that names the file."""
+
+
 class DataSpec(Strict):
     """The data set, the options of its loader, and the users that its training images are dealt out to.
 
-    A name alone stands for a table with that name. A table with the key ``folder`` is the data set "folder", and its
-    other keys are options.
+    A name alone stands for a table with that name. A table with the key ``folder`` or ``table`` is the data set of that
+    name, and its other keys are options.
     """
 
     name: str
@@ -64,10 +68,11 @@ class DataSpec(Strict):
     def _short_forms(cls, value: Any) -> Any:
         if isinstance(value, str):
             value = {"name": value}
-        if isinstance(value, dict) and "folder" in value and "name" not in value and "options" not in value:
+        own = [key for key in OWN if isinstance(value, dict) and key in value]
+        if own and "name" not in value and "options" not in value:
             users = {"users": value["users"]} if "users" in value else {}
             value = {
-                "name": "folder",
+                "name": own[0],
                 "options": {key: each for key, each in value.items() if key != "users"},
                 **users,
             }

@@ -166,6 +166,11 @@ class StudySpec(Strict):
     def not_accounted(self) -> tuple[str, ...]:
         """Uses of the private records that no epsilon covers, for the privacy statements of the models."""
         found = [REPORTED]
+        if self.data.name == "table" and self.data.options.get("public") is None:
+            found.append(
+                "the smallest and largest value of every number of the table, and the values of every category: they "
+                "scale the inputs of the model, and come from the private rows because no public table was given"
+            )
         if self.weights is not None:
             found.append(f"the records on which the initial weights {self.weights} were trained")
         if self.units is not None and self.units.unit == "subclass":

@@ -7,14 +7,15 @@ from dpmi.data import REGISTRY, load, names
 
 
 def test_every_name_has_one_line():
-    assert set(names()) == {"digits", "folder", *FOLDERS}
+    assert set(names()) == {"digits", "folder", "table", *FOLDERS}
     lines = [REGISTRY.get(name).description for name in names()]
     assert all(line and "\n" not in line for line in lines)
 
 
 def test_an_unknown_name_lists_the_names():
     with pytest.raises(
-        ValueError, match=r"unknown data set 'minst'; did you mean 'mnist'\? \(known: digits, folder, mnist, "
+        ValueError,
+        match=r"unknown data set 'minst'; did you mean 'mnist'\? \(known: digits, folder, table, mnist, ",
     ):
         load("minst")
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from dpmi.report import write as writing
 from dpmi.report.numbers import pairs, tables
-from dpmi.report.page import games
+from dpmi.report.page import answer, games
 from dpmi.report.page.cells import Table
 from dpmi.report.words import GLUE
 from dpmi.report.write import write
@@ -154,6 +154,30 @@ def played(results: Results) -> Results:
     subclass = results.trials["unit"] == "subclass"
     trials = results.trials.assign(unit_auc=0.7, unit_bound_auc=np.where(subclass, 0.8, 1.0))
     return replace(results, trials=trials)
+
+
+def test_the_unit_game_answers_first(results: Results) -> None:
+    """Seeds .69, .7, .71 undefended, and at chance under subclass-dp; the others stay where they were."""
+    trials = results.trials
+    near = trials["seed"].map({0: -0.01, 1: 0.0, 2: 0.01})
+    private = trials["defense"] == "subclass-dp"
+    trials = trials.assign(
+        unit_auc=np.where(private, 0.5, 0.7) + near, unit_bound_auc=np.where(private, 0.8, 1.0)
+    )
+    said = answer.headline(tables.summary(replace(results, trials=trials)), 10)
+    assert said.startswith(
+        "Could somebody who has this model tell whether a certain unit trained it? Undefended: yes, "
+    )
+    assert f"70.0{GLUE}% [" in said
+    assert "are told apart" in said
+    private_said = said[said.index("With subclass-dp") :]
+    assert f"no, 50.0{GLUE}%" in private_said
+    assert f"at most 80.0{GLUE}% by its epsilon" in private_said
+    assert ": yes, at every strength" in said[said.index("With record-dp") : said.index("With subclass-dp")]
+    blind = replace(results, trials=trials.assign(unit_auc=0.5 + near))
+    assert "even in the undefended model an attacker finds nothing clear" in answer.headline(
+        tables.summary(blind), 10
+    )
 
 
 def test_the_unit_game_has_a_table(results: Results) -> None:

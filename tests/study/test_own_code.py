@@ -179,3 +179,37 @@ def test_a_model_gets_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert plain.settings != wide.settings
     with pytest.raises(SpecError, match="model: model 'softmax' takes no options"):
         parse("model_options = { width = 7 }\n" + text.replace("sized.py:net", "softmax"))
+
+
+TABLE = """
+name = "customers"
+seeds = [0, 1, 2, 3]
+data = { table = "customers.csv", label = "churn", unit = "customer" }
+model = "softmax"
+training = { steps = 20, learning_rate = 0.5 }
+defenses = [{ name = "user-dp", noise_multiplier = 4.0, sampling_rate = 0.2, max_grad_norm = 1.0 }]
+attacks = [{ name = "enhanced", iterations = 20 }]
+units = { unit = "user" }
+"""
+
+
+def test_a_table_without_pictures(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    table = pd.DataFrame({"customer": random.integers(0, 60, 300), "age": random.normal(50, 15, 300)})
+    table["plan"] = random.choice(["basic", "pro"], 300)
+    table["churn"] = np.where(table["age"] + random.normal(0, 5, 300) > 50, "yes", "no")
+    table.to_csv(tmp_path / "customers.csv", index=False)
+    (tmp_path / "study.toml").write_text(TABLE)
+    done = dpmi(tmp_path, "run", "study.toml", "--out", "result", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    trials = pd.read_csv(tmp_path / "result" / "trials.csv")
+    assert trials["unit"].unique().tolist() == ["user"]
+    assert trials["unit_auc"].between(0, 1).all()
+    assert trials["buckets"].unique().tolist() == [24], "half of the 48 customers that train"
+    assert not (tmp_path / "result" / "reconstructions.png").exists()
+    page = (tmp_path / "result" / "report.html").read_text()
+    assert "rows of a table, every column scaled to [0, 1]; they are not shown" in page
+    assert "the smallest and largest value of every number of the table" in page, "not accounted"
+    (tmp_path / "public.csv").write_text(table.drop(columns=["churn", "customer"]).to_csv(index=False))
+    public = TABLE.replace('unit = "customer" }', 'unit = "customer", public = "public.csv" }')
+    assert not any("smallest and largest" in text for text in parse(public).not_accounted)

@@ -37,16 +37,16 @@ def doublings(image_shape: ImageShape) -> tuple[int, int]:
     The square is the one whose side is nearest to the longer side of the images, by ratio.
 
     Raises:
-        ValueError: the longer side is below 5 or above 1,024 pixels.
+        ValueError: a side is below 5 or above 1,024 pixels.
 
     >>> doublings((3, 64, 64)), doublings((1, 28, 28)), doublings((3, 48, 56)), doublings((1, 30, 30))
     ((4, 4), (7, 2), (7, 3), (4, 3))
     """
     longer = max(image_shape[1:])
-    if not _SMALLEST_SIDE < longer <= _LARGEST_SIDE:
+    if min(image_shape[1:]) <= _SMALLEST_SIDE or longer > _LARGEST_SIDE:
         raise ValueError(
-            f"image_shape must have a longer side of {_SMALLEST_SIDE + 1} to {_LARGEST_SIDE} pixels, to train a "
-            f"generator; got {tuple(image_shape)}: resize the images"
+            f"image_shape must have sides of {_SMALLEST_SIDE + 1} to {_LARGEST_SIDE} pixels, to train a generator; got "
+            f"{tuple(image_shape)}: resize the images, or use an attack without a generator"
         )
     sides = {base * 2**times: (base, times) for base in (4, 7) for times in range(1, 8)}
     return sides[min(sides, key=lambda side: abs(math.log(side / longer)))]

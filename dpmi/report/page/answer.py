@@ -62,6 +62,8 @@ class Judged(NamedTuple):
 LINKED = Judged("linkage_top1", "top-1 linkage", -1)
 DISTANCE = Judged("distance", "MIA distance", 1)
 RECOGNISED = Judged("attack_accuracy", "attack accuracy", -1)
+UNITS = Judged("unit_auc", "AUC of the unit game", -1)
+"""Judges the models of a study with the unit game, which no attack on classes takes part in."""
 
 
 class Finding(NamedTuple):
@@ -81,6 +83,8 @@ def chance(row: Any, by: Judged, classes: int) -> float:
     """What an attack finds without the model."""
     if by is LINKED:
         return float(row.linkage_chance)
+    if by is UNITS:
+        return 0.5
     return 1 / classes if by is RECOGNISED else 0.0
 
 
@@ -97,7 +101,7 @@ def headline(summary: pd.DataFrame, classes: int, *, given: bool = False) -> str
         classes: number of classes of a model.
         given: whether the model was given, and not trained by the study.
     """
-    by = judged_by(summary)
+    by = UNITS if UNITS.column in summary else judged_by(summary)
     single = summary[summary["attack"] != STRONGEST]
     if given:
         best = _best(single, by)
@@ -114,10 +118,8 @@ def headline(summary: pd.DataFrame, classes: int, *, given: bool = False) -> str
     best = _best(undefended, by)
     what, question = _level(best, by, classes), _QUESTIONS[by.column]
     if not finds(best, by, classes):
-        return (
-            "This study cannot show protection: even in the undefended model its attacks find nothing clear "
-            f"({what})."
-        )
+        finder = "an attacker finds" if by is UNITS else "its attacks find"
+        return f"This study cannot show protection: even in the undefended model {finder} nothing clear ({what})."
     answers = [
         _defended(rows, best, by, classes)
         for name, rows in single.groupby("defense", sort=False)
@@ -128,6 +130,7 @@ def headline(summary: pd.DataFrame, classes: int, *, given: bool = False) -> str
 
 _QUESTIONS = {
     "linkage_top1": "Could somebody who has this model tell one of its classes from others?",
+    "unit_auc": "Could somebody who has this model tell whether a certain unit trained it?",
     "attack_accuracy": "Could somebody who has this model reconstruct what its classes look like?",
     "distance": "Could somebody who has this model reconstruct what its classes look like?",
 }
@@ -148,6 +151,11 @@ def _level(row: Any, by: Judged, classes: int) -> str:
     if by is RECOGNISED:
         return (
             f"the evaluator recognises {measured(row, by.column, share=True)} of the reconstructions of {row.attack}, "
+            f"{guessing} by guessing"
+        )
+    if by is UNITS:
+        return (
+            f"of a unit that trained it and one that did not, {measured(row, by.column, share=True)} are told apart, "
             f"{guessing} by guessing"
         )
     return f"advantage of {row.attack} {measured(row, 'advantage')}, 0 without the model"
@@ -177,6 +185,8 @@ def _defended(rows: pd.DataFrame, undefended: Any, by: Judged, classes: int) -> 
     bound = ""
     if by is LINKED and row.linkage_bound_top1 < 1:
         bound = f", at most {words.bound(row.linkage_bound_top1)} by its epsilon"
+    if by is UNITS and row.unit_bound_auc < 1:
+        bound = f", at most {words.bound(row.unit_bound_auc)} by its epsilon"
     return (
         f"With {row.label}{_short_epsilon(row)}: {said}{where}, {value}{bound}, at test accuracy "
         f"{words.percent(row.test_accuracy)}."

@@ -33,7 +33,7 @@ def render(
         results=results,
         first=results.trials.iloc[0],
         distance=words.DISTANCES[results.trials["distance_kind"].iloc[0]],
-        definitions=words.definitions(results.trials),
+        definitions=[*words.definitions(results.trials), *words.of_tables(results.pictured)],
         matched=words.matched(results.matched_on),
         headline=headline,
         among_classes=results.given and not other_scorer(results.trials),

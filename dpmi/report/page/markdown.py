@@ -17,7 +17,7 @@ def render(results: Results, headline: str, findings: list[Finding], tables: dic
     finished = len(results.trials)
     if finished < results.planned:
         parts.append(f"**Interrupted: {finished} of {results.planned} trials.**")
-    parts.append(escape(" ".join(words.definitions(results.trials))))
+    parts.append(escape(" ".join([*words.definitions(results.trials), *words.of_tables(results.pictured)])))
     for finding in findings:
         parts.append(f"**{escape(finding.verdict)}** {escape(finding.undefended)}".rstrip())
         parts.append("\n".join(f"- {escape(point)}" for point in finding.points))
@@ -27,7 +27,8 @@ def render(results: Results, headline: str, findings: list[Finding], tables: dic
         parts.append(
             "![MIA distance and advantage against test accuracy, with the Pareto front](tradeoff.png)"
         )
-    parts.append("![A training image and the reconstructions of each class](reconstructions.png)")
+    if results.pictured:
+        parts.append("![A training image and the reconstructions of each class](reconstructions.png)")
     parts += [pipe_table(table) for table in tables.values() if table.rows]
     parts.append(escape(" ".join(words.made_by(results.trials))))
     parts.append(f"```sh\n{results.command}\n```")

@@ -219,7 +219,7 @@ def test_divergence_is_refused_and_nothing_stored(
 
 
 def test_image_shape_that_no_generator_makes(target: Target) -> None:
-    with pytest.raises(ValueError, match=r"longer side of 5 to 1024 pixels.*got \(1, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"sides of 5 to 1024 pixels.*got \(1, 4, 4\)"):
         fetch(
             PRIORS[0],
             public=torch.zeros(2, 1, 4, 4),

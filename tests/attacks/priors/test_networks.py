@@ -75,9 +75,9 @@ def test_width_1_has_the_published_convolutions(
         assert built.head.in_features == 4096 + 64
 
 
-@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 1025, 32)])
+@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 1025, 32), (1, 1, 30)])
 def test_shape_that_cannot_be_made_is_named(shape: ImageShape) -> None:
-    with pytest.raises(ValueError, match=rf"longer side of 5 to 1024 pixels.*got \({shape[0]}, {shape[1]}"):
+    with pytest.raises(ValueError, match=rf"sides of 5 to 1024 pixels.*got \({shape[0]}, {shape[1]}"):
         doublings(shape)
 
 
