@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +19,11 @@ from dpmi.data.split import Distance, ImageSet, Split
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 """Those of torchvision's ImageFolder."""
 
+LARGEST_SIDE = 4096
+"""Of an image after resizing, in pixels."""
+
 Size = int | tuple[int, int]
+Found = TypeVar("Found")
 
 
 def load_folder(
@@ -37,7 +43,7 @@ def load_folder(
 
     Args:
         folder: a folder with one subfolder of images for each class, at least two.
-        size: height and width, or one number for both; None if all images have one size.
+        size: height and width, or one number for both, at most 4096; None if all images have one size.
         test: share of each class's images that test the model, rounded up, between 0 and 1.
         public: a folder of images that the attacker has; with subfolders, these are its classes. None for no images.
         decoys: a folder of further classes, one subfolder each, on which a given model was not trained; they follow the
@@ -52,6 +58,8 @@ def load_folder(
     """
     if not 0 < test < 1:
         raise ValueError(f"test must be between 0 and 1; got {test}")
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or more; got {seed}")
     root = _folder("folder", folder)
     classes = _classes(root)
     if len(classes) < 2:
@@ -65,7 +73,7 @@ def load_folder(
             raise ValueError(f"decoys {decoys} must have subfolders of other classes, but {reason}")
         classes |= further
     files = [file for own in classes.values() for file in own]
-    shape, grey = _shape(size, files), all(_is_grey(file) for file in files)
+    shape, grey = _shape(size, files), {_is_grey(file) for file in files} == {True}
     train_files, test_files = hold_out(root.name, classes, test, np.random.default_rng(seed))
 
     def read(files: Sequence[tuple[int, Path]], dataset: Path = root) -> tuple[Tensor, Tensor]:
@@ -105,8 +113,16 @@ def load_folder(
 
 
 def _folder(option: str, text: str) -> Path:
-    path = Path(text).expanduser()
-    if not path.is_dir():
+    try:
+        path = Path(text).expanduser()
+        found = bool(text.strip()) and path.is_dir()
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ):  # a name too long, of an unknown user, or with a null character
+        found = False
+    if not found:
         raise FileNotFoundError(
             f"{option} is {text!r}, which is no folder; a relative path begins at {Path.cwd()}"
         )
@@ -115,6 +131,9 @@ def _folder(option: str, text: str) -> Path:
 
 def _classes(root: Path) -> dict[str, list[Path]]:
     """Return the images of every subfolder, sorted by name; hidden folders do not count."""
+    for path in root.iterdir():
+        if path.is_symlink() and not path.exists():
+            raise ValueError(f"{path} is a link that leads nowhere; remove it")
     found = {
         path.name: _images(path) for path in sorted(root.iterdir()) if path.is_dir() and path.name[0] != "."
     }
@@ -133,8 +152,10 @@ def _shape(size: Size | None, files: Sequence[Path]) -> tuple[int, int]:
     """Return height and width of all images."""
     if size is not None:
         shape = (size, size) if isinstance(size, int) else tuple(size)
-        if len(shape) != 2 or min(shape) < 1:
-            raise ValueError(f"size must be one number or (height, width), each at least 1; got {size!r}")
+        if len(shape) != 2 or not 1 <= min(shape) <= max(shape) <= LARGEST_SIDE:
+            raise ValueError(
+                f"size must be one number or (height, width), each from 1 to {LARGEST_SIDE}; got {size!r}"
+            )
         return shape
     first = _size_of(files[0])
     for file in files:
@@ -148,18 +169,27 @@ def _shape(size: Size | None, files: Sequence[Path]) -> tuple[int, int]:
 
 def _size_of(file: Path) -> tuple[int, int]:
     """Return height and width as a viewer shows the image."""
-    with _header(file) as image:
+
+    def size(image: Image.Image) -> tuple[int, int]:
         upright = ImageOps.exif_transpose(image)
         return upright.height, upright.width
 
+    return _of_header(file, size)
+
 
 def _is_grey(file: Path) -> bool:
-    with _header(file) as image:
-        return image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16")
+    return _of_header(
+        file, lambda image: image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16")
+    )
 
 
-def _header(file: Path) -> Image.Image:
+def _of_header(file: Path, asked: Callable[[Image.Image], Found]) -> Found:
+    if not file.is_file():  # Pillow would wait for the writer of a pipe
+        raise ValueError(f"{file} must be an image file, not a folder, a pipe or a broken link. Remove it.")
     try:
-        return Image.open(file)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():  # an error follows, or another warning when the image is read
+            warnings.simplefilter("ignore")
+            with Image.open(file) as image:
+                return asked(image)
+    except Exception as error:  # Pillow's readers raise errors of many types for a broken file
         raise ValueError(f"{file} is corrupt or not an image: {error}. Remove it.") from error

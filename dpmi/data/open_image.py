@@ -34,13 +34,13 @@ def open_image(path: Path, mode: Literal["L", "RGB"]) -> Image.Image:
         raise ValueError(f"{path} must be a regular file, not a folder or a pipe. Remove it.")
     try:
         with Image.open(path) as image:
+            image.load()
             upright = ImageOps.exif_transpose(image)
-            return _opaque(_eight_bits(upright, path)).convert(mode)
-    # Pillow reports a broken PNG as a SyntaxError.
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's readers raise errors of many types for a broken file
         raise ValueError(
             f"{path} is corrupt or not an image: {error}. Download it again or remove it."
         ) from error
+    return _opaque(_eight_bits(upright, path)).convert(mode)
 
 
 def _eight_bits(image: Image.Image, path: Path) -> Image.Image:

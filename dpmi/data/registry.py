@@ -3,11 +3,12 @@
 import inspect
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from accountants.plugins import Registry
+from accountants.plugins import Registry, told
 from dpmi.by_name import imported, is_name
 from dpmi.data.celeba import load_celeba
 from dpmi.data.cifar10 import load_cifar10
@@ -123,8 +124,16 @@ def _of_user(name: str) -> Callable[..., Split]:
 
     @wraps(function)
     def loader(*arguments: Any, **options: Any) -> Split:
-        found = function(*arguments, **options)
+        try:
+            found = function(*arguments, **options)
+            if isinstance(found, Split):  # its images may have changed since they were checked
+                for part in (found.train, found.test):
+                    replace(part)
+        except (Exception, SystemExit) as error:  # the code of the user may raise anything
+            raise ValueError(f"data set {name!r} cannot be loaded: {told(error)}") from error
         if not isinstance(found, Split):
+            if inspect.iscoroutine(found):
+                found.close()  # else Python warns that nobody awaits it
             raise ValueError(
                 f"data set {name!r} must be a function that returns a Split; got {type(found).__name__}"
             )

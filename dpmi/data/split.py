@@ -100,6 +100,13 @@ class Split:
     collection: str | None = None
 
     def __post_init__(self) -> None:
+        names = self.class_names
+        if not isinstance(names, tuple) or not all(isinstance(each, str) for each in (self.name, *names)):
+            raise ValueError(
+                f"name must be a text and class_names a tuple of texts; got {self.name!r} and {names!r}"
+            )
+        if len(set(names)) < len(names):
+            raise ValueError(f"class_names of {self.name!r} must be different; got {names!r}")
         _check_images("public", self.public)
         for part, images in (("test", self.test.images), ("public", self.public)):
             if images.shape[1:] != self.train.images.shape[1:]:

@@ -52,6 +52,12 @@ class PrivateDefense(Defense):
 
     def check(self, model: nn.Module, data: ImageSet, public: ImageSet | None) -> None:
         """Refuse a model with BatchNorm, through which a record changes the gradients of other records."""
+        for name, m in model.named_modules():
+            if isinstance(m, nn.modules.instancenorm._InstanceNorm) and m.track_running_stats:
+                raise ValueError(
+                    f"layer {name!r} of the model keeps statistics of the records, which would be released without "
+                    "noise; build it with track_running_stats=False"
+                )
         found = [name for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         if found:
             raise ValueError(

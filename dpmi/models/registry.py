@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from opacus.validators import ModuleValidator
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from accountants.plugins import Registry, origin, told
 from dpmi.by_name import code_of, imported, is_name
@@ -226,20 +228,35 @@ def _of_user(name: str, options: Mapping[str, Any], image_shape: ImageShape, num
         model = make(**{key: value for key, value in known.items() if key in parameters}, **options)
         if not isinstance(model, nn.Module):
             raise TypeError(f"it returned a {type(model).__name__}, and no nn.Module")
-        training = model.training
         with torch.no_grad():
-            found = model.eval()(torch.zeros(2, *image_shape))
-        model.train(training)
+            for images in (2, 1):
+                _logits(model.eval(), images, image_shape, num_classes)
+        for parameter, value in model.named_parameters():
+            if is_lazy(value):
+                raise ValueError(f"its parameter {parameter!r} has no shape, because no batch reaches it")
+        trained = copy.deepcopy(model).train()  # a forward pass would change statistics of batches
+        if not _logits(trained, 3, image_shape, num_classes).requires_grad:
+            raise ValueError("its logits do not depend on a parameter that requires a gradient")
     except (Exception, SystemExit) as error:  # the code of the user may raise anything
         raise ValueError(
             f"model {name!r} cannot be built for images {tuple(image_shape)} and {num_classes} classes: {told(error)}"
         ) from error
+    return model.train()
+
+
+def _logits(model: nn.Module, images: int, image_shape: ImageShape, num_classes: int) -> torch.Tensor:
+    """Return the logits of black images; raise a ValueError if they are none."""
+    found = model(torch.zeros(images, *image_shape))
     shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
-    if shape != (2, num_classes):
+    if shape != (images, num_classes):
         raise ValueError(
-            f"model {name!r} must map 2 images {tuple(image_shape)} to logits of shape (2, {num_classes}); got {shape}"
+            f"it must map {images} images to logits of shape ({images}, {num_classes}); got {shape}"
         )
-    return model
+    if found.dtype != torch.float32 or found.device.type != "cpu" or found.layout != torch.strided:
+        raise ValueError(f"its logits must be float32 on the CPU; got {found.dtype} on {found.device}")
+    if not found.isfinite().all():
+        raise ValueError(f"its logits of black images must be finite; got {found[0].tolist()}")
+    return cast("torch.Tensor", found)
 
 
 def _fitting(name: str, image_shape: ImageShape) -> Architecture:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
+import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,13 +94,10 @@ def load_weights(model: nn.Module, source: str | Path, *, name: str) -> tuple[st
         state = {key: value for key, value in state.items() if not key.endswith(_STATISTICS)}
     own = model.state_dict()
     last = head(model)
+    rows = [each[f"{last}.weight"].shape if f"{last}.weight" in each else () for each in (own, state)]
+    other_classes = rows[0][1:] == rows[1][1:] and len(rows[0]) == len(rows[1]) and rows[0] != rows[1]
     fresh = tuple(
-        key
-        for key in (f"{last}.weight", f"{last}.bias")
-        if key in own
-        and key in state
-        and own[key].shape[1:] == state[key].shape[1:]
-        and len(own[key]) != len(state[key])
+        key for key in (f"{last}.weight", f"{last}.bias") if other_classes and key in own and key in state
     )
     differences = {
         "missing": [key for key in own if key not in state],
@@ -108,12 +107,34 @@ def load_weights(model: nn.Module, source: str | Path, *, name: str) -> tuple[st
             for key in own
             if key in state and key not in fresh and own[key].shape != state[key].shape
         ],
+        "different type": [
+            f"{key} {_kind(state[key])} instead of {_kind(own[key])}"
+            for key in own
+            if key in state and not _can_be(own[key], state[key])
+        ],
     }
     if any(differences.values()):
         parts = (f"{what}: {_first(keys)}" for what, keys in differences.items() if keys)
         raise ValueError(f"the weights in {source} do not fit model {name!r}: {'; '.join(parts)}")
+    for key, parameter in model.named_parameters():
+        if key not in fresh and not state[key].to(parameter.dtype).isfinite().all():
+            raise ValueError(f"the weights in {source} have a value of {key} that is not finite")
     model.load_state_dict(own | {key: value for key, value in state.items() if key not in fresh})
     return fresh
+
+
+def _can_be(own: Tensor, found: Tensor) -> bool:
+    """Whether a stored tensor can take the place of that of the model; precisions may differ."""
+    dense = found.layout == torch.strided and not found.is_meta and not found.is_quantized
+    return dense and (found.is_floating_point(), found.is_complex()) == (
+        own.is_floating_point(),
+        own.is_complex(),
+    )
+
+
+def _kind(t: Tensor) -> str:
+    found = str(t.dtype).removeprefix("torch.")
+    return found if t.layout == torch.strided and not t.is_meta else f"{found} ({t.layout} on {t.device})"
 
 
 def _state_of(path: Path, model: nn.Module) -> dict[str, Tensor]:
@@ -146,13 +167,16 @@ def _content_of(path: Path) -> Any:
             from safetensors.torch import load_file  # noqa: PLC0415 (an extra)
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # an error follows, or a state that fits
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except ImportError as error:
         raise ValueError(f"weights {path} needs the package safetensors: pip install safetensors") from error
     except OSError as error:
         raise _unreadable(path, error) from error
     except Exception as error:  # the unpickler raises many types of errors for other files
-        reason = str(error).partition("\n")[0]
+        other = isinstance(error, pickle.UnpicklingError)  # torch proposes to run the code in it
+        reason = "it holds other objects, or is damaged" if other else str(error).partition("\n")[0]
         raise ValueError(f"weights {path} is not a file with tensors only: {reason}") from error
 
 

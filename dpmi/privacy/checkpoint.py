@@ -182,7 +182,7 @@ def load(
         facts["steps_of_pass"], [(buckets.numpy(), starts.numpy()) for buckets, starts in content["pending"]]
     )
     training.optimizer.released_steps = facts["released_steps"]
-    training.optimizer.max_grad_norm = facts["current_norm"]
+    training.optimizer.clip_to(facts["current_norm"])
     _load_forward_state(training, content["forward"])
     if training.optimizer.observer is not None:
         training.optimizer.observer.load_state_dict(content["audit"])

@@ -32,6 +32,7 @@ from .clipping import AdaptiveClipping, Clipping
 from .criterion.wrapped import BucketCriterion
 from .distributed import Ranks
 from .finding import Finding
+from .from_opacus import WithoutOpacusMethods, takes_opacus_arguments
 from .grad_sample import BucketGradSampleModule
 from .gradients.strategy import GradSampleMode
 from .limits import Limits, OneRun
@@ -49,7 +50,7 @@ from .statement import Statement
 from .target import planned
 
 
-class PrivacyEngine:
+class PrivacyEngine(WithoutOpacusMethods):
     """Trains with differential privacy for whole buckets, and accounts for every step that was released.
 
     Args:
@@ -76,6 +77,7 @@ class PrivacyEngine:
         'class'
     """
 
+    @takes_opacus_arguments
     def __init__(self, *, privacy_filter: PrivacyFilter | None = None) -> None:
         self._ledger = Ledger()
         self._limits = Limits(privacy_filter=privacy_filter)
@@ -178,6 +180,7 @@ class PrivacyEngine:
             accounts=(self.account,), delta=delta, not_accounted=not_accounted, public_parts=public_parts
         )
 
+    @takes_opacus_arguments
     def make_private(
         self,
         *,
@@ -293,12 +296,14 @@ class PrivacyEngine:
         )
         return self._make_private(settings, noise_multiplier)
 
+    @takes_opacus_arguments
     def make_private_with_epsilon(
         self,
         *,
         partition: Partition,
         sampling_rate: float | None = None,
         steps: int | None = None,
+        epochs: int | None = None,
         max_grad_norm: float | None = None,
         target_epsilon: float | None = None,
         target_delta: float | None = None,
@@ -318,13 +323,14 @@ class PrivacyEngine:
                 in ``options`` has a rate, as the default has.
             steps: logical steps T >= 1 of the whole training; one pass over the loader takes
                 ``steps_per_epoch``.
+            epochs: passes over the loader, at least 1, instead of ``steps``.
             max_grad_norm: S > 0, as for :meth:`make_private`.
             target_epsilon: above 0, for one unit of ``partition``.
             target_delta: in (0, 1), and well below 1 / K.
             adjacency: "replace" or "add_remove", of the target.
-            recommended: the result of :func:`accountants.recommend`, instead of the five arguments before
-                ``adjacency``; one pass over the loader is then the whole training, in physical batches of
-                :data:`OF_A_HEAD` records. Give the optimizer, plain SGD, its ``learning_rate``.
+            recommended: the result of :func:`accountants.recommend`, instead of the arguments between
+                ``partition`` and ``adjacency``; one pass over the loader is then the whole training, in physical
+                batches of :data:`OF_A_HEAD` records. Give the optimizer, plain SGD, its ``learning_rate``.
             options: every other argument of :meth:`make_private`: ``module``, ``optimizer``, ``data_loader``, and those
                 with a default, such as ``criterion``.
 
@@ -347,6 +353,8 @@ class PrivacyEngine:
             options.get("sampling", POISSON),
             sampling_rate=sampling_rate,
             steps=steps,
+            epochs=epochs,
+            steps_per_epoch=options.get("steps_per_epoch"),
             max_grad_norm=max_grad_norm,
             target_epsilon=target_epsilon,
             target_delta=target_delta,
@@ -440,6 +448,7 @@ class PrivacyEngine:
             )
         return account.guarantee(delta, adjacency=adjacency, accountant=accountant)
 
+    @takes_opacus_arguments
     def save_checkpoint(self, path: str | Path, **others: Stateful) -> None:
         """Write one file with the state of the last ``make_private``'s training and its privacy account.
 
@@ -464,6 +473,7 @@ class PrivacyEngine:
                 path, training, account=self.account, most_steps=self._limits.most_steps, others=others
             )
 
+    @takes_opacus_arguments
     def load_checkpoint(self, path: str | Path, **others: Stateful) -> None:
         """Resume from a checkpoint of :meth:`save_checkpoint`; call ``make_private`` with the same arguments before.
 

@@ -35,6 +35,17 @@ class _Lists(Sampler[list[list[int]]]):
             yield [part.tolist() for part in np.split(records, np.cumsum(sizes)[:-1])]
 
 
+class _Whole(TensorDataset):
+    """Tensors, of which a DataLoader fetches a whole batch by one index."""
+
+    def __getitems__(self, index: Any) -> Any:
+        return self[index]
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
 class BucketDataLoader(DataLoader[Any]):
     """A DataLoader whose batches are drawn buckets; it announces every batch to the optimizer.
 
@@ -69,13 +80,15 @@ class BucketDataLoader(DataLoader[Any]):
         ranks: Ranks = ALONE,
     ) -> None:
         # A TensorDataset can be indexed by a whole batch at once, which is much faster than record by record.
-        dataset = source.dataset
-        tensors = dataset if isinstance(dataset, TensorDataset) else None
-        plain = tensors is not None and source.collate_fn is default_collate
+        # A subclass may change the records in its __getitem__.
+        dataset: Any = source.dataset
+        plain = type(dataset) is TensorDataset and source.collate_fn is default_collate
+        whole = _Whole(*dataset.tensors) if plain else None
+        batches: Any = sampler if plain else _Lists(sampler)
         super().__init__(
-            dataset if plain else Buckets(dataset, source.collate_fn),
-            **({"batch_size": None, "sampler": sampler} if plain else {"batch_sampler": _Lists(sampler)}),
-            collate_fn=None if plain else merge,
+            Buckets(dataset, source.collate_fn) if whole is None else whole,
+            batch_sampler=batches,
+            collate_fn=_as_it_is if plain else merge,
             num_workers=source.num_workers,
             pin_memory=source.pin_memory,
             timeout=source.timeout,
@@ -89,7 +102,7 @@ class BucketDataLoader(DataLoader[Any]):
         self.draws = sampler
         """The sampler, which draws the buckets."""
         self._optimizer = optimizer
-        self._whole = tensors if plain else None
+        self._whole = whole
         self._choice = choice
         self._max_buckets = min(choice.max_buckets, sampler.plan.partition.num_buckets)
         self._dry = DryRun() if self._max_buckets > 1 else None

@@ -19,6 +19,7 @@ from .distributed import ALONE, Ranks
 from .dry_run import DryRun
 from .exclusive import Claim
 from .fingerprint import Fingerprint
+from .from_opacus import SKIPS_STEPS, Fixed
 from .grad_sample import BucketGradSampleModule
 from .gradients.bucket_gradients import BucketGradients, Rows
 from .gradients.running_sum import RunningSum
@@ -52,6 +53,9 @@ class BucketOptimizer(DPOptimizer):
         observer: an audit, which watches the noise and the releases, and adds its canaries.
     """
 
+    noise_multiplier, max_grad_norm, expected_batch_size = Fixed(), Fixed(), Fixed()
+    signal_skip_step = SKIPS_STEPS
+
     def __init__(
         self,
         optimizer: Optimizer,
@@ -69,7 +73,6 @@ class BucketOptimizer(DPOptimizer):
             max_grad_norm=plan.max_grad_norm,
             expected_batch_size=plan.expected_buckets,
         )
-        self.max_grad_norm: float = plan.max_grad_norm
         self._module = module
         self.plan = plan
         self._source = source
@@ -240,10 +243,14 @@ class BucketOptimizer(DPOptimizer):
             for p in self._trained:  # the next backward pass must not add to the released gradient
                 p.grad = None
         if self._unclipped is not None:
-            self.max_grad_norm = self._unclipped.next_norm(self.max_grad_norm)
+            self.clip_to(self._unclipped.next_norm(self.max_grad_norm))
         self.released = True
         self.released_steps += 1
         self.steps_of_pass = batch.steps_of_pass
+
+    def clip_to(self, max_grad_norm: float) -> None:
+        """Take over the S of the next step: that of adaptive clipping, or of a checkpoint."""
+        self.__dict__["max_grad_norm"] = max_grad_norm
 
     def _open_step(self) -> None:
         """Start the sum of a logical step with Gaussian noise of standard deviation sigma * S / (q K)."""

@@ -114,4 +114,4 @@ class Plan:
     @property
     def rate(self) -> float:
         """The probability that a bucket takes part in a step, before any truncation."""
-        return self.expected_buckets / self.buckets if self.sampling_rate is None else self.sampling_rate
+        return self.sampling.rate(self.sampling_rate, self.buckets)

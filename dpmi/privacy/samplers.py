@@ -64,6 +64,10 @@ class Sampling(ABC):
     def expected_buckets(self, sampling_rate: float | None, buckets: int) -> float:
         """Return the public divisor of a noisy sum."""
 
+    def rate(self, sampling_rate: float | None, buckets: int) -> float:
+        """Return the probability that a bucket takes part in a step, before any truncation."""
+        return self.expected_buckets(None, buckets) / buckets if sampling_rate is None else sampling_rate
+
     @abstractmethod
     def draws(self, sampling_rate: float | None, buckets: int, uniform: Uniform) -> list[IntArray]:
         """Return the ids of the drawn buckets, ascending, of the steps that one charge covers."""
@@ -213,6 +217,26 @@ class BallsInBinsSampling(Sampling):
 
 
 POISSON = PoissonSampling()
+
+
+def steps_of_a_pass(sampling: Sampling, rate: float, steps_per_epoch: int | None) -> int:
+    """Return the number of logical steps in one pass over the loader.
+
+    Args:
+        sampling: how buckets are drawn.
+        rate: the probability that a bucket takes part in a step.
+        steps_per_epoch: the user's number; None takes 1 / rate, rounded.
+
+    Raises:
+        ValueError: ``steps_per_epoch`` contradicts the sampling.
+    """
+    whole = sampling.steps_of_a_pass
+    if whole is not None and steps_per_epoch not in (None, whole):
+        raise ValueError(
+            f"steps_per_epoch is {steps_per_epoch}, but a pass of sampling={sampling} has {whole} steps; leave "
+            "steps_per_epoch out"
+        )
+    return whole or steps_per_epoch or max(1, round(1 / rate))
 
 
 def _given(sampling_rate: float | None) -> float:

@@ -17,7 +17,7 @@ from .gradients.strategy import Choice, GradSampleMode, choose
 from .observer import AMBIENT, Auditor
 from .partition import Partition
 from .plan import Plan
-from .samplers import POISSON, Sampling
+from .samplers import POISSON, Sampling, steps_of_a_pass
 
 OF_A_MODEL, OF_A_HEAD = 512, 8192
 """Physical batch sizes: the default, and that of a small head on known features, whose records are a few hundred bytes.
@@ -125,10 +125,4 @@ class Settings:
         Raises:
             ValueError: ``steps_per_epoch`` contradicts the sampling.
         """
-        whole = plan.sampling.steps_of_a_pass
-        if whole is not None and self.steps_per_epoch not in (None, whole):
-            raise ValueError(
-                f"steps_per_epoch is {self.steps_per_epoch}, but a pass of sampling={plan.sampling} has {whole} steps; "
-                "leave steps_per_epoch out"
-            )
-        return whole or self.steps_per_epoch or max(1, round(1 / plan.rate))
+        return steps_of_a_pass(plan.sampling, plan.rate, self.steps_per_epoch)

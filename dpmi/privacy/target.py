@@ -9,7 +9,7 @@ from accountants.least_noise import least_noise
 from accountants.recommender import Recommendation
 
 from .partition import Partition
-from .samplers import POISSON, PoissonSampling, Sampling
+from .samplers import POISSON, PoissonSampling, Sampling, steps_of_a_pass
 
 
 class Planned(NamedTuple):
@@ -27,6 +27,8 @@ def planned(
     *,
     sampling_rate: float | None,
     steps: int | None,
+    epochs: int | None,
+    steps_per_epoch: int | None,
     max_grad_norm: float | None,
     target_epsilon: float | None,
     target_delta: float | None,
@@ -46,7 +48,9 @@ def planned(
     }
     if recommended is not None:
         recommended.check(
-            units=partition.num_buckets, buckets_per_unit=partition.buckets_per_unit, given=given
+            units=partition.num_buckets,
+            buckets_per_unit=partition.buckets_per_unit,
+            given={**given, "epochs": epochs},
         )
         if sampling != POISSON:
             raise ValueError(
@@ -59,6 +63,13 @@ def planned(
             noise_multiplier=recommended.noise_multiplier,
         )
     sampling.check(sampling_rate, partition.num_buckets)
+    if epochs is not None:
+        if steps is not None:
+            raise ValueError(
+                f"steps is {steps} and epochs is {epochs}, which both say how long to train; give one of them"
+            )
+        rate = sampling.rate(sampling_rate, partition.num_buckets)
+        steps = checks.integer("epochs", epochs, minimum=1) * steps_of_a_pass(sampling, rate, steps_per_epoch)
     if steps is None or max_grad_norm is None or target_epsilon is None or target_delta is None:
         missing = next(name for name, value in given.items() if value is None and name != "sampling_rate")
         raise ValueError(f"{missing} is missing; give it, or all five settings by recommended=...")

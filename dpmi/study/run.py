@@ -71,6 +71,7 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
     extractor = "" if spec.features is None else features.prepare(spec.features, split, root)
     _check_linkage(spec, split)
     _check_units(spec, split, root)
+    _check_classes(split)
     own = load_private(spec.jobs[0], root)
     with torch.random.fork_rng(devices=[]):
         if spec.checkpoint is None:
@@ -82,6 +83,18 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
     if spec.evaluator is not None:
         evaluator.untrained(spec.evaluator, split)
     return content(spec, split, extractor)
+
+
+def _check_classes(split: Split) -> None:
+    if split.num_classes < 2:
+        raise ValueError(f"data: {split.name!r} has {split.num_classes} class; a study needs at least 2")
+    sizes = torch.bincount(split.train.labels, minlength=split.num_classes)
+    for name, size in zip(split.class_names, sizes.tolist(), strict=True):
+        if size == 0:
+            raise ValueError(
+                f"data: class {name!r} of {split.name!r} has no training image; give it at least one, or leave the "
+                "class out"
+            )
 
 
 def _check_linkage(spec: StudySpec, split: Split) -> None:

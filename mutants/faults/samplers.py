@@ -211,8 +211,8 @@ _ENGINE_FAULTS = (
     ),
     Fault(
         name="another number of steps than that of its assignment makes a pass",
-        path="dpmi/privacy/settings.py",
-        old="if whole is not None and self.steps_per_epoch not in (None, whole):",
+        path="dpmi/privacy/samplers.py",
+        old="if whole is not None and steps_per_epoch not in (None, whole):",
         new="if False:",
         tests=(f"{_SAMPLERS}::test_a_pass_has_the_steps_of_its_assignment",),
     ),

@@ -10,6 +10,7 @@ _NOISE = "tests/privacy/test_billed_noise.py"
 _OPTIMIZER = "tests/privacy/test_one_optimizer.py"
 _RECORDS = "tests/privacy/test_records_per_bucket.py"
 _TARGET = "tests/privacy/test_target_epsilon.py"
+_OPACUS = "tests/privacy/test_from_opacus.py"
 _CLIPPING = "tests/privacy/test_clipping.py"
 _GROUPS = "tests/privacy/test_parameter_groups.py"
 _COUNT = "tests/privacy/test_unclipped_count.py"
@@ -195,7 +196,7 @@ _CLIPPING_FAULTS = (
     Fault(
         name="a resumed training starts with the first norm",
         path="dpmi/privacy/checkpoint.py",
-        old='    training.optimizer.max_grad_norm = facts["current_norm"]\n',
+        old='    training.optimizer.clip_to(facts["current_norm"])\n',
         new="",
         tests=(f"{_COUNT}::test_a_resumed_training_goes_on_with_the_norm_it_had",),
     ),
@@ -395,6 +396,34 @@ _BILL_FAULTS = (
         old="ledger.steps >= self.most_steps:",
         new="ledger.steps > self.most_steps:",
         tests=(f"{_TARGET}::test_the_step_after_the_last_one_releases_nothing_and_bills_nothing",),
+    ),
+    Fault(
+        name="a scheduler lowers the noise below what is charged",
+        path="dpmi/privacy/from_opacus.py",
+        old="        if self._name in vars(instance):\n",
+        new="        if self._name not in vars(instance) and False:\n",
+        tests=(f"{_OPACUS}::test_schedulers_of_noise_and_norm_are_refused",),
+    ),
+    Fault(
+        name="poisson_sampling=False is ignored",
+        path="dpmi/privacy/from_opacus.py",
+        old="return value is True and isinstance(",
+        new="return isinstance(",
+        tests=(f"{_OPACUS}::test_every_other_value_is_refused_by_name",),
+    ),
+    Fault(
+        name="a noise generator of the user is ignored",
+        path="dpmi/privacy/from_opacus.py",
+        old="return lambda value, others: value is same",
+        new="return lambda value, others: True",
+        tests=(f"{_OPACUS}::test_every_other_value_is_refused_by_name",),
+    ),
+    Fault(
+        name="epochs are counted as if a pass had the steps of Poisson draws",
+        path="dpmi/privacy/target.py",
+        old="steps_of_a_pass(sampling, rate, steps_per_epoch)",
+        new="steps_of_a_pass(POISSON, rate, None)",
+        tests=(f"{_OPACUS}::test_epochs_are_passes_over_the_loader",),
     ),
 )
 

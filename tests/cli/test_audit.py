@@ -82,7 +82,7 @@ def test_a_training_function(dpmi: Dpmi, tmp_path: Path) -> None:
 
 
 def test_a_training_function_that_cheats_has_exit_code_1(dpmi: Dpmi, tmp_path: Path) -> None:
-    path = write(tmp_path, "optimizer.noise_multiplier = 0.1")
+    path = write(tmp_path, "vars(optimizer)['noise_multiplier'] = 0.1")
     outcome = dpmi("audit", f"{path}:main", "--canaries", 30)
     assert outcome.code == 1
     assert "violated (p = 0)" in outcome.out
