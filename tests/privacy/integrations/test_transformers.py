@@ -1,7 +1,4 @@
-"""A ``PrivateTrainer`` is the plain loop, in whole language models and in adapters, and counts logical steps.
-
-Modules: dpmi/privacy/integrations/steps.py, dpmi/privacy/integrations/transformers.py, dpmi/privacy/grad_sample.py.
-"""
+"""A ``PrivateTrainer`` is the plain loop, in whole language models and in adapters, and counts logical steps."""
 
 from __future__ import annotations
 
