@@ -99,6 +99,35 @@ def test_what_make_private_returned_can_be_prepared(accumulate: bool) -> None:
     assert run.train(accelerator, accumulate=accumulate).same_as(Run().make_private().train())
 
 
+def test_several_buckets_may_share_a_batch() -> None:
+    def train(accelerator: Accelerator | None) -> list[torch.Tensor]:
+        run = Run()
+        private, optimizer, criterion, loader = run.engine.make_private(
+            module=nn.Sequential(run.net[0], run.net[1], run.net[3]),
+            optimizer=run.optimizer,
+            data_loader=run.loader,
+            criterion=nn.CrossEntropyLoss(),
+            partition=Partition.by_column([i // 3 for i in range(N)], unit="user"),
+            sampling_rate=0.5,
+            noise_multiplier=0.8,
+            max_grad_norm=0.5,
+            grad_sample_mode="hooks",
+            seed=3,
+        )
+        if accelerator is not None:
+            private, optimizer, loader = accelerator.prepare(private, optimizer, loader)
+        for x, y in loader:
+            loss = criterion(private(x), y)
+            loss.backward() if accelerator is None else accelerator.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+        assert run.engine.ledger.steps == 2
+        return list(run.net.parameters())
+
+    pairs = zip(train(Accelerator(cpu=True)), train(None), strict=True)
+    assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
+
+
 def test_the_plain_module_can_be_prepared_before() -> None:
     accelerator, run = Accelerator(cpu=True), Run()
     run.module = accelerator.prepare(run.module)

@@ -247,6 +247,18 @@ def test_a_second_training_is_charged_to_the_same_account(tmp_path: Path) -> Non
     assert one.engine.ledger.steps == 2 * STEPS
 
 
+def test_every_training_of_a_model_init_is_charged(tmp_path: Path) -> None:
+    one = PrivateTrainer(
+        model_init=model, args=trainer(tmp_path, max_steps=3).args, train_dataset=RECORDS, privacy=PRIVACY
+    )
+    one.train()
+    first = one.model
+    one.train()
+    assert one.model is not first
+    assert same(one.model, first), "the same seed"
+    assert one.engine.ledger.steps == 6
+
+
 def test_a_trainer_that_counts_differently_releases_nothing(tmp_path: Path) -> None:
     class Skips(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
