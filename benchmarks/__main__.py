@@ -16,6 +16,7 @@ from . import (
     demo,
     distributed,
     features,
+    many_users,
     metrics,
     priors,
     sweep,
@@ -46,6 +47,8 @@ def main() -> None:
     audit.run()
     print()
     features.run()
+    print()
+    many_users.run()
     print()
     demo.run()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -139,6 +140,9 @@ def test_every_name_of_python_exists() -> None:
     import dpmi.testing
     from dpmi.privacy import Partition, PrivacyEngine
 
+    for name in ("lightning", "transformers"):
+        pytest.importorskip(name, reason=f"the extra `{name}` is not installed")
+        import_module(f"dpmi.privacy.integrations.{name}")
     known = {"Partition": Partition, "engine": PrivacyEngine, "dpmi": dpmi, "accountants": accountants}
     seen = 0
     # Names of the past, and a key in the metadata of a file.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from opacus.grad_sample import GradSampleModule
@@ -41,6 +41,10 @@ _BY_IDENTITY = (
     "_constants",
     "_handles",
 )
+
+_PASSED_ON = ("config", "generate", "generation_config", "save_pretrained")
+"""Names that loops look up on a model of Hugging Face. There are no others, because a method of the inner module that
+computes a loss would bypass :meth:`BucketGradSampleModule.forward`."""
 
 
 class BucketGradSampleModule(GradSampleModule):
@@ -127,6 +131,19 @@ class BucketGradSampleModule(GradSampleModule):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.add_hooks()
+
+    def __getattr__(self, item: str) -> Any:
+        """Return a submodule by name, as Opacus does, or what a Hugging Face model has for evaluation and saving."""
+        return getattr(self._module, item) if item in _PASSED_ON else super().__getattr__(item)
+
+    @property
+    def _ddp_params_and_buffers_to_ignore(self) -> NoReturn:
+        """Refuse DistributedDataParallel, which asks a module for this name when it wraps it."""
+        raise RuntimeError(
+            "DistributedDataParallel averages the gradients of different buckets before they are clipped, so a private "
+            "module must not be wrapped in it, also not by Accelerate or Lightning: use the module as make_private "
+            "returned it; the engine sums over the ranks"
+        )
 
     def train_only(self, parameters: Iterable[nn.Parameter]) -> None:
         """Set the parameters whose gradients :meth:`collect` returns, in this order."""

@@ -45,6 +45,15 @@ def distinct(
     return list(values), inverse.reshape(-1).astype(np.int64)
 
 
+def whole(values: Any) -> Any:
+    """Return a column as one list or array, if it is a sequence of another kind.
+
+    A column of a data set on disk, such as one of Hugging Face datasets, reads record by record in a loop, and all at
+    once as a slice: 38 s and 0.2 s for 200,000 ids.
+    """
+    return values[:] if isinstance(values, Sequence) and not isinstance(values, list | tuple) else values
+
+
 def owner_lists(
     owners: Sequence[Collection[object]] | NDArray[np.generic], unit: str
 ) -> tuple[list[Any], NDArray[np.int64], NDArray[np.int64]]:
@@ -61,6 +70,7 @@ def owner_lists(
     Raises:
         ValueError: neither form; a record without owners; and all that :func:`distinct` refuses.
     """
+    owners = whole(owners)
     table = owners if isinstance(owners, list | tuple) else np.asanyarray(owners)
     if isinstance(table, np.ndarray) and table.ndim == 2:
         ids: Any = table.reshape(-1)
@@ -100,6 +110,7 @@ def _check_collections(owners: Any, unit: str) -> None:
 
 
 def _column(ids: Sequence[object] | NDArray[np.generic], unit: str) -> NDArray[Any]:
+    ids = whole(ids)
     if isinstance(ids, list | tuple):
         # numpy would convert several types to one, so that 1 and "1" became equal texts.
         return np.fromiter(ids, dtype=object, count=len(ids))

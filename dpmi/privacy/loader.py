@@ -70,6 +70,10 @@ class BucketDataLoader(DataLoader[Any]):
         ranks: the processes that start every pass together and agree on the dry runs.
     """
 
+    _is_accelerate_prepared = (
+        True  # Accelerator.prepare() would build another loader, which announces no batch
+    )
+
     def __init__(
         self,
         source: DataLoader[Any],

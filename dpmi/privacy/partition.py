@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from accountants import checks
 
-from .ids import distinct
+from .ids import distinct, whole
 from .owners import OwnerSets
 
 IntArray = NDArray[np.int64]
@@ -335,7 +335,7 @@ class Partition:
 
 def _labels(labels: ArrayLike) -> IntArray:
     # A copy, because the partition makes its array read-only, and the caller's array must stay writable.
-    ids = np.asarray(labels).copy()
+    ids = np.asarray(whole(labels)).copy()
     if ids.ndim != 1 or (len(ids) and not np.issubdtype(ids.dtype, np.integer)):
         raise ValueError(f"labels have shape {ids.shape} and type {ids.dtype}; expected integers (N,)")
     return ids.astype(np.int64)

@@ -59,6 +59,11 @@ def check_optimizer(optimizer: Optimizer, module: nn.Module) -> None:
     """
     if isinstance(optimizer, DPOptimizer):
         raise ValueError("optimizer is private already; pass the plain torch optimizer")
+    if getattr(optimizer, "_is_accelerate_prepared", False):
+        raise ValueError(
+            "optimizer was prepared by Accelerate, which skips its step while gradients accumulate: a step would be "
+            "charged without an update. Pass the plain torch optimizer, and prepare what make_private returns"
+        )
     own = {id(p) for p in module.parameters()}
     foreign = [p for group in optimizer.param_groups for p in group["params"] if id(p) not in own]
     if foreign:
@@ -139,6 +144,11 @@ def check_loader(loader: DataLoader[Any], partition: Partition) -> None:
         raise TypeError(
             f"data_loader is {type(loader).__name__}; it must be a torch.utils.data.DataLoader, because the "
             "engine draws the records itself"
+        )
+    if getattr(loader, "_is_accelerate_prepared", False):
+        raise ValueError(
+            "data_loader was prepared by Accelerate, which reorders and shards the records, or is private already; "
+            "pass the plain DataLoader, and prepare what make_private returns"
         )
     if isinstance(loader.dataset, IterableDataset) or not isinstance(loader.dataset, Sized):
         raise ValueError(

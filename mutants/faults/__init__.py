@@ -12,6 +12,7 @@ from . import (
     gradients,
     isolation,
     limits,
+    loops,
     privacy,
     samplers,
     sharing,
@@ -32,6 +33,7 @@ FAULTS: tuple[Fault, ...] = (
     *features.FAULTS,
     *limits.FAULTS,
     *samplers.FAULTS,
+    *loops.FAULTS,
     *attacks.FAULTS,
 )
 """All faults, in the order of the table."""

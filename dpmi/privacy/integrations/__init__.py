@@ -1,0 +1,1 @@
+"""The loops of other libraries, trained privately; each module needs the library's extra."""
