@@ -9,6 +9,12 @@ import pandas as pd
 from dpmi.report import words
 from dpmi.report.numbers.tables import STRONGEST, other_scorer, rows_of
 from dpmi.report.page.cells import Table, guarantee, measured
+from dpmi.study.study import GIVEN
+
+_OF_A_GIVEN_MODEL = (
+    "An attacker without the model reaches exactly the level of chance if chance decided which classes trained it and "
+    "which are decoys. If they differ in another way, such as the camera, the linkage shows that too.",
+)
 
 
 def linked(summary: pd.DataFrame) -> Table:
@@ -50,7 +56,9 @@ def linked(summary: pd.DataFrame) -> Table:
             "Test accuracy, at most",
         ),
         rows,
-        (
+        _OF_A_GIVEN_MODEL
+        if GIVEN in set(summary["label"])
+        else (
             "Chance decides which classes of a model are private and which are decoys, so an attacker without the "
             "model reaches exactly the level of chance. The upper bounds follow from the epsilon of the model for one "
             "class. They hold for one attack and one scorer that are fixed in advance, so there is none for the "
