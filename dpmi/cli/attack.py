@@ -66,6 +66,7 @@ def attack(
     outputs: Annotated[
         str, typer.Option(help="What the model returns: logits, or probabilities.")
     ] = "logits",
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda or mps.")] = "cpu",
     thorough: Annotated[
         bool,
         typer.Option(
@@ -104,8 +105,9 @@ def attack(
         document["linkage"] = {"drawn": False, "private": _count(Path(data))}
     if normalize is not None:
         document["normalize"] = _normalization(normalize)
-    if outputs != "logits":
-        document["outputs"] = outputs
+    for name, value, default in (("outputs", outputs, "logits"), ("device", device, "cpu")):
+        if value != default:
+            document[name] = value
     root = None if data_root is None else str(data_root)
     if not len(load(parse(tomli_w.dumps(document)).data, root).public):
         if thorough:

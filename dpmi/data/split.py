@@ -57,6 +57,10 @@ class ImageSet:
         units = None if self.units is None else self.units[kept]
         return ImageSet(self.images[kept], self.labels[kept], units)
 
+    def rows(self, chosen: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the chosen images and their labels on a device; ``chosen`` int64 (n,)."""
+        return self.images[chosen].to(device), self.labels[chosen].to(device)
+
     def __repr__(self) -> str:
         return f"ImageSet({len(self)} images of {tuple(self.images.shape[1:])})"
 

@@ -95,7 +95,7 @@ class BiDO(Defense, ABC):
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(data), generator=generator)[:DIAGNOSED]
         shuffled = torch.randperm(len(chosen), generator=generator)
-        images, labels = data.images[chosen], data.labels[chosen]
+        images, labels = data.rows(chosen, models.device_of(model))
         with torch.no_grad(), models.observe(model, self.observed(model, _image_shape(data))) as latents:
             model(images)
             x, y, z = self._prepared(images, labels, list(latents.values()))

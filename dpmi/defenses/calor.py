@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from accountants import checks
 from dpmi.data import ImageSet
-from dpmi.models import Adaptation, feature_size, in_batches, replace
+from dpmi.models import Adaptation, device_of, feature_size, in_batches, replace
 
 from .base import Defense
 from .heads import NewHead, replace_head, whole_head
@@ -152,7 +152,8 @@ class CALoR(Defense):
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(data), generator=generator)[:_DIAGNOSED]
         with torch.no_grad():
-            losses = F.cross_entropy(model(data.images[chosen]), data.labels[chosen], reduction="none")
+            images, labels = data.rows(chosen, device_of(model))
+            losses = F.cross_entropy(model(images), labels, reduction="none")
         return {"private_confidence": float((-losses).exp().mean())}
 
 

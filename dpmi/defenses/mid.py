@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from accountants import checks
 from dpmi.data import ImageSet
-from dpmi.models import Adaptation, feature_size, observe
+from dpmi.models import Adaptation, device_of, feature_size, observe
 
 from .base import Defense
 from .heads import NewHead, replace_head
@@ -150,7 +150,7 @@ class MID(Defense):
         """Return the information of the bottleneck in nats, and the mean standard deviation of its noise."""
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(data), generator=generator)[:_DIAGNOSED]
-        images = data.images[chosen]
+        images, _ = data.rows(chosen, device_of(model))
         names = self.observed(model, (images.shape[1], images.shape[2], images.shape[3]))
         with torch.no_grad(), observe(model, names) as latents:
             model(images)

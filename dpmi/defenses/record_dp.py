@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
 from accountants import BucketMechanism, Ledger
+from dpmi.models import device_of
 from dpmi.privacy import Account, Partition
 from dpmi.privacy.noise import NoiseMode
 
@@ -89,7 +90,7 @@ class RecordDP(PrivateDefense):
                 ),
                 noise_multiplier=self.noise_multiplier,
                 max_grad_norm=self.max_grad_norm,
-                noise_generator=torch.Generator().manual_seed(setup.stage_seed + 1),
+                noise_generator=torch.Generator(device_of(module)).manual_seed(setup.stage_seed + 1),
                 grad_sample_mode=self.grad_sample_mode,
                 criterion=nn.CrossEntropyLoss(),
             )

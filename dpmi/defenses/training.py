@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from dpmi.data import ImageSet
-from dpmi.models import FEATURES, layer, seeded
+from dpmi.models import FEATURES, device_of, layer, seeded
 from dpmi.models.features import FeatureClassifier
 from dpmi.privacy import Account, combine
 from dpmi.privacy.averaging import WeightAverage
@@ -66,8 +66,8 @@ def train(
 
     Args:
         defense: the defence.
-        model: freshly built; it is trained in place.
-        data: the private records.
+        model: freshly built; it is trained in place, on its device.
+        data: the private records, on the CPU.
         recipe: steps, learning rate and optimizer.
         seed: seed of batches, draws and noise.
         public: labelled public images, for defences that train on public images first.
@@ -168,7 +168,8 @@ def _train_stage(
     released: Callable[[int], None],
     extractor: Account | None,
 ) -> tuple[nn.Module, Account | None, Objective]:
-    model = defense.build(model)
+    device = device_of(model)
+    model = defense.build(model).to(device)
     trained = _set_mode(model, defense.frozen(model))
     optimizer = recipe.optimizer_of(trained)
     scheduler: LRScheduler | None = None
@@ -220,7 +221,8 @@ def _train_stage(
         for message in session.ignored_warnings:
             warnings.filterwarnings("ignore", message=message)
         while done < recipe.steps:
-            for images, labels in session.loader:
+            for batch in session.loader:
+                images, labels = (each.to(device) for each in batch)
                 session.optimizer.zero_grad()
                 objective.loss.done = done / recipe.steps
                 if session.criterion is not None:

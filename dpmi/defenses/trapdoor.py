@@ -95,9 +95,9 @@ class TrapdoorObjective(Objective):
     def summary(self, model: nn.Module, data: ImageSet) -> dict[str, float]:
         """Return how often the model assigns an image with the trigger of another class to that class."""
         others = torch.randint(1, len(self.triggers), data.labels.shape, generator=self.generator)
-        targets = (data.labels + others.to(data.labels.device)) % len(self.triggers)
+        targets, device = (data.labels + others) % len(self.triggers), self.triggers.device
         caught = [
-            model(self.trapped(images, aims)).argmax(1) == aims
+            model(self.trapped(images.to(device), aims.to(device))).argmax(1).cpu() == aims
             for images, aims in zip(torch.split(data.images, 256), torch.split(targets, 256), strict=True)
         ]
         return {"trapdoor_success": float(torch.cat(caught).double().mean())}

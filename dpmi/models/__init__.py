@@ -7,7 +7,7 @@ from dpmi.models.adaptation import Adaptation, Averaged, averaged, matched
 from dpmi.models.anatomy import FEATURES, feature_size, head, layer, replace
 from dpmi.models.identity import IDENTITY_LOSSES, IdentityLoss
 from dpmi.models.latents import latents
-from dpmi.models.modes import evaluating, in_batches, seeded
+from dpmi.models.modes import device_of, evaluating, in_batches, seeded
 from dpmi.models.observe import observe
 from dpmi.models.preprocessed import NORMALIZATIONS, Preprocessed, check_normalization
 from dpmi.models.registry import REGISTRY, Architecture, build, check_name, check_options, names, origins
@@ -29,6 +29,7 @@ __all__ = [
     "check_normalization",
     "check_options",
     "check_source",
+    "device_of",
     "evaluating",
     "feature_size",
     "head",

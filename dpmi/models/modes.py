@@ -39,6 +39,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a model's parameters; the CPU if it has none."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
 @torch.no_grad()
 def in_batches(ask: Callable[[Tensor], Tensor], images: Tensor, size: int = 256) -> Tensor:
     """Return a model's outputs for many images, without gradients."""

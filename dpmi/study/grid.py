@@ -58,6 +58,8 @@ class Job:
     evaluator: EvaluatorSpec | None = None
     budget: BudgetSpec | None = None
     adaptive: bool = False
+    device: str = "cpu"
+    """Where it is trained and attacked; no part of a key."""
     linkage: LinkageSpec | None = None
     units: UnitsSpec | None = None
     audit: AuditSpec | None = None

@@ -61,6 +61,7 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
         raise FileNotFoundError(
             f"data root {root} does not exist; give the folder that contains the folders of the data sets"
         )
+    _check_device(spec.device)
     for metric in metrics.added():
         if schema.column(metric.name, (*schema.TRIALS, *schema.PER_CLASS)) is not None:
             raise ValueError(
@@ -83,6 +84,17 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
     if spec.evaluator is not None:
         evaluator.untrained(spec.evaluator, split)
     return content(spec, split, extractor)
+
+
+def _check_device(name: str) -> None:
+    """Refuse a device that is not there."""
+    device = torch.device(name)
+    found = {"cpu": 1, "mps": int(torch.backends.mps.is_available()), "cuda": torch.cuda.device_count()}
+    if (device.index or 0) >= found[device.type]:
+        raise ValueError(
+            f"device is {name!r}, but torch finds {found[device.type]} such devices on this machine; give another one, "
+            "or leave device out"
+        )
 
 
 def _check_classes(split: Split) -> None:

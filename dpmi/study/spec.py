@@ -146,6 +146,9 @@ class FeaturesSpec(Strict):
         return found
 
 
+Device = Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:[0-9]+)?)$")]
+"""Where a study computes: the name of a device of torch."""
+
 Outputs = Literal["logits", "probabilities"]
 """What a classifier returns; the logarithms of probabilities take the place of logits."""
 

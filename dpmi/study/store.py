@@ -267,7 +267,8 @@ class Store:
     def save_model(self, key: str, model: nn.Module, record: Mapping[str, Any]) -> None:
         """Write a trained model and its record, atomically."""
         content = io.BytesIO()  # torch.save to a file reports a full disk in seven lines of C++
-        torch.save(model.state_dict(), content)
+        # On the CPU, so that a machine without the device can read it.
+        torch.save({name: value.cpu() for name, value in model.state_dict().items()}, content)
         self._save("models", key, _WEIGHTS, lambda path: path.write_bytes(content.getvalue()), record)
 
     def model_record(self, key: str) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from .spec import (
     AuditSpec,
     BudgetSpec,
     DataSpec,
+    Device,
     EvaluatorSpec,
     FeaturesSpec,
     LinkageSpec,
@@ -72,12 +73,13 @@ class StudySpec(Strict):
     training and no defences. ``normalize`` and ``outputs`` say what the model expects and returns; see
     :class:`dpmi.models.Preprocessed`. ``features`` puts a frozen public extractor in front of the model, which then is
     a head on its features; a name alone stands for a table with that name. ``adaptive`` adds the adaptive attacks: it
-    repeats every attack with each of :meth:`dpmi.defenses.Defense.adaptations` that applies to it. ``linkage`` trains
-    every model on some of the classes, drawn by its seed, and measures whether reconstructions identify their classes
-    among the others. ``units`` trains every model on half of the subclasses, records or users, drawn by its seed, and
-    measures whether the model tells which. ``audit`` trains the models of dpmi's own privacy engine with canaries, and
-    measures which epsilon they have at least. ``matched_on`` is the target on which :mod:`dpmi.study.match` matched the
-    strengths; reports show it, and it does not change any result.
+    repeats every attack with each of :meth:`dpmi.defenses.Defense.adaptations` that applies to it. ``device`` is where
+    models are trained and attacked; a GPU rounds differently, and the keys of results do not depend on it. ``linkage``
+    trains every model on some of the classes, drawn by its seed, and measures whether reconstructions identify their
+    classes among the others. ``units`` trains every model on half of the subclasses, records or users, drawn by its
+    seed, and measures whether the model tells which. ``audit`` trains the models of dpmi's own privacy engine with
+    canaries, and measures which epsilon they have at least. ``matched_on`` is the target on which
+    :mod:`dpmi.study.match` matched the strengths; reports show it, and it does not change any result.
     """
 
     name: Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
@@ -96,6 +98,7 @@ class StudySpec(Strict):
     evaluator: EvaluatorSpec | None = None
     budget: BudgetSpec | None = None
     adaptive: bool = False
+    device: Device = "cpu"
     linkage: LinkageSpec | None = None
     units: UnitsSpec | None = None
     audit: AuditSpec | None = None
@@ -129,6 +132,7 @@ class StudySpec(Strict):
                 evaluator=self.evaluator,
                 budget=self.budget,
                 adaptive=self.adaptive,
+                device=self.device,
                 linkage=self.linkage,
                 units=self.units,
                 audit=self.audit,

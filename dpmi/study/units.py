@@ -17,6 +17,7 @@ from dpmi import defenses, metrics, versions
 from dpmi.data import ImageSet, Split
 from dpmi.data.halves import HalfDraw, Units
 from dpmi.defenses import Recipe
+from dpmi.models import device_of
 from dpmi.privacy import Account
 from dpmi.progress import Progress
 
@@ -89,7 +90,7 @@ class Shadow:
             logits = [metrics.evaluate(target, batch).logits for batch in torch.split(public, _BATCH_SIZE)]
             trained = defenses.train(
                 defenses.get("none")(),
-                fresh(),
+                fresh().to(device_of(target)),
                 ImageSet(public, torch.cat(logits).argmax(dim=1)),
                 recipe,
                 seed=self.seed,

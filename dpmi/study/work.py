@@ -218,10 +218,10 @@ def _train(
             return
         split = load_private(job, root)
         trunk = features.trunk(job, load(job.data, root), store, root=root, progress=progress)
-        finished = maker.started()
+        finished = maker.started(job.device)
         audit = job.audited
         with nullcontext() if audit is None else auditing(Audit(seed=job.seed, **audit.model_dump())):
-            model = untrained_model(job, split, trunk)
+            model = untrained_model(job, split, trunk).to(job.device)
             trained = (
                 Trained(model=model.eval(), account=None, seconds=0.0, diagnostics={})
                 if job.given
@@ -391,7 +391,7 @@ def stored_model(job: Job, store: Store, split: Split) -> nn.Module:
     fresh = _fresh_model(job, split, features.stored(job, split.image_shape, store))
     model = job.defense.build(fresh).eval()
     store.load_weights(job.key, model)
-    return model
+    return model.to(job.device)
 
 
 def _fresh_model(job: Job, split: Split, trunk: Trunk | None) -> nn.Module:
@@ -413,7 +413,7 @@ def _fresh_model(job: Job, split: Split, trunk: Trunk | None) -> nn.Module:
 
 def _attack(trial: Trial, target: nn.Module, split: Split, store: Store, progress: StageProgress) -> None:
     """Reconstruct every class and store the result of the attack."""
-    whole = maker.started()
+    whole = maker.started(trial.job.device)
     knowledge = trial.attack.fit(
         target,
         public=split.public,

@@ -148,6 +148,7 @@ def test_without_public_images_the_attack_that_needs_none(dpmi: Dpmi) -> None:
             "the sum of the model's outputs is not 1",
         ),
         (("--outputs", "labels"), "outputs is 'labels'"),
+        (("--device", "cuda:99"), "device is 'cuda:99', but torch finds"),
         (("--decoys", "faces"), "'person0' is also a class of"),
         (("--data", "decoys"), "has another number of classes than the 4 of the data set"),
         (("--size", "20", "--normalize", "imagenet"), "cannot be built for images (3, 20, 20)"),

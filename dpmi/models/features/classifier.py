@@ -13,7 +13,7 @@ from dpmi.whole_files import replacing
 
 from ..anatomy import FEATURES
 from ..classifiers import linear
-from ..modes import in_batches
+from ..modes import device_of, in_batches
 from .extractor import Extractor, check_finite
 from .statistics import PublicStatistics
 
@@ -87,7 +87,8 @@ class FeatureClassifier(nn.Module):
 
     def _extract(self, images: Tensor) -> Tensor:
         """Standardize batch by batch: the features of an extractor may be many times as large as what is kept."""
-        found = in_batches(self._inputs, images)
+        device = device_of(self)
+        found = in_batches(lambda some: self._inputs(some.to(device)).to(images.device), images)
         check_finite(found.flatten(1))  # brought to one length, an infinite feature is NaN
         return found
 
