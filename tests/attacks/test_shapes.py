@@ -14,7 +14,7 @@ import torch
 from dpmi import attacks, models
 from dpmi.attacks import Attack
 
-SHAPES = [(3, 56, 48), (1, 30, 41)]
+SHAPES = [(3, 20, 16), (1, 30, 41)]
 SMALL = {
     "iterations": 2,
     "images_per_class": 1,
