@@ -50,7 +50,9 @@ def write(results: Results, directory: Path) -> Path:
     correlations = tables.correlations(results.trials)
     kind = results.trials["distance_kind"].iloc[0]
     differences = pairs.differences(results, summary)
-    classes = int(results.per_class.groupby("trial").size().iloc[0])
+    attacked = int(results.per_class.groupby("trial").size().iloc[0])
+    # In a study with linkage a model has some of the classes only, and its chance level is that of linkage.
+    classes = attacked if tables.has_linkage(results) else len(results.class_names)
     headline = audits.warning(results.trials) + answer.headline(summary, classes, given=results.given)
     findings = answer.findings(summary, correlations, differences, kind, classes, given=results.given)
     shown = {

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from accountants.plugins import origin
 from dpmi import models, versions
 from dpmi.attacks import Attack
@@ -58,6 +61,8 @@ class Job:
     evaluator: EvaluatorSpec | None = None
     budget: BudgetSpec | None = None
     adaptive: bool = False
+    classes: int | None = None
+    """Number of classes of the model that are attacked; None for all."""
     device: str = "cpu"
     """Where it is trained and attacked; no part of a key."""
     linkage: LinkageSpec | None = None
@@ -186,7 +191,15 @@ class Trial:
         """Every setting of the attack, as text; equal settings give equal text."""
         budget = None if self.job.budget is None else self.job.budget.model_dump()
         adaptation = None if self.adaptation is None else self.adaptation.name
-        return _text(attack=settings_of(self.attack), budget=budget, adaptation=adaptation)
+        some = {} if self.job.classes is None else {"classes": self.job.classes}
+        return _text(attack=settings_of(self.attack), budget=budget, adaptation=adaptation, **some)
+
+    def attacked(self, classes: int) -> Tensor:
+        """Return the attacked labels of a model with this number of classes, int64 ascending, drawn by its seed."""
+        if self.job.classes is None:
+            return torch.arange(classes)
+        order = torch.randperm(classes, generator=torch.Generator().manual_seed(self.job.seed))
+        return order[: self.job.classes].sort().values
 
     @property
     def label(self) -> str:

@@ -68,7 +68,9 @@ def layer_information(
     known: dict[str, dict[str, float]] = {}
     split = load_private(trials[0].job, root)
     records = min(len(split.test), RECORDS)  # roles of equal size leave about as many test images
-    all_images = len({trial.job.key for trial in trials}) * records + len(trials) * split.num_classes
+    all_images = len({trial.job.key for trial in trials}) * records + sum(
+        len(trial.attacked(split.num_classes)) for trial in trials
+    )
     before = 0
 
     def report(done: int, _: int) -> None:
@@ -90,12 +92,12 @@ def layer_information(
         inversion = fisher.inversion_information(
             model,
             recons,
-            torch.arange(len(recons)),
+            trial.attacked(split.num_classes),
             split.train.images,
             split.train.labels,
             seed=job.seed,
         )
-        before += split.num_classes
+        before += len(recons)
         report(0, 0)
         modules, parameters = dict(model.named_modules()), dict(model.named_parameters())
         for layer, names in fisher.layers(model).items():

@@ -145,7 +145,8 @@ def _in_class_order(recons: np.ndarray, trial: Trial, classes: int) -> np.ndarra
     """Return reconstructions, stored in the order of the target's labels, in ascending order of their classes."""
     if trial.job.roles is None:
         return recons
-    return recons[np.argsort(trial.job.roles.roles(classes).private)]
+    private = np.array(trial.job.roles.roles(classes).private)
+    return recons[np.argsort(private[trial.attacked(len(private))])]
 
 
 @lru_cache(maxsize=256)  # trials on one model share its account

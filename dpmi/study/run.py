@@ -183,8 +183,12 @@ def _check_audit(spec: StudySpec, split: Split) -> None:
 
 def _check_attacks(spec: StudySpec, split: Split) -> None:
     queries = None if spec.budget is None else spec.budget.queries
+    if spec.classes is not None and spec.classes > split.num_classes:
+        raise ValueError(
+            f"classes is {spec.classes}, but the model has {split.num_classes}; give at most as many"
+        )
     for attack in spec.jobs[0].attacks:
-        scored = split.num_classes * attack.images_per_class
+        scored = (spec.classes or split.num_classes) * attack.images_per_class
         if queries is not None and queries <= scored:
             raise ValueError(
                 f"budget.queries is {queries}, but {attack.name} needs more than {scored}: it queries the target once "

@@ -17,6 +17,7 @@ from dpmi.defenses import Defense, Recipe
 from .content import Content
 from .grid import Job, Trial, settings_of, told_apart
 from .spec import (
+    LARGEST,
     AuditSpec,
     BudgetSpec,
     DataSpec,
@@ -73,13 +74,14 @@ class StudySpec(Strict):
     training and no defences. ``normalize`` and ``outputs`` say what the model expects and returns; see
     :class:`dpmi.models.Preprocessed`. ``features`` puts a frozen public extractor in front of the model, which then is
     a head on its features; a name alone stands for a table with that name. ``adaptive`` adds the adaptive attacks: it
-    repeats every attack with each of :meth:`dpmi.defenses.Defense.adaptations` that applies to it. ``device`` is where
-    models are trained and attacked; a GPU rounds differently, and the keys of results do not depend on it. ``linkage``
-    trains every model on some of the classes, drawn by its seed, and measures whether reconstructions identify their
-    classes among the others. ``units`` trains every model on half of the subclasses, records or users, drawn by its
-    seed, and measures whether the model tells which. ``audit`` trains the models of dpmi's own privacy engine with
-    canaries, and measures which epsilon they have at least. ``matched_on`` is the target on which
-    :mod:`dpmi.study.match` matched the strengths; reports show it, and it does not change any result.
+    repeats every attack with each of :meth:`dpmi.defenses.Defense.adaptations` that applies to it. ``classes`` attacks
+    only so many classes of each model, drawn by its seed; default: all. ``device`` is where models are trained and
+    attacked; a GPU rounds differently, and the keys of results do not depend on it. ``linkage`` trains every model on
+    some of the classes, drawn by its seed, and measures whether reconstructions identify their classes among the
+    others. ``units`` trains every model on half of the subclasses, records or users, drawn by its seed, and measures
+    whether the model tells which. ``audit`` trains the models of dpmi's own privacy engine with canaries, and measures
+    which epsilon they have at least. ``matched_on`` is the target on which :mod:`dpmi.study.match` matched the
+    strengths; reports show it, and it does not change any result.
     """
 
     name: Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
@@ -98,6 +100,7 @@ class StudySpec(Strict):
     evaluator: EvaluatorSpec | None = None
     budget: BudgetSpec | None = None
     adaptive: bool = False
+    classes: Annotated[int, Field(ge=2, le=LARGEST)] | None = None
     device: Device = "cpu"
     linkage: LinkageSpec | None = None
     units: UnitsSpec | None = None
@@ -132,6 +135,7 @@ class StudySpec(Strict):
                 evaluator=self.evaluator,
                 budget=self.budget,
                 adaptive=self.adaptive,
+                classes=self.classes,
                 device=self.device,
                 linkage=self.linkage,
                 units=self.units,

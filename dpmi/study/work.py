@@ -426,7 +426,7 @@ def _attack(trial: Trial, target: nn.Module, split: Split, store: Store, progres
     started = time.perf_counter()
     recons = trial.attack.run(
         target,
-        torch.arange(split.num_classes),
+        trial.attacked(split.num_classes),
         image_shape=split.image_shape,
         generator=torch.Generator().manual_seed(trial.job.seed),
         knowledge=knowledge,

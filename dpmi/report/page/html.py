@@ -36,6 +36,7 @@ def render(
         definitions=[*words.definitions(results.trials), *words.of_tables(results.pictured)],
         matched=words.matched(results.matched_on),
         headline=headline,
+        attacked=int(results.per_class.groupby("trial").size().max()),
         among_classes=results.given and not other_scorer(results.trials),
         drawn=curve.described(results),
         findings=findings,
