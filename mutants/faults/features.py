@@ -62,8 +62,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="features are centred by the private mean",
         path="dpmi/models/features/classifier.py",
-        old="        found = in_batches(self._inputs, images)",
-        new="        found = in_batches(self._inputs, images)\n        found = found - found.mean(0)",
+        old="self._inputs(some.to(device)).to(images.device), images)",
+        new="self._inputs(some.to(device)).to(images.device), images)\n        found = found - found.mean(0)",
         tests=("tests/models/features/test_classifier.py::test_the_head_on_inputs_is_the_whole_on_images",),
     ),
     Fault(
