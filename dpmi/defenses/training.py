@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from opacus.grad_sample import AbstractGradSampleModule
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from dpmi.data import ImageSet
 from dpmi.models import FEATURES, device_of, layer, seeded
@@ -80,21 +79,23 @@ def train(
     started = time.perf_counter()
     check(defense, model, data, public)
     extractor = _extractor_account(model)
+    stages = [
+        (part, dataclasses.replace(recipe, steps=steps)) for part, steps in _stages(defense, recipe.steps)
+    ]
     model = defense.pretrain(model, public, recipe, seed=seed, progress=progress)
     accounts = []
     first = 0
-    for stage, (part, steps) in enumerate(_stages(defense, recipe.steps)):
+    for stage, (part, own) in enumerate(stages):
 
         def update(done: int, first: int = first) -> None:
             if progress is not None:
                 progress(first + done, recipe.steps)
 
-        own = dataclasses.replace(recipe, steps=steps)
         model, account, objective = _train_stage(
             part, model, data, own, seed=seed, stage=stage, released=update, extractor=extractor
         )
         accounts += [] if account is None else [account]
-        first += steps
+        first += own.steps
     model.requires_grad_(True).eval().zero_grad()
     # The extractor and all stages use one partition, so their ledgers compose into one account.
     earlier = [] if extractor is None or not accounts else [extractor]
@@ -172,9 +173,7 @@ def _train_stage(
     model = defense.build(model).to(device)
     trained = _set_mode(model, defense.frozen(model))
     optimizer = recipe.optimizer_of(trained)
-    scheduler: LRScheduler | None = None
-    if recipe.schedule == "cosine":
-        scheduler = CosineAnnealingLR(optimizer, T_max=recipe.steps)
+    scheduler = recipe.scheduler_of(optimizer)
     done = 0
 
     def update(*_: object) -> None:

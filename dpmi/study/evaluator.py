@@ -18,7 +18,7 @@ from dpmi.defenses import Recipe
 from dpmi.progress import StageProgress
 
 from . import maker
-from .grid import Job, hashed
+from .grid import Job, hashed, without_later
 from .spec import EvaluatorSpec
 from .store import Store
 
@@ -77,7 +77,10 @@ def evaluator_key(job: Job) -> str:
         evaluator=versions.EVALUATOR,
         training=versions.TRAINING,
         data=job.data_digest,
-        settings=job.evaluator.model_dump(),
+        settings={
+            **job.evaluator.model_dump(),
+            "training": without_later(job.evaluator.training.model_dump()),
+        },
     )
 
 

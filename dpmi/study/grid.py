@@ -101,8 +101,8 @@ class Job:
         return _text(
             model=self.model,
             pretrained=self.weights is not None,
-            defense=_without_later(settings_of(self.defense)),
-            recipe=_without_later(dataclasses.asdict(self.recipe)),
+            defense=without_later(settings_of(self.defense)),
+            recipe=without_later(dataclasses.asdict(self.recipe)),
             seed=self.seed,
             **({"model_options": dict(self.model_options)} if self.model_options else {}),
             **({"given": True} if self.given else {}),
@@ -241,11 +241,20 @@ def settings_of(plugin: Defense | Attack) -> dict[str, Any]:
     return {"name": plugin.name, **{f.name: getattr(plugin, f.name) for f in dataclasses.fields(plugin)}}
 
 
-_LATER: dict[str, Any] = {"average": "none", "clipping": "flat", "views": 1}
+_LATER: dict[str, Any] = {
+    "average": "none",
+    "clipping": "flat",
+    "views": 1,
+    "weight_decay": 0.0,
+    "warm_up": 0,
+    "milestones": (),
+    "gamma": 0.1,
+}
 """Settings that earlier versions did not have, and what they did: stored results of those stay valid."""
 
 
-def _without_later(settings: dict[str, Any]) -> dict[str, Any]:
+def without_later(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings without those that earlier versions did not have, where they are as those did."""
     return {name: value for name, value in settings.items() if name not in _LATER or value != _LATER[name]}
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dpmi.data.halves import HalfDraw, Unit
 from dpmi.data.roles import FEWEST, FirstRoles, RoleDraw
+from dpmi.defenses import Recipe
 from dpmi.metrics import Scorer
 from dpmi.models import NORMALIZATIONS, check_normalization
 
@@ -187,9 +188,18 @@ class TrainingSpec(Strict):
     learning_rate: Annotated[float, Field(gt=0, lt=FLOAT32)]
     batch_size: Annotated[int, Field(ge=1, le=LARGEST)] = 128
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "milestones"] = "constant"
     optimizer: Literal["sgd", "adam"] = "sgd"
     average: Literal["none", "tail", "ema"] = "none"
+    weight_decay: Annotated[float, Field(ge=0, lt=FLOAT32)] = 0.0
+    warm_up: Annotated[int, Field(ge=0, le=LARGEST)] = 0
+    milestones: Annotated[tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...], Field(strict=False)] = ()
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainingSpec:
+        Recipe(**self.model_dump())
+        return self
 
 
 class EvaluatorSpec(Strict):

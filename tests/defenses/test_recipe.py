@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 
 from dpmi.data import Split
-from dpmi.defenses import NoDefense, Recipe, train
+from dpmi.defenses import CALoR, NoDefense, Recipe, train
 
 from .conftest import softmax, weights
 
@@ -26,6 +27,12 @@ from .conftest import softmax, weights
         ("momentum", -0.1),
         ("schedule", "linear"),
         ("average", "mean"),
+        ("weight_decay", -0.1),
+        ("weight_decay", math.nan),
+        ("gamma", 0.0),
+        ("gamma", 1.0),
+        ("warm_up", -1),
+        ("warm_up", 1),
     ],
 )
 def test_bad_recipe(field: str, value: object) -> None:
@@ -60,3 +67,76 @@ def test_the_tail_average_is_the_mean_of_the_last_half(split: Split) -> None:
     mean = torch.stack([after(steps) for steps in (4, 5, 6)]).mean(dim=0)
     torch.testing.assert_close(after(6, "tail"), mean)
     assert not torch.allclose(after(6, "ema"), after(6))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "milestones", "message"),
+    [
+        ("milestones", (), "needs milestones"),
+        ("cosine", (3,), "no other has them"),
+        ("milestones", (5, 3), "ascending"),
+        ("milestones", (3, 3), "different"),
+        ("milestones", (0, 3), "milestones must be at least 1"),
+    ],
+)
+def test_bad_milestones(schedule: Any, milestones: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Recipe(steps=9, learning_rate=0.1, schedule=schedule, milestones=milestones)
+
+
+def rates(recipe: Recipe) -> list[float]:
+    """The learning rate of each update."""
+    optimizer = recipe.optimizer_of([torch.nn.Parameter(torch.zeros(1))])
+    scheduler, found = recipe.scheduler_of(optimizer), []
+    for _ in range(recipe.steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+@pytest.mark.parametrize("warm_up", [0, 4])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "milestones"])
+def test_rates_are_the_formulas(schedule: Any, warm_up: int) -> None:
+    """Linear to the first value, then constant, half a cosine to 0, or a factor at each milestone of the stage."""
+    milestones = (6, 9) if schedule == "milestones" else ()
+    recipe = Recipe(
+        steps=12, learning_rate=0.8, schedule=schedule, warm_up=warm_up, milestones=milestones, gamma=0.5
+    )
+    after = {
+        "constant": lambda step: 1.0,
+        "cosine": lambda step: (1 + math.cos(math.pi * (step - warm_up) / (12 - warm_up))) / 2,
+        "milestones": lambda step: 0.5 ** sum(step >= each for each in milestones),
+    }[schedule]
+    expected = [
+        0.8 * ((step + 1) / (warm_up + 1) if step < warm_up else after(step)) for step in range(recipe.steps)
+    ]
+    assert rates(recipe) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_stage_that_is_shorter_than_the_warm_up_is_refused_before_training(split: Split) -> None:
+    model = softmax()
+    before = [p.clone() for p in model.parameters()]
+    two_stages = CALoR(rank=4)
+    shares = [share for _, share in two_stages.stages]
+    assert len(shares) > 1
+    with pytest.raises(ValueError, match="warm_up must be below the"):
+        train(two_stages, model, split.train, Recipe(steps=20, learning_rate=0.1, warm_up=19), seed=0)
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_weight_decay_is_an_l2_term(optimizer: Any) -> None:
+    """One update with it is one of a loss with decay / 2 times the squared weights."""
+    found = []
+    for decay, term in ((0.3, 0.0), (0.0, 0.3)):
+        weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+        steps = Recipe(steps=1, learning_rate=0.1, optimizer=optimizer, weight_decay=decay).optimizer_of(
+            [weight]
+        )
+        (weight.sum() + term / 2 * weight.square().sum()).backward()
+        steps.step()
+        found.append(weight.detach())
+    torch.testing.assert_close(found[0], found[1])
