@@ -91,8 +91,16 @@ PRIVATE = '[[defenses]]\nname = "class-dp"\n'
             'steps = 20\nschedule = "milestones"',
             "training is {'steps': 20, 'schedule': 'milestones', 'learning_rate': 0.5}: schedule 'milestones' needs",
         ),
-        ("steps = 20", "steps = 20\nmilestones = [5]", "training is {'steps': 20, 'milestones': [5], 'learning_rate': 0.5}: schedule 'milestones' needs"),
-        ("steps = 20", "steps = 20\nwarm_up = 20", "training is {'steps': 20, 'warm_up': 20, 'learning_rate': 0.5}: warm_up must be below the 20 steps"),
+        (
+            "steps = 20",
+            "steps = 20\nmilestones = [5]",
+            "training is {'steps': 20, 'milestones': [5], 'learning_rate': 0.5}: schedule 'milestones' needs",
+        ),
+        (
+            "steps = 20",
+            "steps = 20\nwarm_up = 20",
+            "training is {'steps': 20, 'warm_up': 20, 'learning_rate': 0.5}: warm_up must be below the 20 steps",
+        ),
         ("steps = 20", "steps = 20\ngamma = 1.0", "training.gamma is 1.0: input should be less than 1"),
         ("steps = 20", "steps = 20\nweight_decay = -1.0", "training.weight_decay is -1.0: input should be"),
         # nothing to do, or twice the same
