@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,13 +22,13 @@ from tests.study.test_own_code import write_faces
 NET = """
 from torch import nn
 
-class Net(nn.Sequential):
+class FaceNet(nn.Sequential):
     def __init__(self, num_classes):
         super().__init__(
             nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 13 * 11, 32), nn.ReLU(),
             nn.Linear(32, num_classes))
 
-class Soft(Net):
+class Soft(FaceNet):
     def forward(self, x):
         return super().forward(x).softmax(dim=1)
 """
@@ -39,11 +40,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkpoint that was trained on images normalised as torchvision's models expect them."""
     folder = tmp_path_factory.mktemp("stranger")
     write_faces(folder / "faces", 6, first=0)
-    write_faces(folder / "others", 6, first=100)
-    write_faces(folder / "decoys", 4, first=200)
-    (folder / "net.py").write_text(NET)
+    write_faces(folder / "other-faces", 6, first=100)
+    write_faces(folder / "more-faces", 4, first=200)
+    (folder / "mymodel.py").write_text(NET)
     images = load("folder", folder=str(folder / "faces")).train
-    net = models.build(f"{folder / 'net.py'}:Net", image_shape=(3, 56, 48), num_classes=6, seed=0)
+    net = models.build(f"{folder / 'mymodel.py'}:FaceNet", image_shape=(3, 56, 48), num_classes=6, seed=0)
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
     for _ in range(40):
         optimizer.zero_grad()
@@ -53,13 +54,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-LINE = ("attack", "net.pt", "--model", "net.py:Net", "--data", "faces")
+LINE = ("attack", "net.pt", "--model", "mymodel.py:FaceNet", "--data", "faces")
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "attack_a_model.md"
 
 
 def stranger(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, in the stranger's folder."""
-    program = "from dpmi.cli import main; main()"
-    command = [sys.executable, "-c", program, *LINE, *arguments]
+    command = [sys.executable, "-c", "from dpmi.cli import main; main()", *arguments]
     return subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
 
 
@@ -70,7 +73,7 @@ def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_model_that_expects_normalised_images_is_named_first(place: Path) -> None:
-    done = stranger(place, "--public", "others", "--out", "wrong")
+    done = stranger(place, *LINE, "--public", "other-faces", "--out", "wrong")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "under normalize 'imagenet' it recognises 100.0%" in line
@@ -79,7 +82,8 @@ def test_a_model_that_expects_normalised_images_is_named_first(place: Path) -> N
 
 
 def test_a_verdict_a_page_and_pictures(here: Path) -> None:
-    done = stranger(here, "--public", "others", "--normalize", "imagenet", "--workers", "1")
+    (command,) = re.findall(r"^dpmi (attack .*)$", PAGE.read_text(), re.MULTILINE)
+    done = stranger(here, *shlex.split(command))
     assert done.returncode == 0, done.stderr
     verdict, page = done.stdout.splitlines()
     assert verdict.startswith("Could somebody who has this model tell one of its classes from others? ")
@@ -105,9 +109,31 @@ def test_a_verdict_a_page_and_pictures(here: Path) -> None:
     assert (record["steps"], record["train_seconds"]) == (0, 0.0)
 
 
+def test_the_study_of_the_page(here: Path, dpmi: Dpmi) -> None:
+    """As it stands there, but for a generator of a few steps."""
+    (text,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    short = '{ name = "gmi", iterations = 2, restarts = 1, images_per_class = 1, prior = { steps = 2 } }'
+    assert '{ name = "gmi" }' in text
+    (here / "page.toml").write_text(text.replace('{ name = "gmi" }', short))
+    done = dpmi("run", "page.toml", "--workers", "1")
+    assert done.code == 0, done.err
+    summary = (here / "runs" / "page" / "summary.md").read_text()
+    assert "nearer to its own class than to decoys" in summary
+    assert "| given model | gmi |" in summary
+
+
 def test_decoys_and_json(here: Path, dpmi: Dpmi) -> None:
     normalize = ",".join(map(str, MEAN.flatten().tolist())) + "/" + ",".join(map(str, STD.flatten().tolist()))
-    options = ("--public", "others", "--decoys", "decoys", "--normalize", normalize, "--workers", "1")
+    options = (
+        "--public",
+        "other-faces",
+        "--decoys",
+        "more-faces",
+        "--normalize",
+        normalize,
+        "--workers",
+        "1",
+    )
     done = dpmi(*LINE, *options, "--out", "with", "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
@@ -150,7 +176,7 @@ def test_without_public_images_the_attack_that_needs_none(dpmi: Dpmi) -> None:
         (("--outputs", "labels"), "outputs is 'labels'"),
         (("--device", "cuda:99"), "device is 'cuda:99', but torch finds"),
         (("--decoys", "faces"), "'person0' is also a class of"),
-        (("--data", "decoys"), "has another number of classes than the 4 of the data set"),
+        (("--data", "more-faces"), "has another number of classes than the 4 of the data set"),
         (("--size", "20", "--normalize", "imagenet"), "cannot be built for images (3, 20, 20)"),
     ],
 )
@@ -162,7 +188,7 @@ def test_wrong_input_is_named_and_leaves_nothing(
 
 
 def test_a_softmax_at_the_end_is_named_and_taken_back(here: Path, dpmi: Dpmi) -> None:
-    line = [*LINE, "--model", "net.py:Soft", "--normalize", "imagenet", "--out", "soft", "--workers", "1"]
+    line = [*LINE, "--model", "mymodel.py:Soft", "--normalize", "imagenet", "--out", "soft", "--workers", "1"]
     check_mistake(dpmi(*line), "the model returns probabilities, whose sum is 1 for every image")
     assert not (here / "soft").exists()
     done = dpmi(*line, "--outputs", "probabilities", "--json")

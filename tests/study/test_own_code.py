@@ -5,6 +5,7 @@ Modules: dpmi/data/folder.py, dpmi/models/registry.py, dpmi/study/spec.py.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,16 +33,18 @@ class FaceNet(nn.Module):
         return self.head(self.body(x))
 """
 
+PAGE = Path(__file__).parents[2] / "docs" / "studies.md"
+(OWN,) = re.findall(r"```toml\n(data = \{ folder.*?)\n```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+"""The lines of the page for one's own data, model and weights, as they stand there."""
+
 STUDY = """
 name = "mine"
 seeds = [0]
-data = { folder = "faces", test = 0.25, public = "others" }
-model = "mymodel:FaceNet"
-weights = "weights.pt"
+OWN
 training = { steps = 60, learning_rate = 0.02 }
 defenses = [{ name = "none" }]
 attacks = [{ name = "enhanced", iterations = 50 }]
-"""
+""".replace("OWN", OWN)
 
 
 def write_faces(folder: Path, classes: int, *, first: int) -> None:
@@ -59,7 +62,7 @@ def write_faces(folder: Path, classes: int, *, first: int) -> None:
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     write_faces(tmp_path / "faces", 6, first=0)
-    write_faces(tmp_path / "others", 3, first=100)
+    write_faces(tmp_path / "other-faces", 3, first=100)
     (tmp_path / "mymodel.py").write_text(NET)
     (tmp_path / "study.toml").write_text(STUDY)
     net = models.build(f"{tmp_path / 'mymodel.py'}:FaceNet", image_shape=(3, 56, 48), num_classes=6, seed=5)
@@ -95,10 +98,10 @@ def test_from_nothing_to_a_report(place: Path) -> None:
         ("mymodel:FaceNet", "mymodel:Net", "model: mymodel has no function or class 'Net'; it has FaceNet"),
         ("mymodel:FaceNet", "nomodel:FaceNet", "model: nomodel cannot be imported: ModuleNotFoundError"),
         ('folder = "faces"', 'folder = "face"', "folder is 'face', which is no folder"),
-        ("test = 0.25", "tests = 0.25", "data: data set 'folder' has no option 'tests'"),
+        ("test = 0.2", "tests = 0.2", "data: data set 'folder' has no option 'tests'"),
         ('"weights.pt"', '"mymodel.py"', "weights mymodel.py is not a file with tensors only"),
         (
-            'data = { folder = "faces", test = 0.25, public = "others" }',
+            'data = { folder = "faces", public = "other-faces", test = 0.2, size = [56, 48] }',
             'data = "mymodel:faces"',
             "has no function",
         ),
@@ -119,7 +122,7 @@ def test_data_of_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "def wrong():\n    return 3\n"
     )
     monkeypatch.chdir(tmp_path)
-    text = STUDY.replace('{ folder = "faces", test = 0.25, public = "others" }', "DATA")
+    text = STUDY.replace('{ folder = "faces", public = "other-faces", test = 0.2, size = [56, 48] }', "DATA")
     text = text.replace('"mymodel:FaceNet"', '"softmax"').replace('weights = "weights.pt"\n', "")
     for data in (
         '"mydata_of_a_test:digits"',
@@ -172,7 +175,9 @@ def test_a_model_gets_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ValueError, match="model 'cnn-small' takes no options, but got width"):
         models.build("cnn-small", **shape, options={"width": 7})
 
-    text = STUDY.replace('{ folder = "faces", test = 0.25, public = "others" }', '"digits"')
+    text = STUDY.replace(
+        '{ folder = "faces", public = "other-faces", test = 0.2, size = [56, 48] }', '"digits"'
+    )
     text = text.replace('"mymodel:FaceNet"', '"sized.py:net"').replace('weights = "weights.pt"\n', "")
     plain, wide = (parse(f"{options}\n{text}").jobs[0] for options in ("", "model_options = { width = 7 }"))
     assert wide.model_options == (("width", 7),)
