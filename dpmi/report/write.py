@@ -43,7 +43,8 @@ def write(results: Results, directory: Path) -> Path:
     everything, results = results, strongest.with_strongest(results)
     summary = tables.summary(results)
     whole = results, summary
-    if tables.has_linkage(results) and everything.trials["attack"].nunique() <= MOST_ATTACKS:
+    few = everything.trials["attack"].nunique() <= MOST_ATTACKS or results.given
+    if tables.has_linkage(results) and few:
         # Chance and bound hold for one attack that is fixed in advance, not for the strongest of several.
         results = strongest.without_strongest(results)
         summary = summary[summary["attack"] != tables.STRONGEST]

@@ -100,6 +100,7 @@ def test_a_verdict_a_page_and_pictures(here: Path) -> None:
     summary = (folder / "summary.md").read_text()
     assert "unknown" in summary
     assert verdict in summary
+    assert summary.count("The model recognises") == 1
     # The study file runs by itself, and nothing is done again.
     study = parse((folder / "study.toml").read_text())
     assert study.checkpoint == "net.pt"
@@ -114,12 +115,14 @@ def test_the_study_of_the_page(here: Path, dpmi: Dpmi) -> None:
     (text,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
     short = '{ name = "gmi", iterations = 2, restarts = 1, images_per_class = 1, prior = { steps = 2 } }'
     assert '{ name = "gmi" }' in text
-    (here / "page.toml").write_text(text.replace('{ name = "gmi" }', short))
+    quick = '{ name = "miface", iterations = 2 }, { name = "enhanced", iterations = 2 }'
+    (here / "page.toml").write_text(text.replace('{ name = "gmi" }', f"{short}, {quick}"))
     done = dpmi("run", "page.toml", "--workers", "1")
     assert done.code == 0, done.err
     summary = (here / "runs" / "page" / "summary.md").read_text()
     assert "nearer to its own class than to decoys" in summary
     assert "| given model | gmi |" in summary
+    assert "strongest" not in summary, "its chance level would be another one"
 
 
 def test_decoys_and_json(here: Path, dpmi: Dpmi) -> None:

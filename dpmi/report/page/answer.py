@@ -228,7 +228,7 @@ def findings(
         classes: number of classes of a model.
         given: whether the model was given, and not trained by the study.
     """
-    found = []
+    found: list[Finding] = []
     by = judged_by(summary)
     for attack, rows in summary.groupby("attack", sort=False):
         trends = rows_of(correlations[correlations["attack"] == attack])
@@ -236,7 +236,8 @@ def findings(
         undefended = next(rows_of(rows[rows["defense"] == "none"]), None)
         if given and undefended is not None:
             verdict = f"{attack} {_level(undefended, by, classes).removeprefix(str(attack)).strip()}."
-            found.append(Finding(verdict[0].upper() + verdict[1:], _told(undefended, distance_kind), []))
+            told = ("" if found else _recognised(undefended)) + _distance(undefended, distance_kind)
+            found.append(Finding(verdict[0].upper() + verdict[1:], told, []))
             continue
         if undefended is None:
             verdict = f"No undefended model was attacked with {attack}, so the study judges no defence."
@@ -303,17 +304,20 @@ def _against(row: Any, reference: Any, measure: str) -> str:
     return text + _VERDICTS[difference(row, reference, measure)]
 
 
-def _told(row: Any, distance_kind: str) -> str:
-    """What else is known about a given model."""
-    text = (
+def _recognised(row: Any) -> str:
+    """The accuracy of a given model."""
+    return (
         f"The model recognises {measured(row, 'test_accuracy', share=True)} of the images that were held out here; if "
         "they trained it, this is no test accuracy. "
     )
-    text += (
+
+
+def _distance(row: Any, distance_kind: str) -> str:
+    """How near the reconstructions of a given model are."""
+    return (
         f"The MIA distance is {measured(row, 'distance')} ({words.DISTANCES[distance_kind]}; a blank image: "
         f"{words.number(row.distance_blank)}), the advantage {measured(row, 'advantage')}."
     )
-    return text
 
 
 def _undefended(row: Any, distance_kind: str, by: Judged, classes: int) -> str:
