@@ -26,6 +26,7 @@ from .spec import (
     NormalizeSpec,
     Outputs,
     SpecError,
+    StrangersSpec,
     Strict,
     TrainingSpec,
     UnitsSpec,
@@ -72,7 +73,8 @@ class StudySpec(Strict):
     training and no defences. ``normalize`` and ``outputs`` say what the model expects and returns; see
     :class:`dpmi.models.Preprocessed`. ``features`` puts a frozen public extractor in front of the model, which then is
     a head on its features; a name alone stands for a table with that name. ``adaptive`` adds the adaptive attacks: it
-    repeats every attack with each of :meth:`dpmi.defenses.Defense.adaptations` that applies to it. ``linkage`` trains
+    repeats every attack with each of :meth:`dpmi.defenses.Defense.adaptations` that applies to it. ``strangers`` names
+    the files of face recognisers that others trained, which judge reconstructions of faces too. ``linkage`` trains
     every model on some of the classes, drawn by its seed, and measures whether reconstructions identify their classes
     among the others. ``units`` trains every model on half of the subclasses, records or users, drawn by its seed, and
     measures whether the model tells which. ``audit`` trains the models of dpmi's own privacy engine with canaries, and
@@ -94,6 +96,7 @@ class StudySpec(Strict):
     defenses: Annotated[tuple[dict[str, Any], ...], _AtLeastOne] = ({"name": "none"},)
     attacks: Annotated[tuple[dict[str, Any], ...], _AtLeastOne]
     evaluator: EvaluatorSpec | None = None
+    strangers: StrangersSpec | None = None
     budget: BudgetSpec | None = None
     adaptive: bool = False
     linkage: LinkageSpec | None = None
@@ -127,6 +130,7 @@ class StudySpec(Strict):
                 setting=setting,
                 attack_labels=attack_labels,
                 evaluator=self.evaluator,
+                strangers=self.strangers,
                 budget=self.budget,
                 adaptive=self.adaptive,
                 linkage=self.linkage,
