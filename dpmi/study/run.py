@@ -56,8 +56,8 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
         Digests of the data and the weights, which are part of every key, and of the strangers.
 
     Raises:
-        ValueError, FileNotFoundError: the data cannot be loaded, or the model does not accept these images or weights.
-        ValueError, ImportError: the strangers cannot be loaded.
+        ValueError, FileNotFoundError: the data cannot be loaded, the model does not accept these images or weights, or
+            the strangers cannot be loaded.
     """
     if root is not None and not Path(root).is_dir():
         raise FileNotFoundError(

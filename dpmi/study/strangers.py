@@ -40,7 +40,7 @@ def prepare(spec: StrangersSpec, split: Split) -> str:
         Digest of the content of the files.
 
     Raises:
-        ValueError, ImportError: they are not, or a package is missing.
+        ValueError: they are not, or a package is missing.
     """
     channels, height, _ = split.image_shape
     try:
@@ -48,7 +48,7 @@ def prepare(spec: StrangersSpec, split: Split) -> str:
         if height == 1:
             raise ValueError("strangers judge pictures of faces, and a row of a table is none")
         return _digest(_loaded(spec))
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         raise ValueError(f"strangers: {error}") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -129,8 +130,7 @@ def test_the_tables_follow_their_schema(judged: tuple[Store, Results]) -> None:
         each.name
         for each in schema.PER_CLASS
         if each.name in shared
-        or (each.name.endswith(tuple(KERNELS))
-        and not each.name.startswith("identified_"))
+        or (each.name.endswith(tuple(KERNELS)) and not each.name.startswith("identified_"))
     }
     assert known == shared | {
         f"{measure}_{name}"
@@ -267,6 +267,14 @@ class TestRefused:
         ):
             run_study(text, tmp_path / "study")
         assert not [*(tmp_path / "study" / "models").iterdir()]
+
+    def test_a_missing_package_is_a_wrong_study(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "sface").write_bytes(b"")
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+        with pytest.raises(ValueError, match=r"strangers: sface needs packages .*'dpmi\[strangers\]'"):
+            prepare(parse(f'{ONE}\n[strangers]\nsface = "{tmp_path / "sface"}"\n'))
 
     def test_a_relative_path_begins_at_the_current_folder(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
