@@ -19,6 +19,7 @@ from dpmi.metrics import confidence_interval
 from dpmi.report.numbers.tables import summary
 from dpmi.report.write import write
 from dpmi.study import Machines, Results, SpecError, Store, gather, measure, parse, prepare, run, schema, work
+from dpmi.study.content import Content
 from dpmi.study.grid import hashed
 from dpmi.study.strangers import panel
 from dpmi.study.work import load, roles_of, trial_numbers
@@ -196,6 +197,9 @@ class TestKeys:
         (job,) = jobs_of(ONE)
         found = hashed(measurement=versions.MEASUREMENT, evaluator="")
         assert work._measurement_of_trials(job) == found
+        assert prepare(parse(ONE)) == Content.from_json({"data": data.load("digits").digest}), (
+            "an older store"
+        )
 
     def test_models_and_reconstructions_do_not_depend_on_them(self, tmp_path: Path) -> None:
         keys = [trial.key for trial in trials_of(ONE)]

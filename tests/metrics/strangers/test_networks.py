@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from dpmi.data.images import to_images
 from dpmi.data.read_faces import Photos, read_att_faces, read_gt_faces
-from dpmi.metrics.strangers import STRANGERS, load_stranger
+from dpmi.metrics.strangers import STRANGERS, Stranger, load_stranger
 
 from .conftest import file_of
 from .graphs import placeholder, projection, write_faceres, write_graph, write_sface
@@ -44,6 +45,14 @@ def test_features_are_products_of_what_the_network_sees(tmp_path: Path, name: st
     halves = images.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)  # twice as large: 16 x 16
     small = F.interpolate(halves, size=(8, 8), mode="bilinear", antialias=True)
     assert torch.allclose(stranger.features(halves), stranger.features(small), atol=1e-6)
+
+
+def test_a_white_pixel_is_255() -> None:
+    stranger = Stranger(
+        "faceres", "", 2, lambda images: images.flatten(1)[:, :2] + torch.tensor([0.0, 100.0])
+    )
+    (found,) = stranger.features(torch.ones(1, 1, 2, 2))
+    assert found.tolist() == pytest.approx([255 / math.hypot(255, 355), 355 / math.hypot(255, 355)])
 
 
 @pytest.mark.parametrize("name", STRANGERS)
