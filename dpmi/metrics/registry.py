@@ -84,6 +84,7 @@ METRICS: dict[str, str] = {
     "accuracy": "fraction of images that the classifier labels correctly",
     "confidence": "the classifier's probability of an image's label",
     "attack_accuracy": "share of reconstructions that an evaluator assigns to their class; top-1 and top-5",
+    "strangers": "share of reconstructions that face recognisers of others assign to their class; see docs/attacks.md",
     "linkage": "share of reconstructions nearest to their class among it and decoys, with AUC, exact chance and bound",
     "identification": "share of reconstructions that an evaluator assigns to their class, minus that of a decoy",
     "unit_auc": "AUC of telling the units that trained a model from those that did not",

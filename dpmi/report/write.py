@@ -13,7 +13,7 @@ from dpmi.report.figures import curve, layers, reconstructions, side_effects, tr
 from dpmi.report.numbers import bounds, pairs, strongest, survival, tables
 from dpmi.report.numbers.layers import mean_shares
 from dpmi.report.numbers.side_effects import summary as side_effects_over_seeds
-from dpmi.report.page import answer, audits, cells, games, html, markdown
+from dpmi.report.page import answer, audits, cells, games, html, markdown, strangers
 from dpmi.report.page.side_effects import tables as side_effect_tables
 from dpmi.report.page.survival import adapted_table, survival_table
 from dpmi.study.results import Results
@@ -63,6 +63,7 @@ def write(results: Results, directory: Path) -> Path:
         **(
             {"judged": cells.evaluated(summary, _evaluator(results))} if tables.has_evaluator(results) else {}
         ),
+        **({"strangers": strangers.judged(summary)} if tables.has_strangers(results) else {}),
         **({"identified": games.identified(summary)} if "identified_own" in summary else {}),
         **(_adaptive(everything) if survival.is_adaptive(everything) else {}),
         "baselines": cells.baselines(summary, kind),

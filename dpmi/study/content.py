@@ -14,11 +14,14 @@ class Content:
         data: digest of all images and labels, as loaded: :attr:`dpmi.data.Split.digest`.
         weights: digest of the initial weights; empty if training starts from random weights.
         features: digest of the public extractor; empty if there is none.
+        strangers: digest of the face recognisers that judge; empty if there are none. Measurements depend on it, models
+            and reconstructions do not.
     """
 
     data: str
     weights: str = ""
     features: str = ""
+    strangers: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return a record that :meth:`from_json` reads."""

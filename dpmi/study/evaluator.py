@@ -188,6 +188,12 @@ def columns(
     return whole, {name: value.tolist() for name, value in per_class.items()}
 
 
+def accepts(recons: Reconstructions, judged_by: Judge) -> Tensor:
+    """Whether the evaluator assigns each reconstruction to its class, bool (R,)."""
+    seen = metrics.evaluate(judged_by.evaluator, recons.images)
+    return metrics.attack_accuracy(seen.logits, recons.labels).top1
+
+
 def _some_of_each_class(labels: Tensor) -> Tensor:
     """Rows of at most :data:`_COMPARED` images per class, evenly spread; all classes have equally many images."""
     of_class = torch.arange(len(labels)).view(len(set(labels.tolist())), -1)

@@ -31,6 +31,7 @@ from .spec import (
     LinkageSpec,
     NormalizeSpec,
     Outputs,
+    StrangersSpec,
     UnitsSpec,
 )
 
@@ -59,6 +60,7 @@ class Job:
     setting: str
     attack_labels: tuple[str, ...]
     evaluator: EvaluatorSpec | None = None
+    strangers: StrangersSpec | None = None
     budget: BudgetSpec | None = None
     adaptive: bool = False
     classes: int | None = None
@@ -89,6 +91,11 @@ class Job:
     def features_digest(self) -> str:
         """Digest of what the public extractors depend on; empty if there are none."""
         return self._content.features
+
+    @property
+    def strangers_digest(self) -> str:
+        """Digest of the files of the strangers; empty if there are none."""
+        return self._content.strangers
 
     @property
     def data_digest(self) -> str:

@@ -76,7 +76,7 @@ def columns(
         "linkage_bound_top1": bound.top1,
         "linkage_bound_auc": bound.auc,
         "accuracy_bound": bound.accuracy,
-        **({} if job.evaluator is None else {"identified_bound": bound.gain}),
+        **({} if job.evaluator is None and job.strangers is None else {"identified_bound": bound.gain}),
     }
     return whole, per_class
 

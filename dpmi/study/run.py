@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,7 +19,7 @@ from dpmi.data.registry import DATA_ROOT_VARIABLE
 from dpmi.models import Preprocessed
 from dpmi.privacy.audit import most_canaries
 
-from . import evaluator, features, given, schema
+from . import evaluator, features, given, schema, strangers
 from .content import Content
 from .executors import Machines
 from .grid import Job
@@ -52,10 +53,11 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
         root: the data root.
 
     Returns:
-        Digests of the data and the weights, which are part of every key.
+        Digests of the data and the weights, which are part of every key, and of the strangers.
 
     Raises:
-        ValueError, FileNotFoundError: the data cannot be loaded, or the model does not accept these images or weights.
+        ValueError, FileNotFoundError: the data cannot be loaded, the model does not accept these images or weights, or
+            the strangers cannot be loaded.
     """
     if root is not None and not Path(root).is_dir():
         raise FileNotFoundError(
@@ -83,7 +85,8 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
         _check_attacks(spec, own)
     if spec.evaluator is not None:
         evaluator.untrained(spec.evaluator, split)
-    return content(spec, split, extractor)
+    judges = "" if spec.strangers is None else strangers.prepare(spec.strangers, split)
+    return content(spec, split, extractor, judges)
 
 
 def _check_device(name: str) -> None:
@@ -293,12 +296,13 @@ def measure(
     """
     machines.check()
     on = prepare(spec, root=root)
-    if on != store.content():
+    if dataclasses.replace(on, strangers="") != dataclasses.replace(store.content(), strangers=""):
         raise StoreError(
             f"the data or weights are not those that the models in {store.root} were trained on; give their folder "
             "with --data-root, or run the study again"
         )
     with store.writing():
+        store.save_content(on)  # the files of the strangers may be others
         jobs = unmeasured(spec, store)
         return _compute_measured(measure_job, jobs, spec, store, root=root, machines=machines, report=report)
 

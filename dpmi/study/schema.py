@@ -136,6 +136,60 @@ _OF_AN_EVALUATOR = (
     ),
 )
 
+_OF_STRANGERS = (
+    *(
+        column
+        for name, network in (
+            ("faceres", "the face recogniser faceres, a MobileNet trained on VGGFace2"),
+            ("sface", "the face recogniser SFace"),
+        )
+        for column in (
+            _share(
+                f"attack_accuracy_{name}",
+                "share of the reconstructions whose nearest private image, among those of all candidates, is of their "
+                f"class, by {network}; chance is strangers_chance",
+            ),
+            Column(
+                f"delta_face_{name}",
+                "number",
+                f"squared distance to the nearest private image of the class, in features of length 1 of {network}; "
+                "published values of delta_face are by a FaceNet",
+                "features squared",
+                0.0,
+                4.0,
+            ),
+            Column(
+                f"feature_distance_{name}",
+                "number",
+                f"squared distance to the mean of the class, in features of length 1 of {network}",
+                "features squared",
+                0.0,
+                4.0,
+            ),
+            _share(
+                f"identified_decoy_{name}",
+                f"share of the reconstructions that {name} assigns to a decoy, divided by the number of decoys",
+            ),
+            Column(
+                f"identified_gain_{name}",
+                "number",
+                f"attack_accuracy_{name} - identified_decoy_{name}",
+                "share",
+                -1.0,
+                1.0,
+            ),
+        )
+    ),
+    _share(
+        "strangers_disagreement",
+        "share of the reconstructions that one of the two strangers assigns to their class and the other does not",
+    ),
+    _share(
+        "type_one_errors",
+        "share of the reconstructions that the study's evaluator assigns to their class and no stranger does",
+    ),
+)
+
 _OF_LINKAGE = (
     *(
         Column(
@@ -226,6 +280,22 @@ TRIALS: tuple[Column, ...] = (
     _text("measured_by", "code and machine that measured the trial"),
     *_OF_CLASSES,
     *_OF_AN_EVALUATOR,
+    *_OF_STRANGERS,
+    *(
+        column
+        for name in ("faceres", "sface")
+        for column in (
+            _share(
+                f"attack_accuracy_top5_{name}",
+                f"share of the reconstructions whose class is among the five nearest by {name}",
+            ),
+            _share(
+                f"evaluator_accuracy_{name}",
+                f"share of the held-out private images whose nearest private image is of their class, by {name}",
+            ),
+        )
+    ),
+    _share("strangers_chance", "attack accuracy by a stranger without the model: 1 / number of candidates"),
     *_OF_LINKAGE,
     _share("linkage_chance", "top-1 linkage of any attacker without the model: 1 / number of candidates"),
     _share("linkage_bound_top1", "upper bound on top-1 linkage; 1 unless the guarantee is for a class"),
@@ -261,6 +331,7 @@ PER_CLASS: tuple[Column, ...] = (
     _text("class_name", "name of the class"),
     *_OF_CLASSES,
     *_OF_AN_EVALUATOR,
+    *_OF_STRANGERS,
     *_OF_LINKAGE,
 )
 """Columns of ``per_class``: one row per trial and class."""

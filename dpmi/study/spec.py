@@ -216,6 +216,24 @@ class EvaluatorSpec(Strict):
     """Seed of its weights and batches; choose one that differs from the seeds of the targets."""
 
 
+class StrangersSpec(Strict):
+    """The files of face recognisers that others trained, which judge too; see :mod:`dpmi.metrics.strangers`.
+
+    One or both; a relative path begins at the current folder. A change of their content measures all trials again.
+    """
+
+    faceres: Annotated[str, Field(min_length=1)] | None = None
+    """The file ``faceres-deep.json``, with its ``.bin`` beside it."""
+    sface: Annotated[str, Field(min_length=1)] | None = None
+    """The ``.onnx`` file of SFace; it needs the extra ``strangers``."""
+
+    @model_validator(mode="after")
+    def _check(self) -> StrangersSpec:
+        if self.faceres is None and self.sface is None:
+            raise ValueError("it must name the file of faceres or sface, or both")
+        return self
+
+
 class LinkageSpec(Strict):
     """Divides the classes of the data set into private classes and decoys; see :mod:`dpmi.metrics.linkage`.
 

@@ -28,6 +28,7 @@ from .spec import (
     NormalizeSpec,
     Outputs,
     SpecError,
+    StrangersSpec,
     Strict,
     TrainingSpec,
     UnitsSpec,
@@ -74,7 +75,8 @@ class StudySpec(Strict):
     training and no defences. ``normalize`` and ``outputs`` say what the model expects and returns; see
     :class:`dpmi.models.Preprocessed`. ``features`` puts a frozen public extractor in front of the model, which then is
     a head on its features; a name alone stands for a table with that name. ``adaptive`` adds the adaptive attacks: it
-    repeats every attack with each of :meth:`dpmi.defenses.Defense.adaptations` that applies to it. ``classes`` attacks
+    repeats every attack with each of :meth:`dpmi.defenses.Defense.adaptations` that applies to it. ``strangers`` names
+    the files of face recognisers that others trained, which judge reconstructions of faces too. ``classes`` attacks
     only so many classes of each model, drawn by its seed; default: all. ``device`` is where models are trained and
     attacked; a GPU rounds differently, and the keys of results do not depend on it. ``linkage`` trains every model on
     some of the classes, drawn by its seed, and measures whether reconstructions identify their classes among the
@@ -98,6 +100,7 @@ class StudySpec(Strict):
     defenses: Annotated[tuple[dict[str, Any], ...], _AtLeastOne] = ({"name": "none"},)
     attacks: Annotated[tuple[dict[str, Any], ...], _AtLeastOne]
     evaluator: EvaluatorSpec | None = None
+    strangers: StrangersSpec | None = None
     budget: BudgetSpec | None = None
     adaptive: bool = False
     classes: Annotated[int, Field(ge=2, le=LARGEST)] | None = None
@@ -133,6 +136,7 @@ class StudySpec(Strict):
                 setting=setting,
                 attack_labels=attack_labels,
                 evaluator=self.evaluator,
+                strangers=self.strangers,
                 budget=self.budget,
                 adaptive=self.adaptive,
                 classes=self.classes,

@@ -29,7 +29,7 @@ from dpmi.privacy import Account
 from dpmi.privacy.audit import Audit, auditing
 from dpmi.progress import StageProgress
 
-from . import evaluator, features, linkage, maker, units
+from . import evaluator, features, linkage, maker, strangers, units
 from .content import Content
 from .features import Trunk
 from .grid import Job, Trial, hashed
@@ -114,20 +114,21 @@ def load_private(job: Job, root: str | None) -> Split:
     return _load(source)
 
 
-def content(spec: StudySpec, split: Split, extractor: str) -> Content:
-    """Digests of the data, the initial weights and the public extractor of a study.
+def content(spec: StudySpec, split: Split, extractor: str, judges: str) -> Content:
+    """Digests of the data, the initial weights, the public extractor and the strangers of a study.
 
     Args:
         spec: the study.
         split: its data.
         extractor: the result of :func:`dpmi.study.features.prepare`; empty without one.
+        judges: the result of :func:`dpmi.study.strangers.prepare`; empty without any.
 
     Raises:
         ValueError: the weights cannot be read.
     """
     source = spec.weights if spec.checkpoint is None else spec.checkpoint
     weights = "" if source is None else models.source_digest(source, spec.model)
-    return Content(data=split.digest, weights=weights, features=extractor)
+    return Content(data=split.digest, weights=weights, features=extractor, strangers=judges)
 
 
 def is_complete(job: Job, store: Store) -> bool:
@@ -171,6 +172,7 @@ def _measurement_of_trials(job: Job) -> str:
         evaluator=evaluator.evaluator_key(job),
         **({"packages": packages} if packages else {}),
         **({} if job.linkage is None else {"scorer": job.linkage.scorer}),
+        **({} if job.strangers is None else {"strangers": job.strangers_digest}),
     )
 
 
@@ -284,6 +286,7 @@ def measure_job(
     trials = [trial for trial in job.trials if store.trial_record(trial.key) is not None]
     left = [trial for trial in trials if trial_numbers(trial, store) is None]
     judge = evaluator.judge(job, split, store, progress) if left else None
+    panel = strangers.panel(job, split) if left else ()
     target, roles = stored_model(job, store, own), roles_of(job, split)
     for done, trial in enumerate(left):
         progress(MEASURING, done, len(left))
@@ -293,6 +296,9 @@ def measure_job(
         if judge is not None:
             decoys = () if roles is None else roles.decoys
             parts.append(evaluator.columns(recons, judge, target, split, decoys=decoys))
+        if panel:
+            accepted = None if judge is None else evaluator.accepts(recons, judge)
+            parts.append(strangers.columns(recons, panel, split, roles=roles, own=accepted))
         if roles is not None:
             promise = {"account": record["account"], "unit": record["unit"]}
             parts.append(linkage.columns(recons, roles, split, job, **promise))

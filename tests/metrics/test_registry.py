@@ -27,6 +27,7 @@ def test_listing_is_truthful() -> None:
         "tradeoff_ratio",
         "ceilings",
         "linkage",
+        "strangers",
         "identification",
         "unit_auc",
     }

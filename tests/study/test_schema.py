@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from dpmi.metrics.strangers import STRANGERS
 from dpmi.study import Results, Store
 from dpmi.study.schema import PER_CLASS, TRIALS, VERSION, Column, column, markdown, problems
 
@@ -25,9 +26,10 @@ EVERYTHING = (
 
 
 def without_games(columns: set[str]) -> set[str]:
-    """Without those of studies with linkage, units or audits, which have tests of their own that hold them to it."""
+    """Without those of linkage, units, audits or strangers, which have tests of their own that hold them to it."""
     games = ("audit_", "linkage_", "identified_", "accuracy_bound", "unit_auc", "unit_bound_auc")
-    return {name for name in columns if not name.startswith(games)}
+    own = ("strangers_", "type_one_errors")
+    return {name for name in columns if not name.startswith((*games, *own)) and not name.endswith(STRANGERS)}
 
 
 @pytest.fixture(scope="module")

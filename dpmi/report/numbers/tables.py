@@ -16,6 +16,7 @@ from scipy import stats
 
 from dpmi.metrics import confidence_interval, games_interval, student_interval, success_rate
 from dpmi.metrics.intervals import UNKNOWN, Interval
+from dpmi.metrics.strangers import STRANGERS
 from dpmi.report import words
 from dpmi.report.words import Claim
 from dpmi.study.results import Results
@@ -36,9 +37,17 @@ BY_CLASS = [
     "ssim",
     *(f"linkage_{name}{suffix}" for suffix in ("", "_mia", "_whitened") for name in ("top1", "auc")),
     *(f"identified_{name}" for name in ("own", "decoy", "gain")),
+    *(
+        f"{measure}_{name}"
+        for name in STRANGERS
+        for measure in ("attack_accuracy", "delta_face", "identified_gain")
+    ),
+    "strangers_disagreement",
+    "type_one_errors",
 ]
 LEVELS = [
     "linkage_chance",
+    "strangers_chance",
     "linkage_bound_top1",
     "linkage_bound_auc",
     "identified_bound",
@@ -46,7 +55,19 @@ LEVELS = [
     "unit_bound_auc",
 ]
 """Chance levels and bounds; the maximum over the seeds holds for every run."""
-JUDGED = ["attack_accuracy_top5", "fid", "precision", "recall", "density", "coverage"]
+JUDGED = [
+    "attack_accuracy_top5",
+    "fid",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    *(
+        f"{measure}_{name}"
+        for name in STRANGERS
+        for measure in ("attack_accuracy_top5", "evaluator_accuracy")
+    ),
+]
 UNBOUNDED = {"fid", "density"}
 STRONGEST = "strongest"
 """Value of column ``attack`` for the strongest attack; see :mod:`dpmi.report.numbers.strongest`."""
@@ -74,7 +95,8 @@ def summary(results: Results) -> pd.DataFrame:
     intervals over seeds. Per-class measures have the intervals over seeds and classes of
     :func:`dpmi.metrics.confidence_interval`, top-1 linkage that of :func:`dpmi.metrics.games_interval`. ``success`` is
     :func:`dpmi.metrics.success_rate` with its interval. Chance levels and bounds are the maximum over the seeds. With
-    an evaluator, its measures follow; ``attack_accuracy_worst`` is the largest per-class mean over seeds.
+    an evaluator or strangers, their measures follow; ``attack_accuracy_worst`` is the largest per-class mean over
+    seeds.
     """
     tables = {
         measure: results.per_class.pivot(index="trial", columns="class_index", values=measure)
@@ -113,6 +135,11 @@ def summary(results: Results) -> pd.DataFrame:
 def has_evaluator(results: Results) -> bool:
     """Whether the study has an evaluator."""
     return "attack_accuracy" in results.trials
+
+
+def has_strangers(results: Results) -> bool:
+    """Whether strangers judge the reconstructions of the study."""
+    return "strangers_chance" in results.trials
 
 
 def has_linkage(results: Results) -> bool:
