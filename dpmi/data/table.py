@@ -52,7 +52,7 @@ def load_table(
             and 1.
         public: a file with the same columns, of rows that the attacker has; the columns of labels and units may be
             missing. None for no rows.
-        seed: seed of the choice of the test rows.
+        seed: seed of the choice of the test rows, 0 or more.
 
     Raises:
         FileNotFoundError: a file does not exist.
@@ -62,6 +62,8 @@ def load_table(
     """
     if not 0 < test < 1:
         raise ValueError(f"test must be between 0 and 1; got {test}")
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or more; got {seed}")
     private = _read("table", table)
     names = [name for name in (label, unit) if name is not None]
     for option, name in (("label", label), ("unit", unit)):

@@ -1,10 +1,10 @@
-"""Hundreds of wrong folders, functions, classes and weights of the user: exit code 2, one line, nothing left behind.
+"""Hundreds of wrong folders, tables, functions, classes and weights: exit code 2, one line, nothing left behind.
 
 They are generated from a study that works: a folder of images, a class and a file of weights are spoilt, one way at a
 time. The work itself is replaced by an error that says that the study was accepted.
 
 Modules: dpmi/by_name.py, dpmi/data/folder.py, dpmi/data/registry.py, dpmi/data/split.py, dpmi/models/registry.py,
-dpmi/models/weights.py, dpmi/study/run.py.
+dpmi/models/weights.py, dpmi/study/run.py, dpmi/data/table.py.
 """
 
 from __future__ import annotations
@@ -564,6 +564,134 @@ def wrong_weights() -> Iterator[Case]:
         yield Case(f"weights = {value}", study(model=CLASS, weights=value), nothing, "weights")
 
 
+TABLE = "place,age,plan,owner\n" + "".join(
+    f"{'ab'[row % 2]},{20 + row},{('basic', 'pro')[row % 3 % 2]},u{row % 7}\n" for row in range(40)
+)
+
+
+def wrong_tables() -> Iterator[Case]:
+    """Files that are no table, columns that are not there, values that are missing, and options out of range."""
+
+    def of(what: str, content: bytes | str, word: str, *, options: str = "", file: str = "t.csv") -> Case:
+        data = f'{{ table = "{file}", label = "place"{options} }}'
+        return Case(what, study(data=data), write(file, content), word)
+
+    def cell(column: int, value: str, *, row: int = 5) -> str:
+        lines = [line.split(",") for line in TABLE.splitlines()]
+        lines[row][column] = value
+        return "\n".join(map(",".join, lines)) + "\n"
+
+    def column(number: int, value: str) -> str:
+        lines = [line.split(",") for line in TABLE.splitlines()]
+        for line in lines[1:]:
+            line[number] = value
+        return "\n".join(map(",".join, lines)) + "\n"
+
+    for what, content in {
+        "empty": b"",
+        "blank lines": b"\n\n\n",
+        "header only": b"place,age\n",
+        "zeros": bytes(4096),
+        "all bytes": bytes(range(256)) * 4,
+        "utf-16": TABLE.encode("utf-16"),
+        "a picture": encoded("png"),
+        "ragged": TABLE + "a,1,basic,u1,more,and,more\n",
+        "open quote": TABLE + '"a,1,basic\n',
+    }.items():
+        yield of(f"csv: {what}", content, "t.csv")
+    for what, content in {
+        "empty": b"",
+        "magic": b"PAR1PAR1",
+        "text": TABLE.encode(),
+        "cut": b"PAR1" + bytes(99),
+    }.items():
+        yield of(f"parquet: {what}", content, "t.parquet", file="t.parquet")
+    for file in ("t.txt", "t.xlsx", "t", "t.csv.zip"):
+        yield of(f"suffix {file}", TABLE, "must end in .csv or .parquet", file=file)
+    for what, content, word in (
+        ("label missing in a row", cell(0, ""), "record 4 has no place"),
+        ("number missing", cell(1, ""), "column 'age'"),
+        ("number infinite", cell(1, "inf"), "column 'age'"),
+        ("number nan", cell(1, "nan"), "column 'age'"),
+        ("all numbers missing", column(1, ""), "column 'age'"),
+        ("category missing", cell(2, ""), "column 'plan'"),
+        ("one class", column(0, "a"), "at least two values"),
+        ("no label", TABLE.replace("place", "spot"), "label is 'place'"),
+        ("label only", "place\n" + "a\nb\n" * 20, "no column besides"),
+        ("a class in one row", cell(0, "c"), "class 'c'"),
+        ("two columns of one name", TABLE.replace("plan", "age"), ""),
+        ("equal rows", "place,age\n" + "a,1\nb,1\n" * 20, "equals a row of the train part"),
+        (
+            "free text",
+            "place,text\n" + "".join(f"{'ab'[r % 2]},word{r}\n" for r in range(240)),
+            "different texts",
+        ),
+    ):
+        if word:
+            yield of(what, content, word)
+    for option, value, word in (
+        *(("unit", value, "unit") for value in ('"nobody"', '"place"', "3", "true", "[]")),
+        *(("test", value, "test") for value in ("0.0", "1.0", "-0.2", "nan", "inf", '"x"', "true", "[0.2]")),
+        *(("public", value, "public") for value in ('"none.csv"', '"."', '""', "3", '"study.toml"')),
+        *(("seed", value, "seed") for value in ("-1", "1.5", '"x"')),
+        *(("labels", value, "labels") for value in ("3", '"place"')),
+        ("size", "[8, 8]", "size"),
+    ):
+        yield of(f"{option} = {value}", TABLE, word, options=f", {option} = {value}")
+    for table in ('"none.csv"', '"."', '""', "3", "true", "[]", '"study.toml"'):
+        yield Case(
+            f"table = {table}", study(data=f'{{ table = {table}, label = "place" }}'), nothing, "table"
+        )
+    for label in ('"none"', '""', "3", "[]", '"Place"'):
+        data = f'{{ table = "t.csv", label = {label} }}'
+        yield Case(f"label = {label}", study(data=data), write("t.csv", TABLE), "label")
+    yield Case("no label given", study(data='{ table = "t.csv" }'), write("t.csv", TABLE), "label")
+    yield of("a model of pictures", TABLE, "cnn")._replace(
+        text=study(data='{ table = "t.csv", label = "place" }', model='"cnn"')
+    )
+
+
+def wrong_checkpoints() -> Iterator[Case]:
+    """The wrong weights, as those of a trained model, and what a study of one may not have."""
+    head = {"head.weight": torch.zeros(2, 192), "head.bias": torch.zeros(2)}
+
+    def given(text: str) -> str:
+        lines = [line for line in text.splitlines() if not line.startswith(("training", "defenses"))]
+        return "\n".join(line.replace("weights =", "checkpoint =") for line in lines) + "\n"
+
+    for case in wrong_weights():
+        if "weights = " in case.text and "checkpoint" not in case.what:
+            word = "checkpoint" if case.what.startswith(("weights = ", "weights: unnamed")) else case.word
+            yield case._replace(what=f"checkpoint: {case.what}", text=given(case.text), word=word)
+    text = given(study(model=CLASS, weights='"x.pt"'))
+    trained = saved(head)
+    yield Case("it recognises nothing", text, trained, "recognises")
+    yield Case(
+        "it is trained too", text + "training = { steps = 2, learning_rate = 0.1 }\n", trained, "training"
+    )
+    for line, word in (
+        *((f"normalize = {value}", "normalize") for value in ("3", '"x"', "{}", "[]", "{ mean = [0.5] }")),
+        *(
+            (f"normalize = {{ mean = [{m}], std = [{s}] }}", "normalize")
+            for m, s in (("0", "0"), ("nan", "1"), ("0, 0", "1"))
+        ),
+        ("normalize = { mean = [0.0, 0.0], std = [1.0, 1.0] }", "normalize has 2 means"),
+        *((f"outputs = {value}", "outputs") for value in ('"labels"', "3", '"probabilities"')),
+        *((f"device = {value}", "device") for value in ('"cuda:99"', '"gpu"', "3")),
+        *((f"classes = {value}", "classes") for value in ("0", "1", "3", "1.5", '"all"')),
+        *(
+            (f"linkage = {value}", "linkage")
+            for value in ("{}", "{ drawn = false }", "{ drawn = false, private = 2 }")
+        ),
+    ):
+        yield Case(
+            f"given, {line}",
+            f"{text}{line}\n" if "normalize" in line else f'{text}normalize = "none"\n{line}\n',
+            trained,
+            word,
+        )
+
+
 # --- the tests --------------------------------------------------------------------------------------------------------
 
 
@@ -620,7 +748,10 @@ def test_the_pickle_with_code_would_do_harm(tmp_path: Path, monkeypatch: pytest.
     assert [path.name for path in tmp_path.iterdir()] == ["executed"]
 
 
-@pytest.mark.parametrize("generate", [wrong_folders, wrong_functions, wrong_classes, wrong_weights])
+@pytest.mark.parametrize(
+    "generate",
+    [wrong_folders, wrong_functions, wrong_classes, wrong_weights, wrong_tables, wrong_checkpoints],
+)
 def test_what_is_wrong(
     place: Path, dpmi: Dpmi, monkeypatch: pytest.MonkeyPatch, generate: Callable[[], Iterator[Case]]
 ) -> None:
