@@ -84,7 +84,7 @@ def main() -> None:
         code = app(standalone_mode=False)
     except typer.Abort:
         _fail("aborted", 130)
-    except (ValueError, TypeError, RuntimeError, OSError) as error:
+    except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
         _fail(str(error), 2)
     except Exception as error:
         if not hasattr(error, "format_message"):  # not an error of click

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -149,3 +150,17 @@ class TestFolder:
         outcome = dpmi(*arguments, "--data-root", finished.with_name("nowhere"))
         check_mistake(outcome, "nowhere")
         assert self.content(finished) == before
+
+
+def test_a_package_that_is_missing_is_named_in_one_line(
+    dpmi: Dpmi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    study = tmp_path / "study.toml"
+    study.write_text(
+        'name = "photographs"\nseeds = [0]\nmodel = "linear"\ndata = "digits"\nfeatures = "efficientnet-lite0"\n'
+        'training = { steps = 2, learning_rate = 0.1 }\ndefenses = [{ name = "none" }]\n'
+        'attacks = [{ name = "label-mean" }]\n'
+    )
+    check_mistake(dpmi("run", study, "--out", tmp_path / "out"), "pip install 'dpmi[features]'")
+    assert not (tmp_path / "out").exists()
