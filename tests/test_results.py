@@ -36,6 +36,12 @@ def test_committed_results_are_small(shrink: ModuleType) -> None:
     assert sum(path.stat().st_size for path in files) < 8e6, "run python docs/results/shrink.py"
 
 
+def test_no_picture_of_a_person_is_committed(shrink: ModuleType) -> None:
+    studies = [path for path in shrink.HERE.glob("*/trials.parquet") if shrink.shows_people(path)]
+    assert len(studies) > 5
+    assert not [path.parent for path in studies if (path.parent / "reconstructions.png").exists()]
+
+
 def test_no_committed_cell_of_linkage_is_above_its_bound() -> None:
     linkage = script("linkage")
     found = pd.concat([linkage.cells(study) for study in linkage.studies()])

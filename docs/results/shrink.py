@@ -22,6 +22,8 @@ COLORS = 32
 """Curves have few colours, reconstructions are grey."""
 WIDEST = 2000
 """Pixels; wider pictures are halved."""
+FACES = ("att-faces", "faces94", "gt-faces")
+"""Data sets that show real people, whose pictures are not passed on."""
 FIRST, ATTACKS = HERE / "linkage-mnist" / "curve.png", 3
 """The curve that the README begins with, and the number of attacks that it shows."""
 
@@ -30,6 +32,9 @@ def main() -> None:
     """Shrink every study."""
     for page in HERE.glob("*/report.html"):
         page.unlink()
+    for study in HERE.glob("*/trials.*"):
+        if study.suffix in (".csv", ".parquet") and shows_people(study):
+            (study.parent / "reconstructions.png").unlink(missing_ok=True)
     for path in [path for name in TABLES for path in HERE.glob(f"*/{name}.csv")]:
         table = pd.read_csv(path)
         fractions = table.select_dtypes("float").columns if path.stem == "per_class" else ()
@@ -53,6 +58,12 @@ def _save(picture: Image.Image, path: Path) -> None:
     small = picture.reduce(2) if picture.width > WIDEST else picture
     with replacing(path) as new:
         small.quantize(COLORS, dither=Image.Dither.NONE).save(new, optimize=True)
+
+
+def shows_people(trials: Path) -> bool:
+    """Whether the pictures of a study show real people."""
+    table = pd.read_csv(trials) if trials.suffix == ".csv" else pd.read_parquet(trials, columns=["data"])
+    return bool(table["data"].isin(FACES).any())
 
 
 def shown() -> list[Path]:
