@@ -58,7 +58,7 @@ def looped(
     return found
 
 
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 10), (5, 4)])
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 10), (6, 5)])
 @pytest.mark.parametrize(
     ("side", "stride", "dilation"), [(3, 1, 1), (3, 2, 1), (2, 2, 1), (4, 3, 1), (3, 1, 2), (1, 2, 1)]
 )
@@ -67,8 +67,6 @@ def looped(
 def test_convolutions_are_those_of_a_loop(
     tmp_path: Path, height: int, width: int, side: int, stride: int, dilation: int, op: str, padding: str
 ) -> None:
-    if padding == "VALID" and (side - 1) * dilation + 1 > min(height, width):
-        pytest.skip("the image is smaller than the kernel")
     settings: dict[str, Any] = {"stride": stride, "dilation": dilation, "padding": padding}
     kernel = RANDOM.standard_normal((side, side, 3, 2)).astype(np.float32)
     nodes = [placeholder(height, width, 3), convolution("out", "images", "kernel", op=op, **settings)]
