@@ -63,6 +63,8 @@ def test_some_classes_drawn_by_the_seed_are_those_of_the_whole_study(tmp_path: P
 def test_with_linkage_the_images_stand_at_their_classes(tmp_path: Path) -> None:
     """Every reconstruction of the table is that of its class: the model that was attacked is surest of it there."""
     found, store = results_of(LINKED, tmp_path)
+    page = write(found, tmp_path).read_text()
+    assert "10 classes." in page, "a model has some of them only, and the table of linkage says which"
     for trial in parse(LINKED).trials_on(store.content()):
         roles = trial.job.roles
         assert roles is not None
