@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dpmi.models import FEATURES, Adaptation, IdentityLoss, observe
+from dpmi.models import FEATURES, Adaptation, IdentityLoss, device_of, observe
 from dpmi.models.adaptation import Penalty
 
 #: Maximum number of public images from which an adaptation is computed.
@@ -106,7 +106,7 @@ class Target:
     @property
     def device(self) -> torch.device:
         """The device of its parameters."""
-        return next((p.device for p in self._module.parameters()), torch.device("cpu"))
+        return device_of(self._module)
 
     @property
     def labels_only(self) -> bool:

@@ -11,8 +11,11 @@ import typer
 
 from dpmi.cli.arguments import AsJson, DataRoot, Replace, Workers, check_workers
 from dpmi.cli.output import tell
+from dpmi.cli.studies import completed
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from dpmi.study import Results
 
 #: The attack that needs no public images. Its published 5,000 iterations take minutes on a large network.
@@ -85,11 +88,11 @@ def attack(
     """Attack a trained classifier, and say whether its reconstructions give its classes away."""
     import tomli_w
 
-    from dpmi.cli.progress import StudyProgress
+    from dpmi.data.folder import class_files
     from dpmi.report.numbers.tables import summary
     from dpmi.report.page.answer import headline
     from dpmi.report.write import write
-    from dpmi.study import Machines, Store, gather, parse, pending, prepare, run
+    from dpmi.study import parse
     from dpmi.study.work import load
 
     check_workers(workers)
@@ -102,7 +105,7 @@ def attack(
         "attacks": [*_QUICK, *(_THOROUGH if thorough else (_ENHANCED,))],
     }
     if decoys is not None:
-        document["linkage"] = {"drawn": False, "private": _count(Path(data))}
+        document["linkage"] = {"drawn": False, "private": len(class_files(Path(data)))}
     if normalize is not None:
         document["normalize"] = _normalization(normalize)
     for name, value, default in (("outputs", outputs, "logits"), ("device", device, "cpu")):
@@ -115,21 +118,16 @@ def attack(
                 "--thorough trains generators on public images, and there are none; give --public"
             )
         document["attacks"] = [_ENHANCED]
-    text = tomli_w.dumps(document)
-    spec = parse(text)
-    on = prepare(spec, root=root)  # an error here leaves the folder unchanged
-    store = Store.create(out or Path("runs") / f"attack-{checkpoint.stem}", text, replace=replace)
-    with StudyProgress(spec.name, pending(spec, store, on)) as progress:
-        failures = run(
-            spec, store, on=on, root=root, machines=Machines(workers=workers), report=progress.report
-        )
+    folder = out or Path("runs") / f"attack-{checkpoint.stem}"
+    failures, results, store = completed(
+        tomli_w.dumps(document), folder, data_root, workers, "local", replace=replace
+    )
     tell(failures)
-    results = gather(spec, store)
     if len(results.trials):
-        page = write(results, store.root)
-        verdict = headline(summary(results), results.per_class["class_index"].nunique(), given=True)
+        page, table = write(results, store.root), summary(results)
+        verdict = headline(table, results.per_class["class_index"].nunique(), given=True)
         print(
-            json.dumps(_document(results, verdict, page), indent=1)
+            json.dumps(_document(results, table, verdict, page), indent=1)
             if as_json
             else f"{verdict}\nreport: {page}"
         )
@@ -176,14 +174,9 @@ def _normalization(text: str) -> str | dict[str, list[float]]:
         ) from None
 
 
-def _count(folder: Path) -> int:
-    """Number of classes of a folder of images."""
-    return sum(path.is_dir() and path.name[0] != "." for path in folder.iterdir())
-
-
-def _document(results: Results, verdict: str, page: Path) -> dict[str, Any]:
+def _document(results: Results, table: pd.DataFrame, verdict: str, page: Path) -> dict[str, Any]:
     """The verdict and the numbers of every attack, for a program."""
-    from dpmi.report.numbers.tables import STRONGEST, rows_of, summary
+    from dpmi.report.numbers.tables import rows_of
 
     return {
         "verdict": verdict,
@@ -199,8 +192,7 @@ def _document(results: Results, verdict: str, page: Path) -> dict[str, Any]:
                 "advantage": row.advantage,
                 "accuracy": row.test_accuracy,
             }
-            for row in rows_of(summary(results))
-            if row.attack != STRONGEST
+            for row in rows_of(table)
         ],
         "report": str(page),
     }

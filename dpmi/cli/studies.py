@@ -89,6 +89,13 @@ def _study(
     text: str, out: Path, data_root: Path | None, workers: int | None, executor: str, *, replace: bool
 ) -> None:
     """Run the missing trials of a study and write its report."""
+    _finish(*completed(text, out, data_root, workers, executor, replace=replace))
+
+
+def completed(
+    text: str, out: Path, data_root: Path | None, workers: int | None, executor: str, *, replace: bool
+) -> tuple[Sequence[Failure], Results, Store]:
+    """Run the missing trials of a study; return its failures, all its results and its folder."""
     from dpmi.cli.progress import StudyProgress
     from dpmi.study import Machines, Store, gather, parse, pending, prepare, run
 
@@ -101,7 +108,7 @@ def _study(
     store = Store.create(out, text, replace=replace)
     with StudyProgress(spec.name, pending(spec, store, on)) as progress:
         failures = run(spec, store, on=on, root=root, machines=machines, report=progress.report)
-    _finish(failures, gather(spec, store), store)
+    return failures, gather(spec, store), store
 
 
 def _finish(failures: Sequence[Failure], results: Results, store: Store) -> None:

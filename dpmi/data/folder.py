@@ -61,13 +61,13 @@ def load_folder(
     if seed < 0:
         raise ValueError(f"seed must be 0 or more; got {seed}")
     root = _folder("folder", folder)
-    classes = _classes(root)
+    classes = class_files(root)
     if len(classes) < 2:
         raise ValueError(
             f"folder {root} must have a subfolder of images for each class, at least two; it has {len(classes)}"
         )
     if decoys is not None:
-        further = _classes(_folder("decoys", decoys))
+        further = class_files(_folder("decoys", decoys))
         if not further or (twice := sorted(set(classes) & set(further))):
             reason = f"{twice[0]!r} is also a class of {root}" if further else "it has none"
             raise ValueError(f"decoys {decoys} must have subfolders of other classes, but {reason}")
@@ -88,7 +88,7 @@ def load_folder(
     known, known_labels, known_names = torch.empty(0, *train.shape[1:]), None, None
     if public is not None:
         place = _folder("public", public)
-        others = _classes(place)
+        others = class_files(place)
         if not others and not _images(place):
             raise ValueError(f"public {place} has no images, and no subfolders of images")
         labelled = [(label, file) for label, own in enumerate(others.values()) for file in own]
@@ -129,7 +129,7 @@ def _folder(option: str, text: str) -> Path:
     return path.resolve()
 
 
-def _classes(root: Path) -> dict[str, list[Path]]:
+def class_files(root: Path) -> dict[str, list[Path]]:
     """Return the images of every subfolder, sorted by name; hidden folders do not count."""
     for path in root.iterdir():
         if path.is_symlink() and not path.exists():

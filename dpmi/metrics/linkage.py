@@ -144,7 +144,8 @@ def candidate_distances(
         check_images("public", public)
         check_shape("public", public, images)
         public = PublicGaussian.of(public)
-    return _whitened(recons, labels, images, image_labels, decoys, prior=public)
+    cosines = _cosines(recons, labels, images, image_labels, decoys, prior=public)
+    return 1 - torch.cat([cosines.diagonal()[:, None], cosines[:, len(cosines) :]], dim=1)
 
 
 def distances_among_classes(
@@ -234,19 +235,6 @@ def _mia(
     return torch.stack(
         [distance(labels), *(distance(torch.full_like(labels, decoy)) for decoy in decoys)], dim=1
     )
-
-
-def _whitened(
-    recons: Tensor,
-    labels: Tensor,
-    images: Tensor,
-    image_labels: Tensor,
-    decoys: Sequence[int],
-    *,
-    prior: PublicGaussian,
-) -> Tensor:
-    cosines = _cosines(recons, labels, images, image_labels, decoys, prior=prior)
-    return 1 - torch.cat([cosines.diagonal()[:, None], cosines[:, len(cosines) :]], dim=1)
 
 
 def _cosines(
