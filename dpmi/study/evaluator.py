@@ -14,11 +14,12 @@ from dpmi import defenses, metrics, models, versions
 from dpmi.attacks import Reconstructions
 from dpmi.data import ImageSet, Split
 from dpmi.data.images import evenly
-from dpmi.defenses import Recipe
+from dpmi.defenses.augmentation import check_augmentation
+from dpmi.key_settings import without_later
 from dpmi.progress import StageProgress
 
 from . import maker
-from .grid import Job, hashed, without_later
+from .grid import Job, hashed
 from .spec import EvaluatorSpec
 from .store import Store
 
@@ -91,7 +92,7 @@ def _train(key: str, spec: EvaluatorSpec, split: Split, store: Store, progress: 
         defenses.get("none")(),
         untrained(spec, split),
         data,
-        Recipe(**spec.training.model_dump()),
+        spec.training.recipe(),
         seed=spec.seed,
         progress=partial(progress, TRAINING),
     )
@@ -113,6 +114,15 @@ def _training_set(spec: EvaluatorSpec, split: Split) -> ImageSet:
         torch.cat([split.train.images, public.images]),
         torch.cat([split.train.labels, public.labels + split.num_classes]),
     )
+
+
+def check(spec: EvaluatorSpec, split: Split) -> None:
+    """Raise a ValueError, before anything is trained, if the evaluator cannot be trained on these images."""
+    untrained(spec, split)
+    try:
+        check_augmentation(spec.training.augmentation, split.image_shape)
+    except ValueError as error:
+        raise ValueError(f"evaluator: {error}") from error
 
 
 def untrained(spec: EvaluatorSpec, split: Split) -> nn.Module:
