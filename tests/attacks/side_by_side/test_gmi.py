@@ -39,8 +39,6 @@ from .common import (
 )
 from .lomma import regularized_logit
 
-RESTARTS = 2
-
 
 def published(
     generator: nn.Module,
@@ -77,8 +75,8 @@ def published(
     return path, torch.stack(costs)
 
 
-GMI = Gmi(restarts=RESTARTS, prior=WGAN)
-LOMMA = LommaGmi(restarts=RESTARTS, prior=WGAN, surrogates=STUDENTS, statistics=STATISTICS)
+GMI = Gmi(restarts=2, prior=WGAN)
+LOMMA = LommaGmi(restarts=1, prior=WGAN, surrogates=STUDENTS, statistics=STATISTICS)
 SAMPLED = replace(LOMMA, regularizer="sampled")
 
 
@@ -103,7 +101,7 @@ def test_every_position_is_the_published_one(attack: Gmi, steps: int) -> None:
                     for _ in range(steps + 1)
                 ]
         paths, costs = [], []
-        for restart in range(RESTARTS):
+        for restart in range(attack.restarts):
             start = [torch.randn(SIZE, generator=stream(label, restart)) for label in CLASSES.tolist()]
             if isinstance(attack, LommaGmi):
                 identity = regularized_logit(model, list(students), iter(points).__next__)
@@ -133,10 +131,10 @@ def test_every_position_is_the_published_one(attack: Gmi, steps: int) -> None:
         kept = expected.gather(0, at[None, :, :, None].expand(1, -1, -1, SIZE))[0]
         assert apart(last.view_as(kept), kept) <= LIMITS[steps]
         images = gan.generator(kept.flatten(0, 1))
-        sure = model(images).softmax(dim=1).view(len(CLASSES), RESTARTS, -1)[range(3), :, CLASSES]
+        sure = model(images).softmax(dim=1).view(len(CLASSES), attack.restarts, -1)[range(3), :, CLASSES]
         best = sure.argmax(dim=1)
         assert (
-            apart(found.images, images.view(len(CLASSES), RESTARTS, 1, 16, 16)[range(3), best])
+            apart(found.images, images.view(len(CLASSES), attack.restarts, 1, 16, 16)[range(3), best])
             <= LIMITS[steps]
         )
         assert found.iterations.tolist() == at[range(3), best].tolist()
