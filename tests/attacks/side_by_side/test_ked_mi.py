@@ -20,7 +20,7 @@ from dpmi.attacks import KedMi, LommaKedMi
 from dpmi.attacks.priors import Gan, InversionGan
 
 from .common import CLASSES, LIMITS, SIZE, STATISTICS, STUDENTS, apart, attacked, draws, in_float64, watching
-from .lomma import regularized_logit
+from .identity import cross_entropy, regularized_logit
 
 COUNT = 4
 PRIOR = InversionGan(steps=60, batch_size=32, learning_rate=2e-3, width=0.15, latent_size=SIZE)
@@ -89,7 +89,7 @@ def test_every_sample_is_the_published_one(attack: KedMi, steps: int) -> None:
             students, moments = others
             identity = regularized_logit(model, list(students), lambda: moments.mean)
         else:
-            identity = lambda images: F.cross_entropy(model(images), CLASSES, reduction="none")  # noqa: E731
+            identity = cross_entropy(model)
         of_classes = [draws(label, 0, SIZE) for label in CLASSES.tolist()]
         path, last = published(
             gan,

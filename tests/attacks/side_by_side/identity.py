@@ -1,18 +1,24 @@
-"""The identity loss of LOMMA, ``iden_loss`` in its attack.py."""
+"""The identity losses of GMI and KED-MI, and of LOMMA, one value for each class."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .common import CLASSES
+
+
+def cross_entropy(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """-ln p_y, of which the published code takes the mean."""
+    return lambda images: F.cross_entropy(model(images), CLASSES, reduction="none")
 
 
 def regularized_logit(
     model: nn.Sequential, students: list[nn.Module], near: Callable[[], Tensor]
 ) -> Callable[[Tensor], Tensor]:
-    """The mean of -l_y over the target and the students, and how far the features of the target are from a point.
+    """iden_loss of LOMMA: the mean of -l_y over all networks, and how far the target's features are from a point.
 
     Args:
         model: the target, whose last layer is its head.
