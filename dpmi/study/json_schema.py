@@ -70,9 +70,8 @@ def study_schema(*, installed: bool = True) -> Schema:
         ]
     }
     properties["model"] = definitions["EvaluatorSpec"]["properties"]["model"] = model
-    properties["normalize"] = {
-        "anyOf": [{"enum": list(models.NORMALIZATIONS)}, *properties["normalize"]["anyOf"]]
-    }
+    for owner in (properties, definitions["EvaluatorSpec"]["properties"]):
+        owner["normalize"]["anyOf"].insert(0, {"enum": list(models.NORMALIZATIONS)})
     features = properties["features"]
     features["anyOf"] = [{"type": "string", "minLength": 1}, *features["anyOf"]]
     return {"$schema": DIALECT, **_for_toml(schema), "title": "A study of dpmi"}

@@ -15,6 +15,7 @@ from dpmi.data.roles import FEWEST, FirstRoles, RoleDraw
 from dpmi.defenses import Recipe
 from dpmi.metrics import Scorer
 from dpmi.models import NORMALIZATIONS, check_normalization
+from dpmi.models.weights import TORCHVISION
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -203,17 +204,47 @@ class TrainingSpec(Strict):
 
 
 class EvaluatorSpec(Strict):
-    """The classifier that judges reconstructions; it is trained on the private images and never attacked.
+    """The classifier that judges reconstructions; it is never attacked.
 
-    With ``classes`` "all" it also learns the classes of the public images, if these have labels, so that it can reject
-    a reconstruction that shows no private class. With "private" it must assign a private class.
+    It is trained on the private images (``training``), or was trained by somebody else (``weights``). With ``classes``
+    "all" it also learns the classes of the public images, if these have labels, so that it can reject a reconstruction
+    that shows no private class. With "private" it must assign a private class.
     """
 
     model: str
-    training: TrainingSpec
+    model_options: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of a model of the user."""
+    size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Side of its images, to which all images are resized; default: the shape of the study's images."""
+    normalize: NormalizeSpec | None = None
+    training: TrainingSpec | None = None
+    weights: Annotated[str, Field(min_length=1)] | None = None
+    """File with the weights of a trained evaluator, instead of ``training``. Its classes are the private ones in their
+    order; with ``classes = "all"``, the public ones follow."""
     classes: Literal["all", "private"] = "all"
+    """Default with ``weights``: "private"."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1000
     """Seed of its weights and batches; choose one that differs from the seeds of the targets."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _classes_of_weights(cls, value: Any) -> Any:
+        return {"classes": "private", **value} if isinstance(value, dict) and "weights" in value else value
+
+    @model_validator(mode="after")
+    def _check(self) -> EvaluatorSpec:
+        if (self.training is None) == (self.weights is None):
+            raise ValueError(
+                "it must have training, or weights, the file of an evaluator that is trained already; not both"
+            )
+        if self.weights == TORCHVISION:
+            raise ValueError("weights must be a file: those of torchvision do not know the private classes")
+        if self.weights is not None and "seed" in self.model_fields_set:
+            raise ValueError("seed is the seed of a training, and weights are trained already; leave it out")
+        return self
+
+    def __hash__(self) -> int:  # equal specs have equal models; the options are a dict, which has no hash
+        return hash((self.model, self.seed))
 
 
 class StrangersSpec(Strict):

@@ -261,6 +261,7 @@ def checked(document: Mapping[str, Any]) -> StudySpec:
         models.check_options(spec.model, spec.model_options)
         if spec.evaluator is not None:
             models.check_name(spec.evaluator.model)
+            models.check_options(spec.evaluator.model, spec.evaluator.model_options)
         for source in (spec.weights, spec.checkpoint):
             if source is not None:
                 models.check_source(source, spec.model)

@@ -114,21 +114,21 @@ def load_private(job: Job, root: str | None) -> Split:
     return _load(source)
 
 
-def content(spec: StudySpec, split: Split, extractor: str, judges: str) -> Content:
-    """Digests of the data, the initial weights, the public extractor and the strangers of a study.
+def content(spec: StudySpec, split: Split, **others: str) -> Content:
+    """Digests of the data, the initial weights, the public extractor and the judges of a study.
 
     Args:
         spec: the study.
         split: its data.
-        extractor: the result of :func:`dpmi.study.features.prepare`; empty without one.
-        judges: the result of :func:`dpmi.study.strangers.prepare`; empty without any.
+        others: the results of ``prepare`` in :mod:`dpmi.study.features`, :mod:`dpmi.study.evaluator` and
+            :mod:`dpmi.study.strangers`, by the fields of :class:`Content`; empty without such a part.
 
     Raises:
         ValueError: the weights cannot be read.
     """
     source = spec.weights if spec.checkpoint is None else spec.checkpoint
     weights = "" if source is None else models.source_digest(source, spec.model)
-    return Content(data=split.digest, weights=weights, features=extractor, strangers=judges)
+    return Content(data=split.digest, weights=weights, **others)
 
 
 def is_complete(job: Job, store: Store) -> bool:
