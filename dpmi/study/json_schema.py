@@ -58,6 +58,8 @@ def study_schema(*, installed: bool = True) -> Schema:
     properties["defenses"] = {"type": "array", "minItems": 1, "items": {"anyOf": [*own["anyOf"], combined]}}
     name = {"anyOf": [{"enum": names(data.REGISTRY)}, BY_NAME]}
     definitions["DataSpec"]["properties"]["name"] = name
+    definitions["PublicSpec"]["properties"]["name"] = name
+    definitions["DataSpec"]["properties"]["public"]["anyOf"].insert(0, name)
     own_files = [_of_loader(data.REGISTRY.get(each).loader) for each in OWN]
     for options in own_files:
         options["properties"]["users"] = definitions["DataSpec"]["properties"]["users"]

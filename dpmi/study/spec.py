@@ -54,8 +54,44 @@ OWN = ("folder", "table")
 """The data sets of the user's own files, each named by the option that names the file."""
 
 
+class PublicSpec(Strict):
+    """Public images from another collection: a folder of images, or all images of another data set's private classes.
+
+    A name alone stands for a table with that name. They get the shape of the private images; images that equal private
+    ones are left out.
+    """
+
+    folder: Annotated[str, Field(min_length=1)] | None = None
+    """A folder of images, or of one subfolder per class; a relative path begins at the current folder."""
+    crop: Annotated[int, Field(ge=1, le=LARGEST)] | None = None
+    """Side of a central crop of the folder's images, in pixels, before they are resized; default: no crop."""
+    name: str | None = None
+    options: dict[str, Hashable] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        return _with_tuples({"name": value} if isinstance(value, str) else value)
+
+    @model_validator(mode="after")
+    def _check(self) -> PublicSpec:
+        if (self.folder is None) == (self.name is None):
+            raise ValueError("it must have a folder, or the name of a data set; not both")
+        if (self.folder is not None and self.options) or (self.name is not None and self.crop is not None):
+            raise ValueError("crop is for a folder, options are for a data set")
+        return self
+
+
+def _with_tuples(table: Any) -> Any:
+    """A table whose options are hashable: TOML has lists and no tuples."""
+    if not isinstance(table, dict) or not isinstance(table.get("options"), dict):
+        return table
+    options = {key: tuple(v) if isinstance(v, list) else v for key, v in table["options"].items()}
+    return {**table, "options": options}
+
+
 class DataSpec(Strict):
-    """The data set, the options of its loader, and the users that its training images are dealt out to.
+    """The data set, the options of its loader, its public images, and the users that its training images belong to.
 
     A name alone stands for a table with that name. A table with the key ``folder`` or ``table`` is the data set of that
     name, and its other keys are options.
@@ -63,6 +99,8 @@ class DataSpec(Strict):
 
     name: str
     options: dict[str, Hashable] = Field(default_factory=dict)
+    public: PublicSpec | None = None
+    """Public images in place of those of the data set."""
     users: UsersSpec | None = None
 
     @model_validator(mode="before")
@@ -78,11 +116,7 @@ class DataSpec(Strict):
                 "options": {key: each for key, each in value.items() if key != "users"},
                 **users,
             }
-        if isinstance(value, dict) and isinstance(value.get("options"), dict):
-            # TOML has lists and no tuples.
-            hashable = {key: tuple(v) if isinstance(v, list) else v for key, v in value["options"].items()}
-            value = {**value, "options": hashable}
-        return value
+        return _with_tuples(value)
 
 
 class FeaturesSpec(Strict):
