@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from dpmi.data import ImageSet
 from dpmi.models import IDENTITY_LOSSES, Adaptation, averaged, matched
@@ -145,8 +145,8 @@ class Defense:
 
     def privatize(self, setup: Setup) -> Session:
         """Return the data loader, model and optimizer of the training, wrapped by a privacy engine if there is one."""
-        records = TensorDataset(setup.inputs, setup.data.labels)
-        shuffled = RandomSampler(records, generator=torch.Generator().manual_seed(setup.stage_seed))
+        records = setup.records
+        shuffled = RandomSampler(setup.data.labels, generator=torch.Generator().manual_seed(setup.stage_seed))
         # Indexing a whole batch at once is five times as fast as collating records one by one.
         loader = DataLoader(
             records, sampler=BatchSampler(shuffled, setup.batch_size, drop_last=False), batch_size=None

@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from dpmi.data import ImageSet
 from dpmi.privacy import Account
 
+from .augmentation import Augmentation, Augmented
 from .objective import Objective
 
 
@@ -31,6 +32,7 @@ class Setup:
         stage_seed: seed of everything that is drawn anew in every stage.
         objective: computes the loss.
         batch_coupled: whether the loss couples the records of a batch.
+        augmentation: random variants of ``inputs``, drawn anew whenever a record is fetched.
     """
 
     module: nn.Module
@@ -43,6 +45,14 @@ class Setup:
     stage_seed: int
     objective: Objective
     batch_coupled: bool = False
+    augmentation: tuple[Augmentation, ...] = ()
+
+    @property
+    def records(self) -> Dataset[tuple[Tensor, ...]]:
+        """The inputs and labels as a data set, which also takes a list of rows."""
+        if self.augmentation:
+            return Augmented(self.inputs, self.data.labels, self.augmentation)
+        return TensorDataset(self.inputs, self.data.labels)
 
 
 @dataclass(frozen=True, kw_only=True)

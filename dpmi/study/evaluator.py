@@ -14,14 +14,15 @@ from dpmi import defenses, metrics, models, versions
 from dpmi.attacks import Reconstructions
 from dpmi.data import ImageSet, Split
 from dpmi.data.images import evenly
-from dpmi.defenses import Recipe
+from dpmi.defenses.augmentation import check_augmentation
+from dpmi.key_settings import without_later
 from dpmi.metrics.accuracy import BATCH_SIZE
 from dpmi.models import Preprocessed, Resized
 from dpmi.progress import StageProgress
 
 from . import maker
 from .given import check_range
-from .grid import Job, hashed, without_later
+from .grid import Job, hashed
 from .spec import EvaluatorSpec
 from .store import Store
 
@@ -110,12 +111,18 @@ def prepare(spec: EvaluatorSpec, split: Split, target: nn.Module) -> str:
         Digest of its weights if it is trained already; else empty.
 
     Raises:
-        ValueError: the model does not accept images of this shape; or the weights belong to another model or to other
-            classes, recognise hardly more of the private test images than guessing does, or are those of the target.
+        ValueError: the model or the augmentation does not accept images of this shape; or the weights belong to another
+            model or to other classes, recognise hardly more of the private test images than guessing does, or are those
+            of the target.
     """
-    if spec.weights is None:
+    if spec.training is not None:
         untrained(spec, split)
+        try:
+            check_augmentation(spec.training.augmentation, split.image_shape)
+        except ValueError as error:
+            raise ValueError(f"evaluator: {error}") from error
         return ""
+    assert spec.weights is not None  # the spec requires it
     given = _given(spec, split)
     metrics.check_evaluator(given, target)
     if spec.normalize is None:
@@ -140,7 +147,7 @@ def _make(key: str, job: Job, split: Split, store: Store, progress: StageProgres
             defenses.get("none")(),
             untrained(spec, split).to(job.device),
             _training_set(spec, split),
-            Recipe(**spec.training.model_dump()),
+            spec.training.recipe(),
             seed=spec.seed,
             progress=partial(progress, TRAINING),
         ).model

@@ -158,11 +158,11 @@ def _untrained(spec: StudySpec, split: Split) -> nn.Module:
 
 def _check_defenses(spec: StudySpec, split: Split) -> None:
     model = _untrained(spec, split)
-    for defense in {job.setting: job.defense for job in spec.jobs}.values():
+    for job in {job.setting: job for job in spec.jobs}.values():
         try:
-            defenses.check(defense, model, split.train, split.labelled_public)
+            defenses.check(job.defense, model, split.train, split.labelled_public, job.recipe)
         except ValueError as error:
-            raise ValueError(f"defenses {defense.name}: {error}") from error
+            raise ValueError(f"defenses {job.defense.name}: {error}") from error
 
 
 def _check_given(spec: StudySpec, split: Split) -> None:

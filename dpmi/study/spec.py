@@ -8,14 +8,24 @@ import sys
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from dpmi.data.halves import HalfDraw, Unit
 from dpmi.data.roles import FEWEST, FirstRoles, RoleDraw
-from dpmi.defenses import Recipe
+from dpmi.defenses import Augmentation, Recipe
 from dpmi.metrics import Scorer
 from dpmi.models import NORMALIZATIONS, check_normalization
 from dpmi.models.weights import TORCHVISION
+from dpmi.precision import Precision
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -216,6 +226,35 @@ class NormalizeSpec(Strict):
         return self
 
 
+def _transform(value: object) -> object:
+    """Build an augmentation from a name, or from a table with the key ``name`` and arguments."""
+    if isinstance(value, str):
+        return Augmentation(value)
+    if isinstance(value, dict) and isinstance(value.get("name"), str):
+        options = {key: each for key, each in value.items() if key != "name"}
+        if not all(map(str.isidentifier, options)):
+            raise ValueError(f"the arguments of {value['name']} must have names, got {list(options)}")
+        return Augmentation(value["name"], **options)
+    if isinstance(value, Augmentation):
+        return value
+    raise ValueError("it must be the name of a transform, or a table with name and arguments")
+
+
+Transform = Annotated[
+    InstanceOf[Augmentation],
+    BeforeValidator(_transform),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+            ]
+        }
+    ),
+]
+"""A transform of torchvision: its name, or a table with ``name`` and its arguments."""
+
+
 class TrainingSpec(Strict):
     """The fields of :class:`dpmi.defenses.Recipe`; a defence may override any of them."""
 
@@ -230,11 +269,17 @@ class TrainingSpec(Strict):
     warm_up: Annotated[int, Field(ge=0, le=LARGEST)] = 0
     milestones: Annotated[tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...], Field(strict=False)] = ()
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    augmentation: Annotated[tuple[Transform, ...], Field(strict=False)] = ()
+    precision: Precision = "float32"
 
     @model_validator(mode="after")
     def _check(self) -> TrainingSpec:
-        Recipe(**self.model_dump())
+        self.recipe()
         return self
+
+    def recipe(self) -> Recipe:
+        """The recipe with these fields."""
+        return Recipe(**dict(self))
 
 
 class EvaluatorSpec(Strict):

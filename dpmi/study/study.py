@@ -205,10 +205,10 @@ class StudySpec(Strict):
         override = own.pop("training", {})
         if not isinstance(override, dict):
             raise SpecError(f"defenses.training is {override!r}: it must be a table with keys of [training]")
-        general = {} if self.training is None else self.training.model_dump()
+        general = {} if self.training is None else dict(self.training)
         training = validated(TrainingSpec, {**general, **override}, "defenses.training")
         for defense in instances(defenses.get, "defenses", own):
-            yield defense, Recipe(**training.model_dump())
+            yield defense, training.recipe()
 
 
 def read(path: Path, check: Callable[[str], object] | None = None) -> str:

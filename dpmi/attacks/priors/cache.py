@@ -22,6 +22,7 @@ from torchvision.utils import make_grid, save_image
 from accountants.plugins import origin
 from dpmi import versions
 from dpmi.attacks.target import Target
+from dpmi.key_settings import without_later
 from dpmi.models import evaluating, seeded
 from dpmi.progress import Progress
 from dpmi.whole_files import replacing
@@ -270,4 +271,5 @@ def _key(prior: Prior, module: nn.Module, public: Tensor, target: Target | None)
 
 
 def _settings(prior: Prior) -> dict[str, str]:
-    return {field.name: repr(getattr(prior, field.name)) for field in dataclasses.fields(prior)}
+    found = {field.name: getattr(prior, field.name) for field in dataclasses.fields(prior)}
+    return {name: repr(value) for name, value in without_later(found).items()}

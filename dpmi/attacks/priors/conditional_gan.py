@@ -16,6 +16,7 @@ from dpmi.attacks.checks import at_least_one, require
 from dpmi.attacks.stages.views import NUMBERS, Augmentation, augmentation
 from dpmi.attacks.target import Target
 from dpmi.models.identity import margin
+from dpmi.precision import forward_in, widened
 
 from .base import Gan, ImageShape
 from .residual import ConditionalGenerator, ProjectionDiscriminator
@@ -112,7 +113,9 @@ class _Training(GanTrainer):
         labels = self._draw_labels(self._batch_size)
         fake = self.gan.generator(self.latents(len(labels)), labels)
         seen = self._augment(fake, torch.rand(len(fake), NUMBERS))
-        misses = margin(self._target.logits(seen), labels).mean()
+        # The target answers as it does when it is attacked.
+        with forward_in("float32", seen.device):
+            misses = margin(self._target.logits(widened(seen)), labels).mean()
         loss: Tensor = self._alpha * misses - self.gan.discriminator(fake, labels).mean()
         return loss
 

@@ -66,7 +66,7 @@ class Mapping(nn.Module):
         w = latents * (latents.square().mean(dim=1, keepdim=True) + _EPSILON).rsqrt()
         for number in range(self._layers):
             w = self.get_submodule(f"fc{number}")(w)
-        truncated = self.w_avg.lerp(w, psi)
+        truncated = self.w_avg.lerp(w.to(self.w_avg), psi)
         cutoff = self._styles if cutoff is None else min(cutoff, self._styles)
         return torch.stack([truncated] * cutoff + [w] * (self._styles - cutoff), dim=1)
 
