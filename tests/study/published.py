@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import pickle
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torchvision.datasets import CIFAR10
 from torchvision.models import get_model, vgg16_bn
 
-from dpmi import models
+from dpmi import attacks, models
 from dpmi.data import Split
 from dpmi.study.spec import DataSpec
 from dpmi.study.work import load
@@ -208,8 +209,7 @@ def dry(study: dict[str, Any], root: Path, patch: pytest.MonkeyPatch) -> dict[st
         judge["weights"] = str(root / "evaluator.pt")
         evaluator(judge, split, root / "evaluator.pt")
     found["evaluator"] = judge
-    attacks = [shorter_attack(table, root) for table in study["attacks"]]
-    return {**found, "attacks": attacks}
+    return {**found, "attacks": [shorter_attack(table, root) for table in study["attacks"]]}
 
 
 def shorter(training: dict[str, Any]) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def shorter(training: dict[str, Any]) -> dict[str, Any]:
 _COUNTS = {
     "iterations": 1,
     "block_iterations": 1,
-    "images_per_class": 2,
+    "images_per_class": 1,
     "restarts": 1,
     "candidates": 2,
     "final_views": 1,
@@ -228,7 +228,8 @@ _COUNTS = {
 
 
 def shorter_attack(table: dict[str, Any], root: Path) -> dict[str, Any]:
-    found = {**table, **{name: least for name, least in _COUNTS.items() if name in table}}
+    known = {field.name for field in dataclasses.fields(attacks.get(table["name"]))}
+    found = {**table, **{name: least for name, least in _COUNTS.items() if name in known}}
     for part in ("prior", "surrogates"):
         if part not in table:
             continue
