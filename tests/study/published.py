@@ -220,6 +220,7 @@ def shorter(training: dict[str, Any]) -> dict[str, Any]:
 _COUNTS = {
     "iterations": 1,
     "block_iterations": 1,
+    "blocks": 1,
     "images_per_class": 1,
     "restarts": 1,
     "candidates": 2,
