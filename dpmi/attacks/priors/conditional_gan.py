@@ -35,6 +35,10 @@ class ConditionalGan(GanPrior):
     uses the target's logits l for augmented images. The target is queried once for every public image, and for the
     generated images of each generator step.
 
+    The published code takes the generator's step before those of the discriminator, not after them, and adds uniform
+    noise of 1/256 to the public images. It shows the discriminator public and generated images one after the other,
+    which updates its spectral norms twice a step.
+
     The paper trains networks of width 1 for 30,000 steps of the generator, 150,000 batches. The defaults need minutes
     on two cores, like those of :class:`.wgan_gp.WganGP`. The paper's 30 images per class are its 30,000 public images
     divided by its 1,000 classes. The same limit M / K applies here, so that a small set of public images is not used in
