@@ -93,8 +93,8 @@ def text_of(study: dict[str, Any]) -> str:
 def test_it_runs_whole(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One or two steps of every stage, on 40 people, at the published sizes of all networks and images.
 
-    Every defence is checked. With the generator of 1024x1024 pixels, only the first and the last run: the others take the
-    same minutes again.
+    Every defence is checked. With the generator of 1024x1024 pixels, only the first and the last run, because the
+    others would take the same minutes again.
     """
     study = load_toml(path.read_text(encoding="utf-8"))
     (tmp_path / "data").mkdir()
