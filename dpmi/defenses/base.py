@@ -66,6 +66,11 @@ class Defense:
         return tuple(f.name for f in dataclasses.fields(cls))
 
     @property
+    def pretrains(self) -> bool:
+        """Whether it trains on labelled public images first, with its settings."""
+        return self.needs_pretrained
+
+    @property
     def plain_loss(self) -> bool:
         """Whether the loss is the mean cross-entropy, which needs only logits and labels."""
         kind = type(self)
@@ -109,7 +114,7 @@ class Defense:
 
         Args:
             model: freshly built.
-            public: labelled public images; never None if ``needs_pretrained``.
+            public: labelled public images; never None if ``pretrains``.
             recipe: recipe of the subsequent private training.
             seed: seed of all randomness.
             progress: called with (updates done, all updates).

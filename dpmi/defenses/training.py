@@ -135,7 +135,7 @@ def check(
     extractor = _extractor_account(model)
     if extractor is not None and defense.unit not in ("none", extractor.unit):
         raise _does_not_compose(extractor, defense.unit)
-    if defense.needs_pretrained and public is None:
+    if defense.pretrains and public is None:
         raise ValueError(
             f"{defense.name} trains on labelled public images first, but this data set has none; use a data set whose "
             "public images have labels"

@@ -74,7 +74,7 @@ class Job:
     seeds: tuple[int, ...] = ()
     """Seeds of the study, whose models are references of one another in the unit game; without any it is not played."""
     content: Content | None = None
-    """Digests of the data, the weights and the extractor; None before the data are loaded."""
+    """Digests of the data, the weights, the extractor and the judges; None before the data are loaded."""
 
     @cached_property
     def key(self) -> str:
@@ -92,6 +92,11 @@ class Job:
     def features_digest(self) -> str:
         """Digest of what the public extractors depend on; empty if there are none."""
         return self._content.features
+
+    @property
+    def evaluator_digest(self) -> str:
+        """Digest of the weights of an evaluator that is trained already; empty if there are none."""
+        return self._content.evaluator
 
     @property
     def strangers_digest(self) -> str:
