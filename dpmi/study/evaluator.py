@@ -270,7 +270,7 @@ def columns(
         identified = metrics.identification(seen.logits, recons.labels, decoys)
         per_image |= {f"identified_{name}": getattr(identified, name) for name in ("own", "decoy", "gain")}
     per_class = {name: metrics.class_means(value, recons.labels)[1] for name, value in per_image.items()}
-    some = _some_of_each_class(recons.labels)
+    some = some_of_each_class(recons.labels)
     pixels = recons.images[some], recons.labels[some], split.train.images, split.train.labels
     per_class["psnr"] = metrics.class_means(metrics.best_psnr(*pixels), recons.labels[some])[1]
     if min(split.image_shape[1:]) >= _SSIM_WINDOW:
@@ -303,7 +303,7 @@ def _at_once(evaluator: nn.Module) -> int:
     return _AT_ONCE if isinstance(evaluator, Resized) else BATCH_SIZE
 
 
-def _some_of_each_class(labels: Tensor) -> Tensor:
+def some_of_each_class(labels: Tensor) -> Tensor:
     """Rows of at most :data:`_COMPARED` images per class, evenly spread; all classes have equally many images."""
     of_class = torch.arange(len(labels)).view(len(set(labels.tolist())), -1)
     return of_class[:, evenly(of_class.shape[1], _COMPARED)].flatten()

@@ -29,6 +29,7 @@ from .spec import (
     DataSpec,
     EvaluatorSpec,
     FeaturesSpec,
+    KnowledgeSpec,
     LinkageSpec,
     NormalizeSpec,
     Outputs,
@@ -62,6 +63,8 @@ class Job:
     attack_labels: tuple[str, ...]
     evaluator: EvaluatorSpec | None = None
     strangers: StrangersSpec | None = None
+    knowledge: KnowledgeSpec | None = None
+    lpips: bool = False
     budget: BudgetSpec | None = None
     adaptive: bool = False
     classes: int | None = None

@@ -19,7 +19,7 @@ from dpmi.data.registry import DATA_ROOT_VARIABLE
 from dpmi.models import Preprocessed
 from dpmi.privacy.audit import most_canaries
 
-from . import evaluator, features, given, schema, strangers
+from . import evaluator, features, given, on_request, schema, strangers
 from .content import Content
 from .executors import Machines
 from .grid import Job
@@ -86,6 +86,7 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
         weights = (
             "" if spec.evaluator is None else evaluator.prepare(spec.evaluator, split, _untrained(spec, own))
         )
+    on_request.prepare(spec.knowledge, lpips=spec.lpips, split=split)
     judges = "" if spec.strangers is None else strangers.prepare(spec.strangers, split)
     return content(spec, split, features=extractor, evaluator=weights, strangers=judges)
 

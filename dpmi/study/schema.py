@@ -190,6 +190,16 @@ _OF_STRANGERS = (
     ),
 )
 
+_ON_REQUEST = (
+    Column(
+        "lpips",
+        "number",
+        "LPIPS distance (AlexNet) to the most similar private image of the class",
+        "",
+        0.0,
+    ),
+)
+
 _OF_LINKAGE = (
     *(
         Column(
@@ -295,6 +305,13 @@ TRIALS: tuple[Column, ...] = (
             ),
         )
     ),
+    *_ON_REQUEST,
+    _share(
+        "knowledge",
+        "accuracy, on the private training images, of a student that learnt from the reconstructions alone; empty if "
+        "its training diverged",
+    ),
+    _share("knowledge_test", "the same on held-out images of the attacked classes"),
     _share("strangers_chance", "attack accuracy by a stranger without the model: 1 / number of candidates"),
     *_OF_LINKAGE,
     _share("linkage_chance", "top-1 linkage of any attacker without the model: 1 / number of candidates"),
@@ -332,6 +349,7 @@ PER_CLASS: tuple[Column, ...] = (
     *_OF_CLASSES,
     *_OF_AN_EVALUATOR,
     *_OF_STRANGERS,
+    *_ON_REQUEST,
     *_OF_LINKAGE,
 )
 """Columns of ``per_class``: one row per trial and class."""

@@ -23,6 +23,7 @@ from dpmi.data.halves import HalfDraw, Unit
 from dpmi.data.roles import FEWEST, FirstRoles, RoleDraw
 from dpmi.defenses import Augmentation, Recipe
 from dpmi.metrics import Scorer
+from dpmi.metrics.knowledge import BATCH_SIZE, EPOCHS, LEARNING_RATE
 from dpmi.models import NORMALIZATIONS, check_normalization
 from dpmi.models.weights import TORCHVISION
 from dpmi.precision import Precision
@@ -342,6 +343,21 @@ class StrangersSpec(Strict):
         if self.faceres is None and self.sface is None:
             raise ValueError("it must name the file of faceres or sface, or both")
         return self
+
+
+class KnowledgeSpec(Strict):
+    """The student of the knowledge extraction score, which learns from the reconstructions alone.
+
+    See :func:`dpmi.metrics.knowledge_extraction`. Scores are comparable only for the same student.
+    """
+
+    model: str
+    """A model as for the target; the published scores are of "torchvision/resnet50"."""
+    epochs: Annotated[int, Field(ge=1, le=LARGEST)] = EPOCHS
+    """Passes over the reconstructions."""
+    batch_size: Annotated[int, Field(ge=1, le=LARGEST)] = BATCH_SIZE
+    learning_rate: Annotated[float, Field(gt=0, lt=FLOAT32)] = LEARNING_RATE
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
 class LinkageSpec(Strict):

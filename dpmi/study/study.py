@@ -25,6 +25,7 @@ from .spec import (
     Device,
     EvaluatorSpec,
     FeaturesSpec,
+    KnowledgeSpec,
     LinkageSpec,
     NormalizeSpec,
     Outputs,
@@ -77,14 +78,15 @@ class StudySpec(Strict):
     :class:`dpmi.models.Preprocessed`. ``features`` puts a frozen public extractor in front of the model, which then is
     a head on its features; a name alone stands for a table with that name. ``adaptive`` adds the adaptive attacks: it
     repeats every attack with each of :meth:`dpmi.defenses.Defense.adaptations` that applies to it. ``strangers`` names
-    the files of face recognisers that others trained, which judge reconstructions of faces too. ``classes`` attacks
-    only so many classes of each model, drawn by its seed; default: all. ``device`` is where models are trained and
-    attacked; a GPU rounds differently, and the keys of results do not depend on it. ``linkage`` trains every model on
-    some of the classes, drawn by its seed, and measures whether reconstructions identify their classes among the
-    others. ``units`` trains every model on half of the subclasses, records or users, drawn by its seed, and measures
-    whether the model tells which. ``audit`` trains the models of dpmi's own privacy engine with canaries, and measures
-    which epsilon they have at least. ``matched_on`` is the target on which :mod:`dpmi.study.match` matched the
-    strengths; reports show it, and it does not change any result.
+    the files of face recognisers that others trained, which judge reconstructions of faces too. ``knowledge`` is the
+    student of the knowledge extraction score, and ``lpips`` adds the LPIPS distance, which needs torchvision's weights
+    of AlexNet. ``classes`` attacks only so many classes of each model, drawn by its seed; default: all. ``device`` is
+    where models are trained and attacked; a GPU rounds differently, and the keys of results do not depend on it.
+    ``linkage`` trains every model on some of the classes, drawn by its seed, and measures whether reconstructions
+    identify their classes among the others. ``units`` trains every model on half of the subclasses, records or users,
+    drawn by its seed, and measures whether the model tells which. ``audit`` trains the models of dpmi's own privacy
+    engine with canaries, and measures which epsilon they have at least. ``matched_on`` is the target on which
+    :mod:`dpmi.study.match` matched the strengths; reports show it, and it does not change any result.
     """
 
     name: Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
@@ -102,6 +104,8 @@ class StudySpec(Strict):
     attacks: Annotated[tuple[dict[str, Any], ...], _AtLeastOne]
     evaluator: EvaluatorSpec | None = None
     strangers: StrangersSpec | None = None
+    knowledge: KnowledgeSpec | None = None
+    lpips: bool = False
     budget: BudgetSpec | None = None
     adaptive: bool = False
     classes: Annotated[int, Field(ge=2, le=LARGEST)] | None = None
@@ -138,6 +142,8 @@ class StudySpec(Strict):
                 attack_labels=attack_labels,
                 evaluator=self.evaluator,
                 strangers=self.strangers,
+                knowledge=self.knowledge,
+                lpips=self.lpips,
                 budget=self.budget,
                 adaptive=self.adaptive,
                 classes=self.classes,

@@ -31,7 +31,7 @@ from dpmi.privacy import Account
 from dpmi.privacy.audit import Audit, auditing
 from dpmi.progress import StageProgress
 
-from . import evaluator, features, linkage, maker, strangers, units
+from . import evaluator, features, linkage, maker, on_request, strangers, units
 from .content import Content
 from .features import Trunk
 from .grid import Job, Trial, hashed
@@ -196,6 +196,8 @@ def _measurement_of_trials(job: Job) -> str:
         **({"packages": packages} if packages else {}),
         **({} if job.linkage is None else {"scorer": job.linkage.scorer}),
         **({} if job.strangers is None else {"strangers": job.strangers_digest}),
+        **({} if job.knowledge is None else {"knowledge": job.knowledge.model_dump()}),
+        **({"lpips": True} if job.lpips else {}),
     )
 
 
@@ -315,7 +317,7 @@ def measure_job(
         progress(MEASURING, done, len(left))
         finished = maker.started()
         recons = linkage.in_data_set(store.reconstructions(trial.key), roles)
-        parts = [_numbers(recons, split, yardsticks)]
+        parts = [_numbers(recons, split, yardsticks), on_request.columns(recons, job, split)]
         if judge is not None:
             decoys = () if roles is None else roles.decoys
             parts.append(evaluator.columns(recons, judge, target, split, decoys=decoys))
