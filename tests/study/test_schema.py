@@ -26,7 +26,7 @@ EVERYTHING = (
 
 
 def without_games(columns: set[str]) -> set[str]:
-    """Without those of linkage, units, audits, strangers or on request, which have tests of their own that hold them to it."""
+    """Without those that other tests hold to it: of linkage, units, audits, strangers, and on request."""
     games = ("audit_", "linkage_", "identified_", "accuracy_bound", "unit_auc", "unit_bound_auc")
     own = ("strangers_", "type_one_errors", "lpips", "knowledge")
     return {name for name in columns if not name.startswith((*games, *own)) and not name.endswith(STRANGERS)}
