@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from dpmi.data import ImageSet
 from dpmi.models import IDENTITY_LOSSES, Adaptation, averaged, matched
@@ -17,6 +17,7 @@ from dpmi.progress import Progress
 
 from .objective import Batch, Objective
 from .recipe import Recipe
+from .records import records
 from .session import Session, Setup
 
 
@@ -89,7 +90,7 @@ class Defense:
 
         Args:
             model: freshly built; it is not changed.
-            data: the private training set.
+            data: the private training set; the images of a large one are read by rows, see :class:`dpmi.data.Images`.
             public: labelled public images; None if there are none.
 
         Raises:
@@ -145,11 +146,12 @@ class Defense:
 
     def privatize(self, setup: Setup) -> Session:
         """Return the data loader, model and optimizer of the training, wrapped by a privacy engine if there is one."""
-        records = TensorDataset(setup.inputs, setup.data.labels)
-        shuffled = RandomSampler(records, generator=torch.Generator().manual_seed(setup.stage_seed))
+        shuffled = RandomSampler(setup.data, generator=torch.Generator().manual_seed(setup.stage_seed))
         # Indexing a whole batch at once is five times as fast as collating records one by one.
         loader = DataLoader(
-            records, sampler=BatchSampler(shuffled, setup.batch_size, drop_last=False), batch_size=None
+            records(setup.inputs, setup.data.labels),
+            sampler=BatchSampler(shuffled, setup.batch_size, drop_last=False),
+            batch_size=None,
         )
         return Session(module=setup.module, optimizer=setup.optimizer, loader=loader)
 

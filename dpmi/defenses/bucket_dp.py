@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from accountants import checks
 from dpmi.data import ImageSet
@@ -18,6 +18,7 @@ from dpmi.privacy.settings import OF_A_HEAD, OF_A_MODEL
 
 from .objective import Forward
 from .private import PrivateDefense
+from .records import records
 from .session import Session, Setup
 
 
@@ -64,7 +65,7 @@ class BucketDP(PrivateDefense, ABC):
             module=Forward(setup.module, objective),
             optimizer=setup.optimizer,
             criterion=None if setup.batch_coupled else loss,
-            data_loader=DataLoader(TensorDataset(setup.inputs, setup.data.labels)),
+            data_loader=DataLoader(records(setup.inputs, setup.data.labels)),
             partition=self.partition(setup.data, setup.seed),
             sampling_rate=self.sampling_rate,
             noise_multiplier=self.noise_multiplier,
@@ -154,9 +155,7 @@ class SubclassDP(BucketDP):
         """Return the partition by unit, or else by k-means on the pixels, as in [Z20] section IV.C."""
         if data.units is not None:
             return Partition.by_column(data.units.tolist(), unit=self.unit)
-        return Partition.by_kmeans(
-            data.images.numpy(), data.labels.numpy(), self.clusters_per_class, seed=seed
-        )
+        return Partition.by_kmeans(data.images, data.labels.numpy(), self.clusters_per_class, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)

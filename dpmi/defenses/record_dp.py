@@ -11,7 +11,7 @@ import torch
 from opacus import PrivacyEngine as OpacusEngine
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from accountants import BucketMechanism, Ledger
 from dpmi.models import device_of
@@ -20,6 +20,7 @@ from dpmi.privacy.noise import NoiseMode
 
 from .base import Defense
 from .private import PrivateDefense
+from .records import records
 from .session import Session, Setup
 
 GradSampleMode = Literal["hooks", "ghost"]
@@ -75,7 +76,6 @@ class RecordDP(PrivateDefense):
         """Wrap module, optimizer and loader with Opacus, and record the released steps in a ledger."""
         # Opacus 1.6 computes wrong gradients of convolutions in channels_last: its unfold assumes contiguous tensors.
         module = setup.module.to(memory_format=torch.contiguous_format)
-        records = TensorDataset(setup.inputs, setup.data.labels)
         generator = torch.Generator().manual_seed(setup.stage_seed)
         with warnings.catch_warnings():
             # Opacus recommends secure_mode at every start; the account already states that the noise is seeded.
@@ -86,7 +86,9 @@ class RecordDP(PrivateDefense):
                 module=module,
                 optimizer=setup.optimizer,
                 data_loader=DataLoader(
-                    records, batch_size=math.ceil(self.sampling_rate * len(setup.data)), generator=generator
+                    records(setup.inputs, setup.data.labels),
+                    batch_size=math.ceil(self.sampling_rate * len(setup.data)),
+                    generator=generator,
                 ),
                 noise_multiplier=self.noise_multiplier,
                 max_grad_norm=self.max_grad_norm,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from dpmi.data import ImageSet
+from dpmi.data import Images, ImageSet
 from dpmi.privacy import Account
 
 from .objective import Objective
@@ -24,7 +24,8 @@ class Setup:
         module: the result of :meth:`Defense.build`, or only its head if the features of all images are known.
         optimizer: optimizer of the trained parameters.
         data: the private training set.
-        inputs: what ``module`` takes, one row per image of ``data``: the images, or their features.
+        inputs: what ``module`` takes, one row per image of ``data``: the images, or their features. The images of a
+            large data set are no tensor; :func:`dpmi.defenses.records.records` pairs them with their labels.
         batch_size: records per step, unless the defence draws the records itself.
         steps: number of updates of the stage.
         seed: seed of everything that is the same in all stages, such as a partition.
@@ -36,7 +37,7 @@ class Setup:
     module: nn.Module
     optimizer: Optimizer
     data: ImageSet
-    inputs: Tensor
+    inputs: Images
     batch_size: int
     steps: int
     seed: int

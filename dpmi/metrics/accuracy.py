@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dpmi.data import Images, blocks
 from dpmi.models import evaluating, seeded
 
 BATCH_SIZE = 1024
@@ -12,7 +13,7 @@ BATCH_SIZE = 1024
 _SEED = 0
 
 
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = BATCH_SIZE) -> float:
+def accuracy(model: nn.Module, images: Images, labels: Tensor, *, batch_size: int = BATCH_SIZE) -> float:
     """Return the fraction of images whose largest logit is that of their label, in [0, 1].
 
     The model runs in evaluation mode; its mode is restored afterwards. A model that draws noise draws it once per
@@ -31,7 +32,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: in
     return float((logits.argmax(dim=1) == labels.cpu()).double().mean())
 
 
-def confidence(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = BATCH_SIZE) -> Tensor:
+def confidence(model: nn.Module, images: Images, labels: Tensor, *, batch_size: int = BATCH_SIZE) -> Tensor:
     """Return the softmax probability of each image's label, float32 (N,) in [0, 1].
 
     Arguments and errors as for :func:`accuracy`.
@@ -40,7 +41,7 @@ def confidence(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: 
     return probabilities.gather(1, labels.cpu()[:, None])[:, 0]
 
 
-def _logits(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int) -> Tensor:
+def _logits(model: nn.Module, images: Images, labels: Tensor, batch_size: int) -> Tensor:
     if len(images) == 0 or labels.shape != images.shape[:1]:
         raise ValueError(
             f"labels must have one entry for each of at least 1 image; "
@@ -50,7 +51,7 @@ def _logits(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int) -
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     device = next((p.device for p in model.parameters()), images.device)
     with evaluating(model), seeded(model, _SEED), torch.no_grad():
-        logits = torch.cat([model(batch.to(device)).cpu() for batch in torch.split(images, batch_size)])
+        logits = torch.cat([model(batch.to(device)).cpu() for batch in blocks(images, batch_size)])
     # argmax of NaN raises no error, and a broken model would get an accuracy.
     if not bool(logits.isfinite().all()):
         raise ValueError("model returns logits that are not finite; check that its training converged")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dpmi.data import Images
 from dpmi.data.images import evenly
 
 from .baselines import BRIGHTNESSES
@@ -36,9 +37,9 @@ class Ceilings:
 
 def ceilings(
     labels: Tensor,
-    private_images: Tensor,
+    private_images: Images,
     private_labels: Tensor,
-    unseen_images: Tensor,
+    unseen_images: Images,
     unseen_labels: Tensor,
     *,
     kind: Kind = "euclidean",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dpmi.data import Images, blocks
 from dpmi.models import FEATURES, evaluating, observe, seeded
 
 from .accuracy import BATCH_SIZE
@@ -36,7 +37,7 @@ class Evaluation:
     features: Tensor
 
 
-def evaluate(evaluator: nn.Module, images: Tensor, *, batch_size: int = BATCH_SIZE) -> Evaluation:
+def evaluate(evaluator: nn.Module, images: Images, *, batch_size: int = BATCH_SIZE) -> Evaluation:
     """Return the evaluator's logits and features of images, which are neither rescaled nor rounded.
 
     The evaluator runs in evaluation mode; its mode is restored afterwards. An evaluator that draws noise always uses
@@ -62,7 +63,7 @@ def evaluate(evaluator: nn.Module, images: Tensor, *, batch_size: int = BATCH_SI
         torch.no_grad(),
         observe(evaluator, (FEATURES,)) as found,
     ):
-        for batch in torch.split(images, batch_size):
+        for batch in blocks(images, batch_size):
             logits.append(evaluator(batch.to(device)).cpu())
             features.append(found[FEATURES].flatten(1).cpu())
     seen = Evaluation(torch.cat(logits), torch.cat(features))

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from dpmi.data import Images, blocks
+
 
 @contextmanager
 def seeded(model: nn.Module, seed: int) -> Iterator[None]:
@@ -45,6 +47,6 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 @torch.no_grad()
-def in_batches(ask: Callable[[Tensor], Tensor], images: Tensor, size: int = 256) -> Tensor:
+def in_batches(ask: Callable[[Tensor], Tensor], images: Images, size: int = 256) -> Tensor:
     """Return a model's outputs for many images, without gradients."""
-    return torch.cat([ask(some) for some in torch.split(images, size)])
+    return torch.cat([ask(some) for some in blocks(images, size)])

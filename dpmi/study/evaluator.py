@@ -14,6 +14,7 @@ from dpmi import defenses, metrics, models, versions
 from dpmi.attacks import Reconstructions
 from dpmi.data import ImageSet, Split
 from dpmi.data.images import evenly
+from dpmi.data.lazy import joined
 from dpmi.defenses import Recipe
 from dpmi.progress import StageProgress
 
@@ -110,7 +111,7 @@ def _training_set(spec: EvaluatorSpec, split: Split) -> ImageSet:
     if spec.classes == "private" or public is None:
         return split.train
     return ImageSet(
-        torch.cat([split.train.images, public.images]),
+        joined(split.train.images, public.images),
         torch.cat([split.train.labels, public.labels + split.num_classes]),
     )
 

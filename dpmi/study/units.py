@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from accountants import Ledger, reconstruction_bound
 from dpmi import defenses, metrics, versions
-from dpmi.data import ImageSet, Split
+from dpmi.data import Images, ImageSet, Split, blocks
 from dpmi.data.halves import HalfDraw, Units
 from dpmi.defenses import Recipe
 from dpmi.models import device_of
@@ -69,7 +69,7 @@ class Shadow:
         fresh: Callable[[], nn.Module],
         recipe: Recipe,
         target: nn.Module,
-        public: Tensor,
+        public: Images,
         store: Store,
         progress: Progress,
     ) -> None:
@@ -87,7 +87,7 @@ class Shadow:
             if not missing:
                 return
             finished = maker.started()
-            logits = [metrics.evaluate(target, batch).logits for batch in torch.split(public, _BATCH_SIZE)]
+            logits = [metrics.evaluate(target, batch).logits for batch in blocks(public, _BATCH_SIZE)]
             trained = defenses.train(
                 defenses.get("none")(),
                 fresh().to(device_of(target)),
