@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dpmi.data.lazy import WHOLE, Images, at_once, blocks, placed
+from dpmi.data.lazy import BLOCK, Images, at_once, blocks, placed
 from dpmi.data.public_gaussian import RANK, PublicGaussian
 
 from .base import Attack, Candidates, Task
@@ -116,7 +116,7 @@ def typical_distance(prior: PublicGaussian, public: Images, labels: Tensor | Non
         return math.sqrt(prior.total / 2)
     _, of = torch.unique(labels.to(public.device), return_inverse=True)
     sums = torch.zeros(int(of.max()) + 1, len(prior.mean), dtype=torch.float64, device=public.device)
-    size = at_once(public, WHOLE)
+    size = at_once(public, BLOCK)
     for some, own in zip(blocks(public, size), torch.split(of, size), strict=True):
         sums.index_add_(0, own, some.flatten(1).double())
     means = sums / of.bincount()[:, None]

@@ -20,11 +20,11 @@ Index = int | slice | Sequence[int] | Tensor | NDArray[np.integer]
 BLOCK = 2**22
 """Number of values, 16 MiB, in a block of images."""
 
-IN_MEMORY = 2**28
+IN_MEMORY = 2**27
 """Most bytes of float32 images from files that are kept as a tensor."""
 
-WHOLE = IN_MEMORY // 4
-"""Number of values in a block where rounding depends on the blocks: images that a tensor can hold are one block."""
+WHOLE = 2**26
+"""Number of values, 256 MiB, in a block where rounding depends on the blocks, so that few images are one block."""
 
 
 class Images(Protocol):
@@ -246,10 +246,8 @@ def placed(images: Images, device: torch.device) -> Images:
 def mean_image(images: Images) -> Tensor:
     """Return the mean of the images (N, C, H, W), float64 (C, H, W), on their device.
 
-    Float64 holds the sum of up to four million 8-bit images exactly, so that blocks give the same result.
+    Float64 holds the sum of up to four million 8-bit images exactly, whatever the blocks.
     """
-    if isinstance(images, Tensor):
-        return images.mean(dim=0, dtype=torch.float64)
     total = torch.zeros(images.shape[1:], dtype=torch.float64, device=images.device)
     for block in blocks(images):
         total += block.sum(dim=0, dtype=torch.float64)
