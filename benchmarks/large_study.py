@@ -16,6 +16,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dpmi.data import stored_images
+from dpmi.data.lazy import IN_MEMORY
+from dpmi.study import Machines, Store, parse
+from dpmi.study import run as run_study
+
 from .memory import in_child, peak
 
 SIZE = 64
@@ -35,8 +40,16 @@ defenses = [{{ name = "none" }}]
 """
 
 
-def run(sizes: tuple[int, ...] = (50_000, 100_000), classes: int = 200) -> dict[str, float]:
-    """Print and return the peaks in MiB, and the growth in bytes per image."""
+def run(
+    sizes: tuple[int, ...] = (50_000, 100_000), classes: int = 200, in_memory: int = IN_MEMORY
+) -> dict[str, float]:
+    """Print and return the peaks in MiB, and the growth in bytes per image.
+
+    Args:
+        sizes: numbers of images, private and public.
+        classes: number of private classes.
+        in_memory: most bytes of images that are kept as a tensor.
+    """
     print(f"a study on images of {SIZE} x {SIZE} pixels in colour, of {classes} classes\n")
     print("| images | as float32 | files | study | peak memory |")
     print("| --- | --- | --- | --- | --- |")
@@ -45,7 +58,7 @@ def run(sizes: tuple[int, ...] = (50_000, 100_000), classes: int = 200) -> dict[
         with tempfile.TemporaryDirectory() as folder:
             seconds = [_timed("write", folder, images, classes)]
             started = time.perf_counter()
-            peaks.append(in_child("benchmarks.large_study", "study", folder, trimmed=False))
+            peaks.append(in_child("benchmarks.large_study", "study", folder, in_memory, trimmed=False))
             seconds.append(time.perf_counter() - started)
         mib = images * 12 * SIZE**2 / 2**20
         times = " | ".join(f"{each:.0f} s" for each in seconds)
@@ -81,11 +94,9 @@ def _write_part(folder: Path, images: int, classes: int, *, seed: int) -> None:
             Image.fromarray((255 * noisy.clip(0, 1)).astype(np.uint8)).save(own / f"{row:06}.ppm")
 
 
-def study(folder: str) -> int:
+def study(folder: str, in_memory: int) -> int:
     """Run the study, and return the peak of the resident set of this process in bytes."""
-    from dpmi.study import Machines, Store, parse  # noqa: PLC0415 - not in the process that writes
-    from dpmi.study import run as run_study  # noqa: PLC0415
-
+    stored_images.IN_MEMORY = in_memory
     text = STUDY.format(folder=folder, size=SIZE)
     with tempfile.TemporaryDirectory() as store:
         failures = run_study(parse(text), Store.create(Path(store), text), machines=Machines(workers=1))

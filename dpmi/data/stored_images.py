@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,7 @@ Pixels = NDArray[np.uint8] | NDArray[np.float32]
 class StoredImages(LazyImages):
     """Images in a temporary file without a name, which ends with this object, or with the process.
 
-    The file is in the system's folder of temporary files, which the environment variable TMPDIR names. No page of it
-    stays in the memory of the process after a read.
+    The file is in the system's folder of temporary files, which the environment variable TMPDIR names.
 
     Args:
         count: N, at least 1.
@@ -63,11 +62,25 @@ class StoredImages(LazyImages):
 
     def read(self, rows: Tensor) -> Tensor:
         """Return the images at ``rows``, int64 (n,) from 0 to N-1, float32 (n, C, H, W)."""
-        # Mapped for this call only, because pages that stay mapped count as memory of the process.
-        with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            pixels = np.ndarray(tuple(self.shape), self._pixels, mapped)[rows.numpy()]
+        places = rows.numpy()
+        pixels = np.empty((len(places), *self.shape[1:]), self._pixels)
+        content = pixels.reshape(-1).view(np.uint8).data
+        # One call reads a run of rows. A memory map has the pages that it has read in the memory of the process.
+        starts = np.flatnonzero(np.diff(places, prepend=-2) != 1).tolist()
+        for start, end in pairwise([*starts, len(places)]):
+            run = content[start * self._image_bytes : end * self._image_bytes]
+            self._fill(run, at=int(places[start]) * self._image_bytes)
         found = torch.from_numpy(pixels)
         return found.float().div_(255) if self._pixels == np.uint8 else found
+
+    def _fill(self, buffer: memoryview, at: int) -> None:
+        """Read bytes of the file, from ``at`` on, into all of a buffer."""
+        done = 0
+        while done < len(buffer):  # a call reads at most 2 GiB
+            read = os.preadv(self._file.fileno(), [buffer[done:]], at + done)
+            if read == 0:
+                raise OSError("the temporary file of the images is shorter than what was written to it")
+            done += read
 
 
 def collected(
