@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dpmi.data.lazy import WHOLE, at_once, blocks, placed, taken
+from dpmi.models.modes import Gathered
 
 from .base import Attack, Candidates, Task
 from .checks import at_least_one, require
@@ -60,16 +61,17 @@ class LabelMean(Attack):
         # A budget may end the queries early; the images seen by then must not be those of a few people.
         public = placed(taken(public, torch.randperm(len(public), generator=random)), labels.device)
         copies = max(1, target.affordable(self.copies)) if target.labels_only else 1
-        asked: list[Tensor] = []
+        asked, done = Gathered(len(public)), 0
         for some in blocks(public, max(1, _TOGETHER // copies)):
             covered = target.affordable(len(some), queries=copies)
             if covered:
-                asked.append(self._ranks(target, some[:covered], copies, random))
-            task.progress(sum(map(len, asked)), len(public))
+                asked.add(self._ranks(target, some[:covered], copies, random))
+            done += covered
+            task.progress(done, len(public))
             if covered < len(some):
                 break
         task.progress(len(public), len(public))
-        ranks = torch.cat(asked)[:, labels]
+        ranks = asked.whole[:, labels]
         weights = highest(ranks, self.images)
         size = at_once(public, WHOLE)
         pictures = weights.new_zeros(len(labels), public.shape[1:].numel())

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dpmi.data import Images, blocks
 from dpmi.models import evaluating, seeded
+from dpmi.models.modes import Gathered
 
 BATCH_SIZE = 1024
 
@@ -50,8 +51,11 @@ def _logits(model: nn.Module, images: Images, labels: Tensor, batch_size: int) -
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     device = next((p.device for p in model.parameters()), images.device)
+    found = Gathered(len(images))
     with evaluating(model), seeded(model, _SEED), torch.no_grad():
-        logits = torch.cat([model(batch.to(device)).cpu() for batch in blocks(images, batch_size)])
+        for batch in blocks(images, batch_size):
+            found.add(model(batch.to(device)).cpu())
+    logits = found.whole
     # argmax of NaN raises no error, and a broken model would get an accuracy.
     if not bool(logits.isfinite().all()):
         raise ValueError("model returns logits that are not finite; check that its training converged")

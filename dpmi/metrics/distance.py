@@ -113,7 +113,11 @@ def mean_images(images: Images, labels: Tensor, classes: Iterable[int]) -> Tenso
             return images[members].mean(dim=0)
         return mean_image(taken(images, members)).to(images.dtype)
 
-    return torch.stack([mean(class_members(labels, label)) for label in classes])
+    members = [class_members(labels, label) for label in classes]
+    found = torch.empty(len(members), *images.shape[1:], dtype=images.dtype, device=images.device)
+    for row, own in enumerate(members):
+        found[row] = mean(own)
+    return found
 
 
 def check_labelled(name: str, images: Images, labels: Tensor) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dpmi.data import Images, blocks
 from dpmi.models import FEATURES, evaluating, observe, seeded
+from dpmi.models.modes import Gathered
 
 from .accuracy import BATCH_SIZE
 from .distance import Distances, check_images, class_members
@@ -56,7 +57,7 @@ def evaluate(evaluator: nn.Module, images: Images, *, batch_size: int = BATCH_SI
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     device = next((p.device for p in evaluator.parameters()), images.device)
-    logits, features = [], []
+    logits, features = Gathered(len(images)), Gathered(len(images))
     with (
         evaluating(evaluator),
         seeded(evaluator, _SEED),
@@ -64,9 +65,9 @@ def evaluate(evaluator: nn.Module, images: Images, *, batch_size: int = BATCH_SI
         observe(evaluator, (FEATURES,)) as found,
     ):
         for batch in blocks(images, batch_size):
-            logits.append(evaluator(batch.to(device)).cpu())
-            features.append(found[FEATURES].flatten(1).cpu())
-    seen = Evaluation(torch.cat(logits), torch.cat(features))
+            logits.add(evaluator(batch.to(device)).cpu())
+            features.add(found[FEATURES].flatten(1).cpu())
+    seen = Evaluation(logits.whole, features.whole)
     if not bool(seen.logits.isfinite().all() and seen.features.isfinite().all()):
         raise ValueError(
             "evaluator returns logits or features that are not finite; check that its training converged"

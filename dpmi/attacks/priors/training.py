@@ -18,7 +18,8 @@ from torch.optim import Adam, Optimizer
 
 from dpmi.attacks.checks import at_least_one, check_rate, require
 from dpmi.attacks.target import Target
-from dpmi.data import Images, blocks
+from dpmi.data import Images
+from dpmi.models import in_batches
 
 from .base import Gan, Prior, Trainer
 
@@ -212,8 +213,7 @@ _last_answer: _Answer | None = None
 
 
 def _asked(target: Target, images: Images) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([target.logits(some).softmax(dim=1) for some in blocks(images, _ASKED_AT_ONCE)])
+    return in_batches(lambda some: target.logits(some).softmax(dim=1), images, _ASKED_AT_ONCE)
 
 
 @contextmanager

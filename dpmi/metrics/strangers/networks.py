@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dpmi.data import Images, blocks
+from dpmi.data import Images
+from dpmi.models import in_batches
 
 from ..distance import check_images
 from .graph_model import GraphModel, files
@@ -59,9 +60,8 @@ class Stranger:
         """
         check_images("images", images)
         check_channels(images.shape[1])
-        with torch.no_grad():
-            found = [self.network(self._seen(batch.float())) for batch in blocks(images, _BATCH)]
-        return F.normalize(torch.cat(found), dim=1)
+        found = in_batches(lambda batch: self.network(self._seen(batch.float())), images, _BATCH)
+        return F.normalize(found, dim=1)
 
     def _seen(self, images: Tensor) -> Tensor:
         size = (self.side, self.side)
