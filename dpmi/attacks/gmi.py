@@ -29,7 +29,8 @@ class Gmi(LatentAttack):
     """Momentum descent on 100 * CE(T(G(z)), y) - D(G(z)) over latent vectors z of a WGAN [eq. 4].
 
     D is the critic, which is high for images that resemble the public images. Entries of z are clamped to [-1, 1] after
-    each step. The attack returns, for each image, the restart with the target's highest confidence.
+    each step. Each restart keeps its iterate of smallest cost; the published code keeps the last one. The attack
+    returns, for each image, the restart with the target's highest confidence.
 
     Args:
         iterations: number of steps; 1500 in the paper, 2400 to 3000 in later comparisons.

@@ -32,7 +32,8 @@ class IfGmi(StyleAttack):
 
     The search at a block moves its input features and the style, each within an L1 ball around its starting point. Its
     images lack the RGB outputs of the earlier blocks, as in the published code. Among the images after all searches,
-    the attack returns those with the target's highest confidence. Suitable values for the small generator for digits:
+    the attack returns those with the target's highest confidence; the published code records the images before the last
+    step of each search, and reports the best block by an evaluator. Suitable values for the small generator for digits:
     500 candidates, psi 1, learning rate 0.02 and radius 50.
 
     Args:

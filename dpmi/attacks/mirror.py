@@ -35,6 +35,10 @@ class Mirror(StyleAttack):
     searches with the target's highest confidence. The published weight of the cross-entropy, 1 to 10, does not change
     the steps of Adam and is omitted.
 
+    Three details differ from the published code. It truncates styles inside the generator in every step; here only the
+    candidates are truncated. It keeps one iterate for the whole batch, that after the step from the smallest loss. Its
+    first step has the rate of the second step here, whose first step has rate 0.
+
     Args:
         iterations: number of steps; up to 20,000 in the paper, 500 in later comparisons.
         learning_rate: maximum learning rate of Adam; 0.2 to 0.25 in the paper.

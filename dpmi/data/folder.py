@@ -61,14 +61,14 @@ def load_folder(
         raise ValueError(f"test must be between 0 and 1; got {test}")
     if seed < 0:
         raise ValueError(f"seed must be 0 or more; got {seed}")
-    root = _folder("folder", folder)
+    root = folder_of("folder", folder)
     classes = class_files(root)
     if len(classes) < 2:
         raise ValueError(
             f"folder {root} must have a subfolder of images for each class, at least two; it has {len(classes)}"
         )
     if decoys is not None:
-        further = class_files(_folder("decoys", decoys))
+        further = class_files(folder_of("decoys", decoys))
         if not further or (twice := sorted(set(classes) & set(further))):
             reason = f"{twice[0]!r} is also a class of {root}" if further else "it has none"
             raise ValueError(f"decoys {decoys} must have subfolders of other classes, but {reason}")
@@ -89,18 +89,11 @@ def load_folder(
     known: Images = torch.empty(0, *train.shape[1:])
     known_labels, known_names = None, None
     if public is not None:
-        place = _folder("public", public)
-        others = class_files(place)
-        if not others and not _images(place):
-            raise ValueError(f"public {place} has no images, and no subfolders of images")
-        labelled = [(label, file) for label, own in enumerate(others.values()) for file in own]
-        known, labels = read(labelled or [(0, file) for file in _images(place)], place)
-        known, labels = without(known, labels, train, held_out)
-        if others:
-            # Renumbered, because a class whose images are all private would leave a gap in the labels.
-            kept, renumbered = np.unique(labels.numpy(), return_inverse=True)
-            known_labels = to_labels(renumbered)
-            known_names = tuple(f"{place.name}/{list(others)[label]}" for label in kept.tolist())
+        place = folder_of("public", public)
+        known_files, names = public_files(place)
+        known, labels = without(*read(known_files, place), train, held_out)
+        if names is not None:
+            known_labels, known_names = renumbered(labels, names)
     return Split(
         name=root.name,
         train=ImageSet(train, train_labels),
@@ -114,7 +107,40 @@ def load_folder(
     )
 
 
-def _folder(option: str, text: str) -> Path:
+def public_files(place: Path) -> tuple[list[tuple[int, Path]], tuple[str, ...] | None]:
+    """Return the public images of a folder with their labels, and the names of the classes; None without subfolders.
+
+    Raises:
+        ValueError: there are no images.
+    """
+    others = class_files(place)
+    if others:
+        labelled = [(label, file) for label, own in enumerate(others.values()) for file in own]
+        return labelled, tuple(f"{place.name}/{name}" for name in others)
+    found = [(0, file) for file in _images(place)]
+    if not found:
+        raise ValueError(f"public {place} has no images, and no subfolders of images")
+    return found, None
+
+
+def renumbered(labels: Tensor, names: tuple[str, ...]) -> tuple[Tensor, tuple[str, ...]]:
+    """Return labels and names without the classes that have no image.
+
+    A class whose images are all private would otherwise leave a gap in the labels.
+
+    >>> renumbered(torch.tensor([2, 0, 2]), ("a", "b", "c"))
+    (tensor([1, 0, 1]), ('a', 'c'))
+    """
+    kept, found = np.unique(labels.numpy(), return_inverse=True)
+    return to_labels(found), tuple(names[label] for label in kept.tolist())
+
+
+def folder_of(option: str, text: str) -> Path:
+    """Return the folder that an option names.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
     try:
         path = Path(text).expanduser()
         found = bool(text.strip()) and path.is_dir()

@@ -16,6 +16,9 @@ from dpmi.data.lazy import Images, LazyImages, blocks, shape_of, taken
 
 Distance = Literal["euclidean", "ssim"]
 
+#: Names in an error message.
+_SHOWN = 3
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
@@ -149,8 +152,11 @@ class Split:
             )
         shared = sorted(set(self.identities) & set(self.public_class_names))
         if shared:
+            first = ", ".join(shared[:_SHOWN]) + (
+                f" and {more} more" if (more := len(shared) - _SHOWN) > 0 else ""
+            )
             raise ValueError(
-                f"{', '.join(shared)} of {self.name!r} must not be both private and public; "
+                f"{first} of {self.name!r} must not be both private and public; "
                 "remove the class from one of the two"
             )
 

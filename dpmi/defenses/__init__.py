@@ -3,6 +3,7 @@
 Citations such as [LC24] are resolved in docs/references.md.
 """
 
+from .augmentation import Augmentation
 from .base import Defense
 from .bido import BiDO, BiDOCOCO, BiDOHSIC
 from .bucket_dp import BucketDP, ClassDP, SubclassDP, UserDP
@@ -26,6 +27,7 @@ from .trapdoor import Trapdoor
 __all__ = [
     "MID",
     "REGISTRY",
+    "Augmentation",
     "Batch",
     "BiDO",
     "BiDOCOCO",

@@ -17,7 +17,6 @@ from dpmi.progress import Progress
 
 from .objective import Batch, Objective
 from .recipe import Recipe
-from .records import records
 from .session import Session, Setup
 
 
@@ -67,6 +66,11 @@ class Defense:
         return tuple(f.name for f in dataclasses.fields(cls))
 
     @property
+    def pretrains(self) -> bool:
+        """Whether it trains on labelled public images first, with its settings."""
+        return self.needs_pretrained
+
+    @property
     def plain_loss(self) -> bool:
         """Whether the loss is the mean cross-entropy, which needs only logits and labels."""
         kind = type(self)
@@ -110,7 +114,7 @@ class Defense:
 
         Args:
             model: freshly built.
-            public: labelled public images; never None if ``needs_pretrained``.
+            public: labelled public images; never None if ``pretrains``.
             recipe: recipe of the subsequent private training.
             seed: seed of all randomness.
             progress: called with (updates done, all updates).
@@ -146,10 +150,10 @@ class Defense:
 
     def privatize(self, setup: Setup) -> Session:
         """Return the data loader, model and optimizer of the training, wrapped by a privacy engine if there is one."""
-        shuffled = RandomSampler(setup.data, generator=torch.Generator().manual_seed(setup.stage_seed))
+        shuffled = RandomSampler(setup.data.labels, generator=torch.Generator().manual_seed(setup.stage_seed))
         # Indexing a whole batch at once is five times as fast as collating records one by one.
         loader = DataLoader(
-            records(setup.inputs, setup.data.labels),
+            setup.records,
             sampler=BatchSampler(shuffled, setup.batch_size, drop_last=False),
             batch_size=None,
         )

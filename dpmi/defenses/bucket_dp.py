@@ -18,7 +18,6 @@ from dpmi.privacy.settings import OF_A_HEAD, OF_A_MODEL
 
 from .objective import Forward
 from .private import PrivateDefense
-from .records import records
 from .session import Session, Setup
 
 
@@ -31,8 +30,8 @@ class BucketDP(PrivateDefense, ABC):
             :mod:`dpmi.privacy.clipping`.
         max_records_per_bucket: a step uses at most this many records of each drawn bucket, a different slice every
             step; None uses all. The guarantee is unchanged, and the step is faster.
-        views: how often a step uses each of these records; combined with a defence that augments images, such as
-            random-erasing, a bucket's gradient is the mean over that many variants of each.
+        views: how often a step uses each of these records; with augmentation in the recipe, or with a defence that
+            augments images, such as random-erasing, a bucket's gradient is the mean over that many variants of each.
     """
 
     couples_inside_buckets: ClassVar[bool] = True
@@ -65,7 +64,7 @@ class BucketDP(PrivateDefense, ABC):
             module=Forward(setup.module, objective),
             optimizer=setup.optimizer,
             criterion=None if setup.batch_coupled else loss,
-            data_loader=DataLoader(records(setup.inputs, setup.data.labels)),
+            data_loader=DataLoader(setup.records),
             partition=self.partition(setup.data, setup.seed),
             sampling_rate=self.sampling_rate,
             noise_multiplier=self.noise_multiplier,

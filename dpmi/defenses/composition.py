@@ -127,6 +127,11 @@ class Composition(Defense):
         return tuple(kind(**{f: getattr(self, f) for f in kind.fields()}) for kind in self.kinds)
 
     @property
+    def pretrains(self) -> bool:
+        """Whether a part trains on labelled public images first."""
+        return any(part.pretrains for part in self.parts)
+
+    @property
     def label(self) -> str:
         """The labels of the parts."""
         return " + ".join(part.label for part in self.parts)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dpmi.data import ImageSet
 from dpmi.models import observe
+from dpmi.precision import Precision, forward_in, widened
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +90,12 @@ class Objective:
         image_shape: (C, H, W).
         num_classes: K.
         seed: seed of the objective's own draws.
+
+    Attributes:
+        precision: of the model's forward pass; the training loop sets it.
     """
+
+    precision: Precision = "float32"
 
     def __init__(
         self,
@@ -113,12 +119,17 @@ class Objective:
             done: completed fraction of this stage, in [0, 1).
         """
         self.loss.done = done
-        return self.loss(_outputs(model, images, self.defense, self.layers), labels)
+        return self.loss(self._outputs(model, images), labels)
 
     def run(self, model: nn.Module, images: Tensor, labels: Tensor, done: float) -> Batch:
         """Run one forward pass and return the inputs of the loss."""
-        images, logits, latents = _outputs(model, images, self.defense, self.layers)
+        images, logits, latents = self._outputs(model, images)
         return Batch(images, labels, logits, latents, done)
+
+    def _outputs(self, model: nn.Module, images: Tensor) -> Outputs:
+        with forward_in(self.precision, images.device):
+            images, logits, latents = _outputs(model, images, self.defense, self.layers)
+        return images, widened(logits), {name: widened(latent) for name, latent in latents.items()}
 
     def summary(self, model: nn.Module, data: ImageSet) -> dict[str, float]:
         """Return diagnostics, like :meth:`Defense.diagnose`, that need the state kept during training.

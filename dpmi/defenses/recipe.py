@@ -19,6 +19,9 @@ from torch.optim.lr_scheduler import (
 )
 
 from accountants import checks
+from dpmi.precision import Precision, check_precision
+
+from .augmentation import Augmentation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,8 @@ class Recipe:
             value, below the number of its steps.
         milestones: steps of a stage after which the learning rate falls, ascending; only for the schedule "milestones".
         gamma: the factor, in (0, 1).
+        augmentation: random variants of the images, drawn anew in every step.
+        precision: "float32", or "bf16": the forward pass of the model in bfloat16; see :mod:`dpmi.precision`.
 
     Raises:
         ValueError: a value is out of range.
@@ -56,6 +61,8 @@ class Recipe:
     warm_up: int = 0
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
+    augmentation: tuple[Augmentation, ...] = ()
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         checks.integer("steps", self.steps, minimum=1)
@@ -85,6 +92,9 @@ class Recipe:
             raise ValueError(f"optimizer must be 'sgd' or 'adam', got {self.optimizer!r}")
         if self.average not in ("none", "tail", "ema"):
             raise ValueError(f"average must be 'none', 'tail' or 'ema', got {self.average!r}")
+        if not all(isinstance(each, Augmentation) for each in self.augmentation):
+            raise ValueError(f"augmentation must hold objects of Augmentation, got {self.augmentation!r}")
+        check_precision(self.precision)
 
     def optimizer_of(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """Return a new optimizer of these parameters."""

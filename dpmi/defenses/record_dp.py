@@ -20,7 +20,6 @@ from dpmi.privacy.noise import NoiseMode
 
 from .base import Defense
 from .private import PrivateDefense
-from .records import records
 from .session import Session, Setup
 
 GradSampleMode = Literal["hooks", "ghost"]
@@ -86,7 +85,7 @@ class RecordDP(PrivateDefense):
                 module=module,
                 optimizer=setup.optimizer,
                 data_loader=DataLoader(
-                    records(setup.inputs, setup.data.labels),
+                    setup.records,
                     batch_size=math.ceil(self.sampling_rate * len(setup.data)),
                     generator=generator,
                 ),

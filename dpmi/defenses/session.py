@@ -8,12 +8,14 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from dpmi.data import Images, ImageSet
 from dpmi.privacy import Account
 
+from .augmentation import Augmentation, Augmented
 from .objective import Objective
+from .records import records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +27,14 @@ class Setup:
         optimizer: optimizer of the trained parameters.
         data: the private training set.
         inputs: what ``module`` takes, one row per image of ``data``: the images, or their features. The images of a
-            large data set are no tensor; :func:`dpmi.defenses.records.records` pairs them with their labels.
+            large data set are no tensor; :attr:`records` pairs them with their labels.
         batch_size: records per step, unless the defence draws the records itself.
         steps: number of updates of the stage.
         seed: seed of everything that is the same in all stages, such as a partition.
         stage_seed: seed of everything that is drawn anew in every stage.
         objective: computes the loss.
         batch_coupled: whether the loss couples the records of a batch.
+        augmentation: random variants of ``inputs``, drawn anew whenever a record is fetched.
     """
 
     module: nn.Module
@@ -44,6 +47,14 @@ class Setup:
     stage_seed: int
     objective: Objective
     batch_coupled: bool = False
+    augmentation: tuple[Augmentation, ...] = ()
+
+    @property
+    def records(self) -> Dataset[tuple[Tensor, ...]]:
+        """The inputs and labels as a data set, which also takes a list of rows."""
+        if self.augmentation:
+            return Augmented(self.inputs, self.data.labels, self.augmentation)
+        return records(self.inputs, self.data.labels)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from dpmi.privacy import Account, combine
 from dpmi.privacy.averaging import WeightAverage
 from dpmi.progress import Progress
 
+from .augmentation import check_augmentation
 from .base import Defense
 from .objective import Forward, Objective
 from .recipe import Recipe
@@ -77,7 +78,7 @@ def train(
         FloatingPointError: the loss is not finite; lower the learning rate.
     """
     started = time.perf_counter()
-    check(defense, model, data, public)
+    check(defense, model, data, public, recipe)
     extractor = _extractor_account(model)
     stages = [
         (part, dataclasses.replace(recipe, steps=steps)) for part, steps in _stages(defense, recipe.steps)
@@ -106,18 +107,26 @@ def train(
     return Trained(model=model, account=total, seconds=time.perf_counter() - started, diagnostics=diagnostics)
 
 
-def check(defense: Defense, model: nn.Module, data: ImageSet, public: ImageSet | None) -> None:
-    """Check, before any training, that the defence can be used with this model and these data.
+def check(
+    defense: Defense, model: nn.Module, data: ImageSet, public: ImageSet | None, recipe: Recipe
+) -> None:
+    """Check, before any training, that the defence and the recipe can be used with this model and these data.
 
     Args:
         defense: the defence; its hooks are called on a copy of the model.
         model: freshly built.
         data: the private records.
         public: labelled public images; None if there are none.
+        recipe: recipe of the training.
 
     Raises:
         ValueError: the model or the data do not fit; the message names a remedy.
     """
+    check_augmentation(recipe.augmentation, data.images.shape[1:])
+    if recipe.precision == "bf16" and defense.unit != "none":
+        raise ValueError(
+            f"precision 'bf16' is for trainings without a guarantee, and {defense.name} has one; use 'float32'"
+        )
     if isinstance(model, FeatureClassifier) and defense.needs_pretrained:
         raise ValueError(
             f"{defense.name} trains the first layers on public images, and the model is a head on public features, "
@@ -126,7 +135,7 @@ def check(defense: Defense, model: nn.Module, data: ImageSet, public: ImageSet |
     extractor = _extractor_account(model)
     if extractor is not None and defense.unit not in ("none", extractor.unit):
         raise _does_not_compose(extractor, defense.unit)
-    if defense.needs_pretrained and public is None:
+    if defense.pretrains and public is None:
         raise ValueError(
             f"{defense.name} trains on labelled public images first, but this data set has none; use a data set whose "
             "public images have labels"
@@ -187,7 +196,7 @@ def _train_stage(
     handle = optimizer.register_step_post_hook(update)
     # Identical noise in two stages would cancel in the difference of their models.
     stage_seed = seed if stage == 0 else int(np.random.SeedSequence([seed, stage]).generate_state(1)[0])
-    module, inputs = _trained_part(defense, model, data)
+    module, inputs = _trained_part(defense, model, data, recipe)
     objective = defense.objective(
         defense,
         module,
@@ -195,6 +204,7 @@ def _train_stage(
         int(data.labels.max()) + 1,
         stage_seed,
     )
+    objective.precision = recipe.precision
     session = defense.privatize(
         Setup(
             module=module,
@@ -207,6 +217,7 @@ def _train_stage(
             stage_seed=stage_seed,
             objective=objective,
             batch_coupled=defense.loss_scope == "batch_coupled",
+            augmentation=recipe.augmentation,
         )
     )
     if extractor is not None and session.account is not None:
@@ -259,15 +270,20 @@ def _does_not_compose(extractor: Account, unit: str) -> ValueError:
     )
 
 
-def _trained_part(defense: Defense, model: nn.Module, data: ImageSet) -> tuple[nn.Module, Images]:
+def _trained_part(
+    defense: Defense, model: nn.Module, data: ImageSet, recipe: Recipe
+) -> tuple[nn.Module, Images]:
     """Return what is trained, and its inputs: the head and the features of all images, where the loss allows it.
 
-    A defence that changes images, observes layers or has an objective of its own gets the whole model and the images.
+    A recipe with augmentation, and a defence that changes images, observes layers or has an objective of its own, need
+    the whole model and the images.
     """
     if not isinstance(model, FeatureClassifier):
         return model, data.images
     shape = data.images.shape[1], data.images.shape[2], data.images.shape[3]
-    changes_images = any(type(part).augment is not Defense.augment for part in defense.parts)
+    changes_images = bool(recipe.augmentation) or any(
+        type(part).augment is not Defense.augment for part in defense.parts
+    )
     if changes_images or defense.objective is not Objective or defense.observed(model, shape):
         return model, data.images
     return model.top, model.inputs(data.images)

@@ -47,7 +47,8 @@ class Transfer(Defense):
             layers with at least this fraction. At 1, private images train only the head.
         frozen_parameters: at least 0; freezes the smallest number of layers with at least this many parameters.
         frozen_through: freezes this layer and all layers before it.
-        pretrain_steps: updates on public images, at least 1; None means as many as on private images.
+        pretrain_steps: updates on public images, at least 0; None means as many as on private images. With 0 the frozen
+            layers stay as they are built, such as those of a study's file of weights, and no public images are needed.
         pretrain_learning_rate: learning rate of these updates, above 0; None means that of the recipe.
     """
 
@@ -71,7 +72,7 @@ class Transfer(Defense):
         if self.frozen_through == "":
             raise ValueError("frozen_through must be the name of a layer, got ''")
         if self.pretrain_steps is not None:
-            checks.integer("pretrain_steps", self.pretrain_steps, minimum=1)
+            checks.integer("pretrain_steps", self.pretrain_steps, minimum=0)
         if rate is not None and checks.real("pretrain_learning_rate", rate) <= 0:
             raise ValueError(f"pretrain_learning_rate must be above 0, got {rate}")
         given = [field for field in _AMOUNTS if getattr(self, field) is not None]
@@ -84,6 +85,11 @@ class Transfer(Defense):
     def strength(self) -> float:
         """The frozen fraction; NaN if another field is set."""
         return math.nan if self.frozen_fraction is None else self.frozen_fraction
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether it makes an update on public images."""
+        return self.pretrain_steps != 0
 
     @property
     def label(self) -> str:
@@ -112,6 +118,8 @@ class Transfer(Defense):
         progress: Progress | None,
     ) -> nn.Module:
         """Train all layers but the head on the public classes, with a temporary head for these classes."""
+        if not self.pretrains:
+            return model
         assert public is not None
         classes = int(public.labels.max()) + 1
         name = head(model)

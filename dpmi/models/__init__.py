@@ -11,6 +11,7 @@ from dpmi.models.modes import device_of, evaluating, in_batches, seeded
 from dpmi.models.observe import observe
 from dpmi.models.preprocessed import NORMALIZATIONS, Preprocessed, check_normalization
 from dpmi.models.registry import REGISTRY, Architecture, build, check_name, check_options, names, origins
+from dpmi.models.resized import Resized
 from dpmi.models.weights import check_source, load_weights, source_digest
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Averaged",
     "IdentityLoss",
     "Preprocessed",
+    "Resized",
     "averaged",
     "build",
     "check_name",

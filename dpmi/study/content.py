@@ -14,13 +14,15 @@ class Content:
         data: digest of all images and labels, as loaded: :attr:`dpmi.data.Split.digest`.
         weights: digest of the initial weights; empty if training starts from random weights.
         features: digest of the public extractor; empty if there is none.
-        strangers: digest of the face recognisers that judge; empty if there are none. Measurements depend on it, models
-            and reconstructions do not.
+        evaluator: digest of the weights of an evaluator that is trained already; empty if there are none.
+        strangers: digest of the face recognisers that judge; empty if there are none. Measurements depend on the last
+            two, models and reconstructions do not.
     """
 
     data: str
     weights: str = ""
     features: str = ""
+    evaluator: str = ""
     strangers: str = ""
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The evaluator: a classifier that judges reconstructions, trained once per study and separately from every target."""
+"""The evaluator: a classifier that judges reconstructions, made once per study and separately from every target."""
 
 from __future__ import annotations
 
@@ -12,19 +12,26 @@ from torch import Tensor, nn
 
 from dpmi import defenses, metrics, models, versions
 from dpmi.attacks import Reconstructions
-from dpmi.data import ImageSet, Split
+from dpmi.data import Images, ImageSet, Split
 from dpmi.data.images import evenly
 from dpmi.data.lazy import joined
-from dpmi.defenses import Recipe
+from dpmi.defenses.augmentation import check_augmentation
+from dpmi.key_settings import without_later
+from dpmi.metrics.accuracy import BATCH_SIZE
+from dpmi.models import Preprocessed, Resized
 from dpmi.progress import StageProgress
 
 from . import maker
-from .grid import Job, hashed, without_later
+from .given import check_range
+from .grid import Job, hashed
 from .spec import EvaluatorSpec
 from .store import Store
 
 #: Name of this stage in progress reports.
 TRAINING = "training the evaluator"
+
+#: Images per forward pass of an evaluator with a size of its own, which may be many times that of the study's images.
+_AT_ONCE = 128
 
 #: Side of the SSIM window in pixels; smaller images have no SSIM.
 _SSIM_WINDOW = 11
@@ -56,53 +63,132 @@ class Judge:
 
 
 def judge(job: Job, split: Split, store: Store, progress: StageProgress) -> Judge | None:
-    """The evaluator of a job's study, trained now unless it is in the store; None if the study has none.
+    """The evaluator of a job's study, made now unless it is in the store; None if the study has none.
 
-    If several workers need it at once, one trains it and the others wait.
+    If several workers need it at once, one makes it and the others wait.
+
+    Raises:
+        ValueError: the file of its weights is no longer that of the study's start.
     """
     if job.evaluator is None:
         return None
     key = evaluator_key(job)
     with store.training(key) as missing:
         if missing:
-            _train(key, job.evaluator, split, store, progress)
+            _make(key, job, split, store, progress)
     progress(TRAINING, 1, 1)
-    return _load(store.root, key, job.evaluator, split)
+    return _load(store.root, key, job.evaluator, job.device, split)
 
 
 def evaluator_key(job: Job) -> str:
     """Hash of everything that the evaluator depends on; empty if the study has none."""
-    if job.evaluator is None:
+    spec = job.evaluator
+    if spec is None:
         return ""
+    settings = spec.model_dump(exclude={"weights"})
+    if spec.training is not None:
+        settings["training"] = without_later(spec.training.model_dump())
+    packages = models.origins(spec.model)
     return hashed(
         evaluator=versions.EVALUATOR,
         training=versions.TRAINING,
         data=job.data_digest,
-        settings={
-            **job.evaluator.model_dump(),
-            "training": without_later(job.evaluator.training.model_dump()),
-        },
+        # Fields without a value are of later versions, and leave the keys of earlier ones as they are.
+        settings={name: value for name, value in settings.items() if value not in (None, {})},
+        **({"packages": packages} if packages else {}),
+        **({"weights": job.evaluator_digest} if job.evaluator_digest else {}),
     )
 
 
-def _train(key: str, spec: EvaluatorSpec, split: Split, store: Store, progress: StageProgress) -> None:
-    data = _training_set(spec, split)
-    finished = maker.started()
-    trained = defenses.train(
-        defenses.get("none")(),
-        untrained(spec, split),
-        data,
-        Recipe(**spec.training.model_dump()),
-        seed=spec.seed,
-        progress=partial(progress, TRAINING),
-    )
+def prepare(spec: EvaluatorSpec, split: Split, target: nn.Module) -> str:
+    """Check before any training that the evaluator can judge the images of a study.
+
+    Args:
+        spec: the evaluator.
+        split: the study's data.
+        target: the target before its training, or a checkpoint.
+
+    Returns:
+        Digest of its weights if it is trained already; else empty.
+
+    Raises:
+        ValueError: the model or the augmentation does not accept images of this shape; or the weights belong to another
+            model or to other classes, recognise hardly more of the private test images than guessing does, or are those
+            of the target.
+    """
+    if spec.training is not None:
+        untrained(spec, split)
+        try:
+            check_augmentation(spec.training.augmentation, split.image_shape)
+        except ValueError as error:
+            raise ValueError(f"evaluator: {error}") from error
+        return ""
+    assert spec.weights is not None  # the spec requires it
+    given = _given(spec, split)
+    metrics.check_evaluator(given, target)
+    if spec.normalize is None:
+        check_range(given, split.test, model="the evaluator", shown="the private test images")
+    return models.source_digest(spec.weights, spec.model)
+
+
+def _make(key: str, job: Job, split: Split, store: Store, progress: StageProgress) -> None:
+    spec = job.evaluator
+    assert spec is not None  # the caller's
+    finished = maker.started(job.device)
+    if spec.training is None:
+        found = _given(spec, split)
+        assert spec.weights is not None  # the spec requires it
+        if models.source_digest(spec.weights, spec.model) != job.evaluator_digest:
+            raise ValueError(
+                f"evaluator.weights {spec.weights} has another content than at the start of the study; run it again"
+            )
+        found.to(job.device)
+    else:
+        found = defenses.train(
+            defenses.get("none")(),
+            untrained(spec, split).to(job.device),
+            _training_set(spec, split),
+            spec.training.recipe(),
+            seed=spec.seed,
+            progress=partial(progress, TRAINING),
+        ).model
     record = {
         "model": spec.model,
-        "classes": int(data.labels.max()) + 1,
-        "test_accuracy": metrics.accuracy(trained.model, split.test.images, split.test.labels),
+        "classes": _classes(spec, split),
+        "test_accuracy": metrics.accuracy(
+            found, split.test.images, split.test.labels, batch_size=_at_once(found)
+        ),
         "made": finished(),
     }
-    store.save_model(key, trained.model, record)
+    store.save_model(key, found, record)
+
+
+def _given(spec: EvaluatorSpec, split: Split) -> nn.Module:
+    """The evaluator that somebody else trained.
+
+    Raises:
+        ValueError: the weights belong to another model, or to other classes.
+    """
+    assert spec.weights is not None  # the callers'
+    if spec.classes == "all" and split.labelled_public is None:
+        raise ValueError(
+            f"evaluator.classes is 'all', but the public images of {split} have no classes; give 'private'"
+        )
+    found = untrained(spec, split)
+    inner = found
+    while isinstance(inner, Resized | Preprocessed):
+        inner = inner.module
+    try:
+        left = models.load_weights(inner, spec.weights, name=spec.model)
+    except ValueError as error:
+        raise ValueError(f"evaluator: {error}") from error
+    if left:
+        raise ValueError(
+            f"evaluator.weights {spec.weights} has another number of classes than {_classes(spec, split)}: {left[0]} "
+            f"has another shape. Its classes must be the {split.num_classes} private ones in their order; with classes "
+            "= 'all', the public ones follow"
+        )
+    return found
 
 
 def _training_set(spec: EvaluatorSpec, split: Split) -> ImageSet:
@@ -122,20 +208,35 @@ def untrained(spec: EvaluatorSpec, split: Split) -> nn.Module:
     Raises:
         ValueError: the model does not accept images of this shape.
     """
-    classes = split.num_classes
-    if spec.classes == "all" and split.public_class_names is not None:
-        classes += len(split.public_class_names)
-    return models.build(spec.model, image_shape=split.image_shape, num_classes=classes, seed=spec.seed)
+    channels, height, width = split.image_shape
+    if spec.size is not None:
+        height = width = spec.size
+    found = models.build(
+        spec.model,
+        image_shape=(channels, height, width),
+        num_classes=_classes(spec, split),
+        seed=spec.seed,
+        options=spec.model_options,
+    )
+    if spec.normalize is not None:
+        found = Preprocessed(found, **spec.normalize.model_dump())
+    return found if spec.size is None else Resized(found, side=spec.size)
+
+
+def _classes(spec: EvaluatorSpec, split: Split) -> int:
+    public = split.public_class_names if spec.classes == "all" else None
+    return split.num_classes + len(public or ())
 
 
 @lru_cache(maxsize=1)  # most jobs of a worker share the evaluator
-def _load(root: Path, key: str, spec: EvaluatorSpec, split: Split) -> Judge:
+def _load(root: Path, key: str, spec: EvaluatorSpec, device: str, split: Split) -> Judge:
     store = Store(root)
     evaluator = untrained(spec, split).eval().requires_grad_(False)
     store.load_weights(key, evaluator)
+    evaluator.to(device)
     record = store.model_record(key)
     assert record is not None
-    seen = metrics.evaluate(evaluator, split.train.images)
+    seen = _seen(evaluator, split.train.images)
     return Judge(evaluator, seen.features, split.train.labels, spec.model, float(record["test_accuracy"]))
 
 
@@ -158,7 +259,7 @@ def columns(
         ValueError: the evaluator is the target.
     """
     metrics.check_evaluator(judged_by.evaluator, target)
-    seen = metrics.evaluate(judged_by.evaluator, recons.images)
+    seen = _seen(judged_by.evaluator, recons.images)
     found = metrics.attack_accuracy(seen.logits, recons.labels)
     private = judged_by.features, judged_by.labels
     per_image = {
@@ -191,8 +292,16 @@ def columns(
 
 def accepts(recons: Reconstructions, judged_by: Judge) -> Tensor:
     """Whether the evaluator assigns each reconstruction to its class, bool (R,)."""
-    seen = metrics.evaluate(judged_by.evaluator, recons.images)
+    seen = _seen(judged_by.evaluator, recons.images)
     return metrics.attack_accuracy(seen.logits, recons.labels).top1
+
+
+def _seen(evaluator: nn.Module, images: Images) -> metrics.Evaluation:
+    return metrics.evaluate(evaluator, images, batch_size=_at_once(evaluator))
+
+
+def _at_once(evaluator: nn.Module) -> int:
+    return _AT_ONCE if isinstance(evaluator, Resized) else BATCH_SIZE
 
 
 def _some_of_each_class(labels: Tensor) -> Tensor:

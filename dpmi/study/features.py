@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torchvision.datasets import ImageFolder
 
 from dpmi import data, versions
 from dpmi.by_name import imported
 from dpmi.data import Images, ImageSet, Split, blocks
 from dpmi.data.images import digests, evenly
-from dpmi.data.lazy import changed, joined
+from dpmi.data.lazy import joined
 from dpmi.data.open_image import open_image
+from dpmi.data.public_set import reshaped, shaped
 from dpmi.data.stored_images import collected
 from dpmi.models.features import (
     Extractor,
@@ -274,11 +274,7 @@ def _labelled(spec: FeaturesSpec, split: Split, root: str | None) -> ImageSet | 
     if spec.name.startswith(_FOLDER):
         return _of_folder(Path(spec.name.removeprefix(_FOLDER)), split.image_shape)
     other = data.load(spec.name, root=root)
-    images = changed(
-        joined(other.train.images, other.test.images),
-        lambda some, _: _shaped(some, split.image_shape),
-        split.image_shape,
-    )
+    images = reshaped(joined(other.train.images, other.test.images), split.image_shape)
     return ImageSet(images, torch.cat([other.train.labels, other.test.labels]))
 
 
@@ -302,13 +298,4 @@ def _pixels(path: Path, image_shape: tuple[int, int, int]) -> Tensor:
     image = open_image(path, "L" if image_shape[0] == 1 else "RGB")
     bytes_ = torch.tensor(bytearray(image.tobytes()), dtype=torch.uint8)
     whole = bytes_.view(image.height, image.width, -1).permute(2, 0, 1)[None].float() / 255
-    return _shaped(whole, image_shape)[0]
-
-
-def _shaped(images: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
-    channels, height, width = image_shape
-    if images.shape[1] != channels:
-        images = images.mean(1, keepdim=True) if channels == 1 else images.expand(-1, channels, -1, -1)
-    if images.shape[2:] != (height, width):
-        images = functional.interpolate(images, size=(height, width), mode="bilinear", antialias=True)
-    return images.clamp(0, 1).contiguous()
+    return shaped(whole, image_shape)[0]

@@ -19,6 +19,7 @@ from dpmi.attacks import Attack
 from dpmi.data.halves import HalfDraw
 from dpmi.data.roles import FirstRoles, RoleDraw
 from dpmi.defenses import Defense, Recipe, private_part
+from dpmi.key_settings import described, without_later
 from dpmi.models import Adaptation
 
 from .content import Content
@@ -73,7 +74,7 @@ class Job:
     seeds: tuple[int, ...] = ()
     """Seeds of the study, whose models are references of one another in the unit game; without any it is not played."""
     content: Content | None = None
-    """Digests of the data, the weights and the extractor; None before the data are loaded."""
+    """Digests of the data, the weights, the extractor and the judges; None before the data are loaded."""
 
     @cached_property
     def key(self) -> str:
@@ -91,6 +92,11 @@ class Job:
     def features_digest(self) -> str:
         """Digest of what the public extractors depend on; empty if there are none."""
         return self._content.features
+
+    @property
+    def evaluator_digest(self) -> str:
+        """Digest of the weights of an evaluator that is trained already; empty if there are none."""
+        return self._content.evaluator
 
     @property
     def strangers_digest(self) -> str:
@@ -248,23 +254,6 @@ def settings_of(plugin: Defense | Attack) -> dict[str, Any]:
     return {"name": plugin.name, **{f.name: getattr(plugin, f.name) for f in dataclasses.fields(plugin)}}
 
 
-_LATER: dict[str, Any] = {
-    "average": "none",
-    "clipping": "flat",
-    "views": 1,
-    "weight_decay": 0.0,
-    "warm_up": 0,
-    "milestones": (),
-    "gamma": 0.1,
-}
-"""Settings that earlier versions did not have, and what they did: stored results of those stay valid."""
-
-
-def without_later(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings without those that earlier versions did not have, where they are as those did."""
-    return {name: value for name, value in settings.items() if name not in _LATER or value != _LATER[name]}
-
-
 def _origins(plugin: Defense | Attack) -> list[str]:
     """Third-party packages of a plug-in, of its parts and of its field values."""
     kinds = list(getattr(plugin, "kinds", (type(plugin),)))
@@ -275,7 +264,7 @@ def _origins(plugin: Defense | Attack) -> list[str]:
 
 def _text(**content: Any) -> str:
     # repr is exact for floats and stable for frozen dataclasses, so equal content gives equal text.
-    return json.dumps(content, sort_keys=True, default=repr)
+    return json.dumps(content, sort_keys=True, default=described)
 
 
 def hashed(**content: Any) -> str:

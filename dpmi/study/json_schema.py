@@ -58,6 +58,8 @@ def study_schema(*, installed: bool = True) -> Schema:
     properties["defenses"] = {"type": "array", "minItems": 1, "items": {"anyOf": [*own["anyOf"], combined]}}
     name = {"anyOf": [{"enum": names(data.REGISTRY)}, BY_NAME]}
     definitions["DataSpec"]["properties"]["name"] = name
+    definitions["PublicSpec"]["properties"]["name"] = name
+    definitions["DataSpec"]["properties"]["public"]["anyOf"].insert(0, name)
     own_files = [_of_loader(data.REGISTRY.get(each).loader) for each in OWN]
     for options in own_files:
         options["properties"]["users"] = definitions["DataSpec"]["properties"]["users"]
@@ -70,9 +72,8 @@ def study_schema(*, installed: bool = True) -> Schema:
         ]
     }
     properties["model"] = definitions["EvaluatorSpec"]["properties"]["model"] = model
-    properties["normalize"] = {
-        "anyOf": [{"enum": list(models.NORMALIZATIONS)}, *properties["normalize"]["anyOf"]]
-    }
+    for owner in (properties, definitions["EvaluatorSpec"]["properties"]):
+        owner["normalize"]["anyOf"].insert(0, {"enum": list(models.NORMALIZATIONS)})
     features = properties["features"]
     features["anyOf"] = [{"type": "string", "minLength": 1}, *features["anyOf"]]
     return {"$schema": DIALECT, **_for_toml(schema), "title": "A study of dpmi"}

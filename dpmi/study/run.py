@@ -53,10 +53,10 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
         root: the data root.
 
     Returns:
-        Digests of the data and the weights, which are part of every key, and of the strangers.
+        Digests of the data and the weights, which are part of every key, and of the judges.
 
     Raises:
-        ValueError, FileNotFoundError: the data cannot be loaded, the model does not accept these images or weights, or
+        ValueError, FileNotFoundError: the data cannot be loaded, a model does not accept these images or weights, or
             the strangers cannot be loaded.
     """
     if root is not None and not Path(root).is_dir():
@@ -83,10 +83,11 @@ def prepare(spec: StudySpec, *, root: str | None = None) -> Content:
             _check_given(spec, own)
         _check_audit(spec, own)
         _check_attacks(spec, own)
-    if spec.evaluator is not None:
-        evaluator.untrained(spec.evaluator, split)
+        weights = (
+            "" if spec.evaluator is None else evaluator.prepare(spec.evaluator, split, _untrained(spec, own))
+        )
     judges = "" if spec.strangers is None else strangers.prepare(spec.strangers, split)
-    return content(spec, split, extractor, judges)
+    return content(spec, split, features=extractor, evaluator=weights, strangers=judges)
 
 
 def _check_device(name: str) -> None:
@@ -157,11 +158,11 @@ def _untrained(spec: StudySpec, split: Split) -> nn.Module:
 
 def _check_defenses(spec: StudySpec, split: Split) -> None:
     model = _untrained(spec, split)
-    for defense in {job.setting: job.defense for job in spec.jobs}.values():
+    for job in {job.setting: job for job in spec.jobs}.values():
         try:
-            defenses.check(defense, model, split.train, split.labelled_public)
+            defenses.check(job.defense, model, split.train, split.labelled_public, job.recipe)
         except ValueError as error:
-            raise ValueError(f"defenses {defense.name}: {error}") from error
+            raise ValueError(f"defenses {job.defense.name}: {error}") from error
 
 
 def _check_given(spec: StudySpec, split: Split) -> None:
@@ -296,13 +297,14 @@ def measure(
     """
     machines.check()
     on = prepare(spec, root=root)
-    if dataclasses.replace(on, strangers="") != dataclasses.replace(store.content(), strangers=""):
+    judges = {"evaluator": "", "strangers": ""}
+    if dataclasses.replace(on, **judges) != dataclasses.replace(store.content(), **judges):
         raise StoreError(
             f"the data or weights are not those that the models in {store.root} were trained on; give their folder "
             "with --data-root, or run the study again"
         )
     with store.writing():
-        store.save_content(on)  # the files of the strangers may be others
+        store.save_content(on)  # the files of the judges may be others
         jobs = unmeasured(spec, store)
         return _compute_measured(measure_job, jobs, spec, store, root=root, machines=machines, report=report)
 

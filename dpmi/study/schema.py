@@ -115,12 +115,12 @@ _OF_AN_EVALUATOR = (
     _share("attack_accuracy", "share of the reconstructions that the evaluator assigns to their class"),
     _number(
         "knn_distance",
-        "squared distance to the nearest private image of the class, in the evaluator's features",
+        "squared distance to the nearest private image of the class, in the evaluator's features: delta_eval in papers",
         "features squared",
     ),
     _number(
         "feature_distance",
-        "squared distance to the centre of the class, in the evaluator's features",
+        "squared distance to the centre of the class, in the evaluator's features: l2 distance in papers",
         "features squared",
     ),
     _number(

@@ -8,13 +8,24 @@ import sys
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from dpmi.data.halves import HalfDraw, Unit
 from dpmi.data.roles import FEWEST, FirstRoles, RoleDraw
-from dpmi.defenses import Recipe
+from dpmi.defenses import Augmentation, Recipe
 from dpmi.metrics import Scorer
 from dpmi.models import NORMALIZATIONS, check_normalization
+from dpmi.models.weights import TORCHVISION
+from dpmi.precision import Precision
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -53,8 +64,44 @@ OWN = ("folder", "table")
 """The data sets of the user's own files, each named by the option that names the file."""
 
 
+class PublicSpec(Strict):
+    """Public images from another collection: a folder of images, or all images of another data set's private classes.
+
+    A name alone stands for a table with that name. They get the shape of the private images; images that equal private
+    ones are left out.
+    """
+
+    folder: Annotated[str, Field(min_length=1)] | None = None
+    """A folder of images, or of one subfolder per class; a relative path begins at the current folder."""
+    crop: Annotated[int, Field(ge=1, le=LARGEST)] | None = None
+    """Side of a central crop of the folder's images, in pixels, before they are resized; default: no crop."""
+    name: str | None = None
+    options: dict[str, Hashable] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        return _with_tuples({"name": value} if isinstance(value, str) else value)
+
+    @model_validator(mode="after")
+    def _check(self) -> PublicSpec:
+        if (self.folder is None) == (self.name is None):
+            raise ValueError("it must have a folder, or the name of a data set; not both")
+        if (self.folder is not None and self.options) or (self.name is not None and self.crop is not None):
+            raise ValueError("crop is for a folder, options are for a data set")
+        return self
+
+
+def _with_tuples(table: Any) -> Any:
+    """A table whose options are hashable: TOML has lists and no tuples."""
+    if not isinstance(table, dict) or not isinstance(table.get("options"), dict):
+        return table
+    options = {key: tuple(v) if isinstance(v, list) else v for key, v in table["options"].items()}
+    return {**table, "options": options}
+
+
 class DataSpec(Strict):
-    """The data set, the options of its loader, and the users that its training images are dealt out to.
+    """The data set, the options of its loader, its public images, and the users that its training images belong to.
 
     A name alone stands for a table with that name. A table with the key ``folder`` or ``table`` is the data set of that
     name, and its other keys are options.
@@ -62,6 +109,8 @@ class DataSpec(Strict):
 
     name: str
     options: dict[str, Hashable] = Field(default_factory=dict)
+    public: PublicSpec | None = None
+    """Public images in place of those of the data set."""
     users: UsersSpec | None = None
 
     @model_validator(mode="before")
@@ -77,11 +126,7 @@ class DataSpec(Strict):
                 "options": {key: each for key, each in value.items() if key != "users"},
                 **users,
             }
-        if isinstance(value, dict) and isinstance(value.get("options"), dict):
-            # TOML has lists and no tuples.
-            hashable = {key: tuple(v) if isinstance(v, list) else v for key, v in value["options"].items()}
-            value = {**value, "options": hashable}
-        return value
+        return _with_tuples(value)
 
 
 class FeaturesSpec(Strict):
@@ -181,6 +226,35 @@ class NormalizeSpec(Strict):
         return self
 
 
+def _transform(value: object) -> object:
+    """Build an augmentation from a name, or from a table with the key ``name`` and arguments."""
+    if isinstance(value, str):
+        return Augmentation(value)
+    if isinstance(value, dict) and isinstance(value.get("name"), str):
+        options = {key: each for key, each in value.items() if key != "name"}
+        if not all(map(str.isidentifier, options)):
+            raise ValueError(f"the arguments of {value['name']} must have names, got {list(options)}")
+        return Augmentation(value["name"], **options)
+    if isinstance(value, Augmentation):
+        return value
+    raise ValueError("it must be the name of a transform, or a table with name and arguments")
+
+
+Transform = Annotated[
+    InstanceOf[Augmentation],
+    BeforeValidator(_transform),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+            ]
+        }
+    ),
+]
+"""A transform of torchvision: its name, or a table with ``name`` and its arguments."""
+
+
 class TrainingSpec(Strict):
     """The fields of :class:`dpmi.defenses.Recipe`; a defence may override any of them."""
 
@@ -195,25 +269,61 @@ class TrainingSpec(Strict):
     warm_up: Annotated[int, Field(ge=0, le=LARGEST)] = 0
     milestones: Annotated[tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...], Field(strict=False)] = ()
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    augmentation: Annotated[tuple[Transform, ...], Field(strict=False)] = ()
+    precision: Precision = "float32"
 
     @model_validator(mode="after")
     def _check(self) -> TrainingSpec:
-        Recipe(**self.model_dump())
+        self.recipe()
         return self
+
+    def recipe(self) -> Recipe:
+        """The recipe with these fields."""
+        return Recipe(**dict(self))
 
 
 class EvaluatorSpec(Strict):
-    """The classifier that judges reconstructions; it is trained on the private images and never attacked.
+    """The classifier that judges reconstructions; it is never attacked.
 
-    With ``classes`` "all" it also learns the classes of the public images, if these have labels, so that it can reject
-    a reconstruction that shows no private class. With "private" it must assign a private class.
+    It is trained on the private images (``training``), or was trained by somebody else (``weights``). With ``classes``
+    "all" it also learns the classes of the public images, if these have labels, so that it can reject a reconstruction
+    that shows no private class. With "private" it must assign a private class.
     """
 
     model: str
-    training: TrainingSpec
+    model_options: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of a model of the user."""
+    size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Side of its images, to which all images are resized; default: the shape of the study's images."""
+    normalize: NormalizeSpec | None = None
+    training: TrainingSpec | None = None
+    weights: Annotated[str, Field(min_length=1)] | None = None
+    """File with the weights of a trained evaluator, instead of ``training``. Its classes are the private ones in their
+    order; with ``classes = "all"``, the public ones follow."""
     classes: Literal["all", "private"] = "all"
+    """Default with ``weights``: "private"."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1000
     """Seed of its weights and batches; choose one that differs from the seeds of the targets."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _classes_of_weights(cls, value: Any) -> Any:
+        return {"classes": "private", **value} if isinstance(value, dict) and "weights" in value else value
+
+    @model_validator(mode="after")
+    def _check(self) -> EvaluatorSpec:
+        if (self.training is None) == (self.weights is None):
+            raise ValueError(
+                "it must have training, or weights, the file of an evaluator that is trained already; not both"
+            )
+        if self.weights == TORCHVISION:
+            raise ValueError("weights must be a file: those of torchvision do not know the private classes")
+        if self.weights is not None and "seed" in self.model_fields_set:
+            raise ValueError("seed is the seed of a training, and weights are trained already; leave it out")
+        return self
+
+    def __hash__(self) -> int:  # equal specs have equal models; the options are a dict, which has no hash
+        return hash((self.model, self.seed))
 
 
 class StrangersSpec(Strict):

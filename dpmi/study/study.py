@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -204,10 +205,10 @@ class StudySpec(Strict):
         override = own.pop("training", {})
         if not isinstance(override, dict):
             raise SpecError(f"defenses.training is {override!r}: it must be a table with keys of [training]")
-        general = {} if self.training is None else self.training.model_dump()
+        general = {} if self.training is None else dict(self.training)
         training = validated(TrainingSpec, {**general, **override}, "defenses.training")
         for defense in instances(defenses.get, "defenses", own):
-            yield defense, Recipe(**training.model_dump())
+            yield defense, training.recipe()
 
 
 def read(path: Path, check: Callable[[str], object] | None = None) -> str:
@@ -249,18 +250,20 @@ def checked(document: Mapping[str, Any]) -> StudySpec:
         SpecError: a key, a value or a name is wrong.
     """
     spec = validated(StudySpec, document)
-    if spec.data.name not in data.names() and not is_name(spec.data.name):
-        raise SpecError(unknown("data.name", spec.data.name, data.names()))
-    try:
-        loader = data.check_options(spec.data.name, spec.data.options)
-    except ValueError as error:
-        raise SpecError(f"data: {error}") from error
-    check_types(loader, spec.data.options, where="data.options")
+    loader = _check_data("data", spec.data.name, spec.data.options)
+    if spec.data.public is not None:
+        if "public" in inspect.signature(loader).parameters:
+            raise SpecError(
+                f"data.public: the data set {spec.data.name!r} has an option public of its own; give it in options"
+            )
+        if spec.data.public.name is not None:
+            _check_data("data.public", spec.data.public.name, spec.data.public.options)
     try:
         models.check_name(spec.model)
         models.check_options(spec.model, spec.model_options)
         if spec.evaluator is not None:
             models.check_name(spec.evaluator.model)
+            models.check_options(spec.evaluator.model, spec.evaluator.model_options)
         for source in (spec.weights, spec.checkpoint):
             if source is not None:
                 models.check_source(source, spec.model)
@@ -276,6 +279,18 @@ def checked(document: Mapping[str, Any]) -> StudySpec:
             "leave audit out"
         )
     return spec
+
+
+def _check_data(where: str, name: str, options: Mapping[str, Any]) -> Callable[..., Any]:
+    """Check the name and the options of a data set, and return its loader."""
+    if name not in data.names() and not is_name(name):
+        raise SpecError(unknown(f"{where}.name", name, data.names()))
+    try:
+        loader = data.check_options(name, options)
+    except ValueError as error:
+        raise SpecError(f"{where}: {error}") from error
+    check_types(loader, options, where=f"{where}.options")
+    return loader
 
 
 def _check_checkpoint(spec: StudySpec) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from dpmi import data, metrics, models, versions
 from dpmi.attacks import Budget, Reconstructions
 from dpmi.data import ImageSet, Split
 from dpmi.data.halves import HalfDraw, Units, divide
+from dpmi.data.public_set import with_public_folder, with_public_of
 from dpmi.data.roles import RoleDraw, Roles
 from dpmi.data.users import with_users
 from dpmi.defenses import Trained, private_part, train
@@ -47,17 +49,38 @@ class _Source(NamedTuple):
 
     name: str
     options: tuple[tuple[str, Any], ...]
-    users: UsersSpec | None
     root: str | None
+    users: UsersSpec | None = None
+    folder: str | None = None
+    crop: int | None = None
+    public: _Source | None = None
 
     @classmethod
     def of(cls, spec: DataSpec, root: str | None) -> _Source:
-        return cls(spec.name, tuple(sorted(spec.options.items())), spec.users, root)
+        found = cls(spec.name, _pairs(spec.options), root, spec.users)
+        if spec.public is None:
+            return found
+        other = spec.public.name
+        public = None if other is None else cls(other, _pairs(spec.public.options), root)
+        return found._replace(folder=spec.public.folder, crop=spec.public.crop, public=public)
+
+    @property
+    def loaded(self) -> Split:
+        """The data set as its loader returns it."""
+        return data.load(self.name, root=self.root, **dict(self.options))
+
+
+def _pairs(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(options.items()))
 
 
 @lru_cache(maxsize=1)  # most jobs of a worker share a data set; two could exhaust the memory
 def _load(source: _Source) -> Split:
-    split = data.load(source.name, root=source.root, **dict(source.options))
+    split = source.loaded
+    if source.folder is not None:
+        split = with_public_folder(split, source.folder, crop=source.crop)
+    if source.public is not None:
+        split = with_public_of(split, source.public.loaded)
     if source.users is None:
         return split
     return with_users(split, size=source.users.size, seed=source.users.seed)
@@ -114,21 +137,21 @@ def load_private(job: Job, root: str | None) -> Split:
     return _load(source)
 
 
-def content(spec: StudySpec, split: Split, extractor: str, judges: str) -> Content:
-    """Digests of the data, the initial weights, the public extractor and the strangers of a study.
+def content(spec: StudySpec, split: Split, **others: str) -> Content:
+    """Digests of the data, the initial weights, the public extractor and the judges of a study.
 
     Args:
         spec: the study.
         split: its data.
-        extractor: the result of :func:`dpmi.study.features.prepare`; empty without one.
-        judges: the result of :func:`dpmi.study.strangers.prepare`; empty without any.
+        others: the results of ``prepare`` in :mod:`dpmi.study.features`, :mod:`dpmi.study.evaluator` and
+            :mod:`dpmi.study.strangers`, by the fields of :class:`Content`; empty without such a part.
 
     Raises:
         ValueError: the weights cannot be read.
     """
     source = spec.weights if spec.checkpoint is None else spec.checkpoint
     weights = "" if source is None else models.source_digest(source, spec.model)
-    return Content(data=split.digest, weights=weights, features=extractor, strangers=judges)
+    return Content(data=split.digest, weights=weights, **others)
 
 
 def is_complete(job: Job, store: Store) -> bool:

@@ -111,7 +111,7 @@ class DefenseConformance(PluginConformance):
         """``check`` does not change the model."""
         model = case.fresh_model()
         before, modes = deepcopy(model.state_dict()), [m.training for m in model.modules()]
-        check(defense, model, _records(defense), public_digits())
+        check(defense, model, _records(defense), public_digits(), case.recipe)
         assert _same(model.state_dict(), before)
         assert [m.training for m in model.modules()] == modes
         assert all(p.requires_grad for p in model.parameters())
@@ -125,7 +125,7 @@ class DefenseConformance(PluginConformance):
             with pytest.raises(ValueError, match="labelled public images"):
                 train(defense, case.fresh_model(), _records(defense), case.recipe, seed=0)
         else:
-            check(defense, case.fresh_model(), _records(defense), None)
+            check(defense, case.fresh_model(), _records(defense), None, case.recipe)
 
     def test_building_again_changes_nothing(self, defense: Defense, case: DefenseCase) -> None:
         """A second call of ``build`` changes nothing, because every stage calls it."""

@@ -6,6 +6,7 @@ from ..fault import Fault
 
 _LOOPS = "tests/attacks/test_generative.py"
 _VIEWS = "tests/attacks/stages/test_views.py"
+_SIDE_BY_SIDE = "tests/attacks/side_by_side"
 
 FAULTS: tuple[Fault, ...] = (
     Fault(
@@ -70,5 +71,54 @@ FAULTS: tuple[Fault, ...] = (
         old="images = generator.images(ws)",
         new="images = generator.images(generator.repeat(ws[:, 0]))",
         tests=("tests/attacks/stages/test_styles.py",),
+    ),
+    Fault(
+        name="ppa has the usual betas of Adam",
+        path="dpmi/attacks/style_attack.py",
+        old="betas=(0.1, 0.1)",
+        new="betas=(0.9, 0.999)",
+        tests=(f"{_SIDE_BY_SIDE}/test_ppa.py",),
+    ),
+    Fault(
+        name="mirror's rate falls over the last fifth",
+        path="dpmi/attacks/mirror.py",
+        old="RISE, FALL = 0.05, 0.25",
+        new="RISE, FALL = 0.05, 0.2",
+        tests=(f"{_SIDE_BY_SIDE}/test_mirror.py",),
+    ),
+    Fault(
+        name="if-gmi's balls are around the origin",
+        path="dpmi/attacks/stages/features.py",
+        old="start + onto_l1_ball(moved - start, self._radius)",
+        new="onto_l1_ball(moved, self._radius)",
+        tests=(f"{_SIDE_BY_SIDE}/test_if_gmi.py",),
+    ),
+    Fault(
+        name="ked-mi only maximises the evidence of an image",
+        path="dpmi/attacks/ked_mi.py",
+        old="return F.softplus(evidence) - evidence",
+        new="return -evidence",
+        tests=(f"{_SIDE_BY_SIDE}/test_ked_mi.py",),
+    ),
+    Fault(
+        name="brep-mi counts moves at all radii",
+        path="dpmi/attacks/brep_mi.py",
+        old="            accepted[active[grows]] = 0\n",
+        new="",
+        tests=(f"{_SIDE_BY_SIDE}/test_brep_mi.py",),
+    ),
+    Fault(
+        name="plg-mi changes the light of every image in training",
+        path="dpmi/attacks/priors/conditional_gan.py",
+        old="JITTERED = 0.5",
+        new="JITTERED = 1.0",
+        tests=(f"{_SIDE_BY_SIDE}/test_training.py",),
+    ),
+    Fault(
+        name="the critic of gmi is only kept from slopes above 1",
+        path="dpmi/attacks/priors/wgan_gp.py",
+        old="(lengths - 1).square()",
+        new="(lengths - 1).relu().square()",
+        tests=(f"{_SIDE_BY_SIDE}/test_training.py",),
     ),
 )

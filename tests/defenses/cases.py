@@ -45,7 +45,7 @@ _NO_TRANSFER = {
     "frozen_fraction": 1.5,
     "frozen_parameters": -1,
     "frozen_through": "",
-    "pretrain_steps": 0,
+    "pretrain_steps": -1,
     "pretrain_learning_rate": 0.0,
 }
 _NO_CLASS = {**_PRIVATE, "max_records_per_bucket": 0, "clipping": "auto", "views": 0}

@@ -30,7 +30,7 @@ from dpmi.defenses import (
 )
 from dpmi.defenses.composition import composition
 
-from .conftest import fit, softmax
+from .conftest import RECIPE, fit, softmax
 
 DP = {"noise_multiplier": 2.0, "sampling_rate": 0.25, "max_grad_norm": 1.0}
 
@@ -280,7 +280,7 @@ class TestHooks:
 
     def test_every_part_checks(self, split: Split) -> None:
         with pytest.raises(ValueError, match="scaled was asked"):
-            check(compose(Doubled(), Scaled()), softmax(), split.train, split.test)
+            check(compose(Doubled(), Scaled()), softmax(), split.train, split.test, RECIPE)
 
     def test_diagnostics_of_all_parts(self, split: Split) -> None:
         recipe = Recipe(steps=1, learning_rate=0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import partial
 from itertools import pairwise
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from dpmi.data import Split
-from dpmi.defenses import CALoR, NoDefense, Recipe, train
+from dpmi.defenses import Batch, CALoR, ClassDP, NoDefense, Recipe, RecordDP, train
 
 from .conftest import softmax, weights
 
@@ -140,3 +141,57 @@ def test_weight_decay_is_an_l2_term(optimizer: Any) -> None:
         steps.step()
         found.append(weight.detach())
     torch.testing.assert_close(found[0], found[1])
+
+
+def _network() -> torch.nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.Tanh(), torch.nn.Linear(32, 10)
+        )
+
+
+def test_bf16_is_a_step_under_autocast(split: Split) -> None:
+    """The logits leave the model in 16 bits; the loss, the weights and their updates stay in float32."""
+    recipe = Recipe(steps=1, learning_rate=0.5, momentum=0.0, batch_size=200, precision="bf16")
+    found = train(NoDefense(), _network(), split.train, recipe, seed=0).model
+    exact = train(
+        NoDefense(), _network(), split.train, dataclasses.replace(recipe, precision="float32"), seed=0
+    )
+    assert {p.dtype for p in found.parameters()} == {torch.float32}
+    rows = torch.randperm(len(split.train), generator=torch.Generator().manual_seed(0))[:200]
+    model = _network()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(split.train.images[rows])
+    assert logits.dtype == torch.bfloat16
+    torch.nn.functional.cross_entropy(logits.float(), split.train.labels[rows]).backward()
+    torch.optim.SGD(model.parameters(), lr=0.5).step()
+    torch.testing.assert_close(weights(found), weights(model), atol=1e-6, rtol=1e-4)
+    change = weights(found) - weights(exact.model)
+    assert 0 < float(change.norm()) < 0.02 * float((weights(exact.model) - weights(_network())).norm())
+
+
+def test_the_loss_of_bf16_is_in_float32(split: Split) -> None:
+    """A penalty, too, gets the outputs of layers in float32."""
+    seen = []
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Watching(NoDefense):
+        def observed(self, model: torch.nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
+            return ("1",)
+
+        def penalty(self, batch: Batch) -> float:
+            seen.append((batch.logits.dtype, batch.latents["1"].dtype, torch.is_autocast_enabled("cpu")))
+            return 0.0
+
+    train(Watching(), _network(), split.train, Recipe(steps=1, learning_rate=0.1, precision="bf16"), seed=0)
+    assert seen == [(torch.float32, torch.float32, False)]
+
+
+@pytest.mark.parametrize("kind", [ClassDP, RecordDP])
+def test_a_private_training_in_bf16_is_refused(kind: Any, split: Split) -> None:
+    model = softmax()
+    defense = kind(noise_multiplier=1.0, sampling_rate=0.5, max_grad_norm=1.0)
+    with pytest.raises(ValueError, match=r"bf16' is for trainings without a guarantee, and .*-dp has one"):
+        train(defense, model, split.train, Recipe(steps=1, learning_rate=0.1, precision="bf16"), seed=0)
+    assert torch.equal(weights(model), weights(softmax()))

@@ -28,7 +28,7 @@ from dpmi.defenses import (
     train,
 )
 
-from .conftest import fit, softmax, weights
+from .conftest import RECIPE, fit, softmax, weights
 
 ONE_STEP_PER_STAGE = Recipe(steps=2, learning_rate=1.0, momentum=0.0)
 DP = {"noise_multiplier": 1.0, "sampling_rate": 0.3, "max_grad_norm": 1.0}
@@ -198,7 +198,7 @@ class TestRefusedBeforeTraining:
         assert torch.equal(weights(model), before)
 
     def test_features_are_no_layer_and_are_there(self, split: Split) -> None:
-        check(Observed(layer="features"), softmax(), split.train, None)
+        check(Observed(layer="features"), softmax(), split.train, None, RECIPE)
 
     @pytest.mark.parametrize("private", [ClassDP(**DP), RecordDP(**DP)])
     def test_batch_norm_under_differential_privacy(self, split: Split, private: Defense) -> None:
@@ -206,14 +206,14 @@ class TestRefusedBeforeTraining:
             with pytest.raises(
                 ValueError, match=r"layer '0' .* normalizes over the batch.*GroupNorm.*\+groupnorm"
             ):
-                check(defense, normalized(), split.train, None)
-        check(NoDefense(), normalized(), split.train, None)
+                check(defense, normalized(), split.train, None, RECIPE)
+        check(NoDefense(), normalized(), split.train, None, RECIPE)
 
     def test_no_labelled_public_images(self, split: Split) -> None:
         for defense in (Pretrained(), compose(Pretrained(), ClassDP(**DP))):
             with pytest.raises(ValueError, match=r"pretrained.* labelled public images first.*has none"):
-                check(defense, softmax(), split.train, None)
-            check(defense, softmax(), split.train, split.test)
+                check(defense, softmax(), split.train, None, RECIPE)
+            check(defense, softmax(), split.train, split.test, RECIPE)
 
 
 def _setups(monkeypatch: pytest.MonkeyPatch, kind: type[Defense]) -> list[Setup]:

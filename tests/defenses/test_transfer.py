@@ -126,6 +126,20 @@ def test_frozen_weights_and_buffers_are_those_of_the_public_training(
     assert not any(_equal(_states(before, range(5)), _states(loose.model, range(5))))
 
 
+@pytest.mark.parametrize("name", ["transfer", "transfer+label-smoothing"])
+def test_without_pretraining_the_initial_layers_are_frozen(
+    name: str, private: ImageSet, public: ImageSet
+) -> None:
+    """No public images are needed, and given ones change nothing."""
+    more = {"alpha": -0.05} if "+" in name else {}
+    defense = get(name)(frozen_through="4", pretrain_steps=0, **more)
+    alone = train(defense, network(), private, RECIPE, seed=3).model
+    assert all(_equal(_states(network(), range(5)), _states(alone, range(5))))
+    assert not any(_equal(_states(network(), range(8, 9)), _states(alone, range(8, 9))))
+    beside = train(defense, network(), private, RECIPE, seed=3, public=public).model
+    assert all(_equal(_states(alone, range(9)), _states(beside, range(9))))
+
+
 def test_pretraining_is_plain_training_under_another_head(public: ImageSet) -> None:
     defense = Transfer(frozen_fraction=0.5, pretrain_steps=7, pretrain_learning_rate=0.05)
     ours = defense.pretrain(network(), public, RECIPE, seed=3, progress=None)

@@ -20,7 +20,7 @@ else:
 
 ROOT = Path(__file__).parents[2]
 PRESETS = ROOT / "dpmi" / "study" / "presets"
-STUDIES = [*PRESETS.glob("*.toml"), *ROOT.glob("studies/*.toml"), *ROOT.glob("docs/results/*/study.toml")]
+STUDIES = [*PRESETS.glob("*.toml"), *ROOT.glob("studies/**/*.toml"), *ROOT.glob("docs/results/*/study.toml")]
 VALIDATOR = jsonschema.Draft202012Validator(study_schema())
 
 

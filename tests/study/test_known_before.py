@@ -32,6 +32,18 @@ def changed(old: str, new: str) -> str:
         (DEFENSE, 'name = "skip-removal"\n', "defenses skip-removal: "),
         (DEFENSE, 'name = "transfer"\nfrozen_fraction = 0.5\n', "defenses transfer: "),
         (DEFENSE, 'name = "bido-hsic"\nlatent_layers = [["nowhere"]]\n', "defenses bido-hsic: .*nowhere"),
+        (
+            "steps = 20",
+            'steps = 20\naugmentation = [{ name = "RandomCrop", size = 4 }]',
+            r"defenses none: augmentation RandomCrop must return images .* of \(1, 8, 8\); it returns .*\(1, 4, 4\)",
+        ),
+        ("steps = 20", 'steps = 20\nprecision = "bf16"', "class-dp: precision 'bf16' is for trainings without"),
+        (
+            HEAD,
+            HEAD + 'evaluator = { model = "mlp", training = { steps = 5, learning_rate = 0.1, '
+            'augmentation = [{ name = "FiveCrop", size = 8 }] } }\n',
+            "evaluator: augmentation FiveCrop",
+        ),
         (HEAD, HEAD + "budget = { queries = 10 }\n", "budget.queries is 10, but enhanced needs more than 10"),
         (ATTACK, 'name = "gmi"\nimages_per_class = 9\n[budget]\nqueries = 90\n', "gmi needs more than 90"),
         (

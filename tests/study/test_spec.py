@@ -101,6 +101,41 @@ PRIVATE = '[[defenses]]\nname = "class-dp"\n'
             "steps = 20\nwarm_up = 20",
             "training is {'steps': 20, 'warm_up': 20, 'learning_rate': 0.5}: warm_up must be below the 20 steps",
         ),
+        (
+            "steps = 20",
+            'steps = 20\naugmentation = ["RandomHorizontalFlop"]',
+            "training.augmentation.0 is 'RandomHorizontalFlop': augmentation must name transforms of torchvision",
+        ),
+        (
+            "steps = 20",
+            'steps = 20\naugmentation = "RandomHorizontalFlip"',
+            "training.augmentation is 'RandomHorizontalFlip': input should be a valid list",
+        ),
+        (
+            "steps = 20",
+            'steps = 20\naugmentation = ["RandomHorizontalFlip", { size = 8 }]',
+            "training.augmentation.1 is {'size': 8}: it must be the name of a transform, or a table with name",
+        ),
+        (
+            "steps = 20",
+            'steps = 20\naugmentation = [{ name = "RandomCrop", "pad ding" = 8 }]',
+            "training.augmentation.0 is {'name': 'RandomCrop', 'pad ding': 8}: the arguments of RandomCrop must",
+        ),
+        (
+            "steps = 20",
+            'steps = 20\naugmentation = [{ name = "RandomRotation", degrees = -1 }]',
+            "training.augmentation.0 is {'name': 'RandomRotation', 'degrees': -1}: augmentation RandomRotation: If",
+        ),
+        (
+            "max_grad_norm = 1.0",
+            'max_grad_norm = 1.0\ntraining = { augmentation = ["Nothing"] }',
+            "defenses.training.augmentation.0 is 'Nothing': augmentation must name transforms of torchvision",
+        ),
+        (
+            "steps = 20",
+            'steps = 20\nprecision = "fp16"',
+            "training.precision is 'fp16': input should be 'float32' or 'bf16'",
+        ),
         ("steps = 20", "steps = 20\ngamma = 1.0", "training.gamma is 1.0: input should be less than 1"),
         ("steps = 20", "steps = 20\nweight_decay = -1.0", "training.weight_decay is -1.0: input should be"),
         # nothing to do, or twice the same

@@ -23,6 +23,7 @@ from accountants.plugins import origin
 from dpmi import versions
 from dpmi.attacks.target import Target
 from dpmi.data.lazy import Images, blocks, placed
+from dpmi.key_settings import without_later
 from dpmi.models import evaluating, seeded
 from dpmi.progress import Progress
 from dpmi.whole_files import replacing
@@ -272,4 +273,5 @@ def _key(prior: Prior, module: nn.Module, public: Images, target: Target | None)
 
 
 def _settings(prior: Prior) -> dict[str, str]:
-    return {field.name: repr(getattr(prior, field.name)) for field in dataclasses.fields(prior)}
+    found = {field.name: getattr(prior, field.name) for field in dataclasses.fields(prior)}
+    return {name: repr(value) for name, value in without_later(found).items()}

@@ -17,6 +17,7 @@ from dpmi.attacks.stages.views import NUMBERS, Augmentation, augmentation
 from dpmi.attacks.target import Target
 from dpmi.data.lazy import Images, taken
 from dpmi.models.identity import margin
+from dpmi.precision import forward_in, widened
 
 from .base import Gan, ImageShape
 from .residual import ConditionalGenerator, ProjectionDiscriminator
@@ -34,6 +35,10 @@ class ConditionalGan(GanPrior):
     on images with labels. The generator minimises -E D(G(z, y), y) + alpha E (max_{j != y} l_j - l_y); the second term
     uses the target's logits l for augmented images. The target is queried once for every public image, and for the
     generated images of each generator step.
+
+    The published code takes the generator's step before those of the discriminator, not after them, and adds uniform
+    noise of 1/256 to the public images. It shows the discriminator public and generated images one after the other,
+    which updates its spectral norms twice a step.
 
     The paper trains networks of width 1 for 30,000 steps of the generator, 150,000 batches. The defaults need minutes
     on two cores, like those of :class:`.wgan_gp.WganGP`. The paper's 30 images per class are its 30,000 public images
@@ -113,7 +118,9 @@ class _Training(GanTrainer):
         labels = self._draw_labels(self._batch_size)
         fake = self.gan.generator(self.latents(len(labels)), labels)
         seen = self._augment(fake, torch.rand(len(fake), NUMBERS))
-        misses = margin(self._target.logits(seen), labels).mean()
+        # The target answers as it does when it is attacked.
+        with forward_in("float32", seen.device):
+            misses = margin(self._target.logits(widened(seen)), labels).mean()
         loss: Tensor = self._alpha * misses - self.gan.discriminator(fake, labels).mean()
         return loss
 

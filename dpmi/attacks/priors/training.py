@@ -20,6 +20,7 @@ from dpmi.attacks.checks import at_least_one, check_rate, require
 from dpmi.attacks.target import Target
 from dpmi.data import Images
 from dpmi.models import in_batches
+from dpmi.precision import Precision, check_precision, forward_in, widened
 
 from .base import Gan, Prior, Trainer
 
@@ -35,6 +36,7 @@ class BatchPrior(Prior):
         steps: number of batches.
         batch_size: images per batch; all of them if there are fewer.
         learning_rate: learning rate of the optimizer.
+        precision: "float32", or "bf16": forward passes in bfloat16; see :mod:`dpmi.precision`.
 
     Raises:
         ValueError: a value is outside its range.
@@ -43,11 +45,13 @@ class BatchPrior(Prior):
     steps: int
     batch_size: int = 64
     learning_rate: float
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         at_least_one(self, "steps")
         require("batch_size", self.batch_size, self.batch_size >= 2, "at least 2")
         check_rate(self.learning_rate)
+        check_precision(self.precision)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +90,7 @@ class BatchTrainer(Trainer):
     def __init__(self, count: int, prior: BatchPrior, optimizers: Mapping[str, Optimizer]) -> None:
         self.steps = prior.steps
         self.optimizers = optimizers
+        self._precision = prior.precision
         self._batch_size = min(prior.batch_size, count)
         self._count = count
         self._order = torch.zeros(0, dtype=torch.int64)
@@ -106,12 +111,23 @@ class BatchTrainer(Trainer):
         rows, self._order = self._order.tensor_split([self._batch_size])
         self._done += 1
         taken = {}
-        for name, loss in self.losses(rows):
+        for name, loss in self._autocast(self.losses(rows)):
             self.optimizers[name].zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizers[name].step()
             taken[name] = float(loss.detach())
         return taken
+
+    def _autocast(self, losses: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """Yield the losses; only their computation, not the backward pass of the caller, is under autocast."""
+        (optimizer, *_) = self.optimizers.values()
+        device = optimizer.param_groups[0]["params"][0].device
+        while True:
+            with forward_in(self._precision, device):
+                found = next(losses, None)
+            if found is None:
+                return
+            yield found[0], widened(found[1])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the optimizers, the remaining rows of this pass, and the number of steps."""
@@ -168,7 +184,7 @@ class GanTrainer(BatchTrainer):
         """Return generated images for the discriminator, without gradients for the generator."""
         with torch.no_grad():
             images: Tensor = self.gan.generator(self.latents(count))
-        return images
+        return widened(images)
 
 
 def in_channels_last(gan: Gan) -> Gan:

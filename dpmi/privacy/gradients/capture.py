@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
@@ -23,9 +24,12 @@ from dpmi.privacy.isolation.rules import Call
 from . import conv, embedding, linear, normalization  # noqa: F401 (they register the functions that are intercepted)
 from .factors import Implicit
 from .layer import INTERCEPTED, Layer
+from .linear import PRODUCTS, product
 from .other_layers import output_dimensions, record_dimension, run_by_bucket
+from .recomputed import Recomputed, Rows, RowsOfLayer
 from .row_norms import row_norms
 from .segments import Segments
+from .spread import Spread, back_to, sources, spread
 
 
 class Capture(Following):
@@ -34,7 +38,8 @@ class Capture(Following):
     ``with capture:`` encloses the forward pass only. Inside it, calls such as ``F.linear`` whose weight or bias is a
     trained parameter are made with that parameter detached, so that autograd does not compute the gradient over the
     whole batch. Their output gets a tap, which computes the rows in the backward pass. A trained parameter that is
-    combined with records in any other call ends the pass with an error, like every call that mixes records.
+    combined with records in any other call ends the pass with an error, like every call that mixes records. Trained
+    public values that meet records entry by entry are spread over them, see :mod:`.spread`.
 
     The taps accept gradients only within ``with capture.taking():``, that is, in the backward pass of the criterion.
     They raise an error if the user calls backward() on anything else, such as an activation that the module stored.
@@ -43,10 +48,12 @@ class Capture(Following):
         parameters: names and trained parameters, as in ``module.named_parameters()``.
         segments: the buckets of the physical batch.
         public: the tensors that depend on no record.
-        leaves: modules to run bucket by bucket, from :func:`~dpmi.privacy.gradients.other_layers.other_leaves`.
+        leaves: modules of unknown types and whether they run bucket by bucket, from
+            :func:`~dpmi.privacy.gradients.other_layers.other_leaves`. The first dry run adds those whose calls cannot
+            be followed.
         ghost: store no rows that need more memory than their factors; :attr:`squared_norms` and :meth:`weighted_sum`
-            do not need them. Every parameter may then be used only once, because the norm of a sum does not follow from
-            the norms of its terms.
+            do not need them. Those of a parameter that is used more than once are computed for a few buckets at a time,
+            because the norm of a sum does not follow from the norms of its terms.
     """
 
     def __init__(
@@ -55,7 +62,7 @@ class Capture(Following):
         segments: Segments,
         *,
         public: PublicTensors,
-        leaves: Sequence[nn.Module] = (),
+        leaves: dict[nn.Module, bool] | None = None,
         ghost: bool = False,
     ) -> None:
         super().__init__(public, segments.records)
@@ -63,11 +70,13 @@ class Capture(Following):
         self.rows: dict[Tensor, Tensor] = {}
         """Gradient of each parameter that backward() reached, (k, *shape), summed over the records of each bucket."""
         self._implicit: dict[Tensor, Implicit] = {}
-        self._leaves = leaves
+        self._recomputed: dict[Tensor, Recomputed] = {}
+        self._leaves = leaves or {}
         self._own_forwards: list[Callable[..., Any] | None] = []
         self._ghost = ghost
         self._names = {id(p): name for name, p in parameters}
-        self._used: set[int] = set()
+        self._used: Counter[int] = Counter()
+        """How often each parameter was used since the last backward pass, by id."""
         self._taking = False
         self._in_leaf = False
         self._by_rows: dict[int, Segments] = {1: segments}
@@ -75,13 +84,14 @@ class Capture(Following):
     @property
     def is_empty(self) -> bool:
         """True until a backward pass has reached a trained parameter."""
-        return not self.rows and not self._implicit
+        return not self.rows and not self._implicit and not self._recomputed
 
     def clear(self) -> None:
         """Discard the gradients of the backward passes so far."""
-        self._used.difference_update(id(p) for p in (*self.rows, *self._implicit))
-        self.rows.clear()
-        self._implicit.clear()
+        for held in (self.rows, self._implicit, self._recomputed):
+            for p in held:
+                del self._used[id(p)]
+            held.clear()
 
     def squared_norms(self, parameters: Iterable[Tensor]) -> Tensor:
         """Return the squared norm of each bucket's gradient for these parameters together, (k,) float64.
@@ -89,7 +99,9 @@ class Capture(Following):
         It is at most a relative 2^-19 smaller than that of the gradient that :meth:`weighted_sum` adds for the bucket.
         """
         among = list(parameters)
-        squares = [self._implicit[p].squared_norms for p in among if p in self._implicit]
+        squares = [
+            held[p].squared_norms for p in among for held in (self._implicit, self._recomputed) if p in held
+        ]
         if rows := [self.rows[p] for p in among if p in self.rows]:
             squares.append(row_norms(rows).square())
         if not squares:
@@ -103,8 +115,9 @@ class Capture(Following):
             factors: one factor per bucket, (k,).
             parameter: the parameter.
         """
-        if parameter in self._implicit:
-            return self._implicit[parameter].weighted_sum(factors)
+        for held in (self._implicit, self._recomputed):
+            if parameter in held:
+                return held[parameter].weighted_sum(factors)
         if parameter in self.rows:
             rows = self.rows[parameter]
             return torch.mv(rows.flatten(1).T, factors.to(rows)).view(parameter.shape)
@@ -136,12 +149,12 @@ class Capture(Following):
         super().__exit__(exc_type, exc_val, exc_tb)  # type: ignore[no-untyped-call]
         if self._apart:
             return
-        for leaf in reversed(self._leaves):
-            own = self._own_forwards.pop()
+        for leaf, own in zip(self._leaves, self._own_forwards, strict=True):
             if own is None:
                 del leaf.forward
             else:
                 leaf.forward = own
+        self._own_forwards.clear()
 
     def __torch_function__(
         self,
@@ -176,38 +189,55 @@ class Capture(Following):
         if not torch.is_grad_enabled():
             return call.func(*call.args, **call.kwargs)
         parse = INTERCEPTED.get(call.func)
-        if parse is None or type(call.labels[0]) is not Records:
-            self._check_parameters(call, ())
-            return call.func(*call.args, **call.kwargs)
-        x, layer = parse(*call.args, **call.kwargs)
-        trained = [p for p in (layer.weight, layer.bias) if p is not None and id(p) in self._names]
-        self._check_parameters(call, trained)
-        if not trained:
-            return call.func(*call.args, **call.kwargs)
-        names = " and ".join(repr(self._names[id(p)]) for p in trained)
+        parsed = None
+        if parse is not None and type(call.labels[0]) is Records:
+            parsed = parse(*call.args, **call.kwargs)
+        elif call.func in PRODUCTS:
+            parsed = product(call)
+        if parsed is None:
+            return self._call_spread(call, label)
+        x, layer = parsed
+        weights = [p for p in (layer.weight, layer.bias) if p is not None and p.requires_grad]
+        if not weights:
+            return self._call_spread(call, label)
+        found = {id(p): sources(p, self._names) for p in weights}
+        self._check_parameters(call, weights)
+        names = self._named(found.values())
         if layer.unsupported is not None:
             raise Coupled(f"parameter {names}: {layer.unsupported}")
-        if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
-            raise Coupled(
-                f"the layer with parameter {names} is recomputed in the backward pass (gradient checkpointing)"
-            )
-        self._check_first_use(trained)
-        detached = {id(p): p.detach() for p in trained}
-        out = call.func(
-            *(detached.get(id(a), a) for a in call.args),
-            **{key: detached.get(id(a), a) for key, a in call.kwargs.items()},
-        )
-        of_input = call.labels[0]
+        self._check_not_recomputed(names)
+        self._use(found.values())
+        of_input = self._label_among(call, x)
         into = label if isinstance(label, Records) else of_input
+        out = _with(call, {id(p): p.detach() for p in weights})
         # Without the anchor, the output of the first layer would have no graph node and no gradient.
         anchor = torch.zeros((), requires_grad=True)
-        take = partial(self._take, layer, of_input, into)
+        take = partial(self._take, layer, found, of_input, into)
         return _Tap.apply(out, x, anchor, names, take)
+
+    def _call_spread(self, call: Call, label: Label | Callable[[Any], Label]) -> Any:
+        """Make a call whose trained public operands meet the records entry by entry, if there are any."""
+        if type(label) is Public or Records not in map(type, call.labels):
+            return call.func(*call.args, **call.kwargs)
+        replaced: dict[int, Tensor] = {}
+        for i, (t, of_operand) in enumerate(zip(call.tensors, call.labels, strict=True)):
+            if type(of_operand) is not Public or not t.requires_grad or id(t) in replaced:
+                continue
+            own = spread(call, i)
+            if own is None:
+                raise self._cannot_be_split(call, t)
+            found = sources(t, self._names)
+            names = self._named([found])
+            self._check_not_recomputed(names)
+            self._use([found])
+            anchor = torch.zeros((), requires_grad=True)
+            replaced[id(t)] = _SpreadTap.apply(own.values, anchor, partial(self._take_spread, own, found))
+        return _with(call, replaced) if replaced else call.func(*call.args, **call.kwargs)
 
     def begin_pass(self, inputs: Iterable[Tensor], program: Program | None) -> None:
         """Start a forward pass, see :class:`Following`."""
         super().begin_pass(inputs, program)
-        self._used_before = set(self._used)
+        self._used_before = Counter(self._used)
 
     def undo_pass(self) -> None:
         """Discard the last forward pass, whose gradients are not needed."""
@@ -234,7 +264,7 @@ class Capture(Following):
                 continue
             seen.add(node)
             own = getattr(node, "_forward_cls", None)
-            if own is not None and own is not _Tap:
+            if own is not None and own is not _Tap and own is not _SpreadTap:
                 self._fail(
                     f"{own.__name__} is a custom autograd function, whose backward pass may mix records"
                 )
@@ -244,28 +274,69 @@ class Capture(Following):
         self.problem = reason
         raise Coupled(reason)
 
+    def _named(self, found: Iterable[Mapping[int, Tensor]]) -> str:
+        return " and ".join(repr(self._names[i]) for own in found for i in own)
+
+    def _label_among(self, call: Call, x: Tensor) -> Label:
+        return next(label for t, label in zip(call.tensors, call.labels, strict=True) if t is x)
+
+    def _check_not_recomputed(self, names: str) -> None:
+        if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+            raise Coupled(
+                f"the layer with parameter {names} is recomputed in the backward pass (gradient checkpointing)"
+            )
+
+    def _use(self, found: Iterable[Mapping[int, Tensor]]) -> None:
+        for own in found:
+            self._used.update(own.keys())
+
     def _check_parameters(self, call: Call, trained: Sequence[Tensor]) -> None:
         """Raise an error for parameters whose gradient autograd would sum over all records of the batch."""
-        if Records not in map(type, call.labels):
-            return
         for t, label in zip(call.tensors, call.labels, strict=True):
             if type(label) is Public and t.requires_grad and not any(t is p for p in trained):
-                name = self._names.get(id(t))
-                what = "a tensor computed from parameters" if name is None else f"parameter {name!r}"
-                raise Coupled(
-                    f"{what} is used by {call.name}, which is not a layer whose gradients can be split by bucket"
-                )
+                raise self._cannot_be_split(call, t)
+
+    def _cannot_be_split(self, call: Call, t: Tensor) -> Coupled:
+        name = self._names.get(id(t))
+        what = "a tensor computed from parameters" if name is None else f"parameter {name!r}"
+        return Coupled(
+            f"{what} is used by {call.name}, which is not a layer whose gradients can be split by bucket"
+        )
 
     def _call_leaf(self, leaf: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         own = {name: p for name, p in leaf.named_parameters() if id(p) in self._names}
+        followed = ""
         if self._in_leaf or not torch.is_grad_enabled() or not own:
             return forward(*args, **kwargs)
+        if not self._leaves[leaf]:
+            before = len(self.trace), Counter(self._used), self.problem
+            try:
+                out = forward(*args, **kwargs)
+                self._check_labels(out)
+            except Coupled as error:
+                if self._program is not None:
+                    raise
+                # What was written before the call that failed has a label of a step that is gone, which ends the pass.
+                del self.trace[before[0] :]
+                _, self._used, self.problem = before
+                self._leaves[leaf], followed = True, str(error)
+            else:
+                return out
         self._in_leaf = True  # calls inside the leaf do not count as calls of the pass
         try:
             return self._run_leaf(leaf, forward, own, args, kwargs)
         except Coupled as error:
-            self.problem = self.problem or str(error)
-            raise
+            self.problem = self.problem or followed or str(error)
+            raise Coupled(self.problem) from error
+        finally:
+            self._in_leaf = False
+
+    def _check_labels(self, out: Any) -> None:
+        """Raise an error for a tensor that was made by calls that cannot be observed."""
+        self._in_leaf = True  # the attributes that hold a label are no calls of the pass
+        try:
+            for t in operands((out,), {}):
+                self.label(t)
         finally:
             self._in_leaf = False
 
@@ -291,14 +362,21 @@ class Capture(Following):
                 raise Coupled(f"{type(leaf).__name__} gets a tensor that was computed from parameters")
         if place not in labels:
             raise Coupled(f"parameter {names} is used by {type(leaf).__name__} without records")
-        self._check_first_use(own.values())
+        self._use([{id(p): p for p in own.values()}])
         arguments = self.arguments(args, kwargs)
         self.compare(leaf, arguments)
         of_records = {id(t) for t, label in zip(tensors, labels, strict=True) if type(label) is Records}
         call = partial(self._call_one_bucket, leaf, forward)
         try:
             out = run_by_bucket(
-                leaf, call, own, self.segments, self._add, of_records=of_records, args=args, kwargs=kwargs
+                leaf,
+                call,
+                own,
+                self.segments,
+                self._add_of_leaf,
+                of_records=of_records,
+                args=args,
+                kwargs=kwargs,
             )
         except TypeError as error:
             raise Coupled(f"parameter {names}: {error}") from error
@@ -323,22 +401,41 @@ class Capture(Following):
         with provenance:
             return forward(*args, **kwargs)
 
-    def _check_first_use(self, trained: Iterable[Tensor]) -> None:
-        if not self._ghost:
-            return
-        for p in trained:
-            if id(p) in self._used:
-                raise Coupled(_used_twice(self._names[id(p)]))
-            self._used.add(id(p))
-
-    def _take(self, layer: Layer, of_input: Label, of_output: Label, x: Tensor, g: Tensor) -> None:
+    def _take(  # noqa: PLR0917 (the last two are those of the tap)
+        self,
+        layer: Layer,
+        found: Mapping[int, Mapping[int, Tensor]],
+        of_input: Label,
+        of_output: Label,
+        x: Tensor,
+        g: Tensor,
+    ) -> None:
         x, segments = self._records_first(x, of_input)
         g, _ = self._records_first(g, of_output)
-        if layer.weight is not None and id(layer.weight) in self._names:
-            implicit = layer.implicit(x, g, segments) if self._ghost else None
-            self._add(layer.weight, implicit or layer.weight_rows(x, g, segments))
-        if layer.bias is not None and id(layer.bias) in self._names:
-            self._add(layer.bias, layer.bias_rows(g, segments))
+        if layer.weight is not None and (own := found.get(id(layer.weight))):
+            implicit = None
+            if self._ghost and self._used[id(layer.weight)] == 1:
+                implicit = layer.implicit(x, g, segments)
+            if implicit is not None:
+                self._add_implicit(layer.weight, implicit)
+            elif self._ghost:
+                self._add_back(layer.weight, RowsOfLayer(layer, x, g, segments, x._version), own)
+            else:
+                self._add_back(layer.weight, layer.weight_rows(x, g, segments), own)
+        if layer.bias is not None and (own := found.get(id(layer.bias))):
+            self._add_back(layer.bias, layer.bias_rows(g, segments), own)
+
+    def _take_spread(self, own: Spread, found: Mapping[int, Tensor], g: Tensor) -> None:
+        self._add_back(own.source, own.rows(*self._records_first(g, own.place)), found)
+
+    def _add_back(self, t: Tensor, rows: Tensor | Rows, found: Mapping[int, Tensor]) -> None:
+        """Add the gradients of the parameters that a tensor was computed from, for those of the tensor."""
+        every = slice(0, self.segments.num_buckets)
+        for p in found.values():
+            if self._ghost and (t is not p or self._used[id(p)] > 1):
+                self._add_recomputed(p, partial(_rows_back, p, t, rows))
+            else:
+                self._add(p, _rows_back(p, t, rows, every))
 
     def _records_first(self, t: Tensor, label: Label) -> tuple[Tensor, Segments]:
         """Return the tensor with the records in dimension 0 (one or more rows each), and the buckets of the rows."""
@@ -354,28 +451,74 @@ class Capture(Following):
             found = self._by_rows[rows] = Segments([size * rows for size in self.segments.sizes])
         return t, found
 
-    def _add(self, p: Tensor, gradient: Tensor | Implicit) -> None:
+    def _add_of_leaf(self, p: Tensor, rows: Tensor) -> None:
+        self._add_back(p, rows, {id(p): p})
+
+    def _add(self, p: Tensor, rows: Tensor) -> None:
+        self._check_taking(p)
+        if p in self._recomputed:
+            self._recomputed[p].parts.append(rows.__getitem__)
+        elif p in self.rows:
+            self.rows[p] += rows
+        else:
+            self.rows[p] = rows
+
+    def _add_recomputed(self, p: Tensor, rows: Rows) -> None:
+        self._check_taking(p)
+        held = self._recomputed.setdefault(p, Recomputed(p, self.segments.num_buckets))
+        if p in self.rows:  # of an earlier backward pass, when it was used once
+            held.parts.append(self.rows.pop(p).__getitem__)
+        held.parts.append(rows)
+
+    def _add_implicit(self, p: Tensor, gradient: Implicit) -> None:
+        self._check_taking(p)
+        self._implicit[p] = gradient
+
+    def _check_taking(self, p: Tensor) -> None:
+        name = self._names[id(p)]
         if not self._taking:
             raise RuntimeError(
-                f"several buckets share this physical batch, but backward() reached parameter {self._names[id(p)]!r} "
-                "from a tensor other than the loss of the criterion that make_private returned; nothing was "
-                "released. Move the whole loss into the criterion, or use grad_sample_mode='stream'"
+                f"several buckets share this physical batch, but backward() reached parameter {name!r} from a tensor "
+                "other than the loss of the criterion that make_private returned; nothing was released. Move the "
+                "whole loss into the criterion, or use grad_sample_mode='stream'"
             )
-        if self._ghost and (p in self.rows or p in self._implicit):  # a second backward pass
-            raise RuntimeError(_used_twice(self._names[id(p)]))
-        if not isinstance(gradient, Tensor):
-            self._implicit[p] = gradient
-        elif p in self.rows:
-            self.rows[p] += gradient
-        else:
-            self.rows[p] = gradient
+        if p in self._implicit:
+            raise RuntimeError(
+                f"two backward passes reached parameter {name!r} for one physical batch, which "
+                'grad_sample_mode="ghost" does not support; call backward() once, or use "hooks" or "stream"'
+            )
 
 
-def _used_twice(name: str) -> str:
-    return (
-        f"parameter {name!r} is used more than once for one physical batch (tied weights, a module called twice, "
-        'a recurrent layer), which grad_sample_mode="ghost" does not support; use "hooks" or "stream"'
-    )
+def _with(call: Call, replaced: Mapping[int, Tensor]) -> Any:
+    """Make a call with other tensors in the place of those with these ids."""
+
+    def other(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return replaced.get(id(value), value)
+        return type(value)(map(other, value)) if type(value) in (list, tuple) else value
+
+    return call.func(*map(other, call.args), **{key: other(value) for key, value in call.kwargs.items()})
+
+
+def _rows_back(p: Tensor, t: Tensor, rows: Tensor | Rows, buckets: slice) -> Tensor:
+    """Return the gradient of a parameter for some buckets, given that of a tensor that was computed from it."""
+    return back_to(p, t, rows[buckets] if isinstance(rows, Tensor) else rows(buckets))
+
+
+class _SpreadTap(torch.autograd.Function):
+    """The identity; its backward pass calls ``take`` with the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, anchor: Tensor, take: Callable[[Tensor], None]) -> Tensor:
+        ctx.take = take
+        return values.view_as(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[None, ...]:
+        with torch.autocast(g.device.type, enabled=False):
+            ctx.take(g)
+        return None, None, None
 
 
 class _Tap(torch.autograd.Function):

@@ -13,10 +13,19 @@ from torch import Tensor
 from .row_norms import row_norms
 from .segments import Run, Segments
 
-# Largest number of elements in memory at a time, of rows or of the factors of their norms: 16 MiB of float32.
-_AT_A_TIME = 2**22
+AT_A_TIME = 2**22
+"""Largest number of elements in memory at a time, of rows or of the factors of their norms: 16 MiB of float32."""
+
 # Relative rounding error of one operation in float32.
 _ROUNDING = 2.0**-24
+
+
+def modified(x: Tensor) -> RuntimeError:
+    """Return the error for an input of a layer that is not as it was in the backward pass."""
+    return RuntimeError(
+        f"the input of a layer, of shape {tuple(x.shape)}, was modified in place between backward() and the "
+        'optimizer\'s step(), but grad_sample_mode="ghost" still needs it; modify a copy'
+    )
 
 
 class Implicit(Protocol):
@@ -75,10 +84,7 @@ class Factors:
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """Return the sum of the gradients times their factors."""
         if self._x._version != self._version:
-            raise RuntimeError(
-                f"the input of a layer, of shape {tuple(self._x.shape)}, was modified in place between backward() and "
-                'the optimizer\'s step(), but grad_sample_mode="ghost" still needs it; modify a copy'
-            )
+            raise modified(self._x)
         factors = factors.to(self._g.device, self._dtype, copy=True)
         parts = []
         for run, rows in self._rows:
@@ -103,7 +109,7 @@ class Factors:
         positions = run.size * self._positions
         in_pairs = 2 * positions * (self._outs + self._ins) < self._outs * self._ins  # float64 costs twice
         elements = positions * (self._outs + self._ins + positions) if in_pairs else self._outs * self._ins
-        at_a_time = max(1, _AT_A_TIME // elements)
+        at_a_time = max(1, AT_A_TIME // elements)
         found = []
         for first in range(0, run.count, at_a_time):
             count = min(at_a_time, run.count - first)

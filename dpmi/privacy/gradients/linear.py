@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dpmi.privacy.isolation.labels import Public, Records
+from dpmi.privacy.isolation.rules import Call
+
 from .factors import Implicit, factors_or_none
 from .layer import Layer, at_least_float32, intercepts
 from .segments import Segments
@@ -62,6 +65,42 @@ def write_outer_sums(x: Tensor, g: Tensor, rows: Tensor) -> None:
         torch.bmm(left, right, out=rows)
     else:
         rows.copy_(torch.bmm(left, right))
+
+
+class Product(Linear):
+    """y = x W + b; the weight's gradient is that of a linear layer whose input and output gradient are swapped."""
+
+    def weight_rows(self, x: Tensor, g: Tensor, segments: Segments) -> Tensor:
+        """Return the weight's gradient, one row per bucket."""
+        return super().weight_rows(g, x, segments)
+
+    def implicit(self, x: Tensor, g: Tensor, segments: Segments) -> Implicit | None:
+        """Return the weight's gradients without rows, if that needs less memory."""
+        return factors_or_none(Linear(self.weight), g, x, segments)
+
+
+_MATMUL = frozenset({torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm})
+_ADDMM = frozenset({torch.addmm, Tensor.addmm})
+PRODUCTS = _MATMUL | _ADDMM
+"""Functions that compute x W, or b + x W."""
+
+
+def product(call: Call) -> tuple[Tensor, Layer] | None:
+    """Return x and the layer of such a call; None unless x holds records and W is one public matrix."""
+    x, weight = call.tensors[-2:]
+    if (
+        not isinstance(call.labels[-2], Records)
+        or not isinstance(call.labels[-1], Public)
+        or weight.dim() != 2
+    ):
+        return None
+    if call.func in _MATMUL:
+        return x, Product(weight)
+    base = call.tensors[0]
+    factors = [call.kwargs.get(name, 1) for name in ("beta", "alpha")]
+    if isinstance(call.labels[0], Records) or base.shape != weight.shape[1:] or factors != [1, 1]:
+        return None
+    return x, Product(weight, base)
 
 
 @intercepts(F.linear)

@@ -1,4 +1,4 @@
-"""Layers without gradient rules: they run bucket by bucket on copies of their parameters."""
+"""Layers of unknown types: their calls are followed, or they run bucket by bucket on copies of their parameters."""
 
 from __future__ import annotations
 
@@ -30,21 +30,25 @@ _INTERCEPTED = (
 )
 
 
-def other_leaves(module: nn.Module, parameters: Iterable[tuple[str, nn.Parameter]]) -> list[nn.Module]:
+def other_leaves(module: nn.Module, parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[nn.Module, bool]:
     """Return the modules without children that own trained parameters and are not intercepted layers.
 
     Args:
         module: the whole module.
         parameters: names and trained parameters.
+
+    Returns:
+        For each, whether it runs bucket by bucket. Recurrent layers do, because their calls have no rules; for others
+        the first dry run finds out.
     """
     trained = {id(p) for _, p in parameters}
-    return [
-        m
+    return {
+        m: isinstance(m, nn.RNNBase)
         for m in module.modules()
         if next(m.children(), None) is None
         and any(id(p) in trained for p in m.parameters())
         and not any(isinstance(m, known) and _computes_as(m, known) for known in _INTERCEPTED)
-    ]
+    }
 
 
 def _computes_as(m: nn.Module, known: type[nn.Module]) -> bool:

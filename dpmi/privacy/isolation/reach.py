@@ -70,7 +70,9 @@ def reached(root: object) -> Reached:
 
 def _inside(value: Any) -> Iterable[tuple[object, Any]]:
     found: Iterable[tuple[object, Any]] = ()
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
+        found = dict.items(value)  # a subclass may load what it does not hold yet
+    elif isinstance(value, Mapping):
         found = value.items()
     elif isinstance(value, list | tuple | deque | set | frozenset):
         found = enumerate(value)
@@ -88,8 +90,10 @@ def _inside(value: Any) -> Iterable[tuple[object, Any]]:
     elif isinstance(value, FunctionType | type):
         if not _is_of_a_library(value):
             found = _of_function(value) if isinstance(value, FunctionType) else _of_class(value)
-    elif isinstance(value, SimpleNamespace) or not _is_of_a_library(type(value)):
+    elif isinstance(value, SimpleNamespace):
         found = _of_object(value)
+    if not isinstance(value, nn.Module | FunctionType | type) and not _is_of_a_library(type(value)):
+        found = [*found, *_of_object(value)]
     return list(found)
 
 

@@ -222,11 +222,19 @@ def repeat_interleave(call: Call) -> Label:
 def cat(call: Call) -> Label:
     """Concatenates tensors along one dimension; along that of the records if all hold them: R batches of N records."""
     keywords(call, ("dim", "axis"))
+    stacked = call.name == "stack"
     tensors, labels = call.tensors, call.labels
+    if not stacked and any(tensor.shape == (0,) for tensor in tensors):
+        # torch.cat skips them, as an empty cache of keys.
+        both = [
+            (t, own) for t, own in zip(tensors, labels, strict=True) if t.shape != (0,) or own is not PUBLIC
+        ]
+        tensors, labels = [t for t, _ in both], [own for _, own in both]
+        if not tensors:
+            return PUBLIC
     ndim = tensors[0].dim()
     if any(tensor.dim() != ndim for tensor in tensors):
         refuse(call, "the tensors have different numbers of dimensions")
-    stacked = call.name == "stack"
     dim = dimension(call, argument(call, 1, "dim", "axis", default=0), ndim + stacked)
     got = align(call, tensors, labels, ndim)
     if got is None:

@@ -26,6 +26,7 @@ from dpmi.attacks.priors import (
     cache,
     fetch,
 )
+from dpmi.attacks.priors.training import BatchPrior
 from dpmi.attacks.target import Target
 from dpmi.testing.digits import SHAPE, classifier
 
@@ -140,6 +141,9 @@ def test_folder_follows_from_everything_that_the_prior_depends_on(
     if not isinstance(prior, FeatureStatistics):
         _fetch(replace(prior, steps=2), public, target, tmp_path)
         assert folders() == 4 + prior.distils
+    if isinstance(prior, BatchPrior):
+        _fetch(replace(prior, precision="bf16"), public, target, tmp_path)
+        assert folders() == 5 + prior.distils
 
 
 def _cut(content: bytes) -> bytes:
@@ -243,6 +247,7 @@ def test_image_shape_that_no_generator_makes(target: Target) -> None:
         (ConditionalGan, {"top_n": 0}, "top_n must be at least 1; got 0"),
         (ConditionalGan, {"alpha": -0.1}, "alpha must be at least 0 and finite; got -0.1"),
         (Surrogates, {"count": 0}, "count must be at least 1; got 0"),
+        (Surrogates, {"precision": "fp16"}, "precision must be 'float32' or 'bf16'; got 'fp16'"),
         (FeatureStatistics, {"count": 1}, "count must be at least 2; got 1"),
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,12 +24,13 @@ from dpmi.attacks.priors import (
     Gan,
     InversionGan,
     Prior,
+    StylePrior,
     Surrogates,
     WganGP,
     fetch,
     samples,
 )
-from dpmi.attacks.priors.training import soft_labels
+from dpmi.attacks.priors.training import BatchPrior, BatchTrainer, GanPrior, soft_labels
 from dpmi.attacks.target import Target
 from dpmi.testing.digits import SHAPE, classifier
 
@@ -175,3 +177,58 @@ def test_feature_statistics_are_those_of_the_first_images(public: Tensor, target
 def test_feature_statistics_of_one_image_are_refused(public: Tensor, target: Target) -> None:
     with pytest.raises(ValueError, match="at least 2 images for feature-statistics; got 1"):
         _learn(FeatureStatistics(), public[:1], target)
+
+
+TRAINED = [WganGP(), InversionGan(), ConditionalGan(width=0.1), StylePrior(), Surrogates(count=1)]
+
+
+@pytest.mark.parametrize("prior", TRAINED, ids=lambda prior: prior.name)
+def test_bf16_is_for_the_forward_passes_of_the_prior(
+    prior: BatchPrior, public: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, losses and the answers of the target stay in float32; so does every backward pass."""
+    answers: set[torch.dtype] = set()
+    outputs: set[torch.dtype] = set()
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        outputs.add(output.dtype)
+
+    class Asked(nn.Sequential):
+        def forward(self, images: Tensor) -> Tensor:
+            found: Tensor = super().forward(images)
+            answers.add(found.dtype)
+            return found
+
+    def one_step(precision: str) -> tuple[dict[str, float], Tensor]:
+        torch.default_generator.manual_seed(0)
+        own = replace(prior, precision=precision)
+        module = own.build(SHAPE, 10).train()
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.register_forward_hook(note)
+        trainer = own.trainer(module, public, Target(Asked(*_network()).eval()))
+        assert isinstance(trainer, BatchTrainer)
+        trainer._done = own.generator_every - 1 if isinstance(own, GanPrior) else 0
+        losses = dict(trainer.step())
+        return losses, torch.cat([p.detach().flatten() for p in module.parameters()])
+
+    backward = Tensor.backward
+
+    def checked(loss: Tensor, *arguments: Any, **options: Any) -> None:
+        assert loss.dtype == torch.float32
+        assert not torch.is_autocast_enabled("cpu")
+        backward(loss, *arguments, **options)
+
+    monkeypatch.setattr(Tensor, "backward", checked)
+    exact, exact_weights = one_step("float32")
+    assert outputs <= {torch.float32}
+    outputs.clear()
+    found, weights = one_step("bf16")
+    assert torch.bfloat16 in outputs or isinstance(prior, StylePrior)
+    assert answers <= {torch.float32}
+    assert weights.dtype == torch.float32
+    assert found.keys() == exact.keys()
+    assert found != exact
+    for name, loss in found.items():
+        assert loss == pytest.approx(exact[name], abs=0.05, rel=0.05)
+    assert not torch.equal(weights, exact_weights)

@@ -1,7 +1,8 @@
 """The rows of every kind of layer equal a float64 brute force, whatever the sizes of the buckets.
 
 Modules: dpmi/privacy/gradients/conv.py, dpmi/privacy/gradients/embedding.py, dpmi/privacy/gradients/layer.py,
-dpmi/privacy/gradients/linear.py, dpmi/privacy/gradients/normalization.py, dpmi/privacy/gradients/other_layers.py.
+dpmi/privacy/gradients/linear.py, dpmi/privacy/gradients/normalization.py, dpmi/privacy/gradients/other_layers.py,
+dpmi/privacy/gradients/recomputed.py, dpmi/privacy/gradients/spread.py.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from opacus.layers import DPGRU, DPLSTM, DPMultiheadAttention
 from opacus.layers.dp_multihead_attention import SequenceBias
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from dpmi.privacy.gradients.capture import Capture
 from dpmi.privacy.gradients.other_layers import other_leaves
@@ -114,6 +116,95 @@ class Scale(nn.Module):
         return x * self.scale
 
 
+class Positioned(nn.Module):
+    """A class token in front of a sequence, a position for every entry, and a scale."""
+
+    def __init__(self, *, time_first: bool = False) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, 4))
+        self.positions = nn.Parameter(torch.randn(1, 4, 4))
+        self.scale = nn.Parameter(torch.rand(4))
+        self.time_first = time_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.token.expand(len(x), -1, -1), x.tanh()], dim=1)
+        if self.time_first:
+            x = x.transpose(0, 1) + self.positions.transpose(0, 1)
+            return (self.scale.sigmoid() * x.tanh()).transpose(0, 1)
+        return self.scale.sigmoid() * (x + self.positions).tanh()
+
+
+class LookedUp(nn.Module):
+    """Positions of a table, twice; and values that replace those of the records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(7, 4)
+        self.other = nn.Parameter(torch.randn(4))
+        self.register_buffer("ids", torch.arange(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        at = self.table(self.ids[: x.shape[1]])
+        x = torch.where(x > 0.5, self.other, x * at)
+        x += at.tanh()
+        return torch.lerp(x, at.unsqueeze(0), 0.3)
+
+
+class Windows(nn.Module):
+    """Attention in windows of each record, with a bias for every pair of positions that a table holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 12)
+        self.table = nn.Parameter(torch.randn(5, 2))
+        self.register_buffer("pairs", torch.arange(3)[:, None] - torch.arange(3) + 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inside = self.layer(x.reshape(len(x) * 2, 3, 4)).view(len(x) * 2, 3, 3, 2, 2).permute(2, 0, 3, 1, 4)
+        query, key, value = inside.unbind(0)
+        bias = self.table[self.pairs.view(-1)].view(3, 3, 2).permute(2, 0, 1).unsqueeze(0)
+        out = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return out.reshape(len(x), -1)
+
+
+class Asking(nn.Module):
+    """Attention whose queries are a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(2, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        own = self.queries.expand(len(x), 2, 4)
+        return nn.functional.scaled_dot_product_attention(own, x, x)
+
+
+class Products(nn.Module):
+    """Products with matrices of parameters, and of a value computed from one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Parameter(torch.randn(4, 5)), nn.Parameter(torch.randn(5, 3))
+        self.third, self.bias = nn.Parameter(torch.randn(2, 3)), nn.Parameter(torch.randn(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x @ self.first).tanh()
+        flat = torch.addmm(self.bias, x.reshape(-1, 5), self.second)
+        x = flat.view(len(x), -1, 3).tanh()
+        return torch.matmul(x, self.third.T.tanh())
+
+
+class Encoder(nn.Module):
+    def __init__(self, **options: bool) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(4, 2, 6, dropout=0.0, **options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.layer.self_attn.batch_first:
+            return self.layer(x)
+        return self.layer(x.transpose(0, 1)).transpose(0, 1)
+
+
 class Standardised(nn.Conv2d):
     """A convolution whose weight is derived from its parameter."""
 
@@ -144,7 +235,7 @@ def tokens(*shape: int) -> Callable[[int], Tensor]:
 
 
 Case = tuple[Callable[[], nn.Module], Callable[[int], Tensor]]
-ONCE: dict[str, Case] = {
+CASES: dict[str, Case] = {
     "linear": (lambda: nn.Linear(5, 3), floats(5)),
     "linear of sequences": (lambda: nn.Linear(5, 3), floats(4, 5)),
     "linear of images": (lambda: nn.Linear(5, 3), floats(2, 3, 5)),
@@ -217,10 +308,21 @@ ONCE: dict[str, Case] = {
     "lstm of torch": (lambda: Recurrent(nn.LSTM(4, 3, batch_first=True)), floats(3, 4)),
     "state of a gru, time first": (lambda: State(nn.GRU(4, 3)), floats(3, 4)),
     "state that begins at zero": (ZeroState, floats(4)),
+    "class token and positions": (Positioned, floats(3, 4)),
+    "class token and positions, time first": (lambda: Positioned(time_first=True), floats(3, 4)),
+    "attention in windows": (Windows, floats(6, 4)),
+    "queries of a parameter": (Asking, floats(3, 4)),
+    "products": (Products, floats(3, 4)),
+    "weight norm": (
+        lambda: nn.Sequential(weight_norm(nn.Linear(4, 3)), nn.Tanh(), weight_norm(nn.Linear(3, 2), dim=1)),
+        floats(3, 4),
+    ),
+    "weight norm of a convolution": (lambda: weight_norm(nn.Conv2d(2, 3, 3)), floats(2, 5, 5)),
+    "attention of torch": (lambda: Encoder(batch_first=True), floats(3, 4)),
+    "attention of torch, norm first": (lambda: Encoder(norm_first=True), floats(3, 4)),
     "own layer": (lambda: nn.Sequential(Scale(), nn.Linear(4, 3)), floats(4)),
     "own convolution": (lambda: nn.Sequential(Standardised(2, 3, 3), nn.ReLU(inplace=True)), floats(2, 5, 5)),
-}
-SEVERAL_TIMES: dict[str, Case] = {
+    "looked up": (LookedUp, floats(3, 4)),
     "called twice": (Twice, floats(5)),
     "tied": (Tied, tokens(5)),
     "lstm": (lambda: Recurrent(DPLSTM(4, 3, batch_first=True)), floats(3, 4)),
@@ -297,9 +399,9 @@ def _seed() -> None:
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("case", [*ONCE, *SEVERAL_TIMES])
+@pytest.mark.parametrize("case", CASES)
 def test_rows_equal_a_backward_pass_per_bucket(case: str, sizes: list[int]) -> None:
-    make, draw = (ONCE | SEVERAL_TIMES)[case]
+    make, draw = CASES[case]
     module, x = make(), draw(sum(sizes))
     expected = brute_force(module, x, sizes)
     capture = capture_of(module, sizes)
@@ -311,9 +413,9 @@ def test_rows_equal_a_backward_pass_per_bucket(case: str, sizes: list[int]) -> N
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("case", ONCE)
+@pytest.mark.parametrize("case", CASES)
 def test_ghost_equals_the_rows(case: str, sizes: list[int]) -> None:
-    make, draw = ONCE[case]
+    make, draw = CASES[case]
     module, x = make(), draw(sum(sizes))
     expected = brute_force(module, x, sizes)
     capture = capture_of(module, sizes, ghost=True)

@@ -116,6 +116,14 @@ class WithProperty:
         STATE["n"] += x.mean().item()
 
 
+class Sums(dict[str, float]):
+    n = 0.0
+
+
+class Row(list[float]):
+    n = 0.0
+
+
 def count(_: Any, x: Tensor, by: Counter[str]) -> None:
     by["n"] += round(1000 * x.mean().item())
 
@@ -137,6 +145,8 @@ LEFT: dict[str, tuple[Callable[[], Any], Callable[[Any, Tensor], Any]]] = {
     "slot": (Slots, lambda o, x: o.keep(x.mean().item())),
     "slot that was not set": (Slots, lambda o, x: o.add(x.mean().item())),
     "deep": (lambda: [[{"a": (SimpleNamespace(c=[0.0]),)}]], lambda o, x: o[0][0]["a"][0].c.append(x.max().item())),
+    "attribute of a dict": (Sums, lambda o, x: setattr(o, "n", x.mean().item())),
+    "attribute of a list": (lambda: [Row([1])], lambda o, x: setattr(o[0], "n", x.mean().item())),
     "bytes": (lambda: bytearray(2), lambda o, x: o.__setitem__(0, int(x.mean().item() * 99))),
     "array": (lambda: array.array("d", [0.0]), lambda o, x: o.__setitem__(0, x.mean().item())),
     "numpy": (lambda: [[[[[np.zeros(2)]]]]], lambda o, x: o[0][0][0][0][0].__setitem__(0, x.mean().item())),
@@ -212,6 +222,14 @@ def test_no_seed_outlives_the_pass(
 
 def test_a_generator_without_a_state_is_left_alone() -> None:
     run(Model([random.SystemRandom()], lambda g, x: (x.max().item(), g[0].random())))
+
+
+def test_a_dict_that_loads_what_it_does_not_hold_is_not_asked() -> None:
+    class Lazy(dict[str, int]):
+        def items(self) -> Any:
+            raise AssertionError("loaded")
+
+    assert reached(Model([Lazy(a=3)], lambda held, x: x)).numbers["held.0.a"] == 3
 
 
 def test_libraries_hooks_and_circles_are_not_looked_into() -> None:

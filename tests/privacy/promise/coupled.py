@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .harness import Case
-from .separate import Around, Inner
+from .separate import Around, Inner, with_parameter
 from .users import CLASSES, FEATURES
 
 Gradients = tuple[Tensor, ...] | Tensor
@@ -52,6 +52,19 @@ def every_third_call(m: Any, h: Tensor) -> Tensor:
 def sees_a_size(_: Any, h: Tensor) -> Tensor:
     """Sizes that no rehearsal of a few records has."""
     return h * -3 if len(h) in range(30, 60) else h
+
+
+def cumulated(m: Any, h: Tensor) -> Tensor:
+    """Record i gets i times the parameter."""
+    return h + m.p.expand(len(h), 8).cumsum(0)
+
+
+def by_size(m: Any, h: Tensor) -> Tensor:
+    return h + m.p / len(h)
+
+
+def over_places(m: Any, h: Tensor) -> Tensor:
+    return h + m.p.expand(len(h), 8).sum(0) / 10
 
 
 def set_rows(_: Any, h: Tensor) -> Tensor:
@@ -222,6 +235,11 @@ CASES = [
     Case("weights by the batch", HypernetworkOfTheBatch, auto="runs", shared="refused", exact=False),
     Case(
         "for more than ten records", around(for_more_than_ten), auto="either", shared="refused", exact=False
+    ),
+    Case("a learned line by place", with_parameter(cumulated), auto="runs", shared="refused", exact=False),
+    Case("a learned line by size", with_parameter(by_size), auto="runs", shared="refused", exact=False),
+    Case(
+        "a learned mean over places", with_parameter(over_places), auto="runs", shared="refused", exact=False
     ),
     Case("half the time", around(half_the_time), auto="either", shared="refused", exact=False),
     Case(

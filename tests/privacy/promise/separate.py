@@ -165,6 +165,21 @@ def mapped(_: nn.Module, h: Tensor) -> Tensor:
     return torch.func.vmap(lambda row: row / (1 + row.square().sum()))(h)
 
 
+def with_parameter(inner: Inner) -> Callable[[], nn.Module]:
+    """Two layers around a function that also uses a parameter (8,)."""
+
+    def make() -> nn.Module:
+        module = Around(inner)
+        module.p = nn.Parameter(torch.randn(8) * 0.3)
+        return module
+
+    return make
+
+
+def repeated(m: Any, h: Tensor) -> Tensor:
+    return h + m.p.repeat(len(h), 1).tanh()
+
+
 def branch(_: nn.Module, h: Tensor) -> Tensor:
     return h * 2 if random.random() < 0.5 else h
 
@@ -197,7 +212,7 @@ CASES = [
     Case("cnn with group norm", cnn, data="images"),
     Case("embedding, pooled", Pooled, data="words"),
     Case("language model", Language, words_criterion, data="tokens"),
-    Case("tied weights", Tied, words_criterion, data="tokens", auto="runs", shared="either"),
+    Case("tied weights", Tied, words_criterion, data="tokens"),
     Case("lstm", lambda: Recurrent(batch_first=True), data="sequences", auto="runs", shared="either"),
     Case(
         "lstm, time first",
@@ -206,9 +221,19 @@ CASES = [
         auto="runs",
         shared="either",
     ),
-    Case("attention within a record", Attending, data="sequences", auto="runs", shared="either"),
-    Case("siamese, twice the batch", Siamese, auto="runs", shared="either"),
-    Case("weight norm", constrained(parametrizations.weight_norm), shared="either", auto="runs"),
+    Case("attention within a record", Attending, data="sequences"),
+    Case("siamese, twice the batch", Siamese),
+    Case("weight norm", constrained(parametrizations.weight_norm)),
+    Case("a scale and an offset that are learned", with_parameter(lambda m, h: h * m.p.exp() + m.p)),
+    Case("a learned line for each record", with_parameter(lambda m, h: h + m.p.expand(len(h), 8).tanh())),
+    Case("a learned line repeated for each record", with_parameter(repeated), auto="runs", shared="either"),
+    Case(
+        "draws on a learned line",
+        with_parameter(lambda m, h: h + F.dropout(m.p.expand(len(h), 8), 0.5)),
+        auto="runs",
+        shared="either",
+        exact=False,
+    ),
     Case("spectral norm", constrained(spectral), shared="either", auto="runs", exact=False),
     Case("frozen batch norm in evaluation", frozen_batch_norm, auto="runs", shared="runs"),
     Case("dropout", lambda: Around(lambda _, h: F.dropout(h, 0.3)), exact=False),

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from ..base import Generator, ImageShape
 from .connected import FullyConnected, activation
@@ -27,6 +28,9 @@ MAPPING_RATE = 0.01
 FILTER = (1.0, 3.0, 3.0, 1.0)
 
 _EPSILON = 1e-8
+
+#: Pixels of the last block that are computed at a time: 16 images of 1024x1024, or 256 of 256x256.
+_PIXELS = 2**24
 
 
 class Features(NamedTuple):
@@ -66,7 +70,7 @@ class Mapping(nn.Module):
         w = latents * (latents.square().mean(dim=1, keepdim=True) + _EPSILON).rsqrt()
         for number in range(self._layers):
             w = self.get_submodule(f"fc{number}")(w)
-        truncated = self.w_avg.lerp(w, psi)
+        truncated = self.w_avg.lerp(w.to(self.w_avg), psi)
         cutoff = self._styles if cutoff is None else min(cutoff, self._styles)
         return torch.stack([truncated] * cutoff + [w] * (self._styles - cutoff), dim=1)
 
@@ -232,6 +236,7 @@ class StyleGenerator(Generator):
         if crop is not None and not 1 <= crop <= side:
             raise ValueError(f"crop must be at most the {side} pixels that the generator makes; got {crop}")
         self._crop = crop
+        self._side = side
         self.style_size = style_size
         self.synthesis = Synthesis(style_size, base, channels, image_shape[0], clamp)
         self.mapping = Mapping(latent_size, style_size, mapping_layers, self.synthesis.num_ws, rate)
@@ -247,7 +252,21 @@ class StyleGenerator(Generator):
     def images(
         self, ws: Tensor, *, start_block: str | None = None, features: Features | None = None
     ) -> Tensor:
-        """Return images (n, C, H, W) in [0, 1] for styles (n, num_ws, style_size); see :meth:`Synthesis.forward`."""
+        """Return images (n, C, H, W) in [0, 1] for styles (n, num_ws, style_size); see :meth:`Synthesis.forward`.
+
+        The memory is that of 16 images of 1024x1024: if there are more, the backward pass computes the blocks again.
+        """
+        most = max(1, _PIXELS // self._side**2)
+        if len(ws) <= most:
+            return self._images(ws, start_block, features)
+        found = []
+        for first in range(0, len(ws), most):
+            rows = slice(first, first + most)
+            own = None if features is None else Features(*(x if x is None else x[rows] for x in features))
+            found.append(checkpoint(self._images, ws[rows], start_block, own, use_reentrant=False))
+        return torch.cat(found)
+
+    def _images(self, ws: Tensor, start_block: str | None, features: Features | None) -> Tensor:
         rgb = self.synthesis(ws, start_block=start_block, features=features).rgb
         if self._crop is not None:
             first = (rgb.shape[2] - self._crop) // 2

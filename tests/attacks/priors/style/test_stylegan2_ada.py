@@ -8,7 +8,6 @@ import pickle
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,119 +21,17 @@ from dpmi.attacks.priors import Gan, fetch
 from dpmi.attacks.priors.style.prior import StylePrior
 from dpmi.attacks.priors.style.stylegan2_ada import load_generator
 
+from .official import CHANNELS, CLAMP, FIR, LATENT, Network, official_generator, write
+
 Array = NDArray[np.float64]
 SHAPE = (3, 16, 16)
-LATENT, STYLE = 6, 5
-CHANNELS = {4: 7, 8: 6, 16: 4}
-CLAMP = 2.5  # low enough to be met
-
-FIR = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
 
 
 @pytest.fixture
-def official(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Writes pickles as the published code does; its modules are there for the writing alone."""
-
-    def reconstruct(meta: dict[str, Any]) -> None:
-        raise AssertionError("the published loader runs the source code in the file")
-
-    class EasyDict(dict[str, Any]):
-        pass
-
-    reconstruct.__module__, reconstruct.__qualname__ = (
-        "torch_utils.persistence",
-        "_reconstruct_persistent_obj",
-    )
-    EasyDict.__module__, EasyDict.__qualname__ = "dnnlib.util", "EasyDict"
-    fakes = {
-        name: ModuleType(name) for name in ("torch_utils", "torch_utils.persistence", "dnnlib", "dnnlib.util")
-    }
-    fakes["torch_utils.persistence"]._reconstruct_persistent_obj = reconstruct  # type: ignore[attr-defined]
-    fakes["dnnlib.util"].EasyDict = EasyDict  # type: ignore[attr-defined]
-    monkeypatch.setattr(_Network, "reconstruct", staticmethod(reconstruct), raising=False)
-
-    def write(path: Path, content: object, protocol: int = 3) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            for name, module in fakes.items():
-                patch.setitem(sys.modules, name, module)
-            path.write_bytes(pickle.dumps(content, protocol=protocol))
-
+def official() -> Iterator[Callable[..., None]]:
+    """Writes pickles as the published code does."""
     yield write
     assert "torch_utils" not in sys.modules
-
-
-class _Network(nn.Module):
-    """A module that pickles as one of the published code does: its source, and its attributes.
-
-    Gains among the attributes are NumPy numbers, as there.
-    """
-
-    reconstruct: Callable[[dict[str, Any]], None]
-
-    def __init__(self, **attributes: Any) -> None:
-        super().__init__()
-        for name, value in attributes.items():
-            setattr(self, name, value)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        source = "raise SystemExit('the source in the pickle was run')"
-        meta = {"type": "class", "version": 6, "module_src": source, "class_name": "Generator"}
-        return self.reconstruct, ({**meta, "state": dict(self.__dict__)},)
-
-
-def _generator(conditional: bool = False) -> _Network:
-    """Random weights of an official generator, named as there."""
-    random = torch.Generator().manual_seed(1)
-
-    def parameter(*shape: int) -> nn.Parameter:
-        return nn.Parameter(torch.randn(shape, generator=random))
-
-    def dense(inputs: int, outputs: int, rate: float = 1.0) -> _Network:
-        return _Network(
-            weight=parameter(outputs, inputs),
-            bias=parameter(outputs),
-            bias_gain=rate,
-            weight_gain=rate / np.sqrt(inputs),
-        )
-
-    def convolution(inputs: int, outputs: int, side: int) -> _Network:
-        layer = _Network(
-            affine=dense(STYLE, inputs),
-            weight=parameter(outputs, inputs, 3, 3),
-            bias=parameter(outputs),
-            noise_strength=parameter(),
-            conv_clamp=CLAMP,
-            act_gain=np.sqrt(2),
-        )
-        layer.register_buffer("resample_filter", torch.tensor(FIR).float())
-        layer.register_buffer("noise_const", torch.randn(side, side, generator=random))
-        return layer
-
-    synthesis, previous = _Network(), 0
-    for side, channels in CHANNELS.items():
-        block = _Network(
-            torgb=_Network(
-                affine=dense(STYLE, channels),
-                weight=parameter(3, channels, 1, 1),
-                bias=parameter(3),
-                weight_gain=1 / np.sqrt(channels),
-            )
-        )
-        block.register_buffer("resample_filter", torch.tensor(FIR).float())
-        if previous:
-            block.conv0 = convolution(previous, channels, side)
-        else:
-            block.const = parameter(channels, side, side)
-        block.conv1 = convolution(channels, channels, side)
-        synthesis.add_module(f"b{side}", block)
-        previous = channels
-    mapping = _Network(fc0=dense(LATENT, STYLE, 0.01), fc1=dense(STYLE, STYLE, 0.01))
-    if conditional:
-        mapping.embed = dense(10, LATENT)
-    for layer in (mapping.fc0, mapping.fc1):
-        layer.weight.data /= 0.01
-    mapping.register_buffer("w_avg", torch.randn(STYLE, generator=random))
-    return _Network(mapping=mapping, synthesis=synthesis)
 
 
 def _leaky(x: Array, clamp: float | None = None) -> Array:
@@ -197,7 +94,7 @@ def _published(state: dict[str, Tensor], z: Array, psi: float, cutoff: int) -> A
 def test_official_weights_give_the_published_function(
     official: Callable[..., None], tmp_path: Path, protocol: int, snapshot: bool
 ) -> None:
-    network = _generator()
+    network = official_generator()
     official(tmp_path / "g.pkl", {"G": None, "D": None, "G_ema": network} if snapshot else network, protocol)
     generator = load_generator(tmp_path / "g.pkl", SHAPE)
     z = torch.randn(2, LATENT, generator=torch.Generator().manual_seed(0))
@@ -214,7 +111,7 @@ def test_numbers_of_either_numpy_are_read(
     official: Callable[..., None], tmp_path: Path, module: bytes
 ) -> None:
     """The published files were written with NumPy 1, which had another name for the module."""
-    network, path = _generator(), tmp_path / "g.pkl"
+    network, path = official_generator(), tmp_path / "g.pkl"
     for layer in (network.mapping.fc0, network.mapping.fc1):
         layer.bias_gain = np.float64(0.02)
     official(path, network)
@@ -227,14 +124,14 @@ def test_numbers_of_either_numpy_are_read(
     "number", [np.float64(0.3), np.float32(-2.5), np.int64(2**40), np.uint8(200), np.bool_(True)]
 )
 def test_a_number_keeps_its_value(official: Callable[..., None], tmp_path: Path, number: np.generic) -> None:
-    network = _generator()
+    network = official_generator()
     network.synthesis.b4.conv1.conv_clamp = number
     official(tmp_path / "g.pkl", network)
     assert load_generator(tmp_path / "g.pkl", SHAPE).synthesis.b4.conv1.clamp == number
 
 
 def test_a_number_of_the_other_byte_order_is_read(official: Callable[..., None], tmp_path: Path) -> None:
-    network, path = _generator(), tmp_path / "g.pkl"
+    network, path = official_generator(), tmp_path / "g.pkl"
     network.synthesis.b4.conv1.conv_clamp = np.float32(-2.5)
     official(path, network)
     whole, little = path.read_bytes(), np.float32(-2.5).tobytes()
@@ -246,7 +143,7 @@ def test_a_number_of_the_other_byte_order_is_read(official: Callable[..., None],
 
 
 def test_numpy_values_that_are_no_numbers_are_refused(official: Callable[..., None], tmp_path: Path) -> None:
-    network = _generator()
+    network = official_generator()
     network.extra = np.datetime64("2020-01-01")
     official(tmp_path / "g.pkl", network)
     with pytest.raises(ValueError, match=r"refused.*type 'M8', which are no numbers"):
@@ -264,7 +161,7 @@ def test_numpy_values_that_are_no_numbers_are_refused(official: Callable[..., No
 
 def test_state_dict_gives_what_the_pickle_gives(official: Callable[..., None], tmp_path: Path) -> None:
     """But for the bound of the activations, which is no part of it: 256 is far away, and CLAMP is not."""
-    network = _generator()
+    network = official_generator()
     for layer in (m for m in network.modules() if hasattr(m, "conv_clamp")):
         layer.conv_clamp = 256
     official(tmp_path / "g.pkl", network)
@@ -275,7 +172,7 @@ def test_state_dict_gives_what_the_pickle_gives(official: Callable[..., None], t
 
 
 def test_images_are_cropped_and_resized(official: Callable[..., None], tmp_path: Path) -> None:
-    official(tmp_path / "g.pkl", _generator())
+    official(tmp_path / "g.pkl", official_generator())
     z = torch.randn(3, LATENT)
     whole = load_generator(tmp_path / "g.pkl", SHAPE)(z)
     assert whole.min() >= 0
@@ -288,7 +185,7 @@ def test_images_are_cropped_and_resized(official: Callable[..., None], tmp_path:
 
 
 def test_prior_takes_the_weights_and_trains_nothing(official: Callable[..., None], tmp_path: Path) -> None:
-    network = _generator()
+    network = official_generator()
     official(tmp_path / "g.pkl", network)
     gan = fetch(
         StylePrior(weights=str(tmp_path / "g.pkl")),
@@ -315,7 +212,7 @@ class _Evil:
 
 
 def test_code_in_a_pickle_is_refused_and_not_run(official: Callable[..., None], tmp_path: Path) -> None:
-    network = _generator()
+    network = official_generator()
     network.extra = _Evil(tmp_path / "marker")
     official(tmp_path / "g.pkl", {"G_ema": network})
     with pytest.raises(ValueError, match=rf"refers to {os.name}\.system"):
@@ -347,18 +244,18 @@ def test_refuses_what_is_no_generator(official: Callable[..., None], tmp_path: P
     path.write_bytes(b"not a pickle")
     with pytest.raises(ValueError, match="refused"):
         load_generator(path, SHAPE)
-    official(path, _generator(conditional=True))
+    official(path, official_generator(conditional=True))
     with pytest.raises(ValueError, match="conditional generator"):
         load_generator(path, SHAPE)
-    official(path, _generator())
+    official(path, official_generator())
     with pytest.raises(ValueError, match=r"3 channels, the target takes \(1, 16, 16\)"):
         load_generator(path, (1, 16, 16))
-    odd = _generator()
-    odd.synthesis.b8.skip = _Network(weight=nn.Parameter(torch.zeros(2)))
+    odd = official_generator()
+    odd.synthesis.b8.skip = Network(weight=nn.Parameter(torch.zeros(2)))
     official(path, odd)
     with pytest.raises(ValueError, match=r"not those of a StyleGAN2-ADA generator.*b8\.skip"):
         load_generator(path, SHAPE)
-    other = _generator()
+    other = official_generator()
     other.synthesis.b8.resample_filter += 0.1
     official(path, other)
     with pytest.raises(ValueError, match=r"is another filter"):
