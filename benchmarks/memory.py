@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 
-def in_child(module: str, function: str, *arguments: object) -> Any:
-    """Call a function of a module in a new process, which returns freed tensors to the system at once."""
+def in_child(module: str, function: str, *arguments: object, trimmed: bool = True) -> Any:
+    """Call a function of a module in a new process; if ``trimmed``, it returns freed tensors to the system at once."""
     code = (
         "import importlib, pickle, sys; call = pickle.loads(sys.stdin.buffer.read()); "
         "found = getattr(importlib.import_module(call[0]), call[1])(*call[2]); "
@@ -22,8 +22,7 @@ def in_child(module: str, function: str, *arguments: object) -> Any:
         # With a small cache oneDNN would rebuild kernels for batch sizes that it has evicted.
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16384",
         **os.environ,
-        "MALLOC_MMAP_THRESHOLD_": "65536",
-        "MALLOC_TRIM_THRESHOLD_": "65536",
+        **({"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"} if trimmed else {}),
     }
     answer = subprocess.run(
         [sys.executable, "-c", code],
@@ -41,6 +40,11 @@ def peak_of(run: Callable[[], None]) -> int:
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM
     run()
     return _resident("VmHWM") - before
+
+
+def peak() -> int:
+    """Peak of the resident memory of this process, in bytes."""
+    return _resident("VmHWM")
 
 
 def _resident(field: str) -> int:

@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from dpmi.data import Images
 from dpmi.models import IDENTITY_LOSSES, Adaptation
 from dpmi.progress import Progress
 
@@ -44,14 +45,15 @@ class Knowledge:
     """The attacker's knowledge besides the target: public images, and the priors trained on them.
 
     Args:
-        public: float32 (M, C, H, W) in [0, 1]; M may be 0.
+        public: float32 (M, C, H, W) in [0, 1]; M may be 0. Many images stay on the disk and are no tensor, but
+            :class:`dpmi.data.Images`.
         modules: the trained priors, in the order of :meth:`Attack.priors`, frozen.
         queries: number of records forwarded through the target to train the priors.
         grad_calls: number of records for which the training of the priors took a gradient through the target.
         labels: int64 (M,), the classes of the public images, which are not those of the target; None if unknown.
     """
 
-    public: Tensor
+    public: Images
     modules: tuple[nn.Module, ...] = ()
     queries: int = 0
     grad_calls: int = 0
@@ -152,7 +154,7 @@ class Attack(ABC):
         self,
         target: nn.Module,
         *,
-        public: Tensor,
+        public: Images,
         public_labels: Tensor | None = None,
         image_shape: ImageShape,
         folder: Path | None = None,

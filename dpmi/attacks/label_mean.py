@@ -8,6 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from dpmi.data.lazy import WHOLE, at_once, blocks, placed, taken
+from dpmi.models.modes import Gathered
+
 from .base import Attack, Candidates, Task
 from .checks import at_least_one, require
 from .stages.starts import child_generator
@@ -56,22 +59,27 @@ class LabelMean(Attack):
         public = task.knowledge.public
         random = child_generator(task.seed, 0, 0)
         # A budget may end the queries early; the images seen by then must not be those of a few people.
-        public = public[torch.randperm(len(public), generator=random)].to(labels.device)
+        public = placed(taken(public, torch.randperm(len(public), generator=random)), labels.device)
         copies = max(1, target.affordable(self.copies)) if target.labels_only else 1
-        asked: list[Tensor] = []
-        for some in torch.split(public, max(1, _TOGETHER // copies)):
+        asked, done = Gathered(len(public)), 0
+        for some in blocks(public, max(1, _TOGETHER // copies)):
             covered = target.affordable(len(some), queries=copies)
             if covered:
-                asked.append(self._ranks(target, some[:covered], copies, random))
-            task.progress(sum(map(len, asked)), len(public))
+                asked.add(self._ranks(target, some[:covered], copies, random))
+            done += covered
+            task.progress(done, len(public))
             if covered < len(some):
                 break
         task.progress(len(public), len(public))
-        ranks = torch.cat(asked)[:, labels]
+        ranks = asked.whole[:, labels]
         weights = highest(ranks, self.images)
-        pictures = (weights.T @ public[: len(ranks)].flatten(1)).clamp(0, 1)
+        size = at_once(public, WHOLE)
+        pictures = weights.new_zeros(len(labels), public.shape[1:].numel())
+        # A budget may have ended the queries before the last images.
+        for own, some in zip(torch.split(weights, size), blocks(public, size), strict=False):
+            pictures += own.T @ some[: len(own)].flatten(1)
         return Candidates(
-            pictures.view(len(labels), *task.image_shape),
+            pictures.clamp(0, 1).view(len(labels), *task.image_shape),
             torch.ones_like(labels),
             torch.zeros_like(labels, dtype=torch.bool),
         )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dpmi.data import Images
 from dpmi.models import FEATURES, Adaptation, IdentityLoss, device_of, observe
 from dpmi.models.adaptation import Penalty
 
@@ -153,7 +154,7 @@ class Target:
 
     @contextmanager
     def adapted(
-        self, adaptation: Adaptation | None, public: Tensor, *, features: bool = False
+        self, adaptation: Adaptation | None, public: Images, *, features: bool = False
     ) -> Iterator[None]:
         """Replace the target by the model of an adaptive attack inside the block.
 

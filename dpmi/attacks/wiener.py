@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dpmi.data.lazy import BLOCK, Images, at_once, blocks, placed
 from dpmi.data.public_gaussian import RANK, PublicGaussian
 
 from .base import Attack, Candidates, Task
@@ -66,7 +67,7 @@ class Wiener(Attack):
             require("tau", self.tau, self.tau >= 0, "0 or more")
 
     def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
-        public = task.knowledge.public.to(labels.device)
+        public = placed(task.knowledge.public, labels.device)
         prior = PublicGaussian.of(public, rank=self.rank)
         ascent = self._ascent(target, labels, public, task)
         diverged = ~ascent.isfinite().all(dim=1)
@@ -77,7 +78,7 @@ class Wiener(Attack):
         pictures = pictures.clamp(0, 1).float().view(len(labels), *task.image_shape)
         return Candidates(pictures, torch.ones_like(labels), diverged)
 
-    def _ascent(self, target: Target, labels: Tensor, public: Tensor, task: Task) -> Tensor:
+    def _ascent(self, target: Target, labels: Tensor, public: Images, task: Task) -> Tensor:
         """Return the sum over public images of minus the gradient of the loss of each label, float64 (R, d)."""
         random = child_generator(task.seed, 0, 0)
         points = public[torch.randperm(len(public), generator=random)[: self.images]]
@@ -103,7 +104,7 @@ class Wiener(Attack):
         return lambda variances: variances / (variances + tau)
 
 
-def typical_distance(prior: PublicGaussian, public: Tensor, labels: Tensor | None) -> float:
+def typical_distance(prior: PublicGaussian, public: Images, labels: Tensor | None) -> float:
     """Return the typical distance of a class mean from the mean of all images.
 
     Args:
@@ -115,5 +116,8 @@ def typical_distance(prior: PublicGaussian, public: Tensor, labels: Tensor | Non
         return math.sqrt(prior.total / 2)
     _, of = torch.unique(labels.to(public.device), return_inverse=True)
     sums = torch.zeros(int(of.max()) + 1, len(prior.mean), dtype=torch.float64, device=public.device)
-    means = sums.index_add_(0, of, public.flatten(1).double()) / of.bincount()[:, None]
+    size = at_once(public, BLOCK)
+    for some, own in zip(blocks(public, size), torch.split(of, size), strict=True):
+        sums.index_add_(0, own, some.flatten(1).double())
+    means = sums / of.bincount()[:, None]
     return float((means - prior.mean).norm(dim=1).mean())

@@ -3,6 +3,7 @@
 Citations such as [Z20] are resolved in docs/references.md.
 """
 
+from dpmi.data.lazy import Images, blocks
 from dpmi.data.read_omniglot import Characters, read_characters
 from dpmi.data.registry import REGISTRY, Dataset, check_options, load, names
 from dpmi.data.roles import RoleDraw, Roles
@@ -15,9 +16,11 @@ __all__ = [
     "Dataset",
     "Distance",
     "ImageSet",
+    "Images",
     "RoleDraw",
     "Roles",
     "Split",
+    "blocks",
     "check_options",
     "load",
     "names",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dpmi.data.image_files import hold_out, read_files
 from dpmi.data.images import to_labels, without
+from dpmi.data.lazy import Images
 from dpmi.data.split import Distance, ImageSet, Split
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
@@ -76,7 +77,7 @@ def load_folder(
     shape, grey = _shape(size, files), {_is_grey(file) for file in files} == {True}
     train_files, test_files = hold_out(root.name, classes, test, np.random.default_rng(seed))
 
-    def read(files: Sequence[tuple[int, Path]], dataset: Path = root) -> tuple[Tensor, Tensor]:
+    def read(files: Sequence[tuple[int, Path]], dataset: Path = root) -> tuple[Images, Tensor]:
         paths = [file for _, file in files]
         images = read_files(paths, size=shape, dataset=dataset.name, mode="L" if grey else "RGB")
         return images, torch.tensor([label for label, _ in files], dtype=torch.int64)
@@ -85,7 +86,8 @@ def load_folder(
     held_out, held_out_labels = without(*read(test_files), train)
     if not len(held_out):
         raise ValueError(f"every test image of {root} is also a training image; remove the copies")
-    known, known_labels, known_names = torch.empty(0, *train.shape[1:]), None, None
+    known: Images = torch.empty(0, *train.shape[1:])
+    known_labels, known_names = None, None
     if public is not None:
         place = folder_of("public", public)
         known_files, names = public_files(place)

@@ -87,7 +87,7 @@ def divide(split: Split, unit: Unit, *, clusters_per_class: int) -> Units:
     if unit == "record":
         return Units(unit, torch.arange(len(train)), train.labels)
     if unit == "subclass":
-        found = Partition.by_kmeans(train.images.numpy(), train.labels.numpy(), clusters_per_class, seed=0)
+        found = Partition.by_kmeans(train.images, train.labels.numpy(), clusters_per_class, seed=0)
         classes = torch.arange(split.num_classes)
         return Units(unit, torch.tensor(found.bucket_of), classes.repeat_interleave(clusters_per_class))
     if train.units is None:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +12,10 @@ from torch import Tensor
 
 from dpmi.data.files import missing
 from dpmi.data.images import to_labels, without
+from dpmi.data.lazy import Images
 from dpmi.data.open_image import open_image
 from dpmi.data.split import Distance, ImageSet, Split
+from dpmi.data.stored_images import Pixels, collected
 
 Files = Mapping[str, Sequence[Path]]
 """The image files of each class, by the class's name."""
@@ -66,7 +67,7 @@ def split_files(
     train_files, test_files = hold_out(name, private, test_share, generator)
     public_files = _draw(public, public_images, generator)
 
-    def read(files: Sequence[_Labelled]) -> tuple[Tensor, Tensor]:
+    def read(files: Sequence[_Labelled]) -> tuple[Images, Tensor]:
         labels = torch.tensor([label for label, _ in files], dtype=torch.int64)
         return read_files([file for _, file in files], size=size, crop=crop, dataset=name), labels
 
@@ -96,8 +97,8 @@ def read_files(
     dataset: str,
     crop: int | None = None,
     mode: Literal["L", "RGB"] = "RGB",
-) -> Tensor:
-    """Read images into one tensor, float32 ``(N, 1 or 3, H, W)`` in [0, 1].
+) -> Images:
+    """Read images, float32 ``(N, 1 or 3, H, W)`` in [0, 1]; many of them stay on the disk.
 
     The proportions are preserved: the image is cropped in the middle, then resized with a Lanczos filter.
 
@@ -111,20 +112,16 @@ def read_files(
     Raises:
         ValueError: a file is corrupt or not an image.
         FileNotFoundError: a file does not exist.
+        OSError: the images do not fit on the disk.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    images = torch.empty(len(files), 1 if mode == "L" else 3, height, width)
 
-    def fill(row: int) -> None:
+    def pixels(row: int) -> Pixels:
         whole = _read_file(files[row], crop=crop, mode=mode, dataset=dataset)
         fitted = ImageOps.fit(whole, (width, height), method=Image.Resampling.LANCZOS)
-        pixels = np.array(fitted).reshape(height, width, -1)
-        images[row] = torch.from_numpy(pixels).permute(2, 0, 1)
+        return np.array(fitted).reshape(height, width, -1).transpose(2, 0, 1)
 
-    with ThreadPoolExecutor() as pool:
-        for _ in pool.map(fill, range(len(files))):
-            pass
-    return images.div_(255)
+    return collected(len(files), (1 if mode == "L" else 3, height, width), pixels)
 
 
 def hold_out(

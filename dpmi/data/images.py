@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dpmi.data.lazy import Images, blocks, taken
+
 
 def to_images(pixels: NDArray[np.uint8]) -> Tensor:
     """Convert bytes, grey ``(N, H, W)`` or colour ``(N, H, W, C)``, to images, float32 ``(N, C, H, W)`` in [0, 1].
@@ -26,14 +28,15 @@ def to_labels(labels: NDArray[np.integer]) -> Tensor:
     return torch.from_numpy(labels.astype(np.int64))
 
 
-def digests(images: Tensor) -> Iterator[bytes]:
+def digests(images: Images) -> Iterator[bytes]:
     """Yield a digest of each image's pixels, equal exactly if the images are equal.
 
     Args:
         images: ``(N, C, H, W)``.
     """
-    for pixels in images.detach().cpu().contiguous().flatten(1).numpy():
-        yield hashlib.blake2b(pixels, digest_size=16).digest()
+    for block in blocks(images):
+        for pixels in block.detach().cpu().contiguous().flatten(1).numpy():
+            yield hashlib.blake2b(pixels, digest_size=16).digest()
 
 
 def evenly(count: int, most: int) -> Tensor:
@@ -45,13 +48,13 @@ def evenly(count: int, most: int) -> Tensor:
     return torch.linspace(0, max(count - 1, 0), min(count, most)).round().long()
 
 
-def without(images: Tensor, labels: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+def without(images: Images, labels: Tensor, *others: Images) -> tuple[Images, Tensor]:
     """Remove the images, with their labels, that are among others; nothing is copied if there are none.
 
     Args:
         images: ``(N, C, H, W)``.
         labels: ``(N,)``.
-        others: tensors ``(M, C, H, W)``.
+        others: ``(M, C, H, W)`` each.
 
     >>> images = torch.arange(3.0).reshape(3, 1, 1, 1)
     >>> without(images, torch.tensor([5, 6, 7]), images[1:2])[1]
@@ -61,4 +64,4 @@ def without(images: Tensor, labels: Tensor, *others: Tensor) -> tuple[Tensor, Te
     keep = torch.tensor([digest not in found for digest in digests(images)], dtype=torch.bool)
     if bool(keep.all()):
         return images, labels
-    return images[keep], labels[keep]
+    return taken(images, keep), labels[keep]

@@ -11,6 +11,7 @@ from torch.nn import functional
 from dpmi.data.files import data_folder, missing
 from dpmi.data.files import download as fetch
 from dpmi.data.images import to_images, to_labels
+from dpmi.data.lazy import joined
 from dpmi.data.read_idx import read_idx
 from dpmi.data.read_omniglot import read_characters
 from dpmi.data.split import ImageSet, Split
@@ -96,7 +97,7 @@ def load_mnist_half(root: Path | None, *, size: int = PAPERS_SIDE, download: boo
         name="mnist-half",
         train=train,
         test=test,
-        public=torch.cat([part.images for part in public]),
+        public=joined(*(part.images for part in public)),
         class_names=DIGITS[:PRIVATE_DIGITS],
         distance="euclidean",
         citation=MNIST_CITATION,

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .images import evenly
+from .lazy import Images, mean_image
 
 RANK = 150
 """Maximum number of principal components."""
@@ -39,7 +40,7 @@ class PublicGaussian:
     rest: float
 
     @classmethod
-    def of(cls, images: Tensor, *, rank: int = RANK) -> PublicGaussian:
+    def of(cls, images: Images, *, rank: int = RANK) -> PublicGaussian:
         """Return the mean and covariance of images (M, C, H, W).
 
         Args:
@@ -49,15 +50,14 @@ class PublicGaussian:
         Raises:
             ValueError: there are fewer than 2 images, or all are equal.
         """
-        flat = images.flatten(1)
-        mean = flat.mean(dim=0, dtype=torch.float64)
-        some = flat[evenly(len(flat), SAMPLES)].double()
+        mean = mean_image(images).flatten()
+        some = images[evenly(len(images), SAMPLES)].flatten(1).double()
         centred = some - some.mean(dim=0) if len(some) else some
         total = float(centred.square().sum()) / max(len(centred) - 1, 1)
-        if len(flat) < 2 or total <= 0:
+        if len(images) < 2 or total <= 0:
             raise ValueError(
                 f"the public images must be at least 2 different images, because their covariance is needed; got "
-                f"{len(flat)} images" + (" that are all equal" if len(flat) > 1 else "")
+                f"{len(images)} images" + (" that are all equal" if len(images) > 1 else "")
             )
         count, size = centred.shape
         # The smaller of the two matrices of products has the same eigenvalues, up to zeros.
@@ -66,7 +66,7 @@ class PublicGaussian:
         # SciPy computes only the largest eigenvalues, which takes half the time of all of them.
         last = len(products) - 1
         found = eigh(products.cpu().numpy(), subset_by_index=(max(0, last - rank + 1), last))
-        values, vectors = (torch.from_numpy(part).to(flat.device).flip(-1) for part in found)
+        values, vectors = (torch.from_numpy(part).to(some.device).flip(-1) for part in found)
         kept = values > _NEGLIGIBLE * values[0]
         values, vectors = values[kept], vectors[:, kept]
         if wide:

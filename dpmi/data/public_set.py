@@ -11,6 +11,7 @@ from torch.nn import functional
 from dpmi.data.folder import folder_of, public_files, renumbered
 from dpmi.data.image_files import read_files
 from dpmi.data.images import without
+from dpmi.data.lazy import Images, ImageShape, changed, joined, shape_of
 from dpmi.data.split import Split
 
 #: Images that are resized at once, to bound the memory.
@@ -59,12 +60,24 @@ def with_public_of(split: Split, other: Split) -> Split:
     Raises:
         ValueError: a class is in both.
     """
-    parts = [shaped(part.images, split.image_shape) for part in (other.train, other.test)]
+    images = reshaped(joined(other.train.images, other.test.images), split.image_shape)
     labels = torch.cat([other.train.labels, other.test.labels])
-    return _replaced(split, torch.cat(parts), labels, other.identities)
+    return _replaced(split, images, labels, other.identities)
 
 
-def shaped(images: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
+def reshaped(images: Images, image_shape: ImageShape) -> Images:
+    """Return images in another shape (C, H, W), as by :func:`shaped`; those on the disk whenever they are read.
+
+    Args:
+        images: float32 (N, c, h, w) in [0, 1].
+        image_shape: (C, H, W).
+    """
+    if shape_of(images) == tuple(image_shape):
+        return images
+    return changed(images, lambda some, _: shaped(some, image_shape), image_shape)
+
+
+def shaped(images: Tensor, image_shape: ImageShape) -> Tensor:
     """Return images in another shape (C, H, W): resized (bilinear, antialias), and grey as the mean of the colours.
 
     Args:
@@ -86,7 +99,7 @@ def shaped(images: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
     return torch.cat(found)
 
 
-def _replaced(split: Split, images: Tensor, labels: Tensor, names: tuple[str, ...] | None) -> Split:
+def _replaced(split: Split, images: Images, labels: Tensor, names: tuple[str, ...] | None) -> Split:
     images, labels = without(images, labels, split.train.images, split.test.images)
     if names is None:
         return dataclasses.replace(split, public=images, public_labels=None, public_class_names=None)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from .images import digests
+from .lazy import taken
 from .split import ImageSet, Split
 
 FEWEST = 2
@@ -58,7 +59,7 @@ class Roles:
             raise ValueError(f"class {last} is not in {split}")
         labels = split.train.labels
         private, decoys = (
-            set(digests(split.train.images[torch.isin(labels, torch.tensor(classes))]))
+            set(digests(taken(split.train.images, torch.isin(labels, torch.tensor(classes)))))
             for classes in (self.private, self.decoys)
         )
         shared = private & decoys

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dpmi.data.images import digests
+from dpmi.data.lazy import Images, LazyImages, blocks, shape_of, taken
 
 Distance = Literal["euclidean", "ssim"]
 
@@ -24,7 +25,8 @@ class ImageSet:
     """Labelled images, validated by the constructor.
 
     Args:
-        images: float32 ``(N, C, H, W)`` in [0, 1], N at least 1.
+        images: float32 ``(N, C, H, W)`` in [0, 1], N at least 1. Those of a large data set from files stay on the disk
+            and are no tensor, but :class:`~dpmi.data.Images`.
         labels: int64 ``(N,)``, the class of each image, 0 or more.
         units: int64 ``(N,)``, the unit of privacy of each image, such as its user or its subclass, 0 or more; None if
             unknown.
@@ -36,7 +38,7 @@ class ImageSet:
     ImageSet(3 images of (1, 8, 8))
     """
 
-    images: Tensor
+    images: Images
     labels: Tensor
     units: Tensor | None = None
 
@@ -58,7 +60,7 @@ class ImageSet:
             ValueError: no entry is True.
         """
         units = None if self.units is None else self.units[kept]
-        return ImageSet(self.images[kept], self.labels[kept], units)
+        return ImageSet(taken(self.images, kept), self.labels[kept], units)
 
     def rows(self, chosen: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return the chosen images and their labels on a device; ``chosen`` int64 (n,)."""
@@ -80,7 +82,8 @@ class Split:
         name: name of the data set for :func:`dpmi.data.load`.
         train: the private images that train the target.
         test: held-out images of the same classes, for accuracy.
-        public: the attacker's public images, float32 ``(M, C, H, W)`` in [0, 1]; M may be 0.
+        public: the attacker's public images, float32 ``(M, C, H, W)`` in [0, 1]; M may be 0. Those of a large data set
+            from files stay on the disk, as the images of ``train`` and ``test``.
         class_names: one name per class; label k is ``class_names[k]``.
         distance: the MIA distance for this data set: ``euclidean`` (digits, objects) or ``ssim`` (faces).
         citation: authors and publication of the images.
@@ -98,7 +101,7 @@ class Split:
     name: str
     train: ImageSet
     test: ImageSet
-    public: Tensor
+    public: Images
     class_names: tuple[str, ...]
     distance: Distance
     citation: str
@@ -176,9 +179,10 @@ class Split:
         train, test = self.train, self.test
         parts = (train.images, train.labels, test.images, test.labels, self.public, self.public_labels)
 
-        def add(part: Tensor) -> None:
+        def add(part: Images) -> None:
             found.update(f"{part.dtype} {tuple(part.shape)}".encode())
-            found.update(part.detach().cpu().contiguous().numpy().data)
+            for block in blocks(part):
+                found.update(block.detach().cpu().contiguous().numpy().data)
 
         for part in parts:
             if part is None:
@@ -200,8 +204,7 @@ class Split:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """The shape (C, H, W) of every image, train, test and public."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+        return shape_of(self.train.images)
 
     def __repr__(self) -> str:
         return (
@@ -210,22 +213,23 @@ class Split:
         )
 
 
-def _check_images(argument: str, images: Tensor) -> None:
-    if images.dtype != torch.float32 or images.dim() != 4:
+def _check_images(argument: str, images: Images) -> None:
+    if images.dtype != torch.float32 or len(images.shape) != 4:
         raise ValueError(
             f"{argument} must be float32 of shape (N, C, H, W); "
             f"got {images.dtype} of shape {tuple(images.shape)}"
         )
-    if images.numel() == 0:
+    if images.shape.numel() == 0 or isinstance(images, LazyImages):  # these are in [0, 1]
         return
-    low, high = (float(bound) for bound in torch.aminmax(images))
+    extremes = [torch.stack(torch.aminmax(block)) for block in blocks(images)]
+    low, high = (float(bound) for bound in torch.aminmax(torch.stack(extremes)))
     # This form also rejects NaN, which aminmax propagates.
     if not (low >= 0.0 and high <= 1.0):
         raise ValueError(f"{argument} must be finite and in [0, 1]; values run from {low:g} to {high:g}")
 
 
-def _check_labels(argument: str, labels: Tensor, images: Tensor) -> None:
-    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+def _check_labels(argument: str, labels: Tensor, images: Images) -> None:
+    if labels.dtype != torch.int64 or tuple(labels.shape) != (len(images),):
         raise ValueError(
             f"{argument} must be int64 of shape ({len(images)},), one for each image; "
             f"got {labels.dtype} of shape {tuple(labels.shape)}"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dpmi.data.images import to_labels, without
+from dpmi.data.lazy import Images
 from dpmi.data.split import ImageSet, Split
 from dpmi.privacy.ids import distinct
 
@@ -103,7 +104,7 @@ def load_table(
         raise ValueError(
             f"every test row of {table} equals a row of the train part; the columns tell too little"
         )
-    others = torch.empty(0, *rows.shape[1:])
+    others: Images = torch.empty(0, *rows.shape[1:])
     if known is not None:
         every = _encoded(columns, known, str(public))
         others, _ = without(every, torch.zeros(len(every), dtype=torch.int64), train, tested)

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import InterpolationMode, v2
 
+from dpmi.data import Images
+
 #: Images on which a transform is tried before the training, each several times, because a transform is random.
 _TRIES = 8
 
@@ -73,7 +75,7 @@ class Augmented(Dataset[tuple[Tensor, Tensor]]):
         augmentation: the transforms, applied in this order.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, augmentation: Sequence[Augmentation]) -> None:
+    def __init__(self, images: Images, labels: Tensor, augmentation: Sequence[Augmentation]) -> None:
         self._images, self._labels = images, labels
         self._transforms = [each.build() for each in augmentation]
 
@@ -82,7 +84,7 @@ class Augmented(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int | list[int]) -> tuple[Tensor, Tensor]:
         """Return an image (C, H, W) and its label (), or images (n, C, H, W) and their labels (n,) for a list."""
-        images = self._images[index]
+        images = self._images[torch.as_tensor(index)]
         if isinstance(index, list):
             return torch.stack([self._variant(image) for image in images]), self._labels[index]
         return self._variant(images), self._labels[index]

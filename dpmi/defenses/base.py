@@ -94,7 +94,7 @@ class Defense:
 
         Args:
             model: freshly built; it is not changed.
-            data: the private training set.
+            data: the private training set; the images of a large one are read by rows, see :class:`dpmi.data.Images`.
             public: labelled public images; None if there are none.
 
         Raises:
@@ -150,11 +150,12 @@ class Defense:
 
     def privatize(self, setup: Setup) -> Session:
         """Return the data loader, model and optimizer of the training, wrapped by a privacy engine if there is one."""
-        records = setup.records
         shuffled = RandomSampler(setup.data.labels, generator=torch.Generator().manual_seed(setup.stage_seed))
         # Indexing a whole batch at once is five times as fast as collating records one by one.
         loader = DataLoader(
-            records, sampler=BatchSampler(shuffled, setup.batch_size, drop_last=False), batch_size=None
+            setup.records,
+            sampler=BatchSampler(shuffled, setup.batch_size, drop_last=False),
+            batch_size=None,
         )
         return Session(module=setup.module, optimizer=setup.optimizer, loader=loader)
 

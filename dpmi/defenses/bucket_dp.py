@@ -154,9 +154,7 @@ class SubclassDP(BucketDP):
         """Return the partition by unit, or else by k-means on the pixels, as in [Z20] section IV.C."""
         if data.units is not None:
             return Partition.by_column(data.units.tolist(), unit=self.unit)
-        return Partition.by_kmeans(
-            data.images.numpy(), data.labels.numpy(), self.clusters_per_class, seed=seed
-        )
+        return Partition.by_kmeans(data.images, data.labels.numpy(), self.clusters_per_class, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
-from dpmi.data import ImageSet
+from dpmi.data import Images, ImageSet
 from dpmi.privacy import Account
 
 from .augmentation import Augmentation, Augmented
 from .objective import Objective
+from .records import records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,8 @@ class Setup:
         module: the result of :meth:`Defense.build`, or only its head if the features of all images are known.
         optimizer: optimizer of the trained parameters.
         data: the private training set.
-        inputs: what ``module`` takes, one row per image of ``data``: the images, or their features.
+        inputs: what ``module`` takes, one row per image of ``data``: the images, or their features. The images of a
+            large data set are no tensor; :attr:`records` pairs them with their labels.
         batch_size: records per step, unless the defence draws the records itself.
         steps: number of updates of the stage.
         seed: seed of everything that is the same in all stages, such as a partition.
@@ -38,7 +40,7 @@ class Setup:
     module: nn.Module
     optimizer: Optimizer
     data: ImageSet
-    inputs: Tensor
+    inputs: Images
     batch_size: int
     steps: int
     seed: int
@@ -52,7 +54,7 @@ class Setup:
         """The inputs and labels as a data set, which also takes a list of rows."""
         if self.augmentation:
             return Augmented(self.inputs, self.data.labels, self.augmentation)
-        return TensorDataset(self.inputs, self.data.labels)
+        return records(self.inputs, self.data.labels)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from opacus.grad_sample import AbstractGradSampleModule
-from torch import Tensor, nn
+from torch import nn
 
-from dpmi.data import ImageSet
+from dpmi.data import Images, ImageSet
 from dpmi.models import FEATURES, device_of, layer, seeded
 from dpmi.models.features import FeatureClassifier
 from dpmi.privacy import Account, combine
@@ -272,7 +272,7 @@ def _does_not_compose(extractor: Account, unit: str) -> ValueError:
 
 def _trained_part(
     defense: Defense, model: nn.Module, data: ImageSet, recipe: Recipe
-) -> tuple[nn.Module, Tensor]:
+) -> tuple[nn.Module, Images]:
     """Return what is trained, and its inputs: the head and the features of all images, where the loss allows it.
 
     A recipe with augmentation, and a defence that changes images, observes layers or has an objective of its own, need

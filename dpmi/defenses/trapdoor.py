@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from accountants import checks
-from dpmi.data import ImageSet
+from dpmi.data import ImageSet, blocks
 from dpmi.models import evaluating
 
 from .base import Defense
@@ -98,7 +98,7 @@ class TrapdoorObjective(Objective):
         targets, device = (data.labels + others) % len(self.triggers), self.triggers.device
         caught = [
             model(self.trapped(images.to(device), aims.to(device))).argmax(1).cpu() == aims
-            for images, aims in zip(torch.split(data.images, 256), torch.split(targets, 256), strict=True)
+            for images, aims in zip(blocks(data.images, 256), torch.split(targets, 256), strict=True)
         ]
         return {"trapdoor_success": float(torch.cat(caught).double().mean())}
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dpmi.data import Images, blocks
 from dpmi.models import evaluating, seeded
+from dpmi.models.modes import Gathered
 
 BATCH_SIZE = 1024
 
 _SEED = 0
 
 
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = BATCH_SIZE) -> float:
+def accuracy(model: nn.Module, images: Images, labels: Tensor, *, batch_size: int = BATCH_SIZE) -> float:
     """Return the fraction of images whose largest logit is that of their label, in [0, 1].
 
     The model runs in evaluation mode; its mode is restored afterwards. A model that draws noise draws it once per
@@ -31,7 +33,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: in
     return float((logits.argmax(dim=1) == labels.cpu()).double().mean())
 
 
-def confidence(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = BATCH_SIZE) -> Tensor:
+def confidence(model: nn.Module, images: Images, labels: Tensor, *, batch_size: int = BATCH_SIZE) -> Tensor:
     """Return the softmax probability of each image's label, float32 (N,) in [0, 1].
 
     Arguments and errors as for :func:`accuracy`.
@@ -40,7 +42,7 @@ def confidence(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: 
     return probabilities.gather(1, labels.cpu()[:, None])[:, 0]
 
 
-def _logits(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int) -> Tensor:
+def _logits(model: nn.Module, images: Images, labels: Tensor, batch_size: int) -> Tensor:
     if len(images) == 0 or labels.shape != images.shape[:1]:
         raise ValueError(
             f"labels must have one entry for each of at least 1 image; "
@@ -49,8 +51,11 @@ def _logits(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int) -
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     device = next((p.device for p in model.parameters()), images.device)
+    found = Gathered(len(images))
     with evaluating(model), seeded(model, _SEED), torch.no_grad():
-        logits = torch.cat([model(batch.to(device)).cpu() for batch in torch.split(images, batch_size)])
+        for batch in blocks(images, batch_size):
+            found.add(model(batch.to(device)).cpu())
+    logits = found.whole
     # argmax of NaN raises no error, and a broken model would get an accuracy.
     if not bool(logits.isfinite().all()):
         raise ValueError("model returns logits that are not finite; check that its training converged")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dpmi.data import ImageSet
+from dpmi.data.lazy import changed, taken
 
 from .accuracy import accuracy
 from .intervals import Interval, share_interval
@@ -95,10 +96,16 @@ def poison(data: ImageSet, trigger: Trigger, *, seed: int) -> ImageSet:
             f"data must have at least {count} images of classes other than {TARGET} to poison; got {len(others)}"
         )
     chosen = others[torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))[:count]]
-    images, labels = data.images.clone(), data.labels.clone()
-    images[chosen] = trigger.stamp(images[chosen])
-    labels[chosen] = TARGET
-    return ImageSet(images, labels, data.units)
+    marked = torch.zeros(len(data), dtype=torch.bool)
+    marked[chosen] = True
+
+    def stamped(images: Tensor, rows: Tensor) -> Tensor:
+        own = marked[rows]
+        images = images.clone()
+        images[own] = trigger.stamp(images[own])
+        return images
+
+    return ImageSet(changed(data.images, stamped), torch.where(marked, TARGET, data.labels), data.units)
 
 
 def backdoor_success(model: nn.Module, data: ImageSet, trigger: Trigger) -> Interval:
@@ -120,6 +127,6 @@ def backdoor_success(model: nn.Module, data: ImageSet, trigger: Trigger) -> Inte
         raise ValueError(
             f"data must have images of classes other than {TARGET}; all {len(data)} are of class {TARGET}"
         )
-    marked = trigger.stamp(data.images[others])
+    marked = changed(taken(data.images, others), lambda images, _: trigger.stamp(images))
     wanted = torch.full((len(marked),), TARGET)
     return share_interval(accuracy(model, marked, wanted), len(marked))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dpmi.data.lazy import Images, at_once, blocks, mean_image, shape_of, taken
+
 from .distance import Kind, check_images, check_kind, check_labelled, check_shape, class_members, mia_distance
 from .ssim import C2, LocalMoments, ssim_pairs
 
@@ -31,6 +33,9 @@ CANDIDATES = 64
 #: Maximum number of public images times pixels, and of private images, in memory: about 100 MiB.
 _CHUNK = 2**22
 _PRIVATE_CHUNK = 4096
+
+#: Number of values of private images that are ranked at once: 64 MiB.
+_RANKED = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +58,9 @@ class Baselines:
 
 def baselines(
     labels: Tensor,
-    private_images: Tensor,
+    private_images: Images,
     private_labels: Tensor,
-    public_images: Tensor,
+    public_images: Images,
     *,
     kind: Kind = "euclidean",
 ) -> Baselines:
@@ -88,13 +93,13 @@ def baselines(
             each.append(mia_distance(handed_in, labels, private_images, private_labels, kind=kind).values)
         return torch.stack(each).amin(dim=0)
 
-    blank = nearest_of(*(torch.full_like(private_images[0], level) for level in BLANK_LEVELS))
+    blank = nearest_of(*(torch.full(shape_of(private_images), level) for level in BLANK_LEVELS))
 
     if len(public_images) == 0:
         unknown = torch.full((len(labels),), torch.nan, dtype=torch.float64)
         return Baselines(blank=blank, public_mean=unknown, public_nearest=unknown.clone())
     check_images("public_images", public_images)
-    mean = public_images.double().mean(dim=0).to(private_images.dtype).clamp(0, 1)
+    mean = mean_image(public_images).to(private_images.dtype).clamp(0, 1)
     return Baselines(
         blank=blank,
         public_mean=nearest_of(mean, at_best_brightness(mean, public_images, kind=kind)),
@@ -102,7 +107,7 @@ def baselines(
     )
 
 
-def at_best_brightness(image: Tensor, public_images: Tensor, *, kind: Kind = "euclidean") -> Tensor:
+def at_best_brightness(image: Tensor, public_images: Images, *, kind: Kind = "euclidean") -> Tensor:
     """Return the multiple of an image (C, H, W) that is closest to one of the public images.
 
     Args:
@@ -112,28 +117,33 @@ def at_best_brightness(image: Tensor, public_images: Tensor, *, kind: Kind = "eu
     """
     factors = image.new_tensor(BRIGHTNESSES).view(-1, 1, 1, 1)
     candidates = (factors * image).clamp(0, 1)
-    some = public_images[:: -(-len(public_images) // _CHOSEN_BY)]
+    some = taken(public_images, torch.arange(0, len(public_images), -(-len(public_images) // _CHOSEN_BY)))
     one_class = torch.zeros(max(len(candidates), len(some)), dtype=torch.int64)
     found = mia_distance(candidates, one_class[: len(candidates)], some, one_class[: len(some)], kind=kind)
     return candidates[found.values.argmin()]
 
 
 def _nearest_public(
-    labels: Tensor, private_images: Tensor, private_labels: Tensor, public_images: Tensor, kind: Kind
+    labels: Tensor, private_images: Images, private_labels: Tensor, public_images: Images, kind: Kind
 ) -> Tensor:
     rank, measure = (_structure, _ssim) if kind == "ssim" else (_euclidean_rank, _euclidean)
     best = dict.fromkeys(labels.tolist(), float("inf"))
-    for public in torch.split(public_images, max(1, _CHUNK // public_images[0].numel())):
-        public_features, public_offset = rank(public)
-        for label in best:
-            members = private_images[class_members(private_labels, label)]
-            for private in torch.split(members, _PRIVATE_CHUNK):
-                features, offset = rank(private)
-                scores = torch.addmm(offset, public_features, features.T) + public_offset[:, None]
+    members = {label: class_members(private_labels, label) for label in best}
+    for public in blocks(public_images, at_once(public_images, _CHUNK)):
+        ranked = rank(public)
+        for label, of_class in members.items():
+            for rows in torch.split(of_class, _PRIVATE_CHUNK):
+                private = taken(private_images, rows)
+                parts = (rank(part) for part in blocks(private, at_once(private, _RANKED)))
+                scores = torch.cat([_scores(*ranked, *part) for part in parts], dim=1)
                 pairs = scores.flatten().topk(min(CANDIDATES, scores.numel())).indices
                 distance = measure(public[pairs // len(private)], private[pairs % len(private)])
                 best[label] = min(best[label], float(distance.min()))
     return torch.tensor([best[label] for label in labels.tolist()], dtype=torch.float64)
+
+
+def _scores(features: Tensor, offset: Tensor, private_features: Tensor, private_offset: Tensor) -> Tensor:
+    return torch.addmm(private_offset, features, private_features.T) + offset[:, None]
 
 
 def _euclidean_rank(images: Tensor) -> tuple[Tensor, Tensor]:

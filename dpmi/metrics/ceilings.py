@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dpmi.data import Images
 from dpmi.data.images import evenly
 
 from .baselines import BRIGHTNESSES
@@ -36,9 +37,9 @@ class Ceilings:
 
 def ceilings(
     labels: Tensor,
-    private_images: Tensor,
+    private_images: Images,
     private_labels: Tensor,
-    unseen_images: Tensor,
+    unseen_images: Images,
     unseen_labels: Tensor,
     *,
     kind: Kind = "euclidean",
@@ -61,15 +62,16 @@ def ceilings(
     check_shape("unseen_images", unseen_images, private_images)
     check_kind(kind)
 
-    def distance(images: Tensor, of: Tensor) -> Tensor:
-        return mia_distance(images, of, private_images, private_labels, kind=kind).values
-
-    means = mean_images(private_images, private_labels, labels.tolist())
-    bright = [distance((factor * means).clamp(0, 1), labels) for factor in BRIGHTNESSES]
-    unseen = torch.full((len(labels),), torch.nan, dtype=torch.float64)
+    factors = torch.tensor(BRIGHTNESSES).view(-1, 1, 1, 1)
+    of_means, unseen = torch.full((2, len(labels)), torch.nan, dtype=torch.float64)
     for row, label in enumerate(labels.tolist()):
+        bright = (factors * mean_images(private_images, private_labels, [label])).clamp(0, 1)
         members = (unseen_labels == label).nonzero()[:, 0]
-        if len(members):
-            some = members[evenly(len(members), _UNSEEN)]
-            unseen[row] = distance(unseen_images[some], unseen_labels[some]).mean()
-    return Ceilings(torch.stack(bright).amin(dim=0), unseen)
+        some = unseen_images[members[evenly(len(members), _UNSEEN)]]
+        # Together, so that the private images of the class are read once.
+        both = torch.cat([bright, some])
+        found = mia_distance(both, labels[row].expand(len(both)), private_images, private_labels, kind=kind)
+        of_means[row] = found.values[: len(bright)].amin()
+        if len(some):
+            unseen[row] = found.values[len(bright) :].mean()
+    return Ceilings(of_means, unseen)

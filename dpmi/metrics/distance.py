@@ -13,6 +13,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from dpmi.data.lazy import WHOLE, Images, LazyImages, at_once, mean_image, taken
+
 from .neighbors import nearest_neighbors
 from .ssim import LocalMoments, most_similar
 
@@ -41,7 +43,7 @@ class Distances:
 def mia_distance(
     recons: Tensor,
     labels: Tensor,
-    private_images: Tensor,
+    private_images: Images,
     private_labels: Tensor,
     *,
     kind: Kind = "euclidean",
@@ -99,16 +101,26 @@ def class_members(private_labels: Tensor, label: int) -> Tensor:
     return members
 
 
-def mean_images(images: Tensor, labels: Tensor, classes: Iterable[int]) -> Tensor:
+def mean_images(images: Images, labels: Tensor, classes: Iterable[int]) -> Tensor:
     """Return the mean image of each of some classes, (C, ...) for images (N, ...) with labels (N,).
 
     Raises:
         ValueError: a class has no image.
     """
-    return torch.stack([images[class_members(labels, label)].mean(dim=0) for label in classes])
+
+    def mean(members: Tensor) -> Tensor:
+        if len(members) <= at_once(images, WHOLE):
+            return images[members].mean(dim=0)
+        return mean_image(taken(images, members)).to(images.dtype)
+
+    members = [class_members(labels, label) for label in classes]
+    found = torch.empty(len(members), *images.shape[1:], dtype=images.dtype, device=images.device)
+    for row, own in enumerate(members):
+        found[row] = mean(own)
+    return found
 
 
-def check_labelled(name: str, images: Tensor, labels: Tensor) -> None:
+def check_labelled(name: str, images: Images, labels: Tensor) -> None:
     """Raise a ValueError unless images are (n, C, H, W) in [0, 1], n at least 1, and labels int64 (n,)."""
     check_images(name, images)
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
@@ -118,16 +130,18 @@ def check_labelled(name: str, images: Tensor, labels: Tensor) -> None:
         )
 
 
-def check_images(name: str, images: Tensor) -> None:
+def check_images(name: str, images: Images) -> None:
     """Raise a ValueError unless images are (n, C, H, W), finite and in [0, 1], n at least 1."""
-    if images.ndim != 4 or images.numel() == 0:
+    if len(images.shape) != 4 or images.shape.numel() == 0:
         raise ValueError(f"{name} must be (n, C, H, W) with n at least 1; got shape {tuple(images.shape)}")
-    low, high = (float(end) for end in images.aminmax())
+    if isinstance(images, LazyImages):  # in [0, 1] by definition; a pass over the disk would take long
+        return
+    low, high = (float(end) for end in images[:].aminmax())
     if not (low >= 0 and high <= 1):  # this form also rejects NaN
         raise ValueError(f"{name} must have pixels in [0, 1]; they range from {low:g} to {high:g}")
 
 
-def check_shape(name: str, images: Tensor, private_images: Tensor) -> None:
+def check_shape(name: str, images: Images, private_images: Images) -> None:
     """Raise a ValueError for images whose shape is not that of the private images."""
     if images.shape[1:] != private_images.shape[1:]:
         raise ValueError(

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dpmi.data import Images, blocks
 from dpmi.models import FEATURES, evaluating, observe, seeded
+from dpmi.models.modes import Gathered
 
 from .accuracy import BATCH_SIZE
 from .distance import Distances, check_images, class_members
@@ -36,7 +38,7 @@ class Evaluation:
     features: Tensor
 
 
-def evaluate(evaluator: nn.Module, images: Tensor, *, batch_size: int = BATCH_SIZE) -> Evaluation:
+def evaluate(evaluator: nn.Module, images: Images, *, batch_size: int = BATCH_SIZE) -> Evaluation:
     """Return the evaluator's logits and features of images, which are neither rescaled nor rounded.
 
     The evaluator runs in evaluation mode; its mode is restored afterwards. An evaluator that draws noise always uses
@@ -55,17 +57,17 @@ def evaluate(evaluator: nn.Module, images: Tensor, *, batch_size: int = BATCH_SI
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     device = next((p.device for p in evaluator.parameters()), images.device)
-    logits, features = [], []
+    logits, features = Gathered(len(images)), Gathered(len(images))
     with (
         evaluating(evaluator),
         seeded(evaluator, _SEED),
         torch.no_grad(),
         observe(evaluator, (FEATURES,)) as found,
     ):
-        for batch in torch.split(images, batch_size):
-            logits.append(evaluator(batch.to(device)).cpu())
-            features.append(found[FEATURES].flatten(1).cpu())
-    seen = Evaluation(torch.cat(logits), torch.cat(features))
+        for batch in blocks(images, batch_size):
+            logits.add(evaluator(batch.to(device)).cpu())
+            features.add(found[FEATURES].flatten(1).cpu())
+    seen = Evaluation(logits.whole, features.whole)
     if not bool(seen.logits.isfinite().all() and seen.features.isfinite().all()):
         raise ValueError(
             "evaluator returns logits or features that are not finite; check that its training converged"

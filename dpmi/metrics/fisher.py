@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
+from dpmi.data import blocks
+from dpmi.data.lazy import Images, taken
 from dpmi.models import FEATURES, evaluating, observe, seeded
 from dpmi.progress import Progress
 
@@ -76,7 +78,7 @@ def inversion_information(
     model: nn.Module,
     recons: Tensor,
     recon_labels: Tensor,
-    private_images: Tensor,
+    private_images: Images,
     private_labels: Tensor,
     *,
     seed: int = 0,
@@ -156,19 +158,19 @@ def _information(
     return dict(zip(owned, (total / len(images)).tolist(), strict=True))
 
 
-def _centroids(model: nn.Module, images: Tensor, labels: Tensor, wanted: Tensor, seed: int) -> Tensor:
+def _centroids(model: nn.Module, images: Images, labels: Tensor, wanted: Tensor, seed: int) -> Tensor:
     """Return the mean features of each class of ``wanted``, (R, d)."""
     device = next(model.parameters()).device
     means = {}
     with evaluating(model), seeded(model, seed), torch.no_grad():
         for label in sorted(set(wanted.tolist())):
-            members = images[labels == label]
+            members = taken(images, labels == label)
             if len(members) == 0:
                 raise ValueError(
                     f"private_labels must contain every class of recon_labels; there is no image of class {label}"
                 )
             parts = []
-            for chunk in torch.split(members, _RECORDS):
+            for chunk in blocks(members, _RECORDS):
                 with observe(model, (FEATURES,)) as found:
                     model(chunk.to(device))
                 parts.append(found[FEATURES].flatten(1))

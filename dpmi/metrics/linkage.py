@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dpmi.data.images import evenly
+from dpmi.data.lazy import Images, taken
 from dpmi.data.public_gaussian import PublicGaussian
 
 from .distance import (
@@ -88,12 +89,12 @@ def linkage(distances: Tensor) -> Linkage:
 def candidate_distances(
     recons: Tensor,
     labels: Tensor,
-    images: Tensor,
+    images: Images,
     image_labels: Tensor,
     decoys: Sequence[int],
     *,
     scorer: Scorer,
-    public: Tensor | PublicGaussian,
+    public: Images | PublicGaussian,
     kind: Kind = "euclidean",
 ) -> Tensor:
     """Return the distance of the reconstructions of each class to the true class and to each decoy.
@@ -140,7 +141,7 @@ def candidate_distances(
         raise ValueError(
             f"whitened centres the reconstructions, so labels must hold at least 2 classes; got {classes}"
         )
-    if isinstance(public, Tensor):
+    if not isinstance(public, PublicGaussian):
         check_images("public", public)
         check_shape("public", public, images)
         public = PublicGaussian.of(public)
@@ -149,7 +150,7 @@ def candidate_distances(
 
 
 def distances_among_classes(
-    recons: Tensor, labels: Tensor, images: Tensor, image_labels: Tensor, *, public: Tensor | PublicGaussian
+    recons: Tensor, labels: Tensor, images: Images, image_labels: Tensor, *, public: Images | PublicGaussian
 ) -> Tensor:
     """Return the distance of the reconstructions of each class to it and to each other attacked class.
 
@@ -170,7 +171,7 @@ def distances_among_classes(
     check_labelled("recons", recons, labels)
     check_labelled("images", images, image_labels)
     check_shape("recons", recons, images)
-    if isinstance(public, Tensor):
+    if not isinstance(public, PublicGaussian):
         public = PublicGaussian.of(public)
     cosines = _cosines(recons, labels, images, image_labels, (), prior=public)
     classes = len(cosines)
@@ -222,12 +223,12 @@ def identification(logits: Tensor, labels: Tensor, decoys: Sequence[int]) -> Ide
 
 
 def _mia(
-    recons: Tensor, labels: Tensor, images: Tensor, image_labels: Tensor, decoys: Sequence[int], *, kind: Kind
+    recons: Tensor, labels: Tensor, images: Images, image_labels: Tensor, decoys: Sequence[int], *, kind: Kind
 ) -> Tensor:
     named = [*torch.unique(labels).tolist(), *decoys]
     members = (class_members(image_labels, each) for each in named)
     some = torch.cat([rows[evenly(len(rows), _COMPARED)] for rows in members])
-    compared, of = images[some], image_labels[some]
+    compared, of = taken(images, some), image_labels[some]
 
     def distance(candidates: Tensor) -> Tensor:
         return class_means(mia_distance(recons, candidates, compared, of, kind=kind).values, labels)[1]
@@ -240,7 +241,7 @@ def _mia(
 def _cosines(
     recons: Tensor,
     labels: Tensor,
-    images: Tensor,
+    images: Images,
     image_labels: Tensor,
     decoys: Sequence[int],
     *,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dpmi.data import Images
+
 #: Maximum number of float64 values in a block of points: 1 MiB, so that the block stays in the cache.
 _CHUNK = 2**17
 
@@ -25,7 +27,7 @@ def squared_distances(points: Tensor, others: Tensor) -> Tensor:
     return torch.addmm(norms.square()[:, None] + other_norms.square(), points, others.T, alpha=-2)
 
 
-def nearest_neighbors(points: Tensor, others: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
+def nearest_neighbors(points: Tensor, others: Images, among: Tensor) -> tuple[Tensor, Tensor]:
     """Return the Euclidean distance of each point to its nearest neighbour among some others, and its index.
 
     A block of ``others`` bounds the memory. The final distance is computed from differences, so it is exactly 0 for

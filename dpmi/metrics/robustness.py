@@ -22,7 +22,7 @@ import torch
 from scipy.optimize import Bounds, differential_evolution
 from torch import Tensor, nn
 
-from dpmi.data import ImageSet
+from dpmi.data import ImageSet, blocks
 from dpmi.models import evaluating, seeded
 from dpmi.progress import Progress
 
@@ -124,7 +124,7 @@ def perturb(
         else:
             search = _in_the_ball(attack, victim, data.images[:1].to(device), targeted)
         for images, labels in zip(
-            torch.split(data.images, BATCH_SIZE), torch.split(data.labels, BATCH_SIZE), strict=True
+            blocks(data.images, BATCH_SIZE), torch.split(data.labels, BATCH_SIZE), strict=True
         ):
             found.append(search(images.to(device), labels).cpu())
             if progress is not None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dpmi.data import Images
+
 from .distance import Distances, check_labelled, check_shape, class_members, mia_distance
 
 #: Maps two batches of images (n, 3, H, W) in [0, 1] to n distances, in any shape with n values.
@@ -24,7 +26,7 @@ _PAIRS = 256
 _SMALLEST_SIDE = 31
 
 
-def best_ssim(recons: Tensor, labels: Tensor, private_images: Tensor, private_labels: Tensor) -> Tensor:
+def best_ssim(recons: Tensor, labels: Tensor, private_images: Images, private_labels: Tensor) -> Tensor:
     """Return the largest SSIM of each reconstruction with a private image of its class, float64 (R,) in [-1, 1].
 
     It is 1 - :func:`dpmi.metrics.mia_distance` with ``kind="ssim"``. Arguments and errors are those of that function.
@@ -32,7 +34,7 @@ def best_ssim(recons: Tensor, labels: Tensor, private_images: Tensor, private_la
     return 1 - mia_distance(recons, labels, private_images, private_labels, kind="ssim").values
 
 
-def best_psnr(recons: Tensor, labels: Tensor, private_images: Tensor, private_labels: Tensor) -> Tensor:
+def best_psnr(recons: Tensor, labels: Tensor, private_images: Images, private_labels: Tensor) -> Tensor:
     """Return the largest peak signal-to-noise ratio with a private image of the class, float64 (R,), in dB.
 
     It is -10 log10 of the mean squared difference of pixels to the nearest private image, for a peak of 1, and infinite
@@ -71,7 +73,7 @@ def lpips_network() -> PairDistance:
 def lpips_distance(
     recons: Tensor,
     labels: Tensor,
-    private_images: Tensor,
+    private_images: Images,
     private_labels: Tensor,
     *,
     network: PairDistance,

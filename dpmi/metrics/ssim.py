@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dpmi.data import Images
+
 WINDOW = 11
 SIGMA = 1.5
 C1 = 0.01**2
@@ -68,7 +70,7 @@ class LocalMoments:
         return len(self.padded)
 
 
-def most_similar(images: LocalMoments, others: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
+def most_similar(images: LocalMoments, others: Images, among: Tensor) -> tuple[Tensor, Tensor]:
     """Return the largest SSIM of each image with some others, and the index of the most similar one.
 
     A chunk of ``others`` bounds the memory.
@@ -155,9 +157,9 @@ def _blurred(fields: Tensor) -> Tensor:
     return blurred.permute(0, 2, 3, 1).reshape(*fields.shape[:2], *blurred.shape[2:], count)
 
 
-def _at_once(images: Tensor, *, fields: int) -> int:
+def _at_once(images: Images, *, fields: int) -> int:
     """Return the number of images in a chunk if this many fields of each image are blurred."""
-    return max(1, round(_CHUNK / (fields * images[0].numel()) / _LANES)) * _LANES
+    return max(1, round(_CHUNK / (fields * images.shape[1:].numel()) / _LANES)) * _LANES
 
 
 @lru_cache(maxsize=8)

@@ -28,11 +28,13 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
+from dpmi.data import Images
+
 from .accuracy import BATCH_SIZE, _logits
 from .per_class import class_means
 
 
-def margins(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = BATCH_SIZE) -> Tensor:
+def margins(model: nn.Module, images: Images, labels: Tensor, *, batch_size: int = BATCH_SIZE) -> Tensor:
     """Return the margin of every image, l_y - log sum over k != y of exp l_k for logits l and class y, in nats.
 
     It is the logit of the probability of y, without the rounding of a probability near 1 (Carlini et al. 2022).

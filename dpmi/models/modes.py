@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from dpmi.data import Images, blocks
+
 
 @contextmanager
 def seeded(model: nn.Module, seed: int) -> Iterator[None]:
@@ -45,6 +47,38 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 @torch.no_grad()
-def in_batches(ask: Callable[[Tensor], Tensor], images: Tensor, size: int = 256) -> Tensor:
+def in_batches(ask: Callable[[Tensor], Tensor], images: Images, size: int = 256) -> Tensor:
     """Return a model's outputs for many images, without gradients."""
-    return torch.cat([ask(some) for some in torch.split(images, size)])
+    found = Gathered(len(images))
+    for some in blocks(images, size):
+        found.add(ask(some))
+    return found.whole
+
+
+class Gathered:
+    """The outputs of many batches in one tensor, which is allocated at the first batch.
+
+    Small outputs that are kept one by one lie between the freed buffers of the batches, which malloc then cannot join
+    for larger ones, so that the memory would grow with every batch.
+
+    Args:
+        count: number of images of all batches.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._done = 0
+        self._whole: Tensor | None = None
+
+    def add(self, part: Tensor) -> None:
+        """Append the outputs (n, ...) of a batch."""
+        if self._whole is None:
+            self._whole = part.new_empty(self._count, *part.shape[1:])
+        self._whole[self._done : self._done + len(part)] = part
+        self._done += len(part)
+
+    @property
+    def whole(self) -> Tensor:
+        """The outputs of all batches, of which there must be one."""
+        assert self._whole is not None
+        return self._whole[: self._done]

@@ -9,13 +9,16 @@ Example:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Sized
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from accountants import checks
 
@@ -23,6 +26,18 @@ from .ids import distinct, whole
 from .owners import OwnerSets
 
 IntArray = NDArray[np.int64]
+
+
+class Rows(Protocol):
+    """Records (N, ...) outside the memory, which are read by an int64 tensor of rows."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """The shape (N, ...)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor: ...
 
 
 class Provenance(str, Enum):
@@ -268,7 +283,7 @@ class Partition:
 
     @classmethod
     def by_kmeans(
-        cls, features: ArrayLike, labels: ArrayLike, clusters_per_class: int, *, seed: int = 0
+        cls, features: ArrayLike | Rows, labels: ArrayLike, clusters_per_class: int, *, seed: int = 0
     ) -> Partition:
         """Make subclasses by k-means inside every class ([Z20] section IV.C, k_sub = clusters_per_class).
 
@@ -276,14 +291,17 @@ class Partition:
         then conditional on the partition, and its statement says so. Use :meth:`by_nearest_centroid` to avoid this.
 
         Args:
-            features: float array (N, ...); flattened to (N, d).
+            features: float array (N, ...), flattened to (N, d); or records outside the memory, of which one class at a
+                time is read.
             labels: int array (N,), classes 0..C-1.
             clusters_per_class: clusters in each class, at least 1 and at most the smallest class.
             seed: seed of k-means++.
         """
         from sklearn.cluster import KMeans  # noqa: PLC0415  (1 s to import, rarely needed)
 
-        rows, ids = _features(features), _labels(labels)
+        outside = hasattr(features, "shape") and not hasattr(features, "__array__")
+        rows: Any = features if outside else np.asarray(features)
+        ids = _labels(labels)
         _same_length(rows, ids)
         if clusters_per_class < 1:
             raise ValueError(f"clusters_per_class is {clusters_per_class}; it must be at least 1")
@@ -296,9 +314,10 @@ class Partition:
             )
         bucket_of = np.empty(len(ids), dtype=np.int64)
         for k in range(len(counts)):
-            inside = ids == k
+            inside = np.flatnonzero(ids == k)
+            own = rows[torch.from_numpy(inside)] if outside else rows[inside]
             # One start of k-means++ is enough: the partition does not have to be the best of several.
-            fit = KMeans(clusters_per_class, n_init=1, random_state=seed).fit(rows[inside])
+            fit = KMeans(clusters_per_class, n_init=1, random_state=seed).fit(_features(own, inside))
             bucket_of[inside] = k * clusters_per_class + fit.labels_
         names = tuple(f"class {k} cluster {j}" for k in range(len(counts)) for j in range(clusters_per_class))
         return cls(bucket_of, "subclass", Provenance.FITTED, names)
@@ -341,14 +360,16 @@ def _labels(labels: ArrayLike) -> IntArray:
     return ids.astype(np.int64)
 
 
-def _features(features: ArrayLike) -> NDArray[np.float64]:
+def _features(features: ArrayLike, numbers: IntArray | None = None) -> NDArray[np.float64]:
+    """Return features (N, d) of records; their numbers, for the error, are 0..N-1 if they are not given."""
     rows = np.asarray(features, dtype=np.float64)
     rows = rows.reshape(len(rows), -1)
     if not np.isfinite(rows).all():
-        raise ValueError(f"features of record {int((~np.isfinite(rows)).any(1).argmax())} are not finite")
+        wrong = int((~np.isfinite(rows)).any(1).argmax())
+        raise ValueError(f"features of record {wrong if numbers is None else numbers[wrong]} are not finite")
     return rows
 
 
-def _same_length(rows: NDArray[np.float64], ids: IntArray) -> None:
+def _same_length(rows: Sized, ids: IntArray) -> None:
     if len(rows) != len(ids):
         raise ValueError(f"labels have {len(ids)} entries, features have {len(rows)}; they must be equal")

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from dpmi import defenses, metrics, models, versions
 from dpmi.attacks import Reconstructions
-from dpmi.data import ImageSet, Split
+from dpmi.data import Images, ImageSet, Split
 from dpmi.data.images import evenly
+from dpmi.data.lazy import joined
 from dpmi.defenses.augmentation import check_augmentation
 from dpmi.key_settings import without_later
 from dpmi.metrics.accuracy import BATCH_SIZE
@@ -196,7 +197,7 @@ def _training_set(spec: EvaluatorSpec, split: Split) -> ImageSet:
     if spec.classes == "private" or public is None:
         return split.train
     return ImageSet(
-        torch.cat([split.train.images, public.images]),
+        joined(split.train.images, public.images),
         torch.cat([split.train.labels, public.labels + split.num_classes]),
     )
 
@@ -295,7 +296,7 @@ def accepts(recons: Reconstructions, judged_by: Judge) -> Tensor:
     return metrics.attack_accuracy(seen.logits, recons.labels).top1
 
 
-def _seen(evaluator: nn.Module, images: Tensor) -> metrics.Evaluation:
+def _seen(evaluator: nn.Module, images: Images) -> metrics.Evaluation:
     return metrics.evaluate(evaluator, images, batch_size=_at_once(evaluator))
 
 

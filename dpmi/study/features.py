@@ -7,16 +7,19 @@ import hashlib
 from functools import lru_cache, partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.datasets import ImageFolder
 
 from dpmi import data, versions
 from dpmi.by_name import imported
-from dpmi.data import ImageSet, Split
+from dpmi.data import Images, ImageSet, Split, blocks
 from dpmi.data.images import digests, evenly
+from dpmi.data.lazy import joined
 from dpmi.data.open_image import open_image
-from dpmi.data.public_set import shaped
+from dpmi.data.public_set import reshaped, shaped
+from dpmi.data.stored_images import collected
 from dpmi.models.features import (
     Extractor,
     FeatureClassifier,
@@ -93,9 +96,11 @@ def prepare(spec: FeaturesSpec, split: Split, root: str | None) -> str:
     if trained_on is None:
         content = found.extractor.digest
     else:
-        content = hashlib.sha256(
-            trained_on.images.numpy().tobytes() + trained_on.labels.numpy().tobytes()
-        ).hexdigest()
+        digest = hashlib.sha256()
+        for block in blocks(trained_on.images):
+            digest.update(block.numpy().tobytes())
+        digest.update(trained_on.labels.numpy().tobytes())
+        content = digest.hexdigest()
     statistics = hashlib.sha256(public.numpy().tobytes()).hexdigest()
     settings = spec.model_copy(update={"seed": 0}).described
     account = found.extractor.provenance.account
@@ -239,7 +244,7 @@ def _check_private(
     extractor.check_private([*digests(split.train.images), *digests(split.test.images)])
 
 
-def _some(public: Tensor) -> Tensor:
+def _some(public: Images) -> Tensor:
     return public[evenly(len(public), MOST_PUBLIC)]
 
 
@@ -269,8 +274,8 @@ def _labelled(spec: FeaturesSpec, split: Split, root: str | None) -> ImageSet | 
     if spec.name.startswith(_FOLDER):
         return _of_folder(Path(spec.name.removeprefix(_FOLDER)), split.image_shape)
     other = data.load(spec.name, root=root)
-    images = torch.cat([other.train.images, other.test.images])
-    return ImageSet(shaped(images, split.image_shape), torch.cat([other.train.labels, other.test.labels]))
+    images = reshaped(joined(other.train.images, other.test.images), split.image_shape)
+    return ImageSet(images, torch.cat([other.train.labels, other.test.labels]))
 
 
 def _of_folder(folder: Path, image_shape: tuple[int, int, int]) -> ImageSet:
@@ -280,8 +285,13 @@ def _of_folder(folder: Path, image_shape: tuple[int, int, int]) -> ImageSet:
             f"features folder {folder} does not exist; give a folder with one subfolder per class"
         )
     found = ImageFolder(str(folder))
-    pixels = [_pixels(Path(path), image_shape) for path, _ in found.samples]
-    return ImageSet(torch.stack(pixels), torch.tensor([label for _, label in found.samples]))
+    images = collected(
+        len(found.samples),
+        image_shape,
+        lambda row: _pixels(Path(found.samples[row][0]), image_shape).numpy(),
+        dtype=np.float32,
+    )
+    return ImageSet(images, torch.tensor([label for _, label in found.samples]))
 
 
 def _pixels(path: Path, image_shape: tuple[int, int, int]) -> Tensor:

@@ -331,7 +331,7 @@ def _compute_measured(
 
 
 def _save_classes(store: Store, split: Split) -> None:
-    examples = [int((split.train.labels == k).nonzero()[0]) for k in range(split.num_classes)]
+    examples = torch.tensor([int((split.train.labels == k).nonzero()[0]) for k in range(split.num_classes)])
     store.save_classes(split.class_names, split.train.images[examples].numpy())
 
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from accountants import Ledger, reconstruction_bound
 from dpmi import defenses, metrics, versions
-from dpmi.data import ImageSet, Split
+from dpmi.data import Images, ImageSet, Split
 from dpmi.data.halves import HalfDraw, Units
 from dpmi.defenses import Recipe
-from dpmi.models import device_of
+from dpmi.models import device_of, in_batches
 from dpmi.privacy import Account
 from dpmi.progress import Progress
 
@@ -69,7 +69,7 @@ class Shadow:
         fresh: Callable[[], nn.Module],
         recipe: Recipe,
         target: nn.Module,
-        public: Tensor,
+        public: Images,
         store: Store,
         progress: Progress,
     ) -> None:
@@ -87,11 +87,11 @@ class Shadow:
             if not missing:
                 return
             finished = maker.started()
-            logits = [metrics.evaluate(target, batch).logits for batch in torch.split(public, _BATCH_SIZE)]
+            logits = in_batches(lambda some: metrics.evaluate(target, some).logits, public, _BATCH_SIZE)
             trained = defenses.train(
                 defenses.get("none")(),
                 fresh().to(device_of(target)),
-                ImageSet(public, torch.cat(logits).argmax(dim=1)),
+                ImageSet(public, logits.argmax(dim=1)),
                 recipe,
                 seed=self.seed,
                 progress=progress,

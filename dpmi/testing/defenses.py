@@ -291,10 +291,12 @@ class DefenseConformance(PluginConformance):
     def test_data_are_left_alone(self, watched: Watched) -> None:
         """Private and public images and labels are unchanged."""
         for records, (images, labels) in zip((digits().train, public_digits()), watched.data, strict=True):
-            assert torch.equal(records.images, images)
+            own = records.images
+            assert isinstance(own, Tensor)
+            assert torch.equal(own, images)
             assert torch.equal(records.labels, labels)
-            assert not records.images.requires_grad
-            assert records.images.grad is None
+            assert not own.requires_grad
+            assert own.grad is None
 
     def test_training_is_silent(self, watched: Watched) -> None:
         """The training prints nothing and issues no warnings; remarks and statement contain all messages."""
@@ -348,7 +350,9 @@ def watch(defense: Defense, model: str | Callable[[], nn.Module], recipe: Recipe
         nonlocal updates
         updates += type(optimizer) is kind_of_optimizer
 
-    data = [(records.images.clone(), records.labels.clone()) for records in (digits().train, public_digits())]
+    data = [
+        (records.images[:].clone(), records.labels.clone()) for records in (digits().train, public_digits())
+    ]
     handle = register_optimizer_step_post_hook(count)
     try:
         with warnings.catch_warnings(record=True) as warned:

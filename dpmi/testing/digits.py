@@ -31,7 +31,7 @@ def digits_of_users() -> ImageSet:
 def public_digits() -> ImageSet:
     """Return labelled public images of other classes: transposed digits."""
     test = digits().test
-    return ImageSet(test.images.transpose(2, 3).contiguous(), test.labels)
+    return ImageSet(test.images[:].transpose(2, 3).contiguous(), test.labels)
 
 
 @cache

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -64,3 +68,32 @@ def test_many_images_are_asked_in_batches_without_a_graph() -> None:
     assert sizes == [3, 3, 1]
     assert not found.requires_grad
     torch.testing.assert_close(found, images.detach().flatten(1).sum(dim=1))
+
+
+BATCHES = """
+import torch
+from dpmi.models import in_batches
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
+
+def ask(images):
+    buffer = torch.ones(3 * 2**20)  # 12 MiB
+    behind = torch.ones(2**18)
+    del buffer
+    return torch.ones(len(images), 2**18)  # malloc takes it from the place of the buffer
+
+torch.empty(2**25 - 2**16, dtype=torch.uint8)  # malloc then takes buffers of this size from its heap
+in_batches(ask, torch.zeros(1, 1), size=1)
+before = resident()
+found = in_batches(ask, torch.zeros(60, 1), size=1)
+print(resident() - before, found.numel() * 4 / 2**20)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory from /proc")
+def test_the_memory_of_many_batches_is_that_of_their_outputs() -> None:
+    child = subprocess.run([sys.executable, "-c", BATCHES], capture_output=True, text=True, check=True)
+    grown, outputs = map(float, child.stdout.split())
+    assert outputs == 60
+    assert grown < 1.5 * outputs, "buffers stayed, because outputs lie in their places"

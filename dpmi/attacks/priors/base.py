@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from dpmi.attacks.target import Target
+from dpmi.data import Images
 
 ImageShape = tuple[int, int, int]
 
@@ -108,12 +109,13 @@ class Prior(ABC):
         """
 
     @abstractmethod
-    def trainer(self, module: nn.Module, public: Tensor, target: Target | None) -> Trainer:
+    def trainer(self, module: nn.Module, public: Images, target: Target | None) -> Trainer:
         """Return the training of a module from :meth:`build`; it trains the module in place.
 
         Args:
             module: untrained, in training mode.
-            public: float32 (M, C, H, W) in [0, 1], M at least 1.
+            public: float32 (M, C, H, W) in [0, 1], M at least 1; many images stay on the disk, see
+                :class:`dpmi.data.Images`.
             target: frozen; given if :attr:`distils`. The queries of the training are counted apart from the attack's
                 own queries.
         """

@@ -22,6 +22,7 @@ from torchvision.utils import make_grid, save_image
 from accountants.plugins import origin
 from dpmi import versions
 from dpmi.attacks.target import Target
+from dpmi.data.lazy import Images, blocks, placed
 from dpmi.key_settings import without_later
 from dpmi.models import evaluating, seeded
 from dpmi.progress import Progress
@@ -47,7 +48,7 @@ class DamagedCacheWarning(UserWarning):
 def fetch(
     prior: Prior,
     *,
-    public: Tensor,
+    public: Images,
     target: Target | None,
     image_shape: ImageShape,
     num_classes: int,
@@ -98,7 +99,7 @@ def fetch(
             return module.eval().requires_grad_(False)
         module.train()
         with seeded(module, prior.seed), torch.enable_grad():
-            trainer = prior.trainer(module, public.to(device), target)
+            trainer = prior.trainer(module, placed(public, device), target)
             record = _train(prior.name, trainer, module, bill=bill, folder=own, progress=progress)
         module.eval().requires_grad_(False)
         if own is not None:
@@ -130,8 +131,8 @@ def _alone(folder: Path | None) -> Iterator[None]:
         yield
 
 
-def _check(prior: Prior, public: Tensor, image_shape: ImageShape) -> None:
-    if public.ndim != 4 or public.dtype != torch.float32 or (len(public) == 0 and not prior.given):
+def _check(prior: Prior, public: Images, image_shape: ImageShape) -> None:
+    if len(public.shape) != 4 or public.dtype != torch.float32 or (len(public) == 0 and not prior.given):
         raise ValueError(
             f"public must be float32 images (M, C, H, W) with M at least 1, to train {prior.name}; got "
             f"{public.dtype} of shape {tuple(public.shape)}"
@@ -257,14 +258,15 @@ def _damaged(path: Path, reason: str) -> None:
     )
 
 
-def _key(prior: Prior, module: nn.Module, public: Tensor, target: Target | None) -> str:
+def _key(prior: Prior, module: nn.Module, public: Images, target: Target | None) -> str:
     """Return the hash of code version, settings, layers, initial weights, public images and target."""
     code = [versions.PRIOR, origin(type(prior)), prior.name, _settings(prior), repr(module)]
     digest = hashlib.sha256(json.dumps(code).encode())
     for value in module.state_dict().values():
         digest.update(value.contiguous().cpu().numpy().tobytes())
     digest.update(repr(tuple(public.shape)).encode())
-    digest.update(public.contiguous().cpu().numpy().tobytes())
+    for block in blocks(public):
+        digest.update(block.contiguous().cpu().numpy().tobytes())
     if target is not None:
         digest.update(target.digest())
     return digest.hexdigest()[:16]

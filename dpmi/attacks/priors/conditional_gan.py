@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from dpmi.attacks.checks import at_least_one, require
 from dpmi.attacks.stages.views import NUMBERS, Augmentation, augmentation
 from dpmi.attacks.target import Target
+from dpmi.data.lazy import Images, taken
 from dpmi.models.identity import margin
 from dpmi.precision import forward_in, widened
 
@@ -85,18 +86,18 @@ class ConditionalGan(GanPrior):
         discriminator = ProjectionDiscriminator(image_shape, num_classes, width=self.width)
         return in_channels_last(Gan(generator, discriminator))
 
-    def trainer(self, module: nn.Module, public: Tensor, target: Target | None) -> GanTrainer:
+    def trainer(self, module: nn.Module, public: Images, target: Target | None) -> GanTrainer:
         """Return the training of both."""
         assert isinstance(module, Gan)
         assert target is not None
         soft = soft_labels(target, public)
         rows, labels = top_rows(soft, min(self.top_n, max(1, len(public) // soft.shape[1])))
-        return _Training(module, public[rows], self, labels, target)
+        return _Training(module, taken(public, rows), self, labels, target)
 
 
 class _Training(GanTrainer):
     def __init__(
-        self, gan: Gan, public: Tensor, prior: ConditionalGan, labels: Tensor, target: Target
+        self, gan: Gan, public: Images, prior: ConditionalGan, labels: Tensor, target: Target
     ) -> None:
         super().__init__(gan, public, prior)
         self._labels = labels

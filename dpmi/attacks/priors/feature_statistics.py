@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dpmi.attacks.checks import require
 from dpmi.attacks.target import Target
+from dpmi.data.lazy import Images, blocks, taken
 
 from .base import ImageShape, Prior, Trainer
 
@@ -67,7 +68,7 @@ class FeatureStatistics(Prior):
         """Return empty moments."""
         return FeatureMoments()
 
-    def trainer(self, module: nn.Module, public: Tensor, target: Target | None) -> Trainer:
+    def trainer(self, module: nn.Module, public: Images, target: Target | None) -> Trainer:
         """Return a training of one step, which queries the target.
 
         Raises:
@@ -77,13 +78,13 @@ class FeatureStatistics(Prior):
         assert target is not None
         if len(public) < 2:
             raise ValueError(f"public must hold at least 2 images for {self.name}; got {len(public)}")
-        return _Asking(module, public[: self.count], target)
+        return _Asking(module, taken(public, torch.arange(min(self.count, len(public)))), target)
 
 
 class _Asking(Trainer):
     steps = 1
 
-    def __init__(self, moments: FeatureMoments, images: Tensor, target: Target) -> None:
+    def __init__(self, moments: FeatureMoments, images: Images, target: Target) -> None:
         self._moments = moments
         self._images = images
         self._target = target
@@ -92,7 +93,7 @@ class _Asking(Trainer):
         with torch.no_grad():
             asked = [
                 self._target.logits_and_features(some)[1].flatten(1)
-                for some in torch.split(self._images, _ASKED_AT_ONCE)
+                for some in blocks(self._images, _ASKED_AT_ONCE)
             ]
         features = torch.cat(asked).float()
         self._moments.mean, self._moments.std = features.mean(dim=0), features.std(dim=0)

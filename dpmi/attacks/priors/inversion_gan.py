@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpmi.attacks.target import Target
+from dpmi.data import Images
 
 from .base import Gan, ImageShape
 from .networks import ClassDiscriminator, ConvGenerator
@@ -67,7 +68,7 @@ class InversionGan(GanPrior):
         discriminator = ClassDiscriminator(image_shape, num_classes, width=self.width)
         return in_channels_last(Gan(generator, discriminator))
 
-    def trainer(self, module: nn.Module, public: Tensor, target: Target | None) -> GanTrainer:
+    def trainer(self, module: nn.Module, public: Images, target: Target | None) -> GanTrainer:
         """Return the training of both."""
         assert isinstance(module, Gan)
         assert target is not None
@@ -75,7 +76,7 @@ class InversionGan(GanPrior):
 
 
 class _Training(GanTrainer):
-    def __init__(self, gan: Gan, public: Tensor, prior: InversionGan, labels: Tensor) -> None:
+    def __init__(self, gan: Gan, public: Images, prior: InversionGan, labels: Tensor) -> None:
         super().__init__(gan, public, prior)
         assert isinstance(gan.discriminator, ClassDiscriminator)
         self._discriminator = gan.discriminator

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from dpmi.attacks.checks import at_least_one
 from dpmi.attacks.target import Target
+from dpmi.data import Images
 
 from .base import ImageShape
 from .training import BatchPrior, BatchTrainer, soft_labels
@@ -61,7 +62,7 @@ class Surrogates(BatchPrior):
         students = (student(image_shape[0], num_classes, WIDTH * (row + 1)) for row in range(self.count))
         return nn.ModuleList(students).to(memory_format=torch.channels_last)
 
-    def trainer(self, module: nn.Module, public: Tensor, target: Target | None) -> BatchTrainer:
+    def trainer(self, module: nn.Module, public: Images, target: Target | None) -> BatchTrainer:
         """Return the training of all of them at once."""
         assert isinstance(module, nn.ModuleList)
         assert target is not None
@@ -69,7 +70,7 @@ class Surrogates(BatchPrior):
 
 
 class _Training(BatchTrainer):
-    def __init__(self, students: nn.ModuleList, public: Tensor, prior: Surrogates, labels: Tensor) -> None:
+    def __init__(self, students: nn.ModuleList, public: Images, prior: Surrogates, labels: Tensor) -> None:
         optimizers = {
             f"student {row}": torch.optim.SGD(
                 one.parameters(), lr=prior.learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY

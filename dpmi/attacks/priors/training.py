@@ -18,6 +18,8 @@ from torch.optim import Adam, Optimizer
 
 from dpmi.attacks.checks import at_least_one, check_rate, require
 from dpmi.attacks.target import Target
+from dpmi.data import Images
+from dpmi.models import in_batches
 from dpmi.precision import Precision, check_precision, forward_in, widened
 
 from .base import Gan, Prior, Trainer
@@ -149,7 +151,7 @@ class GanTrainer(BatchTrainer):
         prior: the hyper-parameters.
     """
 
-    def __init__(self, gan: Gan, public: Tensor, prior: GanPrior) -> None:
+    def __init__(self, gan: Gan, public: Images, prior: GanPrior) -> None:
         optimizers = {
             name: Adam(network.parameters(), lr=prior.learning_rate, betas=prior.betas)
             for name, network in (("discriminator", gan.discriminator), ("generator", gan.generator))
@@ -190,7 +192,7 @@ def in_channels_last(gan: Gan) -> Gan:
     return gan.to(memory_format=torch.channels_last)
 
 
-def soft_labels(target: Target, images: Tensor) -> Tensor:
+def soft_labels(target: Target, images: Images) -> Tensor:
     """Return the target's softmax (M, K) for images (M, C, H, W); M queries.
 
     An attack often trains several priors that distil one target, and a study runs several attacks. The last result is
@@ -201,7 +203,8 @@ def soft_labels(target: Target, images: Tensor) -> Tensor:
     if target.device.type != "cpu":
         return _asked(target, images)
     # A target that draws noise gives the same result only from the same state of the random generator.
-    question = (target.digest(), images._version, torch.default_generator.get_state().numpy().tobytes())
+    version = images._version if isinstance(images, Tensor) else 0
+    question = (target.digest(), version, torch.default_generator.get_state().numpy().tobytes())
     last = _last_answer
     if last is None or last.images() is not images or last.question != question:
         labels = _asked(target, images)
@@ -216,7 +219,7 @@ def soft_labels(target: Target, images: Tensor) -> Tensor:
 class _Answer:
     """A target's softmax for images, and the state of torch's default generator afterwards."""
 
-    images: ref[Tensor]
+    images: ref[Images]
     question: tuple[bytes, int, bytes]
     labels: Tensor
     generator: Tensor
@@ -225,10 +228,8 @@ class _Answer:
 _last_answer: _Answer | None = None
 
 
-def _asked(target: Target, images: Tensor) -> Tensor:
-    with torch.no_grad():
-        batches = torch.split(images, _ASKED_AT_ONCE)
-        return torch.cat([target.logits(some).softmax(dim=1) for some in batches])
+def _asked(target: Target, images: Images) -> Tensor:
+    return in_batches(lambda some: target.logits(some).softmax(dim=1), images, _ASKED_AT_ONCE)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dpmi.attacks.target import Target
+from dpmi.data import Images
 
 from .base import Gan, ImageShape
 from .networks import ConvGenerator, Critic
@@ -59,7 +60,7 @@ class WganGP(GanPrior):
         generator = ConvGenerator(self.latent_size, image_shape, width=self.width)
         return in_channels_last(Gan(generator, Critic(image_shape, width=self.width)))
 
-    def trainer(self, module: nn.Module, public: Tensor, target: Target | None) -> GanTrainer:
+    def trainer(self, module: nn.Module, public: Images, target: Target | None) -> GanTrainer:
         """Return the training of both; it does not query the target."""
         assert isinstance(module, Gan)
         return _Training(module, public, self)

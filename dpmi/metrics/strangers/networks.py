@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dpmi.data import Images
+from dpmi.models import in_batches
+
 from ..distance import check_images
 from .graph_model import GraphModel, files
 
@@ -42,7 +45,7 @@ class Stranger:
     side: int
     network: Callable[[Tensor], Tensor]
 
-    def features(self, images: Tensor) -> Tensor:
+    def features(self, images: Images) -> Tensor:
         """Return the features of images, each scaled to length 1, float32 (n, d), without gradients.
 
         The cosine of two images is then the product of their features, and their squared distance, in [0, 4], is
@@ -57,9 +60,8 @@ class Stranger:
         """
         check_images("images", images)
         check_channels(images.shape[1])
-        with torch.no_grad():
-            found = [self.network(self._seen(batch)) for batch in torch.split(images.float(), _BATCH)]
-        return F.normalize(torch.cat(found), dim=1)
+        found = in_batches(lambda batch: self.network(self._seen(batch.float())), images, _BATCH)
+        return F.normalize(found, dim=1)
 
     def _seen(self, images: Tensor) -> Tensor:
         size = (self.side, self.side)

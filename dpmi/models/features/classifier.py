@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dpmi.data import Images, blocks
 from dpmi.whole_files import replacing
 
 from ..anatomy import FEATURES
@@ -66,7 +67,7 @@ class FeatureClassifier(nn.Module):
         logits: Tensor = self.top(self._inputs(images))
         return logits
 
-    def inputs(self, images: Tensor) -> Tensor:
+    def inputs(self, images: Images) -> Tensor:
         """Return what ``top`` takes, (n, d, 1, 1), for many images, in batches and without gradients.
 
         Raises:
@@ -74,7 +75,9 @@ class FeatureClassifier(nn.Module):
         """
         if self.cache is None:
             return self._extract(images)
-        content = hashlib.blake2b(images.detach().cpu().contiguous().numpy().data, digest_size=16)
+        content = hashlib.blake2b(digest_size=16)
+        for block in blocks(images):
+            content.update(block.detach().cpu().contiguous().numpy().data)
         for name, value in self.state_dict().items():
             if not name.startswith("top."):
                 content.update(value.cpu().contiguous().numpy().data)
@@ -85,7 +88,7 @@ class FeatureClassifier(nn.Module):
                 np.save(file, self._extract(images).cpu().numpy())
         return torch.from_numpy(np.load(path, mmap_mode="c")).to(images.device)
 
-    def _extract(self, images: Tensor) -> Tensor:
+    def _extract(self, images: Images) -> Tensor:
         """Standardize batch by batch: the features of an extractor may be many times as large as what is kept."""
         device = device_of(self)
         found = in_batches(lambda some: self._inputs(some.to(device)).to(images.device), images)
@@ -98,7 +101,7 @@ class FeatureClassifier(nn.Module):
 
 
 def on_features(
-    extractor: Extractor, public: Tensor, *, classes: int, dimensions: int | None = None
+    extractor: Extractor, public: Images, *, classes: int, dimensions: int | None = None
 ) -> FeatureClassifier:
     """Return a classifier with a linear head without bias, from zero, on standardized features.
 

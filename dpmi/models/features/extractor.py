@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dpmi.data import Images
+
 from ..anatomy import replace
 from ..modes import in_batches
 
@@ -135,7 +137,7 @@ class Extractor(nn.Module):
                 "its private training as Provenance.account, and to Statement together with that of the head"
             )
 
-    def extract(self, images: Tensor) -> Tensor:
+    def extract(self, images: Images) -> Tensor:
         """Return the features (n, d) of many images, in batches and without gradients.
 
         Raises:

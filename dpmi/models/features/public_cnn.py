@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
 from accountants import checks
+from dpmi.data import Images
 from dpmi.data.augment import moved, uniform
 from dpmi.progress import Progress
 
@@ -98,7 +99,7 @@ class PublicTraining:
 
 
 def train_public_cnn(
-    images: Tensor, labels: Tensor, training: PublicTraining, *, progress: Progress | None = None
+    images: Images, labels: Tensor, training: PublicTraining, *, progress: Progress | None = None
 ) -> PublicCnn:
     """Train an extractor to tell public classes apart.
 

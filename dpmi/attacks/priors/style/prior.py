@@ -14,6 +14,7 @@ from torch.optim import Adam
 
 from dpmi.attacks.checks import at_least_one, require
 from dpmi.attacks.target import Target
+from dpmi.data import Images
 
 from ..base import Gan, ImageShape, Trainer
 from ..networks import doublings
@@ -116,7 +117,7 @@ class StylePrior(BatchPrior):
         )
         return Gan(generator, StyleDiscriminator(image_shape, channels))
 
-    def trainer(self, module: nn.Module, public: Tensor, target: Target | None) -> Trainer:
+    def trainer(self, module: nn.Module, public: Images, target: Target | None) -> Trainer:
         """Return the training, which has no steps if the weights come from a file."""
         assert isinstance(module, Gan)
         return _Given() if self.given else _Training(module, public, self)
@@ -140,7 +141,7 @@ class _Given(Trainer):
 class _Training(BatchTrainer):
     """Trains both networks; the generator of the module is the running mean of the trained generator."""
 
-    def __init__(self, gan: Gan, public: Tensor, prior: StylePrior) -> None:
+    def __init__(self, gan: Gan, public: Images, prior: StylePrior) -> None:
         assert isinstance(gan.generator, StyleGenerator)
         self._public = public
         self._r1 = prior.r1
