@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import torch
 from PIL import Image
 
 from dpmi.data import ImageSet, Split
+from dpmi.data.lazy import LazyImages
 from dpmi.data.public_set import shaped, with_public_folder, with_public_of
+from dpmi.data.stored_images import StoredImages
 
 
 def images(count: int, channels: int = 3, side: int = 8, seed: int = 0) -> torch.Tensor:
@@ -94,6 +97,17 @@ def test_another_data_set_gives_train_and_test_in_the_private_shape(channels: in
 def by_pillow(channel: torch.Tensor, side: int) -> torch.Tensor:
     image = Image.fromarray(channel.numpy(), mode="F").resize((side, side), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(image))
+
+
+@pytest.mark.parametrize(("channels", "side"), [(3, 8), (1, 8), (3, 5)])
+def test_a_data_set_on_the_disk_gives_the_same_and_stays_there(channels: int, side: int) -> None:
+    split, other = split_of("own", channels=channels, side=side), split_of("other", seed=3)
+    stored = StoredImages(4, (3, 8, 8))
+    for row, image in enumerate(other.train.images):
+        stored.write(row, (image * 255).round().byte().numpy())
+    found = with_public_of(split, replace(other, train=ImageSet(stored, other.train.labels)))
+    assert isinstance(found.public, LazyImages)
+    assert torch.equal(found.public[:], with_public_of(split, other).public)
 
 
 def test_images_that_are_private_too_are_left_out() -> None:

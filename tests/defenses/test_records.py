@@ -10,6 +10,7 @@ from dpmi import models
 from dpmi.data import ImageSet
 from dpmi.data.stored_images import StoredImages
 from dpmi.defenses import Recipe, get, train
+from dpmi.defenses.augmentation import Augmentation
 from dpmi.defenses.records import records
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -49,10 +50,16 @@ def test_a_batch_is_read_in_one_call(monkeypatch):
     assert reads == [50, 50, 20]
 
 
+FLIPS = (Augmentation("RandomHorizontalFlip"), Augmentation("RandomResizedCrop", size=8, scale=[0.7, 1.0]))
+
+
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
         ("none", {}),
+        ("none", {"augmentation": FLIPS}),
+        ("record-dp", {**PRIVATE, "sampling_rate": 0.1, "augmentation": FLIPS}),
+        ("class-dp", {**PRIVATE, "augmentation": FLIPS}),
         ("record-dp", {**PRIVATE, "sampling_rate": 0.1}),
         ("class-dp", PRIVATE),
         ("class-dp", {**PRIVATE, "max_records_per_bucket": 5}),
@@ -64,13 +71,15 @@ def test_a_batch_is_read_in_one_call(monkeypatch):
 )
 def test_a_model_of_images_on_the_disk_is_bit_for_bit_that_of_a_tensor(name, settings):
     found = []
+    own = {key: value for key, value in settings.items() if key != "augmentation"}
+    augmentation = settings.get("augmentation", ())
     for images in (IMAGES, on_disk()):
         model = models.build("cnn-small", image_shape=(1, 8, 8), num_classes=4, seed=0)
         trained = train(
-            get(name)(**settings),
+            get(name)(**own),
             model,
             ImageSet(images, LABELS),
-            Recipe(steps=6, learning_rate=0.1, batch_size=32),
+            Recipe(steps=6, learning_rate=0.1, batch_size=32, augmentation=augmentation),
             seed=3,
             public=ImageSet(images, LABELS),
         )
