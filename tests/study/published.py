@@ -149,9 +149,15 @@ def evaluator(table: dict[str, Any], split: Split, path: Path) -> None:
         features = torch.cat(found)
         scale = features.std()
         centre = features.mean(dim=0)
-        means = torch.stack([features[labels == k].mean(dim=0) for k in range(len(head.bias))])
-        head.weight.copy_(2 * (means - centre) / scale**2)
-        head.bias.copy_(-((means - centre) ** 2).sum(dim=1) / scale**2 - head.weight @ centre)
+        means = torch.stack([features[labels == k].mean(dim=0) for k in range(head.out_features)])
+        towards = means - centre
+        if head.bias is None:  # directions on which the common centre has no part
+            common = nn.functional.normalize(centre, dim=0)
+            towards -= (towards @ common)[:, None] * common
+            head.weight.copy_(nn.functional.normalize(towards))
+        else:
+            head.weight.copy_(2 * towards / scale**2)
+            head.bias.copy_(-(towards**2).sum(dim=1) / scale**2 - head.weight @ centre)
     state = {f"module.{name}": value for name, value in net.state_dict().items()}
     torch.save({"state_dict": state}, path)
 
