@@ -16,6 +16,7 @@ from . import (
     demo,
     distributed,
     features,
+    linkage_attacks,
     many_users,
     metrics,
     priors,
@@ -37,6 +38,8 @@ def main() -> None:
     defenses.main()
     print()
     attack_batching.main()
+    print()
+    linkage_attacks.run()
     print()
     metrics.main()
     print()
