@@ -87,7 +87,7 @@ def linear() -> nn.Module:
 
 
 class Scaled(nn.Module):
-    """A parameter that no known layer uses, in a module that has children."""
+    """A parameter in a call whose gradient cannot be split by bucket, in a module that has children."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Scaled(nn.Module):
         self.scale = nn.Parameter(torch.ones(6))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x * self.scale)
+        return self.inner(torch.einsum("ni,i->ni", x, self.scale))
 
 
 class Centred(nn.Module):
