@@ -27,8 +27,8 @@ class Generators:
 
     def __init__(self, held: Iterable[Any]) -> None:
         everywhere = (torch.default_generator, *torch.cuda.default_generators, np.random, random)
-        # PyTorch holds the lock of a generator while it makes the tensor of its state. A collection of garbage then could
-        # close a loop that was left in a dry run, which sets the state of the same generator, and would wait for ever.
+        # PyTorch holds the lock of a generator while it makes the tensor of its state. A collection of garbage then
+        # could close a loop that was left in a dry run. That sets the state of the same generator, and waits for ever.
         enabled = gc.isenabled()
         gc.disable()
         try:
