@@ -18,7 +18,16 @@ from torch import Tensor, nn
 
 from .generators import OF_A_KIND, Generators
 
-_LIBRARIES = sys.stdlib_module_names | {"dpmi", "numpy", "opacus", "torch", "torchvision"}
+# Progress bars and downloads, which the classes of transformers reach, have threads that count by themselves.
+_LIBRARIES = sys.stdlib_module_names | {
+    "dpmi",
+    "huggingface_hub",
+    "numpy",
+    "opacus",
+    "torch",
+    "torchvision",
+    "tqdm",
+}
 _NUMBERS = (bool, int, float, complex, str, bytes, np.generic)
 _BYTES = (bytearray, array.array, np.ndarray)
 # Hooks are the user's, for monitoring; the other attributes of nn.Module itself cannot hold a number.

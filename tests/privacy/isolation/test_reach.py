@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from dpmi.privacy.isolation.provenance import CarriedOver, Provenance
 from dpmi.privacy.isolation.public import PublicTensors
@@ -239,3 +240,12 @@ def test_libraries_hooks_and_circles_are_not_looked_into() -> None:
     found = reached(model).numbers
     assert found["_modules.inner.in_features"] == 5
     assert len(found) < 40
+
+
+def test_progress_bars_are_not_looked_into() -> None:
+    """Their monitor is a thread that writes the time, whatever the records are."""
+
+    def body(held: Any, x: Tensor) -> Tensor:
+        return torch.relu(x) if tqdm.monitor_interval else x
+
+    assert not any("monitor" in place for place in reached(Model([], body)).numbers)
