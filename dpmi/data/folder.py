@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from dpmi.data.image_files import hold_out, read_files
-from dpmi.data.images import to_labels, without
+from dpmi.data.images import renumbered, without
 from dpmi.data.lazy import Images
 from dpmi.data.split import Distance, ImageSet, Split
 
@@ -121,18 +121,6 @@ def public_files(place: Path) -> tuple[list[tuple[int, Path]], tuple[str, ...] |
     if not found:
         raise ValueError(f"public {place} has no images, and no subfolders of images")
     return found, None
-
-
-def renumbered(labels: Tensor, names: tuple[str, ...]) -> tuple[Tensor, tuple[str, ...]]:
-    """Return labels and names without the classes that have no image.
-
-    A class whose images are all private would otherwise leave a gap in the labels.
-
-    >>> renumbered(torch.tensor([2, 0, 2]), ("a", "b", "c"))
-    (tensor([1, 0, 1]), ('a', 'c'))
-    """
-    kept, found = np.unique(labels.numpy(), return_inverse=True)
-    return to_labels(found), tuple(names[label] for label in kept.tolist())
 
 
 def folder_of(option: str, text: str) -> Path:

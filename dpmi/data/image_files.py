@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from dpmi.data.files import missing
-from dpmi.data.images import to_labels, without
+from dpmi.data.images import renumbered, without
 from dpmi.data.lazy import Images
 from dpmi.data.open_image import open_image
 from dpmi.data.split import Distance, ImageSet, Split
@@ -74,9 +74,7 @@ def split_files(
     train, train_labels = read(train_files)
     test, test_labels = without(*read(test_files), train)
     images, classes = without(*read(public_files), train, test)
-    # Renumbered, because a class without drawn images would leave a gap in the labels.
-    kept, public_labels = np.unique(classes.numpy(), return_inverse=True)
-    public_names = list(public)
+    public_labels, public_names = renumbered(classes, tuple(f"{name}/{each}" for each in public))
     return Split(
         name=name,
         train=ImageSet(train, train_labels),
@@ -85,8 +83,8 @@ def split_files(
         class_names=tuple(private),
         distance=distance,
         citation=citation,
-        public_labels=to_labels(public_labels),
-        public_class_names=tuple(f"{name}/{public_names[label]}" for label in kept.tolist()),
+        public_labels=public_labels,
+        public_class_names=public_names,
     )
 
 

@@ -65,3 +65,15 @@ def without(images: Images, labels: Tensor, *others: Images) -> tuple[Images, Te
     if bool(keep.all()):
         return images, labels
     return taken(images, keep), labels[keep]
+
+
+def renumbered(labels: Tensor, names: tuple[str, ...]) -> tuple[Tensor, tuple[str, ...]]:
+    """Return labels and names without the classes that have no image.
+
+    A class whose images are all private, or of which none was drawn, would otherwise leave a gap in the labels.
+
+    >>> renumbered(torch.tensor([2, 0, 2]), ("a", "b", "c"))
+    (tensor([1, 0, 1]), ('a', 'c'))
+    """
+    kept, found = np.unique(labels.numpy(), return_inverse=True)
+    return to_labels(found), tuple(names[label] for label in kept.tolist())

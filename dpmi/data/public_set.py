@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dpmi.data.folder import folder_of, public_files, renumbered
+from dpmi.data.folder import folder_of, public_files
 from dpmi.data.image_files import read_files
-from dpmi.data.images import without
-from dpmi.data.lazy import Images, ImageShape, changed, joined, shape_of
+from dpmi.data.images import renumbered, without
+from dpmi.data.lazy import Images, ImageShape, blocks, changed, joined, shape_of
 from dpmi.data.split import Split
 
 #: Images that are resized at once, to bound the memory.
@@ -89,8 +89,8 @@ def shaped(images: Tensor, image_shape: ImageShape) -> Tensor:
     """
     channels, height, width = image_shape
     found = []
-    for start in range(0, len(images), _AT_ONCE):
-        some = images[start : start + _AT_ONCE]
+    for block in blocks(images, _AT_ONCE):
+        some = block
         if some.shape[1] != channels:
             some = some.mean(1, keepdim=True) if channels == 1 else some.expand(-1, channels, -1, -1)
         if some.shape[2:] != (height, width):

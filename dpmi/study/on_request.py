@@ -14,10 +14,8 @@ from dpmi.data import Split
 
 from .evaluator import some_of_each_class
 from .grid import Job
+from .linkage import Columns
 from .spec import KnowledgeSpec
-
-Columns = tuple[dict[str, float], dict[str, list[float]]]
-"""Columns of the trial, and columns with one number per class, in ascending order of the classes."""
 
 
 def prepare(knowledge: KnowledgeSpec | None, *, lpips: bool, split: Split) -> None:

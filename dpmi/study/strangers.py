@@ -17,10 +17,8 @@ from dpmi.metrics.strangers import Stranger, class_similarities, load_stranger, 
 from dpmi.metrics.strangers.networks import check_channels
 
 from .grid import Job, hashed
+from .linkage import Columns
 from .spec import StrangersSpec
-
-Columns = tuple[dict[str, float], dict[str, list[float]]]
-"""Columns of the trial, and columns with one number per class, in ascending order of the classes."""
 
 
 @dataclass(frozen=True, eq=False)
