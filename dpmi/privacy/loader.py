@@ -223,12 +223,15 @@ class BucketDataLoader(DataLoader[Any]):
             records = RECORDS[dry.round]
             sizes = (1, records - 1)
             batch = PhysicalBatch(buckets=(0, 0), sizes=sizes, bucket_records=sizes)
-            # A dry run must not advance torch's global generators.
-            with torch.random.fork_rng(_devices(self._optimizer.params)):
-                dry.begin()
-                self._optimizer.begin(batch, dry=dry)
-                yield self._shared(self._copies(record, sizes), batch)
-                self._check_stepped(batch)
+            # A dry run must not advance torch's global generators. No context manager does this: if the loop was left
+            # here, it would restore them at garbage collection, in the middle of something else.
+            states = [(g, g.get_state()) for g in _global_generators(self._optimizer.params)]
+            dry.begin()
+            self._optimizer.begin(batch, dry=dry)
+            yield self._shared(self._copies(record, sizes), batch)
+            for generator, state in states:
+                generator.set_state(state)
+            self._check_stepped(batch)
         # All ranks use the same record, but their user code may differ.
         found = self._ranks.any(dry.problem is not None)
         if not found:
@@ -294,8 +297,9 @@ class BucketDataLoader(DataLoader[Any]):
             )
 
 
-def _devices(parameters: list[nn.Parameter]) -> set[torch.device]:
-    return {p.device for p in parameters if p.device.type == "cuda"}
+def _global_generators(parameters: list[nn.Parameter]) -> list[torch.Generator]:
+    cuda = {p.device.index for p in parameters if p.device.type == "cuda"}
+    return [torch.default_generator, *(torch.cuda.default_generators[i] for i in sorted(cuda))]
 
 
 def _generator(source: NoiseSource) -> torch.Generator:

@@ -262,6 +262,19 @@ def test_an_old_loop_that_is_collected_later_drops_nothing() -> None:
     assert torch.equal(weights(run.model), weights(whole.model))
 
 
+def test_a_loop_that_ends_in_a_dry_run_sets_no_generator() -> None:
+    """Garbage collection may end it at any moment, also while PyTorch holds the lock of the generator."""
+    run = Run(**WAYS["hooks"])
+    loop = iter(run.loader)
+    next(loop)
+    assert run.optimizer.rehearsing
+    torch.rand(3)
+    state = torch.get_rng_state()
+    del loop
+    gc.collect()
+    assert torch.equal(state, torch.get_rng_state())
+
+
 @pytest.mark.parametrize("left", ["pending", "after a part"])
 @pytest.mark.parametrize("secure", [False, True])
 def test_a_checkpoint_after_a_loop_that_was_left_has_the_draw(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import random
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -27,15 +26,7 @@ class Generators:
 
     def __init__(self, held: Iterable[Any]) -> None:
         everywhere = (torch.default_generator, *torch.cuda.default_generators, np.random, random)
-        # PyTorch holds the lock of a generator while it makes the tensor of its state. A collection of garbage then
-        # could close a loop that was left in a dry run. That sets the state of the same generator, and waits for ever.
-        enabled = gc.isenabled()
-        gc.disable()
-        try:
-            self._renew = [_renewal(g) for g in (*everywhere, *held)]
-        finally:
-            if enabled:
-                gc.enable()
+        self._renew = [_renewal(g) for g in (*everywhere, *held)]
 
     def go_on(self) -> None:
         """Seed each generator from its stored state."""

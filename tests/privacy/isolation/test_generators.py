@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import random
 from collections.abc import Callable
 from typing import Any
@@ -88,24 +87,3 @@ def test_a_generator_of_the_system_has_no_state() -> None:
     generators = Generators([generator])
     generators.go_on()
     assert generator.random() != generator.random()
-
-
-@pytest.mark.parametrize("collecting", [True, False])
-def test_no_garbage_is_collected_while_a_state_is_read(collecting: bool) -> None:
-    """What is collected could set the state of a generator whose lock PyTorch holds."""
-    seen = []
-
-    class Watched(random.Random):
-        def getstate(self) -> Any:
-            seen.append(gc.isenabled())
-            return super().getstate()
-
-    watched = Watched(0)
-    before = gc.isenabled()
-    try:
-        (gc.enable if collecting else gc.disable)()
-        Generators([watched])
-        assert seen == [False]
-        assert gc.isenabled() == collecting
-    finally:
-        (gc.enable if before else gc.disable)()
