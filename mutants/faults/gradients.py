@@ -8,6 +8,7 @@ _NORMS = "tests/privacy/gradients/test_row_norms.py"
 _CAPTURE = "tests/privacy/gradients/test_capture.py"
 _IMPLICIT = "tests/privacy/gradients/test_factors.py"
 _LAYERS = "tests/privacy/gradients/test_layers.py"
+_RECURRENT = "tests/privacy/gradients/test_recurrent.py"
 _SEGMENTS = "tests/privacy/gradients/test_segments.py"
 _SUM = "tests/privacy/gradients/test_running_sum.py"
 _UPDATE = "tests/privacy/test_update.py"
@@ -166,9 +167,30 @@ _LAYER_FAULTS = (
         tests=(_ROWS,),
     ),
     Fault(
+        name="a recurrent layer's states belong to no record",
+        path="dpmi/privacy/gradients/leaves.py",
+        old="            for state in states:\n",
+        new="            for state in states[:0]:\n",
+        tests=(f"{_RECURRENT}::test_states_that_do_not_fit",),
+    ),
+    Fault(
+        name="a recurrent layer's state can change before the backward pass",
+        path="dpmi/privacy/gradients/recurrent.py",
+        old="s.clone().unbind(0)",
+        new="s.unbind(0)",
+        tests=(f"{_RECURRENT}::test_a_state_that_is_changed_later_is_what_it_was",),
+    ),
+    Fault(
+        name="a recurrent layer that computes something else is written out",
+        path="dpmi/privacy/gradients/recurrent.py",
+        old="isinstance(leaf, kind) and computes_as(leaf, kind) for",
+        new="isinstance(leaf, kind) for",
+        tests=(f"{_RECURRENT}::test_a_layer_that_computes_something_else_runs_bucket_by_bucket",),
+    ),
+    Fault(
         name="a subclass that computes something else is treated as its base class",
         path="dpmi/privacy/gradients/other_layers.py",
-        old="isinstance(m, known) and _computes_as(m, known) for",
+        old="isinstance(m, known) and computes_as(m, known) for",
         new="isinstance(m, known) for",
         tests=(_ROWS,),
     ),

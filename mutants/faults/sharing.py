@@ -8,6 +8,7 @@ _BATTERY = "tests/privacy/promise/test_battery.py::test_one_user_moves_the_sum_b
 _CAPTURE = "tests/privacy/gradients/test_capture.py"
 _DRY = "tests/privacy/test_dry_run.py"
 _GUARD = "tests/privacy/test_guard.py"
+_LEAVES = "tests/privacy/gradients/test_leaves.py"
 _LOSSES = "tests/privacy/criterion/test_bucket_losses.py"
 
 _CAPTURE_FAULTS = (
@@ -104,10 +105,10 @@ _CAPTURE_FAULTS = (
     ),
     Fault(
         name="tensors that nobody observed leave a layer of an unknown type",
-        path="dpmi/privacy/gradients/capture.py",
-        old="                self._check_labels(out)\n",
+        path="dpmi/privacy/gradients/leaves.py",
+        old="                    self._check_labels(out)\n",
         new="",
-        tests=(f"{_CAPTURE}::test_a_layer_whose_calls_cannot_be_seen_runs_bucket_by_bucket",),
+        tests=(f"{_LEAVES}::test_a_layer_whose_calls_cannot_be_seen_runs_bucket_by_bucket",),
     ),
     Fault(
         name="a module can return a tensor that depends on parameters only",
@@ -118,17 +119,17 @@ _CAPTURE_FAULTS = (
     ),
     Fault(
         name="a layer that is run bucket by bucket can store values",
-        path="dpmi/privacy/gradients/capture.py",
+        path="dpmi/privacy/gradients/leaves.py",
         old="        with provenance:\n            return forward(*args, **kwargs)\n",
         new="        return forward(*args, **kwargs)\n",
-        tests=(f"{_CAPTURE}::test_a_leaf_that_keeps_something_of_one_bucket_for_the_next_is_refused",),
+        tests=(f"{_LEAVES}::test_a_leaf_that_keeps_something_of_one_bucket_for_the_next_is_refused",),
     ),
     Fault(
         name="all buckets of a layer that is run bucket by bucket have the same token",
-        path="dpmi/privacy/gradients/capture.py",
+        path="dpmi/privacy/gradients/leaves.py",
         old="storages=frozenset, token=object())",
         new="storages=frozenset, token=self)",
-        tests=(f"{_CAPTURE}::test_a_leaf_that_keeps_something_of_one_bucket_for_the_next_is_refused",),
+        tests=(f"{_LEAVES}::test_a_leaf_that_keeps_something_of_one_bucket_for_the_next_is_refused",),
     ),
     Fault(
         name="records outside of dimension 0 are treated as if they were in it",

@@ -13,19 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dpmi.privacy.isolation.arguments import operands
 from dpmi.privacy.isolation.follow import Following
 from dpmi.privacy.isolation.labels import Coupled, Label, Public, Records
-from dpmi.privacy.isolation.program import Program, Step
-from dpmi.privacy.isolation.provenance import Provenance
+from dpmi.privacy.isolation.program import Program
 from dpmi.privacy.isolation.public import PublicTensors
 from dpmi.privacy.isolation.rules import Call
 
 from . import conv, embedding, linear, normalization  # noqa: F401 (they register the functions that are intercepted)
 from .factors import Implicit
 from .layer import INTERCEPTED, Layer
+from .leaves import Leaves
 from .linear import PRODUCTS, product
-from .other_layers import output_dimensions, record_dimension, run_by_bucket
 from .recomputed import Recomputed, Rows, RowsOfLayer
 from .row_norms import row_norms
 from .segments import Segments
@@ -48,9 +46,7 @@ class Capture(Following):
         parameters: names and trained parameters, as in ``module.named_parameters()``.
         segments: the buckets of the physical batch.
         public: the tensors that depend on no record.
-        leaves: modules of unknown types and whether they run bucket by bucket, from
-            :func:`~dpmi.privacy.gradients.other_layers.other_leaves`. The first dry run adds those whose calls cannot
-            be followed.
+        leaves: modules of unknown types, see :class:`~dpmi.privacy.gradients.leaves.Leaves`.
         ghost: store no rows that need more memory than their factors; :attr:`squared_norms` and :meth:`weighted_sum`
             do not need them. Those of a parameter that is used more than once are computed for a few buckets at a time,
             because the norm of a sum does not follow from the norms of its terms.
@@ -71,14 +67,12 @@ class Capture(Following):
         """Gradient of each parameter that backward() reached, (k, *shape), summed over the records of each bucket."""
         self._implicit: dict[Tensor, Implicit] = {}
         self._recomputed: dict[Tensor, Recomputed] = {}
-        self._leaves = leaves or {}
-        self._own_forwards: list[Callable[..., Any] | None] = []
+        self._leaves = Leaves(self, leaves or {})
         self._ghost = ghost
         self._names = {id(p): name for name, p in parameters}
         self._used: Counter[int] = Counter()
         """How often each parameter was used since the last backward pass, by id."""
         self._taking = False
-        self._in_leaf = False
         self._by_rows: dict[int, Segments] = {1: segments}
 
     @property
@@ -134,9 +128,7 @@ class Capture(Following):
 
     def __enter__(self) -> Capture:
         if not self._apart:
-            for leaf in self._leaves:
-                self._own_forwards.append(vars(leaf).get("forward"))
-                leaf.forward = partial(self._call_leaf, leaf, leaf.forward)
+            self._leaves.replace()
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -147,14 +139,8 @@ class Capture(Following):
         exc_tb: TracebackType | None,
     ) -> None:
         super().__exit__(exc_type, exc_val, exc_tb)  # type: ignore[no-untyped-call]
-        if self._apart:
-            return
-        for leaf, own in zip(self._leaves, self._own_forwards, strict=True):
-            if own is None:
-                del leaf.forward
-            else:
-                leaf.forward = own
-        self._own_forwards.clear()
+        if not self._apart:
+            self._leaves.restore()
 
     def __torch_function__(
         self,
@@ -168,7 +154,7 @@ class Capture(Following):
         Raises:
             Coupled: the call mixes records, or a gradient cannot be split by bucket; the message says what to do.
         """
-        if self._in_leaf:  # a leaf runs bucket by bucket, with its own checks
+        if self._leaves.is_running:  # with its own checks
             return func(*args, **(kwargs or {}))
         return super().__torch_function__(func, classes, args, kwargs)
 
@@ -178,11 +164,24 @@ class Capture(Following):
         An example is the initial state of a recurrent cell: the layer's gradient for it can be split by bucket.
         """
         labels = super().operand_labels(func, tensors)
-        if func in INTERCEPTED and type(labels[0]) is Public and labels[0].is_constant(0):
-            x, follows = tensors[0], self._program is None or 0 in labels[0].following
-            if x.dim() > 1 and len(x) == self.records and follows and not x.requires_grad:
-                labels[0] = Records(0)
+        if (
+            func in INTERCEPTED
+            and tensors[0].dim() > 1
+            and self.has_a_row_per_record(tensors[0], labels[0], 0)
+        ):
+            labels[0] = Records(0)
         return labels
+
+    def has_a_row_per_record(self, t: Tensor, label: Label, dim: int) -> bool:
+        """Return whether a public tensor without a gradient has one equal row per record in a dimension."""
+        return (
+            type(label) is Public
+            and label.is_constant(dim)
+            and t.dim() > dim
+            and t.shape[dim] == self.records
+            and (self._program is None or dim in label.following)
+            and not t.requires_grad
+        )
 
     def call(self, call: Call, label: Label | Callable[[Any], Label]) -> Any:
         """Make a call, with a tap if it uses trained parameters."""
@@ -197,23 +196,42 @@ class Capture(Following):
         if parsed is None:
             return self._call_spread(call, label)
         x, layer = parsed
-        weights = [p for p in (layer.weight, layer.bias) if p is not None and p.requires_grad]
+        weights = _trained(layer)
         if not weights:
             return self._call_spread(call, label)
-        found = {id(p): sources(p, self._names) for p in weights}
         self._check_parameters(call, weights)
-        names = self._named(found.values())
+        of_input = self._label_among(call, x)
+        into = label if isinstance(label, Records) else of_input
+        names, take = self._tap(layer, weights, of_input, into)
+        out = _with(call, {id(p): p.detach() for p in weights})
+        return _Tap.apply(out, x, _anchor(), names, take)
+
+    def tapped(self, out: Tensor, layer: Layer, x: Tensor | Callable[[], Tensor]) -> Tensor:
+        """Return the output of a layer, called without the gradient of its weights, with a tap that computes it.
+
+        Args:
+            out: (records, ...); it must not be used otherwise.
+            layer: the layer.
+            x: its input, (records, ...), or a function that returns it in the backward pass.
+        """
+        if not (weights := _trained(layer)):
+            return out
+        names, take = self._tap(layer, weights, Records(0), Records(0))
+        if isinstance(x, Tensor):
+            return _Tap.apply(out, x, _anchor(), names, take)  # type: ignore[no-any-return]
+        return _SpreadTap.apply(out, _anchor(), lambda g: take(x(), g))  # type: ignore[no-any-return]
+
+    def _tap(
+        self, layer: Layer, weights: Iterable[Tensor], of_input: Label, of_output: Label
+    ) -> tuple[str, Callable[[Tensor, Tensor], None]]:
+        """Count a use of a layer's weights; return their names, and what takes its input and output gradient."""
+        found = {id(p): sources(p, self._names) for p in weights}
+        names = self.named(found.values())
         if layer.unsupported is not None:
             raise Coupled(f"parameter {names}: {layer.unsupported}")
         self._check_not_recomputed(names)
-        self._use(found.values())
-        of_input = self._label_among(call, x)
-        into = label if isinstance(label, Records) else of_input
-        out = _with(call, {id(p): p.detach() for p in weights})
-        # Without the anchor, the output of the first layer would have no graph node and no gradient.
-        anchor = torch.zeros((), requires_grad=True)
-        take = partial(self._take, layer, found, of_input, into)
-        return _Tap.apply(out, x, anchor, names, take)
+        self.use(found.values())
+        return names, partial(self._take, layer, found, of_input, of_output)
 
     def _call_spread(self, call: Call, label: Label | Callable[[Any], Label]) -> Any:
         """Make a call whose trained public operands meet the records entry by entry, if there are any."""
@@ -227,11 +245,9 @@ class Capture(Following):
             if own is None:
                 raise self._cannot_be_split(call, t)
             found = sources(t, self._names)
-            names = self._named([found])
-            self._check_not_recomputed(names)
-            self._use([found])
-            anchor = torch.zeros((), requires_grad=True)
-            replaced[id(t)] = _SpreadTap.apply(own.values, anchor, partial(self._take_spread, own, found))
+            self._check_not_recomputed(self.named([found]))
+            self.use([found])
+            replaced[id(t)] = _SpreadTap.apply(own.values, _anchor(), partial(self._take_spread, own, found))
         return _with(call, replaced) if replaced else call.func(*call.args, **call.kwargs)
 
     def begin_pass(self, inputs: Iterable[Tensor], program: Program | None) -> None:
@@ -242,6 +258,30 @@ class Capture(Following):
     def undo_pass(self) -> None:
         """Discard the last forward pass, whose gradients are not needed."""
         self._used = self._used_before
+
+    @property
+    def has_program(self) -> bool:
+        """Whether this pass must follow a program, which it does unless it is a dry run."""
+        return self._program is not None
+
+    def trained_of(self, module: nn.Module) -> dict[str, nn.Parameter]:
+        """Return the trained parameters of a part of the module."""
+        return {name: p for name, p in module.named_parameters() if id(p) in self._names}
+
+    @contextmanager
+    def undone_in_a_dry_run(self) -> Iterator[None]:
+        """Undo the calls of this block if one of them is refused in a dry run.
+
+        What they wrote before has a label of a step that is gone, which ends the pass if it is used.
+        """
+        before = len(self.trace), Counter(self._used), self.problem
+        try:
+            yield
+        except Coupled:
+            if not self.has_program:
+                del self.trace[before[0] :]
+                _, self._used, self.problem = before
+            raise
 
     def finish(self, outputs: Iterable[Tensor]) -> None:
         """End a pass, see :class:`Following`, and reject custom autograd functions.
@@ -274,7 +314,8 @@ class Capture(Following):
         self.problem = reason
         raise Coupled(reason)
 
-    def _named(self, found: Iterable[Mapping[int, Tensor]]) -> str:
+    def named(self, found: Iterable[Mapping[int, Tensor]]) -> str:
+        """Return the names of parameters for a message."""
         return " and ".join(repr(self._names[i]) for own in found for i in own)
 
     def _label_among(self, call: Call, x: Tensor) -> Label:
@@ -286,7 +327,8 @@ class Capture(Following):
                 f"the layer with parameter {names} is recomputed in the backward pass (gradient checkpointing)"
             )
 
-    def _use(self, found: Iterable[Mapping[int, Tensor]]) -> None:
+    def use(self, found: Iterable[Mapping[int, Tensor]]) -> None:
+        """Count a use of these parameters."""
         for own in found:
             self._used.update(own.keys())
 
@@ -302,104 +344,6 @@ class Capture(Following):
         return Coupled(
             f"{what} is used by {call.name}, which is not a layer whose gradients can be split by bucket"
         )
-
-    def _call_leaf(self, leaf: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        own = {name: p for name, p in leaf.named_parameters() if id(p) in self._names}
-        followed = ""
-        if self._in_leaf or not torch.is_grad_enabled() or not own:
-            return forward(*args, **kwargs)
-        if not self._leaves[leaf]:
-            before = len(self.trace), Counter(self._used), self.problem
-            try:
-                out = forward(*args, **kwargs)
-                self._check_labels(out)
-            except Coupled as error:
-                if self._program is not None:
-                    raise
-                # What was written before the call that failed has a label of a step that is gone, which ends the pass.
-                del self.trace[before[0] :]
-                _, self._used, self.problem = before
-                self._leaves[leaf], followed = True, str(error)
-            else:
-                return out
-        self._in_leaf = True  # calls inside the leaf do not count as calls of the pass
-        try:
-            return self._run_leaf(leaf, forward, own, args, kwargs)
-        except Coupled as error:
-            self.problem = self.problem or followed or str(error)
-            raise Coupled(self.problem) from error
-        finally:
-            self._in_leaf = False
-
-    def _check_labels(self, out: Any) -> None:
-        """Raise an error for a tensor that was made by calls that cannot be observed."""
-        self._in_leaf = True  # the attributes that hold a label are no calls of the pass
-        try:
-            for t in operands((out,), {}):
-                self.label(t)
-        finally:
-            self._in_leaf = False
-
-    def _run_leaf(
-        self,
-        leaf: nn.Module,
-        forward: Callable[..., Tensor],
-        own: dict[str, nn.Parameter],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        names = " and ".join(repr(self._names[id(p)]) for p in own.values())
-        place = Records(record_dimension(leaf))
-        tensors = operands(args, kwargs)
-        labels = [self.label(t) for t in tensors]
-        for t, label in zip(tensors, labels, strict=True):
-            if type(label) is Records and label != place:
-                raise Coupled(
-                    f"parameter {names}: {type(leaf).__name__} gets a tensor of shape {tuple(t.shape)} that does not "
-                    f"hold the records in dimension {place.dim} (use batch_first=True and no packed sequences)"
-                )
-            if type(label) is Public and t.requires_grad:
-                raise Coupled(f"{type(leaf).__name__} gets a tensor that was computed from parameters")
-        if place not in labels:
-            raise Coupled(f"parameter {names} is used by {type(leaf).__name__} without records")
-        self._use([{id(p): p for p in own.values()}])
-        arguments = self.arguments(args, kwargs)
-        self.compare(leaf, arguments)
-        of_records = {id(t) for t, label in zip(tensors, labels, strict=True) if type(label) is Records}
-        call = partial(self._call_one_bucket, leaf, forward)
-        try:
-            out = run_by_bucket(
-                leaf,
-                call,
-                own,
-                self.segments,
-                self._add_of_leaf,
-                of_records=of_records,
-                args=args,
-                kwargs=kwargs,
-            )
-        except TypeError as error:
-            raise Coupled(f"parameter {names}: {error}") from error
-        finally:
-            if isinstance(leaf, nn.RNNBase):
-                # Its internal list of weights still refers to the copies of the last bucket.
-                leaf._update_flat_weights()
-        made = operands((out,), {})
-        at = len(self.trace)
-        self.add_step(Step(leaf, arguments, tuple(tuple(t.shape) for t in made)))
-        for i, dim in enumerate(output_dimensions(leaf, len(made)) or ()):
-            self.put_label(made[i], Records(dim), (at, i))
-        return out
-
-    def _call_one_bucket(
-        self, leaf: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> Any:
-        """Run a layer on one bucket, and check that it stores nothing for the next one."""
-        provenance = Provenance(self.public, buffers=frozenset(), storages=frozenset, token=object())
-        for t in operands(args, kwargs):
-            provenance.take_in(t)
-        with provenance:
-            return forward(*args, **kwargs)
 
     def _take(  # noqa: PLR0917 (the last two are those of the tap)
         self,
@@ -419,16 +363,16 @@ class Capture(Following):
             if implicit is not None:
                 self._add_implicit(layer.weight, implicit)
             elif self._ghost:
-                self._add_back(layer.weight, RowsOfLayer(layer, x, g, segments, x._version), own)
+                self.add_back(layer.weight, RowsOfLayer(layer, x, g, segments, x._version), own)
             else:
-                self._add_back(layer.weight, layer.weight_rows(x, g, segments), own)
+                self.add_back(layer.weight, layer.weight_rows(x, g, segments), own)
         if layer.bias is not None and (own := found.get(id(layer.bias))):
-            self._add_back(layer.bias, layer.bias_rows(g, segments), own)
+            self.add_back(layer.bias, layer.bias_rows(g, segments), own)
 
     def _take_spread(self, own: Spread, found: Mapping[int, Tensor], g: Tensor) -> None:
-        self._add_back(own.source, own.rows(*self._records_first(g, own.place)), found)
+        self.add_back(own.source, own.rows(*self._records_first(g, own.place)), found)
 
-    def _add_back(self, t: Tensor, rows: Tensor | Rows, found: Mapping[int, Tensor]) -> None:
+    def add_back(self, t: Tensor, rows: Tensor | Rows, found: Mapping[int, Tensor]) -> None:
         """Add the gradients of the parameters that a tensor was computed from, for those of the tensor."""
         every = slice(0, self.segments.num_buckets)
         for p in found.values():
@@ -450,9 +394,6 @@ class Capture(Following):
         if found is None:
             found = self._by_rows[rows] = Segments([size * rows for size in self.segments.sizes])
         return t, found
-
-    def _add_of_leaf(self, p: Tensor, rows: Tensor) -> None:
-        self._add_back(p, rows, {id(p): p})
 
     def _add(self, p: Tensor, rows: Tensor) -> None:
         self._check_taking(p)
@@ -487,6 +428,15 @@ class Capture(Following):
                 f"two backward passes reached parameter {name!r} for one physical batch, which "
                 'grad_sample_mode="ghost" does not support; call backward() once, or use "hooks" or "stream"'
             )
+
+
+def _trained(layer: Layer) -> list[Tensor]:
+    return [p for p in (layer.weight, layer.bias) if p is not None and p.requires_grad]
+
+
+def _anchor() -> Tensor:
+    """Return a tensor without which the output of a first layer would have no graph node and no gradient."""
+    return torch.zeros((), requires_grad=True)
 
 
 def _with(call: Call, replaced: Mapping[int, Tensor]) -> Any:

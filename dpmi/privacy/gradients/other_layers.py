@@ -38,8 +38,8 @@ def other_leaves(module: nn.Module, parameters: Iterable[tuple[str, nn.Parameter
         parameters: names and trained parameters.
 
     Returns:
-        For each, whether it runs bucket by bucket. Recurrent layers do, because their calls have no rules; for others
-        the first dry run finds out.
+        For each, whether it is not followed call by call. Recurrent layers are not, because their calls have no rules;
+        for others the first dry run finds out.
     """
     trained = {id(p) for _, p in parameters}
     return {
@@ -47,11 +47,11 @@ def other_leaves(module: nn.Module, parameters: Iterable[tuple[str, nn.Parameter
         for m in module.modules()
         if next(m.children(), None) is None
         and any(id(p) in trained for p in m.parameters())
-        and not any(isinstance(m, known) and _computes_as(m, known) for known in _INTERCEPTED)
+        and not any(isinstance(m, known) and computes_as(m, known) for known in _INTERCEPTED)
     }
 
 
-def _computes_as(m: nn.Module, known: type[nn.Module]) -> bool:
+def computes_as(m: nn.Module, known: type[nn.Module]) -> bool:
     """Return whether a module computes the same as its base class."""
     methods = ("forward", "_conv_forward")
     return "forward" not in vars(m) and all(

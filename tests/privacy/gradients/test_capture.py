@@ -23,12 +23,9 @@ from dpmi.privacy.gradients.linear import Linear
 from dpmi.privacy.gradients.recomputed import RowsOfLayer
 from dpmi.privacy.gradients.segments import Segments
 from dpmi.privacy.isolation.labels import Coupled, Public, Records
-from dpmi.privacy.isolation.provenance import CarriedOver
 
 from .test_layers import (
     Attention,
-    LookedUp,
-    Positioned,
     Recurrent,
     Tied,
     Twice,
@@ -244,32 +241,6 @@ def test_rows_of_an_earlier_use_are_added() -> None:
     )
 
 
-def test_a_layer_whose_calls_cannot_be_seen_runs_bucket_by_bucket() -> None:
-    class Hidden(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = nn.Parameter(torch.rand(5))
-
-        def forward(self, x: Tensor) -> Tensor:
-            with torch._C.DisableTorchFunction():
-                return x * self.scale
-
-    module, x, sizes = nn.Sequential(Hidden(), nn.Linear(5, 3)), torch.randn(6, 5), [2, 4]
-    capture = capture_of(module, sizes)
-    send_back(loss_of(run(module, x, capture)), capture)
-    assert list(capture._leaves.values()) == [True]
-    assert relative_error(rows_of(module, capture), brute_force(module, x, sizes)) < 1e-5
-
-
-def test_a_layer_of_an_unknown_type_is_followed() -> None:
-    """It is not run bucket by bucket where its calls have rules."""
-    for make, x in ((Positioned, torch.randn(6, 3, 4)), (LookedUp, torch.randn(6, 3, 4))):
-        module = make()
-        capture = capture_of(module, [2, 4])
-        run(module, x, capture)
-        assert not any(capture._leaves.values())
-
-
 def test_what_is_only_converted_to_the_type_of_records_is_public() -> None:
     module, sizes = Using(lambda p, x: x * p.tanh().type_as(x)), [1, 3]
     x = torch.randn(4, 3, 5)
@@ -372,25 +343,6 @@ def test_gradient_checkpointing_is_refused() -> None:
     capture = capture_of(module, [2, 2])
     with pytest.raises(Coupled, match="'weight' and 'bias' is recomputed in the backward pass"):
         run(lambda x: checkpoint(module, x, use_reentrant=False), x, capture)
-
-
-def test_a_leaf_that_keeps_something_of_one_bucket_for_the_next_is_refused() -> None:
-    class Keeping(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = nn.Parameter(torch.ones(5))
-            self.before: Tensor | None = None
-
-        def forward(self, x: Tensor) -> Tensor:
-            out = x * self.scale
-            if self.before is not None:
-                out = out + self.before
-            self.before = x.mean()
-            return out
-
-    capture = capture_of(Keeping(), [2, 2])
-    with pytest.raises(CarriedOver, match="of another bucket"):
-        run(next(iter(capture._leaves)), torch.randn(4, 5), capture)
 
 
 def test_the_input_gradient_is_unchanged() -> None:
