@@ -16,6 +16,7 @@ from . import (
     demo,
     distributed,
     features,
+    following,
     linkage_attacks,
     many_users,
     metrics,
@@ -32,6 +33,8 @@ def main() -> None:
     accounting.run()
     print()
     bucket_step.run()
+    print()
+    following.run()
     print()
     sweep.run()
     print()

@@ -73,6 +73,8 @@ class Capture(Following):
         self._used: Counter[int] = Counter()
         """How often each parameter was used since the last backward pass, by id."""
         self._taking = False
+        # Without it, the output of a first layer would have no graph node and no gradient.
+        self._anchor = torch.zeros((), requires_grad=True)
         self._by_rows: dict[int, Segments] = {1: segments}
 
     @property
@@ -142,22 +144,6 @@ class Capture(Following):
         if not self._apart:
             self._leaves.restore()
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        classes: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Make a call if it does not mix records, with a tap if it uses trained parameters.
-
-        Raises:
-            Coupled: the call mixes records, or a gradient cannot be split by bucket; the message says what to do.
-        """
-        if self._leaves.is_running:  # with its own checks
-            return func(*args, **(kwargs or {}))
-        return super().__torch_function__(func, classes, args, kwargs)
-
     def operand_labels(self, func: Callable[..., Any], tensors: list[Tensor]) -> list[Label]:
         """Return the labels of the operands. A layer's public input with one equal row per record counts as records.
 
@@ -204,7 +190,7 @@ class Capture(Following):
         into = label if isinstance(label, Records) else of_input
         names, take = self._tap(layer, weights, of_input, into)
         out = _with(call, {id(p): p.detach() for p in weights})
-        return _Tap.apply(out, x, _anchor(), names, take)
+        return _Tap.apply(out, x, self._anchor, names, take)
 
     def tapped(self, out: Tensor, layer: Layer, x: Tensor | Callable[[], Tensor]) -> Tensor:
         """Return the output of a layer, called without the gradient of its weights, with a tap that computes it.
@@ -218,8 +204,8 @@ class Capture(Following):
             return out
         names, take = self._tap(layer, weights, Records(0), Records(0))
         if isinstance(x, Tensor):
-            return _Tap.apply(out, x, _anchor(), names, take)  # type: ignore[no-any-return]
-        return _SpreadTap.apply(out, _anchor(), lambda g: take(x(), g))  # type: ignore[no-any-return]
+            return _Tap.apply(out, x, self._anchor, names, take)  # type: ignore[no-any-return]
+        return _SpreadTap.apply(out, self._anchor, lambda g: take(x(), g))  # type: ignore[no-any-return]
 
     def _tap(
         self, layer: Layer, weights: Iterable[Tensor], of_input: Label, of_output: Label
@@ -229,6 +215,7 @@ class Capture(Following):
         names = self.named(found.values())
         if layer.unsupported is not None:
             raise Coupled(f"parameter {names}: {layer.unsupported}")
+        self.is_plain = False
         self._check_not_recomputed(names)
         self.use(found.values())
         return names, partial(self._take, layer, found, of_input, of_output)
@@ -245,9 +232,12 @@ class Capture(Following):
             if own is None:
                 raise self._cannot_be_split(call, t)
             found = sources(t, self._names)
+            self.is_plain = False
             self._check_not_recomputed(self.named([found]))
             self.use([found])
-            replaced[id(t)] = _SpreadTap.apply(own.values, _anchor(), partial(self._take_spread, own, found))
+            replaced[id(t)] = _SpreadTap.apply(
+                own.values, self._anchor, partial(self._take_spread, own, found)
+            )
         return _with(call, replaced) if replaced else call.func(*call.args, **call.kwargs)
 
     def begin_pass(self, inputs: Iterable[Tensor], program: Program | None) -> None:
@@ -283,19 +273,19 @@ class Capture(Following):
                 _, self._used, self.problem = before
             raise
 
-    def finish(self, outputs: Iterable[Tensor]) -> None:
-        """End a pass, see :class:`Following`, and reject custom autograd functions.
+    def check_outputs(self, outputs: Sequence[Tensor]) -> None:
+        """Reject outputs that depend on parameters only, and custom autograd functions.
 
         Raises:
             Coupled: the pass is rejected.
         """
-        outputs = list(outputs)
-        super().finish(outputs)
         for t in outputs:
             if type(self.label(t)) is Public and t.requires_grad:
                 self._fail(
                     "the module returns a tensor that was computed from parameters only, without the records"
                 )
+        if self.is_known:
+            return  # it made the calls of a pass whose graph was searched
         seen = set()
         nodes = [t.grad_fn for t in outputs]
         while nodes:
@@ -330,7 +320,8 @@ class Capture(Following):
     def use(self, found: Iterable[Mapping[int, Tensor]]) -> None:
         """Count a use of these parameters."""
         for own in found:
-            self._used.update(own.keys())
+            for i in own:
+                self._used[i] += 1
 
     def _check_parameters(self, call: Call, trained: Sequence[Tensor]) -> None:
         """Raise an error for parameters whose gradient autograd would sum over all records of the batch."""
@@ -432,11 +423,6 @@ class Capture(Following):
 
 def _trained(layer: Layer) -> list[Tensor]:
     return [p for p in (layer.weight, layer.bias) if p is not None and p.requires_grad]
-
-
-def _anchor() -> Tensor:
-    """Return a tensor without which the output of a first layer would have no graph node and no gradient."""
-    return torch.zeros((), requires_grad=True)
 
 
 def _with(call: Call, replaced: Mapping[int, Tensor]) -> Any:

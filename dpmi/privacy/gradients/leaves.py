@@ -35,8 +35,6 @@ class Leaves:
     """
 
     def __init__(self, capture: Capture, by_bucket: dict[nn.Module, bool]) -> None:
-        self.is_running = False
-        """Whether such a layer runs, whose calls do not count as calls of the pass."""
         self._capture = capture
         self._by_bucket = by_bucket
         self._recurrent: set[nn.Module] = set()
@@ -62,7 +60,7 @@ class Leaves:
         capture = self._capture
         own = capture.trained_of(leaf)
         followed = ""
-        if self.is_running or not torch.is_grad_enabled() or not own:
+        if capture.is_paused or not torch.is_grad_enabled() or not own:
             return forward(*args, **kwargs)
         if not self._by_bucket[leaf]:
             try:
@@ -75,23 +73,23 @@ class Leaves:
                 self._by_bucket[leaf], followed = True, str(error)
             else:
                 return out
-        self.is_running = True
+        capture.is_paused = True  # the calls of the layer do not count as calls of the pass
         try:
             return self._run(leaf, forward, own, args, kwargs)
         except Coupled as error:
             capture.problem = capture.problem or followed or str(error)
             raise Coupled(capture.problem) from error
         finally:
-            self.is_running = False
+            capture.is_paused = False
 
     def _check_labels(self, out: Any) -> None:
         """Raise an error for a tensor that was made by calls that cannot be observed."""
-        self.is_running = True  # the attributes that hold a label are no calls of the pass
+        self._capture.is_paused = True  # the attributes that hold a label are no calls of the pass
         try:
             for t in operands((out,), {}):
                 self._capture.label(t)
         finally:
-            self.is_running = False
+            self._capture.is_paused = False
 
     def _run(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -24,10 +24,11 @@ from .functions import (
     METADATA,
     RULES,
 )
+from .known import Known
 from .labels import CONSTANT, PUBLIC, SAME, Coupled, Label, Public, Records
 from .program import Program, Step
 from .public import PublicTensors
-from .rules import Call
+from .rules import After, Call
 
 _EMPTY = Public(everywhere=True, empty=True)
 _OVERRIDE_CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
@@ -53,9 +54,18 @@ class Following(TorchFunctionMode):
         """Why this pass is rejected; it is kept even if the user's code catches the error."""
         self.trace: list[Step] = []
         """The calls of this pass so far."""
-        self._token = object()
+        self.token = object()
+        """Marks the tensors of this pass."""
+        self.is_paused = False
+        """Whether calls are made as they stand, unobserved."""
+        self.is_plain = True
+        """Whether the last call was made as it stands; :meth:`call` says if not."""
         self._program: Program | None = None
-        self._expected: list[Step] | None = None
+        self._expected: Step | None = None
+        self._known: Sequence[Known | None] = ()
+        self._is_known = self._as_known = False
+        self._learned: list[Known | None] = []
+        self._of_pass: Hashable = None
         self._apart = False
 
     def take_in(self, t: Tensor, label: Label) -> None:
@@ -64,7 +74,7 @@ class Following(TorchFunctionMode):
 
     def put_label(self, t: Tensor, label: Label, reference: Any) -> None:
         """Set a tensor's label, and a reference to the call that made it."""
-        t._dpmi = (self._token, type(label) is Public, t._version, label, reference)  # type: ignore[attr-defined]
+        t._dpmi = (self.token, type(label) is Public, t._version, label, reference)  # type: ignore[attr-defined]
 
     def begin_pass(self, inputs: Iterable[Tensor], program: Program | None) -> None:
         """Start a forward pass on labelled tensors of the batch.
@@ -73,11 +83,18 @@ class Following(TorchFunctionMode):
             inputs: the inputs of the pass, in the order of its arguments.
             program: the program of this pass from the dry runs; None in a dry run, which records :attr:`trace`.
         """
+        of_inputs = []
         for i, t in enumerate(inputs):
-            self.put_label(t, self.label(t), ("input", i))
+            label = self.label(t)
+            self.put_label(t, label, ("input", i))
+            of_inputs.append((label, t.shape, t.stride(), t.dtype))
         self.trace = []
         self._program = program
-        self._expected = None if program is None else program.expected(self.records)
+        self._learned = []
+        self._as_known = True
+        self._of_pass = (self.records, *of_inputs)
+        self._known = () if program is None else program.known
+        self._is_known = program is not None and program.is_known(self._of_pass)
 
     @contextmanager
     def apart(self) -> Iterator[None]:
@@ -96,7 +113,7 @@ class Following(TorchFunctionMode):
             Coupled: the tensor has no valid label.
         """
         mark = getattr(t, "_dpmi", None)
-        if mark is not None and mark[0] is self._token:
+        if mark is not None and mark[0] is self.token:
             if mark[2] != t._version:
                 raise Coupled(
                     f"a tensor of shape {tuple(t.shape)} was modified in place by a call that cannot be observed"
@@ -118,9 +135,22 @@ class Following(TorchFunctionMode):
         """
         if self.problem is not None:
             raise Coupled(self.problem)
+        outputs = list(outputs)
         for t in outputs:
             self.label(t)
+        self._expected = None if self._program is None else self._program.step(len(self.trace), self.records)
         self.add_step(Step(None, tuple(self._reference(t) for t in outputs), ()))
+        self.check_outputs(outputs)
+        if self._program is not None and not self.is_known and self._as_known:
+            self._program.learn(self._of_pass, self._learned)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether such a pass was followed before, so that its calls need no rules."""
+        return self._is_known
+
+    def check_outputs(self, outputs: Sequence[Tensor]) -> None:
+        """Raise an error for outputs that a pass must not return."""
 
     def __torch_function__(
         self,
@@ -135,9 +165,14 @@ class Following(TorchFunctionMode):
             Coupled: the call mixes records, or may mix them; it was not made.
         """
         kwargs = kwargs or {}
-        if func in METADATA:
+        if self.is_paused or func in METADATA:
             return func(*args, **kwargs)
         try:
+            at = len(self.trace)
+            if self._is_known and at < len(self._known) and not self._apart:
+                known = self._known[at]
+                if known is not None and known.fits(func, args, kwargs, self):
+                    return self._repeated(known, args, kwargs)
             return self._followed(func, args, kwargs)
         except Coupled as error:
             if not self._apart:  # module and criterion do not accept such results of the loop anyway
@@ -152,6 +187,41 @@ class Following(TorchFunctionMode):
         """Make a call that does not mix records; ``label`` is the label of its output."""
         return call.func(*call.args, **call.kwargs)
 
+    def _repeated(self, known: Known, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a call that was allowed in an earlier pass."""
+        func = known.step.func
+        assert func is not None
+        if known.is_plain:
+            out = func(*args, **kwargs)
+        else:
+            tensors = operands(args, kwargs)
+            out = self.call(Call(func, args, kwargs, tensors, list(known.labels), self.records), known.label)
+        self.trace.append(known.step)
+        if known.is_tensor and isinstance(out, Tensor):
+            self._mark_repeated(known, 0, out, (args, kwargs))
+            return out
+        if known.is_tensor or len(out) != len(known.outputs):
+            self._refuse(f"{_name(func)} returned other tensors than in the dry runs")
+        for i, t in enumerate(out):
+            self._mark_repeated(known, i, t, (args, kwargs))
+        return out
+
+    def _mark_repeated(self, known: Known, i: int, t: Tensor, arguments: tuple[Any, Any]) -> None:
+        shape, label = known.outputs[i]
+        sizes = t.shape
+        fits = len(sizes) == len(shape)
+        for size, expected in zip(sizes, shape, strict=False):
+            if size != expected and (type(expected) is int or size != expected.times * self.records):
+                fits = False
+        if not fits:
+            self._refuse(f"{_name(known.step.func)} returned other shapes than in the dry runs")
+        at = len(self.trace) - 1
+        reference = at if known.is_tensor else (at, i)
+        if hasattr(t, "_dpmi"):  # an operand, changed or not
+            self._mark_operand(t, label, reference, operands(*arguments))
+        elif t not in self.public:
+            self.put_label(t, label, reference)
+
     def _followed(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tensors = operands(args, kwargs)
         labels = self.operand_labels(func, tensors)
@@ -159,8 +229,8 @@ class Following(TorchFunctionMode):
         for found in labels:
             if type(found) is Records:
                 holds = True
-        known = RULES.get(func)
-        if known is None:
+        rule = RULES.get(func)
+        if rule is None:
             inner = _twin(func)
             if inner is not None:
                 with self:
@@ -168,18 +238,41 @@ class Following(TorchFunctionMode):
             if holds and not (func in FACTORIES_NEW and len(tensors) == 1):
                 raise Coupled(f"{_name(func)} is not known to process records independently")
         call = Call(func, args, kwargs, tensors, labels, self.records)
-        label = self._label_of(call, known)
+        label = self._label_of(call, rule)
         arguments = self.arguments(args, kwargs)
         self.compare(func, arguments)
+        at = len(self.trace)
+        learns = self._program is not None and not self._apart and not self._is_known
+        known = self._known[at] if learns and self._known else None
+        fits = known is None or known.fits(func, args, kwargs, self)
+        self.is_plain = True
         out = self.call(call, label)
+        is_plain = self.is_plain
         if func is Tensor.__setitem__:  # __setitem__ returns None
             out = args[0]
-        if type(label) is not Records and type(label) is not Public:
-            label = label(out)  # type: ignore[operator]
-        self._take_out(Step(func, arguments, _shapes(out)), call, label, out)
+        own = label if isinstance(label, Records | Public) else label(out)
+        self._take_out(Step(func, arguments, _shapes(out)), call, own, out)
+        if learns:
+            self._learn(call, label, out, known, fits=fits, is_plain=is_plain)
         return out
 
-    def _label_of(self, call: Call, known: Any) -> Label | Callable[[Any], Label]:
+    def _learn(
+        self, call: Call, label: Label | After, out: Any, known: Known | None, *, fits: bool, is_plain: bool
+    ) -> None:
+        """Take a call for later passes, or compare it with the one that was taken in an earlier pass."""
+        assert self._program is not None
+        at = len(self.trace) - 1
+        own = label if isinstance(label, Records | Public) else label(out)
+        made = out if isinstance(out, list | tuple) else [out]
+        labels = [self._with_sizes(own, at, i) for i in range(len(made))]
+        if not self._known:
+            self._learned[at] = Known.of(
+                call, self._program.steps[at], label, out, labels=labels, is_plain=is_plain, following=self
+            )
+        elif known is not None:
+            self._as_known = self._as_known and fits and known.allows(call.labels, labels, is_plain=is_plain)
+
+    def _label_of(self, call: Call, rule: Any) -> Label | Callable[[Any], Label]:
         func, labels = call.func, call.labels
         if call.kwargs.get("out") is not None:
             raise Coupled(f"{call.name} writes into a given tensor (out=); use its return value instead")
@@ -192,9 +285,9 @@ class Following(TorchFunctionMode):
                 if func not in FILLS or len(labels) > 1:
                     raise Coupled(f"{call.name} reads uninitialised memory")
                 return CONSTANT
-        if known is not None and labels:
+        if rule is not None and labels:
             try:
-                return known(call)  # type: ignore[no-any-return]
+                return rule(call)  # type: ignore[no-any-return]
             except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
                 raise Coupled(f"the arguments of {call.name} are not supported ({error})") from error
         if any(x.following for x in labels if type(x) is Public):
@@ -216,11 +309,11 @@ class Following(TorchFunctionMode):
 
     def compare(self, func: Callable[..., Any], arguments: Any) -> None:
         """Reject a call, before it is made, if it is not the next one of the program."""
-        if self._expected is None or self._apart:
+        if self._program is None or self._apart:
             return
         at = len(self.trace)
-        step = self._expected[at] if at < len(self._expected) else None
-        if step is None or step.func is not func or step.arguments != arguments:
+        step = self._expected = self._program.step(at, self.records)
+        if step is None or step.func != func or step.arguments != arguments:
             self._refuse(
                 f"call {at + 1} is {_name(func)}{_shown(arguments)}, but in the dry runs "
                 + (
@@ -249,12 +342,11 @@ class Following(TorchFunctionMode):
             raise Coupled(f"{call.name} turns a tensor computed in this pass into a Python value")
 
     def add_step(self, step: Step) -> None:
-        """Add a call to the trace, after checking that its result matches the program."""
-        if self._expected is not None:
-            at = len(self.trace)
-            if at >= len(self._expected) or self._expected[at] != step:
-                self._refuse(f"{_name(step.func)} returned other shapes or tensors than in the dry runs")
+        """Add the call that was compared last to the trace, after checking that its result matches the program."""
+        if self._program is not None and self._expected != step:
+            self._refuse(f"{_name(step.func)} returned other shapes or tensors than in the dry runs")
         self.trace.append(step)
+        self._learned.append(None)
 
     def _with_sizes(self, label: Label, at: int, i: int) -> Label:
         """Add to a label which dimensions follow the number of records, according to the program."""
@@ -271,9 +363,11 @@ class Following(TorchFunctionMode):
         return label if not following else dataclasses.replace(label, following=following)
 
     def _mark(self, t: Tensor, label: Label, at: Any, call: Call) -> None:
-        if t in self.public:
-            return
-        if any(t is other for other in call.tensors):
+        if t not in self.public:
+            self._mark_operand(t, label, at, call.tensors)
+
+    def _mark_operand(self, t: Tensor, label: Label, at: Any, tensors: Iterable[Tensor]) -> None:
+        if any(t is other for other in tensors):
             mark = t._dpmi  # type: ignore[attr-defined]
             if mark[2] == t._version:  # the call returned its operand unchanged
                 return
@@ -282,7 +376,7 @@ class Following(TorchFunctionMode):
     def _reference(self, t: Tensor) -> Any:
         """Return the identity of a tensor within the pass: the call that made it, or its name if it is public."""
         mark = getattr(t, "_dpmi", None)
-        if mark is not None and mark[0] is self._token:
+        if mark is not None and mark[0] is self.token:
             return ("made by", mark[4])
         return self.public.reference(t)
 

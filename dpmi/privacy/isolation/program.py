@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .labels import Coupled
+
+if TYPE_CHECKING:
+    from .known import Known
 
 RECORDS = (2, 3)
 """Numbers of records in the two dry runs that define a program. They are fixed, because with real batches the drawn
@@ -31,7 +34,7 @@ class Step(NamedTuple):
     shapes: tuple[tuple[int, ...], ...]
 
 
-class _Multiple(NamedTuple):
+class Multiple(NamedTuple):
     """A number that was a multiple of the number of records, with this factor, in both dry runs."""
 
     times: int
@@ -42,7 +45,7 @@ class Program:
     """The steps of a pass; some sizes are multiples of the number of records, everything else is fixed.
 
     Args:
-        steps: the steps, with :class:`_Multiple` in place of sizes that follow the number of records.
+        steps: the steps, with :class:`Multiple` in place of sizes that follow the number of records.
         following: for each step, the dimensions of its outputs that follow the number of records.
     """
 
@@ -57,7 +60,7 @@ class Program:
             Coupled: the dry runs differ in more than sizes.
         """
         for a, b in zip(first, second, strict=False):
-            if a.func is not b.func:
+            if a.func != b.func:  # accessors such as x.T are made anew each time
                 raise Coupled(
                     f"{_name(b.func)} is called for {RECORDS[1]} records, but {_name(a.func)} for {RECORDS[0]}: the "
                     "computation depends on the number of records, or on chance"
@@ -77,23 +80,49 @@ class Program:
             steps.append(Step(a.func, _merge(a.arguments, b.arguments, a, sizes=_sizes(a)), shapes))
             following.append(
                 tuple(
-                    frozenset(i for i, size in enumerate(shape) if isinstance(size, _Multiple))
+                    frozenset(i for i, size in enumerate(shape) if isinstance(size, Multiple))
                     for shape in shapes
                 )
             )
         return cls(tuple(steps), tuple(following))
 
-    def expected(self, records: int) -> list[Step]:
-        """Return the steps of a pass over this number of records."""
-        found = self._expected.get(records)
-        if found is None:
-            found = [_instance(step, records) for step in self.steps]
-            self._expected[records] = found
-        return found
+    def step(self, at: int, records: int) -> Step | None:
+        """Return a step of a pass over this number of records; None after the last."""
+        if at >= len(self.steps):
+            return None
+        step = self.steps[at]
+        arguments = _instance(step.arguments, records) if at in self._sized else step.arguments
+        return Step(step.func, arguments, _instance(step.shapes, records))
 
     @cached_property
-    def _expected(self) -> dict[int, list[Step]]:
-        return {}
+    def _sized(self) -> frozenset[int]:
+        """The steps whose arguments follow the number of records."""
+        return frozenset(
+            at for at, step in enumerate(self.steps) if step.arguments != _instance(step.arguments, 1)
+        )
+
+    @cached_property
+    def known(self) -> list[Known | None]:
+        """The calls that need no rule, see :mod:`.known`, or None; empty until a pass was followed to its end."""
+        return []
+
+    def is_known(self, of_pass: Hashable) -> bool:
+        """Return whether such a pass was followed to its end, and made the known calls.
+
+        Args:
+            of_pass: number of records, and labels and shapes of the inputs.
+        """
+        return of_pass in self._followed
+
+    def learn(self, of_pass: Hashable, calls: list[Known | None]) -> None:
+        """Take a pass that was followed to its end; its calls are the known ones if it is the first."""
+        if not self.known:
+            self.known.extend(calls)
+        self._followed.add(of_pass)
+
+    @cached_property
+    def _followed(self) -> set[Hashable]:
+        return set()
 
 
 _ALL_SIZES = {
@@ -172,23 +201,21 @@ def _merge_shapes(a: tuple[int, ...], b: tuple[int, ...], step: Step) -> tuple[A
     return tuple(p if p == q else _multiple(p, q, step) for p, q in zip(a, b, strict=True))
 
 
-def _multiple(a: int, b: int, step: Step) -> _Multiple:
+def _multiple(a: int, b: int, step: Step) -> Multiple:
     times = a // RECORDS[0]
     if (a, b) != (times * RECORDS[0], times * RECORDS[1]):
         raise Coupled(
             f"a size in {_name(step.func)} is {a} for {RECORDS[0]} records and {b} for {RECORDS[1]}, which is not a "
             "multiple of their number"
         )
-    return _Multiple(times)
+    return Multiple(times)
 
 
 def _instance(value: Any, records: int) -> Any:
-    if type(value) is _Multiple:
+    if type(value) is Multiple:
         return value.times * records
-    if type(value) is Step:
-        return Step(value.func, _instance(value.arguments, records), _instance(value.shapes, records))
     if type(value) is tuple:
-        return tuple(_instance(v, records) for v in value)
+        return tuple([_instance(v, records) for v in value])
     return value
 
 

@@ -23,6 +23,8 @@ from dpmi.privacy.gradients.linear import Linear
 from dpmi.privacy.gradients.recomputed import RowsOfLayer
 from dpmi.privacy.gradients.segments import Segments
 from dpmi.privacy.isolation.labels import Coupled, Public, Records
+from dpmi.privacy.isolation.program import Program
+from dpmi.privacy.isolation.public import PublicTensors
 
 from .test_layers import (
     Attention,
@@ -533,3 +535,29 @@ def test_no_clipped_gradient_is_too_long_when_records_nearly_cancel(
         torch.bmm(g.view(k, size, wide).mT.double(), x.view(k, size, wide).double()).flatten(1).norm(dim=1)
     )
     assert bool((norms >= exact * (1 - 1e-6)).all())
+
+
+@pytest.mark.parametrize("use", [lambda w, x: F.linear(x, w), lambda w, x: F.linear(x, w * 2)])
+def test_a_weight_that_is_trained_later_is_no_known_one(use: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """The pass that was followed had no tap for it, and without one its gradient would be that of all buckets."""
+    module, sizes = nn.Linear(5, 3, bias=False), [2, 2]
+    named = list(module.named_parameters())
+
+    def traced(sizes: list[int], program: Program | None = None) -> Capture:
+        x = torch.randn(sum(sizes), 5, requires_grad=True)
+        capture = Capture(named, Segments(sizes), public=PublicTensors(module))
+        capture.take_in(x, Records(0))
+        capture.begin_pass([x], program)
+        with capture:
+            out = use(module.weight, x)
+        capture.finish([out])
+        send_back(loss_of(out), capture)
+        return capture
+
+    module.weight.requires_grad_(requires_grad=False)
+    program = Program.of(*(traced(n).trace for n in ([1, 1], [1, 2])))
+    for _ in range(2):
+        assert not traced(sizes, program).rows
+    module.weight.requires_grad_()
+    assert traced(sizes, program).rows[module.weight].shape == (2, 3, 5)
+    assert module.weight.grad is None

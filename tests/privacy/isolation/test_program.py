@@ -30,7 +30,7 @@ def relu(n: int) -> Step:
 def test_the_program_of_equal_calls_is_these_calls() -> None:
     calls = [step(torch.relu, ("made by", 0), shapes=((5,),)), Step(None, (("made by", 0),), ())]
     program = Program.of(calls, calls)
-    assert program.expected(7) == calls
+    assert [program.step(i, 7) for i in range(3)] == [*calls, None]
     assert program.following == ((frozenset(),), ())
 
 
@@ -44,8 +44,7 @@ def test_sizes_that_follow_the_number_of_records_are_multiples_of_it() -> None:
     )
     program = Program.of(two, three)
     assert program.following == ((frozenset({0}),), (frozenset({0}),))
-    assert program.expected(5)[0] == step(torch.zeros, 20, 6, shapes=((20, 6),))
-    assert program.expected(5) is program.expected(5)
+    assert program.step(0, 5) == step(torch.zeros, 20, 6, shapes=((20, 6),))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +62,7 @@ def test_sizes_that_follow_the_number_of_records_are_multiples_of_it() -> None:
     ],
 )
 def test_sizes_may_follow_where_sizes_stand(made: Callable[[int], Step]) -> None:
-    assert Program.of([made(2)], [made(3)]).expected(4) == [made(4)]
+    assert Program.of([made(2)], [made(3)]).step(0, 4) == made(4)
 
 
 @pytest.mark.parametrize(
