@@ -41,11 +41,12 @@ from .noise import NoiseMode, NoiseSource
 from .observer import Auditor, Observer
 from .optimizer import BucketOptimizer
 from .partition import Partition
+from .physical_limit import OF_A_HEAD, OF_A_MODEL, PhysicalBatchSize, PhysicalLimit
 from .plan import Plan
 from .samplers import POISSON, Sampling
 from .sampling import BucketSampler
 from .search import Best, Candidate, Result, Search
-from .settings import OF_A_HEAD, OF_A_MODEL, Options, Settings
+from .settings import Options, Settings
 from .statement import Statement
 from .target import planned
 
@@ -197,7 +198,7 @@ class PrivacyEngine(WithoutOpacusMethods):
         max_records_per_bucket: int | None = None,
         views: int = 1,
         loss_reduction: str = "mean",
-        max_physical_batch_size: int = OF_A_MODEL,
+        max_physical_batch_size: PhysicalBatchSize = OF_A_MODEL,
         steps_per_epoch: int | None = None,
         grad_sample_mode: GradSampleMode = "auto",
         secure_mode: bool = False,
@@ -517,7 +518,8 @@ class PrivacyEngine(WithoutOpacusMethods):
         device = next(settings.module.parameters()).device
         source = NoiseSource.of(settings.seed, secure=settings.secure_mode, device=device)
         ranks = Ranks.current(device)
-        choice = settings.choice(plan)
+        limit = PhysicalLimit.of(settings.max_physical_batch_size, device)
+        choice = settings.choice(plan, limit)
         private_module = BucketGradSampleModule(
             settings.module,
             strategy=choice.strategy,
@@ -531,6 +533,7 @@ class PrivacyEngine(WithoutOpacusMethods):
             plan=plan,
             source=source,
             bill=lambda: self._bill(plan),
+            limit=limit,
             ranks=ranks,
             observer=settings.audit.observe(plan, params(settings.optimizer), steps=steps)
             if settings.audit is not None and ranks.adds_noise
@@ -539,7 +542,7 @@ class PrivacyEngine(WithoutOpacusMethods):
         sampler = BucketSampler(
             plan,
             steps=steps,
-            max_physical_batch_size=settings.max_physical_batch_size,
+            limit=limit,
             source=source,
             ranks=ranks,
         )
@@ -564,6 +567,7 @@ class PrivacyEngine(WithoutOpacusMethods):
             canaries=plan.canaries,
             loss_reduction=settings.loss_reduction,
             steps_per_epoch=sampler.steps,
+            device=device.type,
             grad_sample_mode=choice.strategy if choice.max_buckets > 1 else "stream",
             noise=source.mode.name,
             seed=settings.seed,
