@@ -245,15 +245,18 @@ class PrivacyEngine(WithoutOpacusMethods):
                 over all views, so the guarantee is unchanged (augmentation multiplicity: S. De, L. Berrada, J. Hayes,
                 S. L. Smith, B. Balle, arXiv:2204.13650, 2022).
             loss_reduction: "mean" or "sum", how the loss combines the records of a batch.
-            max_physical_batch_size: most records in one physical batch of this process; it affects memory, not the
-                result.
+            max_physical_batch_size: most records in one physical batch of this process; it affects memory, time and
+                rounding, not the result. "auto" finds it: on a GPU from the free memory and what the dry runs and
+                every larger batch have used, on a CPU the fastest, from the size of a record's tensors. If memory does
+                not suffice for a batch, its logical step is dropped, uncharged; the limit is halved, and the next loop
+                over the loader is the rest of the pass, with the same draw.
             steps_per_epoch: logical steps in one pass over the loader; by default 1 / q, rounded, so that every bucket
                 is drawn once per pass in expectation. A :class:`dpmi.privacy.BallsInBinsSampling` has its own.
             grad_sample_mode: how bucket gradients are computed; the results are equal up to rounding. "stream"
                 processes one bucket after another, with any module and any loss. "hooks" and "ghost" process several
                 buckets at a time, which suits small buckets, and need ``criterion``: "hooks" stores one row of
-                gradients per bucket, "ghost" only their norms. "auto" chooses by bucket sizes, parameters and the
-                compute per record; without ``criterion`` it is "stream".
+                gradients per bucket, "ghost" only their norms. "auto" chooses by device, bucket sizes, parameters
+                and the compute per record; without ``criterion`` it is "stream".
                 With several buckets at a time, the first pass starts with two dry runs of the loop on copies of one
                 record; nothing of them is released. They verify that no call of module and loop mixes the records of a
                 batch. If one does, "auto" processes one bucket at a time for the whole run and logs the reason (logger
@@ -455,7 +458,9 @@ class PrivacyEngine(WithoutOpacusMethods):
 
         The file holds parameters, optimizer, account, plan, and the states of the draws, of the noise and of torch's
         global generator. A run that is killed and resumed from its last checkpoint equals the uninterrupted run bit for
-        bit on the same machine, with the same charged steps; in secure mode, noise and draws are new. Keep the file as
+        bit on the same machine, with the same charged steps; in secure mode, noise and draws are new. The size of
+        physical batches is no part of it, so with ``max_physical_batch_size="auto"`` on a GPU, or after one that did
+        not fit, a resumed run is the same up to rounding. Keep the file as
         secret as the records, because it holds the state of the noise generator. If two trainings resume from one
         checkpoint, publish only one of them: they have the same noise, which cancels in the difference.
 

@@ -294,10 +294,10 @@ class BucketDataLoader(DataLoader[Any]):
         on_cpu = self._optimizer.params[0].device.type == "cpu"
         if on_cpu and threads > 1 and self._ranks.size == 1 and 0 < work < SMALL_WORK:
             LOG.info(
-                "the model is small (%.0f million multiply-adds in a physical batch of %d records), so %d threads "
+                "the model is small (%.1e multiply-adds in a physical batch of %d records), so %d threads "
                 "hardly help each other; one process per core is faster: OMP_NUM_THREADS=1 torchrun "
                 "--nproc-per-node %d, see docs/distributed.md",
-                work / 1e6, records, threads, threads,
+                work, records, threads, threads,
             )  # fmt: skip
 
     def _copies(self, record: int, sizes: tuple[int, ...]) -> Any:
