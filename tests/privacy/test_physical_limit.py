@@ -174,6 +174,22 @@ def test_nothing_is_lost_when_later_batches_of_a_step_fail(mode: str, options: d
     assert max(whole.sizes) > 7 >= max(failed.sizes)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_the_next_loop_is_the_rest_of_the_pass(mode: str) -> None:
+    device = Device(LARGE)
+    failed = Run(device, mode, partition=UNEVEN, max_physical_batch_size=11)
+
+    def shrink(*_: Any) -> None:
+        device.capacity = 4 if len(failed.steps) >= 2 else LARGE
+
+    failed.optimizer.original_optimizer.register_step_post_hook(shrink)
+    failed.train()
+    assert failed.errors
+    whole = Run(Device(LARGE), mode, partition=UNEVEN, max_physical_batch_size=11).train()
+    assert failed.steps == whole.steps
+    torch.testing.assert_close(failed.weights(), whole.weights(), rtol=1e-5, atol=1e-6)
+
+
 def test_the_error_and_the_log_say_what_happened(caplog: pytest.LogCaptureFixture) -> None:
     run = Run(Device(5), "hooks", max_physical_batch_size=6)
     with caplog.at_level(logging.WARNING, logger="dpmi"):
@@ -323,7 +339,9 @@ def test_a_step_keeps_the_limit_that_it_was_packed_with(mode: str) -> None:
     whole = Run(Device(LARGE), mode, partition=UNEVEN, max_physical_batch_size=5).train()
     taken: list[int] = []
     steps: list[list[int]] = []
-    while len(steps) < 4:
+    for _ in range(400):
+        if len(steps) == 4:
+            break
         x, y, index = next(iter(run.loader))
         run.criterion(run.private(x), y).backward()
         run.optimizer.step()
