@@ -69,7 +69,7 @@ def private_step(
     problem: Problem,
     *,
     with_criterion: bool = True,
-    max_physical_batch_size: int = 512,
+    max_physical_batch_size: int | str = 512,
     steps: int = 1,
     device: str = "cpu",
     **options: object,
@@ -88,7 +88,7 @@ def private_step(
         sampling_rate=1.0 - 1e-12,  # practically every bucket is drawn
         noise_multiplier=1.0,
         max_grad_norm=1.0,
-        max_physical_batch_size=max_physical_batch_size,
+        max_physical_batch_size=max_physical_batch_size,  # type: ignore[arg-type]
         steps_per_epoch=steps,
         **options,  # type: ignore[arg-type]
     )

@@ -14,7 +14,7 @@ from accountants import checks
 from dpmi.data import ImageSet
 from dpmi.privacy import Partition, PrivacyEngine
 from dpmi.privacy.clipping import Clipping, check_clipping
-from dpmi.privacy.settings import OF_A_HEAD, OF_A_MODEL
+from dpmi.privacy.physical_limit import OF_A_HEAD, OF_A_MODEL
 
 from .objective import Forward
 from .private import PrivateDefense

@@ -19,6 +19,7 @@ from dpmi.models import FEATURES, device_of, layer, seeded
 from dpmi.models.features import FeatureClassifier
 from dpmi.privacy import Account, combine
 from dpmi.privacy.averaging import WeightAverage
+from dpmi.privacy.loader import repeated
 from dpmi.progress import Progress
 
 from .augmentation import check_augmentation
@@ -230,7 +231,8 @@ def _train_stage(
     with seeded(model, stage_seed), warnings.catch_warnings():
         for message in session.ignored_warnings:
             warnings.filterwarnings("ignore", message=message)
-        while done < recipe.steps:
+
+        def one_pass() -> None:
             for batch in session.loader:
                 images, labels = (each.to(device) for each in batch)
                 session.optimizer.zero_grad()
@@ -249,6 +251,9 @@ def _train_stage(
                     )
                 if done >= recipe.steps:
                     break
+
+        while done < recipe.steps:
+            repeated(session.loader, one_pass)
     handle.remove()
     if average is not None:
         average.apply()

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from dpmi.data import Images
+from dpmi.freed_memory import keep_freed_memory
 
 WINDOW = 11
 SIGMA = 1.5
@@ -146,7 +147,7 @@ def _padded(images: Tensor) -> Tensor:
 
 def _blurred(fields: Tensor) -> Tensor:
     """Average fields (F, C, H + 10, W + 10, n) over the window: (F, C, H, W, n)."""
-    _keep_freed_memory()
+    keep_freed_memory()
     count = fields.shape[-1]
     windows = _windows(count, fields.device)
     by_image = fields.flatten(0, 1).permute(0, 3, 1, 2)
@@ -168,14 +169,3 @@ def _windows(count: int, device: torch.device) -> Tensor:
     offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
     window = torch.exp(-((offsets / SIGMA) ** 2) / 2)
     return (window / window.sum()).float().to(device).repeat(count, 1, 1)
-
-
-@cache  # once per process, because malloc keeps the threshold
-def _keep_freed_memory() -> None:
-    """Make glibc's malloc keep freed blocks of megabytes for the next chunk.
-
-    By default malloc returns such blocks to the system, and the page faults of new blocks take as long as the
-    computation. malloc keeps blocks up to the size of the largest freed block; see mallopt(3), M_MMAP_THRESHOLD. With
-    another malloc this call has no effect.
-    """
-    torch.empty(2**24, dtype=torch.uint8)

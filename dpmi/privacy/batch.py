@@ -72,6 +72,7 @@ class PhysicalBatch:
         draw: the draw of the logical step; None in a dry run, of which nothing is released.
         index: number of this physical batch in its logical step.
         steps_of_pass: completed logical steps of the pass after this one; 0 after the last.
+        limit: the most records of a physical batch when the step's buckets were packed; ``index`` counts with it.
     """
 
     buckets: tuple[int, ...]
@@ -83,6 +84,7 @@ class PhysicalBatch:
     draw: Draw | None = None
     index: int = 0
     steps_of_pass: int = 0
+    limit: int = 0
 
     @cached_property
     def records(self) -> int:

@@ -211,11 +211,15 @@ class Ranks:
         try:
             yield
         except Exception:
-            if self._in_step:
-                self._in_step = False
-                with suppress(RuntimeError):  # the original error is raised below
-                    self._answers(_Answer(True, False, self._pass, self._step, 0, 0))
+            self.tell_failure()
             raise
+
+    def tell_failure(self) -> None:
+        """Inform the other ranks that this one failed in a step; once for each step, and errors of this are ignored."""
+        if self._in_step:
+            self._in_step = False
+            with suppress(RuntimeError):  # the caller raises the original error
+                self._answers(_Answer(True, False, self._pass, self._step, 0, 0))
 
     def _call_roll(self, *, problem: bool = False, draw: int = 0, settings: int = 0) -> bool:
         """Return whether any rank has a problem. All ranks get the same answers, so they raise the same errors."""

@@ -65,6 +65,7 @@ class DryRun:
         """Why buckets cannot share a physical batch; None if nothing was found."""
         self.work = 0.0
         """Multiply-adds per record in the forward passes of a batch."""
+        self._bytes = dict.fromkeys(RECORDS, 0)
         self.agreement = Agreement()
         self.constants = Constants()
         self.round = 0
@@ -85,6 +86,16 @@ class DryRun:
         """The loss value that the loop sees in the current dry run."""
         return SHOWN[self.round]
 
+    @property
+    def bytes_per_record(self) -> int:
+        """Memory of the tensors of a batch's forward passes, per record; 0 if a dry run is missing."""
+        few, more = RECORDS
+        return max(0, self._bytes[more] - self._bytes[few]) // (more - few) if self.is_over else 0
+
+    def add_bytes(self, records: int, made: int) -> None:
+        """Add the memory of the tensors of a forward pass on this number of records."""
+        self._bytes[records] += made
+
     def note(self, problem: str) -> None:
         """Store a problem, unless there is one already."""
         self.problem = self.problem or problem
@@ -95,6 +106,7 @@ class DryRun:
         self._arrived = {}
         self._gradients = []
         self.accumulated = False
+        self._bytes[RECORDS[self.round]] = 0
         if self.round == 0:
             self._traces = []
             self.agreement = Agreement()

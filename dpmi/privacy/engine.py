@@ -41,11 +41,12 @@ from .noise import NoiseMode, NoiseSource
 from .observer import Auditor, Observer
 from .optimizer import BucketOptimizer
 from .partition import Partition
+from .physical_limit import OF_A_HEAD, OF_A_MODEL, PhysicalBatchSize, PhysicalLimit
 from .plan import Plan
 from .samplers import POISSON, Sampling
 from .sampling import BucketSampler
 from .search import Best, Candidate, Result, Search
-from .settings import OF_A_HEAD, OF_A_MODEL, Options, Settings
+from .settings import Options, Settings
 from .statement import Statement
 from .target import planned
 
@@ -197,7 +198,7 @@ class PrivacyEngine(WithoutOpacusMethods):
         max_records_per_bucket: int | None = None,
         views: int = 1,
         loss_reduction: str = "mean",
-        max_physical_batch_size: int = OF_A_MODEL,
+        max_physical_batch_size: PhysicalBatchSize = OF_A_MODEL,
         steps_per_epoch: int | None = None,
         grad_sample_mode: GradSampleMode = "auto",
         secure_mode: bool = False,
@@ -244,15 +245,18 @@ class PrivacyEngine(WithoutOpacusMethods):
                 over all views, so the guarantee is unchanged (augmentation multiplicity: S. De, L. Berrada, J. Hayes,
                 S. L. Smith, B. Balle, arXiv:2204.13650, 2022).
             loss_reduction: "mean" or "sum", how the loss combines the records of a batch.
-            max_physical_batch_size: most records in one physical batch of this process; it affects memory, not the
-                result.
+            max_physical_batch_size: most records in one physical batch of this process; it affects memory, time and
+                rounding, not the result. "auto" finds it: on a GPU from the free memory and what the dry runs and
+                every larger batch have used, on a CPU the fastest, from the size of a record's tensors. If memory does
+                not suffice for a batch, its logical step is dropped, uncharged; the limit is halved, and the next loop
+                over the loader is the rest of the pass, with the same draw.
             steps_per_epoch: logical steps in one pass over the loader; by default 1 / q, rounded, so that every bucket
                 is drawn once per pass in expectation. A :class:`dpmi.privacy.BallsInBinsSampling` has its own.
             grad_sample_mode: how bucket gradients are computed; the results are equal up to rounding. "stream"
                 processes one bucket after another, with any module and any loss. "hooks" and "ghost" process several
                 buckets at a time, which suits small buckets, and need ``criterion``: "hooks" stores one row of
-                gradients per bucket, "ghost" only their norms. "auto" chooses by bucket sizes, parameters and the
-                compute per record; without ``criterion`` it is "stream".
+                gradients per bucket, "ghost" only their norms. "auto" chooses by device, bucket sizes, parameters
+                and the compute per record; without ``criterion`` it is "stream".
                 With several buckets at a time, the first pass starts with two dry runs of the loop on copies of one
                 record; nothing of them is released. They verify that no call of module and loop mixes the records of a
                 batch. If one does, "auto" processes one bucket at a time for the whole run and logs the reason (logger
@@ -454,7 +458,9 @@ class PrivacyEngine(WithoutOpacusMethods):
 
         The file holds parameters, optimizer, account, plan, and the states of the draws, of the noise and of torch's
         global generator. A run that is killed and resumed from its last checkpoint equals the uninterrupted run bit for
-        bit on the same machine, with the same charged steps; in secure mode, noise and draws are new. Keep the file as
+        bit on the same machine, with the same charged steps; in secure mode, noise and draws are new. The size of
+        physical batches is no part of it, so with ``max_physical_batch_size="auto"`` on a GPU, or after one that did
+        not fit, a resumed run is the same up to rounding. Keep the file as
         secret as the records, because it holds the state of the noise generator. If two trainings resume from one
         checkpoint, publish only one of them: they have the same noise, which cancels in the difference.
 
@@ -517,7 +523,8 @@ class PrivacyEngine(WithoutOpacusMethods):
         device = next(settings.module.parameters()).device
         source = NoiseSource.of(settings.seed, secure=settings.secure_mode, device=device)
         ranks = Ranks.current(device)
-        choice = settings.choice(plan)
+        limit = PhysicalLimit.of(settings.max_physical_batch_size, device)
+        choice = settings.choice(plan, limit)
         private_module = BucketGradSampleModule(
             settings.module,
             strategy=choice.strategy,
@@ -531,6 +538,7 @@ class PrivacyEngine(WithoutOpacusMethods):
             plan=plan,
             source=source,
             bill=lambda: self._bill(plan),
+            limit=limit,
             ranks=ranks,
             observer=settings.audit.observe(plan, params(settings.optimizer), steps=steps)
             if settings.audit is not None and ranks.adds_noise
@@ -539,7 +547,7 @@ class PrivacyEngine(WithoutOpacusMethods):
         sampler = BucketSampler(
             plan,
             steps=steps,
-            max_physical_batch_size=settings.max_physical_batch_size,
+            limit=limit,
             source=source,
             ranks=ranks,
         )
@@ -564,6 +572,7 @@ class PrivacyEngine(WithoutOpacusMethods):
             canaries=plan.canaries,
             loss_reduction=settings.loss_reduction,
             steps_per_epoch=sampler.steps,
+            device=device.type,
             grad_sample_mode=choice.strategy if choice.max_buckets > 1 else "stream",
             noise=source.mode.name,
             seed=settings.seed,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NoReturn
 
@@ -18,7 +18,7 @@ from .gradients.bucket_gradients import Ghost, Rows
 from .gradients.capture import Capture
 from .gradients.other_layers import other_leaves
 from .gradients.segments import Segments
-from .gradients.strategy import Strategy
+from .gradients.strategy import Strategy, is_compiled
 from .isolation.labels import Coupled, Records
 from .isolation.program import Program
 from .isolation.provenance import CarriedOver, Provenance
@@ -26,6 +26,7 @@ from .isolation.public import PublicTensors
 from .isolation.shared import Constants, Shared, given_away, ordinary
 from .isolation.watch import Watch
 from .structures import map_tensors, tensors_in
+from .tensor_bytes import TensorBytes
 
 # These attributes refer to parameters by identity, so a copy of the module must rebuild them.
 _BY_IDENTITY = (
@@ -92,6 +93,8 @@ class BucketGradSampleModule(GradSampleModule):
         self.capture: Capture | None = None
         """Captures the gradients of this physical batch, if it holds several buckets."""
         self.criterion_calls = 0
+        self.on_error: Callable[[BaseException], object] | None = None
+        """Called with every error of a forward or backward pass that trains; set by the optimizer."""
         self._all_records = all_records
         self._problem: str | None = None
         self._passes = 0
@@ -105,7 +108,7 @@ class BucketGradSampleModule(GradSampleModule):
         self._all = list(self._module.parameters())
         self._public = PublicTensors(self._module)
         # Calls inside a compiled module cannot be observed; the state that it leaves can.
-        self._is_compiled = any(hasattr(m, "_orig_mod") for m in self._module.modules())
+        self._is_compiled = is_compiled(self._module)
         self._constants = Constants()
         self._advanced: dict[Tensor, Tensor] = {}
         self._example: tuple[tuple[Any, ...], dict[str, Any]] | None = None
@@ -123,6 +126,7 @@ class BucketGradSampleModule(GradSampleModule):
             "agreement": None,
             "shared": None,
             "capture": None,
+            "on_error": None,
         }
         return (
             {k: v for k, v in self.__dict__.items() if k not in _BY_IDENTITY} | pending | {"_problem": None}
@@ -248,16 +252,22 @@ class BucketGradSampleModule(GradSampleModule):
                 "loader; iterate over the loader that make_private returned, or call model.eval() or "
                 "torch.no_grad() to evaluate"
             )
-        if self.shared is None:
-            self._check_records(tensors_in((args, kwargs)))
-            return self._of_one_bucket(self.token, args, kwargs)
-        at, self._passes = self._passes, self._passes + 1
-        if self.dry is not None:
-            return self._rehearsed(self.dry, self.shared, args, kwargs)
+        with self.reporting():
+            return self._trained_pass(args, kwargs)
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Report an error of the body to the optimizer."""
         try:
-            return self._of_several(self.shared, at, args, kwargs)
-        except (Coupled, CarriedOver, TypeError) as error:
-            raise RuntimeError(self.refuse(str(error))) from error
+            yield
+        except Exception as error:
+            if self.on_error is not None:
+                self.on_error(error)
+            raise
+
+    def drop(self, reason: str) -> None:
+        """Reject the physical batch permanently, even if the loop catches the error that made it incomplete."""
+        self._problem = self._problem or reason
 
     def collect(self, batch: PhysicalBatch) -> Rows | Ghost | None:
         """Return and clear the gradients of the buckets of this physical batch; None if there are none.
@@ -293,10 +303,11 @@ class BucketGradSampleModule(GradSampleModule):
 
     def refuse(self, reason: str) -> str:
         """Reject the physical batch permanently, even if the loop catches the error; return the message."""
-        self._problem = self._problem or (
+        self.drop(
             f"several buckets share this physical batch, and {reason}. The dry runs did not show this; nothing of this "
             "step was released. Use grad_sample_mode='stream' without a criterion"
         )
+        assert self._problem is not None
         return self._problem
 
     def send_back(self, losses: Tensor, factors: Tensor, *, keep: bool = False) -> None:
@@ -308,7 +319,7 @@ class BucketGradSampleModule(GradSampleModule):
             keep: whether the graph is needed again.
         """
         assert self.capture is not None
-        with self.capture.taking():
+        with self.reporting(), self.capture.taking():
             torch.autograd.backward(losses, factors, retain_graph=keep or self.has_several_losses)
         if keep:
             self.capture.clear()
@@ -345,6 +356,19 @@ class BucketGradSampleModule(GradSampleModule):
         if self.loss_reduction == "sum" or self.batch is None:
             return 1.0
         return float(self.batch.records)
+
+    def _trained_pass(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a forward pass on the records of the current physical batch."""
+        if self.shared is None:
+            self._check_records(tensors_in((args, kwargs)))
+            return self._of_one_bucket(self.token, args, kwargs)
+        at, self._passes = self._passes, self._passes + 1
+        if self.dry is not None:
+            return self._rehearsed(self.dry, self.shared, args, kwargs)
+        try:
+            return self._of_several(self.shared, at, args, kwargs)
+        except (Coupled, CarriedOver, TypeError) as error:
+            raise RuntimeError(self.refuse(str(error))) from error
 
     def _of_one_bucket(self, token: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a forward pass on records of one bucket, and check that it stores nothing for the next bucket."""
@@ -412,8 +436,9 @@ class BucketGradSampleModule(GradSampleModule):
             except Exception as error:  # code that fails for several buckets may still work for one at a time
                 dry.note(f"the forward pass on several buckets raised {type(error).__name__}: {error}")
         assert self.batch is not None
-        with FlopCounterMode(display=False) as counter:
+        with TensorBytes() as made, FlopCounterMode(display=False) as counter:
             out = self._of_one_bucket(self.token, *map_tensors(ordinary, (args, kwargs)))
+        dry.add_bytes(self.batch.records, made.total)
         dry.work = max(dry.work, counter.get_total_flops() / 2 / self.batch.records)
         if dry.problem is not None:
             return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,14 @@ from .gradients.strategy import LOG, ONE_AT_A_TIME, Choice
 from .isolation.program import RECORDS
 from .noise import NoiseSource
 from .optimizer import BucketOptimizer
+from .physical_limit import is_out_of_memory
 from .sampling import BucketSampler
 from .structures import map_tensors
+
+SMALL_WORK = 2**30
+"""Multiply-adds of a forward pass on a physical batch below which one process per core is faster than threads. At 2^28
+(MNIST CNN of 26 k parameters) two processes were 1.82 times as fast as one with two threads; a core does 2^30 in about
+0.1 seconds, in which some dozens of calls wait for the slower thread."""
 
 
 class _Lists(Sampler[list[list[int]]]):
@@ -182,8 +188,13 @@ class BucketDataLoader(DataLoader[Any]):
 
     def training_position(self) -> LoaderPosition:
         """Return the position to resume from: after the last released step, or at the start of a pass."""
+        failed = self._failed
         return LoaderPosition(
-            steps=0 if self._pass is None else self._optimizer.steps_of_pass,
+            steps=self.draws.steps_before(failed)
+            if failed is not None
+            else 0
+            if self._pass is None
+            else self._optimizer.steps_of_pass,
             pending=self.draws.pending,
             draws=self.draws.source.draws_state(),
         )
@@ -196,8 +207,31 @@ class BucketDataLoader(DataLoader[Any]):
         """
         return self._pass is None or self._optimizer.is_between_steps
 
+    def makes_room(self, error: BaseException) -> bool:
+        """Return whether another loop may succeed after an error: memory did not suffice, and batches are smaller now.
+
+        Call it in the ``except`` clause around a loop, and start the loop again after the clause. Errors of a backward
+        pass outside of the private criterion are noticed only here, except on a GPU.
+        """
+        self._optimizer.notice(error)
+        failed = self._failed if is_out_of_memory(error) else None
+        return failed is not None and failed.records > 1 and not (failed.draw and failed.draw.spent)
+
+    @property
+    def _failed(self) -> PhysicalBatch | None:
+        """The physical batch that did not fit into memory in the last loop.
+
+        Several ranks do not share it, so each starts a new pass after an error, with the same draw.
+        """
+        failed = self._optimizer.limit.failed
+        return None if failed is None or failed.draw is None or self._ranks.size > 1 else failed
+
     def _take_up(self) -> None:
         """Continue after the last batch if it was stepped after its loop ended; otherwise drop the unfinished step."""
+        self._optimizer.notice()
+        if (failed := self._failed) is not None:
+            self.draws.go_on_with(failed)
+        self._optimizer.limit.failed = None
         left, pending = self._optimizer.taken, self.draws.pending
         self.draws.plans.clear()
         if self._optimizer.batch_is_pending or self._pass is not None:
@@ -234,6 +268,8 @@ class BucketDataLoader(DataLoader[Any]):
             self._check_stepped(batch)
         # All ranks use the same record, but their user code may differ.
         found = self._ranks.any(dry.problem is not None)
+        self._optimizer.limit.suit(dry.bytes_per_record)
+        self._suggest_processes(dry)
         if not found:
             if dry.work <= self._choice.most_work:
                 self._optimizer.agree(dry)
@@ -249,6 +285,20 @@ class BucketDataLoader(DataLoader[Any]):
                 )
             LOG.warning(ONE_AT_A_TIME, problem)
         self._dry = None
+
+    def _suggest_processes(self, dry: DryRun) -> None:
+        """Log that several processes are faster, if the threads of this one have little to share."""
+        threads, sampler = torch.get_num_threads(), self.draws
+        records = min(sampler.limit.records, sampler.plan.rate * float(sampler.plan.records_of.sum()))
+        work = dry.work * records
+        on_cpu = self._optimizer.params[0].device.type == "cpu"
+        if on_cpu and threads > 1 and self._ranks.size == 1 and 0 < work < SMALL_WORK:
+            LOG.info(
+                "the model is small (%.1e multiply-adds in a physical batch of %d records), so %d threads "
+                "hardly help each other; one process per core is faster: OMP_NUM_THREADS=1 torchrun "
+                "--nproc-per-node %d, see docs/distributed.md",
+                work, records, threads, threads,
+            )  # fmt: skip
 
     def _copies(self, record: int, sizes: tuple[int, ...]) -> Any:
         """Return a batch of copies of one record."""
@@ -295,6 +345,22 @@ class BucketDataLoader(DataLoader[Any]):
                 "the logical step was dropped, because optimizer.step() raised an error; nothing of it was released. "
                 "The pass has ended: fix the cause, and start a new loop, which begins with the same draw"
             )
+
+
+def repeated(loader: DataLoader[Any], one_pass: Callable[[], None]) -> None:
+    """Make a pass over a loader; if memory does not suffice, make the rest of it in smaller physical batches.
+
+    Args:
+        loader: the loader; if it is not private, every error is raised.
+        one_pass: the loop over it, in a function of its own, whose tensors are freed when it fails.
+    """
+    while True:
+        try:
+            one_pass()
+            return
+        except Exception as error:
+            if not (isinstance(loader, BucketDataLoader) and loader.makes_room(error)):
+                raise
 
 
 def _global_generators(parameters: list[nn.Parameter]) -> list[torch.Generator]:

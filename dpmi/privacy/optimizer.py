@@ -27,6 +27,7 @@ from .isolation.shared import Shared
 from .noise import NoiseSource
 from .observer import Observer
 from .parameter_groups import ParameterGroups
+from .physical_limit import PhysicalLimit, is_out_of_memory
 from .plan import Plan
 from .unclipped_count import UnclippedCount
 
@@ -49,6 +50,7 @@ class BucketOptimizer(DPOptimizer):
         plan: the run's plan.
         source: the random source of the noise.
         bill: charges one logical step; it is called before anything of the step is released.
+        limit: the most records in a physical batch; it is halved if memory does not suffice for one.
         ranks: the processes whose partial sums form the noisy sum.
         observer: an audit, which watches the noise and the releases, and adds its canaries.
     """
@@ -64,6 +66,7 @@ class BucketOptimizer(DPOptimizer):
         plan: Plan,
         source: NoiseSource,
         bill: Callable[[], None],
+        limit: PhysicalLimit,
         ranks: Ranks = ALONE,
         observer: Observer | None = None,
     ) -> None:
@@ -83,6 +86,9 @@ class BucketOptimizer(DPOptimizer):
         self._dry: DryRun | None = None
         self._trained = self.params
         module.train_only(self._trained)
+        module.on_error = self.notice
+        self.limit = limit
+        self._device = self._trained[0].device
         self._sum = RunningSum(self._trained)
         self._groups = ParameterGroups.of(plan.clipping, optimizer, self._trained)
         self._unclipped = UnclippedCount.of(plan, device=self._trained[0].device)
@@ -124,12 +130,21 @@ class BucketOptimizer(DPOptimizer):
         Args:
             batch: description of the records.
             dry: the dry runs, if this batch is one; nothing of it is clipped, summed or released.
+
+        Raises:
+            RuntimeError: the module was moved to another device.
         """
+        if self._trained[0].device != self._device:
+            raise RuntimeError(
+                f"module was moved to {self._trained[0].device} after make_private, and noise and gradients are on "
+                f"{self._device}; move it first, then build the optimizer and call make_private"
+            )
         if dry is None and self.taken is None:
             # Earlier changes of the parameters are post-processing. From here on they must not change within the step.
             self._fingerprint.take()
         self._batch = batch
         self._dry = dry
+        self.limit.begin()
         self.released = False
         self._module.begin(batch, dry=dry)
 
@@ -192,13 +207,33 @@ class BucketOptimizer(DPOptimizer):
         try:
             with self.ranks.telling():
                 self._take(batch)
+            self.limit.end(batch)
             if self._dry is None:
                 self.taken = batch
             if batch.completes_step:
                 self.release(batch)
-        except BaseException:
+        except BaseException as error:
+            if is_out_of_memory(error):
+                self.limit.halve(batch, error)
             self.abandon()
             raise
+
+    def notice(self, error: BaseException | None = None) -> bool:
+        """Take notice of an error of the loop: whether memory did not suffice for the pending physical batch.
+
+        If so, that batch is dropped, and the limit of physical batches is halved. On a GPU no error is needed, because
+        torch counts the allocations that failed.
+        """
+        batch = self._batch
+        if batch is None:
+            return False
+        if error is not None and is_out_of_memory(error):
+            self.limit.halve(batch, error)
+        if not self.limit.ran_out(batch):
+            return False
+        self._module.drop("memory did not suffice for this physical batch, so its gradient is incomplete")
+        self.ranks.tell_failure()
+        return True
 
     def release(self, batch: PhysicalBatch) -> None:
         """Charge the step, then update with the noisy sum (only noise after an empty draw).

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Sized
 from typing import Any
 
+import torch
 from opacus.grad_sample import AbstractGradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import nn
@@ -23,7 +24,7 @@ def check_module(module: nn.Module) -> None:
     """Reject modules that keep statistics of the data, that are wrapped already, or that have nothing to train.
 
     Raises:
-        ValueError: the module is rejected; the message names the layer.
+        ValueError: the module is rejected; the message names the layer, or parameters on two devices.
     """
     if isinstance(module, AbstractGradSampleModule) or hasattr(module, "autograd_grad_sample_hooks"):
         raise ValueError("module is private already; call make_private once, with the original module")
@@ -44,9 +45,28 @@ def check_module(module: nn.Module) -> None:
                 "which would be released without noise. Replace it by GroupNorm, for example with "
                 "opacus.validators.ModuleValidator.fix(module), and build the optimizer afterwards"
             )
+    _check_devices(module)
     if not any(p.requires_grad for p in module.parameters()):
         raise ValueError(
             "module has no trainable parameters, so there is nothing to train; set requires_grad_(True) on some"
+        )
+
+
+def _check_devices(module: nn.Module) -> None:
+    first: dict[torch.device, str] = {}
+    for name, p in module.named_parameters():
+        first.setdefault(p.device, name)
+    if len(first) > 1:
+        (one, name), (other, second), *_ = first.items()
+        raise ValueError(
+            f"module has parameters on two devices, {name!r} on {one} and {second!r} on {other}, but noise and "
+            "gradients are added up on one; move the whole module, module.to(device), and build the optimizer "
+            "afterwards. Several GPUs are several processes, see docs/distributed.md"
+        )
+    if any(device.type == "meta" for device in first):
+        raise ValueError(
+            "module is on the device meta, which holds no values; move it by module.to_empty(device=...), load its "
+            "weights, and build the optimizer afterwards"
         )
 
 

@@ -15,6 +15,7 @@ from .batch import Charge, Draw, PhysicalBatch
 from .distributed import ALONE, Ranks
 from .noise import NoiseSource
 from .partition import IntArray
+from .physical_limit import PhysicalLimit
 from .plan import Plan
 
 _EMPTY = PhysicalBatch(buckets=(), sizes=(), bucket_records=())
@@ -39,7 +40,7 @@ class BucketSampler(Sampler[IntArray]):
     Args:
         plan: the run's plan.
         steps: logical steps in one pass.
-        max_physical_batch_size: most records in one physical batch; a larger bucket is split into equal parts.
+        limit: most records in one physical batch; a larger bucket is split into equal parts.
         source: the random source of the draws.
         ranks: the processes that share the drawn buckets; an empty share counts as an empty draw on its rank.
 
@@ -52,19 +53,20 @@ class BucketSampler(Sampler[IntArray]):
         plan: Plan,
         *,
         steps: int,
-        max_physical_batch_size: int,
+        limit: PhysicalLimit,
         source: NoiseSource,
         ranks: Ranks = ALONE,
     ) -> None:
         self.plan = plan
         self.steps = steps
-        self._max_records = max_physical_batch_size
+        self.limit = limit
         self.source = source
         self._ranks = ranks
         self.max_buckets = 1
         self.plans: deque[PhysicalBatch] = deque()
         self._drawn: deque[Draw] = deque()
         self._done = self._taken = 0
+        self._packed_with: int | None = None
 
     @property
     def pending(self) -> tuple[Draw, ...]:
@@ -93,6 +95,7 @@ class BucketSampler(Sampler[IntArray]):
     def batches(self) -> Iterator[PhysicalBatch]:
         """Yield the physical batches of one pass, or of the rest of it; an empty draw is a batch without buckets."""
         (first, self._done), (taken, self._taken) = (self._done, 0), (self._taken, 0)
+        packed_with, self._packed_with = self._packed_with, None
         pending = deque(self.pending)
         if self._whole_passes:
             pending = pending or deque(self._draw_all())
@@ -101,7 +104,8 @@ class BucketSampler(Sampler[IntArray]):
             draw = pending.popleft() if pending else self._draw()
             real = draw.buckets[draw.buckets < self.plan.partition.num_buckets]  # canaries have no records
             mine = self._ranks.share(real, self.plan.records_of[real])
-            packed = list(self._packed(mine, draw.starts * self.plan.views)) if len(mine) else [_EMPTY]
+            limit = packed_with or self.limit.records
+            packed = list(self._packed(mine, draw.starts * self.plan.views, limit)) if len(mine) else [_EMPTY]
             for index in range(taken, len(packed)):
                 yield dataclasses.replace(
                     packed[index],
@@ -109,17 +113,28 @@ class BucketSampler(Sampler[IntArray]):
                     draw=draw,
                     index=index,
                     steps_of_pass=(step + 1) % self.steps,
+                    limit=limit,
                 )
-            taken = 0
+            taken, packed_with = 0, None
 
     def go_on(self, done: int, pending: Iterable[tuple[IntArray, IntArray]]) -> None:
         """Start the next pass after ``done`` of its logical steps, with these buckets and starts."""
         self._done = done
         self._drawn = deque(self._as_draws(pending))
+        self.limit.failed = None
+
+    def go_on_with(self, failed: PhysicalBatch) -> None:
+        """Start the next pass with the logical step that a physical batch did not complete."""
+        self._done = self.steps_before(failed)
+
+    def steps_before(self, failed: PhysicalBatch) -> int:
+        """Return the steps of the pass that were charged when a physical batch failed."""
+        assert failed.draw is not None  # no dry run
+        return failed.steps_of_pass if failed.draw.spent else (failed.steps_of_pass - 1) % self.steps
 
     def go_on_after(self, batch: PhysicalBatch) -> None:
         """Start the next pass after this physical batch of the first pending draw."""
-        self._taken = batch.index + 1
+        self._taken, self._packed_with = batch.index + 1, batch.limit
 
     def __iter__(self) -> Iterator[IntArray]:
         """Yield the record indices of every physical batch of one pass."""
@@ -148,10 +163,11 @@ class BucketSampler(Sampler[IntArray]):
     def expected_batches(self) -> float:
         """Return the expected number of physical batches in one pass, approximately: the last ones may not be full."""
         sizes, q = self.plan.records_of, self.plan.rate
-        whole = sizes <= self._max_records
-        parts = q * float((-(-sizes[~whole] // self._max_records)).sum())
+        most = self.limit.records
+        whole = sizes <= most
+        parts = q * float((-(-sizes[~whole] // most)).sum())
         by_count = q * float(whole.sum()) / self.max_buckets
-        by_records = q * float(sizes[whole].sum()) / self._max_records
+        by_records = q * float(sizes[whole].sum()) / most
         return self.steps * (parts + max(by_count, by_records)) / self._ranks.size
 
     @cached_property
@@ -214,7 +230,7 @@ class BucketSampler(Sampler[IntArray]):
         places = self.source.uniform(len(sizes)).numpy()
         return np.where(self.plan.used < sizes, (places * sizes).astype(np.int64), 0)
 
-    def _packed(self, drawn: IntArray, starts: IntArray) -> Iterator[PhysicalBatch]:
+    def _packed(self, drawn: IntArray, starts: IntArray, limit: int) -> Iterator[PhysicalBatch]:
         """Pack the buckets of one logical step, the smallest first; buckets that are too large are split into parts."""
         sizes = self.plan.records_of[drawn]
         # Neighbours of equal size share their matrix products.
@@ -224,11 +240,11 @@ class BucketSampler(Sampler[IntArray]):
         while first < len(drawn):
             before = int(end[first] - sizes[first])
             # Greedy: as many buckets as fit. A bucket that does not fit alone is split.
-            last = max(first + 1, int(np.searchsorted(end, before + self._max_records, side="right")))
+            last = max(first + 1, int(np.searchsorted(end, before + limit, side="right")))
             last = min(last, first + self.max_buckets)
             if last == first + 1:
                 bucket = int(drawn[first])
-                yield from self._parts(bucket, int(sizes[first]), int(starts[bucket]))
+                yield from _parts(bucket, int(sizes[first]), int(starts[bucket]), limit)
             else:
                 several = tuple(sizes[first:last].tolist())
                 yield PhysicalBatch(
@@ -239,17 +255,18 @@ class BucketSampler(Sampler[IntArray]):
                 )
             first = last
 
-    def _parts(self, bucket: int, size: int, start: int) -> Iterator[PhysicalBatch]:
-        parts = -(-size // self._max_records)
-        bounds = [size * i // parts for i in range(parts + 1)]
-        for i in range(parts):
-            yield PhysicalBatch(
-                buckets=(bucket,),
-                sizes=(bounds[i + 1] - bounds[i],),
-                bucket_records=(size,),
-                starts=(start + bounds[i],),
-                completes_bucket=i == parts - 1,
-            )
+
+def _parts(bucket: int, size: int, start: int, limit: int) -> Iterator[PhysicalBatch]:
+    parts = -(-size // limit)
+    bounds = [size * i // parts for i in range(parts + 1)]
+    for i in range(parts):
+        yield PhysicalBatch(
+            buckets=(bucket,),
+            sizes=(bounds[i + 1] - bounds[i],),
+            bucket_records=(size,),
+            starts=(start + bounds[i],),
+            completes_bucket=i == parts - 1,
+        )
 
 
 def _same(one: Draw, other: Draw) -> bool:

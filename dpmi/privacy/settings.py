@@ -16,12 +16,9 @@ from .clipping import Clipping, GroupClipping
 from .gradients.strategy import Choice, GradSampleMode, choose
 from .observer import AMBIENT, Auditor
 from .partition import Partition
+from .physical_limit import OF_A_MODEL, PhysicalBatchSize, PhysicalLimit
 from .plan import Plan
 from .samplers import POISSON, Sampling, steps_of_a_pass
-
-OF_A_MODEL, OF_A_HEAD = 512, 8192
-"""Physical batch sizes: the default, and that of a small head on known features, whose records are a few hundred bytes.
-Small batches would make the engine's cost per batch the largest part of such a step."""
 
 
 class Options(TypedDict):
@@ -35,7 +32,7 @@ class Options(TypedDict):
     max_records_per_bucket: NotRequired[int | None]
     views: NotRequired[int]
     loss_reduction: NotRequired[str]
-    max_physical_batch_size: NotRequired[int]
+    max_physical_batch_size: NotRequired[PhysicalBatchSize]
     steps_per_epoch: NotRequired[int | None]
     grad_sample_mode: NotRequired[GradSampleMode]
     secure_mode: NotRequired[bool]
@@ -66,7 +63,7 @@ class Settings:
     max_records_per_bucket: int | None = None
     views: int = 1
     loss_reduction: str = "mean"
-    max_physical_batch_size: int = OF_A_MODEL
+    max_physical_batch_size: PhysicalBatchSize = OF_A_MODEL
     steps_per_epoch: int | None = None
     grad_sample_mode: GradSampleMode = "auto"
     secure_mode: bool = False
@@ -74,10 +71,9 @@ class Settings:
     audit: Auditor | None = None
 
     def __post_init__(self) -> None:
-        if self.max_physical_batch_size < 1:
-            raise ValueError(
-                f"max_physical_batch_size is {self.max_physical_batch_size}; it must be at least 1"
-            )
+        size = self.max_physical_batch_size
+        if size != "auto" and not (isinstance(size, int) and size >= 1):
+            raise ValueError(f"max_physical_batch_size is {size!r}; it must be at least 1, or 'auto'")
         if self.steps_per_epoch is not None and self.steps_per_epoch < 1:
             raise ValueError(f"steps_per_epoch is {self.steps_per_epoch}; it must be at least 1")
         if self.audit is None:
@@ -106,7 +102,7 @@ class Settings:
         preconditions.check_loader(self.data_loader, self.partition)
         preconditions.check_criterion(self.criterion, self.loss_reduction)
 
-    def choice(self, plan: Plan) -> Choice:
+    def choice(self, plan: Plan, limit: PhysicalLimit) -> Choice:
         """Return how bucket gradients are computed, and how many buckets share a physical batch."""
         groups = self.optimizer.param_groups
         return choose(
@@ -114,9 +110,10 @@ class Settings:
             self.module,
             plan,
             row_elements=sum(p.numel() for group in groups for p in group["params"] if p.requires_grad),
-            max_physical_batch_size=self.max_physical_batch_size,
+            max_physical_batch_size=limit.most,
             criterion=self.criterion is not None,
             own_collate=self.data_loader.collate_fn is not default_collate,
+            device=next(self.module.parameters()).device,
         )
 
     def steps_of_a_pass(self, plan: Plan) -> int:

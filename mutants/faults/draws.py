@@ -122,4 +122,36 @@ _BILL_FAULTS = (
     ),
 )
 
-FAULTS: tuple[Fault, ...] = (*_DRAW_FAULTS, *_BILL_FAULTS)
+_SIZE = "tests/privacy/test_physical_limit.py"
+_SIZE_FAULTS = (
+    Fault(
+        name="the rest of a step is packed with another limit",
+        path="dpmi/privacy/sampling.py",
+        old="limit = packed_with or self.limit.records",
+        new="limit = self.limit.records",
+        tests=(f"{_SIZE}::test_a_step_keeps_the_limit_that_it_was_packed_with",),
+    ),
+    Fault(
+        name="a pass starts again where a batch did not fit",
+        path="dpmi/privacy/loader.py",
+        old="            self.draws.go_on_with(failed)\n",
+        new="            pass\n",
+        tests=(f"{_SIZE}::test_the_next_loop_is_the_rest_of_the_pass",),
+    ),
+    Fault(
+        name="a batch that did not fit is stepped with a part of its gradient",
+        path="dpmi/privacy/optimizer.py",
+        old="self._module.drop(",
+        new="len(",
+        tests=(f"{_SIZE}::test_a_loop_that_swallows_the_error_does_not_release_the_rest",),
+    ),
+    Fault(
+        name="a step that did not fit into memory after its charge is charged again",
+        path="dpmi/privacy/loader.py",
+        old="failed.records > 1 and not (failed.draw and failed.draw.spent)",
+        new="failed.records > 1",
+        tests=(f"{_SIZE}::test_a_step_that_was_charged_is_not_taken_again",),
+    ),
+)
+
+FAULTS: tuple[Fault, ...] = (*_DRAW_FAULTS, *_BILL_FAULTS, *_SIZE_FAULTS)

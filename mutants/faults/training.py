@@ -301,8 +301,8 @@ _DRAW_FAULTS = (
     Fault(
         name="an empty draw does not count as a step",
         path="dpmi/privacy/sampling.py",
-        old="packed = list(self._packed(mine, draw.starts * self.plan.views)) if len(mine) else [_EMPTY]",
-        new="packed = list(self._packed(mine, draw.starts * self.plan.views))\n"
+        old="packed = list(self._packed(mine, draw.starts * self.plan.views, limit)) if len(mine) else [_EMPTY]",
+        new="packed = list(self._packed(mine, draw.starts * self.plan.views, limit))\n"
         "            if not packed:\n                continue",
         tests=(f"{_ENGINE}::test_empty_draws_update_with_noise_and_are_billed",),
         audited=True,

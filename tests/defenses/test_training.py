@@ -237,6 +237,26 @@ def _moves(split: Split, defense: Defense, recipe: Recipe = ONE_STEP_PER_STAGE) 
     return [after - before for before, after in pairwise(seen)]
 
 
+class OfLittleMemory(nn.Sequential):
+    """Has memory for the training of 100 images at a time."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and len(input) > 100:
+            raise torch.OutOfMemoryError
+        found: Tensor = super().forward(input)
+        return found
+
+
+def test_private_training_whose_batches_do_not_fit_goes_on_in_smaller_ones(split: Split) -> None:
+    few = Recipe(steps=5, learning_rate=0.5)
+    whole = fit(ClassDP(**DP), split.train, recipe=few)
+    halved = fit(ClassDP(**DP), split.train, recipe=few, model=OfLittleMemory(softmax()))
+    assert halved.account == whole.account
+    torch.testing.assert_close(weights(halved.model), weights(whole.model), rtol=1e-4, atol=1e-5)
+    with pytest.raises(torch.OutOfMemoryError):
+        fit(NoDefense(), split.train, recipe=few, model=OfLittleMemory(softmax()))
+
+
 def test_diverging_training_is_refused(split: Split) -> None:
     huge = ImageSet(split.train.images[:200], split.train.labels[:200])
     with pytest.raises(FloatingPointError, match=r"loss of none is .* lower the learning rate \(1e\+38\)"):

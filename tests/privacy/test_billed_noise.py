@@ -13,6 +13,7 @@ from torch import nn
 
 from dpmi.privacy import BucketSampler, Partition, Plan
 from dpmi.privacy.noise import NoiseSource
+from dpmi.privacy.physical_limit import PhysicalLimit
 
 from .reference import LEARNING_RATE, private_run
 
@@ -77,7 +78,7 @@ def test_every_bucket_is_drawn_as_a_whole_at_the_billed_rate(max_buckets: int) -
     sampler = BucketSampler(
         plan,
         steps=4000,
-        max_physical_batch_size=8,
+        limit=PhysicalLimit(8),
         source=NoiseSource.of(0, secure=False, device=torch.device("cpu")),
     )
     sampler.max_buckets = max_buckets

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dpmi.privacy import NonFiniteGradientError, Partition
@@ -29,7 +30,11 @@ TIMEOUT = 4.0
 
 
 def disagreeing(rank: int, options: list[dict[str, Any]]) -> None:
-    models = {"model": lambda: nn.Linear(4, 6), "other": lambda: nn.Linear(4, 6, bias=False)}
+    models = {
+        "model": lambda: nn.Linear(4, 6),
+        "other": lambda: nn.Linear(4, 6, bias=False),
+        "on a GPU": lambda: nn.Linear(4, 6).cuda(),
+    }
     given = dict(options[rank])
     wrap(models[given.pop("build", "model")](), **given)
 
@@ -54,6 +59,13 @@ def test_a_disagreement_is_named_on_every_rank() -> None:
             assert isinstance(error, ValueError)
             for word in words:
                 assert word in str(error)
+
+
+@pytest.mark.gpu
+def test_a_rank_without_a_gpu_is_named_on_every_rank() -> None:
+    for error in on_ranks(disagreeing, [{"build": "on a GPU"}, {}]):
+        assert isinstance(error, ValueError)
+        assert "device (cuda on rank 0, cpu on rank 1)" in str(error)
 
 
 def apart(rank: int, how: str) -> Any:
@@ -84,6 +96,50 @@ def test_ranks_that_drift_apart_release_nothing_more(how: str, words: str) -> No
 
 
 # When a rank is lost
+
+
+def of_little_memory(rank: int) -> tuple[str, int, list[int], np.ndarray, int]:
+    """Rank 1 has memory for two records."""
+
+    class Layer(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            if rank == 1 and len(input) > 2:
+                raise torch.OutOfMemoryError
+            found: Tensor = super().forward(input)
+            return found
+
+    torch.default_generator.manual_seed(0)
+    engine, module, optimizer, loader = wrap(Layer(4, 6), noise_multiplier=0.0, seed=1)
+    failed, sizes = "", []
+    try:
+        for x, y in loader:
+            step(module, optimizer, x, y)
+    except RuntimeError as error:
+        failed = f"{type(error).__name__}: {error}"
+    billed = engine.ledger.steps
+    for x, y in loader:
+        sizes.append(len(x))
+        step(module, optimizer, x, y)
+    return failed, billed, sizes, weights(module), engine.ledger.steps
+
+
+def whole(rank: int) -> np.ndarray:
+    _, module, optimizer, loader = wrap(noise_multiplier=0.0, seed=1)
+    for x, y in loader:
+        step(module, optimizer, x, y)
+    return weights(module)
+
+
+def test_a_rank_whose_batches_do_not_fit_loses_nothing() -> None:
+    first, second = on_ranks(of_little_memory)
+    assert "rank 1 raised an error in this step" in first[0]
+    assert second[0].startswith("OutOfMemoryError")
+    assert set(first[2]) == {4}
+    assert set(second[2]) == {2}
+    expected = on_ranks(whole)[0]
+    for _, billed, _, found, steps in (first, second):
+        assert (billed, steps) == (0, 3)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def poisoned(rank: int) -> tuple[type, str, int, np.ndarray, float, int]:

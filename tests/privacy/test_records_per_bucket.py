@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from dpmi.privacy import Partition, PrivacyEngine
 from dpmi.privacy.batch import PhysicalBatch
 from dpmi.privacy.noise import NoiseSource
+from dpmi.privacy.physical_limit import PhysicalLimit
 from dpmi.privacy.plan import Plan
 from dpmi.privacy.sampling import BucketSampler
 
@@ -39,7 +40,7 @@ def sampler(
         max_records_per_bucket=MOST,
     )
     source = NoiseSource.of(seed, secure=False, device=torch.device("cpu"))
-    return BucketSampler(plan, steps=steps, max_physical_batch_size=physical, source=source)
+    return BucketSampler(plan, steps=steps, limit=PhysicalLimit(physical), source=source)
 
 
 def drawn(draws: BucketSampler) -> list[tuple[PhysicalBatch, list[int]]]:

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from typing_extensions import NotRequired, get_type_hints
 
 from dpmi.privacy import Partition, PrivacyEngine
-from dpmi.privacy.gradients.strategy import ROWS_BYTES
+from dpmi.privacy.gradients.strategy import THRESHOLDS
+from dpmi.privacy.physical_limit import PhysicalLimit
 from dpmi.privacy.settings import Options, Settings
 
 SIGNATURE = inspect.signature(PrivacyEngine.make_private).parameters
@@ -60,8 +61,9 @@ def test_the_strategy_depends_on_the_parameters_that_train() -> None:
         criterion=nn.CrossEntropyLoss(),
         grad_sample_mode="hooks",
     )
-    assert made.choice(made.plan(1.0)).max_buckets == ROWS_BYTES // (4 * 12)
-    assert settings().choice(made.plan(1.0)).strategy == "stream", "no criterion"
+    plan, limit = made.plan(1.0), PhysicalLimit(512)
+    assert made.choice(plan, limit).max_buckets == THRESHOLDS["cpu"].rows_bytes // (4 * 12)
+    assert settings().choice(plan, limit).strategy == "stream", "no criterion"
 
 
 @pytest.mark.parametrize("name", ["max_physical_batch_size", "steps_per_epoch"])

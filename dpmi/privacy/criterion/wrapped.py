@@ -56,6 +56,12 @@ class BucketCriterion(nn.Module):
         shared = module.shared
         if not torch.is_grad_enabled() or module.batch is None:
             return self.criterion(*map_tensors(given_away, args), **map_tensors(given_away, kwargs))
+        with module.reporting():
+            return self._private_value(module, shared, args, kwargs)
+
+    def _private_value(
+        self, module: BucketGradSampleModule, shared: Shared | None, args: Any, kwargs: Any
+    ) -> Tensor:
         if shared is None or shared.is_over:
             return self._of_one_bucket(module, args, kwargs)
         if not any(isinstance(t, BucketTensor) for t in tensors_in((args, kwargs))):
@@ -92,7 +98,7 @@ class BucketCriterion(nn.Module):
             _Total,
             _anchor(value),
             value.detach(),
-            partial(_send, value, self._factor(module), keep=module.has_several_losses),
+            partial(_send, module, value, self._factor(module)),
         )
 
     def _by_bucket(self, module: BucketGradSampleModule, shared: Shared, args: Any, kwargs: Any) -> Tensor:
@@ -251,8 +257,9 @@ def _apply(function: type[torch.autograd.Function], *args: Any) -> Tensor:
     return result
 
 
-def _send(value: Tensor, factor: float, *, keep: bool) -> None:
-    torch.autograd.backward(value, torch.full_like(value, factor), retain_graph=keep)
+def _send(module: BucketGradSampleModule, value: Tensor, factor: float) -> None:
+    with module.reporting():
+        torch.autograd.backward(value, torch.full_like(value, factor), retain_graph=module.has_several_losses)
 
 
 def _anchor(value: Tensor) -> Tensor:

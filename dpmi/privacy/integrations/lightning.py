@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..engine import PrivacyEngine
+from ..loader import repeated
 from . import steps
 
 __all__ = ["PrivateTraining"]
@@ -179,12 +180,16 @@ class PrivateTraining(Callback):
         self._check_step(trainer)
         steps.check_count(counted=trainer.global_step, released=private.released_steps)
         self._step.module._trainer = _Counts(trainer.global_step, trainer.current_epoch)
-        self._batch = None
-        for batch in loader:
-            converted = trainer.precision_plugin.convert_input(batch)
-            self._batch = trainer.strategy.batch_to_device(converted, dataloader_idx=0)
-            optimizer_closure()
-            private.step()
+
+        def one_pass() -> None:
+            self._batch = None
+            for batch in loader:
+                converted = trainer.precision_plugin.convert_input(batch)
+                self._batch = trainer.strategy.batch_to_device(converted, dataloader_idx=0)
+                optimizer_closure()
+                private.step()
+
+        repeated(loader, one_pass)
         if self._batch is None:
             optimizer_closure()  # Lightning needs a result
 

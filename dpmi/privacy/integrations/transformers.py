@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from ..engine import PrivacyEngine
+from ..loader import repeated
 from . import steps
 
 __all__ = ["PrivateTrainer"]
@@ -159,10 +160,14 @@ class PrivateTrainer(transformers.Trainer):
         private, optimizer, loader = self._private
         steps.check_count(counted=self.state.global_step, released=optimizer.released_steps)
         private.train()
-        for batch in loader:
-            self.compute_loss(private, self._prepare_inputs(batch)).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+
+        def one_pass() -> None:
+            for batch in loader:
+                self.compute_loss(private, self._prepare_inputs(batch)).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+        repeated(loader, one_pass)
         return torch.zeros((), device=self.args.device)
 
     def train(self, *args: Any, **options: Any) -> transformers.trainer_utils.TrainOutput:

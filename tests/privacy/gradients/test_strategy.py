@@ -8,11 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from dpmi.privacy import Partition, Plan
-from dpmi.privacy.gradients.strategy import BUSY, ROWS_BYTES, SMALL_ROW, Choice, choose
+from dpmi.privacy.gradients.strategy import THRESHOLDS, Choice, choose, is_compiled
 
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+ROWS_BYTES, SMALL_ROW, BUSY = (
+    THRESHOLDS["cpu"].rows_bytes,
+    THRESHOLDS["cpu"].small_row,
+    THRESHOLDS["cpu"].busy,
+)
 LARGE = SMALL_ROW + 1
 
 
@@ -25,8 +32,15 @@ def chosen(
         noise_multiplier=1.0,
         max_grad_norm=1.0,
     )
-    arguments = {"max_physical_batch_size": 512, "criterion": True, "own_collate": False, **changed}
-    return choose(mode, nn.Linear(2, 2), plan, row_elements=elements, **arguments)
+    arguments = {
+        "max_physical_batch_size": 512,
+        "criterion": True,
+        "own_collate": False,
+        "device": CPU,
+        **changed,
+    }
+    module = arguments.pop("module", nn.Linear(2, 2))
+    return choose(mode, module, plan, row_elements=elements, **arguments)
 
 
 def test_a_strategy_that_is_named_is_taken() -> None:
@@ -81,3 +95,41 @@ def test_buckets_on_the_other_side_of_each_limit_share_a_batch() -> None:
 def test_a_mode_that_does_not_fit_is_refused(mode: str, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         chosen(mode, **changed)
+
+
+def test_a_gpu_takes_more_at_a_time() -> None:
+    """One bucket of 120 small images is bound by the launches of its calls; two cores are busy with it."""
+    assert chosen(elements=LARGE, size=BUSY).strategy == "stream"
+    on_gpu = chosen(elements=THRESHOLDS["cuda"].small_row + 1, size=BUSY, device=CUDA)
+    assert on_gpu.strategy == "ghost"
+    assert on_gpu.most_work == THRESHOLDS["cuda"].busy * (THRESHOLDS["cuda"].small_row + 1) / BUSY
+    assert chosen(elements=LARGE, size=BUSY, device=CUDA).strategy == "hooks"
+    assert chosen(device=CUDA).max_buckets == THRESHOLDS["cuda"].rows_bytes // 4000 > ROWS_BYTES // 4000
+    assert chosen(device=torch.device("mps")) == chosen(device=CUDA)
+
+
+def in_place(model: nn.Sequential) -> nn.Module:
+    model[1].compile(backend="eager")
+    return model
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: torch.compile(model, backend="eager"),
+        in_place,
+        torch.jit.script,
+        lambda model: nn.Sequential(torch.jit.trace(model, torch.zeros(2, 2))),
+    ],
+    ids=["compiled", "a part in place", "scripted", "a traced part"],
+)
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_calls_that_cannot_be_seen_are_refused_or_streamed(make: Any) -> None:
+    plain = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
+    assert not is_compiled(plain)
+    module = make(plain)
+    assert is_compiled(module)
+    for mode in ("hooks", "ghost"):
+        with pytest.raises(ValueError, match=f"'{mode}', but module is compiled"):
+            chosen(mode, module=module)
+    assert chosen(module=module).strategy == "stream"

@@ -349,3 +349,22 @@ class Kill(Callback):
 
 if __name__ == "__main__":
     fit(None, Kill(), ModelCheckpoint(sys.argv[1], every_n_train_steps=5, save_top_k=-1))
+
+
+def test_a_step_whose_batches_do_not_fit_is_taken_in_smaller_ones() -> None:
+    class Small(Classifier):
+        """Has memory for one record, and no dropout, whose masks would differ from those of another batch size."""
+
+        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+            if len(batch[0]) > 1:
+                raise torch.OutOfMemoryError
+            return super().training_step(batch, batch_idx)
+
+    halved, given = Small(), Classifier()
+    for one in (halved, given):
+        one.net[2].p = 0.0
+    _, private, _ = fit(halved)
+    _, other, _ = fit(given, privacy={**PRIVACY, "max_physical_batch_size": 1})
+    assert same(halved.net, given.net)
+    assert private.engine.ledger == other.engine.ledger
+    assert private.engine.ledger.steps == STEPS

@@ -400,3 +400,23 @@ def test_several_processes_are_refused(tmp_path: Path) -> None:
     )
     assert answer.returncode == 1
     assert "MULTI_CPU), and PrivateTrainer trains in one process on one device" in answer.stderr
+
+
+def test_a_step_whose_batches_do_not_fit_is_taken_in_smaller_ones(tmp_path: Path) -> None:
+    def check(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if len(kwargs["input_ids"]) > 1:
+            raise torch.OutOfMemoryError
+
+    halved = trainer(tmp_path)
+    given = trainer(tmp_path, per_device_train_batch_size=1)
+    for one in (halved, given):  # the masks of dropout would differ from those of another batch size
+        for layer in one.model.modules():
+            if isinstance(layer, nn.Dropout):
+                layer.p = 0.0
+    handle = halved.model.register_forward_pre_hook(check, with_kwargs=True)
+    halved.train()
+    handle.remove()
+    given.train()
+    assert same(halved.model, given.model)
+    assert halved.engine.ledger == given.engine.ledger
+    assert halved.engine.ledger.steps == STEPS
