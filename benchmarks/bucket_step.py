@@ -10,27 +10,22 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import platform
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from opacus.grad_sample import GradSampleModule
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dpmi.privacy import PrivacyEngine
-from dpmi.privacy.gradients.row_norms import row_norms
 
 from .memory import in_child, peak_of
 from .problems import PROBLEMS, Problem
+from .steps import machine, ordinary_epoch, per_record_step, private_step
 
 REPEATS = 3
 OURS, WITHOUT_CRITERION, PER_RECORD = "bucket-DP", "without a criterion", "per record, then grouped"
@@ -65,45 +60,6 @@ class Measured:
     fetching: float
 
 
-def private_step(
-    problem: Problem,
-    *,
-    with_criterion: bool = True,
-    max_physical_batch_size: int | str = 512,
-    steps: int = 1,
-    device: str = "cpu",
-    **options: object,
-) -> Callable[[], None]:
-    """Run logical steps through the public API: loader, forward, backward, clipping, noise, update."""
-    images, labels, partition = problem.data()
-    model = problem.classifier().to(device)
-    criterion = nn.CrossEntropyLoss()
-    if with_criterion:
-        options = {**options, "criterion": criterion}
-    module, optimizer, *wrapped, loader = PrivacyEngine().make_private(
-        module=model,
-        optimizer=torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9),
-        data_loader=DataLoader(TensorDataset(images.to(device), labels.to(device))),
-        partition=partition,
-        sampling_rate=1.0 - 1e-12,  # practically every bucket is drawn
-        noise_multiplier=1.0,
-        max_grad_norm=1.0,
-        max_physical_batch_size=max_physical_batch_size,  # type: ignore[arg-type]
-        steps_per_epoch=steps,
-        **options,  # type: ignore[arg-type]
-    )
-    loss_of = wrapped[0] if with_criterion else criterion
-
-    def step() -> None:
-        for x, y in loader:
-            optimizer.zero_grad()
-            loss_of(module(x), y).backward()
-            optimizer.step()
-
-    step()  # warm-up: the first pass starts with the dry run
-    return step
-
-
 def fetching(problem: Problem) -> Callable[[], None]:
     """Run only the loader's part of a logical step: draw the buckets and fetch their records."""
     images, labels, partition = problem.data()
@@ -126,77 +82,16 @@ def fetching(problem: Problem) -> Callable[[], None]:
     return fetch
 
 
-def ordinary_epoch(problem: Problem, batch_size: int, device: str = "cpu") -> Callable[[], None]:
-    """Train once over the same images in shuffled batches, with the fastest fetching."""
-    images, labels, _ = problem.data()
-    images, labels = images.to(device), labels.to(device)
-    model = problem.classifier().to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-
-    def epoch() -> None:
-        order = torch.randperm(len(images), device=device)
-        for index in order.split(batch_size):
-            optimizer.zero_grad()
-            x, y = images.index_select(0, index), labels.index_select(0, index)
-            F.cross_entropy(model(x), y).backward()
-            optimizer.step()
-
-    return epoch
-
-
-def per_record_step(problem: Problem, device: str = "cpu") -> Callable[[], None]:
-    """Sum Opacus's per-record gradients by bucket; its convolutions need the contiguous layout."""
-    images, labels, partition = problem.data()
-    order, start = partition.by_bucket
-    images, labels = images[order].to(device), labels[order].to(device)
-    # Torch warns that the input of the first layer needs no gradient.
-    warnings.filterwarnings("ignore", message="Full backward hook is firing")
-    module = GradSampleModule(problem.classifier().to(device, memory_format=torch.contiguous_format))
-    for layer in module.modules():  # Opacus's hooks do not support in-place modification
-        if hasattr(layer, "inplace"):
-            layer.inplace = False
-    parameters = list(module.parameters())
-    optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9)
-
-    def step() -> None:
-        total: list[Tensor] | None = None
-        first = 0
-        while first < partition.num_buckets:
-            most = start[first] + problem.record_batch
-            last = max(first + 1, int(np.searchsorted(start, most, side="right")) - 1)
-            rows: list[Tensor] | None = None
-            for begin in range(int(start[first]), int(start[last]), problem.record_batch):
-                end = min(begin + problem.record_batch, int(start[last]))
-                loss = F.cross_entropy(module(images[begin:end]), labels[begin:end], reduction="sum")
-                loss.backward()
-                bucket = torch.as_tensor(partition.bucket_of[order[begin:end]] - first, device=device)
-                if rows is None:
-                    rows = [p.new_zeros(last - first, *p.shape) for p in parameters]
-                for row, p in zip(rows, parameters, strict=True):
-                    row.index_add_(0, bucket, p.grad_sample)  # type: ignore[attr-defined]
-                    p.grad_sample = p.grad = None  # type: ignore[attr-defined]
-            assert rows is not None
-            factors = (1.0 / row_norms(rows)).float()
-            sums = [(factors @ row.flatten(1)).view(row.shape[1:]) for row in rows]
-            total = sums if total is None else [t.add_(s) for t, s in zip(total, sums, strict=True)]
-            first = last
-        assert total is not None
-        for p, gradient in zip(parameters, total, strict=True):
-            p.grad = gradient.add_(torch.randn_like(gradient)).div_(partition.num_buckets)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
-
-
 def measure(problem: Problem, repeats: int = REPEATS, device: str = "cpu") -> Measured:
     """Time all methods in turns, and measure every peak in a process of its own."""
+    data = problem.data()
     runs: dict[object, Callable[[], None]] = {
-        size: ordinary_epoch(problem, size, device) for size in problem.batch_sizes
+        size: ordinary_epoch(problem.classifier(), data, size, device=device) for size in problem.batch_sizes
     }
     for way in (OURS, WITHOUT_CRITERION):
         runs[way] = private_step(
-            problem,
+            problem.classifier(),
+            data,
             with_criterion=way == OURS,
             max_physical_batch_size=problem.private_batch,
             device=device,
@@ -204,7 +99,8 @@ def measure(problem: Problem, repeats: int = REPEATS, device: str = "cpu") -> Me
     seconds = {key: _median(times) for key, times in _in_turns(runs, repeats, device).items()}
     best = min(problem.batch_sizes, key=seconds.__getitem__)
     # The per-record method can take minutes, so it runs once, with one run of dpmi for comparison.
-    slow = _in_turns({PER_RECORD: per_record_step(problem, device), OURS: runs[OURS]}, 1, device, warm=False)
+    per_record_run = per_record_step(problem.classifier(), data, problem.record_batch, device=device)
+    slow = _in_turns({PER_RECORD: per_record_run, OURS: runs[OURS]}, 1, device, warm=False)
     fetch = _median(_in_turns({"fetch": fetching(problem)}, repeats, device)["fetch"])
     if device == "cpu":
         ours, ordinary, per_record = (
@@ -250,11 +146,12 @@ def cuda_peak_bytes(problem: Problem, way: str, device: str) -> int:
 
 
 def _way(problem: Problem, way: str, device: str = "cpu") -> Callable[[], None]:
+    model, data = problem.classifier(), problem.data()
     if way == OURS:
-        return private_step(problem, max_physical_batch_size=problem.physical, device=device)
+        return private_step(model, data, max_physical_batch_size=problem.physical, device=device)
     if way == PER_RECORD:
-        return per_record_step(problem, device)
-    return ordinary_epoch(problem, problem.physical, device)
+        return per_record_step(model, data, problem.record_batch, device=device)
+    return ordinary_epoch(model, data, problem.physical, device=device)
 
 
 def _in_turns(
@@ -279,12 +176,6 @@ def _wait(device: str) -> None:
 
 def _median(values: Sequence[float]) -> float:
     return float(np.median(values))
-
-
-def machine(device: str = "cpu") -> str:
-    """The machine of the measurements."""
-    name = torch.cuda.get_device_name() if device != "cpu" else platform.machine()
-    return f"{name}, {os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads"
 
 
 def run(path: Path | None = None, device: str = "cpu") -> list[Measured]:

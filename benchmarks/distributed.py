@@ -17,8 +17,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from .bucket_step import private_step
 from .problems import PROBLEMS
+from .steps import private_step
 
 PROBLEM = PROBLEMS[0]
 RANKS = 2
@@ -29,9 +29,9 @@ LIMIT = 1.6
 def _rank(rank: int, store: str, found: Any) -> None:
     torch.set_num_threads(1)
     # An engine that is made before the process group runs as a single process.
-    alone = private_step(PROBLEM, steps=STEPS) if rank == 0 else None
+    alone = _step() if rank == 0 else None
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=RANKS)
-    together = private_step(PROBLEM, steps=STEPS)
+    together = _step()
     seconds: list[tuple[float, float]] = []
     for _ in range(REPEATS):
         single = _seconds(alone) if alone else 0.0
@@ -40,6 +40,12 @@ def _rank(rank: int, store: str, found: Any) -> None:
     if rank == 0:
         found.put(seconds)
     dist.barrier()
+
+
+def _step() -> Callable[[], None]:
+    step = private_step(PROBLEM.classifier(), PROBLEM.data(), steps=STEPS)
+    step()  # warm-up
+    return step
 
 
 def _seconds(work: Callable[[], None]) -> float:

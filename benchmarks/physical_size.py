@@ -10,16 +10,18 @@ from __future__ import annotations
 import resource
 import sys
 
-from .bucket_step import private_step
 from .memory import in_child
 from .problems import PROBLEMS
+from .steps import private_step
 
 REPEATS = 3
 
 
 def measured(problem: int, size: int | str) -> tuple[float, float, int]:
     """Return the fewest seconds in the program and in the system, and the page faults, of a logical step."""
-    step = private_step(PROBLEMS[problem], max_physical_batch_size=size)
+    chosen = PROBLEMS[problem]
+    step = private_step(chosen.classifier(), chosen.data(), max_physical_batch_size=size)
+    step()  # with the dry runs
     found = []
     for _ in range(REPEATS):
         before = resource.getrusage(resource.RUSAGE_SELF)

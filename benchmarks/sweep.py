@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from dpmi.models import build
 from dpmi.privacy import Partition, PrivacyEngine
 
-from .bucket_step import machine
 from .memory import in_child, peak_of
+from .steps import machine
 
 RECORDS = 12_000
 STEPS = 2
