@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import sys
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -29,7 +28,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from dpmi.privacy import PrivacyEngine
 from dpmi.privacy.gradients.row_norms import row_norms
 
-from .memory import in_child, peak_of
+from . import steps as steps_of
+from .in_turns import all_in_turns
+from .memory import cuda_peak_of, in_child, peak_of
 from .problems import PROBLEMS, Problem
 
 REPEATS = 3
@@ -66,42 +67,18 @@ class Measured:
 
 
 def private_step(
-    problem: Problem,
-    *,
-    with_criterion: bool = True,
-    max_physical_batch_size: int = 512,
-    steps: int = 1,
-    device: str = "cpu",
-    **options: object,
+    problem: Problem, *, device: str = "cpu", steps: int = 1, **options: object
 ) -> Callable[[], None]:
-    """Run logical steps through the public API: loader, forward, backward, clipping, noise, update."""
+    """Run logical steps through the public API; ``options`` are those of :func:`benchmarks.steps.private_step`."""
     images, labels, partition = problem.data()
-    model = problem.classifier().to(device)
-    criterion = nn.CrossEntropyLoss()
-    if with_criterion:
-        options = {**options, "criterion": criterion}
-    module, optimizer, *wrapped, loader = PrivacyEngine().make_private(
-        module=model,
-        optimizer=torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9),
-        data_loader=DataLoader(TensorDataset(images.to(device), labels.to(device))),
-        partition=partition,
-        sampling_rate=1.0 - 1e-12,  # practically every bucket is drawn
-        noise_multiplier=1.0,
-        max_grad_norm=1.0,
-        max_physical_batch_size=max_physical_batch_size,
+    return steps_of.private_step(
+        problem.classifier().to(device),
+        images.to(device),
+        labels.to(device),
+        partition,
         steps_per_epoch=steps,
-        **options,  # type: ignore[arg-type]
+        **{"max_physical_batch_size": 512, **options},  # type: ignore[arg-type]
     )
-    loss_of = wrapped[0] if with_criterion else criterion
-
-    def step() -> None:
-        for x, y in loader:
-            optimizer.zero_grad()
-            loss_of(module(x), y).backward()
-            optimizer.step()
-
-    step()  # warm-up: the first pass starts with the dry run
-    return step
 
 
 def fetching(problem: Problem) -> Callable[[], None]:
@@ -129,19 +106,9 @@ def fetching(problem: Problem) -> Callable[[], None]:
 def ordinary_epoch(problem: Problem, batch_size: int, device: str = "cpu") -> Callable[[], None]:
     """Train once over the same images in shuffled batches, with the fastest fetching."""
     images, labels, _ = problem.data()
-    images, labels = images.to(device), labels.to(device)
-    model = problem.classifier().to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-
-    def epoch() -> None:
-        order = torch.randperm(len(images), device=device)
-        for index in order.split(batch_size):
-            optimizer.zero_grad()
-            x, y = images.index_select(0, index), labels.index_select(0, index)
-            F.cross_entropy(model(x), y).backward()
-            optimizer.step()
-
-    return epoch
+    return steps_of.ordinary_epoch(
+        problem.classifier().to(device), images.to(device), labels.to(device), batch_size
+    )
 
 
 def per_record_step(problem: Problem, device: str = "cpu") -> Callable[[], None]:
@@ -201,11 +168,13 @@ def measure(problem: Problem, repeats: int = REPEATS, device: str = "cpu") -> Me
             max_physical_batch_size=problem.private_batch,
             device=device,
         )
-    seconds = {key: _median(times) for key, times in _in_turns(runs, repeats, device).items()}
+    seconds = {key: _median(times) for key, times in all_in_turns(runs, repeats, device).items()}
     best = min(problem.batch_sizes, key=seconds.__getitem__)
     # The per-record method can take minutes, so it runs once, with one run of dpmi for comparison.
-    slow = _in_turns({PER_RECORD: per_record_step(problem, device), OURS: runs[OURS]}, 1, device, warm=False)
-    fetch = _median(_in_turns({"fetch": fetching(problem)}, repeats, device)["fetch"])
+    slow = all_in_turns(
+        {PER_RECORD: per_record_step(problem, device), OURS: runs[OURS]}, 1, device, warm=False
+    )
+    fetch = _median(all_in_turns({"fetch": fetching(problem)}, repeats, device)["fetch"])
     if device == "cpu":
         ours, ordinary, per_record = (
             in_child(__name__, "peak_bytes", problem.name, way) for way in (OURS, "ordinary", PER_RECORD)
@@ -241,12 +210,7 @@ def cuda_peak_bytes(problem: Problem, way: str, device: str) -> int:
     """Peak memory on a GPU, from its allocator."""
     run = _way(problem, way, device)
     run()
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    run()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
+    return cuda_peak_of(run)
 
 
 def _way(problem: Problem, way: str, device: str = "cpu") -> Callable[[], None]:
@@ -255,26 +219,6 @@ def _way(problem: Problem, way: str, device: str = "cpu") -> Callable[[], None]:
     if way == PER_RECORD:
         return per_record_step(problem, device)
     return ordinary_epoch(problem, problem.physical, device)
-
-
-def _in_turns(
-    runs: dict[object, Callable[[], None]], repeats: int, device: str, *, warm: bool = True
-) -> dict[object, list[float]]:
-    seconds: dict[object, list[float]] = {key: [] for key in runs}
-    for turn in range(repeats + warm):
-        for key, run in runs.items():
-            _wait(device)
-            started = time.perf_counter()
-            run()
-            _wait(device)
-            if turn or not warm:
-                seconds[key].append(time.perf_counter() - started)
-    return seconds
-
-
-def _wait(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize()
 
 
 def _median(values: Sequence[float]) -> float:
