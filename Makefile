@@ -30,8 +30,11 @@ quick-tests: $(READY)
 test-slow: $(READY)
 	$(BIN)/pytest -m 'slow and not gpu'
 
+# Only the files that have such tests: the others need extras, and take a GPU's time to collect.
+GPU_TESTS = $(shell grep -rl --include='test_*.py' 'mark[.]gpu' tests)
+
 test-gpu: $(READY)
-	$(BIN)/pytest -m gpu
+	$(BIN)/pytest -m gpu $(GPU_TESTS)
 
 # Plants faults in copies of the packages, one at a time, and shows which test finds each.
 mutants: $(READY)

@@ -32,9 +32,9 @@ from benchmarks.in_turns import all_in_turns
 ROOT = Path(__file__).parents[1]
 
 
-def run(folder: Path, *arguments: str) -> tuple[dict[str, Any], list[str]]:
+def run(folder: Path, device: str, *arguments: str) -> tuple[dict[str, Any], list[str]]:
     """The content of the JSON file, and the lines of the table."""
-    command = [sys.executable, "-m", "benchmarks.gpu", str(folder), "--device", "cpu", "--small", *arguments]
+    command = [sys.executable, "-m", "benchmarks.gpu", str(folder), "--device", device, "--small", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=500)
     assert {path.name for path in folder.iterdir()} == {"gpu.json", "gpu.md"}
@@ -44,8 +44,9 @@ def run(folder: Path, *arguments: str) -> tuple[dict[str, Any], list[str]]:
     return found, [line for line in table.splitlines() if line.startswith("| ")][2:]
 
 
-def test_every_problem_is_measured_in_every_mode(tmp_path: Path) -> None:
-    found, lines = run(tmp_path / "new" / "folder", "--turns", "1")
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_every_problem_is_measured_in_every_mode(device: str, tmp_path: Path) -> None:
+    found, lines = run(tmp_path / "new" / "folder", device, "--turns", "1")
     machine = found["machine"]
     assert set(machine) == {"device", "driver", "cuda", "torch", "python", "date"}
     assert machine["torch"] == torch.__version__
@@ -66,7 +67,9 @@ def test_every_problem_is_measured_in_every_mode(tmp_path: Path) -> None:
         assert row["time"] == pytest.approx(row["seconds"] / row["ordinary_seconds"])
         assert row["time_range"][0] <= row["time"] <= row["time_range"][1]
         assert row["noise_range"] == [row["noise"]] * 2  # one turn
-        assert (row["turns"], row["waits"], row["memory"]) == (1, None, None)
+        assert row["turns"] == 1
+        on_gpu = [row[name] is not None for name in ("waits", "memory", "peak", "ordinary_peak")]
+        assert on_gpu == [device == "cuda"] * 4
         assert f"| {row['passes']} x {row['physical']} | {row['time']:.2f} " in line
         assert f"({row['most_time']:.2f})" in line
 
