@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test quick-tests test-slow test-gpu mutants lint format bench results install clean
+.PHONY: demo test quick-tests test-slow test-gpu mutants lint format bench bench-gpu results install clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,8 +30,11 @@ quick-tests: $(READY)
 test-slow: $(READY)
 	$(BIN)/pytest -m 'slow and not gpu'
 
+# Only the files that have such tests: the others need extras, and take a GPU's time to collect.
+GPU_TESTS = $(shell grep -rl --include='test_*.py' 'mark[.]gpu' tests)
+
 test-gpu: $(READY)
-	$(BIN)/pytest -m gpu
+	$(BIN)/pytest -m gpu $(GPU_TESTS)
 
 # Plants faults in copies of the packages, one at a time, and shows which test finds each.
 mutants: $(READY)
@@ -48,6 +51,11 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+# On one GPU, in under 8 minutes.
+bench-gpu: $(READY)
+	$(BIN)/python -m benchmarks.gpu docs/performance
+	$(BIN)/python -m benchmarks.gpu.table docs/performance/gpu.json docs/performance.md
 
 results: $(READY)
 	for study in linkage-digits linkage-mnist linkage-att linkage-faces94 useful-subclass useful-mnist-100 useful-mnist-600 useful-mnist-6000 useful-mnist-60000 useful-fashion-100 useful-fashion-600 useful-fashion-6000 useful-fashion-60000 useful-omniglot mnist mnist-attacks mnist-clusters faces94 faces94-attacks ablation-mnist att-smoothness attacks-mnist epsilon-mnist attacks-faces robustness-mnist bido-mnist bido-mnist-dp epsilon-mcnn; do \

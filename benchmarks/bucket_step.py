@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +22,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dpmi.privacy import PrivacyEngine
 
-from .memory import in_child, peak_of
+from .in_turns import all_in_turns
+from .memory import cuda_peak_of, in_child, peak_of
 from .problems import PROBLEMS, Problem
 from .steps import machine, ordinary_epoch, per_record_step, private_step
 
@@ -96,12 +96,12 @@ def measure(problem: Problem, repeats: int = REPEATS, device: str = "cpu") -> Me
             max_physical_batch_size=problem.private_batch,
             device=device,
         )
-    seconds = {key: _median(times) for key, times in _in_turns(runs, repeats, device).items()}
+    seconds = {key: _median(times) for key, times in all_in_turns(runs, repeats, device).items()}
     best = min(problem.batch_sizes, key=seconds.__getitem__)
     # The per-record method can take minutes, so it runs once, with one run of dpmi for comparison.
     per_record_run = per_record_step(problem.classifier(), data, problem.record_batch, device=device)
-    slow = _in_turns({PER_RECORD: per_record_run, OURS: runs[OURS]}, 1, device, warm=False)
-    fetch = _median(_in_turns({"fetch": fetching(problem)}, repeats, device)["fetch"])
+    slow = all_in_turns({PER_RECORD: per_record_run, OURS: runs[OURS]}, 1, device, warm=False)
+    fetch = _median(all_in_turns({"fetch": fetching(problem)}, repeats, device)["fetch"])
     if device == "cpu":
         ours, ordinary, per_record = (
             in_child(__name__, "peak_bytes", problem.name, way) for way in (OURS, "ordinary", PER_RECORD)
@@ -137,12 +137,7 @@ def cuda_peak_bytes(problem: Problem, way: str, device: str) -> int:
     """Peak memory on a GPU, from its allocator."""
     run = _way(problem, way, device)
     run()
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    run()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
+    return cuda_peak_of(run)
 
 
 def _way(problem: Problem, way: str, device: str = "cpu") -> Callable[[], None]:
@@ -152,26 +147,6 @@ def _way(problem: Problem, way: str, device: str = "cpu") -> Callable[[], None]:
     if way == PER_RECORD:
         return per_record_step(model, data, problem.record_batch, device=device)
     return ordinary_epoch(model, data, problem.physical, device=device)
-
-
-def _in_turns(
-    runs: dict[object, Callable[[], None]], repeats: int, device: str, *, warm: bool = True
-) -> dict[object, list[float]]:
-    seconds: dict[object, list[float]] = {key: [] for key in runs}
-    for turn in range(repeats + warm):
-        for key, run in runs.items():
-            _wait(device)
-            started = time.perf_counter()
-            run()
-            _wait(device)
-            if turn or not warm:
-                seconds[key].append(time.perf_counter() - started)
-    return seconds
-
-
-def _wait(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize()
 
 
 def _median(values: Sequence[float]) -> float:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 
 def in_child(module: str, function: str, *arguments: object, trimmed: bool = True) -> Any:
     """Call a function of a module in a new process; if ``trimmed``, it returns freed tensors to the system at once."""
@@ -40,6 +42,16 @@ def peak_of(run: Callable[[], None]) -> int:
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM
     run()
     return _resident("VmHWM") - before
+
+
+def cuda_peak_of(run: Callable[[], object]) -> int:
+    """Increase of the memory that torch allocated on the GPU during ``run``, in bytes."""
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def peak() -> int:

@@ -31,6 +31,8 @@ def private_step(
     *,
     with_criterion: bool = True,
     rule: Rule = SGD,
+    bfloat16: bool = False,
+    passes: list[int] | None = None,
     steps: int = 1,
     device: str = "cpu",
     **options: object,
@@ -38,6 +40,17 @@ def private_step(
     """Run logical steps through the public API: loader, forward, backward, clipping, noise, update.
 
     The first call starts with the dry runs.
+
+    Args:
+        model: the model.
+        data: inputs, targets and buckets.
+        with_criterion: whether the engine gets the criterion, so that several buckets may share a pass.
+        rule: makes the optimizer.
+        bfloat16: whether forward pass and loss run under autocast.
+        passes: gets the number of records of every physical batch that is released.
+        steps: logical steps of a call.
+        device: of the computation.
+        options: of ``make_private``.
     """
     inputs, targets, partition = data
     model = model.to(device)
@@ -52,7 +65,7 @@ def private_step(
     }
     module, optimizer, *wrapped, loader = PrivacyEngine().make_private(
         module=model,
-        optimizer=rule(model.parameters()),
+        optimizer=rule(_trained(model)),
         data_loader=DataLoader(TensorDataset(inputs.to(device), targets.to(device))),
         partition=partition,
         **settings,  # type: ignore[arg-type]
@@ -61,28 +74,40 @@ def private_step(
 
     def step() -> None:
         for x, y in loader:
+            if passes is not None and not optimizer.rehearsing:
+                passes.append(len(y))
             optimizer.zero_grad()
-            loss_of(module(x), y).backward()
+            with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+                loss = loss_of(module(x), y)
+            loss.backward()
             optimizer.step()
 
     return step
 
 
 def ordinary_epoch(
-    model: nn.Module, data: Data, batch_size: int, *, rule: Rule = SGD, device: str = "cpu"
+    model: nn.Module,
+    data: Data,
+    batch_size: int,
+    *,
+    rule: Rule = SGD,
+    bfloat16: bool = False,
+    device: str = "cpu",
 ) -> Callable[[], None]:
-    """Train once over the same records in shuffled batches, with the fastest fetching."""
+    """Train once over the same records in shuffled batches, with the fastest fetching; see :func:`private_step`."""
     inputs, targets, _ = data
     inputs, targets = inputs.to(device), targets.to(device)
     model = model.to(device)
-    optimizer = rule(model.parameters())
+    optimizer = rule(_trained(model))
 
     def epoch() -> None:
         order = torch.randperm(len(inputs), device=device)
         for index in order.split(batch_size):
             optimizer.zero_grad()
             x, y = inputs.index_select(0, index), targets.index_select(0, index)
-            F.cross_entropy(model(x), y).backward()
+            with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+                loss = F.cross_entropy(model(x), y)
+            loss.backward()
             optimizer.step()
 
     return epoch
@@ -143,6 +168,10 @@ def per_record_step(
         optimizer.zero_grad()
 
     return step
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
 
 
 def machine(device: str = "cpu") -> str:

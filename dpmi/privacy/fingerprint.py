@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -38,14 +39,25 @@ class _Cut(NamedTuple):
         return (*sums, *self.rest) if at == _ROWS else tuple(sums)
 
 
+class Comparison(NamedTuple):
+    """The parameters compared with an earlier fingerprint.
+
+    Args:
+        differ: whether they differ, one () bool for each kind of checksum, not read yet.
+        names: returns the names of the parameters that differ.
+    """
+
+    differ: tuple[Tensor, ...]
+    names: Callable[[], list[str]]
+
+
 class Fingerprint:
     """Stores checksums of parameters: sums of their bits by row and by column, modulo 2^64, and incomplete rows.
 
     It needs a hundredth of the parameters' memory. One changed word always changes two sums. Several changed words stay
     unnoticed only if they cancel in each row and each column, which a rescaling, an update or swapped values do not.
     Columns are compared only if a version counter or an address indicates a write. Writes through ``p.data`` and NumPy
-    change no counter; the row sums, or a quick check of a sample, detect them. Nothing waits for a GPU before
-    :meth:`changed`.
+    change no counter; the row sums, or a quick check of a sample, detect them.
 
     Args:
         named: names and parameters.
@@ -70,8 +82,8 @@ class Fingerprint:
         self._kinds_before = self._kinds()
 
     @torch.no_grad()
-    def changed(self, *, quick: bool = False) -> list[str]:
-        """Return the names of the parameters whose bits or layout differ from the last :meth:`take`.
+    def compare(self, *, quick: bool = False) -> Comparison:
+        """Compare the parameters with the last :meth:`take`; nothing waits for a GPU.
 
         Args:
             quick: if no version counter indicates a write, compare only a sample.
@@ -79,12 +91,22 @@ class Fingerprint:
         written = self._look()
         if written and (kinds := self._kinds()) != self._kinds_before:
             pairs = zip(self._named, kinds, self._kinds_before, strict=True)
-            return [name for (name, _), now, before in pairs if now != before]
+            names = [name for (name, _), now, before in pairs if now != before]
+            return Comparison((torch.tensor(True),), lambda: names)
         if not written:
-            different = self._different(_SAMPLE if quick else _ROWS)
+            places: tuple[str, ...] = (_SAMPLE if quick else _ROWS,)
         else:
-            different = self._different(_ROWS) | self._different(_COLUMNS)
-        return [name for name, _ in self._named if name in different]
+            places = (_ROWS, _COLUMNS)
+        now = {at: self._found(at) for at in places}
+        differ = tuple(
+            (found != self._before[at][kind]).any() for at in places for kind, found in now[at].items()
+        )
+        return Comparison(differ, partial(self._different, now))
+
+    def changed(self, *, quick: bool = False) -> list[str]:
+        """Return the names of the parameters whose bits or layout differ from the last :meth:`take`."""
+        compared = self.compare(quick=quick)
+        return compared.names() if any(bool(differs) for differs in compared.differ) else []
 
     def _look(self) -> bool:
         """Rebuild the views if a parameter has new memory; return whether torch's counters indicate any write."""
@@ -103,19 +125,18 @@ class Fingerprint:
         """Shape, type and device of every parameter; checksums are comparable only if these are equal."""
         return [(p.shape, p.dtype, p.device) for _, p in self._named]
 
-    def _different(self, at: str) -> set[str]:
-        before, now = self._before[at], self._found(at)
-        if all(torch.equal(now[kind], before[kind]) for kind in now):
-            return set()
-        owners: dict[object, list[str]] = {}
-        for (name, _), cut in zip(self._named, self._cuts, strict=True):
-            for part in cut.look(at):
-                owners.setdefault((part.device, part.dtype), []).extend([name] * len(part))
-        return {
-            owners[kind][place]
-            for kind in now
-            for place in (now[kind] != before[kind]).nonzero()[:, 0].tolist()
-        }
+    def _different(self, now: Mapping[str, _Sums]) -> list[str]:
+        """Return the names of the parameters of which some checksums differ."""
+        different: set[str] = set()
+        for at, sums in now.items():
+            owners: dict[object, list[str]] = {}
+            for (name, _), cut in zip(self._named, self._cuts, strict=True):
+                for part in cut.look(at):
+                    owners.setdefault((part.device, part.dtype), []).extend([name] * len(part))
+            for kind, found in sums.items():
+                places = (found != self._before[at][kind]).nonzero()[:, 0].tolist()
+                different.update(owners[kind][place] for place in places)
+        return [name for name, _ in self._named if name in different]
 
     def _found(self, at: str) -> _Sums:
         found: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}

@@ -27,6 +27,7 @@ from .isolation.shared import Constants, Shared, given_away, ordinary
 from .isolation.watch import Watch
 from .structures import map_tensors, tensors_in
 from .tensor_bytes import TensorBytes
+from .waits import Doubt
 
 # These attributes refer to parameters by identity, so a copy of the module must rebuild them.
 _BY_IDENTITY = (
@@ -269,8 +270,12 @@ class BucketGradSampleModule(GradSampleModule):
         """Reject the physical batch permanently, even if the loop catches the error that made it incomplete."""
         self._problem = self._problem or reason
 
-    def collect(self, batch: PhysicalBatch) -> Rows | Ghost | None:
+    def collect(self, batch: PhysicalBatch, doubts: list[Doubt]) -> Rows | Ghost | None:
         """Return and clear the gradients of the buckets of this physical batch; None if there are none.
+
+        Args:
+            batch: description of the records.
+            doubts: gets the checks to read before the gradients are used.
 
         Raises:
             RuntimeError: the gradient of a parameter cannot be split by bucket, or buffers changed.
@@ -285,7 +290,7 @@ class BucketGradSampleModule(GradSampleModule):
             self._watch.check_attributes(self._kept, self._used)
             return self._ordinary()
         self.capture = None
-        self.check_no_ordinary_gradient()
+        doubts += self.ordinary_gradients()
         for p in self.trained:
             p.grad = None
         if capture.is_empty:
@@ -333,22 +338,21 @@ class BucketGradSampleModule(GradSampleModule):
         """Whether the loop calls the criterion more than once per batch; the losses may then share a graph."""
         return self.agreement is not None and len(self.agreement.calls) > 1
 
-    def check_no_ordinary_gradient(self) -> None:
-        """Raise an error if autograd computed a gradient summed over all buckets.
+    def ordinary_gradients(self) -> list[Doubt]:
+        """Return the doubts about gradients that autograd may have computed as a sum over all buckets.
 
         Raises:
             Coupled: such a gradient exists; the message names the parameter.
         """
+        found = []
         for name, p in self._trained:
-            if p.grad is not None and (
-                all(p is not other for other in self._placeholders) or bool(p.grad.any())
-            ):
+            if p.grad is None:
+                continue
+            if all(p is not other for other in self._placeholders):
                 p.grad = None
-                raise Coupled(
-                    f"parameter {name!r} has a gradient that does not come from outputs of the module: the loss uses "
-                    "the parameter directly. Use weight_decay of the optimizer, or grad_sample_mode='stream' without "
-                    "a criterion"
-                )
+                raise _ordinary_gradient(name)
+            found.append(Doubt(p.grad.any(), partial(_ordinary_gradient, name)))
+        return found
 
     @property
     def scale(self) -> float:
@@ -486,6 +490,13 @@ class BucketGradSampleModule(GradSampleModule):
                 f"the private model got {shapes[0][0]} records (shape {shapes[0]}), but the private loader yielded "
                 f"{n}; pass exactly the records that the loader yielded, and evaluate under torch.no_grad()"
             )
+
+
+def _ordinary_gradient(name: str) -> Coupled:
+    return Coupled(
+        f"parameter {name!r} has a gradient that does not come from outputs of the module: the loss uses the parameter "
+        "directly. Use weight_decay of the optimizer, or grad_sample_mode='stream' without a criterion"
+    )
 
 
 def _accumulated(dry: DryRun, _: Tensor) -> None:

@@ -22,6 +22,7 @@ from .optimizer import BucketOptimizer
 from .physical_limit import is_out_of_memory
 from .sampling import BucketSampler
 from .structures import map_tensors
+from .waits import sent
 
 SMALL_WORK = 2**30
 """Multiply-adds of a forward pass on a physical batch below which one process per core is faster than threads. At 2^28
@@ -176,7 +177,8 @@ class BucketDataLoader(DataLoader[Any]):
                     continue
                 # As fast as slices of a copy sorted by bucket: both take 9 us for 120 images of 28 x 28.
                 index = torch.from_numpy(self.draws.records(batch))
-                yield batch, tuple(t.index_select(0, index.to(t.device)) for t in tensors)
+                on = {device: sent(index, device) for device in {t.device for t in tensors}}
+                yield batch, tuple(t.index_select(0, on[t.device]) for t in tensors)
             return
         plans = self.draws.plans
         for records in super().__iter__():

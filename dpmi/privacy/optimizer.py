@@ -30,6 +30,7 @@ from .parameter_groups import ParameterGroups
 from .physical_limit import PhysicalLimit, is_out_of_memory
 from .plan import Plan
 from .unclipped_count import UnclippedCount
+from .waits import Doubt, read
 
 
 class NonFiniteGradientError(RuntimeError):
@@ -91,7 +92,8 @@ class BucketOptimizer(DPOptimizer):
         self._device = self._trained[0].device
         self._sum = RunningSum(self._trained)
         self._groups = ParameterGroups.of(plan.clipping, optimizer, self._trained)
-        self._unclipped = UnclippedCount.of(plan, device=self._trained[0].device)
+        self._device = self._trained[0].device
+        self._unclipped = UnclippedCount.of(plan, device=self._device)
         names = {p: name for name, p in module.named_parameters()}
         named = [(names[p].removeprefix("_module."), p) for p in self._trained]
         self.claim = Claim(named)
@@ -307,7 +309,7 @@ class BucketOptimizer(DPOptimizer):
         drawn = draw.buckets[draw.buckets >= real] - real
         if len(drawn):
             gradients = self.observer.gradients(drawn)
-            norms = gradients.norms().cpu().numpy()
+            norms = read(gradients.norms())
             factors = self._factors(norms, np.ones(len(drawn)), self.max_grad_norm) / self.expected_batch_size
             gradients.add_to(self._sum, torch.from_numpy(factors))
 
@@ -316,9 +318,9 @@ class BucketOptimizer(DPOptimizer):
         if self._dry is not None:
             self._module.end_dry_run()
             return
-        self._check_unmoved(quick=not batch.completes_step)
+        doubts = self._doubts_of_moves(quick=not batch.completes_step)
         scale = self._module.scale
-        gradients = self._module.collect(batch)
+        gradients = self._module.collect(batch, doubts)
         if gradients is None:
             raise RuntimeError(
                 f"no gradient for bucket {self._name(batch, 0)}: call backward() on a loss of the model's output, "
@@ -327,11 +329,12 @@ class BucketOptimizer(DPOptimizer):
         if batch.is_part:
             gradients, scale = self._joined(gradients, scale), 1.0
             if not batch.completes_bucket:
+                read(torch.empty(0, dtype=torch.float64, device=self._device), doubts)
                 return
             self._parts = None
-        # NumPy from here on: for few numbers torch takes longer per call, and a GPU would have to synchronise again.
         parts = self._groups.split(gradients)
-        norms = np.stack([part.norms().cpu().numpy() for part in parts]) * scale
+        # The only wait for a GPU, with all that is in doubt. NumPy from here on: for few numbers torch takes longer.
+        norms = read(torch.stack([part.norms().to(self._device) for part in parts]), doubts) * scale
         finite = np.isfinite(norms).all(axis=0)
         if not finite.all():
             worst = int(np.flatnonzero(~finite)[0])
@@ -366,14 +369,22 @@ class BucketOptimizer(DPOptimizer):
     def _name(self, batch: PhysicalBatch, i: int) -> str:
         return f"{batch.buckets[i]} ({self.plan.partition.names[batch.buckets[i]]})"
 
-    def _check_unmoved(self, *, quick: bool) -> None:
-        """Raise if parameters changed within a logical step; such a change may depend on its records, without noise."""
-        if moved := self._fingerprint.changed(quick=quick):
-            raise RuntimeError(
+    def _doubts_of_moves(self, *, quick: bool) -> list[Doubt]:
+        """Return the doubts whether parameters changed within a logical step.
+
+        Such a change may depend on the records of the step, without noise.
+        """
+        compared = self._fingerprint.compare(quick=quick)
+
+        def error() -> RuntimeError:
+            moved = compared.names()
+            return RuntimeError(
                 f"parameter {moved[0]!r} was changed within a logical step ({len(moved)} in total), but not by the "
                 "private optimizer; nothing of the step was released. Change parameters only when optimizer.released "
                 "is True, or restore their values before step(), as sharpness-aware minimisation does"
             )
+
+        return [Doubt(differs, error) for differs in compared.differ]
 
     def _check_trainable(self) -> None:
         """Raise if a parameter was unfrozen after make_private; its gradient would not be clipped."""

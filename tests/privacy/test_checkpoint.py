@@ -34,15 +34,24 @@ class Records(Dataset[tuple[Tensor, Tensor]]):
         return X[i], Y[i]
 
 
+def seed_all(device: str, seed: int) -> None:
+    torch.default_generator.manual_seed(seed)
+    if device == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 class Run:
     """A private training with momentum, a schedule, dropout, parts of buckets and empty draws."""
 
     def __init__(self, **options: Any) -> None:
-        torch.default_generator.manual_seed(1)
-        data = options.pop("data", None) or DataLoader(TensorDataset(X, Y), batch_size=8)
+        device = options.pop("device", "cpu")
+        seed_all(device, 1)
+        data = options.pop("data", None) or DataLoader(
+            TensorDataset(X.to(device), Y.to(device)), batch_size=8
+        )
         self.model = options.pop("module", None) or nn.Sequential(
             nn.Linear(6, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 4)
-        )
+        ).to(device)
         self.engine = PrivacyEngine()
         sgd = torch.optim.SGD(self.model.parameters(), lr=0.3, momentum=0.9)
         arguments: dict[str, Any] = {
@@ -96,20 +105,27 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(
-    ("way", "stop_after"),
-    [*(("tensors", steps) for steps in (1, 5, STEPS, STEPS + 2)), *((way, 5) for way in WAYS)],
+    ("way", "stop_after", "device"),
+    [
+        *(("tensors", steps, "cpu") for steps in (1, 5, STEPS, STEPS + 2)),
+        *((way, 5, "cpu") for way in WAYS),
+        *(pytest.param(way, 5, "cuda", marks=pytest.mark.gpu) for way in ("tensors", "hooks", "ghost")),
+    ],
 )
-def test_resumed_equals_uninterrupted_bit_for_bit(way: str, stop_after: int, tmp_path: Path) -> None:
-    whole = Run(**WAYS[way]).train(3)
+def test_resumed_equals_uninterrupted_bit_for_bit(
+    way: str, stop_after: int, device: str, tmp_path: Path
+) -> None:
+    options = {**WAYS[way], "device": device}
+    whole = Run(**options).train(3)
     # Draws are random: the loop sees this step only if it is not empty.
     path = tmp_path / "run.pt"
-    stopped = Run(**WAYS[way]).train(3, stop_after=stop_after, save=path)
+    stopped = Run(**options).train(3, stop_after=stop_after, save=path)
     assert path.exists(), "choose another seed: the draw of this step is empty"
-    resumed = Run(**WAYS[way]).resume(path)
+    resumed = Run(**options).resume(path)
     assert torch.equal(resumed.weights, stopped.weights)
     assert resumed.engine.ledger == stopped.engine.ledger
-    torch.default_generator.manual_seed(99)  # what else happened in the new process
-    resumed = Run(**WAYS[way]).resume(path).train(3)
+    seed_all(device, 99)  # what else happened in the new process
+    resumed = Run(**options).resume(path).train(3)
     assert torch.equal(resumed.weights, whole.weights)
     assert resumed.engine.account == whole.engine.account
     assert resumed.optimizer.released_steps == whole.optimizer.released_steps == 3 * STEPS

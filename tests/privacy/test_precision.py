@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from dpmi.privacy import Partition, PrivacyEngine
 
 from .reference import brute_force, private_run, relative_error
 
+DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
 MODES = ["stream", "hooks", "ghost"]
 N = 48
 X = torch.randn(N, 36, generator=torch.Generator().manual_seed(0))
@@ -49,10 +51,18 @@ class Recorder(torch.optim.SGD):
         self.given = torch.cat([g.detach().double().flatten() for g in gradients])
 
 
-def one_sum(model: nn.Module, mode: str, *, x: Tensor = X, autocast: bool = False, **options: Any) -> Tensor:
-    """q K times the gradient of one noise-free step that draws every bucket, (parameters,) float64."""
-    y = options.pop("y", Y)
-    optimizer = Recorder(model.parameters(), lr=0.0)
+def one_sum(
+    model: nn.Module,
+    mode: str,
+    *,
+    x: Tensor = X,
+    autocast: bool = False,
+    device: str = "cpu",
+    **options: Any,
+) -> Tensor:
+    """q K times the gradient of one noise-free step that draws every bucket, (parameters,) float64 on the CPU."""
+    x, y = x.to(device), options.pop("y", Y).to(device)
+    optimizer = Recorder(model.to(device).parameters(), lr=0.0)
     arguments = {"partition": BUCKETS, "max_grad_norm": 1.0, **options}
     if mode != "stream":
         arguments["criterion"] = F.cross_entropy
@@ -68,12 +78,12 @@ def one_sum(model: nn.Module, mode: str, *, x: Tensor = X, autocast: bool = Fals
         )
     for inputs, labels in loader:
         private.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with torch.autocast(device, torch.bfloat16, enabled=autocast):
             loss = (criterion[0] if criterion else F.cross_entropy)(module(inputs), labels)
         loss.backward()
         private.step()
     assert optimizer.dtypes == {p.dtype for p in model.parameters()}
-    return optimizer.given * arguments["partition"].num_buckets
+    return optimizer.given.cpu() * arguments["partition"].num_buckets
 
 
 def apart(one: Tensor, other: Tensor) -> float:
@@ -87,19 +97,21 @@ def test_channels_last_is_the_same(mode: str) -> None:
     assert apart(one_sum(model.to(memory_format=torch.channels_last), mode), contiguous) < 1e-5
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("mode", MODES)
-def test_under_autocast_gradients_are_within_the_stated_error(mode: str) -> None:
+def test_under_autocast_gradients_are_within_the_stated_error(mode: str, device: str) -> None:
     """docs/performance.md states 2e-2 for bfloat16; the sum stays in float32."""
     exact = one_sum(network(), "stream")
-    assert 1e-5 < apart(one_sum(network(), mode, autocast=True), exact) < 2e-2
+    assert 1e-5 < apart(one_sum(network(), mode, autocast=True, device=device), exact) < 2e-2
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("mode", MODES)
-def test_parameters_of_16_bits_are_summed_in_float32(mode: str) -> None:
+def test_parameters_of_16_bits_are_summed_in_float32(mode: str, device: str) -> None:
     """Of 12 buckets, the smallest would be lost in a sum of bfloat16 numbers."""
     model = network().to(torch.bfloat16)
     exact = one_sum(copy.deepcopy(model).float(), "stream", x=X.bfloat16().float())
-    assert apart(one_sum(model, mode, x=X.bfloat16()), exact) < 4e-2
+    assert apart(one_sum(model, mode, x=X.bfloat16(), device=device), exact) < 4e-2
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -153,17 +165,53 @@ def adversarial(kind: str) -> tuple[nn.Module, Tensor, Tensor]:
     return model, x, y
 
 
+def clipped(kind: str, clip: float, mode: str, **options: Any) -> tuple[float, nn.Module, Tensor, Tensor]:
+    """The length of a clipped gradient, and model and records of that bucket; that of the other bucket is zero."""
+    model, x, y = adversarial(kind)
+    start = copy.deepcopy(model)
+    total = one_sum(
+        model,
+        mode,
+        x=torch.cat([x, torch.zeros_like(x)]),
+        y=torch.cat([y, y]),
+        partition=Partition.by_column([0] * 8 + [1] * 8),
+        max_grad_norm=clip,
+        **options,
+    )
+    return float(total.norm()), start, x, y
+
+
+@pytest.fixture(params=["ieee", "tf32"])
+def products(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The products of a GPU in full precision, or in TF32."""
+    b: Any = torch.backends
+    before = b.cuda.matmul.allow_tf32, b.cudnn.allow_tf32
+    b.cuda.matmul.allow_tf32 = b.cudnn.allow_tf32 = request.param == "tf32"
+    yield
+    b.cuda.matmul.allow_tf32, b.cudnn.allow_tf32 = before
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("products")
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", ADVERSARIAL)
+def test_a_gpu_keeps_the_bound_in_every_precision(kind: str, mode: str, autocast: bool) -> None:
+    for clip in (1e-12, 1.0):
+        assert clipped(kind, clip, mode, autocast=autocast, device="cuda")[0] <= clip
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_autocast_keeps_the_bound(mode: str) -> None:
+    for kind in ADVERSARIAL:
+        assert clipped(kind, 1e-12, mode, autocast=True)[0] <= 1e-12
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", ADVERSARIAL)
 @pytest.mark.parametrize("clip", [1e-12, 1.0])
 def test_a_clipped_gradient_is_never_longer_than_the_bound(kind: str, clip: float, mode: str) -> None:
-    """One bucket matters; that of the other is zero, so that the sum is one clipped gradient."""
-    model, x, y = adversarial(kind)
-    x, y = torch.cat([x, torch.zeros_like(x)]), torch.cat([y, y])
-    total = one_sum(
-        model, mode, x=x, y=y, partition=Partition.by_column([0] * 8 + [1] * 8), max_grad_norm=clip
-    )
-    norm = float(total.norm())
+    norm, model, x, y = clipped(kind, clip, mode)
     assert norm <= clip
     own = copy.deepcopy(model).double()
     F.cross_entropy(own(x[:8].double()), y[:8]).backward()

@@ -14,6 +14,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from ..gradients.segments import Segments
 from ..structures import RowsPerRecord
+from ..waits import sent
 
 _MODULES: dict[type[nn.Module], tuple[Callable[..., Tensor], tuple[str, ...]]] = {
     nn.BCELoss: (F.binary_cross_entropy, ("weight",)),
@@ -85,7 +86,7 @@ def torch_losses_by_bucket(
             count = _kept(arguments, segments)
         else:
             each = rows if own == "batchmean" else values.numel() // segments.records
-            count = each * torch.tensor(segments.sizes, dtype=sums.dtype, device=sums.device)
+            count = each * sent(torch.tensor(segments.sizes, dtype=sums.dtype), sums.device)
         nothing = (count == 0) & (sums == 0)  # torch's mean over no target is 0 / 0
         return sums / torch.where(nothing, 1, count)
 

@@ -18,6 +18,7 @@ from ..isolation.public import PublicTensors
 from ..isolation.shared import BucketTensor, Shared, given_away, ordinary
 from ..isolation.watch import Watch
 from ..structures import constants, map_tensors, tensors_in
+from ..waits import sent
 from .bucket_losses import losses_by_bucket, reduced
 from .reduction import dry_reduction, reduction_of
 
@@ -144,7 +145,7 @@ class BucketCriterion(nn.Module):
             rows_per_record=partial(_rows_per_record, shared),
             run=self._run_apart,
         )
-        sizes = torch.tensor(segments.sizes, dtype=losses.dtype, device=losses.device)
+        sizes = sent(torch.tensor(segments.sizes, dtype=losses.dtype), losses.device)
         return losses, sizes / segments.records if module.loss_reduction == "mean" else torch.ones_like(sizes)
 
     def _run_apart(self, *args: Any, **kwargs: Any) -> Any:
@@ -198,7 +199,9 @@ class BucketCriterion(nn.Module):
                 p.grad = None
             losses, weights = self._losses(module, shared, args, kwargs)
             module.send_back(losses, weights, keep=True)
-            module.check_no_ordinary_gradient()
+            for doubt in module.ordinary_gradients():
+                if bool(doubt.is_wrong):
+                    raise doubt.error()
         finally:
             for p, grad in zip(module.trained, before, strict=True):
                 p.grad = grad

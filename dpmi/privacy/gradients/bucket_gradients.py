@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dpmi.privacy.waits import sent
+
 from .capture import Capture
 from .row_norms import row_norms
 from .running_sum import RunningSum
@@ -20,7 +22,7 @@ class BucketGradients(Protocol):
         """Return the norm of each bucket's gradient, (k,) float64, at most ``ROUNDING`` / 4 (relative) too small."""
 
     def add_to(self, total: RunningSum, factors: Tensor) -> None:
-        """Add every bucket's gradient, multiplied by its factor, (k,) float64, to the running sum."""
+        """Add every bucket's gradient, multiplied by its factor, (k,) float64 on the CPU, to the running sum."""
 
     def of(self, i: int) -> list[Tensor | None]:
         """Return the gradient of one bucket, (*shape) for every parameter; None is zero."""
@@ -48,7 +50,7 @@ class Rows:
         if len(factors) == 1:
             total.add(self.of(0), factors.item())
         else:
-            total.add_rows(self.rows, factors)
+            total.add_rows(self.rows, sent(factors, _device(self.rows)))
 
     def of(self, i: int) -> list[Tensor | None]:
         """Return the gradient of one bucket."""
@@ -101,4 +103,9 @@ class Ghost:
         return Ghost(self._capture, [p if i in places else None for i, p in enumerate(self._trained)])
 
     def _weighted(self, factors: Tensor) -> list[Tensor | None]:
+        factors = sent(factors, _device(self._trained))
         return [None if p is None else self._capture.weighted_sum(factors, p) for p in self._trained]
+
+
+def _device(tensors: Sequence[Tensor | None]) -> torch.device:
+    return next((t.device for t in tensors if t is not None), torch.device("cpu"))

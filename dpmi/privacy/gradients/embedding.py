@@ -49,8 +49,8 @@ class _Table(Layer):
     def _by_bucket(self, x: Tensor, g: Tensor, segments: Segments) -> tuple[Tensor, Tensor, Tensor]:
         token, record, values = self._lookups(x, g)
         if self._padding is not None:
-            kept = token != self._padding
-            token, record, values = token[kept], record[kept], values[kept]
+            kept = token != self._padding  # as an index, it would wait for a GPU, which has to count it
+            values = torch.where(kept[:, None], values, 0)
         bucket = segments.bucket_of_record(x.device)[record]
         return token, bucket, values.to(at_least_float32(g.dtype))
 

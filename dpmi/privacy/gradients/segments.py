@@ -10,6 +10,8 @@ from itertools import accumulate, groupby
 import torch
 from torch import Tensor
 
+from dpmi.privacy.waits import sent
+
 
 @dataclass(frozen=True)
 class Run:
@@ -84,7 +86,7 @@ class Segments:
         """Return the bucket of each record, (records,) int64."""
         found = self._bucket_of_record.get(torch.device(device))
         if found is None:
-            sizes = torch.tensor(self.sizes, device=device)
+            sizes = sent(torch.tensor(self.sizes), torch.device(device))
             found = torch.repeat_interleave(sizes, output_size=self.records)
             self._bucket_of_record[torch.device(device)] = found
         return found

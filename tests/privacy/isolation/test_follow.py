@@ -113,6 +113,21 @@ def test_a_modification_that_is_seen_keeps_it() -> None:
     follow(forward, torch.rand(4, 5))
 
 
+def test_an_assertion_about_shapes_may_name_the_number_of_records() -> None:
+    """As those of torchvision's transformers do."""
+
+    def forward(x: Tensor) -> Tensor:
+        torch._assert(x.dim() == 2, f"expected a matrix, got {x.shape}")
+        return x * 2
+
+    program = program_of(forward, (5,))
+    follow(forward, torch.rand(4, 5), program=program)
+    with pytest.raises(AssertionError, match=r"expected a matrix, got torch.Size\(\[4, 5, 1\]\)"):
+        follow(forward, torch.rand(4, 5, 1))
+    refused(lambda x: torch._assert(x.sum() > 0, "positive") or x, "sum|mixes")
+    refused(lambda x: torch._assert(x[:, 0] > 0, "positive") or x, "__bool__ is not known")
+
+
 @pytest.mark.parametrize(
     ("forward", "match"),
     [
