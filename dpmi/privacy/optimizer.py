@@ -89,7 +89,6 @@ class BucketOptimizer(DPOptimizer):
         module.train_only(self._trained)
         module.on_error = self.notice
         self.limit = limit
-        self._device = self._trained[0].device
         self._sum = RunningSum(self._trained)
         self._groups = ParameterGroups.of(plan.clipping, optimizer, self._trained)
         self._device = self._trained[0].device
