@@ -15,11 +15,12 @@ from torch.autograd.graph import Node
 
 from dpmi.privacy.isolation.elementwise import elementwise
 from dpmi.privacy.isolation.labels import Coupled, Public, Records
-from dpmi.privacy.isolation.operands import align
+from dpmi.privacy.isolation.operands import align, repeats
 from dpmi.privacy.isolation.products import attention
 from dpmi.privacy.isolation.rules import RULES, Call
 from dpmi.privacy.isolation.shapes import cat
 
+from .factors import AT_A_TIME
 from .layer import at_least_float32
 from .segments import Segments
 
@@ -37,13 +38,14 @@ class Spread:
         values: without a gradient, repeated along the dimension of the records.
         source: what it repeats, with the graph that computes it from parameters.
         place: where its records are.
-        kept: whether ``source`` has the dimension of the records, of size 1.
+        period: size of ``source`` along the dimension of the records, of which ``values`` holds copies; 0 if it has no
+            such dimension.
     """
 
     values: Tensor
     source: Tensor
     place: Records
-    kept: bool
+    period: int
 
     def rows(self, g: Tensor, segments: Segments) -> Tensor:
         """Return the gradient of ``source``, one row per bucket, (k, *shape), float32 or better.
@@ -52,9 +54,11 @@ class Spread:
             g: gradient of ``values`` with the records first, one or more rows each.
             segments: the buckets of these rows.
         """
-        rows = segments.sum(g)
-        if self.kept:
-            rows = rows.unsqueeze(self.place.dim + 1 - (self.values.dim() - self.source.dim()))
+        period = max(1, self.period)
+        parts = segments if period == 1 else Segments([size // period for size in segments.sizes])
+        rows = parts.sum(g.reshape(-1, period, *g.shape[1:]))
+        if self.period:
+            rows = rows.movedim(1, self.place.dim + 1 - (self.values.dim() - self.source.dim()))
         return rows.reshape(-1, *self.source.shape)
 
 
@@ -80,16 +84,19 @@ def spread(call: Call, operand: int) -> Spread | None:
         if rule is cat:
             return None
         shape[got.dim] = size
-        return Spread(t.detach().expand(shape), t, got, kept=False)
+        return Spread(t.detach().expand(shape), t, got, period=0)
     shared = t.stride(at) == 0 or (label.is_constant(at) and label.same)
     if t.shape[at] == size and (size == 1 or shared):
         # All records see one memory, or values that the same calls made of the same values. So all of the gradient may
         # be that of the first.
         t = t.narrow(at, 0, 1)
+    elif t.shape[at] == size and repeats(label, at, got):
+        assert label.repeats is not None
+        return Spread(t.detach(), t.narrow(at, 0, label.repeats[1]), got, period=label.repeats[1])
     elif t.shape[at] != 1 or rule is cat:
         return None
     shape[got.dim] = size
-    return Spread(t.detach().expand(shape), t, got, kept=True)
+    return Spread(t.detach().expand(shape), t, got, period=1)
 
 
 def sources(t: Tensor, names: Mapping[int, str]) -> dict[int, Tensor]:
@@ -136,5 +143,9 @@ def back_to(p: Tensor, t: Tensor, rows: Tensor) -> Tensor:
     """
     if t is p:
         return rows
-    (found,) = torch.autograd.grad(t, p, rows.to(t.dtype), retain_graph=True, is_grads_batched=True)
-    return found.to(at_least_float32(found.dtype))
+    whole = t if t._base is None else t._base  # the gradient of a part has the size of the whole
+    found = [
+        torch.autograd.grad(t, p, some.to(t.dtype), retain_graph=True, is_grads_batched=True)[0]
+        for some in torch.split(rows, max(1, AT_A_TIME // whole.numel()))
+    ]
+    return torch.cat(found).to(at_least_float32(found[0].dtype))

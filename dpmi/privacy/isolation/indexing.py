@@ -149,7 +149,7 @@ def setitem(call: Call) -> Label:
         if off < 0:
             refuse(call, f"the value has {value.dim()} dimensions, but the indexed part has {ndim}")
         if isinstance(given, Public):
-            meet(call, value, given, place.dim - off, place.before * call.records * place.within)
+            meet(call, value, given, place.dim - off, place)
         elif Records(given.dim + off, given.before, given.within) != place:
             refuse(call, "records are written to the place of other records")
     return label

@@ -36,6 +36,8 @@ class Public:
         same: whether the values along the constant dimensions are equal, not only draws from one distribution: the
             maximum of N draws depends on N, the maximum of N equal values does not. Draws that are constant everywhere
             are independent of each other.
+        repeats: a dimension and a number p: the values along the dimension are copies of the first p. They may be
+            combined with ``Records`` whose ``within`` is a multiple of p.
     """
 
     constant: frozenset[int] = frozenset()
@@ -43,6 +45,7 @@ class Public:
     everywhere: bool = False
     empty: bool = False
     same: bool = False
+    repeats: tuple[int, int] | None = None
 
     def is_constant(self, dim: int) -> bool:
         """Return whether the values along a dimension >= 0 are interchangeable."""

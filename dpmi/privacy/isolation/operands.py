@@ -87,7 +87,7 @@ def public(call: Call, start: int, end: int | None = None) -> None:
             refuse(call, "the size of an operand that all records share follows the number of records")
 
 
-def meet(call: Call, tensor: Tensor, label: Public, dim: int, size: int) -> None:
+def meet(call: Call, tensor: Tensor, label: Public, dim: int, place: Records) -> None:
     """Reject a public operand whose values differ along the records' dimension.
 
     Args:
@@ -95,7 +95,7 @@ def meet(call: Call, tensor: Tensor, label: Public, dim: int, size: int) -> None
         tensor: the public operand.
         label: its label.
         dim: its dimension that is combined with the records' dimension; negative if there is none.
-        size: size of the records' dimension.
+        place: the records.
 
     Raises:
         Coupled: the values differ, or another dimension follows the number N of records: a sum over it would depend
@@ -108,12 +108,17 @@ def meet(call: Call, tensor: Tensor, label: Public, dim: int, size: int) -> None
         )
     if dim < 0:
         return
-    length = tensor.shape[dim]
+    length, size = tensor.shape[dim], place.before * call.records * place.within
     if length == 1 and dim not in label.following:
         return
-    if length == size and (label.is_constant(dim) or tensor.stride(dim) == 0):
+    if length == size and (label.is_constant(dim) or tensor.stride(dim) == 0 or repeats(label, dim, place)):
         return
     refuse(call, f"public values of shape {tuple(tensor.shape)} differ between records")
+
+
+def repeats(label: Public, dim: int, place: Records) -> bool:
+    """Return whether public values along a dimension are the same in the part of every record."""
+    return label.repeats is not None and label.repeats[0] == dim and place.within % label.repeats[1] == 0
 
 
 def align(call: Call, tensors: Sequence[Tensor], labels: Sequence[Label], ndim: int) -> Records | None:
@@ -132,7 +137,7 @@ def align(call: Call, tensors: Sequence[Tensor], labels: Sequence[Label], ndim: 
     for tensor, label in zip(tensors, labels, strict=True):
         if isinstance(label, Public):
             dim = got.dim - ndim + tensor.dim()
-            meet(call, tensor, label, dim, got.before * call.records * got.within)
+            meet(call, tensor, label, dim, got)
     return got
 
 
@@ -146,6 +151,11 @@ def broadcast(tensors: Sequence[Tensor], labels: Iterable[Public], ndim: int) ->
         for i in range(ndim)
     ]
     constant, same, everywhere = set(range(ndim)), True, True
+    repeating = {
+        (label.repeats[0] + ndim - t.dim(), label.repeats[1])
+        for t, label in zip(tensors, labels, strict=True)
+        if label.repeats is not None
+    }
     for tensor, label in zip(tensors, labels, strict=True):
         off = ndim - tensor.dim()
         spread = {
@@ -153,14 +163,18 @@ def broadcast(tensors: Sequence[Tensor], labels: Iterable[Public], ndim: int) ->
             for i in range(ndim)
             if i < off or (tensor.shape[i - off] == 1 and i - off not in label.following)
         }
-        constant &= spread | {i for i in range(off, ndim) if label.is_constant(i - off)}
+        level = spread | {i for i in range(off, ndim) if label.is_constant(i - off)}
+        constant &= level
+        repeating = {(i, p) for i, p in repeating if i in level or label.repeats == (i - off, p)}
         drawn = not label.same and (label.everywhere or bool(label.constant))
         same = same and not drawn
         # Draws that are broadcast are no longer independent of each other.
         everywhere = everywhere and (
             tensor.dim() == 0 or (label.everywhere and (label.same or not any(shape[i] != 1 for i in spread)))
         )
-    return Public(everywhere=True, same=same) if everywhere else Public(frozenset(constant), same=same)
+    if everywhere:
+        return Public(everywhere=True, same=same)
+    return Public(frozenset(constant), same=same, repeats=min(repeating) if repeating and same else None)
 
 
 def apart(call: Call, label: Label, ndim: int, mixed: Collection[int]) -> Label:
@@ -175,7 +189,8 @@ def apart(call: Call, label: Label, ndim: int, mixed: Collection[int]) -> Label:
     if any(dim in mixed for dim in label.following):
         refuse(call, "it mixes public values along a dimension whose size follows the number of records")
     kept = frozenset(range(ndim)) if label.everywhere else label.constant
-    return Public(kept.difference(mixed), same=label.same)
+    keeps = label.repeats is not None and label.repeats[0] not in mixed
+    return Public(kept.difference(mixed), same=label.same, repeats=label.repeats if keeps else None)
 
 
 def renumber(label: Label, order: Sequence[int | None]) -> Label:
@@ -189,6 +204,11 @@ def renumber(label: Label, order: Sequence[int | None]) -> Label:
     old = [dim for dim in order if dim is not None]
     if label is PUBLIC or (label.everywhere and (label.same or old == sorted(old))):
         return label
+    repeats = None
+    if label.repeats is not None and label.repeats[0] in order:
+        repeats = (order.index(label.repeats[0]), label.repeats[1])
     return Public(
-        frozenset(i for i, dim in enumerate(order) if dim is None or label.is_constant(dim)), same=label.same
+        frozenset(i for i, dim in enumerate(order) if dim is None or label.is_constant(dim)),
+        same=label.same,
+        repeats=repeats,
     )

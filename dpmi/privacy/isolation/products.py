@@ -32,11 +32,10 @@ def _product(call: Call, a: Tensor, of_a: Label, b: Tensor, of_b: Label) -> Labe
         got = here
     if got is None:
         return _public_product(call, a, cast(Public, of_a), b, cast(Public, of_b))
-    size = got.before * call.records * got.within
     for tensor, label in ((a, of_a), (b, of_b)):
         if isinstance(label, Public):
             # The rows of a and the columns of b are not aligned with each other; only the dimensions before them are.
-            meet(call, tensor, label, got.dim - ndim + tensor.dim() if got.dim < ndim - 2 else -1, size)
+            meet(call, tensor, label, got.dim - ndim + tensor.dim() if got.dim < ndim - 2 else -1, got)
     if ndim_a == 1:
         return Records(got.dim - 1, got.before, got.within) if got.dim == ndim - 1 else got
     return got
@@ -92,7 +91,7 @@ def add_product(call: Call) -> Label:
     elif isinstance(label, Records):
         if call.name[-1] == "_":
             refuse(call, "records are written into a tensor that holds no records")
-        meet(call, base, of_base, label.dim - off, label.before * call.records * label.within)
+        meet(call, base, of_base, label.dim - off, label)
     else:
         public(call, 0)
     return label if isinstance(label, Records) else PUBLIC
@@ -200,5 +199,5 @@ def einsum(call: Call) -> Label:
             refuse(call, "it takes a diagonal over the records")
         if isinstance(label, Public):
             dim = term.index(letter) if letter in term else -1
-            meet(call, tensor, label, dim, before * call.records * within)
+            meet(call, tensor, label, dim, Records(dim, before, within))
     return Records(output.index(letter), before, within)

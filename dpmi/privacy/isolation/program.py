@@ -134,13 +134,15 @@ _SIZES_AFTER_TENSOR = {
         "view",
         "reshape",
         "expand",
+        "repeat",
+        "tile",
         "new_zeros",
         "new_ones",
         "new_empty",
         "unflatten",
         "__getitem__",
     )
-} | {torch.reshape, torch.unflatten, torch.broadcast_to, Tensor.broadcast_to}
+} | {torch.reshape, torch.unflatten, torch.broadcast_to, Tensor.broadcast_to, torch.tile}
 _FIRST_IS_SIZE = {torch.full}
 _FIRST_AFTER_TENSOR = {Tensor.new_full}
 _SIZE_NAMES = ("size", "shape")

@@ -54,6 +54,7 @@ def reshaped(call: Call, label: Records, old: Sequence[int], new: Sequence[int])
 def regrouped(label: Public, old: Sequence[int], new: Sequence[int]) -> Public:
     """Return the label of public values in another shape: a group of dimensions is constant if all old ones were."""
     constant: set[int] = set()
+    repeats: tuple[int, int] | None = None
     i = j = 0
     while i < len(old) or j < len(new):
         first, start = i, j
@@ -71,7 +72,23 @@ def regrouped(label: Public, old: Sequence[int], new: Sequence[int]) -> Public:
         # Two dimensions of draws do not merge to one: draws along one may be equal along the other.
         if all(label.is_constant(dim) for dim in group) and (label.same or len(group) < 2):
             constant.update(range(start, min(j, len(new))))
-    return Public(frozenset(constant), same=label.same)
+        elif (found := _repeated(label, old, group)) is not None:
+            into = [dim for dim in range(start, min(j, len(new))) if new[dim] != 1] or [start]
+            repeats = (into[0], found) if len(into) == 1 else None
+    return Public(frozenset(constant), same=label.same, repeats=repeats)
+
+
+def _repeated(label: Public, old: Sequence[int], group: Sequence[int]) -> int | None:
+    """Return the number of values that repeat in a group of dimensions which becomes one; None if they do not."""
+    if not label.same:
+        return None
+    first = next(at for at, dim in enumerate(group) if not label.is_constant(dim))
+    rest = group[first:]
+    if label.repeats is not None and rest == [label.repeats[0]]:
+        return label.repeats[1]
+    if not first or any(dim in label.following for dim in rest):
+        return None
+    return prod(old[dim] for dim in rest)
 
 
 @rule("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as", "ravel")
@@ -170,7 +187,11 @@ def _expanded_public(label: Public, old: Sequence[int], out: Tensor) -> Public:
         i for i in range(out.dim()) if i < off or (old[i - off] == 1 and i - off not in label.following)
     }
     constant = spread | {i for i in range(off, out.dim()) if label.is_constant(i - off)}
-    return Public(frozenset(constant), same=label.same or not (label.everywhere or label.constant))
+    return Public(
+        frozenset(constant),
+        same=label.same or not (label.everywhere or label.constant),
+        repeats=None if label.repeats is None else (label.repeats[0] + off, label.repeats[1]),
+    )
 
 
 @rule("repeat", "tile")
@@ -188,12 +209,22 @@ def repeat(call: Call) -> Label:
         dim = label.dim + off
         return Records(dim, label.before * times[dim], label.within)
     assert isinstance(label, Public)
-    if label is PUBLIC or (label.everywhere and label.same):
+    if label.everywhere and label.same:
         return label
+    if label is PUBLIC:
+        return _repeated_public(call.tensors[0].shape, times)
     if any(times[dim + off] > 1 for dim in label.following):
         refuse(call, "it repeats public values whose size follows the number of records")
     kept = {dim + off for dim in range(ndim) if label.is_constant(dim)}
     return Public(frozenset(dim for dim in kept if times[dim] == 1 or label.same), same=label.same)
+
+
+def _repeated_public(shape: Sequence[int], times: Sequence[int]) -> Public:
+    sizes = (1,) * (len(times) - len(shape)) + tuple(shape)
+    several = [dim for dim, each in enumerate(times) if each > 1 and sizes[dim] > 1]
+    constant = frozenset(dim for dim, each in enumerate(times) if each > 1 and sizes[dim] == 1)
+    repeats = (several[0], sizes[several[0]]) if len(several) == 1 else None
+    return Public(constant, same=True, repeats=repeats) if constant or repeats else PUBLIC
 
 
 @rule("repeat_interleave")

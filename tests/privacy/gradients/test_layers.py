@@ -15,6 +15,7 @@ import torch
 from opacus.layers import DPGRU, DPLSTM, DPMultiheadAttention
 from opacus.layers.dp_multihead_attention import SequenceBias
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from dpmi.privacy.gradients.capture import Capture
@@ -168,6 +169,24 @@ class Windows(nn.Module):
         return out.reshape(len(x), -1)
 
 
+class Shifted(nn.Module):
+    """Attention in the windows of every record, with a bias that is trained and a mask for each window."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs = nn.Linear(4, 12)
+        self.bias = nn.Parameter(torch.randn(2, 3, 3))
+        self.register_buffer("mask", torch.randn(2, 1, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.inputs(x).view(-1, 3, 3, 2, 2).permute(2, 0, 3, 1, 4)
+        mask = (self.mask.expand(len(x), -1, -1, -1, -1)).reshape(-1, 1, 3, 3)
+        q, k, v = parts.unbind(0)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias.unsqueeze(0) + mask).reshape(
+            len(x), -1
+        )
+
+
 class Asking(nn.Module):
     """Attention whose queries are a parameter."""
 
@@ -312,6 +331,7 @@ CASES: dict[str, Case] = {
     "class token and positions": (Positioned, floats(3, 4)),
     "class token and positions, time first": (lambda: Positioned(time_first=True), floats(3, 4)),
     "attention in windows": (Windows, floats(6, 4)),
+    "attention in shifted windows": (Shifted, floats(6, 4)),
     "queries of a parameter": (Asking, floats(3, 4)),
     "products": (Products, floats(3, 4)),
     "weight norm": (

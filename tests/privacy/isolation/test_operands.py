@@ -80,7 +80,7 @@ def test_a_shared_operand_depends_on_no_record_and_not_on_their_number() -> None
 def test_public_values_that_are_alike_for_all_records_meet_them(
     tensor: Tensor, label: Public, dim: int
 ) -> None:
-    operands.meet(call(HELD), tensor, label, dim, N)
+    operands.meet(call(HELD), tensor, label, dim, Records(0))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_public_values_that_are_alike_for_all_records_meet_them(
 )
 def test_public_values_that_tell_records_apart_do_not(tensor: Tensor, label: Public, dim: int) -> None:
     with pytest.raises(Coupled):
-        operands.meet(call(HELD), tensor, label, dim, N)
+        operands.meet(call(HELD), tensor, label, dim, Records(0))
 
 
 def test_operands_are_aligned_from_their_last_dimension() -> None:

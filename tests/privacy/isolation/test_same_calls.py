@@ -57,6 +57,8 @@ SAME: dict[str, Function] = {
     "view": lambda x: x.view(len(x) * 2, 2).view(len(x), -1),
     "draws": lambda x: x * torch.rand(len(x), 1),
     "expand": lambda x: x + torch.ones(1).expand(len(x), 4),
+    "repeat": lambda x: x + torch.ones(1, 4).repeat(len(x), 1),
+    "tile": lambda x: x + torch.tile(torch.ones(1, 4), (len(x), 1)),
 }
 
 
