@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from .isolation.labels import Coupled
-from .isolation.program import RECORDS, Program, Step
+from .isolation.program import RECORDS, Program
 from .isolation.shared import Constants
+from .isolation.step import Step
 
 _LOG = logging.getLogger("dpmi")
 

@@ -6,14 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dpmi.privacy.isolation.follow import Following
 from dpmi.privacy.isolation.labels import Coupled, Label, Public, Records
 from dpmi.privacy.isolation.program import Program
 from dpmi.privacy.isolation.public import PublicTensors
@@ -22,7 +20,7 @@ from dpmi.privacy.isolation.rules import Call
 from . import conv, embedding, linear, normalization  # noqa: F401 (they register the functions that are intercepted)
 from .factors import Implicit
 from .layer import INTERCEPTED, Layer
-from .leaves import Leaves
+from .leaves import FollowedLeaves
 from .linear import PRODUCTS, product
 from .recomputed import Recomputed, Rows, RowsOfLayer
 from .row_norms import row_norms
@@ -30,7 +28,7 @@ from .segments import Segments
 from .spread import Spread, back_to, sources, spread
 
 
-class Capture(Following):
+class Capture(FollowedLeaves):
     """Computes one gradient row per bucket, never one per record, for the trained parameters of a module.
 
     ``with capture:`` encloses the forward pass only. Inside it, calls such as ``F.linear`` whose weight or bias is a
@@ -46,7 +44,7 @@ class Capture(Following):
         parameters: names and trained parameters, as in ``module.named_parameters()``.
         segments: the buckets of the physical batch.
         public: the tensors that depend on no record.
-        leaves: modules of unknown types, see :class:`~dpmi.privacy.gradients.leaves.Leaves`.
+        leaves: modules of unknown types, see :class:`~dpmi.privacy.gradients.leaves.FollowedLeaves`.
         ghost: store no rows that need more memory than their factors; :attr:`squared_norms` and :meth:`weighted_sum`
             do not need them. Those of a parameter that is used more than once are computed for a few buckets at a time,
             because the norm of a sum does not follow from the norms of its terms.
@@ -61,13 +59,11 @@ class Capture(Following):
         leaves: dict[nn.Module, bool] | None = None,
         ghost: bool = False,
     ) -> None:
-        super().__init__(public, segments.records)
-        self.segments = segments
+        super().__init__(public, segments, leaves or {})
         self.rows: dict[Tensor, Tensor] = {}
         """Gradient of each parameter that backward() reached, (k, *shape), summed over the records of each bucket."""
         self._implicit: dict[Tensor, Implicit] = {}
         self._recomputed: dict[Tensor, Recomputed] = {}
-        self._leaves = Leaves(self, leaves or {})
         self._ghost = ghost
         self._names = {id(p): name for name, p in parameters}
         self._used: Counter[int] = Counter()
@@ -128,22 +124,6 @@ class Capture(Following):
         finally:
             self._taking = before
 
-    def __enter__(self) -> Capture:
-        if not self._apart:
-            self._leaves.replace()
-        super().__enter__()  # type: ignore[no-untyped-call]
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
-        super().__exit__(exc_type, exc_val, exc_tb)  # type: ignore[no-untyped-call]
-        if not self._apart:
-            self._leaves.restore()
-
     def operand_labels(self, func: Callable[..., Any], tensors: list[Tensor]) -> list[Label]:
         """Return the labels of the operands. A layer's public input with one equal row per record counts as records.
 
@@ -157,17 +137,6 @@ class Capture(Following):
         ):
             labels[0] = Records(0)
         return labels
-
-    def has_a_row_per_record(self, t: Tensor, label: Label, dim: int) -> bool:
-        """Return whether a public tensor without a gradient has one equal row per record in a dimension."""
-        return (
-            type(label) is Public
-            and label.is_constant(dim)
-            and t.dim() > dim
-            and t.shape[dim] == self.records
-            and (self._program is None or dim in label.following)
-            and not t.requires_grad
-        )
 
     def call(self, call: Call, label: Label | Callable[[Any], Label]) -> Any:
         """Make a call, with a tap if it uses trained parameters."""
@@ -248,11 +217,6 @@ class Capture(Following):
     def undo_pass(self) -> None:
         """Discard the last forward pass, whose gradients are not needed."""
         self._used = self._used_before
-
-    @property
-    def has_program(self) -> bool:
-        """Whether this pass must follow a program, which it does unless it is a dry run."""
-        return self._program is not None
 
     def trained_of(self, module: nn.Module) -> dict[str, nn.Parameter]:
         """Return the trained parameters of a part of the module."""

@@ -26,9 +26,10 @@ from .functions import (
 )
 from .known import Known
 from .labels import CONSTANT, PUBLIC, SAME, Coupled, Label, Public, Records
-from .program import Program, Step
+from .program import Program
 from .public import PublicTensors
 from .rules import After, Call
+from .step import Step
 
 _EMPTY = Public(everywhere=True, empty=True)
 _OVERRIDE_CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
@@ -143,6 +144,22 @@ class Following(TorchFunctionMode):
         self.check_outputs(outputs)
         if self._program is not None and not self.is_known and self._as_known:
             self._program.learn(self._of_pass, self._learned)
+
+    @property
+    def has_program(self) -> bool:
+        """Whether this pass must follow a program, which it does unless it is a dry run."""
+        return self._program is not None
+
+    def has_a_row_per_record(self, t: Tensor, label: Label, dim: int) -> bool:
+        """Return whether a public tensor without a gradient has one equal row per record in a dimension."""
+        return (
+            type(label) is Public
+            and label.is_constant(dim)
+            and t.dim() > dim
+            and t.shape[dim] == self.records
+            and (self._program is None or dim in label.following)
+            and not t.requires_grad
+        )
 
     @property
     def is_known(self) -> bool:

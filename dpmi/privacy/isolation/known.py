@@ -8,23 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from .labels import Label, Public, Records
-from .program import Multiple, Step
+from .public import PublicTensors
 from .rules import After, Call
+from .step import Multiple, Step
 
-if TYPE_CHECKING:
-    from .follow import Following
+
+class Pass(Protocol):
+    """A pass, as far as its calls are compared."""
+
+    public: PublicTensors
+    records: int
+    token: object
 
 
 class _Expected(Protocol):
     """An argument of a known call."""
 
-    def fits(self, value: Any, following: Following) -> bool:
+    def fits(self, value: Any, following: Pass) -> bool:
         """Return whether an argument of a pass is this one."""
 
 
@@ -40,7 +46,7 @@ class _Made:
     reference: Any
     grad: bool | None
 
-    def fits(self, value: Any, following: Following) -> bool:
+    def fits(self, value: Any, following: Pass) -> bool:
         mark = getattr(value, "_dpmi", None)
         return (
             mark is not None
@@ -61,7 +67,7 @@ class _PublicTensor:
     stride: tuple[int, ...]
     grad: bool
 
-    def fits(self, value: Any, following: Following) -> bool:
+    def fits(self, value: Any, following: Pass) -> bool:
         return (
             value is self.tensor
             and following.public.reference(value) == self.name
@@ -77,7 +83,7 @@ class _Size:
 
     times: int
 
-    def fits(self, value: Any, following: Following) -> bool:
+    def fits(self, value: Any, following: Pass) -> bool:
         return type(value) is int and value == self.times * following.records
 
 
@@ -88,7 +94,7 @@ class _Value:
     kind: type
     value: Any
 
-    def fits(self, value: Any, _: Following) -> bool:
+    def fits(self, value: Any, _: Pass) -> bool:
         return type(value) is self.kind and bool(value == self.value)
 
 
@@ -99,7 +105,7 @@ class _Several:
     kind: type
     parts: tuple[_Expected, ...]
 
-    def fits(self, value: Any, following: Following) -> bool:
+    def fits(self, value: Any, following: Pass) -> bool:
         if type(value) is not self.kind:
             return False
         parts = _parts(value)
@@ -142,7 +148,7 @@ class Known:
         *,
         labels: Sequence[Label],
         is_plain: bool,
-        following: Following,
+        following: Pass,
     ) -> Known | None:
         """Return a call that was allowed; None if it must be followed every time.
 
@@ -188,7 +194,7 @@ class Known:
         )
 
     def fits(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], following: Following
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], following: Pass
     ) -> bool:
         """Return whether a call has the same function and arguments, in the same order."""
         if self.step.func != func or len(args) != len(self.args) or len(kwargs) != len(self.kwargs):
@@ -209,7 +215,7 @@ class _MustBeFollowed(Exception):
     """An argument cannot be compared quickly."""
 
 
-def _expected(value: Any, expected: Any, of: Mapping[int, Label], following: Following) -> _Expected:
+def _expected(value: Any, expected: Any, of: Mapping[int, Label], following: Pass) -> _Expected:
     if isinstance(value, Tensor):
         if value in following.public:
             name = following.public.name(value)

@@ -5,39 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .known import Known
 from .labels import Coupled
-
-if TYPE_CHECKING:
-    from .known import Known
+from .step import Multiple, Step
 
 RECORDS = (2, 3)
 """Numbers of records in the two dry runs that define a program. They are fixed, because with real batches the drawn
 buckets would determine the program."""
-
-
-class Step(NamedTuple):
-    """One call, in the form that is compared between passes.
-
-    Args:
-        func: the function; None for the end of a pass.
-        arguments: its arguments; each tensor is represented by the call that made it.
-        shapes: the shapes of the returned tensors.
-    """
-
-    func: Callable[..., Any] | None
-    arguments: Any
-    shapes: tuple[tuple[int, ...], ...]
-
-
-class Multiple(NamedTuple):
-    """A number that was a multiple of the number of records, with this factor, in both dry runs."""
-
-    times: int
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from dpmi.privacy.isolation.follow import Following
 from dpmi.privacy.isolation.labels import SAME, Coupled, Public, Records
-from dpmi.privacy.isolation.program import Program, Step
+from dpmi.privacy.isolation.program import Program
 from dpmi.privacy.isolation.public import PublicTensors
+from dpmi.privacy.isolation.step import Step
 
 WEIGHT = torch.randn(3, 5)
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from dpmi.privacy.isolation.labels import Coupled
-from dpmi.privacy.isolation.program import Program, Step
+from dpmi.privacy.isolation.program import Program
+from dpmi.privacy.isolation.step import Step
 
 
 def step(

@@ -1,6 +1,7 @@
 """Every pass makes the calls of the dry runs, with the same arguments and on the same tensors.
 
-Modules: dpmi/privacy/isolation/arguments.py, dpmi/privacy/isolation/follow.py, dpmi/privacy/isolation/program.py.
+Modules: dpmi/privacy/isolation/arguments.py, dpmi/privacy/isolation/follow.py, dpmi/privacy/isolation/program.py,
+dpmi/privacy/isolation/step.py.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 
 from dpmi.privacy.isolation.follow import Following
 from dpmi.privacy.isolation.labels import Coupled, Records
-from dpmi.privacy.isolation.program import RECORDS, Program, Step
+from dpmi.privacy.isolation.program import RECORDS, Program
 from dpmi.privacy.isolation.public import PublicTensors
+from dpmi.privacy.isolation.step import Step
 
 Function = Callable[[Tensor], Tensor]
 
