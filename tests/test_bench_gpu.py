@@ -45,6 +45,7 @@ def run(folder: Path, device: str, *arguments: str) -> tuple[dict[str, Any], lis
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.slow
 def test_every_problem_is_measured_in_every_mode(device: str, tmp_path: Path) -> None:
     found, lines = run(tmp_path / "new" / "folder", device, "--turns", "1")
     machine = found["machine"]
