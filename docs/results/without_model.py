@@ -21,7 +21,7 @@ from dpmi import metrics
 from dpmi.data import ImageSet, Split
 from dpmi.metrics.baselines import at_best_brightness
 from dpmi.metrics.neighbors import nearest_neighbors
-from dpmi.study import Store, StudySpec, evaluator, parse
+from dpmi.study import Store, StudySpec, Trial, evaluator, parse
 from dpmi.study.evaluator import Judge
 from dpmi.study.work import load, trial_numbers
 
@@ -58,28 +58,38 @@ def attacked(spec: StudySpec, store: Store, split: Split, known: metrics.Baselin
     stored = ((trial, trial_numbers(trial, store)) for trial in spec.trials_on(store.content()))
     finished = [(trial, record["per_class"]) for trial, record in stored if record is not None]
     recons = torch.from_numpy(np.concatenate([store.recons(trial.key) for trial, _ in finished]))
-    labels = torch.arange(split.num_classes).repeat(len(finished))
+    classes = [torch.tensor(of["class_index"]) for _, of in finished]  # with linkage, those that are private
+    shown = [_shown(trial, split.num_classes) for trial, _ in finished]
     one_setting = len({job.setting for job in spec.jobs}) == 1
     trials = pd.DataFrame(
         {
             "name": [t.what if one_setting else f"{t.what} on {t.job.setting}" for t, _ in finished],
-            "right": own_class_nearest(ImageSet(recons, labels), split.train)
+            "right": own_class_nearest(ImageSet(recons, torch.cat(shown)), split.train)
             .view(len(finished), -1)
             .sum(dim=1),
             **{column: [np.mean(of[column]) for _, of in finished] for column in Row._fields[1:4]},
             "advantage": [
-                metrics.advantage(torch.tensor(of["distance"], dtype=torch.float64), known).numpy()
-                for _, of in finished
+                metrics.advantage(
+                    torch.tensor(of["distance"], dtype=torch.float64),
+                    metrics.Baselines(**{name: each[at] for name, each in vars(known).items()}),
+                ).numpy()
+                for (_, of), at in zip(finished, classes, strict=True)
             ],
         }
     )
     rows = []
     for name, seeds in trials.groupby("name"):
         accuracy, knn, distance = (float(seeds[column].mean()) for column in Row._fields[1:4])
-        pixels = f"{seeds['right'].sum()} of {len(seeds) * split.num_classes}"
+        pixels = f"{seeds['right'].sum()} of {len(seeds) * len(classes[0])}"
         gain = metrics.confidence_interval(np.stack(list(seeds["advantage"])))
         rows.append(Row(str(name), accuracy, knn, distance, gain, pixels))
     return sorted(rows, key=lambda row: -row.attack_accuracy)
+
+
+def _shown(trial: Trial, classes: int) -> Tensor:
+    """The class of each stored reconstruction; with linkage, labels of the model in the order of its roles."""
+    roles = trial.job.roles
+    return torch.arange(classes) if roles is None else torch.tensor(roles.roles(classes).private)
 
 
 def own_class_nearest(images: ImageSet, private: ImageSet) -> Tensor:
