@@ -78,9 +78,10 @@ def test_every_problem_is_measured_in_every_mode(device: str, tmp_path: Path) ->
 def test_a_problem_is_killed_when_its_time_is_over() -> None:
     problem = problems(small=True)[0]
     arguments = argparse.Namespace(device="cpu", small=True, turns=1)
+    others = set(multiprocessing.active_children())  # of other tests
     rows = list(_in_time(problem, arguments, 0.0))
     assert [(row.mode, row.failed) for row in rows] == [(mode, measure.OUT_OF_TIME) for mode in measure.MODES]
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= others
 
 
 def test_a_process_that_dies_leaves_a_line_for_every_mode() -> None:
