@@ -32,6 +32,7 @@ def make(
     settings: dict[str, Any], folder: Path, data: Arrays, _weights: Arrays
 ) -> tuple[Step, Callable[[], Arrays]]:
     """Make the simulation of users with the records from ``start[i]`` to ``start[i + 1]``."""
+    # The process that started this one has just written the file, with a whole module in it.
     module: nn.Module = torch.load(folder / "model.pt", weights_only=False)
     module.loss = types.MethodType(_loss, module)  # type: ignore[assignment]
     # The first iteration evaluates every user; nothing is evaluated here.

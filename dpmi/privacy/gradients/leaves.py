@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -111,23 +111,27 @@ class FollowedLeaves(Following, ABC):
                 self._leaves[leaf], followed = True, str(error)
             else:
                 return out
-        self.is_paused = True  # the calls of the layer do not count as calls of the pass
         try:
-            return self._run_leaf(leaf, forward, own, args, kwargs)
+            with self._paused():
+                return self._run_leaf(leaf, forward, own, args, kwargs)
         except Coupled as error:
             self.problem = self.problem or followed or str(error)
             raise Coupled(self.problem) from error
+
+    @contextmanager
+    def _paused(self) -> Iterator[None]:
+        """Do not count the calls of this block as calls of the pass."""
+        self.is_paused = True
+        try:
+            yield
         finally:
             self.is_paused = False
 
     def _check_labels(self, out: Any) -> None:
         """Raise an error for a tensor that was made by calls that cannot be observed."""
-        self.is_paused = True  # the attributes that hold a label are no calls of the pass
-        try:
+        with self._paused():
             for t in operands((out,), {}):
                 self.label(t)
-        finally:
-            self.is_paused = False
 
     def _run_leaf(
         self,

@@ -61,10 +61,12 @@ class Following(TorchFunctionMode):
         """Whether calls are made as they stand, unobserved."""
         self.is_plain = True
         """Whether the last call was made as it stands; :meth:`call` says if not."""
+        self.is_known = False
+        """Whether such a pass was followed before, so that its calls need no rules."""
         self._program: Program | None = None
         self._expected: Step | None = None
         self._known: Sequence[Known | None] = ()
-        self._is_known = self._as_known = False
+        self._as_known = False
         self._learned: list[Known | None] = []
         self._of_pass: Hashable = None
         self._apart = False
@@ -95,7 +97,7 @@ class Following(TorchFunctionMode):
         self._as_known = True
         self._of_pass = (self.records, *of_inputs)
         self._known = () if program is None else program.known
-        self._is_known = program is not None and program.is_known(self._of_pass)
+        self.is_known = program is not None and program.is_known(self._of_pass)
 
     @contextmanager
     def apart(self) -> Iterator[None]:
@@ -161,11 +163,6 @@ class Following(TorchFunctionMode):
             and not t.requires_grad
         )
 
-    @property
-    def is_known(self) -> bool:
-        """Whether such a pass was followed before, so that its calls need no rules."""
-        return self._is_known
-
     def check_outputs(self, outputs: Sequence[Tensor]) -> None:
         """Raise an error for outputs that a pass must not return."""
 
@@ -187,7 +184,7 @@ class Following(TorchFunctionMode):
             return func(*args, **kwargs)
         try:
             at = len(self.trace)
-            if self._is_known and at < len(self._known) and not self._apart:
+            if self.is_known and at < len(self._known) and not self._apart:
                 known = self._known[at]
                 if known is not None and known.fits(func, args, kwargs, self):
                     return self._repeated(known, args, kwargs)
@@ -260,7 +257,7 @@ class Following(TorchFunctionMode):
         arguments = self.arguments(args, kwargs)
         self.compare(func, arguments)
         at = len(self.trace)
-        learns = self._program is not None and not self._apart and not self._is_known
+        learns = self._program is not None and not self._apart and not self.is_known
         known = self._known[at] if learns and self._known else None
         fits = known is None or known.fits(func, args, kwargs, self)
         self.is_plain = True
@@ -271,16 +268,23 @@ class Following(TorchFunctionMode):
         own = label if isinstance(label, Records | Public) else label(out)
         self._take_out(Step(func, arguments, _shapes(out)), call, own, out)
         if learns:
-            self._learn(call, label, out, known, fits=fits, is_plain=is_plain)
+            self._learn(call, label, out, known, own=own, fits=fits, is_plain=is_plain)
         return out
 
     def _learn(
-        self, call: Call, label: Label | After, out: Any, known: Known | None, *, fits: bool, is_plain: bool
+        self,
+        call: Call,
+        label: Label | After,
+        out: Any,
+        known: Known | None,
+        *,
+        own: Label,
+        fits: bool,
+        is_plain: bool,
     ) -> None:
         """Take a call for later passes, or compare it with the one that was taken in an earlier pass."""
         assert self._program is not None
         at = len(self.trace) - 1
-        own = label if isinstance(label, Records | Public) else label(out)
         made = out if isinstance(out, list | tuple) else [out]
         labels = [self._with_sizes(own, at, i) for i in range(len(made))]
         if not self._known:
