@@ -6,6 +6,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -110,7 +111,8 @@ def _with_progress(name: str, train: Callable[..., list[Failure]]) -> Train:
     from dpmi.cli.progress import StudyProgress
 
     def with_progress(round_: int, jobs: Sequence[Job]) -> list[Failure]:
-        with StudyProgress(f"{name}, round {round_}", jobs) as progress:
+        title = f"{name}, round {round_}"
+        with StudyProgress(title, jobs, stages=attrgetter("training_stages")) as progress:
             return train(jobs, report=progress.report)
 
     return with_progress

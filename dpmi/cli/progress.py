@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -11,6 +12,9 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from dpmi.study.grid import Job
 
 _HEARTBEAT_SECONDS = 15.0
+
+ALL: Callable[[Job], int] = attrgetter("stages")
+"""The stages of a run: training, attacks and measuring."""
 
 
 class StudyProgress:
@@ -21,10 +25,10 @@ class StudyProgress:
     Args:
         name: name of the study.
         jobs: jobs that will run; together they are 100 %.
-        stages: number of stages per job; default: :attr:`dpmi.study.grid.Job.stages`.
+        stages: returns the number of stages of a job.
     """
 
-    def __init__(self, name: str, jobs: Sequence[Job], *, stages: int | None = None) -> None:
+    def __init__(self, name: str, jobs: Sequence[Job], *, stages: Callable[[Job], int] = ALL) -> None:
         self._console = Console(stderr=True)
         self._bars = Progress(
             TextColumn("{task.description}"),
@@ -34,7 +38,7 @@ class StudyProgress:
             console=self._console,
             transient=False,
         )
-        self._stages = {job.label: stages or job.stages for job in jobs}
+        self._stages = {job.label: stages(job) for job in jobs}
         self._finished: dict[str, set[str]] = {label: set() for label in self._stages}
         self._running: dict[str, float] = {}
         self._tasks: dict[str, TaskID] = {}

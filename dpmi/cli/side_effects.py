@@ -39,7 +39,7 @@ def side_effects(
     spec = parse(store.spec_text)
     jobs = side_effects.unmeasured(spec, store, backdoor=backdoor, images=images)
     stages = len(list(side_effects.questions(images, backdoor=backdoor)))
-    with StudyProgress(f"{spec.name}, side effects", jobs, stages=stages) as progress:
+    with StudyProgress(f"{spec.name}, side effects", jobs, stages=lambda _: stages) as progress:
         failures = side_effects.measure(
             spec,
             store,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import resources
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,7 +71,8 @@ def measure(
     store = Store.open(directory)
     spec = parse(store.spec_text)
     root = None if data_root is None else str(data_root)
-    with StudyProgress(spec.name, unmeasured(spec, store)) as progress:
+    stages = attrgetter("measuring_stages")
+    with StudyProgress(spec.name, unmeasured(spec, store), stages=stages) as progress:
         failures = measure(spec, store, root=root, machines=machines, report=progress.report)
     _finish(failures, gather(spec, store), store)
 

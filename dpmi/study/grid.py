@@ -170,10 +170,21 @@ class Job:
 
     @property
     def stages(self) -> int:
-        """Number of stages in progress reports: extractor, training, references, evaluator, priors, attacks, ..."""
+        """Number of stages in the progress reports of a run."""
         priors = sum(bool(attack.priors()) for attack in self.attacks)
-        others = (self.features, self.game, self.evaluator)
-        return 2 + sum(other is not None for other in others) + priors + len(self.trials)
+        attacks = priors + len(self.trials)
+        both = self.game is not None  # training and measuring report the references, which are trained once
+        return self.training_stages + attacks + self.measuring_stages - both
+
+    @property
+    def training_stages(self) -> int:
+        """Of them those of training alone: the extractor, the model, the references of the unit game."""
+        return 1 + (self.features is not None) + (self.game is not None)
+
+    @property
+    def measuring_stages(self) -> int:
+        """Of them those of measuring alone: the references, the evaluator, the metrics."""
+        return 1 + (self.game is not None) + (self.evaluator is not None)
 
     @property
     def label(self) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dpmi.cli import progress
 from dpmi.cli.progress import StudyProgress
-from dpmi.study import Machines, Store, parse, run
+from dpmi.study import Failure, Machines, Store, measure, parse, run, train_models
+from dpmi.study.pool import Report
 
 from ..study.conftest import JUDGED, TINY
+from .conftest import Dpmi
 
 
 def said(capsys: pytest.CaptureFixture[str], *, reports: list[tuple[str, str, int, int]]) -> str:
@@ -59,20 +62,58 @@ def test_before_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert said(capsys, reports=[]) == "0 % done: starting"
 
 
-def test_priors_and_the_evaluator_are_stages_of_their_own(tmp_path: Path) -> None:
-    """What a run reports as finished is what the bars count, also where it is run a second time."""
+def finished_in(work: Callable[[Report], list[Failure]]) -> set[str]:
+    """The stages that this work reports as finished."""
+    finished: set[str] = set()
+
+    def report(_: str, what: str, done: int, total: int) -> None:
+        if done == total:
+            finished.add(what)
+
+    assert work(report) == []
+    return finished
+
+
+def test_what_is_reported_as_finished_is_what_the_bars_count(tmp_path: Path) -> None:
+    """Also where a study is run a second time, only trained, or only measured."""
     text = JUDGED.replace("seeds = [0, 1]", "seeds = [0]")
     spec = parse(text)
     (job,) = spec.jobs
-    store = Store.create(tmp_path, text)
+    store, here = Store.create(tmp_path / "run", text), Machines(workers=1)
     for _ in range(2):
-        finished: set[str] = set()
-
-        def report(_: str, what: str, done: int, total: int, finished: set[str] = finished) -> None:
-            if done == total:
-                finished.add(what)
-
-        assert run(spec, store, machines=Machines(workers=1), report=report) == []
-        assert len(finished) == job.stages == 6
-        for record in (tmp_path / "trials").glob("*"):
+        assert len(finished_in(lambda report: run(spec, store, machines=here, report=report))) == 6
+        for record in (tmp_path / "run" / "trials").glob("*"):
             shutil.rmtree(record)
+    assert job.stages == 6
+
+    run(spec, store, machines=here)
+    for numbers in (tmp_path / "run").glob("*/*/measured.json"):
+        numbers.unlink()
+    assert len(finished_in(lambda report: measure(spec, store, machines=here, report=report))) == 2
+    assert job.measuring_stages == 2
+
+    fresh = Store.create(tmp_path / "trained", text)
+    jobs = spec.jobs_on(store.content())
+    trained = finished_in(lambda report: train_models(jobs, fresh, machines=here, report=report))
+    assert len(trained) == job.training_stages == 1
+
+
+def test_the_bars_of_match_and_measure_end_at_100_percent(
+    dpmi: Dpmi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[float] = []
+
+    class Noted(StudyProgress):
+        def __exit__(self, *found: object) -> None:
+            ends.append(self._bars.tasks[0].percentage)
+            super().__exit__(*found)
+
+    monkeypatch.setattr(progress, "StudyProgress", Noted)
+    study, out = tmp_path / "study.toml", tmp_path / "out"
+    study.write_text(JUDGED.replace("seeds = [0, 1]", "seeds = [0]"), encoding="utf-8")
+    assert dpmi("match", study, "--out", out, "--accuracy", 0.9, "--workers", 1).code == 0
+    assert dpmi("run", out / "matched.toml", "--out", out, "--workers", 1).code == 0
+    for numbers in out.glob("*/*/measured.json"):
+        numbers.unlink()
+    assert dpmi("measure", out, "--workers", 1).code == 0
+    assert ends == [100, 100, 100]
