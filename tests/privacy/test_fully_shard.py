@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from dpmi.privacy import AdaptiveClipping, GroupClipping, NonFiniteGradientError, Partition
 from dpmi.privacy.audit import Audit
 from dpmi.privacy.averaging import WeightAverage
+from dpmi.privacy.distributed import Ranks
 
 from .ranks import X, Y, on_ranks, weights, wrap
 from .reference import private_run, step
@@ -689,3 +690,8 @@ def test_a_rank_that_fails_within_a_round_sends_nothing_else() -> None:
     assert "was modified in place between backward() and the optimizer's step()" in two[0]
     assert "another rank died, left its loop, or took longer" in one[0]
     assert one[1] == two[1] == 0
+    alone = Ranks(0, 2)
+    with pytest.raises(KeyError), alone.exchanging():
+        raise KeyError
+    with pytest.raises(RuntimeError, match="the connection between the ranks was lost earlier"):
+        alone.compare({})
