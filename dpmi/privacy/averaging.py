@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 from opacus.optimizers import DPOptimizer
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from accountants import checks
@@ -31,7 +32,7 @@ class WeightAverage:
         steps: steps T >= 1 of the whole training, of which "tail" averages the last half.
 
     Raises:
-        ValueError: the kind is unknown, or ``steps`` is below 1.
+        ValueError: the kind is unknown, ``steps`` is below 1, or the parameters are sharded.
 
     >>> weight = nn.Parameter(torch.zeros(1))
     >>> optimizer = torch.optim.SGD([weight], lr=1.0)
@@ -52,6 +53,11 @@ class WeightAverage:
         self._parameters: list[nn.Parameter] = [
             p for group in optimizer.param_groups for p in group["params"]
         ]
+        if any(isinstance(p, DTensor) for p in self._parameters):
+            raise ValueError(
+                "optimizer holds sharded parameters, whose averages would not reach the module; average "
+                "copies of module.state_dict(), or train the plain module"
+            )
         self._mean = [torch.zeros_like(p) for p in self._parameters]
         self._seen = self._taken = 0
         inner = optimizer.original_optimizer if isinstance(optimizer, DPOptimizer) else optimizer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from heapq import heapreplace
 from typing import Any, NamedTuple, TypeVar
@@ -86,21 +86,31 @@ class Ranks:
         names = {id(p): name for name, p in tensors.items()}
         shapes = {name: f"{tuple(t.shape)} {t.dtype}" for name, t in tensors.items()}
         order = {f"trained parameter {i}": names[id(p)] for i, p in enumerate(trained)}
-        mine = {**facts, **order, **{f"tensor {name!r}": shape for name, shape in shapes.items()}}
-        every: list[dict[str, object]] = [{}] * self.size
-        with self._waiting("Nothing was released"):
-            dist.all_gather_object(every, mine)
+        self.compare({**facts, **order, **{f"tensor {name!r}": shape for name, shape in shapes.items()}})
+        for tensor in (t for t in tensors.values() if t.numel()):
+            # Sent as bytes, because the backends do not support every type and layout.
+            sent = tensor.detach().to(self._device).clone(memory_format=torch.contiguous_format)
+            with self.waiting("Nothing was released"):
+                dist.broadcast(sent.view(-1).view(torch.uint8), src=0)
+            with torch.no_grad():
+                tensor.copy_(sent)
+
+    def compare(self, facts: Mapping[str, object]) -> None:
+        """Compare values that must be equal on all ranks, by name.
+
+        Raises:
+            ValueError: the ranks disagree; raised on every rank, and names the difference.
+            RuntimeError: another rank did not reach this call.
+        """
+        if self.size == 1:
+            return
+        every: list[Mapping[str, object]] = [{}] * self.size
+        with self.waiting("Nothing was released"):
+            dist.all_gather_object(every, facts)
         if different := _differences(every):
             raise ValueError(
                 f"the ranks disagree on {'; '.join(different)}. Call make_private with the same arguments on every rank"
             )
-        for tensor in (t for t in tensors.values() if t.numel()):
-            # Sent as bytes, because the backends do not support every type and layout.
-            sent = tensor.detach().to(self._device).clone(memory_format=torch.contiguous_format)
-            with self._waiting("Nothing was released"):
-                dist.broadcast(sent.view(-1).view(torch.uint8), src=0)
-            with torch.no_grad():
-                tensor.copy_(sent)
 
     def share(self, drawn: IntArray, sizes: IntArray) -> IntArray:
         """Return this rank's share: the largest bucket first, each bucket goes to the rank with the fewest records.
@@ -145,7 +155,7 @@ class Ranks:
         self._in_step = True
         self._call_roll()
         key = source.key().to(self._device)
-        with self._waiting("Nothing of this pass was released"):
+        with self.waiting("Nothing of this pass was released"):
             dist.broadcast(key, src=0)
         source.follow(key.cpu())
 
@@ -158,7 +168,7 @@ class Ranks:
         if self.size == 1:
             return value
         sent = [value]
-        with self._waiting("Nothing of this pass was released"):
+        with self.waiting("Nothing of this pass was released"):
             dist.broadcast_object_list(sent, src=0, device=self._device)
         return sent[0]
 
@@ -184,11 +194,6 @@ class Ranks:
         if self.size == 1:
             return
         self._step, self._place = step, f"logical step {step}"
-        if not self._in_step:
-            raise RuntimeError(
-                f"{self._place}: one rank failed, which ended the pass on all ranks; nothing was released. Start "
-                "the next pass on every rank"
-            )
         self._call_roll(draw=draw, settings=_digest(_numbers(settings).encode()))
         self._lost = True  # until sum_ is called
 
@@ -201,9 +206,18 @@ class Ranks:
         if self.size == 1:
             return
         self._lost = False
-        with self._waiting("The step was charged, but this rank released nothing of it"):
+        with self.waiting("The step was charged, but this rank released nothing of it"):
             for tensor in tensors:
                 dist.all_reduce(tensor)
+
+    def meet_after_update(self) -> None:
+        """Wait for all ranks after the update of a step, before the updated shards are gathered.
+
+        Raises:
+            RuntimeError: the update failed on another rank, or it is lost.
+        """
+        if self.size > 1:
+            self._call_roll(consequence="The step was charged, but not released")
 
     @contextmanager
     def telling(self) -> Iterator[None]:
@@ -219,18 +233,32 @@ class Ranks:
         if self._in_step:
             self._in_step = False
             with suppress(RuntimeError):  # the caller raises the original error
-                self._answers(_Answer(True, False, self._pass, self._step, 0, 0))
+                self._answers(_Answer(True, False, self._pass, self._step, 0, 0), consequence="")
 
-    def _call_roll(self, *, problem: bool = False, draw: int = 0, settings: int = 0) -> bool:
+    def _call_roll(
+        self,
+        *,
+        problem: bool = False,
+        draw: int = 0,
+        settings: int = 0,
+        consequence: str = "Nothing of it was released or charged",
+    ) -> bool:
         """Return whether any rank has a problem. All ranks get the same answers, so they raise the same errors."""
-        answers = self._answers(_Answer(False, problem, self._pass, self._step, draw, settings))
+        if not self._in_step:
+            raise RuntimeError(
+                f"{self._place}: one rank failed, which ended the pass on all ranks; nothing was released. Start "
+                "the next pass on every rank"
+            )
+        answers = self._answers(
+            _Answer(False, problem, self._pass, self._step, draw, settings), consequence=consequence
+        )
         mine = answers[self.rank]
         # If a rank continues after an error, the rest of its step must not be summed with the next one.
         self._in_step, in_step = False, self._in_step
         if failed := [rank for rank, a in enumerate(answers) if a.failed]:
             raise RuntimeError(
-                f"{self._place}: rank {failed[0]} raised an error in this step, see its output; nothing of the step "
-                "was released or charged on any rank. Fix the error, then start the next pass on every rank"
+                f"{self._place}: rank {failed[0]} raised an error in this step, see its output. {consequence} "
+                "on any rank. Fix the error, then start the next pass on every rank"
             )
         where = [(a.at_pass, a.at_step) for a in answers]
         if len(set(where)) > 1:
@@ -256,15 +284,24 @@ class Ranks:
         self._in_step = in_step
         return any(a.problem for a in answers)
 
-    def _answers(self, mine: _Answer) -> list[_Answer]:
+    def _answers(self, mine: _Answer, *, consequence: str) -> list[_Answer]:
         sent = torch.tensor(mine, dtype=torch.int64, device=self._device)
         received = [torch.empty_like(sent) for _ in range(self.size)]
-        with self._waiting("Nothing of it was released or charged"):
+        with self.waiting(consequence):
             dist.all_gather(received, sent)
             return [_Answer(*row) for row in torch.stack(received).tolist()]
 
     @contextmanager
-    def _waiting(self, consequence: str) -> Iterator[None]:
+    def exchanging(self) -> Iterator[None]:
+        """Enclose messages that only make sense together: if the body fails, the other ranks wait for the rest."""
+        try:
+            yield
+        except BaseException:
+            self._lost = True
+            raise
+
+    @contextmanager
+    def waiting(self, consequence: str) -> Iterator[None]:
         """Replace an error of the backend by one that says what it means; backends have many errors for a lost rank."""
         if self._lost:
             raise RuntimeError(
@@ -287,7 +324,7 @@ ALONE = Ranks()
 """The ranks of a single process."""
 
 
-def _differences(every: list[dict[str, object]]) -> list[str]:
+def _differences(every: list[Mapping[str, object]]) -> list[str]:
     names = dict.fromkeys(name for facts in every for name in facts)
     found = []
     for name in names:

@@ -47,6 +47,7 @@ from .samplers import POISSON, Sampling
 from .sampling import BucketSampler
 from .search import Best, Candidate, Result, Search
 from .settings import Options, Settings
+from .sharded import Sharding, is_sharded, layout
 from .statement import Statement
 from .target import planned
 
@@ -212,7 +213,8 @@ class PrivacyEngine(WithoutOpacusMethods):
         In a process group of torch.distributed (initialised before, for example in a script started by ``torchrun``),
         all ranks make the same call, each with the whole data set, and train one model. They start from rank 0's model,
         draw the same buckets, process a share of them each, and sum the results with one noise. Pass the plain module,
-        not DistributedDataParallel. See docs/distributed.md.
+        not DistributedDataParallel, or one of ``fully_shard``, which is then made whole (docs/sharded.md). See
+        docs/distributed.md.
 
         Args:
             module: any module without statistics of the data (no BatchNorm).
@@ -474,6 +476,7 @@ class PrivacyEngine(WithoutOpacusMethods):
             RuntimeError: a logical step is incomplete; save when ``optimizer.released`` is True.
         """
         training = self._trained()
+        self._check_not_sharded()
         if training.optimizer.ranks.adds_noise:
             checkpoint.save(
                 path, training, account=self.account, most_steps=self._limits.most_steps, others=others
@@ -495,6 +498,7 @@ class PrivacyEngine(WithoutOpacusMethods):
                 difference), or this engine has already charged steps. Nothing is changed.
         """
         training = self._trained()
+        self._check_not_sharded()
         if self._ledger.steps:
             raise ValueError(
                 f"this engine has charged {self._ledger.steps} steps, which would be lost; load {path} into a new "
@@ -521,10 +525,15 @@ class PrivacyEngine(WithoutOpacusMethods):
         settings.check()
 
         device = next(settings.module.parameters()).device
-        source = NoiseSource.of(settings.seed, secure=settings.secure_mode, device=device)
         ranks = Ranks.current(device)
+        sharded = is_sharded(settings.module)
+        source = NoiseSource.of(
+            settings.seed, secure=settings.secure_mode, device=device, stream=ranks.rank if sharded else 0
+        )
         limit = PhysicalLimit.of(settings.max_physical_batch_size, device)
         choice = settings.choice(plan, limit)
+        ranks.compare(layout(settings.module))
+        sharding = Sharding(settings.module) if sharded else None
         private_module = BucketGradSampleModule(
             settings.module,
             strategy=choice.strategy,
@@ -540,6 +549,7 @@ class PrivacyEngine(WithoutOpacusMethods):
             bill=lambda: self._bill(plan),
             limit=limit,
             ranks=ranks,
+            sharding=sharding,
             observer=settings.audit.observe(plan, params(settings.optimizer), steps=steps)
             if settings.audit is not None and ranks.adds_noise
             else None,
@@ -560,7 +570,7 @@ class PrivacyEngine(WithoutOpacusMethods):
         )
         ranks.agree(
             settings.module,
-            private_optimizer.params,
+            private_module.trained,
             partition=partition.hash,
             sampling_rate=plan.sampling_rate,
             sampling=str(plan.sampling),
@@ -606,6 +616,15 @@ class PrivacyEngine(WithoutOpacusMethods):
                 "make_private was not called yet, so there is no plan and no account; call it first"
             )
         return self._training
+
+    def _check_not_sharded(self) -> None:
+        """Refuse checkpoints of a sharded run: the noise and the optimizer's state are in parts on all ranks."""
+        if self._trained().optimizer.sharding is not None:
+            raise RuntimeError(
+                "the module is sharded, so each rank has noise and optimizer state of its own, and one file cannot "
+                "resume them. Save module.state_dict(), which is whole on every rank, and engine.account.to_json(); "
+                "or train the plain module on every rank"
+            )
 
     def _finding_of(self, optimizer: BucketOptimizer) -> Finding | None:
         """Return the finding of one run, against what the ledger charged for it."""

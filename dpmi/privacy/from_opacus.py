@@ -137,7 +137,7 @@ VALUES: Mapping[tuple[str, object], str] = {
     ("grad_sample_mode", "ew"): _CAPTURED,
     ("grad_sample_mode", "no_op"): _CAPTURED,
     ("grad_sample_mode", "ghost_fsdp"): (
-        "pass the plain module on every rank and use 'auto'; a sharded module has no whole gradient to clip"
+        "use 'ghost' with a module of torch.distributed.fsdp.fully_shard, see docs/sharded.md"
     ),
 }
 """Values, or types of values, that only Opacus's arguments of these names take."""

@@ -63,19 +63,21 @@ class NoiseSource(ABC):
         self._process = os.getpid()
 
     @staticmethod
-    def of(seed: int | None, *, secure: bool, device: torch.device) -> NoiseSource:
+    def of(seed: int | None, *, secure: bool, device: torch.device, stream: int = 0) -> NoiseSource:
         """Return the source for a run.
 
         Args:
             seed: seed of both streams; None seeds them from the operating system.
             secure: cryptographically secure and safe against floating-point attacks; several times slower.
             device: device of the tensors to fill.
+            stream: number of the noise stream of a seed; sources that add noise to parts of one sum need different
+                ones. Without a seed, every source has noise of its own.
 
         Raises:
             ValueError: both a seed and ``secure`` are given.
         """
         if not secure:
-            return _TorchSource(seed, device)
+            return _TorchSource(seed, device, stream)
         if seed is not None:
             raise ValueError(
                 f"seed is {seed} and secure_mode is True, but anyone who knows the seed can remove the noise; omit "
@@ -129,7 +131,7 @@ class NoiseSource(ABC):
 class _TorchSource(NoiseSource):
     """Two of torch's generators: one on the CPU for the draws, one on the device for the noise."""
 
-    def __init__(self, seed: int | None, device: torch.device) -> None:
+    def __init__(self, seed: int | None, device: torch.device, stream: int = 0) -> None:
         super().__init__()
         self._draws = torch.Generator()
         self._noise = torch.Generator(device)
@@ -140,7 +142,7 @@ class _TorchSource(NoiseSource):
             self.mode = NoiseMode.SEEDED
             self._draws.manual_seed(seed)
             # The first output of the sampling stream seeds the noise: two streams, one argument.
-            self._noise.manual_seed(int(torch.randint(2**62, (), generator=self._draws)))
+            self._noise.manual_seed(int(torch.randint(2**62, (), generator=self._draws)) + stream)
 
     def fill_(self, flat: Tensor, std: float) -> None:
         self._after_fork()

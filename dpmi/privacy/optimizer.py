@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NoReturn
 
 import numpy as np
@@ -23,12 +24,14 @@ from .from_opacus import SKIPS_STEPS, Fixed
 from .grad_sample import BucketGradSampleModule
 from .gradients.bucket_gradients import BucketGradients, Rows
 from .gradients.running_sum import RunningSum
+from .gradients.sharded_sum import ShardedSum
 from .isolation.shared import Shared
 from .noise import NoiseSource
 from .observer import Observer
 from .parameter_groups import ParameterGroups
 from .physical_limit import PhysicalLimit, is_out_of_memory
 from .plan import Plan
+from .sharded import Sharding
 from .unclipped_count import UnclippedCount
 from .waits import Doubt, read
 
@@ -53,6 +56,7 @@ class BucketOptimizer(DPOptimizer):
         bill: charges one logical step; it is called before anything of the step is released.
         limit: the most records in a physical batch; it is halved if memory does not suffice for one.
         ranks: the processes whose partial sums form the noisy sum.
+        sharding: the module's whole parameters, if those of ``optimizer`` are sharded.
         observer: an audit, which watches the noise and the releases, and adds its canaries.
     """
 
@@ -69,6 +73,7 @@ class BucketOptimizer(DPOptimizer):
         bill: Callable[[], None],
         limit: PhysicalLimit,
         ranks: Ranks = ALONE,
+        sharding: Sharding | None = None,
         observer: Observer | None = None,
     ) -> None:
         super().__init__(
@@ -85,18 +90,24 @@ class BucketOptimizer(DPOptimizer):
         self.observer = observer
         self._batch: PhysicalBatch | None = None
         self._dry: DryRun | None = None
-        self._trained = self.params
+        self._updated = self.params
+        self.sharding = sharding
+        self._trained = self._updated if sharding is None else sharding.whole(self._updated)
         module.train_only(self._trained)
         module.on_error = self.notice
         self.limit = limit
-        self._sum = RunningSum(self._trained)
-        self._groups = ParameterGroups.of(plan.clipping, optimizer, self._trained)
+        self._sum = RunningSum(self._trained) if sharding is None else ShardedSum(self._updated, ranks)
+        self._groups = ParameterGroups.of(plan.clipping, optimizer, self._updated)
         self._device = self._trained[0].device
         self._unclipped = UnclippedCount.of(plan, device=self._device)
         names = {p: name for name, p in module.named_parameters()}
         named = [(names[p].removeprefix("_module."), p) for p in self._trained]
-        self.claim = Claim(named)
+        updated = [(name, p) for (name, _), p in zip(named, self._updated, strict=True)]
+        self.claim = Claim([*named, *updated])
         """The exclusive right to update the trained parameters, once it is taken."""
+        if sharding is not None:
+            # Before the user's hooks, which may look at the updated module.
+            optimizer.register_step_post_hook(self._gather)
         self._fingerprint = Fingerprint(named)
         self._step_is_open = False
         self.taken: PhysicalBatch | None = None
@@ -254,6 +265,9 @@ class BucketOptimizer(DPOptimizer):
             self._add_canaries(draw)
             self.claim.check()
             self._check_trainable()
+            if self.sharding is not None:
+                self.sharding.check()
+            self._sum.finish()
         self.ranks.begin_sum(self.released_steps + 1, draw=draw.digest, settings=self.param_groups)
         if self.step_hook is not None:
             self.step_hook(self)
@@ -262,22 +276,24 @@ class BucketOptimizer(DPOptimizer):
             draw.charge.made = True
         # A charged draw must not be used in another step: the next step draws anew, even if this one fails below.
         draw.spent = True
-        self.ranks.sum_(
-            self._sum.flat if self._unclipped is None else [*self._sum.flat, self._unclipped.value]
-        )
-        for p, gradient in zip(self._trained, self._sum.gradients(), strict=True):
+        self._sum.sum_over(self.ranks, *([] if self._unclipped is None else [self._unclipped.value]))
+        for p, gradient in zip(self._updated, self._sum.gradients(), strict=True):
             p.grad = gradient.to(p.dtype)
         if self.observer is not None:
-            self.observer.released(draw.buckets, [p.grad for p in self._trained if p.grad is not None])
+            self.observer.released(draw.buckets, [p.grad for p in self._updated if p.grad is not None])
         self._step_is_open = False
         self._module.end_step(empty=not batch.buckets)
         self.taken = None
         try:
-            with self.claim.releasing():
+            with self.claim.releasing(), nullcontext() if self.sharding is None else self.ranks.telling():
+                if self.sharding is not None:
+                    self.sharding.scatter()
                 self.original_optimizer.step()
         finally:
-            for p in self._trained:  # the next backward pass must not add to the released gradient
+            for p in self._updated:  # the next backward pass must not add to the released gradient
                 p.grad = None
+            if self.sharding is not None:
+                self.sharding.end_update()
         if self._unclipped is not None:
             self.clip_to(self._unclipped.next_norm(self.max_grad_norm))
         self.released = True
@@ -288,12 +304,20 @@ class BucketOptimizer(DPOptimizer):
         """Take over the S of the next step: that of adaptive clipping, or of a checkpoint."""
         self.__dict__["max_grad_norm"] = max_grad_norm
 
+    def _gather(self, *_: object) -> None:
+        """Give the module the updated parameters of all ranks."""
+        assert self.sharding is not None
+        self.ranks.meet_after_update()
+        with self.ranks.waiting("The step was charged, but its update did not reach this rank"):
+            self.sharding.gather()
+
     def _open_step(self) -> None:
         """Start the sum of a logical step with Gaussian noise of standard deviation sigma * S / (q K)."""
         if not self._step_is_open:
             std = self.noise_multiplier * self.max_grad_norm / self.expected_batch_size
-            # One rank adds the noise, so the sum over ranks contains it once.
-            self._sum.start((lambda flat: self._source.fill_(flat, std)) if self.ranks.adds_noise else _clear)
+            # One rank adds the noise, so the sum over ranks contains it once; or each rank to its own shards.
+            noisy = self.ranks.adds_noise or self.sharding is not None
+            self._sum.start((lambda flat: self._source.fill_(flat, std)) if noisy else _clear)
             if self._unclipped is not None:
                 self._unclipped.start(self._source.fill_ if self.ranks.adds_noise else None)
             if self.observer is not None:
@@ -393,7 +417,7 @@ class BucketOptimizer(DPOptimizer):
             for name, p in self._module.named_parameters()
             if p.requires_grad and p.numel() and id(p) not in trained
         ]
-        if new or [id(p) for p in self.params] != [id(p) for p in self._trained]:
+        if new or [id(p) for p in self.params] != [id(p) for p in self._updated]:
             raise RuntimeError(
                 f"the set of trainable parameters changed after make_private{f' (new: {new[0]!r})' if new else ''}; "
                 "first choose which parameters train, then call make_private"

@@ -10,7 +10,7 @@ import torch
 from opacus.grad_sample import AbstractGradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import nn
-from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.optim import Optimizer, SparseAdam
@@ -18,6 +18,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 
 from .criterion.reduction import reduction_of
 from .partition import Partition
+from .sharded import check_sharding
 
 
 def check_module(module: nn.Module) -> None:
@@ -31,12 +32,13 @@ def check_module(module: nn.Module) -> None:
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise ValueError(f"module is {type(module).__name__}; pass the module inside it (module.module)")
     for layer in module.modules():
-        if isinstance(layer, FullyShardedDataParallel | FSDPModule):
+        if isinstance(layer, FullyShardedDataParallel):
             raise ValueError(
-                "module is sharded (FSDP): no process has the whole gradient of a bucket, so it cannot be clipped. "
-                "Pass the plain module on every rank; under torchrun every rank trains a whole copy, and the engine "
-                "sums over the ranks"
+                "module is sharded by FullyShardedDataParallel (FSDP1), whose flat parameters cannot be told apart. "
+                "Shard the plain module by torch.distributed.fsdp.fully_shard, or pass it as it is on every rank; "
+                "under torchrun the engine sums over the ranks"
             )
+    check_sharding(module)
     for name, layer in module.named_modules():
         running = isinstance(layer, _InstanceNorm) and layer.track_running_stats
         if (isinstance(layer, _BatchNorm) and layer.training) or running:

@@ -19,6 +19,7 @@ from .partition import Partition
 from .physical_limit import OF_A_MODEL, PhysicalBatchSize, PhysicalLimit
 from .plan import Plan
 from .samplers import POISSON, Sampling, steps_of_a_pass
+from .sharded import is_sharded
 
 
 class Options(TypedDict):
@@ -96,6 +97,11 @@ class Settings:
     def check(self) -> None:
         """Reject arguments for which no guarantee would hold; see :mod:`dpmi.privacy.preconditions`."""
         preconditions.check_module(self.module)
+        if self.audit is not None and is_sharded(self.module):
+            raise ValueError(
+                "audit is given, but module is sharded, so no rank sees the noise and the sum that an audit watches; "
+                "audit the plain module on every rank"
+            )
         preconditions.check_optimizer(self.optimizer, self.module)
         if isinstance(self.clipping, GroupClipping):
             self.clipping.check(len(self.optimizer.param_groups))

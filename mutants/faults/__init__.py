@@ -15,6 +15,7 @@ from . import (
     loops,
     privacy,
     samplers,
+    sharded,
     sharing,
     training,
 )
@@ -35,5 +36,6 @@ FAULTS: tuple[Fault, ...] = (
     *samplers.FAULTS,
     *loops.FAULTS,
     *attacks.FAULTS,
+    *sharded.FAULTS,
 )
 """All faults, in the order of the table."""

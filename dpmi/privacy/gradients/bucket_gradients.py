@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -96,15 +96,16 @@ class Ghost:
         """Return the gradient of one bucket."""
         chosen = torch.zeros(self._capture.segments.num_buckets, dtype=torch.float64)
         chosen[i] = 1.0
-        return self._weighted(chosen)
+        return list(self._weighted(chosen))
 
     def only(self, places: frozenset[int]) -> Ghost:
         """Return the same gradients, but zero for the parameters at all other places."""
         return Ghost(self._capture, [p if i in places else None for i, p in enumerate(self._trained)])
 
-    def _weighted(self, factors: Tensor) -> list[Tensor | None]:
+    def _weighted(self, factors: Tensor) -> Iterator[Tensor | None]:
         factors = sent(factors, _device(self._trained))
-        return [None if p is None else self._capture.weighted_sum(factors, p) for p in self._trained]
+        for p in self._trained:
+            yield None if p is None else self._capture.weighted_sum(factors, p)
 
 
 def _device(tensors: Sequence[Tensor | None]) -> torch.device:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+
+from dpmi.privacy.distributed import Ranks
 
 
 class RunningSum:
@@ -47,7 +49,7 @@ class RunningSum:
         for flat in self._flat.values():
             fill(flat)
 
-    def add(self, gradients: list[Tensor | None], factor: float) -> None:
+    def add(self, gradients: Iterable[Tensor | None], factor: float) -> None:
         """Add one gradient times a factor; it has (*shape) for every parameter, and None for zero."""
         pairs = [(view, g) for view, g in zip(self._views, gradients, strict=True) if g is not None]
         torch._foreach_add_(
@@ -64,6 +66,13 @@ class RunningSum:
                 part.addmv_(flat.T, weights)
             else:
                 view.add_((weights @ flat).view(view.shape))
+
+    def finish(self) -> None:
+        """End the part of this rank, which then has nothing to add."""
+
+    def sum_over(self, ranks: Ranks, *others: Tensor) -> None:
+        """Replace the sum by that of all ranks, and other tensors too."""
+        ranks.sum_([*self.flat, *others])
 
     def gradients(self) -> list[Tensor]:
         """Return the sum, one tensor (*shape) for every parameter; valid until the next :meth:`start`."""
