@@ -1,6 +1,6 @@
 """``dpmi dossier``: a document of a study's model, and of a model that no study trained.
 
-Modules: dpmi/cli/dossier.py, dpmi/report/page/dossier.py, dpmi/report/pdf.py, dpmi/study/released.py.
+Modules: dpmi/cli/dossier.py, dpmi/report/pdf.py, dpmi/study/released.py.
 """
 
 from __future__ import annotations
