@@ -36,11 +36,17 @@ def statement(
     # Imports torch.
     from dpmi.privacy import Statement
 
-    found = Statement(accounts=_read(accounts), delta=delta, not_accounted=not_accounted or ())
+    found = Statement(accounts=read_accounts(accounts), delta=delta, not_accounted=not_accounted or ())
     print(json.dumps(found.to_dict(), indent=2) if as_json else found.markdown())
 
 
-def _read(paths: list[Path]) -> list[Account]:
+def read_accounts(paths: list[Path]) -> list[Account]:
+    """Read saved accounts.
+
+    Raises:
+        ValueError: a file is given twice, or is no whole account; the error names it.
+        OSError: a file cannot be read.
+    """
     from accountants.sealed_json import inside
     from dpmi.privacy import Account
 

@@ -41,8 +41,8 @@ def units(
         account=account,
         opacus=opacus,
     )
-    counts = {run.sampled or "record": 1, **_counts(records_per_unit)}
-    rows = unit_table(run.of_plain_steps("dpmi units"), records_per_unit=counts, delta=delta)
+    units_of = {run.sampled or "record": 1, **counts(records_per_unit)}
+    rows = unit_table(run.of_plain_steps("dpmi units"), records_per_unit=units_of, delta=delta)
     if as_json:
         print(json.dumps([row.to_dict() for row in rows], indent=2))
     else:
@@ -51,18 +51,19 @@ def units(
             print(f"  But: {text}")
 
 
-def _counts(given: Sequence[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
+def counts(given: Sequence[str]) -> dict[str, int]:
+    """Parse the values of --records-per-unit: unit -> number of records."""
+    found: dict[str, int] = {}
     for text in given:
         unit, separator, count = text.rpartition("=")
         if not separator or not unit:
             raise ValueError(
                 f"--records-per-unit is {text!r}; give a unit and a number of records, such as user=10"
             )
-        if unit in counts:
+        if unit in found:
             raise ValueError(f"--records-per-unit gives {unit!r} twice; give every unit once")
-        counts[unit] = integer(count)
-    return counts
+        found[unit] = integer(count)
+    return found
 
 
 def _print(rows: Sequence[UnitRow], delta: float) -> None:

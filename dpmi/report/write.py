@@ -8,18 +8,20 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dpmi.report import words
+from dpmi.report import pdf
 from dpmi.report.figures import curve, layers, reconstructions, side_effects, tradeoff
 from dpmi.report.numbers import bounds, pairs, strongest, survival, tables
 from dpmi.report.numbers.layers import mean_shares
 from dpmi.report.numbers.side_effects import summary as side_effects_over_seeds
 from dpmi.report.page import answer, audits, cells, games, html, markdown, strangers
+from dpmi.report.page.dossier import Dossier
+from dpmi.report.page.dossier import render as render_dossier
 from dpmi.report.page.side_effects import tables as side_effect_tables
 from dpmi.report.page.survival import adapted_table, survival_table
 from dpmi.study.results import Results
 from dpmi.whole_files import replacing
 
-__all__ = ["write", "write_layers", "write_side_effects"]
+__all__ = ["write", "write_dossier", "write_layers", "write_side_effects"]
 
 #: Maximum number of attacks in a plot, and of rows of reconstructions; beyond it a figure shows the strongest attack
 #: only.
@@ -61,7 +63,9 @@ def write(results: Results, directory: Path) -> Path:
         **({"units": games.unit_game(summary)} if tables.has_units(results) else {}),
         "outcomes": cells.outcomes(summary, kind),
         **(
-            {"judged": cells.evaluated(summary, _evaluator(results))} if tables.has_evaluator(results) else {}
+            {"judged": cells.evaluated(summary, cells.evaluator_of(results))}
+            if tables.has_evaluator(results)
+            else {}
         ),
         **({"strangers": strangers.judged(summary)} if tables.has_strangers(results) else {}),
         **({"identified": games.identified(summary)} if "identified_own" in summary else {}),
@@ -89,6 +93,31 @@ def write(results: Results, directory: Path) -> Path:
     page = directory / "report.html"
     _replace(page, html.render(results, headline, findings, shown, pictures).encode())
     return page
+
+
+def write_dossier(dossier: Dossier, directory: Path) -> tuple[Path, Path | None]:
+    """Write ``dossier.html`` and, with the extra ``dossier``, ``dossier.pdf`` into ``directory``.
+
+    Both are computed before either is written. A PDF of an earlier document is removed if there is no new one.
+
+    Returns:
+        Paths of the page, and of the PDF; None if it needs the extra.
+    """
+    results, pictures = dossier.results, {}
+    if results is not None and results.pictured:
+        drawn = reconstructions.draw(results, tables.summary(results), one_model=True)
+        pictures["reconstructions"] = _png(drawn)
+    html_text = render_dossier(dossier, pictures)
+    printed = pdf.printed(html_text)
+    directory.mkdir(parents=True, exist_ok=True)
+    page, paper = directory / "dossier.html", directory / "dossier.pdf"
+    if printed is None:
+        paper.unlink(missing_ok=True)
+    _replace(page, html_text.encode())
+    if printed is None:
+        return page, None
+    _replace(paper, printed)
+    return page, paper
 
 
 def write_layers(table: pd.DataFrame, directory: Path) -> Path:
@@ -136,13 +165,6 @@ def _adaptive(results: Results) -> dict[str, cells.Table]:
         "survival": survival_table(survival.survival(results), measure),
         "adapted": adapted_table(survival.adapted(results), measure),
     }
-
-
-def _evaluator(results: Results) -> str:
-    """Name and accuracy of the evaluator in words."""
-    first = results.trials.iloc[0]
-    accuracy = words.percent(first["evaluator_accuracy"])
-    return f"{first['evaluator']}, accuracy {accuracy} on the held-out private images"
 
 
 def _check(results: Results) -> None:

@@ -13,6 +13,7 @@ from .executors import Machines
 from .grid import Job, Trial
 from .match import Match, match_accuracy, match_epsilon, parse_match
 from .pool import Failure
+from .released import Released, released
 from .results import Results, gather
 from .run import measure, pending, prepare, run, train_models, unmeasured
 from .spec import SpecError
@@ -27,6 +28,7 @@ __all__ = [
     "Machines",
     "Match",
     "MatchedStrength",
+    "Released",
     "Results",
     "SpecError",
     "Store",
@@ -42,6 +44,7 @@ __all__ = [
     "pending",
     "prepare",
     "read",
+    "released",
     "run",
     "train_models",
     "unmeasured",

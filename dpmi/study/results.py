@@ -85,7 +85,7 @@ def gather(spec: StudySpec, store: Store) -> Results:
         classes.append(table)
         recons[trial.key] = _in_class_order(store.recons(trial.key), trial, len(class_names))
         statements[trial.key] = statement(
-            found.pop("account"), found["delta"], spec.not_accounted, _public_parts(trial, store)
+            found.pop("account"), found["delta"], spec.not_accounted, public_parts(trial, store)
         )
         if spec.checkpoint is not None:
             statements[trial.key] = UNKNOWN_PROMISE
@@ -133,7 +133,7 @@ def _whole(trial: Trial, store: Store) -> dict[str, Any] | None:
     return {**model, **of_model, **diagnostics, **trial_record, **numbers, **made}
 
 
-def _public_parts(trial: Trial, store: Store) -> tuple[str, ...]:
+def public_parts(trial: Trial, store: Store) -> tuple[str, ...]:
     """Where the extractor of a trial's model comes from; nothing if the study has no features."""
     if trial.job.features is None:
         return ()

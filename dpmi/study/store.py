@@ -275,9 +275,13 @@ class Store:
         """Record of a trained model; None if it is missing or damaged."""
         return self._record("models", key, _WEIGHTS)
 
+    def weights(self, key: str) -> Path:
+        """The file with the state dict of a trained model."""
+        return self.root / "models" / key / _WEIGHTS
+
     def load_weights(self, key: str, model: nn.Module) -> None:
         """Load the parameters of a trained model into a newly built one."""
-        state = torch.load(self.root / "models" / key / _WEIGHTS, weights_only=True)
+        state = torch.load(self.weights(key), weights_only=True)
         model.load_state_dict(state)
 
     def save_trial(self, key: str, recons: Reconstructions, record: Mapping[str, Any]) -> None:

@@ -109,6 +109,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "explain": tuple(part for option in EPSILON.items() for part in option),
     "plan": ("--labels", "labels.csv", "--epsilon", "3", "--delta", "1e-3"),
     "statement": ("nothing.pt", "--delta", "1e-3"),
+    "dossier": ("study",),
     "audit": ("nothing.py:main",),
     "attack": ("nothing.pt", "--model", "softmax", "--data", "digits"),
     "curve": ("--workers", "1"),

@@ -40,16 +40,20 @@ class Row(NamedTuple):
     scores: tuple[str, ...] = ()
 
 
-def draw(results: Results, table: pd.DataFrame) -> Figure:
+def draw(results: Results, table: pd.DataFrame, *, one_model: bool = False) -> Figure:
     """Draw the figure: one row per model and attack, for the first seed, and one column per class.
 
     Args:
         results: results of the study.
         table: their :func:`~dpmi.report.numbers.tables.summary`.
+        one_model: whether all rows are of one model, so that they have the names of the attacks.
     """
     classes = _classes(results, table)
     shown = chosen_classes(len(classes))
-    rows = _rows(results, table, classes)
+    rows = [
+        Row("training image", "one per class", results.examples[classes]),
+        *(_attacked if one_model else _rows)(results, table),
+    ]
     height, width = results.examples.shape[-2:]
     cell_height = CELL_INCHES * height / width + SCORE_INCHES
     inches = (
@@ -118,8 +122,29 @@ def _scores(results: Results, trial: Any) -> tuple[str, ...]:
     return tuple(f"rank {rank:g} of {decoys + 1}" for rank in ranks.round(1))
 
 
-def _rows(results: Results, table: pd.DataFrame, classes: list[int]) -> list[Row]:
-    rows = [Row("training image", "one per class", results.examples[classes])]
+def _attacked(results: Results, table: pd.DataFrame) -> list[Row]:
+    """One row per attack on one model, with its score, the level of chance and the bound."""
+    rows = []
+    for first in rows_of(
+        results.trials.set_index("trial", drop=False).loc[[row.trials[0] for row in rows_of(table)]]
+    ):
+        detail = f"distance {words.number(first.distance)}, blank image {words.number(first.distance_blank)}"
+        if has_linkage(results):
+            detail = (
+                f"linkage {words.percent(first.linkage_top1)}, chance {words.percent(first.linkage_chance)}"
+            )
+            if not results.given:
+                detail += f"\nat most {words.bound(first.linkage_bound_top1)}"
+        rows.append(
+            Row(
+                fill(first.attack, LONGEST_LINE), detail, results.recons[first.trial], _scores(results, first)
+            )
+        )
+    return rows
+
+
+def _rows(results: Results, table: pd.DataFrame) -> list[Row]:
+    rows = []
     attacks = results.trials["attack"].nunique()
     first_seeds = results.trials.set_index("trial", drop=False)
     for setting in rows_of(table):

@@ -99,7 +99,8 @@ def headline(summary: pd.DataFrame, classes: int, *, given: bool = False) -> str
     Args:
         summary: table of :func:`dpmi.report.numbers.tables.summary`.
         classes: number of classes of a model.
-        given: whether the model was given, and not trained by the study.
+        given: whether the table is of one model that is compared with nothing: one that was given, and not trained by
+            the study, or that of a dossier.
     """
     by = UNITS if UNITS.column in summary else judged_by(summary)
     single = summary[summary["attack"] != STRONGEST]
@@ -108,6 +109,8 @@ def headline(summary: pd.DataFrame, classes: int, *, given: bool = False) -> str
         what = _level(best, by, classes)
         if finds(best, by, classes):
             return f"{_QUESTIONS[by.column]} Yes, {what}."
+        if math.isnan(getattr(best, f"{by.found}_low")):
+            return f"{_QUESTIONS[by.column]} One model gives no interval, so this is not judged: {what}."
         return (
             f"{_QUESTIONS[by.column]} These attacks show nothing clear ({what}). That proves no protection: a stronger "
             "attack may show more, and only a privacy guarantee limits every attack."

@@ -12,6 +12,7 @@ from dpmi.report import words
 from dpmi.report.numbers.bounds import PRIORS
 from dpmi.report.numbers.pairs import on_front
 from dpmi.report.numbers.tables import claim_of, judging, rows_of
+from dpmi.study.results import Results
 from dpmi.study.study import GIVEN
 
 
@@ -22,6 +23,13 @@ class Table(NamedTuple):
     header: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     notes: tuple[str, ...] = ()
+
+
+def without(table: Table, *names: str) -> Table:
+    """The table without the columns of these headers; those that it does not have are passed over."""
+    kept = [place for place, name in enumerate(table.header) if name not in names]
+    header, *rows = (tuple(line[place] for place in kept) for line in (table.header, *table.rows))
+    return table._replace(header=header, rows=rows)
 
 
 def measured(row: Any, measure: str, *, share: bool = False) -> str:
@@ -358,3 +366,10 @@ def correlations(table: pd.DataFrame) -> Table:
         ("Measure", "Epsilon", "Attack", "Spearman", "p", "Trials", "Distinct epsilons"),
         rows,
     )
+
+
+def evaluator_of(results: Results) -> str:
+    """Name and accuracy of the evaluator in words."""
+    first = results.trials.iloc[0]
+    accuracy = words.percent(first["evaluator_accuracy"])
+    return f"{first['evaluator']}, accuracy {accuracy} on the held-out private images"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -48,16 +49,38 @@ def render(
     )
 
 
-def statements(results: Results) -> dict[str, list[str]]:
-    """Privacy statement -> its models; models that differ only in the seed often share a statement."""
-    models: dict[str, list[str]] = {}
+class Stated(NamedTuple):
+    """A privacy statement and its models; models that differ only in the seed often share a statement.
+
+    Attributes:
+        text: the statement.
+        models: names of the models, each with its seed.
+        first: whether no statement before it is of the same setting. A print has these only.
+    """
+
+    text: str
+    models: list[str]
+    first: bool
+
+    @property
+    def title(self) -> str:
+        """The first line of the statement, which has its reservations."""
+        return self.text.partition("\n")[0].removeprefix("# ")
+
+
+def statements(results: Results) -> list[Stated]:
+    """Return every statement once, in the order of the trials."""
+    found: dict[str, Stated] = {}
+    labels: set[str] = set()
     for row in rows_of(results.trials):
+        text = results.statements[row.trial]
+        stated = found.setdefault(text, Stated(text, [], row.label not in labels))
+        labels.add(row.label)
         name = f"{row.label}, seed {row.seed}"
-        sharing = models.setdefault(results.statements[row.trial], [])
         # A model can have several trials.
-        if name not in sharing:
-            sharing.append(name)
-    return models
+        if name not in stated.models:
+            stated.models.append(name)
+    return list(found.values())
 
 
 def attacks(results: Results) -> list[tuple[str, str]]:
