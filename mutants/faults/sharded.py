@@ -38,7 +38,7 @@ FAULTS: tuple[Fault, ...] = (
         path="dpmi/privacy/gradients/sharded_sum.py",
         old="whole = view.new_zeros(p.shape) if g is None else g.contiguous()",
         new="whole = view.new_ones(p.shape) if g is None else g.contiguous()",
-        tests=(f"{_SAME}[convolution-options0]",),
+        tests=(f"{_SAME}[transformer-options7]",),
     ),
     Fault(
         name="each exchange counts twice",
@@ -52,7 +52,7 @@ FAULTS: tuple[Fault, ...] = (
         path="dpmi/privacy/gradients/sharded_sum.py",
         old="            self._exchange(repeat(None))",
         new="            return",
-        tests=(f"{_SAME}[convolution-options0]",),
+        tests=(f"{_SAME}[transformer-options7]",),
     ),
     Fault(
         name="a rank updates its shards before all have charged the step",
