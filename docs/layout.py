@@ -329,7 +329,8 @@ def api_page(name: str) -> str:
         value = getattr(module, each)
         if inspect.isclass(value):
             kind = "exception" if issubclass(value, Exception) else "class"
-            lines += [f".. auto{kind}:: {each}", "   :members:", "   :show-inheritance:", ""]
+            bases = ["   :show-inheritance:"] if value.__bases__ != (object,) else []
+            lines += [f".. auto{kind}:: {each}", "   :members:", *bases, ""]
         elif inspect.isroutine(value) or hasattr(value, "__wrapped__"):
             lines += [f".. autofunction:: {each}", ""]
         else:
