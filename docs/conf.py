@@ -34,6 +34,8 @@ maximum_signature_line_length = 88
 
 # Everything is in the folder that is built: the theme has no fonts and scripts of other hosts.
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_title = f"dpmi {release}"
 html_show_copyright = False
 html_show_sphinx = False

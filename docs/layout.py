@@ -87,7 +87,7 @@ CODE = re.compile(r"(^ *```.*?^ *```$|`[^`\n]*`)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 #: A link that shows a file's name, for which the site shows the title of the page.
-NAMED_BY_FILE = re.compile(r"\[([\w/]+(?:\.md|/))\]\((?=(?:\.\./)*\1(?:README\.md)?[#)])")
+NAMED_BY_FILE = re.compile(r"\[(?:([\w/]+\.md)|([\w/]+/))\]\((?=(?:\.\./)*(?:\1|\2README\.md)[#)])")
 
 
 def lay_out(folder: Path) -> None:
