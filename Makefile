@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test quick-tests test-slow test-gpu mutants lint format bench bench-gpu results install clean
+.PHONY: demo test quick-tests test-slow test-gpu mutants lint format docs bench bench-gpu results install clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -48,6 +48,11 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The site, in build/docs/html. A warning is an error; nothing is read from a network.
+docs: $(READY)
+	$(BIN)/python docs/layout.py build/docs/pages
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -c docs build/docs/pages build/docs/html
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

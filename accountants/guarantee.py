@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 Adjacency = Literal["replace", "add_remove"]
+"""What neighbouring data sets differ in; see `ADJACENCIES`."""
 
 ADJACENCIES: tuple[Adjacency, ...] = get_args(Adjacency)
 """`replace`: neighbours differ in the content of one bucket (bounded DP; class-DP and subclass-DP use this one).

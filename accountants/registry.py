@@ -80,6 +80,7 @@ ACCOUNTANTS: Registry[Accountant] = Registry(
         ),
     ),
 )
+"""The accountants by name: the built-in accountants and those of installed packages."""
 """A new accountant is one file with a `bound` and one entry here, or an entry point in another package."""
 
 

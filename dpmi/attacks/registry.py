@@ -43,6 +43,7 @@ REGISTRY: Registry[type[Attack]] = Registry(
     ),
     classes=True,
 )
+"""The attacks by name: the built-in attacks and those of installed packages."""
 
 get = REGISTRY.get
 names = REGISTRY.names

@@ -36,7 +36,7 @@ class Wiener(Attack):
         u = Sigma (Sigma + tau I)^-1 g_y,        tau = s^2 / (c^2 k),
 
     the filter of N. Wiener. The scale c is unknown, so u gets the typical length r of mu_y - m: the mean distance of
-    the public class means from m, or sqrt(trace(Sigma) / 2) without public classes. The result is m + r u / |u|,
+    the public class means from m, or sqrt(trace(Sigma) / 2) without public classes. The result is ``m + r u / |u|``,
     clipped to [0, 1]. With tau = infinity, u is Sigma g_y up to scale, which by the lemma of C. Stein is the covariance
     of image and logit for normal images: reverse correlation.
 

@@ -36,10 +36,10 @@ def list_(
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"there is nothing of the name {name!r}{hint}; dpmi list shows all names")
     if as_json:
-        print(json.dumps([_described(kind, name, plugin) for kind, plugin in found.items()], indent=2))
+        print(json.dumps([described(kind, name, plugin) for kind, plugin in found.items()], indent=2))
         return
     for kind, plugin in found.items():
-        _print_one(_described(kind, name, plugin))
+        _print_one(described(kind, name, plugin))
 
 
 def schema() -> None:
@@ -95,7 +95,12 @@ def _line(plugin: Any) -> str:
         return f"cannot be described: {told(error)}"
 
 
-def _described(kind: str, name: str, plugin: Any) -> dict[str, Any]:
+def described(kind: str, name: str, plugin: Any) -> dict[str, Any]:
+    """Return what ``dpmi list NAME`` and the plug-in's page show; a key without a value is left out.
+
+    Raises:
+        PluginError: the plug-in cannot be imported or described.
+    """
     from accountants.plugins import PluginError, told
     from dpmi.study.fields import fields
 

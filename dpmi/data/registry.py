@@ -63,6 +63,7 @@ REGISTRY: Registry[Dataset] = Registry(
         Dataset("stanford-dogs", "64x64 colour dogs of 100 breeds; public: other breeds", STANFORD_DOGS.load),
     ),
 )
+"""The data sets by name: the built-in data sets and those of installed packages."""
 
 names = REGISTRY.names
 

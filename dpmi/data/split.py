@@ -15,6 +15,7 @@ from dpmi.data.images import digests
 from dpmi.data.lazy import Images, LazyImages, blocks, shape_of, taken
 
 Distance = Literal["euclidean", "ssim"]
+"""The MIA distance of a data set: Euclidean, or 1 - SSIM."""
 
 #: Names in an error message.
 _SHOWN = 3

@@ -40,6 +40,7 @@ REGISTRY: Registry[type[Defense]] = Registry(
     ),
     classes=True,
 )
+"""The defences by name: the built-in defences and those of installed packages."""
 
 names = REGISTRY.names
 

@@ -192,7 +192,7 @@ class Transfer(Defense):
         return lambda images: EARLY_WEIGHT * ((moments(images) - mean) / std).square().mean(dim=1)
 
     def diagnose(self, model: nn.Module, data: ImageSet, *, seed: int) -> dict[str, float]:
-        """Return the number of parameters trained on private images, |theta_C| of [TL-DMI]."""
+        """Return the number of parameters trained on private images, ``|theta_C|`` of [TL-DMI]."""
         sizes = _sizes(model)
         return {
             "trained_parameters": float(sum(sizes.values()) - sum(sizes[name] for name in self.frozen(model)))

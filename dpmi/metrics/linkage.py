@@ -41,6 +41,7 @@ from .per_class import class_means
 Scorer = Literal["mia", "whitened"]
 """How far a reconstruction is from a candidate: the MIA distance, or the angle after whitening by public images."""
 SCORERS: tuple[Scorer, ...] = get_args(Scorer)
+"""All of them."""
 
 WHITENING = -0.25
 """Power of the public variances in the scorer ``whitened``; -1/2 would whiten fully and magnify noise."""

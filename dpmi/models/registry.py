@@ -111,6 +111,7 @@ REGISTRY: Registry[Architecture] = Registry(
         ),
     ),
 )
+"""The models by name: the built-in models and those of installed packages."""
 
 names = REGISTRY.names
 """The names of dpmi's own models and those of installed packages; :func:`build` also accepts torchvision's."""

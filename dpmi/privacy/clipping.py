@@ -84,7 +84,8 @@ class GroupClipping:
     relative to each other: all groups together are at most S long, so noise and accounting are those of flat clipping.
 
     Args:
-        relative_norms: r > 0 for every param group, in the optimizer's order; group g is clipped to S r_g / |r|.
+        relative_norms: r > 0 for every param group, in the optimizer's order; group g is clipped to
+            ``S r_g / |r|``.
     """
 
     relative_norms: Sequence[float]

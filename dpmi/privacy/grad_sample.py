@@ -60,7 +60,7 @@ class BucketGradSampleModule(GradSampleModule):
     use of a trained parameter by a layer is captured. Gradients come only from the criterion's loss, which is computed
     bucket by bucket:
 
-    - "hooks" builds one row per bucket, shape (k, *p.shape), which :meth:`collect` returns;
+    - "hooks" builds one row per bucket, shape ``(k, *p.shape)``, which :meth:`collect` returns;
     - "ghost" stores the factors of the rows and computes their norms without building the rows.
 
     Args:

@@ -294,7 +294,7 @@ def measure(
 
     Raises:
         StoreError: the data differ from the data of the study's run, or the study has not run.
-        As :func:`run`.
+        ValueError, FileNotFoundError, RuntimeError, ConnectionError: as :func:`run`.
     """
     machines.check()
     on = prepare(spec, root=root)
@@ -354,7 +354,7 @@ def train_models(
         The failed jobs with their error messages.
 
     Raises:
-        As :func:`run`.
+        ValueError, FileNotFoundError, RuntimeError, ConnectionError: as :func:`run`.
     """
     machines.check()
     with store.writing():

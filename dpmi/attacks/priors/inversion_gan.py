@@ -32,9 +32,9 @@ class InversionGan(GanPrior):
 
     With L = logsumexp of the logits, the discriminator minimises the batch mean of
     CE(softmax T(x), D(x)) + (softplus(L(x)) - L(x) + softplus(L(G(z)))) / 2. The generator minimises the mean
-    |E f(G(z)) - E f(x)| of the discriminator's features f, plus 1e-4 times the sum of the entropies of softmax D(G(z)).
-    All public images x of a step are one batch; the published code draws one for each of the three terms. The target is
-    queried once for every public image.
+    ``|E f(G(z)) - E f(x)|`` of the discriminator's features f, plus 1e-4 times the sum of the entropies of
+    softmax D(G(z)). All public images x of a step are one batch; the published code draws one for each of the three
+    terms. The target is queried once for every public image.
 
     The paper trains networks of width 1 for 100 passes over MNIST, 53,500 batches. The defaults need minutes on two
     cores, like those of :class:`.wgan_gp.WganGP`. A narrower discriminator has too few features to match, and the

@@ -1,0 +1,193 @@
+"""The site that `make docs` builds: without warnings, without a broken link, and without another host."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from importlib import import_module
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from dpmi import attacks, defenses
+from dpmi.cli.listing import described
+
+from .repository import ROOT
+
+pytest.importorskip("sphinx", reason="the extra `docs` is not installed")
+for each in ("furo", "myst_parser"):
+    pytest.importorskip(each, reason="the extra `docs` is not installed")
+
+PUBLIC = re.findall(
+    r"`([\w.]+)`",
+    "".join(
+        re.findall(
+            r"^\| (`.*?) \|", ROOT.joinpath("docs", "public_api.md").read_text(encoding="utf-8"), re.MULTILINE
+        )
+    ),
+)
+REPOSITORY = "https://github.com/dpmi/dpmi/"
+PLUGINS = [
+    pytest.param(folder, kind, name, plugin, id=name)
+    for folder, kind, package in (("attacks", "attacks", attacks), ("defenses", "defences", defenses))
+    for name, plugin in package.REGISTRY.all().items()
+    if isinstance(plugin, type) and plugin.__module__.startswith("dpmi.")
+]
+
+
+class Page(HTMLParser):
+    """What a page has: its text, its anchors, where it leads, and what it loads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self.ids, self.links, self.loads = "", set[str](), list[str](), list[str]()
+        self.tags, self.unnamed = set[str](), list[str]()
+        self._open: tuple[str, int] | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag == "a" and "reference" in (dict(attrs).get("class") or "").split():
+            self._open = (dict(attrs).get("href") or "", len(self.text))
+        for name, value in attrs:
+            if name == "id" and value:
+                self.ids.add(value)
+            elif name == "href" and tag == "a" and value:
+                self.links.append(value)
+            elif name in ("src", "srcset", "href", "data", "poster") and value:
+                self.loads.append(value)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "a" and self._open is not None:
+            if not self.text[self._open[1] :].strip():
+                self.unnamed.append(self._open[0])
+            self._open = None
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def commands() -> list[list[str]]:
+    """The commands of `make docs`, for this Python."""
+    makefile = ROOT.joinpath("Makefile").read_text(encoding="utf-8")
+    (recipe,) = re.findall(r"^docs: .*\n((?:\t.*\n)+)", makefile, flags=re.MULTILINE)
+    programs = {"python": [], "sphinx-build": ["-m", "sphinx"]}
+    found = []
+    for line in recipe.splitlines():
+        program, *arguments = line.strip().removeprefix("$(BIN)/").split()
+        found.append([sys.executable, *programs[program], *arguments])
+    return found
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    for command in commands():
+        placed = [part.replace("build/docs", str(folder)) for part in command]
+        done = subprocess.run(placed, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "WARNING" not in done.stdout + done.stderr
+    return folder / "html"
+
+
+@pytest.fixture(scope="module")
+def pages(site: Path) -> dict[Path, Page]:
+    return {path: Page(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}
+
+
+def test_every_page_of_the_repository_is_there(site: Path, pages: dict[Path, Page]) -> None:
+    for source in ROOT.joinpath("docs").rglob("*.md"):
+        if source.parent.name == "performance":
+            continue  # parts of performance.md
+        inside = source.relative_to(ROOT / "docs")
+        name = inside.with_name("index.md") if inside.name == "README.md" else inside
+        assert site / name.with_suffix(".html") in pages
+    assert {site / "changelog.html", site / "readme.html"} <= set(pages)
+
+
+def test_every_link_leads_to_a_page_and_an_anchor(site: Path, pages: dict[Path, Page]) -> None:
+    wrong, seen = [], 0
+    for path, page in pages.items():
+        for link in page.links:
+            if link.startswith(REPOSITORY):
+                file = link.removeprefix(REPOSITORY).split("#")[0].removeprefix("blob/main/")
+                if not ROOT.joinpath(file.removeprefix("tree/main/")).exists():
+                    wrong.append((path.relative_to(site).as_posix(), link))
+                continue
+            if "://" in link or link.startswith("mailto:"):
+                continue
+            name, _, anchor = link.partition("#")
+            target = (path.parent / unquote(name)).resolve() if name else path
+            seen += 1
+            if not target.exists() or (
+                anchor and target in pages and unquote(anchor) not in pages[target].ids
+            ):
+                wrong.append((path.relative_to(site).as_posix(), link))
+    assert wrong == []
+    assert seen > 5000
+
+
+def test_every_link_has_a_text(pages: dict[Path, Page]) -> None:
+    assert {path.name: page.unnamed for path, page in pages.items() if page.unnamed} == {}
+
+
+def test_no_page_loads_anything_from_another_host(site: Path, pages: dict[Path, Page]) -> None:
+    loads = {load for page in pages.values() for load in page.loads}
+    assert [load for load in loads if re.match(r"(\w+:)?//", load)] == []
+    assert len(loads) > 100
+    for style in site.rglob("*.css"):
+        text = style.read_text(encoding="utf-8")
+        assert re.findall(r"(?:@import\s+[\"']|url\(\s*[\"']?)(?:\w+:)?//[^)\"']*", text) == [], style
+    for path, page in pages.items():
+        missing = [
+            load for load in page.loads if not (path.parent / load.split("?")[0].split("#")[0]).exists()
+        ]
+        assert missing == [], path
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_every_public_name_has_an_entry(module: str, site: Path, pages: dict[Path, Page]) -> None:
+    page = pages[site / "api" / f"{module}.html"]
+    names = {f"{module}.{name}" for name in import_module(module).__all__}
+    assert names - page.ids == set()
+
+
+@pytest.mark.parametrize(("folder", "kind", "name", "plugin"), PLUGINS)
+def test_every_plugin_has_a_page_with_its_settings(
+    folder: str, kind: str, name: str, plugin: type, site: Path, pages: dict[Path, Page]
+) -> None:
+    text = "".join(pages[site / folder / f"{name}.html"].text.split())
+    found = described(kind, name, plugin)
+    for field in found["fields"]:
+        default = "required" if field["default"] is None else field["default"]
+        assert "".join(field["name"].split()) in text
+        assert "".join(default.split()) in text
+        plain = re.split(r"[`:*\\\[<]", field["meaning"])[0]  # until the first markup
+        assert "".join(plain.split()) in text
+    assert f'name="{name}"' in text
+
+
+def test_formulas_need_no_script(site: Path, pages: dict[Path, Page]) -> None:
+    page = pages[site / "theory" / "guarantee.html"]
+    assert "math" in page.tags
+    assert not [load for load in page.loads if re.search("mathjax|katex", load, re.IGNORECASE)]
+    assert "$" not in page.text
+
+
+def test_papers_are_links(site: Path, pages: dict[Path, Page]) -> None:
+    assert "../references.html#lrk25" in pages[site / "theory" / "guarantee.html"].links
+    assert "../references.html#wzj21" in pages[site / "defenses" / "mid.html"].links
+
+
+def test_the_search_knows_the_pages(site: Path) -> None:
+    index = site.joinpath("searchindex.js").read_text(encoding="utf-8")
+    (names,) = re.findall(r'docnames:?"?:?(\[.*?\])', index.replace('"docnames"', "docnames"))
+    assert {'"pitfalls"', '"theory/guarantee"', '"attacks/miface"', '"api/dpmi.privacy"'} <= set(
+        names.strip("[]").replace(", ", ",").split(",")
+    )
+    assert "batchnorm" in index
