@@ -138,7 +138,7 @@ def page_text(source: Path, pages: Mapping[Path, Path]) -> str:
         if "://" in target or not target:
             return match.group(0)
         path = (source.parent / target).resolve()
-        if path.suffix == ".png":
+        if path.suffix in (".png", ".webp"):
             return match.group(0)
         if path not in pages:
             kind = "tree" if path.is_dir() else "blob"
@@ -146,10 +146,8 @@ def page_text(source: Path, pages: Mapping[Path, Path]) -> str:
         return f"]({os.path.relpath(pages[path], pages[source].parent)}{hash_}{anchor})"
 
     def shown(match: re.Match[str]) -> str:
-        if (source.parent / match.group(2)).exists():
-            name = os.path.relpath(page_of((source.parent / match.group(2)).resolve()), pages[source].parent)
-            return f"![{match.group(1)}]({name})"
-        return f"*{match.group(1)}: not shown, because it has faces of real people.*"
+        name = os.path.relpath(page_of((source.parent / match.group(2)).resolve()), pages[source].parent)
+        return f"![{match.group(1)}]({name})"
 
     def outside_code(part: str) -> str:
         return cited(LINK.sub(place, PICTURE.sub(shown, part)), pages[source])
@@ -180,11 +178,9 @@ def with_links(text: str, pages: Mapping[str, str]) -> str:
 
 
 def pictures(source: Path) -> list[Path]:
-    """Return the pictures of a page that are in the repository."""
-    found = [
-        (source.parent / name).resolve() for _, name in PICTURE.findall(source.read_text(encoding="utf-8"))
-    ]
-    return [path for path in found if path.exists()]
+    """Return the pictures of a page."""
+    text = source.read_text(encoding="utf-8")
+    return [(source.parent / name).resolve() for _, name in PICTURE.findall(text)]
 
 
 @cache

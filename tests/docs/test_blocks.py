@@ -45,6 +45,10 @@ NOT_RUN = {
     ("docs/attacks.md", "folder=Path"): "it trains a GAN for minutes; the names below hold a smaller one",
     ("docs/attacks.md", "npm pack"): "it downloads networks that others trained",
     ("docs/performance.md", "benchmarks.peers"): "it installs other libraries into environments of their own",
+    (
+        "docs/sharded.md",
+        "fully_shard(model)",
+    ): "it needs several processes; tests/privacy/test_fully_shard.py has them",
     ("docs/studies.md", "vgg16_bn"): "it downloads weights of ImageNet",
 }
 
