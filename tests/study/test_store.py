@@ -290,6 +290,23 @@ class TestFolder:
             Store.open(tmp_path / name)
 
 
+def test_a_lock_that_the_next_run_has_opened_already_may_stay(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows then refuses to delete it."""
+    plain = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.name == ".run.lock":
+            raise PermissionError(13, "The process cannot access the file", str(path))
+        plain(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with store.writing():
+        (store.root / "trials" / ".partial-half").touch()
+    assert list((store.root / "trials").iterdir()) == []
+
+
 def test_two_runs_in_one_folder_are_refused_and_the_first_goes_on(store: Store) -> None:
     with store.writing():
         half = store.root / "trials" / ".partial-of-the-first"
