@@ -224,7 +224,7 @@ def test_tables_agree(store: Store) -> None:
     store.save_tables(table, table[["n"]])
     parquet = pd.read_parquet(store.root / "trials.parquet")
     pd.testing.assert_frame_equal(parquet, table)
-    csv = pd.read_csv(store.root / "trials.csv")
+    csv = pd.read_csv(store.root / "trials.csv", float_precision="round_trip")
     pd.testing.assert_frame_equal(csv, table, check_exact=True)
     assert pd.read_csv(store.root / "per_class.csv")["n"].tolist() == [1, 2, 3]
 
