@@ -87,18 +87,18 @@ class StoredImages(LazyImages):
     def _write_at(self, content: bytes, at: int) -> int:
         """Write what one call takes, and return the number of bytes."""
         if hasattr(os, "pwrite"):
-            return os.pwrite(self._file.fileno(), content, at)
+            return int(os.pwrite(self._file.fileno(), content, at))
         with self._moving:  # Windows, which has no forks: only threads share the position
             self._file.seek(at)
-            return self._file.write(content)
+            return int(self._file.write(content))
 
     def _read_at(self, buffer: memoryview, at: int) -> int:
         """Read what one call gives, and return the number of bytes."""
         if hasattr(os, "preadv"):
-            return os.preadv(self._file.fileno(), [buffer], at)
+            return int(os.preadv(self._file.fileno(), [buffer], at))
         with self._moving:
             self._file.seek(at)
-            return self._file.readinto(buffer)
+            return int(self._file.readinto(buffer))
 
 
 def collected(

@@ -85,6 +85,22 @@ def test_a_plain_install_brings_dependencies_of_dependencies_and_no_extra() -> N
     assert {"sympy", "ray", "mypy"} & brought == {"sympy"}
 
 
+def test_a_test_file_of_an_extra_is_skipped_without_it() -> None:
+    """Which `make test-lowest` installs none of, and Python 3.10 not all."""
+    extras = set().union(*map(names, EXTRAS.values()))
+    optional = extras - names(PROJECT["dependencies"]) - names(EXTRAS["test"]) - {"dpmi"}
+    known = packages_distributions()
+    seen = 0
+    for path in ROOT.glob("tests/**/test_*.py"):
+        text = path.read_text(encoding="utf-8")
+        for module in re.findall(r"^(?:from|import) (\w+)", text, flags=re.MULTILINE):
+            if {canonicalize_name(each) for each in known.get(module, ())} & optional:
+                before = re.split(rf"^(?:from|import) {module}\b", text, maxsplit=1, flags=re.MULTILINE)[0]
+                assert f'importorskip("{module}"' in before, f"{path}: {module}"
+                seen += 1
+    assert seen >= 8
+
+
 def made(*arguments: str) -> str:
     """What make would do in a fresh checkout."""
     command = ["make", "--dry-run", "--no-print-directory", "VENV=none", *arguments]
