@@ -17,7 +17,7 @@ $(if $(filter-out cpu,$(TORCH)),$(error TORCH is $(TORCH); it must be cpu, or ab
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 ifeq ($(TORCH),cpu)
-	$(INSTALL) --retries 1 --timeout 20 torch torchvision --index-url https://download.pytorch.org/whl/cpu || \
+	$(INSTALL) --quiet --quiet --retries 1 --timeout 20 torch torchvision --index-url https://download.pytorch.org/whl/cpu || \
 	  echo "make: no CPU build of torch could be had from download.pytorch.org; the plain install takes that of the package index"
 endif
 

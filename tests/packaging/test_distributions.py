@@ -144,10 +144,10 @@ def test_an_installed_wheel_works_outside_the_checkout(built: Path, tmp_path: Pa
     python = scripts / Path(sys.executable).name
     pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "--quiet"]
     wheel = str(next(built.glob("*.whl")))
-    subprocess.run([*pip, "install", "--no-index", "--no-deps", wheel], check=True)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    subprocess.run([*pip, "install", "--no-index", "--no-deps", wheel], env=environment, check=True)
 
     def run(*command: str | Path) -> str:
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
