@@ -2,18 +2,36 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.installed
+# The versions to install, and the extras that tests need besides.
+CONSTRAINTS := constraints.txt
+EXTRAS := dev
+INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
+PLAIN := $(VENV)/.installed-plain
+READY := $(VENV)/.installed-$(EXTRAS)
+TORCH ?=
+$(if $(filter-out cpu,$(TORCH)),$(error TORCH is $(TORCH); it must be cpu, or absent))
 
-.PHONY: demo test quick-tests test-slow test-gpu mutants lint format docs bench bench-gpu results install clean
+.PHONY: demo test quick-tests test-slow test-gpu test-versions test-lowest release-check mutants lint format docs bench bench-gpu results install clean
 
-$(READY): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $(READY)
+# `TORCH=cpu` saves several GB on a machine without a GPU; it counts when the environment is made.
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
+ifeq ($(TORCH),cpu)
+	$(INSTALL) --quiet --quiet --retries 1 --timeout 20 torch torchvision --index-url https://download.pytorch.org/whl/cpu || \
+	  echo "make: no CPU build of torch could be had from download.pytorch.org; the plain install takes that of the package index"
+endif
+
+$(PLAIN): pyproject.toml $(CONSTRAINTS) | $(BIN)/pip
+	$(INSTALL) -e .
+	touch $(PLAIN)
+
+$(READY): pyproject.toml $(CONSTRAINTS) | $(BIN)/pip
+	$(INSTALL) -e '.[$(EXTRAS)]'
+	touch $(PLAIN) $(READY)
 
 install: $(READY)
 
-demo: $(READY)
+demo: $(PLAIN)
 	$(BIN)/dpmi curve --out runs/demo
 
 # Mypy leaves all cores but one idle, so the tests begin beside it. A Ray cluster takes all cores for itself, and is
@@ -39,6 +57,30 @@ test-gpu: $(READY)
 # Plants faults in copies of the packages, one at a time, and shows which test finds each.
 mutants: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m mutants
+
+# The fast tests with the oldest and the newest Python of those on the PATH, each in an environment of its own.
+PYTHONS := $(foreach version,3.10 3.11 3.12 3.13 3.14,python$(version))
+FOUND = $(strip $(foreach python,$(PYTHONS),$(if $(shell $(python) -c 'print(1)' 2>/dev/null),$(python))))
+USED = $(sort $(firstword $(FOUND)) $(lastword $(FOUND)))
+
+test-versions:
+	@echo "Python: found $(or $(FOUND),none of $(PYTHONS)); used $(or $(USED),none)"
+	@test -n "$(USED)"
+	$(foreach python,$(USED),$(MAKE) quick-tests PYTHON=$(python) VENV=$(VENV)-$(notdir $(python)) &&) true
+
+# The fast tests with the lowest versions that pyproject.toml allows; tests of extras are skipped.
+test-lowest:
+	$(MAKE) quick-tests CONSTRAINTS=constraints-min.txt EXTRAS=test VENV=$(VENV)-lowest
+
+# What a release must pass, besides `make test` and `make test-slow`. It asks the package index, and writes dist/.
+release-check: $(READY)
+	@test -z "$$(git status --porcelain)" || { git status --short; echo "make: commit these files, or remove them" >&2; exit 1; }
+	$(INSTALL) -e '.[dev,release]'
+	$(BIN)/pytest -m 'not gpu' tests/packaging
+	rm -rf build dist
+	$(BIN)/uv build --quiet
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -74,4 +116,4 @@ results: $(READY)
 	$(BIN)/python docs/results/shrink.py
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(VENV)-* build dist runs

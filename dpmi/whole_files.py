@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from pathlib import Path
 
 PARTIAL = ".partial-"
 """Prefix of the names of incomplete files, which a killed process may leave."""
+
+_WINDOWS = sys.platform == "win32"
 
 
 @contextmanager
@@ -47,7 +50,10 @@ def replacing(final: Path) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows opens no folder, and flushes a file only for those who may write to it.
+    if _WINDOWS and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if _WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -26,11 +26,11 @@ MODULES = {
     for module in ROOT.glob(f"{package}/**/*.py")
     if not module.stem.startswith("__")
 }
-#: Without the tests of documents, and those of a package of its own.
+#: Without the tests of documents and distributions, and those of a package of its own.
 SPANNING = [
     file
     for file in sorted(ROOT.glob("tests/**/test_*.py"))
-    if file not in MODULES and not {"docs", "plugin_package"} & {*file.relative_to(ROOT).parts}
+    if file not in MODULES and not {"docs", "packaging", "plugin_package"} & {*file.relative_to(ROOT).parts}
 ]
 
 

@@ -11,9 +11,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import numpy as np
 import pytest
+
+pytest.importorskip("ipykernel", reason="the extra `notebook` is not installed")
+pytest.importorskip("nbclient", reason="the extra `notebook` is not installed")
+pytest.importorskip("nbformat", reason="the extra `notebook` is not installed")
+
+import nbformat
 from ipykernel.kernelspec import write_kernel_spec
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dpmi import whole_files
 from dpmi.whole_files import PARTIAL, replacing
 
 
@@ -75,3 +76,23 @@ def test_it_is_on_the_disk_before_it_is_seen(tmp_path: Path, monkeypatch: pytest
         (temporary / "c").touch()
     assert sorted(name for name, _ in synced[:2]) == ["b", "c"]
     assert synced[2][0].startswith(PARTIAL)
+
+
+def test_windows_flushes_what_it_can_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that may be written to, and no folder; here only the calls are those of Windows."""
+    fcntl = pytest.importorskip("fcntl")
+    modes = []
+    plain = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        modes.append(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE)
+        plain(descriptor)
+
+    monkeypatch.setattr(whole_files, "_WINDOWS", True)
+    monkeypatch.setattr(os, "fsync", fsync)
+    with replacing(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+        (temporary / "b").write_text("new")
+        (temporary / "c").write_text("new")
+    assert modes == [os.O_RDWR, os.O_RDWR]
+    assert (tmp_path / "folder" / "b").read_text() == "new"

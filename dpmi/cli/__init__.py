@@ -6,6 +6,7 @@ need them, so that ``dpmi epsilon`` is fast. MIA in help texts stands for model 
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from importlib.metadata import version
@@ -81,6 +82,11 @@ _INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line; a user error gives one line, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # its encoding may lack a character, in a pipe on Windows for example
+            stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *_: print(f"dpmi: warning: {message}", file=sys.stderr)
     try:
         code = app(standalone_mode=False)

@@ -79,7 +79,7 @@ def read_identities(listing: Path, folder: Path) -> dict[int, list[Path]]:
         ValueError: a line is not a file name and a number.
     """
     files = defaultdict[int, list[Path]](list)
-    for number, line in enumerate(listing.read_text().splitlines(), start=1):
+    for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), start=1):
         match line.split():
             case [name, person] if person.isdecimal():
                 files[int(person)].append(folder / name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -23,7 +24,7 @@ Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
 
 class StoredImages(LazyImages):
-    """Images in a temporary file without a name, which ends with this object, or with the process.
+    """Images in a temporary file that no other program sees, which ends with this object, or with the process.
 
     The file is in the system's folder of temporary files, which the environment variable TMPDIR names.
 
@@ -40,10 +41,11 @@ class StoredImages(LazyImages):
     def __init__(self, count: int, image_shape: ImageShape, *, dtype: DTypeLike = np.uint8) -> None:
         super().__init__(count, image_shape)
         self._pixels = np.dtype(dtype)
+        self._moving = threading.Lock()
         self._image_bytes = self.shape[1:].numel() * self._pixels.itemsize
         size = count * self._image_bytes
         try:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as this object lives
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - open as long as this object lives
             _reserve(self._file.fileno(), size)
         except OSError as error:
             raise OSError(
@@ -58,7 +60,7 @@ class StoredImages(LazyImages):
         written = 0
         while written < len(content):  # a signal may end a call early
             at = row * self._image_bytes + written
-            written += os.pwrite(self._file.fileno(), content[written:], at)
+            written += self._write_at(content[written:], at)
 
     def read(self, rows: Tensor) -> Tensor:
         """Return the images at ``rows``, int64 (n,) from 0 to N-1, float32 (n, C, H, W)."""
@@ -77,10 +79,26 @@ class StoredImages(LazyImages):
         """Read bytes of the file, from ``at`` on, into all of a buffer."""
         done = 0
         while done < len(buffer):  # a call reads at most 2 GiB
-            read = os.preadv(self._file.fileno(), [buffer[done:]], at + done)
+            read = self._read_at(buffer[done:], at + done)
             if read == 0:
                 raise OSError("the temporary file of the images is shorter than what was written to it")
             done += read
+
+    def _write_at(self, content: bytes, at: int) -> int:
+        """Write what one call takes, and return the number of bytes."""
+        if hasattr(os, "pwrite"):
+            return int(os.pwrite(self._file.fileno(), content, at))
+        with self._moving:  # Windows, which has no forks: only threads share the position
+            self._file.seek(at)
+            return int(self._file.write(content))
+
+    def _read_at(self, buffer: memoryview, at: int) -> int:
+        """Read what one call gives, and return the number of bytes."""
+        if hasattr(os, "preadv"):
+            return int(os.preadv(self._file.fileno(), [buffer], at))
+        with self._moving:
+            self._file.seek(at)
+            return int(self._file.readinto(buffer))
 
 
 def collected(
@@ -122,5 +140,5 @@ def _reserve(file: int, size: int) -> None:
     """Make room for a file now, because a page that does not fit would end the process later."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, 0, size)
-    else:  # macOS; a write that does not fit raises
+    else:  # macOS and Windows; a write that does not fit raises
         os.ftruncate(file, size)

@@ -26,7 +26,7 @@ import logging
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -202,7 +202,8 @@ class Store:
             self._sweep()  # locks of models
         finally:
             lock.release()
-            (self.root / _LOCK).unlink(missing_ok=True)
+            with suppress(PermissionError):  # on Windows, where another run has opened it already
+                (self.root / _LOCK).unlink(missing_ok=True)
 
     def _sweep(self) -> None:
         for folder in (self.root, *(self.root / kind for kind in ("models", "trials", _SIDE_EFFECTS))):

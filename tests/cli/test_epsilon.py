@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 
@@ -151,3 +152,13 @@ class TestEpsilon:
         )
         assert "15.924" in done.stdout
         assert done.stderr.split() == ["False"]
+
+    def test_a_name_that_the_output_cannot_encode_is_spelled_out(self) -> None:
+        """In a pipe on Windows, whose encoding has 256 characters."""
+        done = subprocess.run(
+            [sys.executable, "-m", "dpmi.cli", *epsilon(unit="\N{INFINITY}-group")],
+            env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+            capture_output=True,
+            check=True,
+        )
+        assert rb"\u221e-group  15.924" in done.stdout

@@ -6,8 +6,10 @@ import errno
 import gc
 import os
 import resource
+import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,24 @@ def test_every_image_is_written_by_some_thread(on_disk: Path) -> None:
     assert torch.equal(found[:], torch.from_numpy(PIXELS).float() / 255)
     rows = torch.from_numpy(GENERATOR.permutation(len(PIXELS)))
     assert torch.equal(found[rows], torch.from_numpy(PIXELS[rows.numpy()]).float() / 255)
+
+
+def test_threads_share_one_position_where_the_system_has_no_other_way(
+    on_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows; the turns of 8 threads are short, so that without a lock one moves what another has set."""
+    monkeypatch.delattr(os, "pwrite")
+    monkeypatch.delattr(os, "preadv")
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        found = collected(len(PIXELS), (3, 8, 6), lambda row: PIXELS[row])
+        with ThreadPoolExecutor(8) as pool:
+            read = torch.stack(list(pool.map(found.__getitem__, range(len(PIXELS)))))
+    finally:
+        sys.setswitchinterval(before)
+    assert torch.equal(found[:], torch.from_numpy(PIXELS).float() / 255)
+    assert torch.equal(read, found[:])
 
 
 def test_pixels_of_float32_are_kept_as_they_are(on_disk: Path) -> None:

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import ResNet18_Weights, get_model
+
+pytest.importorskip("safetensors", reason="the extra `safetensors` is not installed")
+
+from safetensors.torch import save_file
 
 from dpmi.models import build, load_weights
 

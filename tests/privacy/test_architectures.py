@@ -12,10 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
+
+pytest.importorskip("peft", reason="the extra `peft` is not installed")
+pytest.importorskip("transformers", reason="the extra `transformers` is not installed")
+
+from peft import LoraConfig, get_peft_model
 from transformers import (
     BertConfig,
     BertForSequenceClassification,

@@ -224,7 +224,7 @@ def test_tables_agree(store: Store) -> None:
     store.save_tables(table, table[["n"]])
     parquet = pd.read_parquet(store.root / "trials.parquet")
     pd.testing.assert_frame_equal(parquet, table)
-    csv = pd.read_csv(store.root / "trials.csv")
+    csv = pd.read_csv(store.root / "trials.csv", float_precision="round_trip")
     pd.testing.assert_frame_equal(csv, table, check_exact=True)
     assert pd.read_csv(store.root / "per_class.csv")["n"].tolist() == [1, 2, 3]
 
@@ -288,6 +288,23 @@ class TestFolder:
     def test_without_a_study_is_not_opened(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(StoreError, match=r"holds no study: it has no study\.toml"):
             Store.open(tmp_path / name)
+
+
+def test_a_lock_that_the_next_run_has_opened_already_may_stay(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows then refuses to delete it."""
+    plain = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.name == ".run.lock":
+            raise PermissionError(13, "The process cannot access the file", str(path))
+        plain(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with store.writing():
+        (store.root / "trials" / ".partial-half").touch()
+    assert list((store.root / "trials").iterdir()) == []
 
 
 def test_two_runs_in_one_folder_are_refused_and_the_first_goes_on(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -103,6 +104,11 @@ def _processes() -> Any:
     return context
 
 
+def _store(port: int, **options: Any) -> Any:
+    """Return a store of this machine; PyTorch's builds for Windows may lack libuv."""
+    return dist.TCPStore("127.0.0.1", port, use_libuv=sys.platform != "win32", **options)  # type: ignore[attr-defined]
+
+
 class _Group:
     """Processes that train configurations of several ranks together.
 
@@ -114,7 +120,7 @@ class _Group:
     def __init__(self, size: int, configurations: list[Configuration]) -> None:
         context = _processes()
         self.configurations = configurations
-        self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+        self._store = _store(0, is_master=True, wait_for_workers=False)
         self._answers = context.Queue()
         self._processes = [
             context.Process(
@@ -156,7 +162,7 @@ class _Group:
 def _rank(rank: int, size: int, port: int, configurations: list[Configuration], answers: Any) -> None:
     torch.set_num_threads(1)
     limit = timedelta(seconds=TIMEOUT)
-    store = dist.TCPStore("127.0.0.1", port, timeout=limit)  # type: ignore[attr-defined]
+    store = _store(port, timeout=limit)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=limit)
     try:
         found = [examined(configuration) for configuration in configurations]
