@@ -17,6 +17,8 @@ from dpmi.metrics import accuracy, share_interval
 from dpmi.metrics import robustness as module
 from dpmi.metrics.robustness import ATTACKS, perturb, robustness
 
+pytest.importorskip("art", reason="the extra `robustness` is not installed")
+
 EPSILON = 8 / 255
 IN_THE_BALL = ("fgsm", "pgd", "bim")
 

@@ -10,6 +10,7 @@ import logging.config
 import subprocess
 import sys
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ import pytest
 
 import dpmi
 from dpmi.metrics import robustness
+
+if find_spec("art") is None:
+    pytest.skip("the extra `robustness` is not installed", allow_module_level=True)
 
 # An import happens once in a process, so this is one of its own.
 PROGRAM = """

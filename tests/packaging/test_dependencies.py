@@ -87,6 +87,7 @@ def test_a_plain_install_brings_dependencies_of_dependencies_and_no_extra() -> N
 
 def test_a_test_file_of_an_extra_is_skipped_without_it() -> None:
     """Which `make test-lowest` installs none of, and Python 3.10 not all."""
+    pytest.importorskip("transformers", reason="modules of extras that are not installed are not known")
     extras = set().union(*map(names, EXTRAS.values()))
     optional = extras - names(PROJECT["dependencies"]) - names(EXTRAS["test"]) - {"dpmi"}
     known = packages_distributions()

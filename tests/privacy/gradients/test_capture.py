@@ -343,7 +343,9 @@ def test_an_autograd_function_of_the_users_is_refused() -> None:
 def test_gradient_checkpointing_is_refused() -> None:
     module, x = nn.Linear(5, 3), torch.randn(4, 5)
     capture = capture_of(module, [2, 2])
-    with pytest.raises(Coupled, match="'weight' and 'bias' is recomputed in the backward pass"):
+    # torch 2.8 first reads a saved tensor without content, which is refused, too.
+    reason = "'weight' and 'bias' is recomputed in the backward pass|reads uninitialised memory"
+    with pytest.raises(Coupled, match=reason):
         run(lambda x: checkpoint(module, x, use_reentrant=False), x, capture)
 
 

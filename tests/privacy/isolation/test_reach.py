@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+
+pytest.importorskip("tqdm", reason="no extra that brings tqdm is installed")
+
 from tqdm import tqdm
 
 from dpmi.privacy.isolation.provenance import CarriedOver, Provenance
