@@ -203,7 +203,7 @@ def test_the_lowest_versions_resolve(python: str) -> None:
 def resolve(*options: str, system: str = "x86_64-manylinux_2_28") -> None:
     """To wheels alone: who installs has no compiler."""
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "pyproject.toml", *options]
-    only = ["--only-binary", ":all:", "--no-binary", "pretty-errors", "--prerelease", "if-necessary"]
+    only = ["--only-binary", ":all:", "--prerelease", "if-necessary"]
     done = subprocess.run(
         [*command, *only, "--python-platform", system], cwd=ROOT, capture_output=True, text=True, check=False
     )
