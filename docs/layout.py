@@ -19,13 +19,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import tomllib
 from sphinx.pycode import ModuleAnalyzer
 
 from dpmi import attacks, defenses
 from dpmi.cli.listing import described
 
 ROOT = Path(__file__).parents[1]
-REPOSITORY = "https://github.com/dpmi/dpmi"
+PROJECT = tomllib.loads(ROOT.joinpath("pyproject.toml").read_text(encoding="utf-8"))["project"]
+REPOSITORY = PROJECT["urls"]["Homepage"]
 
 #: The sidebar; a page without a text of its own gets its title.
 NAVIGATION = {

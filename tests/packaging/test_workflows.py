@@ -49,8 +49,7 @@ def test_its_steps_are_targets_of_make() -> None:
     assert {step.split()[0] for step in steps} == {"make", "pip", "dpmi"}, (
         "systems without make install the wheel"
     )
-    missing = {target for target in targets if not re.search(rf"^{target}:", MAKEFILE, flags=re.MULTILINE)}
-    assert missing <= {"docs"}
+    assert [target for target in targets if not re.search(rf"^{target}:", MAKEFILE, flags=re.MULTILINE)] == []
 
 
 def test_every_supported_python_is_tried() -> None:
