@@ -9,11 +9,13 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 _DEPTH = 65_535
 
@@ -33,7 +35,7 @@ def open_image(path: Path, mode: Literal["L", "RGB"]) -> Image.Image:
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError(f"{path} must be a regular file, not a folder or a pipe. Remove it.")
     try:
-        with Image.open(path) as image:
+        with _whole_images(), Image.open(path) as image:
             image.load()
             upright = ImageOps.exif_transpose(image)
     except Exception as error:  # Pillow's readers raise errors of many types for a broken file
@@ -41,6 +43,16 @@ def open_image(path: Path, mode: Literal["L", "RGB"]) -> Image.Image:
             f"{path} is corrupt or not an image: {error}. Download it again or remove it."
         ) from error
     return _opaque(_eight_bits(upright, path)).convert(mode)
+
+
+@contextmanager
+def _whole_images() -> Iterator[None]:
+    """Refuse truncated files. Pillow's switch is the process's, and libraries set it; WeasyPrint does when imported."""
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _eight_bits(image: Image.Image, path: Path) -> Image.Image:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from dpmi.data.open_image import open_image
 
@@ -100,3 +100,18 @@ def test_what_is_no_image_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         open_image(tmp_path / "whole.png", "RGB")
     with pytest.raises(FileNotFoundError):
         open_image(tmp_path / "nowhere.png", "RGB")
+
+
+def test_half_a_file_is_refused_where_a_library_lets_pillow_fill_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(256, size=(40, 40), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.bmp")
+    (tmp_path / "cut.bmp").write_bytes((tmp_path / "whole.bmp").read_bytes()[:900])
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with Image.open(tmp_path / "cut.bmp") as filled:
+        filled.load()
+    with pytest.raises(ValueError, match=r"cut\.bmp is corrupt or not an image"):
+        open_image(tmp_path / "cut.bmp", "L")
+    assert np.array_equal(np.asarray(open_image(tmp_path / "whole.bmp", "L")), noise)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True, "the switch of others is as it was"
