@@ -72,6 +72,7 @@ NAVIGATION = {
         "decisions/index": "Decisions",
         "changelog": "Changelog",
         "references": "References",
+        "platforms": "Platforms",
         "contributing": "Contributing",
         "security": "Security",
     },
