@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import torch
 import typer
-from torch.utils.data import DataLoader, TensorDataset
 from typer.testing import CliRunner
 
 import dpmi
 from dpmi.cli import app
 from dpmi.study import SpecError, parse
 
+from .docs.loop import loop
 from .docs.repository import ROOT, files
 
 README = ROOT.joinpath("README.md").read_text(encoding="utf-8")
@@ -44,19 +44,9 @@ def commands(text: str) -> list[str]:
     return [line.split(" #")[0] for line in shown if line.startswith(("dpmi ", "make "))]
 
 
-@pytest.fixture
-def loop() -> dict[str, Any]:
-    """What a team has before it reads the README."""
-    generator = torch.Generator().manual_seed(0)
-    images, labels = torch.randn(40, 3, generator=generator), torch.arange(40) % 4
-    model = torch.nn.Linear(3, 4)
-    return {
-        "model": model,
-        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
-        "loader": DataLoader(TensorDataset(images, labels), batch_size=8),
-        "labels": labels,
-        "criterion": torch.nn.CrossEntropyLoss(),
-    }
+@pytest.fixture(name="loop")
+def _loop() -> dict[str, Any]:
+    return loop(records=40, features=3, classes=4)
 
 
 def test_the_first_example_is_useful_at_epsilon_1(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
 from typer.testing import CliRunner
 
 import dpmi.attacks
@@ -25,6 +24,7 @@ from dpmi.cli import app
 from dpmi.defenses import NoDefense
 from dpmi.privacy import Partition, PrivacyEngine
 
+from .loop import loop
 from .repository import ROOT, files
 
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in files(".md")}
@@ -53,22 +53,12 @@ NOT_RUN = {
 }
 
 
-def loop() -> dict[str, Any]:
-    """What a team has before it reads on: a model, an optimizer, a loader, labels and a criterion."""
-    generator = torch.Generator().manual_seed(0)
-    images, labels = torch.randn(400, 64, generator=generator), torch.arange(400) % 10
-    model = torch.nn.Linear(64, 10)
-    return {
-        "model": model,
-        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
-        "loader": DataLoader(TensorDataset(images, labels), batch_size=8),
-        "labels": labels,
-        "criterion": torch.nn.CrossEntropyLoss(),
-    }
+def digits_loop() -> dict[str, Any]:
+    return loop(records=400, features=64, classes=10)
 
 
 def private_loop() -> dict[str, Any]:
-    names = loop()
+    names = digits_loop()
     partition = Partition.by_class(names.pop("labels"))
     settings = {"sampling_rate": 0.5, "noise_multiplier": 1.0, "max_grad_norm": 1.0}
     model, optimizer, criterion, loader = PrivacyEngine().make_private(
@@ -112,7 +102,7 @@ def pictures() -> dict[str, Any]:
 #: What a reader has before the first block of a page; nothing on other pages.
 BEFORE: dict[str, Callable[[], dict[str, Any]]] = {
     "docs/attacks.md": attacked,
-    "docs/audit.md": loop,
+    "docs/audit.md": digits_loop,
     "docs/engine.md": private_loop,
     "docs/features.md": pictures,
     "docs/units.md": lambda: {"messages": ["hello", "ho", "hi", "he"]},
