@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -13,6 +12,7 @@ import typer
 from dpmi.cli.arguments import integer, number
 from dpmi.cli.statement import read_accounts
 from dpmi.cli.units import counts
+from dpmi.whole_files import sha256
 
 if TYPE_CHECKING:
     from dpmi.privacy import Statement
@@ -111,7 +111,7 @@ class _Own(NamedTuple):
 
     @property
     def hashes(self) -> dict[str, str]:
-        return {f"account, {path}": _sha256(path) for path in self.accounts}
+        return {f"account, {path}": sha256(path) for path in self.accounts}
 
 
 def _of_accounts(own: _Own, model: Path | None, common: dict[str, Any]) -> Dossier:
@@ -121,7 +121,7 @@ def _of_accounts(own: _Own, model: Path | None, common: dict[str, Any]) -> Dossi
         raise ValueError(
             "there is no model; give the folder of a study or of dpmi attack, or --account and --delta"
         )
-    hashes = {} if model is None else {f"file of weights, {model}": _sha256(model)}
+    hashes = {} if model is None else {f"file of weights, {model}": sha256(model)}
     name = own.accounts[0].stem if model is None else model.name
     return Dossier(name=name, statement=own.statement, hashes={**hashes, **own.hashes}, **common)
 
@@ -171,7 +171,3 @@ def _audits(paths: list[Path]) -> list[Row]:
         with inside(str(path)):
             found += read_rows(path.read_text(encoding="utf-8"))
     return found
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -110,14 +110,13 @@ def _of(results: Results, job: Job) -> Results:
 
 
 def _hashes(job: Job, store: Store) -> dict[str, str]:
-    """The SHA-256 of the stored weights is that of the record, with which the store has compared the file."""
     content = store.content()
     if job.given:
         weights = {f"file of weights, {job.weights}": content.weights}
     else:
         path = store.weights(job.key)
         weights = {
-            f"file of weights, {path.relative_to(store.root)}": hashlib.sha256(path.read_bytes()).hexdigest(),
+            f"file of weights, {path.relative_to(store.root)}": store.weights_digest(job.key),
             "initial weights": content.weights,
         }
     others = {

@@ -19,7 +19,6 @@ Measurements have a file and a key of their own, so new metrics need no new trai
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import logging
@@ -41,7 +40,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from dpmi.attacks import Reconstructions
-from dpmi.whole_files import PARTIAL, replacing
+from dpmi.whole_files import PARTIAL, replacing, sha256
 
 from . import schema
 from .content import Content
@@ -280,6 +279,10 @@ class Store:
         """The file with the state dict of a trained model."""
         return self.root / "models" / key / _WEIGHTS
 
+    def weights_digest(self, key: str) -> str:
+        """The SHA-256 of that file."""
+        return _digest(self.weights(key))
+
     def load_weights(self, key: str, model: nn.Module) -> None:
         """Load the parameters of a trained model into a newly built one."""
         state = torch.load(self.weights(key), weights_only=True)
@@ -353,7 +356,7 @@ class Store:
         with replacing(self.root / kind / key) as folder:
             folder.mkdir()
             write(folder / name)
-            _write_json(folder / _RECORD, {**record, "sha256": _sha256(folder / name)})
+            _write_json(folder / _RECORD, {**record, "sha256": sha256(folder / name)})
 
     def _record(self, kind: Kind, key: str, name: str) -> dict[str, Any] | None:
         folder = self.root / kind / key
@@ -403,22 +406,22 @@ def _tell_damaged(path: Path) -> None:
     _log.warning("%s is damaged or missing; the next run of the study computes it again", path)
 
 
-def _is_whole(path: Path, sha256: str) -> bool:
+def _is_whole(path: Path, digest: str) -> bool:
     try:
-        status = path.stat()
-        return _known_sha256(path, status.st_mtime_ns, status.st_size) == sha256
+        return _digest(path) == digest
     except OSError:
         return False
+
+
+def _digest(path: Path) -> str:
+    status = path.stat()
+    return _known_sha256(path, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=4096)
 def _known_sha256(path: Path, mtime_ns: int, size: int) -> str:
     """SHA-256 of a file, cached until its modification time or size changes."""
-    return _sha256(path)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256(path)
 
 
 def _name(spec_text: str) -> object:
