@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dpmi.privacy import Partition, PrivacyEngine
 
+from .reference import step
+
 LIMIT = 60.0
 """Seconds until a test gives up."""
 
@@ -111,3 +113,17 @@ def wrap(model: nn.Module | None = None, **options: Any) -> tuple[Any, ...]:
         **options,
     }
     return engine, *engine.make_private(**arguments)
+
+
+def failed_hook(rank: int, module: nn.Module, optimizer: Any, loader: Any) -> str:
+    """Fail on rank 1 when all have agreed on a step, before it charges the step; return each rank's error."""
+
+    def fail(_: Any) -> None:
+        raise OSError("disk full")
+
+    if rank == 1:
+        optimizer.attach_step_hook(fail)
+    with pytest.raises(OSError if rank else RuntimeError) as error:
+        for x, y in loader:
+            step(module, optimizer, x, y)
+    return str(error.value)

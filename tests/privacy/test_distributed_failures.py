@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from dpmi.privacy import NonFiniteGradientError, Partition
 from dpmi.privacy.distributed import Ranks
 
-from .ranks import LIMIT, X, Y, on_ranks, weights, wrap
+from .ranks import LIMIT, X, Y, failed_hook, on_ranks, weights, wrap
 from .reference import step
 
 TIMEOUT = 4.0
@@ -256,17 +256,9 @@ def test_a_step_whose_sum_was_begun_is_billed() -> None:
 def absent_from_the_sum(rank: int) -> str:
     """Rank 1 fails when all have agreed to sum, and begins the next pass while rank 0 waits in the sum."""
     _, module, optimizer, loader = wrap()
-
-    def fail(_: Any) -> None:
-        raise OSError("disk full")
-
-    if rank == 1:
-        optimizer.attach_step_hook(fail)
-    with pytest.raises(OSError if rank else RuntimeError) as error:
-        for x, y in loader:
-            step(module, optimizer, x, y)
+    message = failed_hook(rank, module, optimizer, loader)
     if rank == 0:
-        return str(error.value)
+        return message
     with pytest.raises(RuntimeError) as later:
         next(iter(loader))
     return str(later.value)
