@@ -36,6 +36,7 @@ NAVIGATION = {
         "start/private_model": "First private model",
         "start/attack": "First attack",
         "start/audit": "First audit",
+        "start/first_hour": "First hour",
         "readme": "All on one page",
     },
     "Guides": {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import email
 import email.message
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -13,6 +15,7 @@ import sysconfig
 import tarfile
 import venv
 import zipfile
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -137,27 +140,69 @@ def test_the_metadata_answer_what_a_stranger_asks(built: Path) -> None:
     assert pythons == [f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 15)]
 
 
-def test_an_installed_wheel_works_outside_the_checkout(built: Path, tmp_path: Path) -> None:
-    """In an environment that has the dependencies, and no dpmi but the wheel."""
-    venv.create(tmp_path / "venv", with_pip=False)
-    scripts = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin")
-    python = scripts / Path(sys.executable).name
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "--quiet"]
-    wheel = str(next(built.glob("*.whl")))
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    subprocess.run([*pip, "install", "--no-index", "--no-deps", wheel], env=environment, check=True)
+Shell = Callable[[str], str]
 
-    def run(*command: str | Path) -> str:
+
+@pytest.fixture(scope="module")
+def shell(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """Runs a line in an empty folder and an environment that has the dependencies, and no dpmi but the wheel."""
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder / "venv", with_pip=False)
+    scripts = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DPMI_DATA")}
+    environment["PATH"] = os.pathsep.join([str(scripts), environment["PATH"]])
+    work = folder / "work"
+    work.mkdir()
+
+    def run(line: str) -> str:
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            line, shell=True, cwd=work, env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    own = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    run(
+        f'"{sys.executable}" -m pip --python "{scripts / Path(sys.executable).name}" --disable-pip-version-check '
+        f'install --quiet --no-index --no-deps "{next(built.glob("*.whl"))}"'
+    )
+    own = Path(run("""python -c "import sysconfig; print(sysconfig.get_path('purelib'))" """).strip())
     (own / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
-    places = run(python, "-c", "import accountants, dpmi; print(accountants.__file__); print(dpmi.__file__)")
+    places = run('python -c "import accountants, dpmi; print(accountants.__file__); print(dpmi.__file__)"')
     assert [Path(place).parents[1] for place in places.splitlines()] == [own, own]
-    options = ["--sampling-rate", "0.2", "--noise-multiplier", "1.6", "--steps", "200", "--delta", "1e-3"]
-    assert "15.924" in run(scripts / "dpmi", "epsilon", *options, "--unit", "subclass")
-    assert run(scripts / "dpmi", "--version") == f"dpmi {dpmi.__version__}\n"
+    return run
+
+
+def test_an_installed_wheel_has_the_commands(shell: Shell) -> None:
+    options = "--sampling-rate 0.2 --noise-multiplier 1.6 --steps 200 --delta 1e-3"
+    assert "15.924" in shell(f"dpmi epsilon {options} --unit subclass")
+    assert shell("dpmi --version") == f"dpmi {dpmi.__version__}\n"
+
+
+def test_a_strangers_first_hour(shell: Shell) -> None:
+    """docs/start/first_hour.md with the wheel: every line of its shell after the installation, and its numbers."""
+    page = ROOT.joinpath("docs", "start", "first_hour.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    (difference,) = (text for language, text in blocks if language == "diff")
+    lines = [line for language, text in blocks if language == "sh" for line in text.splitlines()]
+    added = [line for line in difference.splitlines() if line.startswith("+")]
+    assert len(lines) + len(added) == 14, "the page says fourteen"
+    work = Path(shell('python -c "import os; print(os.getcwd())"').strip())
+    work.joinpath("train.py").write_text(
+        "".join(line[1:] for line in difference.splitlines(keepends=True)), encoding="utf-8"
+    )
+    install, audit, train, attack, dossier = lines
+    assert install == "pip install dpmi-*.whl"
+    shell(audit)
+    findings = json.loads(work.joinpath("audit.json").read_text(encoding="utf-8"))
+    assert [finding["verdict"] for finding in findings] == ["consistent", "consistent"]
+    audited = work.joinpath("net.pt").read_bytes()
+    shell(train)
+    assert work.joinpath("net.pt").read_bytes() != audited, "the released model had no canaries"
+    assert "user-level (epsilon = 7.9" in work.joinpath("statement.md").read_text(encoding="utf-8")
+    assert re.match("Could somebody .* Yes, ", shell(attack))
+    shell(dossier)
+    run = work / "runs" / "attack-net"
+    assert run.joinpath("dossier.pdf").read_bytes().startswith(b"%PDF")
+    signed = run.joinpath("dossier.html").read_text(encoding="utf-8")
+    assert hashlib.sha256(work.joinpath("net.pt").read_bytes()).hexdigest() in signed
+    assert "consistent" in signed
