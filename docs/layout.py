@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import messages
 import tomllib
 from sphinx.pycode import ModuleAnalyzer
 
@@ -65,6 +66,7 @@ NAVIGATION = {
         "attacks": "Attacks",
         "defenses": "Defences",
         "public_api": "API",
+        "messages/index": "Error messages",
         "tables": "Tables of a study",
         "performance": "Speed and memory",
     },
@@ -85,6 +87,7 @@ CHILDREN = {
     "attacks": ["attacks/*"],
     "defenses": ["defenses/*"],
     "public_api": ["api/*"],
+    "messages/index": ["messages/*"],
     "results/index": ["results/*", "results/*/summary"],
     "decisions/index": ["decisions/*"],
 }
@@ -238,6 +241,17 @@ def generated() -> Iterator[tuple[str, str]]:
             yield f"{folder}/{name}.rst", plugin_page(kind, folder, name, plugin)
     for module in public_modules():
         yield f"api/{module}.rst", api_page(module)
+    found = {package: files for package, files in messages.messages().items() if files}
+    for package, files in found.items():
+        objects = [
+            getattr(import_module(module), name)
+            for module in public_modules()
+            if f"{module}.".startswith(f"{package}.")
+            for name in import_module(module).__all__
+        ]
+        page = messages.page(package, files, messages.arguments(objects), REPOSITORY)
+        yield f"messages/{package}.md", page
+    yield "messages/index.md", messages.index(found) + sidebar(Path("messages/index"))
 
 
 def built_in(package: Any) -> dict[str, type]:

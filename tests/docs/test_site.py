@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
@@ -13,12 +15,17 @@ from urllib.parse import unquote
 
 import pytest
 
-from dpmi import attacks, defenses
+from accountants import BucketMechanism
+from dpmi import attacks, data, defenses, study
 from dpmi.cli.listing import described
+from dpmi.privacy import Partition
 
+from .pages import messages
 from .repository import ROOT
 
-pytest.importorskip("sphinx", reason="the extra `docs` is not installed")
+SearchEnglish = pytest.importorskip(
+    "sphinx.search.en", reason="the extra `docs` is not installed"
+).SearchEnglish
 for each in ("furo", "myst_parser"):
     pytest.importorskip(each, reason="the extra `docs` is not installed")
 
@@ -184,10 +191,62 @@ def test_papers_are_links(site: Path, pages: dict[Path, Page]) -> None:
     assert "../references.html#wzj21" in pages[site / "defenses" / "mid.html"].links
 
 
-def test_the_search_knows_the_pages(site: Path) -> None:
-    index = site.joinpath("searchindex.js").read_text(encoding="utf-8")
-    (names,) = re.findall(r'docnames:?"?:?(\[.*?\])', index.replace('"docnames"', "docnames"))
-    assert {'"pitfalls"', '"theory/guarantee"', '"attacks/miface"', '"api/dpmi.privacy"'} <= set(
-        names.strip("[]").replace(", ", ",").split(",")
-    )
-    assert "batchnorm" in index
+class Search:
+    """What Sphinx's script does with a query: the pages that have every word, in the form or as the part of another."""
+
+    def __init__(self, site: Path) -> None:
+        text = site.joinpath("searchindex.js").read_text(encoding="utf-8")
+        index = json.loads(text[text.index("(") + 1 : text.rindex(")")])
+        self.names = index["docnames"]
+        self._language = SearchEnglish({})
+        self._pages: dict[str, set[int]] = {}
+        for part in ("terms", "titleterms"):
+            for word, pages in index[part].items():
+                self._pages.setdefault(word, set()).update([pages] if isinstance(pages, int) else pages)
+
+    def __call__(self, query: str) -> set[str]:
+        found = set(range(len(self.names)))
+        for word in re.findall(r"\w+", query.lower()):
+            stem = self._language.stem(word)
+            if word in self._language.stopwords or word.isdigit() or len(stem) < 3:
+                continue
+            words = [stem] if stem in self._pages else [each for each in self._pages if stem in each]
+            found &= set().union(*(self._pages[each] for each in words))
+        return {self.names[page] for page in found}
+
+
+@pytest.fixture(scope="module")
+def search(site: Path) -> Search:
+    return Search(site)
+
+
+def test_the_search_knows_the_pages(search: Search) -> None:
+    assert {"pitfalls", "theory/guarantee", "attacks/miface", "api/dpmi.privacy"} <= set(search.names)
+    assert "pitfalls" in search("BatchNorm")
+    assert search("a word that no page of ours holds: quizzaciously") == set()
+
+
+def test_the_search_finds_the_first_words_of_every_message(search: Search) -> None:
+    texts = [text for files in messages.messages().values() for each in files.values() for text in each]
+    queries = {" ".join(text.replace(messages.VALUE, " ").split()[:6]) for text in texts}
+    assert [query for query in queries if not search(query)] == []
+    assert len(queries) > 600
+
+
+@pytest.mark.parametrize(
+    ("wrong", "page"),
+    [
+        (lambda: BucketMechanism(sampling_rate=2.0, noise_multiplier=1.0), "messages/accountants"),
+        (lambda: data.load("mnits"), "messages/dpmi.data"),
+        (lambda: attacks.Gmi(images_per_class=0), "messages/dpmi.attacks"),
+        (lambda: defenses.LabelSmoothing(alpha=2.0), "messages/dpmi.defenses"),
+        (lambda: Partition.by_column(["a", None], unit="user"), "messages/dpmi.privacy"),
+        (lambda: study.parse(""), "messages/dpmi.study"),
+    ],
+)
+def test_the_search_finds_what_a_reader_has_seen(
+    wrong: Callable[[], object], page: str, search: Search
+) -> None:
+    with pytest.raises((ValueError, TypeError)) as error:
+        wrong()
+    assert page in search(" ".join(str(error.value).split()[:3])), error.value
