@@ -15,6 +15,8 @@ LATER: dict[str, Any] = {
     "gamma": 0.1,
     "augmentation": (),
     "precision": "float32",
+    "directions": "variance",
+    "mirrored": False,
 }
 """Settings that earlier versions did not have, and what they did: stored results of those stay valid."""
 

@@ -14,7 +14,7 @@ from torchvision.datasets import ImageFolder
 
 from dpmi import data, versions
 from dpmi.by_name import imported
-from dpmi.data import Images, ImageSet, Split, blocks
+from dpmi.data import ImageSet, Split, blocks
 from dpmi.data.images import digests, evenly
 from dpmi.data.lazy import joined
 from dpmi.data.open_image import open_image
@@ -28,6 +28,7 @@ from dpmi.models.features import (
     PublicStatistics,
     PublicTraining,
     efficientnet_lite0,
+    mirrored,
     scattering,
     torchvision_features,
     train_public_cnn,
@@ -86,13 +87,9 @@ def prepare(spec: FeaturesSpec, split: Split, root: str | None) -> str:
     """
     if len(split.public) == 0:
         raise ValueError(f"features need public images, for their mean and scale; {split} has none")
-    found, trained_on, public = (
-        blank(spec, split.image_shape),
-        _labelled(spec, split, root),
-        _some(split.public),
-    )
+    found, trained_on = blank(spec, split.image_shape), _labelled(spec, split, root)
     _check_private(found.extractor, spec, trained_on, split)
-    PublicStatistics(found.extractor.extract(public), dimensions=spec.dimensions)
+    _statistics(spec, found.extractor, split)
     if trained_on is None:
         content = found.extractor.digest
     else:
@@ -101,14 +98,17 @@ def prepare(spec: FeaturesSpec, split: Split, root: str | None) -> str:
             digest.update(block.numpy().tobytes())
         digest.update(trained_on.labels.numpy().tobytes())
         content = digest.hexdigest()
-    statistics = hashlib.sha256(public.numpy().tobytes()).hexdigest()
+    public, labels = _public(spec, split)
+    statistics = hashlib.sha256(public.numpy().tobytes())
+    if labels is not None:
+        statistics.update(labels.numpy().tobytes())
     settings = spec.model_copy(update={"seed": 0}).described
     account = found.extractor.provenance.account
     return hashed(
         features=versions.FEATURES,
         settings=settings,
         content=content,
-        statistics=statistics,
+        statistics=statistics.hexdigest(),
         **({} if account is None else {"account": account.to_json()}),
     )
 
@@ -165,15 +165,13 @@ def _stored(spec: FeaturesSpec, key: str, image_shape: tuple[int, int, int], fol
 
 def _make(spec: FeaturesSpec, split: Split, root: str | None, progress: Progress) -> Trunk:
     trained_on = _labelled(spec, split, root)
-    extractor = _made(spec, split.image_shape)
+    network = None
     if trained_on is not None:
         training = _training(spec, split)
         network = train_public_cnn(trained_on.images, trained_on.labels, training, progress=progress)
-        extractor = _of_network(network, spec, split.image_shape)
+    extractor = _extractor(spec, split.image_shape, network)
     _check_private(extractor, spec, trained_on, split)
-    return Trunk(
-        extractor, PublicStatistics(extractor.extract(_some(split.public)), dimensions=spec.dimensions)
-    )
+    return Trunk(extractor, _statistics(spec, extractor, split))
 
 
 def blank(spec: FeaturesSpec, image_shape: tuple[int, int, int]) -> Trunk:
@@ -182,7 +180,7 @@ def blank(spec: FeaturesSpec, image_shape: tuple[int, int, int]) -> Trunk:
     Raises:
         ValueError: the extractor does not accept such images, or has fewer features than dimensions are asked for.
     """
-    extractor = _made(spec, image_shape)
+    extractor = _extractor(spec, image_shape)
     if spec.dimensions is not None and spec.dimensions > extractor.size:
         raise ValueError(
             f"features.dimensions must be at most {extractor.size}, the number of features of {spec.name!r}; got "
@@ -193,8 +191,19 @@ def blank(spec: FeaturesSpec, image_shape: tuple[int, int, int]) -> Trunk:
     return Trunk(extractor, PublicStatistics(random, dimensions=spec.dimensions))
 
 
+def _extractor(
+    spec: FeaturesSpec, image_shape: tuple[int, int, int], network: PublicCnn | None = None
+) -> Extractor:
+    """Return the extractor with this network; with an untrained one if there is none, and the study trains it."""
+    if spec.is_trained:
+        found = _of_network(network or PublicCnn(image_shape, spec.size), spec, image_shape)
+    else:
+        found = _made(spec, image_shape)
+    return mirrored(found) if spec.mirrored else found
+
+
 def _made(spec: FeaturesSpec, image_shape: tuple[int, int, int]) -> Extractor:
-    """Return the extractor, with initial weights if it is to be trained."""
+    """Return an extractor that the study does not train."""
     if spec.name == _SCATTER:
         return scattering(image_shape, spec.scales)
     if spec.name == _LITE:
@@ -204,9 +213,7 @@ def _made(spec: FeaturesSpec, image_shape: tuple[int, int, int]) -> Extractor:
         return torchvision_features(
             spec.name.removeprefix(_TORCHVISION), spec.weights, image_shape, side=spec.side
         )
-    if spec.is_function:
-        return _of_function(spec.name, image_shape)
-    return _of_network(PublicCnn(image_shape, spec.size), spec, image_shape)
+    return _of_function(spec.name, image_shape)
 
 
 def _of_network(network: PublicCnn, spec: FeaturesSpec, image_shape: tuple[int, int, int]) -> Extractor:
@@ -244,8 +251,22 @@ def _check_private(
     extractor.check_private([*digests(split.train.images), *digests(split.test.images)])
 
 
-def _some(public: Images) -> Tensor:
-    return public[evenly(len(public), MOST_PUBLIC)]
+def _statistics(spec: FeaturesSpec, extractor: Extractor, split: Split) -> PublicStatistics:
+    public, labels = _public(spec, split)
+    return PublicStatistics(extractor.extract(public), dimensions=spec.dimensions, labels=labels)
+
+
+def _public(spec: FeaturesSpec, split: Split) -> tuple[Tensor, Tensor | None]:
+    """Return the public images that give mean and scale, and their classes if those choose the directions."""
+    rows = evenly(len(split.public), MOST_PUBLIC)
+    if spec.directions == "variance":
+        return split.public[rows], None
+    if split.public_labels is None:
+        raise ValueError(
+            f"features.directions = 'classes' needs labelled public images; {split} has none with labels; use "
+            "'variance'"
+        )
+    return split.public[rows], split.public_labels[rows]
 
 
 def _training(spec: FeaturesSpec, split: Split) -> PublicTraining:

@@ -22,6 +22,7 @@ from pydantic import (
 from dpmi.data.halves import HalfDraw, Unit
 from dpmi.data.roles import FEWEST, FirstRoles, RoleDraw
 from dpmi.defenses import Augmentation, Recipe
+from dpmi.key_settings import without_later
 from dpmi.metrics import Scorer
 from dpmi.metrics.knowledge import BATCH_SIZE, EPOCHS, LEARNING_RATE
 from dpmi.models import NORMALIZATIONS, check_normalization
@@ -149,6 +150,11 @@ class FeaturesSpec(Strict):
     """A file of weights, or "torchvision" for its default weights; only for a torchvision classifier."""
     dimensions: Annotated[int, Field(ge=1, le=LARGEST)] | None = None
     """Number of leading directions of public features to keep, each scaled to unit variance; default: all features."""
+    directions: Literal["variance", "classes"] = "variance"
+    """Which directions lead: those in which public features vary most, or those that tell the labelled public classes
+    apart, for private classes of the same kind, such as other people's faces."""
+    mirrored: bool = False
+    """Whether the features are the mean of those of an image and of its mirror image; for photographs."""
     scales: Annotated[int, Field(ge=1, le=16)] = 2
     """Scales of the scattering transform, which averages over 2^scales x 2^scales pixels."""
     side: Annotated[int, Field(ge=32, le=4096)] = 224
@@ -187,7 +193,7 @@ class FeaturesSpec(Strict):
     @property
     def described(self) -> dict[str, Any]:
         """The settings without paths; the digest of the extractor has the content of files."""
-        found = self.model_dump(exclude={"weights", "trainings"})
+        found = without_later(self.model_dump(exclude={"weights", "trainings"}))
         if self.name.startswith("folder:"):
             found["name"] = "folder"
         return found

@@ -349,6 +349,10 @@ def _check_features(spec: StudySpec) -> None:
         raise SpecError(
             f"features.weights is missing: {found.name} needs a file of weights, or 'torchvision' for its default ones"
         )
+    if found.directions == "classes" and found.dimensions is None:
+        raise SpecError(
+            "features.dimensions is missing: features.directions = 'classes' chooses which ones to keep"
+        )
     allowed = {
         "weights": photographs,
         "scales": found.name == "scatter",

@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from accountants import BucketMechanism, Ledger
 from dpmi import data, models
-from dpmi.models.features import Extractor, FeatureClassifier, Provenance
+from dpmi.data import Split
+from dpmi.models.features import Extractor, FeatureClassifier, Provenance, PublicStatistics
 from dpmi.privacy import Account, Partition, PrivacyEngine
 from dpmi.study import Failure, Machines, SpecError, Store, features, parse, prepare, run, work
 from dpmi.study.spec import FeaturesSpec
@@ -143,6 +144,7 @@ def test_the_key_of_a_model_depends_on_everything_of_its_extractor(tmp_path: Pat
         f'"folder:{letters}"',
         '{ name = "scatter", dimensions = 24 }',
         '{ name = "scatter", dimensions = 24, scales = 1 }',
+        '{ name = "scatter", dimensions = 24, mirrored = true }',
         f'{{ name = "folder:{letters}", seed = 1 }}',
         f'{{ name = "folder:{letters}", kind = "characters" }}',
         f'{{ name = "folder:{letters}", maps = true }}',
@@ -240,6 +242,14 @@ def test_an_extractor_of_ones_own(tmp_path: Path, function: str) -> None:
             r"features: unknown key 'dimension'; did you mean 'dimensions'",
         ),
         ('{ name = "scatter", dimensions = 0 }', r"features\.dimensions is 0: .*greater than or equal to 1"),
+        (
+            '{ name = "scatter", directions = "classes" }',
+            r"features\.dimensions is missing: .*directions = 'classes'",
+        ),
+        (
+            '{ name = "scatter", directions = "people" }',
+            r"features\.directions is 'people': .*'variance' or 'classes'",
+        ),
         ("3", r"features is 3"),
     ],
 )
@@ -310,6 +320,50 @@ def test_public_images_are_needed() -> None:
     unlabelled = dataclasses.replace(split, public_labels=None, public_class_names=None)
     with pytest.raises(ValueError, match="'public' are trained on labelled public images"):
         features.prepare(FeaturesSpec(name="public"), unlabelled, None)
+    with pytest.raises(ValueError, match=r"features\.directions = 'classes' needs labelled public images"):
+        features.prepare(FeaturesSpec(name="scatter", dimensions=4, directions="classes"), unlabelled, None)
+
+
+def labelled_digits() -> Split:
+    split = data.load("digits")
+    labels = torch.arange(len(split.public)) % 5
+    return dataclasses.replace(split, public_labels=labels, public_class_names=tuple("abcde"))
+
+
+def test_directions_depend_on_the_classes_of_public_images() -> None:
+    split = labelled_digits()
+    assert split.public_labels is not None
+    by_classes, by_variance = (
+        FeaturesSpec(name="scatter", dimensions=4, directions=directions)
+        for directions in ("classes", "variance")
+    )
+    others = dataclasses.replace(split, public_labels=split.public_labels.flip(0))
+    keys = [
+        features.prepare(spec, each, None) for spec in (by_classes, by_variance) for each in (split, others)
+    ]
+    assert len(set(keys)) == 3, "those of variance do not depend on them"
+    with pytest.raises(ValueError, match=r"dimensions must be from 1 to 4.*300 public images of 5 classes"):
+        features.prepare(by_classes.model_copy(update={"dimensions": 5}), split, None)
+
+
+def test_a_trunk_is_mirrored_with_the_directions_of_classes() -> None:
+    split = labelled_digits()
+    spec = FeaturesSpec(name="public", steps=2, size=12, dimensions=4, directions="classes", mirrored=True)
+    made = features._make(spec, split, None, lambda _done, _total: None)
+    images = split.test.images[:5]
+    features_ = made.extractor(images)
+    torch.testing.assert_close(features_, made.extractor(images.flip(-1)))
+    assert made.extractor.provenance.images is not None
+    assert len(made.extractor.provenance.images) == len(split.public)
+    expected = PublicStatistics(
+        made.extractor.extract(split.public), dimensions=4, labels=split.public_labels
+    )
+    torch.testing.assert_close(made.statistics(features_), expected(features_))
+    again = features.blank(spec, split.image_shape)
+    again.load_state_dict(made.state_dict())
+    torch.testing.assert_close(
+        again.statistics(again.extractor(images)), expected(features_), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_defences_that_would_have_no_effect_are_refused(letters: Path) -> None:

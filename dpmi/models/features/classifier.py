@@ -101,7 +101,12 @@ class FeatureClassifier(nn.Module):
 
 
 def on_features(
-    extractor: Extractor, public: Images, *, classes: int, dimensions: int | None = None
+    extractor: Extractor,
+    public: Images,
+    *,
+    classes: int,
+    dimensions: int | None = None,
+    labels: Tensor | None = None,
 ) -> FeatureClassifier:
     """Return a classifier with a linear head without bias, from zero, on standardized features.
 
@@ -110,11 +115,12 @@ def on_features(
         public: images (M, C, H, W) for mean and scale, of which none is private.
         classes: K, at least 2.
         dimensions: as for :class:`PublicStatistics`.
+        labels: classes (M,) of the public images, as for :class:`PublicStatistics`.
 
     Raises:
         ValueError: a feature is not finite, or there are too few public images.
     """
-    statistics = PublicStatistics(extractor.extract(public), dimensions=dimensions)
+    statistics = PublicStatistics(extractor.extract(public), dimensions=dimensions, labels=labels)
     if classes < 2:
         raise ValueError(f"classes must be at least 2; got {classes}")
     return FeatureClassifier(extractor, statistics, linear((statistics.size, 1, 1), classes))

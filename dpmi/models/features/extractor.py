@@ -81,7 +81,7 @@ class Extractor(nn.Module):
     def __init__(self, body: nn.Module, *, image_shape: ImageShape, provenance: Provenance) -> None:
         super().__init__()
         self.body = _frozen(body)
-        self.image_shape = tuple(image_shape)
+        self.image_shape = image_shape
         self.provenance = provenance
         try:
             with torch.no_grad():
@@ -150,6 +150,32 @@ class Extractor(nn.Module):
     def extra_repr(self) -> str:
         """Return the shapes for ``repr``."""
         return f"image_shape={self.image_shape}"
+
+
+def mirrored(extractor: Extractor) -> Extractor:
+    """Return the extractor whose features are the mean of those of an image and of its mirror image.
+
+    It is for photographs, whose mirror image shows the same: left and right are no longer two things to learn.
+
+    >>> from dpmi.models.features import mirrored, scattering
+    >>> faces = mirrored(scattering((1, 16, 12)))
+    >>> image = torch.rand(1, 1, 16, 12)
+    >>> torch.allclose(faces(image), faces(image.flip(-1)), atol=1e-6)
+    True
+    """
+    return Extractor(
+        _Mirrored(extractor.body), image_shape=extractor.image_shape, provenance=extractor.provenance
+    )
+
+
+class _Mirrored(nn.Module):
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = (self.body(images) + self.body(images.flip(-1))) / 2
+        return features
 
 
 class FixedBatchNorm(nn.Module):

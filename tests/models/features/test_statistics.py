@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dpmi.models.features import PublicStatistics
-from dpmi.models.features.statistics import LENGTH
+from dpmi.models.features.statistics import LENGTH, SHRINKAGE, SMALLEST
 
 
 def features(n: int, d: int = 6, seed: int = 0) -> torch.Tensor:
@@ -50,6 +50,78 @@ def test_fewer_images_than_features_give_the_same_directions() -> None:
     torch.testing.assert_close(projected.T @ projected / 40, torch.eye(30).double(), atol=1e-5, rtol=0)
     variances = torch.linalg.eigvalsh(torch.cov(unit.T, correction=0)).flip(0)[:30]
     torch.testing.assert_close(found.double().norm(dim=0), variances.rsqrt(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(("per_class", "d"), [(400, 6), (9, 60)], ids=["more images", "more features"])
+def test_labels_keep_the_directions_that_tell_classes_apart(per_class: int, d: int) -> None:
+    """Against the definition: with the same shrinkage, they diagonalize both covariances, the best ratios first."""
+    classes, dimensions = 5, 3
+    labels = torch.arange(classes).repeat(per_class)
+    centres = torch.randn(classes, d, generator=torch.Generator().manual_seed(7))
+    public = features(len(labels), d=d) + 4 * centres[labels]
+    found = PublicStatistics(public, dimensions=dimensions, labels=labels).projection
+    assert found is not None
+    assert found.shape == (d, dimensions)
+    unit = (public / public.norm(dim=1, keepdim=True)).double()
+    centred = unit - unit.mean(dim=0)
+    _, lengths, rows = torch.linalg.svd(centred, full_matrices=False)
+    basis = rows[lengths.square() > SMALLEST * lengths[0].square()].T
+
+    def shrunk(vectors: torch.Tensor) -> torch.Tensor:
+        covariance = torch.cov(vectors.T, correction=0)
+        k = len(covariance)
+        return (1 - SHRINKAGE) * covariance + SHRINKAGE * covariance.trace() / k * torch.eye(k).double()
+
+    inside = sum(shrunk((centred @ basis)[labels == each]) / classes for each in range(classes))
+    between = shrunk(centred @ basis) - inside
+    projection = basis.T @ found.double()
+    torch.testing.assert_close(
+        projection.T @ inside @ projection, torch.eye(dimensions).double(), atol=1e-4, rtol=0
+    )
+    ratios = torch.linalg.eigvals(torch.linalg.solve(inside, between)).real.sort(descending=True).values
+    torch.testing.assert_close(
+        projection.T @ between @ projection, torch.diag(ratios[:dimensions]), atol=1e-3, rtol=1e-3
+    )
+
+
+def test_directions_of_public_classes_tell_other_classes_apart() -> None:
+    """Nearest mean of classes that the directions never saw, where most of the variance is inside a class."""
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.cat([torch.full((20,), 3.0), torch.full((40,), 0.3)])
+    labels = torch.arange(40).repeat_interleave(12)
+    centres = torch.cat([torch.zeros(40, 20), torch.randn(40, 40, generator=generator)], dim=1)
+    vectors = centres[labels] + noise * torch.randn(len(labels), 60, generator=generator) + 2
+    public, private = labels < 20, labels >= 20
+
+    def accuracy(statistics: PublicStatistics) -> float:
+        found, own = statistics(vectors[private]).view(20, 12, -1), torch.arange(20).repeat_interleave(6)
+        means = found[:, :6].mean(dim=1)
+        return float((torch.cdist(found[:, 6:].flatten(0, 1), means).argmin(1) == own).float().mean())
+
+    by_variance = PublicStatistics(vectors[public], dimensions=15)
+    by_classes = PublicStatistics(vectors[public], dimensions=15, labels=labels[public])
+    assert accuracy(by_classes) > accuracy(by_variance) + 0.3
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "labels", "message"),
+    [
+        (None, torch.arange(50) % 5, "dimensions must be given with them"),
+        (
+            0,
+            torch.arange(50) % 5,
+            "dimensions must be from 1 to 4, for 6 features of 50 public images of 5 classes",
+        ),
+        (5, torch.arange(50) % 5, "from 1 to 4, .* of 5 classes; got 5"),
+        (1, torch.zeros(50), "from 1 to 0, .* of 1 classes"),
+        (2, torch.arange(49) % 5, r"labels must have shape \(50,\), one for each image; got \(49,\)"),
+    ],
+)
+def test_labels_that_choose_no_directions_are_refused(
+    dimensions: int | None, labels: torch.Tensor, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        PublicStatistics(features(50), dimensions=dimensions, labels=labels)
 
 
 def test_nothing_private_enters() -> None:
