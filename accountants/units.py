@@ -36,10 +36,10 @@ class UnitRow:
             these units.
 
     >>> from accountants import BucketMechanism, Ledger
-    >>> run = Ledger().record(BucketMechanism(sampling_rate=0.1, noise_multiplier=2.0), 50)
-    >>> (row,) = unit_table(run, records_per_unit={"user": 3}, delta=1e-4)
+    >>> run = Ledger().record(BucketMechanism(sampling_rate=0.1, noise_multiplier=4.0), 50)
+    >>> (row,) = unit_table(run, records_per_unit={"user": 2}, delta=1e-4)
     >>> row.records, {name: round(found.epsilon, 1) for name, found in row.sampled_by_record.items()}
-    (3, {'replace': 9.4, 'add_remove': 5.0})
+    (2, {'replace': 2.5, 'add_remove': 1.2})
     """
 
     unit: str
