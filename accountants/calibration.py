@@ -48,6 +48,12 @@ class Calibration:
         steps: number of steps.
         solved_for: "noise_multiplier", "steps" or "sampling_rate".
         guarantee: the (epsilon, delta) of this run at full precision; epsilon never exceeds the target.
+
+    >>> found = calibrate(target_epsilon=4.0, delta=1e-3, unit="class", noise_multiplier=4.0, steps=150)
+    >>> found.solved_for, round(found.mechanism.sampling_rate, 3), found.steps
+    ('sampling_rate', 0.199, 150)
+    >>> 3.99 < found.guarantee.epsilon <= 4
+    True
     """
 
     mechanism: BucketMechanism

@@ -41,6 +41,12 @@ class EpsilonCurve:
         unit: what one bucket is.
         adjacency: "replace" or "add_remove".
         accountant: "tight".
+
+    >>> curve = epsilon_curve([10, 100], sampling_rate=0.1, noise_multiplier=2.0, delta=1e-3, unit="user")
+    >>> dict(zip(curve.steps.tolist(), curve.epsilon.round(2).tolist()))
+    {10: 0.79, 100: 3.12}
+    >>> curve.adjacency, curve.accountant
+    ('replace', 'tight')
     """
 
     steps: npt.NDArray[np.int64]

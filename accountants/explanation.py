@@ -74,6 +74,12 @@ class Explanation:
         unit: what one bucket is, in the user's words.
         delta: in (0, 1).
         steps: the number of steps that epsilon covers.
+
+    >>> table = explain(sampling_rate=0.1, noise_multiplier=2.0, steps=50, delta=1e-3, unit="class")
+    >>> [row.accountant for row in table if row.adjacency == "replace"]
+    ['tight', 'lemma3', 'theorem1', 'opacus-rdp', 'opacus-prv', 'opacus-gdp']
+    >>> [(row.accountant, round(row.epsilon, 2)) for row in table if row.is_smallest]
+    [('tight', 2.05), ('tight', 1.05)]
     """
 
     accountant: str
@@ -130,6 +136,11 @@ def explain_ledger(
 
     Raises:
         TypeError, ValueError: as `explain` does, or a step is not Poisson-sampled.
+
+    >>> step = BucketMechanism(sampling_rate=0.1, noise_multiplier=2.0)
+    >>> table = explain_ledger(Ledger().record(step, steps=50), delta=1e-3, unit="class")
+    >>> [row.accountant for row in table if row.adjacency == "replace" and row.is_bound]
+    ['tight', 'lemma3']
     """
     for mechanism in ledger.totals:
         poisson(mechanism, "explain")

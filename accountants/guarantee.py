@@ -1,4 +1,12 @@
-"""The result of an accountant: epsilon together with delta, unit, adjacency and caveats."""
+"""The result of an accountant: epsilon together with delta, unit, adjacency and caveats.
+
+>>> from accountants import epsilon
+>>> run = {"sampling_rate": 0.1, "noise_multiplier": 2.0, "steps": 50, "delta": 1e-3, "unit": "class"}
+>>> def cost(adjacency: Adjacency) -> float:
+...     return round(epsilon(**run, adjacency=adjacency).epsilon, 2)
+>>> {adjacency: cost(adjacency) for adjacency in ADJACENCIES}
+{'replace': 2.05, 'add_remove': 1.05}
+"""
 
 import math
 from dataclasses import asdict, dataclass
@@ -25,6 +33,17 @@ class Condition:
         statement: the condition as printed, e.g. "q < 1/(16 sigma)".
         holds: whether it holds for this run.
         detail: the two numbers that were compared.
+
+    >>> from accountants import epsilon
+    >>> run = {"sampling_rate": 0.01, "noise_multiplier": 1.6, "steps": 200, "delta": 1e-3}
+    >>> paper = epsilon(**run, unit="class", accountant="theorem1")
+    >>> for condition in paper.conditions:
+    ...     print(condition.statement, condition.holds)
+    q < 1/(16 sigma) True
+    kappa <= sigma^2 ln(1/(q sigma)) False
+    q < sqrt(epsilon/(64 sqrt(T ln(1/delta)))) True
+    >>> paper.conditions[0].detail
+    'q = 0.01, 1/(16 sigma) = 0.03906'
     """
 
     statement: str
@@ -55,6 +74,13 @@ class Guarantee:
         steps: the number of steps that epsilon covers.
         conditions: the conditions of the published theorem, for accountants that have some.
         caveats: further caveats.
+
+    >>> from accountants import epsilon
+    >>> found = epsilon(sampling_rate=0.1, noise_multiplier=2.0, steps=50, delta=1e-3, unit="class")
+    >>> round(found.epsilon, 2), found.delta, found.unit, found.adjacency, found.is_guarantee
+    (2.05, 0.001, 'class', 'replace', True)
+    >>> str(found).split(", one class")[0]
+    'class-level (epsilon = 2.046, delta = 0.001) differential privacy'
     """
 
     epsilon: float

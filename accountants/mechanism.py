@@ -114,6 +114,11 @@ class TruncatedPoisson:
 
     Warns:
         UserWarning: noise_multiplier is 0: epsilon is infinite.
+
+    >>> from accountants import Ledger
+    >>> step = TruncatedPoisson(units=50, sampling_rate=0.1, most=10, noise_multiplier=2.0)
+    >>> round(Ledger().record(step, steps=50).guarantee(delta=1e-3, unit="user").epsilon, 2)
+    2.08
     """
 
     units: int
@@ -144,6 +149,12 @@ class BallsInBins:
 
     Warns:
         UserWarning: noise_multiplier is 0: epsilon is infinite.
+
+    >>> from accountants import Ledger
+    >>> step = BallsInBins(steps_per_pass=5, noise_multiplier=2.0)
+    >>> three_passes = Ledger().record(step, steps=3)
+    >>> three_passes.steps, round(three_passes.guarantee(delta=1e-3, unit="user").epsilon, 2)
+    (15, 2.44)
     """
 
     steps_per_pass: int

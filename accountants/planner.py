@@ -62,6 +62,11 @@ class PlanRow:
         buckets: K = classes * clusters_per_class.
         records: N, the number of records of all classes.
         parameters: d, the number of trained parameters.
+
+    >>> table = plan([500] * 10, target_epsilon=8, delta=1e-4, parameters=650, sampling_rates=(0.2,), steps=(100,))
+    >>> row = table.row(table.best_setting, clusters_per_class=5)
+    >>> row.guarantee.unit, row.buckets, round(row.noise_norm, 1), row.records_per_step, row.passes
+    ('subclass', 50, 5.5, 1000.0, 20.0)
     """
 
     guarantee: Guarantee
@@ -125,6 +130,13 @@ class PlanTable:
         parameters: d, the number of trained parameters.
         clusters_per_class: ascending.
         settings: one calibrated (q, sigma, T) per sampling rate and number of steps.
+
+    >>> sizes = {"cats": 400, "dogs": 900}
+    >>> table = plan(sizes, target_epsilon=8, delta=1e-4, parameters=650, sampling_rates=(0.2,), steps=(100,))
+    >>> table.smallest_class, table.clusters_per_class
+    (('cats', 400), (1, 5, 10, 25, 50, 100))
+    >>> table.fewest_clusters(noise_norm=3.0)
+    46
     """
 
     class_sizes: Mapping[str, int]

@@ -38,7 +38,15 @@ Plugin = TypeVar("Plugin", bound=Named | type[Named])
 
 
 class PluginError(ValueError):
-    """The plug-in does not exist, or the installed package that declares it cannot be used."""
+    """The plug-in does not exist, or the installed package that declares it cannot be used.
+
+    >>> from accountants import ACCOUNTANTS
+    >>> try:
+    ...     ACCOUNTANTS.get("tihgt")
+    ... except PluginError as error:
+    ...     print(error)
+    unknown accountant 'tihgt'; did you mean 'tight'? (known: tight, lemma3, theorem1)
+    """
 
 
 class Registry(Generic[Plugin]):

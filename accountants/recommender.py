@@ -57,6 +57,12 @@ class Recommendation:
         steps: T.
         noise_multiplier: sigma.
         max_grad_norm: S.
+
+    >>> found = recommend(units=500, records_per_unit=10, classes=10, target_epsilon=4.0, delta=1e-4)
+    >>> found.sampling_rate, found.steps, round(found.max_grad_norm, 3), found.hopeless
+    (1.0, 200, 0.158, False)
+    >>> found.fewest_units
+    20
     """
 
     guarantee: Guarantee

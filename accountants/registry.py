@@ -1,4 +1,10 @@
-"""The accountants by name, and what they share: the check of a request, and the trivial results."""
+"""The accountants by name, and what they share: the check of a request, and the trivial results.
+
+>>> {accountant.name: accountant.is_guarantee for accountant in ACCOUNTANTS.builtins}
+{'tight': True, 'lemma3': True, 'theorem1': False}
+>>> ACCOUNTANTS.get("tight").description
+'privacy loss distributions, composed numerically: the number to report'
+"""
 
 import math
 import warnings

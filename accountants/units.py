@@ -34,6 +34,12 @@ class UnitRow:
         sampled_by_record: by adjacency, the guarantee of the run for such a unit if it samples records.
         as_bucket: by adjacency, the guarantee of a run with the same noise, sampling rate and steps whose buckets are
             these units.
+
+    >>> from accountants import BucketMechanism, Ledger
+    >>> run = Ledger().record(BucketMechanism(sampling_rate=0.1, noise_multiplier=4.0), 50)
+    >>> (row,) = unit_table(run, records_per_unit={"user": 2}, delta=1e-4)
+    >>> row.records, {name: round(found.epsilon, 1) for name, found in row.sampled_by_record.items()}
+    (2, {'replace': 2.5, 'add_remove': 1.2})
     """
 
     unit: str

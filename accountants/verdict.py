@@ -66,6 +66,14 @@ class Verdict:
         rescue: the row with the fewest clusters per class at which that setting is usable; one cluster if class-level
             DP is already usable, None if the smallest class has fewer records than the clusters needed.
         sentences: the verdict in words, the most important sentence first.
+
+    >>> from accountants.planner import plan
+    >>> table = plan([500] * 10, target_epsilon=8, delta=1e-4, parameters=650, sampling_rates=(0.2,), steps=(100,))
+    >>> judged = verdict(table)
+    >>> judged.class_level.buckets, judged.rescue.buckets
+    (10, 280)
+    >>> judged.sentences[1][:72]
+    'Subclasses make it usable: with at least 28 per class (280 buckets of 17'
     """
 
     class_level: PlanRow

@@ -51,6 +51,15 @@ class Knowledge:
         queries: number of records forwarded through the target to train the priors.
         grad_calls: number of records for which the training of the priors took a gradient through the target.
         labels: int64 (M,), the classes of the public images, which are not those of the target; None if unknown.
+
+    >>> from dpmi import attacks, models
+    >>> target = models.build("softmax", image_shape=(1, 16, 16), num_classes=3, seed=0)
+    >>> public = torch.rand(20, 1, 16, 16)
+    >>> attack = attacks.LommaGmi(
+    ...     prior=attacks.priors.WganGP(steps=1, width=0.1), surrogates=attacks.priors.Surrogates(steps=1))
+    >>> knowledge = attack.fit(target, public=public, image_shape=(1, 16, 16))
+    >>> [type(module).__name__ for module in knowledge.modules], knowledge.queries
+    (['Gan', 'ModuleList', 'FeatureMoments'], 42)
     """
 
     public: Images
@@ -75,6 +84,17 @@ class Reconstructions:
         grad_calls: number of records for which a gradient was taken through the target, counted in the same way.
         stopped_by: the limit of the budget that ended the attack: ``queries``, ``grad_calls`` or ``seconds``; None if
             the attack reached its regular end.
+
+    >>> from dpmi import attacks, models
+    >>> target = models.build("softmax", image_shape=(1, 8, 8), num_classes=3, seed=0)
+    >>> attack, seed = attacks.MIFace(iterations=50), torch.Generator().manual_seed(0)
+    >>> recons = attack.run(target, torch.tensor([2, 0]), image_shape=(1, 8, 8), generator=seed)
+    >>> recons.images.shape, recons.labels.tolist(), recons.scores.shape, recons.stopped_by
+    (torch.Size([2, 1, 8, 8]), [2, 0], torch.Size([2]), None)
+    >>> attack.run(
+    ...     target, torch.tensor([2, 0]), image_shape=(1, 8, 8), generator=seed, budget=Budget(queries=40)
+    ... ).stopped_by
+    'queries'
     """
 
     images: Tensor
@@ -115,6 +135,19 @@ class Task:
         knowledge: the result of :meth:`Attack.fit`.
         seed: seed of every random choice; see :func:`dpmi.attacks.stages.starts.child_generator`.
         progress: called with (iterations done, maximum number of iterations).
+
+    >>> from dpmi import models
+    >>> class Noise(Attack):
+    ...     name = "noise"
+    ...     requires = frozenset({"labels"})
+    ...     def _run(self, target: Target, labels: Tensor, task: Task) -> Candidates:
+    ...         random = torch.Generator().manual_seed(task.seed)
+    ...         images = torch.rand(len(labels), *task.image_shape, generator=random)
+    ...         return Candidates(images, torch.zeros_like(labels), torch.zeros(len(labels), dtype=torch.bool))
+    >>> target = models.build("softmax", image_shape=(1, 8, 8), num_classes=3, seed=0)
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> Noise().run(target, torch.arange(3), image_shape=(1, 8, 8), generator=seed).images.shape
+    torch.Size([3, 1, 8, 8])
     """
 
     image_shape: ImageShape

@@ -40,6 +40,16 @@ class BrepMi(Attack):
     A class for which no random latent is found is not searched: its image is that of the first latent, and it is marked
     as diverged.
 
+    >>> from dpmi import models
+    >>> target = models.build("softmax", image_shape=(1, 16, 16), num_classes=3, seed=0)
+    >>> attack = BrepMi(iterations=3, start_batches=1, prior=WganGP(steps=1, width=0.1))  # tiny
+    >>> knowledge = attack.fit(target, public=torch.rand(20, 1, 16, 16), image_shape=(1, 16, 16))
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> recons = attack.run(
+    ...     target, torch.tensor([1]), image_shape=(1, 16, 16), generator=seed, knowledge=knowledge)
+    >>> recons.images.shape, recons.diverged.tolist(), recons.grad_calls
+    (torch.Size([1, 1, 16, 16]), [False], 0)
+
     Args:
         iterations: maximum number of iterations of each class; the published code has no limit and may not terminate.
         patience: accepted moves at one radius after which a class is finished (1000 in the paper).

@@ -36,6 +36,19 @@ class IfGmi(StyleAttack):
     step of each search, and reports the best block by an evaluator. Suitable values for the small generator for digits:
     500 candidates, psi 1, learning rate 0.02 and radius 50.
 
+    >>> import torch
+    >>> from dpmi import models
+    >>> from dpmi.attacks.priors import StylePrior
+    >>> target = models.build("softmax", image_shape=(1, 16, 16), num_classes=3, seed=0)
+    >>> attack = IfGmi(  # tiny; the defaults take minutes
+    ...     iterations=2, block_iterations=1, blocks=1, candidates=8, images_per_class=2, augmentation="digits",
+    ...     prior=StylePrior(steps=1, width=2))
+    >>> knowledge = attack.fit(target, public=torch.rand(20, 1, 16, 16), image_shape=(1, 16, 16))
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> recons = attack.run(target, torch.arange(3), image_shape=(1, 16, 16), generator=seed, knowledge=knowledge)
+    >>> recons.images.shape, recons.labels.tolist()
+    (torch.Size([6, 1, 16, 16]), [0, 0, 1, 1, 2, 2])
+
     Args:
         iterations: steps of the search over the style; 70 for CelebA, 50 for FaceScrub.
         block_iterations: steps at each block; 25 for CelebA, 10 for FaceScrub.

@@ -29,6 +29,17 @@ class KedMi(LatentAttack):
     fresh samples of the final distribution, without selection. The published loop clamps a z that it no longer uses;
     this has no effect and is omitted.
 
+    >>> from dpmi import models
+    >>> target = models.build("softmax", image_shape=(1, 16, 16), num_classes=3, seed=0)
+    >>> attack = KedMi(iterations=3, images_per_class=2, prior=InversionGan(steps=1, width=0.1))  # tiny
+    >>> knowledge = attack.fit(target, public=torch.rand(20, 1, 16, 16), image_shape=(1, 16, 16))
+    >>> knowledge.queries  # its GAN learns the target's answers to the public images
+    22
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> recons = attack.run(target, torch.arange(3), image_shape=(1, 16, 16), generator=seed, knowledge=knowledge)
+    >>> recons.images.shape, recons.labels.tolist()
+    (torch.Size([6, 1, 16, 16]), [0, 0, 1, 1, 2, 2])
+
     Args:
         iterations: number of steps; 2400 for faces, 5000 in BiDO's comparison on digits.
         learning_rate: learning rate of Adam.

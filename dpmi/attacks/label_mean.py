@@ -35,6 +35,16 @@ class LabelMean(Attack):
     same rank. For a target that returns labels only, it is by the frequency with which noisy copies of the image get
     the label, an estimate of the same order [J. Cohen, E. Rosenfeld, Z. Kolter, ICML 2019].
 
+    >>> from dpmi import data, models
+    >>> digits = data.load("digits")
+    >>> target = models.build("softmax", image_shape=digits.image_shape, num_classes=10, seed=0)
+    >>> attack, seed = LabelMean(), torch.Generator().manual_seed(0)
+    >>> knowledge = attack.fit(target, public=digits.public, image_shape=digits.image_shape)
+    >>> recons = attack.run(
+    ...     target, torch.arange(10), image_shape=digits.image_shape, generator=seed, knowledge=knowledge)
+    >>> recons.images.shape, recons.grad_calls
+    (torch.Size([10, 1, 8, 8]), 0)
+
     Args:
         images: number of public images in the mean.
         copies: noisy copies of each public image, for a target that returns labels only.

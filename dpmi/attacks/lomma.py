@@ -93,6 +93,18 @@ _NEEDS = frozenset({"logits", "features", "surrogate_models"})
 class LommaGmi(LogitIdentity, Gmi):
     """GMI with LOMMA's identity loss.
 
+    >>> import torch
+    >>> from dpmi import models
+    >>> from dpmi.attacks.priors import WganGP
+    >>> target = models.build("softmax", image_shape=(1, 16, 16), num_classes=3, seed=0)
+    >>> attack = LommaGmi(  # tiny; the defaults take minutes
+    ...     iterations=3, prior=WganGP(steps=1, width=0.1), surrogates=Surrogates(steps=1, count=1))
+    >>> knowledge = attack.fit(target, public=torch.rand(20, 1, 16, 16), image_shape=(1, 16, 16))
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> recons = attack.run(target, torch.arange(3), image_shape=(1, 16, 16), generator=seed, knowledge=knowledge)
+    >>> recons.images.shape, LommaGmi.loss
+    (torch.Size([3, 1, 16, 16]), 'logit')
+
     Args:
         iterations, learning_rate, restarts, images_per_class, prior: as for :class:`dpmi.attacks.Gmi`; the paper uses
             2400 iterations, and a learning rate of 0.02 for batches of 60 classes.
@@ -112,6 +124,19 @@ class LommaGmi(LogitIdentity, Gmi):
 @dataclass(frozen=True, kw_only=True)
 class LommaKedMi(LogitIdentity, KedMi):
     """KED-MI with LOMMA's identity loss, and every sample clamped to [-1, 1] before the generator, as published.
+
+    >>> import torch
+    >>> from dpmi import models
+    >>> from dpmi.attacks.priors import InversionGan
+    >>> target = models.build("softmax", image_shape=(1, 16, 16), num_classes=3, seed=0)
+    >>> attack = LommaKedMi(  # tiny; the defaults take minutes
+    ...     iterations=3, images_per_class=2, prior=InversionGan(steps=1, width=0.1),
+    ...     surrogates=Surrogates(steps=1, count=1))
+    >>> knowledge = attack.fit(target, public=torch.rand(20, 1, 16, 16), image_shape=(1, 16, 16))
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> recons = attack.run(target, torch.arange(3), image_shape=(1, 16, 16), generator=seed, knowledge=knowledge)
+    >>> recons.images.shape, LommaKedMi.limit
+    (torch.Size([6, 1, 16, 16]), 1.0)
 
     Args:
         iterations, learning_rate, log_variance, images_per_class, prior: as for :class:`dpmi.attacks.KedMi`.

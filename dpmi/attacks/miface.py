@@ -33,6 +33,13 @@ class MIFace(Attack):
     The paper prints gamma = 0.99 as a threshold on the cost. With this threshold, every search on a model of 40 classes
     stops after one step, because c(0) is about 0.975. This implementation therefore reads it as a confidence.
 
+    >>> from dpmi import models
+    >>> target = models.build("softmax", image_shape=(1, 8, 8), num_classes=3, seed=0)
+    >>> attack, seed = MIFace(stop_confidence=0.5, learning_rate=1.0), torch.Generator().manual_seed(0)
+    >>> recons = attack.run(target, torch.arange(3), image_shape=(1, 8, 8), generator=seed)
+    >>> bool((recons.scores >= 0.5).all()), bool((recons.iterations < 100).all())
+    (True, True)
+
     Args:
         iterations: maximum number of steps (alpha of the paper).
         window: number of past costs in the stagnation rule (beta of the paper).

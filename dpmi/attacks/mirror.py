@@ -39,6 +39,18 @@ class Mirror(StyleAttack):
     candidates are truncated. It keeps one iterate for the whole batch, that after the step from the smallest loss. Its
     first step has the rate of the second step here, whose first step has rate 0.
 
+    >>> import torch
+    >>> from dpmi import models
+    >>> from dpmi.attacks.priors import StylePrior
+    >>> target = models.build("softmax", image_shape=(1, 16, 16), num_classes=3, seed=0)
+    >>> attack = Mirror(  # tiny; the defaults take minutes
+    ...     iterations=3, candidates=8, restarts=2, augmentation="digits", prior=StylePrior(steps=1, width=2))
+    >>> knowledge = attack.fit(target, public=torch.rand(20, 1, 16, 16), image_shape=(1, 16, 16))
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> recons = attack.run(target, torch.arange(3), image_shape=(1, 16, 16), generator=seed, knowledge=knowledge)
+    >>> recons.images.shape, recons.iterations.tolist()
+    (torch.Size([3, 1, 16, 16]), [3, 3, 3])
+
     Args:
         iterations: number of steps; up to 20,000 in the paper, 500 in later comparisons.
         learning_rate: maximum learning rate of Adam; 0.2 to 0.25 in the paper.

@@ -28,6 +28,17 @@ class MirrorGenetic(StyleAttack):
     and are clipped to the box of :class:`~dpmi.attacks.mirror.Mirror`. The fittest styles of a generation pass
     unchanged, so the best style is never lost. The default values are not from the paper.
 
+    >>> from dpmi import models
+    >>> from dpmi.attacks.priors import StylePrior
+    >>> target = models.build("softmax", image_shape=(1, 16, 16), num_classes=3, seed=0)
+    >>> attack = MirrorGenetic(  # tiny; the defaults take minutes
+    ...     generations=2, survivors=2, candidates=8, restarts=4, prior=StylePrior(steps=1, width=2))
+    >>> knowledge = attack.fit(target, public=torch.rand(20, 1, 16, 16), image_shape=(1, 16, 16))
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> recons = attack.run(target, torch.arange(3), image_shape=(1, 16, 16), generator=seed, knowledge=knowledge)
+    >>> recons.images.shape, recons.grad_calls
+    (torch.Size([3, 1, 16, 16]), 0)
+
     Args:
         generations: number of generations after the first.
         survivors: number of styles of a generation that pass unchanged.

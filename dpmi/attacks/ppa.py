@@ -33,6 +33,19 @@ class Ppa(StyleAttack):
     and mirror images. Suitable values for the small generator for digits: 500 candidates, psi 1, learning rate 0.02,
     2 restarts and 10 final views.
 
+    >>> import torch
+    >>> from dpmi import models
+    >>> from dpmi.attacks.priors import StylePrior
+    >>> target = models.build("softmax", image_shape=(1, 16, 16), num_classes=3, seed=0)
+    >>> attack = Ppa(  # tiny; the defaults take minutes
+    ...     iterations=3, candidates=8, restarts=1, images_per_class=2, final_views=2, augmentation="digits",
+    ...     prior=StylePrior(steps=1, width=2))
+    >>> knowledge = attack.fit(target, public=torch.rand(20, 1, 16, 16), image_shape=(1, 16, 16))
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> recons = attack.run(target, torch.arange(3), image_shape=(1, 16, 16), generator=seed, knowledge=knowledge)
+    >>> recons.images.shape, recons.labels.tolist()
+    (torch.Size([6, 1, 16, 16]), [0, 0, 1, 1, 2, 2])
+
     Args:
         iterations: number of steps; 50 to 70 in the paper.
         learning_rate: learning rate of Adam with betas (0.1, 0.1).

@@ -1,4 +1,8 @@
-"""Registry of the attacks by name: the built-in attacks and those of installed packages."""
+"""Registry of the attacks by name: the built-in attacks and those of installed packages.
+
+>>> REGISTRY.get("ppa").loss, sorted(REGISTRY.get("brep-mi").requires)
+('poincare', ['generator', 'labels', 'public_data'])
+"""
 
 from __future__ import annotations
 

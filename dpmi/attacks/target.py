@@ -59,6 +59,16 @@ class LabelsOnly(nn.Module):
 
     Args:
         model: maps images (n, C, H, W) to logits (n, K).
+
+    >>> from dpmi import attacks, models
+    >>> hidden = LabelsOnly(models.build("softmax", image_shape=(1, 8, 8), num_classes=3, seed=0))
+    >>> hidden(torch.zeros(2, 1, 8, 8)).sum(1)  # one-hot rows, whatever the confidence
+    tensor([1., 1.])
+    >>> try:
+    ...     attacks.MIFace().run(hidden, torch.arange(3), image_shape=(1, 8, 8), generator=torch.Generator())
+    ... except ValueError as error:
+    ...     print(str(error).partition(";")[0])
+    miface needs white_grad of the target, but the target returns labels only
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -80,6 +90,13 @@ class Target:
         loss: the identity loss of the attack; None for an attack that takes no gradient.
         budget: limits on queries, gradient calls and time.
         reserve: number of queries of the budget that are kept for the final scores.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval().requires_grad_(False)
+    >>> target = Target(model, budget=Budget(queries=10))
+    >>> target.confidence(torch.rand(4, 1, 8, 8), torch.tensor([0, 0, 1, 2])).shape, target.queries
+    (torch.Size([4]), 4)
+    >>> target.affords(queries=6), target.affords(queries=7), target.stopped_by
+    (True, False, 'queries')
     """
 
     def __init__(

@@ -31,6 +31,15 @@ class Vmi(LatentAttack):
     thousands of images. Over the latents of a small WGAN, Adam with learning rate 0.02 converges in a few hundred
     steps. The attack returns samples of the final q, without selection.
 
+    >>> from dpmi import models
+    >>> target = models.build("softmax", image_shape=(1, 16, 16), num_classes=3, seed=0)
+    >>> attack = Vmi(iterations=3, draws=4, images_per_class=2, prior=WganGP(steps=1, width=0.1))  # tiny
+    >>> knowledge = attack.fit(target, public=torch.rand(20, 1, 16, 16), image_shape=(1, 16, 16))
+    >>> seed = torch.Generator().manual_seed(0)
+    >>> recons = attack.run(target, torch.arange(3), image_shape=(1, 16, 16), generator=seed, knowledge=knowledge)
+    >>> recons.images.shape, recons.labels.tolist()
+    (torch.Size([6, 1, 16, 16]), [0, 0, 1, 1, 2, 2])
+
     Args:
         family: family of q: a Gaussian with a ``diagonal`` or a ``full`` covariance, or a ``flow``.
         iterations: number of steps.

@@ -32,6 +32,11 @@ class Images(Protocol):
 
     A :class:`torch.Tensor` is one. A large data set from image files is another, whose images stay on the disk; it has
     nothing but what is listed here. ``images[:]`` is a tensor of all images, in memory.
+
+    >>> def darkest(images: Images) -> float:
+    ...     return min(float(block.mean()) for block in blocks(images, 2))
+    >>> darkest(torch.tensor([0.5, 0.5, 0.25, 0.25]).view(4, 1, 1, 1))  # a tensor, or images on the disk
+    0.25
     """
 
     @property

@@ -38,6 +38,12 @@ class Characters(NamedTuple):
 
     ``pixels`` are bytes ``(4840, 28, 28)``, light strokes on black; ``names`` contains one name per drawing, such as
     ``Greek/character07``; ``writers`` are numbered 1..20 within an alphabet.
+
+    >>> drawn = Characters(
+    ...     pixels=np.zeros((3, 28, 28), dtype=np.uint8),
+    ...     names=("Greek/character07", "Greek/character07", "Latin/character01"), writers=np.array([1, 2, 1]))
+    >>> drawn.pixels[[name.startswith("Greek/") for name in drawn.names]].shape, set(drawn.writers.tolist())
+    ((2, 28, 28), {1, 2})
     """
 
     pixels: NDArray[np.uint8]

@@ -1,4 +1,10 @@
-"""Registry of the data sets, and loading by name."""
+"""Registry of the data sets, and loading by name.
+
+>>> names()[:3]
+['digits', 'folder', 'table']
+>>> REGISTRY.get("digits").description
+'8x8 handwritten digits inside scikit-learn; needs no files'
+"""
 
 import inspect
 import os
@@ -77,6 +83,14 @@ def check_options(name: str, options: Iterable[str]) -> Callable[..., Split]:
 
     Raises:
         ValueError: the name or an option is unknown, or one that has to be given is missing.
+
+    >>> check_options("digits", ["seed"]).__name__
+    'load_digits'
+    >>> try:
+    ...     check_options("digits", ["sed"])
+    ... except ValueError as error:
+    ...     print(error)
+    data set 'digits' has no option 'sed'; its options are seed
     """
     loader = _of_user(name) if is_name(name) else REGISTRY.get(name).loader
     parameters = {key: each for key, each in inspect.signature(loader).parameters.items() if key != "root"}

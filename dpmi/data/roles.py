@@ -29,6 +29,13 @@ class Roles:
 
     Raises:
         ValueError: there are fewer than 2 private classes or 2 decoys, or a class has both roles.
+
+    >>> from dpmi import data
+    >>> digits = data.load("digits")
+    >>> roles = Roles(private=(3, 0), decoys=(1, 2, 7))
+    >>> target = roles.of(digits)
+    >>> target.class_names, len(target.train), roles.candidates
+    (('3', '0'), 239, 4)
     """
 
     private: tuple[int, ...]

@@ -1,4 +1,11 @@
-"""The types of a loaded data set: private train and test images, and the attacker's public images."""
+"""The types of a loaded data set: private train and test images, and the attacker's public images.
+
+>>> def unit_of(distance: Distance) -> str:
+...     return {"euclidean": "pixels in [0, 1]", "ssim": "1 - SSIM"}[distance]
+>>> from dpmi import data
+>>> unit_of(data.load("digits").distance)
+'pixels in [0, 1]'
+"""
 
 from __future__ import annotations
 
@@ -97,6 +104,13 @@ class Split:
     Raises:
         ValueError: the images have different shapes, a label has no name, the distance is unknown, an image is in two
             parts, or a class is both private and public. An attack must not know the images that it reconstructs.
+
+    >>> train = ImageSet(torch.rand(4, 1, 8, 8), torch.tensor([0, 0, 1, 1]))
+    >>> test = ImageSet(torch.rand(2, 1, 8, 8), torch.tensor([0, 1]))
+    >>> Split(
+    ...     "mine", train, test, torch.rand(3, 1, 8, 8), class_names=("cats", "dogs"), distance="euclidean",
+    ...     citation="mine, unpublished")
+    Split('mine', train=4, test=2, public=3, classes=2, image_shape=(1, 8, 8))
     """
 
     name: str

@@ -31,7 +31,18 @@ _DIAGNOSED = 256
 
 
 class CompressedHead(NewHead):
-    """Linear(m -> r), Tanh, Linear(r -> K), without the parts that are switched off."""
+    """Linear(m -> r), Tanh, Linear(r -> K), without the parts that are switched off.
+
+    >>> from dpmi import models
+    >>> model = models.build("softmax", image_shape=(1, 8, 8), num_classes=10, seed=0)
+    >>> defended = CALoR(rank=4).build(model)
+    >>> [head for head in defended.modules() if isinstance(head, CompressedHead)]
+    [CompressedHead(
+      (compression): Linear(in_features=64, out_features=4, bias=True)
+      (tanh): Tanh()
+      (classifier): Linear(in_features=4, out_features=10, bias=True)
+    )]
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,12 @@ class LabelSmoothing(Defense):
     grows as alpha * (done - ramp_start) / (1 - ramp_start) until ``ramp_end``, and is alpha after that. With the
     published fractions, it jumps from alpha / 2 to alpha at the end of the ramp, as in the published code.
 
+    >>> import torch
+    >>> images, logits = torch.zeros(1, 1, 2, 2), torch.tensor([[2.0, 0.0, 0.0]])
+    >>> batch = Batch(images, torch.tensor([0]), logits, latents={}, done=0.9)
+    >>> [round(LabelSmoothing(alpha=alpha).criterion(batch).item(), 3) for alpha in (-0.3, 0.3)]
+    [-0.16, 0.64]
+
     Args:
         alpha: smoothing factor, at most 1 and not 0. Published values: -0.05 in [SHK24], -0.01 to -0.3 in [YQF25]
             Table 6.

@@ -60,6 +60,14 @@ class VariationalBottleneck(nn.Module):
 
     Attributes:
         evaluation: can be changed on a trained model: an attacker with the weights can remove the noise.
+
+    >>> bottleneck = VariationalBottleneck(features=64, size=8, evaluation="mean").eval()
+    >>> features = torch.rand(5, 64)
+    >>> bottleneck(features).shape, torch.equal(bottleneck(features), bottleneck(features))
+    (torch.Size([5, 8]), True)
+    >>> bottleneck.evaluation = "sample"
+    >>> torch.equal(bottleneck(features), bottleneck(features))
+    False
     """
 
     def __init__(self, features: int, size: int, evaluation: Evaluation = "sample") -> None:
@@ -83,6 +91,14 @@ class MID(Defense):
 
     The information is KL(N(mean, std^2) || N(0, 1)) in nats. Its average over the records bounds the mutual information
     between image and features.
+
+    >>> from dpmi import data, models
+    >>> from dpmi.defenses import Recipe, train
+    >>> digits = data.load("digits")
+    >>> model = models.build("mlp", image_shape=digits.image_shape, num_classes=10, seed=0)
+    >>> trained = train(MID(beta=0.01, bottleneck=8), model, digits.train, Recipe(steps=3, learning_rate=0.05), seed=0)
+    >>> trained.model(digits.test.images[:4]).shape, list(trained.diagnostics)
+    (torch.Size([4, 10]), ['bottleneck_nats', 'bottleneck_std'])
 
     Args:
         beta: weight, at least 0. Published values: 0.003 to 0.02 on CelebA, 0.15 on CIFAR-10, 0.2 on MNIST.

@@ -22,6 +22,13 @@ class Batch:
         logits: (n, K).
         latents: output (n, ...) of every layer of :meth:`Defense.observed`.
         done: completed fraction of this training stage, in [0, 1); schedules may depend on nothing else.
+
+    >>> import torch
+    >>> from dpmi.defenses import NoDefense
+    >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 1])
+    >>> batch = Batch(images, labels, logits=torch.tensor([[1.0, 0.0], [1.0, 0.0]]), latents={}, done=0.5)
+    >>> NoDefense().criterion(batch)
+    tensor([0.3133, 1.3133])
     """
 
     images: Tensor
@@ -93,6 +100,14 @@ class Objective:
 
     Attributes:
         precision: of the model's forward pass; the training loop sets it.
+
+    >>> import torch
+    >>> from dpmi import models
+    >>> from dpmi.defenses import NoDefense
+    >>> model = models.build("linear", image_shape=(1, 8, 8), num_classes=10, seed=0)  # its logits are 0 at first
+    >>> objective = Objective(NoDefense(), model, (1, 8, 8), num_classes=10, seed=0)
+    >>> round(objective(model, torch.rand(4, 1, 8, 8), torch.arange(4), done=0.0).item(), 4)  # ln 10
+    2.3026
     """
 
     precision: Precision = "float32"

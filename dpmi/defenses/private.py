@@ -23,6 +23,11 @@ class PrivateDefense(Defense):
         sampling_rate: q in (0, 1], the probability with which a step draws a given unit.
         max_grad_norm: clipping norm S > 0.
         delta: delta of the reported guarantee, in (0, 1).
+
+    >>> from dpmi.defenses import get
+    >>> defense = get("record-dp")(noise_multiplier=1.1, sampling_rate=0.05, max_grad_norm=1.0)
+    >>> defense.unit, defense.label, defense.delta
+    ('record', 'record-dp, noise multiplier 1.1', 1e-05)
     """
 
     strength_field: ClassVar[str | None] = "noise_multiplier"
@@ -75,5 +80,12 @@ class PrivateDefense(Defense):
 
 
 def private_part(defense: Defense) -> PrivateDefense | None:
-    """Return the differentially private part of a defence, if there is one."""
+    """Return the differentially private part of a defence, if there is one.
+
+    >>> from dpmi.defenses import CALoR, ClassDP, compose
+    >>> private = ClassDP(noise_multiplier=2.0, sampling_rate=0.2, max_grad_norm=1.0)
+    >>> both = compose(private, CALoR(rank=4))
+    >>> both.name, private_part(both).name, private_part(CALoR(rank=4))
+    ('class-dp+calor', 'class-dp', None)
+    """
     return next((part for part in defense.parts if isinstance(part, PrivateDefense)), None)

@@ -31,6 +31,11 @@ class RandomErasing(Defense):
     fits at every size; on square images it is a square, as in [TN25]. torchvision's RandomErasing cannot be used,
     because it erases the same rectangle in all images of a batch.
 
+    >>> images = torch.ones(4, 1, 8, 8)
+    >>> erased = RandomErasing(max_area=0.5, min_area=0.5).augment(images)
+    >>> (erased < 1).flatten(1).sum(1).tolist()  # about half of the 64 pixels
+    [36, 36, 36, 36]
+
     Args:
         max_area: largest share of the image, in (0, 1). Published values: 0.4 and 0.8 for FaceScrub.
         min_area: smallest share of the image, in [0, max_area].

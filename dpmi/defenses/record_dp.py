@@ -35,6 +35,16 @@ class RecordDP(PrivateDefense):
     The sampling rate of Opacus is 1 / (batches per epoch): ``sampling_rate`` is rounded down to the next 1 / integer.
     The account charges the rounded rate.
 
+    >>> from dpmi import data, models
+    >>> from dpmi.defenses import Recipe, train
+    >>> digits = data.load("digits")
+    >>> model = models.build("softmax", image_shape=digits.image_shape, num_classes=10, seed=0)
+    >>> defense = RecordDP(noise_multiplier=1.0, sampling_rate=0.05, max_grad_norm=1.0)
+    >>> trained = train(defense, model, digits.train, Recipe(steps=10, learning_rate=0.1), seed=0)
+    >>> found = trained.account.guarantee(delta=1e-5, adjacency="add_remove")
+    >>> found.unit, found.steps, round(found.epsilon, 2)
+    ('record', 10, 1.66)
+
     Args:
         grad_sample_mode: clipping method of Opacus; the updates are equal up to rounding. "hooks" stores a gradient for
             every record; "ghost" stores only its norm and needs a second backward pass. Ghost is many times as fast for

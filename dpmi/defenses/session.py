@@ -35,6 +35,17 @@ class Setup:
         objective: computes the loss.
         batch_coupled: whether the loss couples the records of a batch.
         augmentation: random variants of ``inputs``, drawn anew whenever a record is fetched.
+
+    >>> from dpmi import data, models
+    >>> from dpmi.defenses import NoDefense, Recipe, train
+    >>> class Announced(NoDefense):
+    ...     def privatize(self, setup: Setup) -> Session:
+    ...         print(setup.steps, "steps on", len(setup.records), "records, in batches of", setup.batch_size)
+    ...         return super().privatize(setup)
+    >>> digits = data.load("digits")
+    >>> model = models.build("softmax", image_shape=digits.image_shape, num_classes=10, seed=0)
+    >>> trained = train(Announced(), model, digits.train, Recipe(steps=5, learning_rate=0.1), seed=0)
+    5 steps on 1197 records, in batches of 128
     """
 
     module: nn.Module
@@ -68,6 +79,18 @@ class Session:
         account: returns the privacy account after training; None if there is no guarantee.
         criterion: maps the output of ``module`` and labels to the loss; None if the objective runs ``module`` itself.
         ignored_warnings: prefixes of library warnings that are suppressed because the user cannot act on them.
+
+    >>> from dpmi import data, models
+    >>> from dpmi.defenses import NoDefense, Recipe, train
+    >>> class InOrder(NoDefense):
+    ...     def privatize(self, setup: Setup) -> Session:
+    ...         loader = DataLoader(setup.records, batch_size=setup.batch_size)  # not shuffled
+    ...         return Session(module=setup.module, optimizer=setup.optimizer, loader=loader)
+    >>> digits = data.load("digits")
+    >>> model = models.build("softmax", image_shape=digits.image_shape, num_classes=10, seed=0)
+    >>> trained = train(InOrder(), model, digits.train, Recipe(steps=5, learning_rate=0.1), seed=0)
+    >>> trained.account is None  # it gives no guarantee
+    True
     """
 
     module: nn.Module

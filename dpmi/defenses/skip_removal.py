@@ -33,6 +33,12 @@ class SkipRemoval(Defense):
     A stage consists of the residual blocks under one parent, such as ``layer4`` of a ResNet. A projection in a skip
     connection is removed with it.
 
+    >>> from torchvision.models.resnet import ResNet
+    >>> model = ResNet(BasicBlock, [1, 1, 1, 2], num_classes=5)
+    >>> built = SkipRemoval(last_stages=1).build(model)
+    >>> [name for name, module in built.named_modules() if isinstance(module, NoSkip)]
+    ['layer4.0.downsample', 'layer4.1.downsample']
+
     Args:
         last_stages: number of stages, counted from the end, at least 1.
     """

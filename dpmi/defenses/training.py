@@ -42,6 +42,14 @@ class Trained:
             defence has no guarantee.
         seconds: wall-clock time of the training.
         diagnostics: the results of :meth:`Defense.diagnose` and :meth:`Objective.summary`.
+
+    >>> from dpmi import data, models
+    >>> from dpmi.defenses import CALoR, Recipe
+    >>> digits = data.load("digits")
+    >>> model = models.build("softmax", image_shape=digits.image_shape, num_classes=10, seed=0)
+    >>> trained = train(CALoR(rank=8), model, digits.train, Recipe(steps=20, learning_rate=0.5), seed=0)
+    >>> trained.model.training, trained.account, list(trained.diagnostics)
+    (False, None, ['private_confidence'])
     """
 
     model: nn.Module
@@ -122,6 +130,16 @@ def check(
 
     Raises:
         ValueError: the model or the data do not fit; the message names a remedy.
+
+    >>> from dpmi import data, models
+    >>> from dpmi.defenses import Recipe, Transfer
+    >>> digits = data.load("digits")  # its public images have no labels
+    >>> model = models.build("cnn-small", image_shape=digits.image_shape, num_classes=10, seed=0)
+    >>> try:
+    ...     check(Transfer(frozen_fraction=0.5), model, digits.train, None, Recipe(steps=5, learning_rate=0.1))
+    ... except ValueError as error:
+    ...     print(str(error).split(",")[0])
+    transfer trains on labelled public images first
     """
     check_augmentation(recipe.augmentation, data.images.shape[1:])
     if recipe.precision == "bf16" and defense.unit != "none":

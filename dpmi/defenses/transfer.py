@@ -42,6 +42,14 @@ class Transfer(Defense):
     Layers are frozen as a whole, in the order in which the model registers them; the classification head is never
     frozen. Exactly one of the first three fields determines the number of frozen layers.
 
+    >>> from dpmi import models
+    >>> model = models.build("cnn-small", image_shape=(1, 8, 8), num_classes=10, seed=0)
+    >>> for fraction in (0.0, 0.1, 1.0):
+    ...     print(fraction, Transfer(frozen_fraction=fraction).frozen(model))
+    0.0 ()
+    0.1 ('0', '1', '2')
+    1.0 ('0', '1', '2', '3', '4', '5', '6')
+
     Args:
         frozen_fraction: fraction of the parameters in front of the head, in [0, 1]: freezes the smallest number of
             layers with at least this fraction. At 1, private images train only the head.

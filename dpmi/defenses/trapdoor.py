@@ -113,6 +113,14 @@ class Trapdoor(Defense):
     weighted loss of both kinds of images. [LC24] also augments the images; for this, combine the trapdoor with a
     defence that augments.
 
+    >>> from dpmi import data, models
+    >>> from dpmi.defenses import Recipe, train
+    >>> digits = data.load("digits")
+    >>> model = models.build("mlp", image_shape=digits.image_shape, num_classes=10, seed=0)
+    >>> trained = train(Trapdoor(blend_ratio=0.1), model, digits.train, Recipe(steps=3, learning_rate=0.05), seed=0)
+    >>> list(trained.diagnostics)  # how often an image with the trigger of a class is assigned to it
+    ['trapdoor_success']
+
     Args:
         trapdoor_weight: weight beta of the loss of trapped images, in [0, 1); that of natural images is 1 - beta.
         blend_ratio: share alpha of the trigger in a trapped image, in (0, 1].

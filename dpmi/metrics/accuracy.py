@@ -37,6 +37,10 @@ def confidence(model: nn.Module, images: Images, labels: Tensor, *, batch_size: 
     """Return the softmax probability of each image's label, float32 (N,) in [0, 1].
 
     Arguments and errors as for :func:`accuracy`.
+
+    >>> images = torch.tensor([[0.0, 0.0], [0.0, 9.0]]).view(2, 2, 1, 1)
+    >>> confidence(nn.Flatten(), images, torch.tensor([0, 1])).round(decimals=3)
+    tensor([0.5000, 1.0000])
     """
     probabilities = _logits(model, images, labels, batch_size).softmax(dim=1)
     return probabilities.gather(1, labels.cpu()[:, None])[:, 0]

@@ -37,7 +37,13 @@ def advantage(distances: Tensor, baselines: Baselines) -> Tensor:
 
 
 def advantage_over_nearest(distances: Tensor, baselines: Baselines) -> Tensor:
-    """Return :func:`advantage` against the nearest public image, an oracle that no attacker has."""
+    """Return :func:`advantage` against the nearest public image, an oracle that no attacker has.
+
+    >>> nothing = torch.full((1,), torch.nan)
+    >>> known = Baselines(nothing, nothing, public_nearest=torch.tensor([2.0]))
+    >>> advantage_over_nearest(torch.tensor([3.0]), known)  # worse than the nearest public image
+    tensor([-0.5000], dtype=torch.float64)
+    """
     return _gain(distances, baselines.public_nearest)
 
 

@@ -22,6 +22,10 @@ class AttackAccuracy:
     Args:
         top1: bool (R,), whether the class is the evaluator's first.
         top5: bool (R,), whether the class is among its first five; None if the evaluator has at most five classes.
+
+    >>> found = AttackAccuracy(top1=torch.tensor([True, False, False, True]), top5=torch.ones(4, dtype=torch.bool))
+    >>> found.mean, found.mean_top5
+    (0.5, 1.0)
     """
 
     top1: Tensor

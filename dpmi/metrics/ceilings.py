@@ -29,6 +29,13 @@ class Ceilings:
     Args:
         class_mean: distance of the mean training image of the class at the brightness that brings it nearest.
         unseen: mean distance of images of the class that trained nothing; NaN if there are none.
+
+    >>> from dpmi import data
+    >>> digits = data.load("digits")
+    >>> found = ceilings(
+    ...     torch.tensor([0, 1]), digits.train.images, digits.train.labels, digits.test.images, digits.test.labels)
+    >>> found.class_mean.shape, bool((found.unseen > 0).all())
+    (torch.Size([2]), True)
     """
 
     class_mean: Tensor
@@ -56,6 +63,11 @@ def ceilings(
 
     Raises:
         ValueError: as for :func:`dpmi.metrics.mia_distance`.
+
+    >>> train, test = torch.tensor([0.2, 0.6]).view(2, 1, 1, 1), torch.tensor([0.7]).view(1, 1, 1, 1)
+    >>> found = ceilings(torch.tensor([0]), train, torch.zeros(2).long(), test, torch.zeros(1).long())
+    >>> found.unseen.round(decimals=3)  # from 0.7 to 0.6, the nearest
+    tensor([0.1000], dtype=torch.float64)
     """
     check_labelled("private_images", private_images, private_labels)
     check_labelled("unseen_images", unseen_images, unseen_labels)

@@ -29,6 +29,12 @@ class Distances:
         values: float64 (R,). For :func:`mia_distance`: ||x - recon||_2 over pixels in [0, 1], or 1 - SSIM in [0, 2];
             other functions document their values.
         nearest: int64 (R,), the index of the nearest private image among all private images.
+
+    >>> private = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1)
+    >>> recons = torch.tensor([0.1, 0.9]).view(2, 1, 1, 1)
+    >>> found = mia_distance(recons, torch.tensor([0, 1]), private, torch.tensor([0, 0, 1]))
+    >>> found.nearest.tolist(), round(found.mean, 3)
+    ([0, 2], 0.1)
     """
 
     values: Tensor

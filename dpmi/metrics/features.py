@@ -32,6 +32,11 @@ class Evaluation:
     Args:
         logits: float32 (n, K).
         features: float32 (n, d), the input of its last linear layer.
+
+    >>> evaluator = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 5))
+    >>> seen = evaluate(evaluator, torch.rand(3, 1, 8, 8))
+    >>> seen.logits.shape, seen.features.shape
+    (torch.Size([3, 5]), torch.Size([3, 16]))
     """
 
     logits: Tensor
@@ -116,6 +121,11 @@ def feature_distance(
 
     Returns:
         float64 (R,), the sum over features; published values are the mean over features.
+
+    >>> private = torch.tensor([[0.0], [4.0], [1.0]])
+    >>> features, labels = torch.tensor([[1.0]]), torch.tensor([0])
+    >>> feature_distance(features, labels, private, torch.tensor([0, 0, 1]))  # to their mean, 2
+    tensor([1.], dtype=torch.float64)
     """
     check_features(features, labels, private_features, private_labels)
     values = torch.full((len(features),), torch.nan, dtype=torch.float64)

@@ -28,6 +28,10 @@ class FID:
         value: at least 0; NaN, never 0, if it is undefined.
         feature_net: name of the feature network.
         undefined: the reason why the value is NaN; empty otherwise.
+
+    >>> found = fid(torch.tensor([[0.0]]), torch.tensor([[3.0], [5.0]]), feature_net="mine")
+    >>> found.value, found.undefined
+    (nan, 'a covariance needs at least 2 reconstructions; there are 1')
     """
 
     value: float
@@ -44,6 +48,12 @@ class Gaussian:
         mean: float64 (d,).
         factor: float64 (at most d rows, d), a matrix F with F^T F the covariance.
         finite: whether all features are finite; if not, mean and factor are meaningless.
+
+    >>> private = Gaussian.of(torch.tensor([[3.0], [5.0]]))  # once, for many reconstructions
+    >>> private.mean.tolist(), private.count
+    ([4.0], 2)
+    >>> [fid(torch.tensor(each), private, feature_net="mine").value for each in ([[0.0], [2.0]], [[3.0], [5.0]])]
+    [9.0, 0.0]
     """
 
     count: int

@@ -66,6 +66,11 @@ def classification_information(
 
     Raises:
         ValueError: the numbers of labels and images differ, or there are no images.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> found = classification_information(model, torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 0, 1, 0]))
+    >>> list(found), all(value >= 0 for value in found.values())
+    (['1', '3'], True)
     """
 
     def loss(logits: Tensor, _: Tensor, label: Tensor) -> Tensor:
@@ -103,6 +108,12 @@ def inversion_information(
 
     Raises:
         ValueError: a reconstructed class has no private image, or as for :func:`classification_information`.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> images, labels = torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 0, 1, 0])
+    >>> found = inversion_information(model, torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), images, labels)
+    >>> found["3"]  # of the head
+    0.0
     """
     centroids = _centroids(model, private_images, private_labels, recon_labels, seed)
 

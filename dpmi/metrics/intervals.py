@@ -20,7 +20,12 @@ RESAMPLES = 2000
 
 
 class Interval(NamedTuple):
-    """A mean and the ends of its confidence interval; NaN where undefined."""
+    """A mean and the ends of its confidence interval; NaN where undefined.
+
+    >>> found = student_interval([7.0, 8.0, 9.0])
+    >>> f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})"
+    '8.00 (5.52 to 10.48)'
+    """
 
     mean: float
     low: float

@@ -12,6 +12,18 @@ is at most 1 and B is concave, so top-1 is at most B(1/K) on average over the ro
 candidates the AUC is at most B(1/2). The epsilon must be that of a class; epsilon for a record or a subclass bounds
 neither. The best of several attackers or scorers may exceed the bound. [J. Hayes, S. Mahloujifar, B. Balle, NeurIPS
 2023; B. Kulynych et al., arXiv 2507.06969]
+
+>>> from dpmi import data
+>>> digits = data.load("digits")
+>>> means = mean_images(digits.train.images, digits.train.labels, [0, 1, 2])
+>>> recons = means.float().view(3, *digits.image_shape)  # the best that an attack could return
+>>> def top1(scorer: Scorer) -> list[float]:
+...     found = candidate_distances(
+...         recons, torch.arange(3), digits.train.images, digits.train.labels, decoys=[3, 4, 5, 6],
+...         scorer=scorer, public=digits.public)
+...     return linkage(found).top1.tolist()
+>>> {scorer: top1(scorer) for scorer in SCORERS}
+{'mia': [1.0, 1.0, 1.0], 'whitened': [1.0, 1.0, 1.0]}
 """
 
 from __future__ import annotations
@@ -188,6 +200,10 @@ class Identification(NamedTuple):
     Args:
         own: 1 if it says the true class, else 0.
         decoy: the share of the decoys that it says: 1/Q if it says one of Q decoys, else 0.
+
+    >>> found = Identification(own=torch.tensor([1.0, 0.0]), decoy=torch.tensor([0.0, 0.25]))
+    >>> found.gain.tolist()
+    [1.0, -0.25]
     """
 
     own: Tensor
@@ -214,6 +230,11 @@ def identification(logits: Tensor, labels: Tensor, decoys: Sequence[int]) -> Ide
 
     Raises:
         ValueError: a label or decoy is not a class of the evaluator.
+
+    >>> logits = torch.tensor([[3.0, 0.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0]])
+    >>> found = identification(logits, torch.tensor([0, 1]), decoys=[2, 3])
+    >>> found.own.tolist(), found.decoy.tolist()  # the second reconstruction is taken for a decoy
+    ([1.0, 0.0], [0.0, 0.5])
     """
     last = max(int(labels.max()), *decoys)
     if last >= logits.shape[1]:

@@ -12,7 +12,12 @@ from torch import Tensor
 
 
 class ClassValue(NamedTuple):
-    """The label of a class and its value."""
+    """The label of a class and its value.
+
+    >>> worst = worst_class(torch.tensor([0.9, 0.1, 0.6]), torch.tensor([4, 4, 7]), high_is_worse=True)
+    >>> worst.label, round(worst.value, 2)
+    (7, 0.6)
+    """
 
     label: int
     value: float

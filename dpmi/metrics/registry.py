@@ -1,4 +1,10 @@
-"""Registry of the metrics: dpmi's own, for listings, and those of installed packages, which every study computes."""
+"""Registry of the metrics: dpmi's own, for listings, and those of installed packages, which every study computes.
+
+>>> METRICS["best_psnr"]
+'largest peak signal-to-noise ratio with a private image of the class, in dB'
+>>> REGISTRY.names()  # of installed packages; here there is none
+[]
+"""
 
 from __future__ import annotations
 
@@ -45,6 +51,9 @@ def added() -> tuple[Metric, ...]:
 
     Raises:
         PluginError: (a ValueError) one of them cannot be used.
+
+    >>> [metric.name for metric in added()]  # of installed packages; here there is none
+    []
     """
     return tuple(REGISTRY.get(name) for name in REGISTRY.names())
 
@@ -59,6 +68,11 @@ def added_columns(images: Tensor, labels: Tensor, private: ImageSet) -> dict[str
 
     Raises:
         PluginError: (a ValueError) a metric does not return one number for each reconstruction.
+
+    >>> import torch
+    >>> private = ImageSet(torch.rand(4, 1, 8, 8), torch.tensor([0, 0, 1, 1]))
+    >>> added_columns(torch.rand(2, 1, 8, 8), torch.tensor([0, 1]), private)  # no installed package has a metric
+    {}
     """
     found = {}
     for metric in added():

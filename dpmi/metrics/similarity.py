@@ -30,6 +30,10 @@ def best_ssim(recons: Tensor, labels: Tensor, private_images: Images, private_la
     """Return the largest SSIM of each reconstruction with a private image of its class, float64 (R,) in [-1, 1].
 
     It is 1 - :func:`dpmi.metrics.mia_distance` with ``kind="ssim"``. Arguments and errors are those of that function.
+
+    >>> private = torch.rand(2, 1, 16, 16)
+    >>> best_ssim(private[:1], torch.tensor([0]), private, torch.tensor([0, 1])).round(decimals=3)  # a copy
+    tensor([1.], dtype=torch.float64)
     """
     return 1 - mia_distance(recons, labels, private_images, private_labels, kind="ssim").values
 
@@ -56,9 +60,18 @@ def lpips_network() -> PairDistance:
 
     Raises:
         ValueError: torchvision's weights of AlexNet are not in torch's cache; the message says how to get them.
+
+    >>> import os
+    >>> from tempfile import TemporaryDirectory
+    >>> from unittest.mock import patch
+    >>> with TemporaryDirectory() as folder, patch.dict(os.environ, TORCH_HOME=folder):  # a cache without AlexNet
+    ...     try:
+    ...         lpips_network()
+    ...     except ValueError as error:
+    ...         print(str(error).partition(",")[0])
+    LPIPS needs torchvision's weights of AlexNet
     """
-    # Imported here because few runs need them.
-    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity  # noqa: PLC0415
+    # Imported here because few runs need them; torchmetrics, which takes seconds, only if there are weights.
     from torchvision.models import AlexNet_Weights  # noqa: PLC0415
 
     weights = Path(torch.hub.get_dir()) / "checkpoints" / Path(AlexNet_Weights.DEFAULT.url).name
@@ -67,6 +80,8 @@ def lpips_network() -> PairDistance:
             f"LPIPS needs torchvision's weights of AlexNet, but there is no {weights}; get them with "
             "`python -c \"import torchvision; torchvision.models.alexnet(weights='DEFAULT')\"`"
         )
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity  # noqa: PLC0415
+
     return partial(LearnedPerceptualImagePatchSimilarity(net_type="alex").net, normalize=True)
 
 
@@ -90,6 +105,14 @@ def lpips_distance(
     Raises:
         ValueError: as for :func:`dpmi.metrics.mia_distance`; also if a side is below 31, or if the images have neither
             1 nor 3 channels.
+
+    >>> def network(first: Tensor, second: Tensor) -> Tensor:  # in place of lpips_network(), which needs a download
+    ...     return (first - second).square().flatten(1).mean(1)
+    >>> private = torch.tensor([0.0, 0.5]).view(2, 1, 1, 1).expand(2, 1, 32, 32)
+    >>> found = lpips_distance(
+    ...     torch.full((1, 1, 32, 32), 0.6), torch.tensor([0]), private, torch.tensor([0, 0]), network=network)
+    >>> found.nearest, round(found.mean, 3)
+    (tensor([1]), 0.01)
     """
     check_labelled("recons", recons, labels)
     check_labelled("private_images", private_images, private_labels)

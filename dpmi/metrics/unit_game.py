@@ -74,6 +74,11 @@ def unit_statistics(target: Tensor, references: Tensor, out: Tensor, units: Tens
 
     Raises:
         ValueError: the shapes do not fit, or a record has no reference model.
+
+    >>> target, references = torch.tensor([5.0, 1.0]), torch.tensor([[2.0, 1.0], [3.0, 0.0]])
+    >>> out = torch.tensor([[True, False], [True, True]])  # the first record is out of both reference models
+    >>> unit_statistics(target, references, out, units=torch.tensor([0, 1])).tolist()
+    [2.5, 1.0]
     """
     if target.ndim != 1 or references.shape[1:] != target.shape or out.shape != references.shape:
         raise ValueError(

@@ -35,6 +35,17 @@ class Adaptation:
         penalty: maps the released model and public images to a term that is added to this loss.
         asks: number of runs of the released model's weights for the logits of one image.
         learns: whether it first queries the released model once for each public image.
+
+    >>> import torch
+    >>> from dpmi import attacks, models
+    >>> target = models.build("softmax", image_shape=(1, 8, 8), num_classes=3, seed=0)
+    >>> dark = Adaptation(
+    ...     name="dark images", penalty=lambda model, public: lambda images: images.flatten(1).mean(1))
+    >>> attack, seed = attacks.MIFace(iterations=5), torch.Generator().manual_seed(0)
+    >>> recons = attack.run(
+    ...     target, torch.arange(3), image_shape=(1, 8, 8), generator=seed, adaptation=dark)
+    >>> recons.images.shape  # their scores are those of the target
+    torch.Size([3, 1, 8, 8])
     """
 
     name: str
@@ -54,6 +65,12 @@ class Averaged(nn.Module):
     Args:
         model: draws noise in every forward pass.
         draws: number of draws, at least 1.
+
+    >>> import torch
+    >>> noisy = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 3))
+    >>> logits = Averaged(noisy, draws=4)(torch.rand(2, 1, 8, 8))
+    >>> logits.exp().sum(1).round(decimals=3).tolist()  # the logarithms of mean probabilities
+    [1.0, 1.0]
     """
 
     def __init__(self, model: nn.Module, draws: int = DRAWS) -> None:
@@ -70,10 +87,22 @@ class Averaged(nn.Module):
 
 
 def averaged() -> Adaptation:
-    """Return the adaptive attack on the expectation over a model's noise."""
+    """Return the adaptive attack on the expectation over a model's noise.
+
+    >>> attack_on_noise = averaged()
+    >>> attack_on_noise.name, attack_on_noise.asks
+    ('averaged noise', 8)
+    """
     return Adaptation(name="averaged noise", stand_in=lambda model, _: Averaged(model), asks=DRAWS)
 
 
 def matched(name: str, loss: IdentityLoss) -> Adaptation:
-    """Return the adaptive attack with an identity loss that matches the training of the model."""
+    """Return the adaptive attack with an identity loss that matches the training of the model.
+
+    >>> from dpmi import attacks
+    >>> from dpmi.models import IDENTITY_LOSSES
+    >>> adaptation = matched("logit loss", IDENTITY_LOSSES["logit"])
+    >>> attacks.MIFace().takes(adaptation), attacks.LabelMean().takes(adaptation)  # the latter has no loss
+    (True, False)
+    """
     return Adaptation(name=name, loss=loss)

@@ -1,4 +1,13 @@
-"""The head, the features and the layers of a classifier, by name."""
+"""The head, the features and the layers of a classifier, by name.
+
+>>> import torch
+>>> from dpmi.models import build, observe
+>>> model = build("mlp", image_shape=(1, 8, 8), num_classes=10, seed=0)
+>>> with observe(model, [FEATURES]) as found:
+...     logits = model(torch.rand(2, 1, 8, 8))
+>>> found[FEATURES].shape, feature_size(model)
+(torch.Size([2, 3000]), 3000)
+"""
 
 from __future__ import annotations
 
@@ -15,6 +24,10 @@ def layer(model: nn.Module, name: str) -> nn.Module:
 
     Raises:
         ValueError: there is no such layer; the message names the nearest ones.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    >>> layer(model, "1")
+    Linear(in_features=64, out_features=10, bias=True)
     """
     layers: dict[str, nn.Module] = {known: m for known, m in model.named_modules() if known}
     if name not in layers:
@@ -28,6 +41,9 @@ def head(model: nn.Module) -> str:
 
     Raises:
         ValueError: the model contains no linear layer.
+
+    >>> head(nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)))
+    '3'
     """
     linear: list[str] = [name for name, m in model.named_modules() if isinstance(m, nn.Linear) and name]
     if not linear:
@@ -38,14 +54,24 @@ def head(model: nn.Module) -> str:
 
 
 def feature_size(model: nn.Module) -> int:
-    """Return the length d of the features, the input of the classification head."""
+    """Return the length d of the features, the input of the classification head.
+
+    >>> feature_size(nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)))
+    32
+    """
     found = layer(model, head(model))
     assert isinstance(found, nn.Linear)
     return found.in_features
 
 
 def replace(model: nn.Module, name: str, new: nn.Module) -> None:
-    """Replace a layer of the model in place."""
+    """Replace a layer of the model in place.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    >>> replace(model, head(model), nn.Linear(64, 3))
+    >>> model[1].out_features
+    3
+    """
     layer(model, name)
     parent, _, own = name.rpartition(".")
     setattr(model.get_submodule(parent), own, new)

@@ -1,4 +1,11 @@
-"""Identity losses: functions of the logits, one value per image, small if the classifier assigns it to its class."""
+"""Identity losses: functions of the logits, one value per image, small if the classifier assigns it to its class.
+
+>>> logits, labels = torch.tensor([[1.0, 4.0, 1.0]]), torch.tensor([1])
+>>> def small_for_the_class(loss: IdentityLoss) -> bool:
+...     return bool(loss(logits, labels) < loss(logits, 1 - labels))
+>>> {name: small_for_the_class(loss) for name, loss in IDENTITY_LOSSES.items()}
+{'doubt': True, 'cross-entropy': True, 'logit': True, 'centred-logit': True, 'margin': True, 'poincare': True}
+"""
 
 from __future__ import annotations
 

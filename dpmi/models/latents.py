@@ -62,6 +62,10 @@ def latents(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, .
 
     Raises:
         ValueError: the model has no linear layer that could be its head.
+
+    >>> from dpmi.models import build
+    >>> latents(build("cnn-small", image_shape=(1, 8, 8), num_classes=10, seed=0), (1, 8, 8))
+    ('4', 'features')
     """
     if isinstance(model, AbstractGradSampleModule):
         model = model._module

@@ -18,6 +18,14 @@ def seeded(model: nn.Module, seed: int) -> Iterator[None]:
     Args:
         model: its parameters determine the devices.
         seed: seed of torch's default generators inside the block.
+
+    >>> noisy = nn.Dropout(0.5)
+    >>> draws = []
+    >>> for _ in range(2):
+    ...     with seeded(noisy, seed=3):
+    ...         draws.append(noisy(torch.ones(100)))
+    >>> torch.equal(*draws)
+    True
     """
     cuda = {p.device for p in model.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(devices=cuda):
@@ -31,7 +39,15 @@ def seeded(model: nn.Module, seed: int) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; afterwards the mode of each layer is restored."""
+    """Evaluation mode inside the block; afterwards the mode of each layer is restored.
+
+    >>> model = nn.Sequential(nn.Dropout(0.5)).train()
+    >>> with evaluating(model):
+    ...     model(torch.ones(3))
+    tensor([1., 1., 1.])
+    >>> model.training
+    True
+    """
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
@@ -42,13 +58,23 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Return the device of a model's parameters; the CPU if it has none."""
+    """Return the device of a model's parameters; the CPU if it has none.
+
+    >>> device_of(nn.Linear(2, 2)), device_of(nn.Flatten())
+    (device(type='cpu'), device(type='cpu'))
+    """
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 @torch.no_grad()
 def in_batches(ask: Callable[[Tensor], Tensor], images: Images, size: int = 256) -> Tensor:
-    """Return a model's outputs for many images, without gradients."""
+    """Return a model's outputs for many images, without gradients.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    >>> found = in_batches(model, torch.rand(500, 1, 2, 2), size=128)
+    >>> found.shape, found.requires_grad
+    (torch.Size([500, 3]), False)
+    """
     found = Gathered(len(images))
     for some in blocks(images, size):
         found.add(ask(some))

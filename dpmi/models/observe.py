@@ -27,6 +27,13 @@ def observe(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
     Raises:
         ValueError: there is no such layer; the message names the nearest ones. Or the layer has parameters and Opacus's
             hooks compute its per-record gradients: these would silently lack a loss on the layer's output.
+
+    >>> import torch
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    >>> with observe(model, ["2", FEATURES]) as found:
+    ...     logits = model(torch.rand(3, 1, 8, 8))
+    >>> found["2"].shape, torch.equal(found["2"], found["features"])
+    (torch.Size([3, 32]), True)
     """
     hooked = False
     if isinstance(model, AbstractGradSampleModule):

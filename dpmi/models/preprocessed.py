@@ -1,4 +1,10 @@
-"""A classifier that expects other inputs or returns other outputs than attacks do, behind the common interface."""
+"""A classifier that expects other inputs or returns other outputs than attacks do, behind the common interface.
+
+>>> mean, std = NORMALIZATIONS["imagenet"]
+>>> model = Preprocessed(nn.Flatten(), mean=mean, std=std)
+>>> model(torch.tensor(mean).view(1, 3, 1, 1))  # the mean colour becomes 0
+tensor([[0., 0., 0.]])
+"""
 
 from __future__ import annotations
 
@@ -72,7 +78,15 @@ class Preprocessed(nn.Module):
 
 
 def check_normalization(mean: Sequence[float], std: Sequence[float]) -> None:
-    """Raise a ValueError unless images can be normalised by these numbers, one or one per channel."""
+    """Raise a ValueError unless images can be normalised by these numbers, one or one per channel.
+
+    >>> check_normalization(mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25])
+    >>> try:
+    ...     check_normalization(mean=[0.5], std=[0.0])
+    ... except ValueError as error:
+    ...     print(str(error).partition("; ")[2])
+    got mean [0.5] and std [0.0]
+    """
     numbers = (*mean, *std)
     if not mean or len(mean) != len(std) or not all(map(math.isfinite, numbers)) or min(std) <= 0:
         raise ValueError(

@@ -1,4 +1,8 @@
-"""Registry of the classifiers, and their construction by name with seeded weights."""
+"""Registry of the classifiers, and their construction by name with seeded weights.
+
+>>> names()[:4], REGISTRY.get("cnn-small").smallest_side
+(['cnn', 'cnn-tanh', 'cnn-small', 'cnn-compact'], 2)
+"""
 
 from __future__ import annotations
 
@@ -122,6 +126,13 @@ def check_name(name: str) -> None:
 
     Raises:
         ValueError: the name is unknown; the message names the nearest ones.
+
+    >>> check_name("torchvision/resnet18+groupnorm")  # nothing is built
+    >>> try:
+    ...     check_name("sofmax")
+    ... except ValueError as error:
+    ...     print(str(error).partition(" (")[0])
+    unknown model 'sofmax'; did you mean 'softmax'?
     """
     own = name.removesuffix(GROUPNORM)
     if own.startswith(PREFIX):
@@ -144,6 +155,9 @@ def origins(name: str) -> list[str]:
 
     Args:
         name: a name that :func:`build` accepts.
+
+    >>> origins("cnn-small"), origins("torchvision/resnet18")
+    ([], [])
     """
     own = name.removesuffix(GROUPNORM)
     if own.startswith(PREFIX):
@@ -213,6 +227,13 @@ def check_options(name: str, options: Collection[str]) -> None:
 
     Raises:
         ValueError: there are options, and the model is not one of the user.
+
+    >>> check_options("net.py:Net", {"width"})  # the file is read when it is built
+    >>> try:
+    ...     check_options("softmax", {"width"})
+    ... except ValueError as error:
+    ...     print(str(error).partition(";")[0])
+    model 'softmax' takes no options, but got width
     """
     if options and not is_name(name.removesuffix(GROUPNORM)):
         raise ValueError(

@@ -40,6 +40,13 @@ def check_source(source: str, name: str) -> None:
 
     Raises:
         ValueError: torchvision has no weights for the model.
+
+    >>> check_source("torchvision", "torchvision/resnet18")  # nothing is downloaded
+    >>> try:
+    ...     check_source("torchvision", "cnn-small")
+    ... except ValueError as error:
+    ...     print(str(error).partition(",")[0])
+    weights = 'torchvision' needs a torchvision model
     """
     if source == TORCHVISION and not name.startswith(PREFIX):
         raise ValueError(
@@ -57,6 +64,13 @@ def source_digest(source: str, name: str) -> str:
 
     Raises:
         ValueError: the file does not exist or cannot be read.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "weights.pt")
+    ...     _ = path.write_bytes(b"tensors")
+    ...     source_digest(str(path), "softmax")[:16]
+    '26cc73f9fbf623d9'
     """
     check_source(source, name)
     if source == TORCHVISION:
@@ -86,6 +100,16 @@ def load_weights(model: nn.Module, source: str | Path, *, name: str) -> tuple[st
     Raises:
         ValueError: the file does not exist, has no state dict, or one of another architecture; the message lists the
             first keys that differ. The model is not changed.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from dpmi.models import build
+    >>> of_ten = build("softmax", image_shape=(1, 8, 8), num_classes=10, seed=0)
+    >>> again, of_three = (build("softmax", image_shape=(1, 8, 8), num_classes=n, seed=1) for n in (10, 3))
+    >>> with TemporaryDirectory() as folder:
+    ...     torch.save(of_ten.state_dict(), Path(folder, "weights.pt"))
+    ...     loaded = [load_weights(each, Path(folder, "weights.pt"), name="softmax") for each in (again, of_three)]
+    >>> loaded  # of other classes, the head keeps its initial weights
+    [(), ('1.weight', '1.bias')]
     """
     source = str(source)
     check_source(source, name)

@@ -202,6 +202,17 @@ def combine(accounts: Iterable[Account]) -> tuple[Account, ...]:
 
     Raises:
         ValueError: two accounts have the same partition hash, but contradict each other on the partition.
+
+    >>> from accountants import BucketMechanism
+    >>> step = BucketMechanism(sampling_rate=0.2, noise_multiplier=4.0)
+    >>> facts = {"unit": "class", "buckets": 10, "provenance": Provenance.RECORD, "partition_hash": 64 * "0"}
+    >>> first, second = (
+    ...     Account(ledger=Ledger().record(step, steps), max_grad_norms=(1.0,), noise=NoiseMode.SECURE, **facts)
+    ...     for steps in (50, 100)
+    ... )
+    >>> (both,) = combine([first, second])
+    >>> both.ledger.steps
+    150
     """
     combined: dict[str, Account] = {}
     for account in accounts:

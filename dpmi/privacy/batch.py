@@ -73,6 +73,11 @@ class PhysicalBatch:
         index: number of this physical batch in its logical step.
         steps_of_pass: completed logical steps of the pass after this one; 0 after the last.
         limit: the most records of a physical batch when the step's buckets were packed; ``index`` counts with it.
+
+    >>> several = PhysicalBatch(buckets=(2, 5), sizes=(3, 1), bucket_records=(3, 1))
+    >>> part = PhysicalBatch(buckets=(7,), sizes=(8,), bucket_records=(20,), completes_bucket=False)
+    >>> (several.records, several.is_part), (part.records, part.is_part)
+    ((4, False), (8, True))
     """
 
     buckets: tuple[int, ...]

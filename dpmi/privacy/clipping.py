@@ -33,6 +33,12 @@ class AdaptiveClipping:
         learning_rate: eta > 0; S is multiplied by exp(-eta (share - quantile)) after every step.
         count_noise: standard deviation of the noise of the count, above half the noise multiplier; None takes 1/20 of
             the expected number of buckets, or the noise multiplier if that is larger.
+
+    >>> clipping = AdaptiveClipping(quantile=0.5)  # for make_private(..., clipping=clipping)
+    >>> [round(noise, 2) for noise in clipping.noises(noise_multiplier=2.0, expected_buckets=100.0)]
+    [2.04, 5.0]
+    >>> round(clipping.moved(1.0, share=0.9), 3)  # nine tenths were not clipped, so the norm shrinks
+    0.923
     """
 
     quantile: float = 0.5
@@ -86,6 +92,9 @@ class GroupClipping:
     Args:
         relative_norms: r > 0 for every param group, in the optimizer's order; group g is clipped to
             ``S r_g / |r|``.
+
+    >>> GroupClipping(relative_norms=[3.0, 4.0]).norms(max_grad_norm=1.0)
+    [0.6, 0.8]
     """
 
     relative_norms: Sequence[float]

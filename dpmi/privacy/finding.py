@@ -26,6 +26,11 @@ class Check:
         claimed: the value that the claim implies, or the limit.
         found: the measured value.
         p_value: probability in [0, 1] of a value at least as far from the claim, if the claim is true.
+
+    >>> noise = Check(name="standard deviation of the noise", claimed=2.0, found=1.99, p_value=0.4)
+    >>> steps = Check(name="released steps", claimed=5.0, found=6.0, p_value=0.0)
+    >>> min(noise, steps, key=lambda check: check.p_value).name  # what contradicts the claim
+    'released steps'
     """
 
     name: str
@@ -46,6 +51,10 @@ class Estimate:
         sampling_rate: q in [0, 1]; 0 if no contribution was seen.
         noise_multiplier: noise / largest contribution of one bucket, above 0.
         steps: number of releases.
+
+    >>> seen = Estimate(sampling_rate=0.1, noise_multiplier=2.0, steps=50)
+    >>> round(seen.epsilon(1e-3, "replace"), 2), round(seen.epsilon(1e-3, "add_remove"), 2)
+    (2.05, 1.05)
     """
 
     sampling_rate: float
@@ -79,6 +88,19 @@ class Finding:
         at_least: the run at the confidence limits of its noise, sensitivity and sampling rate.
         ceiling: the same limits for a perfect run with as many canaries and steps.
         checks: every check that was made.
+
+    >>> claimed = Estimate(sampling_rate=0.1, noise_multiplier=2.0, steps=50)
+    >>> at_least = Estimate(sampling_rate=0.09, noise_multiplier=2.1, steps=50)
+    >>> found = Finding(
+    ...     canaries=100, confidence=0.95, claimed=claimed, at_least=at_least, ceiling=at_least,
+    ...     checks=(
+    ...         Check(name="noise", claimed=2.0, found=2.01, p_value=0.4),
+    ...         Check(name="empty draws", claimed=1.0, found=9.0, p_value=1e-8),
+    ...     ))
+    >>> found.verdict
+    'violated (p = 2e-08): empty draws is 9, not 1'
+    >>> round(found.lower_bound(1e-3, "replace"), 2)
+    1.7
     """
 
     canaries: int

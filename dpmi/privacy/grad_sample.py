@@ -68,6 +68,19 @@ class BucketGradSampleModule(GradSampleModule):
         strategy: "stream", "hooks" or "ghost".
         loss_reduction: "mean" or "sum", how the user's loss combines the records of a physical batch.
         all_records: number of records of the data set.
+
+    >>> from torch.utils.data import DataLoader, TensorDataset
+    >>> from dpmi.privacy import Partition, PrivacyEngine
+    >>> x, y = torch.randn(40, 3), torch.arange(40) % 4
+    >>> plain = nn.Linear(3, 4)
+    >>> model, optimizer, criterion, loader = PrivacyEngine().make_private(
+    ...     module=plain, optimizer=torch.optim.SGD(plain.parameters(), lr=0.1),
+    ...     criterion=nn.CrossEntropyLoss(), data_loader=DataLoader(TensorDataset(x, y), batch_size=8),
+    ...     partition=Partition.by_class(y), sampling_rate=0.5, noise_multiplier=2.0, max_grad_norm=1.0)
+    >>> type(model).__name__, model.strategy
+    ('BucketGradSampleModule', 'hooks')
+    >>> model._module is plain, list(model.state_dict())
+    (True, ['_module.weight', '_module.bias'])
     """
 
     def __init__(

@@ -75,6 +75,20 @@ class BucketDataLoader(DataLoader[Any]):
         optimizer: gets the description of every physical batch before the batch is yielded.
         choice: how many buckets share a physical batch, if the dry runs find no problem.
         ranks: the processes that start every pass together and agree on the dry runs.
+
+    >>> import operator
+    >>> from dpmi.privacy import Partition, PrivacyEngine
+    >>> x, users = torch.randn(200, 3), torch.arange(200) // 2
+    >>> model = nn.Linear(3, 4)
+    >>> model, optimizer, loader = PrivacyEngine().make_private(
+    ...     module=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+    ...     data_loader=DataLoader(TensorDataset(x, torch.arange(200) % 4), batch_size=8),
+    ...     partition=Partition.by_column(users, unit="user"),
+    ...     sampling_rate=0.1, noise_multiplier=2.0, max_grad_norm=1.0)
+    >>> type(loader).__name__, loader.draws.steps, loader.draws.plan.expected_buckets
+    ('BucketDataLoader', 10, 10.0)
+    >>> operator.length_hint(loader)  # without a criterion, a physical batch holds one user
+    100
     """
 
     _is_accelerate_prepared = (

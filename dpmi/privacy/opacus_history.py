@@ -40,6 +40,17 @@ def read_opacus_history(path: str | Path) -> Ledger:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, holds more than tensors and plain values, or no steps of an Opacus accountant.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from opacus.accountants import RDPAccountant
+    >>> opacus = RDPAccountant()
+    >>> for _ in range(50):
+    ...     opacus.step(noise_multiplier=2.0, sample_rate=0.1)
+    >>> with TemporaryDirectory() as folder:
+    ...     torch.save(opacus.state_dict(), Path(folder, "accountant.pt"))
+    ...     ledger = read_opacus_history(Path(folder, "accountant.pt"))
+    >>> ledger.steps, round(ledger.guarantee(delta=1e-3, unit="record", adjacency="add_remove").epsilon, 2)
+    (50, 1.05)
     """
     path = Path(path)
     try:

@@ -86,7 +86,14 @@ class LedgerAccountant(IAccountant):
 
 
 class BucketPLDAccountant(LedgerAccountant):
-    """The tight accountant, registered as "bucket-pld" in Opacus."""
+    """The tight accountant, registered as "bucket-pld" in Opacus.
+
+    >>> accountant = BucketPLDAccountant()
+    >>> for _ in range(50):
+    ...     accountant.step(noise_multiplier=2.0, sample_rate=0.1)
+    >>> round(accountant.get_epsilon(1e-3), 2), round(accountant.get_epsilon(1e-3, adjacency="replace"), 2)
+    (1.05, 2.05)
+    """
 
     _accountant = "tight"
 
@@ -97,7 +104,14 @@ class BucketPLDAccountant(LedgerAccountant):
 
 
 class Lemma3Accountant(LedgerAccountant):
-    """The moments accountant of Zhang et al. 2020, registered as "lemma3" in Opacus."""
+    """The moments accountant of Zhang et al. 2020, registered as "lemma3" in Opacus.
+
+    >>> accountant = Lemma3Accountant()
+    >>> for _ in range(50):
+    ...     accountant.step(noise_multiplier=2.0, sample_rate=0.1)
+    >>> len(accountant), round(accountant.get_epsilon(1e-3), 2)
+    (50, 1.24)
+    """
 
     _accountant = "lemma3"
 

@@ -37,7 +37,28 @@ from .waits import Doubt, read
 
 
 class NonFiniteGradientError(RuntimeError):
-    """A bucket's gradient is NaN or infinite; the logical step was dropped before anything was released."""
+    """A bucket's gradient is NaN or infinite; the logical step was dropped before anything was released.
+
+    >>> from torch import nn
+    >>> from torch.utils.data import DataLoader, TensorDataset
+    >>> from dpmi.privacy import Partition, PrivacyEngine
+    >>> x, y = torch.full((40, 3), torch.nan), torch.arange(40) % 4
+    >>> model, engine = nn.Linear(3, 4), PrivacyEngine()
+    >>> model, optimizer, loader = engine.make_private(
+    ...     module=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+    ...     data_loader=DataLoader(TensorDataset(x, y), batch_size=8),
+    ...     partition=Partition.by_column(range(40), unit="user"),
+    ...     sampling_rate=0.5, noise_multiplier=2.0, max_grad_norm=1.0)
+    >>> try:
+    ...     for inputs, labels in loader:
+    ...         nn.functional.cross_entropy(model(inputs), labels).backward()
+    ...         optimizer.step()
+    ... except NonFiniteGradientError as error:
+    ...     print(str(error).partition("; ")[2].partition(". ")[0])
+    the logical step was dropped before anything was released
+    >>> engine.ledger.steps
+    0
+    """
 
 
 class BucketOptimizer(DPOptimizer):

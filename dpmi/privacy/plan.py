@@ -33,6 +33,13 @@ class Plan:
             so the accounting, is the same.
         canaries: number of canary buckets of an audit; they have no records, and their ids follow those of the
             partition.
+
+    >>> users = Partition.by_column(["al", "bo", "al", "cy"], unit="user")
+    >>> plan = Plan(partition=users, sampling_rate=0.5, noise_multiplier=2.0, max_grad_norm=1.0)
+    >>> plan.buckets, plan.expected_buckets, plan.used.tolist()
+    (3, 1.5, [2, 1, 1])
+    >>> plan.mechanism
+    BucketMechanism(sampling_rate=0.5, noise_multiplier=2.0)
     """
 
     partition: Partition

@@ -34,6 +34,11 @@ class Sampling(ABC):
 
     Attributes:
         has_rate: whether a sampling rate belongs to it.
+
+    >>> def share(sampling: Sampling, rate: float | None = None) -> float:
+    ...     return sampling.rate(rate, buckets=10)
+    >>> share(PoissonSampling(), 0.2), share(FixedNumberSampling(drawn=3))
+    (0.2, 0.3)
     """
 
     has_rate: ClassVar[bool]
@@ -80,7 +85,12 @@ class Sampling(ABC):
 
 @dataclass(frozen=True)
 class PoissonSampling(Sampling):
-    """Every bucket is drawn independently, with the sampling rate as its probability."""
+    """Every bucket is drawn independently, with the sampling rate as its probability.
+
+    >>> uniform = np.random.default_rng(0).random
+    >>> [PoissonSampling().draws(0.3, 10, uniform)[0].tolist() for _ in range(3)]
+    [[1, 2, 3], [1, 3, 5, 8], [0, 1]]
+    """
 
     has_rate: ClassVar[bool] = True
 
@@ -110,6 +120,13 @@ class FixedNumberSampling(Sampling):
 
     Raises:
         TypeError, ValueError: it is not an integer of at least 1.
+
+    >>> sampling = FixedNumberSampling(drawn=3)  # for make_private(..., sampling=sampling), without a sampling_rate
+    >>> uniform = np.random.default_rng(0).random
+    >>> [sampling.draws(None, 10, uniform)[0].tolist() for _ in range(3)]
+    [[1, 2, 3], [1, 3, 5], [0, 1, 5]]
+    >>> sampling.mechanism(None, buckets=10, noise_multiplier=2.0)
+    FixedNumber(units=10, drawn=3, noise_multiplier=2.0)
     """
 
     drawn: int
@@ -145,6 +162,13 @@ class TruncatedPoissonSampling(Sampling):
 
     Raises:
         TypeError, ValueError: it is not an integer of at least 1.
+
+    >>> sampling = TruncatedPoissonSampling(most=4)
+    >>> uniform = np.random.default_rng(0).random
+    >>> [len(sampling.draws(0.5, 10, uniform)[0]) for _ in range(5)]
+    [3, 4, 3, 4, 4]
+    >>> sampling.expected_buckets(0.5, 10)  # the divisor is that of Poisson sampling
+    5.0
     """
 
     most: int
@@ -184,6 +208,12 @@ class BallsInBinsSampling(Sampling):
 
     Raises:
         TypeError, ValueError: it is not an integer of at least 1.
+
+    >>> sampling = BallsInBinsSampling(steps_per_pass=3)
+    >>> [step.tolist() for step in sampling.draws(None, 6, np.random.default_rng(0).random)]
+    [[1, 3, 4, 5], [], [0, 2]]
+    >>> sampling.mechanism(None, buckets=6, noise_multiplier=2.0)
+    BallsInBins(steps_per_pass=3, noise_multiplier=2.0)
     """
 
     steps_per_pass: int

@@ -66,6 +66,19 @@ class Statement:
     Raises:
         ValueError: there is no account, two accounts contradict each other, delta is out of range, or
             ``not_accounted`` or ``public_parts`` is one string or holds an empty one.
+
+    >>> from accountants import BucketMechanism, Ledger
+    >>> account = Account(
+    ...     ledger=Ledger().record(BucketMechanism(sampling_rate=0.1, noise_multiplier=2.0), steps=50),
+    ...     unit="class", buckets=10, provenance=Provenance.FITTED, partition_hash=64 * "0",
+    ...     max_grad_norms=(1.0,), noise=NoiseMode.SECURE)
+    >>> statement = Statement(accounts=[account], delta=1e-3)
+    >>> [(found.adjacency, round(found.epsilon, 2)) for found in statement.guarantees[0]]
+    [('replace', 2.05), ('add_remove', 1.05)]
+    >>> statement.reservations
+    ('conditional on the partition',)
+    >>> statement.markdown().splitlines()[0]
+    '# Privacy statement, conditional on the partition'
     """
 
     accounts: Sequence[Account]

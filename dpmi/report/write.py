@@ -1,4 +1,31 @@
-"""Write the tables, figures and pages of a report; every file is written atomically."""
+"""Write the tables, figures and pages of a report; every file is written atomically.
+
+>>> from tempfile import TemporaryDirectory
+>>> from dpmi.study import Machines, Store, gather, parse, released, run
+>>> from dpmi.study.layer_information import layer_information
+>>> from dpmi.study.side_effects import gather_side_effects
+>>> text = '''
+... name = "tiny"
+... seeds = [0]
+... data = { name = "digits" }
+... model = "softmax"
+... training = { steps = 5, learning_rate = 0.1 }
+... attacks = [{ name = "miface", iterations = 5 }]
+... '''
+>>> spec = parse(text)
+>>> with TemporaryDirectory() as folder:
+...     store = Store.create(Path(folder, "tiny"), text)
+...     failures = run(spec, store, machines=Machines(workers=1))
+...     results = gather(spec, store)
+...     page = write(results, store.root)
+...     picture = write_layers(layer_information(spec.trials_on(store.content()), store), store.root)
+...     effects = write_side_effects(gather_side_effects(spec, store), spec.name, store.root)
+...     model = released(spec, store)
+...     dossier = Dossier(name=spec.name, hashes=model.hashes, trained=model.trained)
+...     document, _ = write_dossier(dossier, store.root)  # the PDF needs the extra `dossier`
+...     [page.name, picture.name, effects.name, document.name]
+['report.html', 'layers.png', 'side_effects.md', 'dossier.html']
+"""
 
 from __future__ import annotations
 

@@ -30,6 +30,15 @@ class AccuracyTarget:
         accuracy: in (0, 1).
         tolerance: in (0, 0.5); a mean accuracy within it ends the search.
         trials: maximum number of strengths to try, at least 3: two are the ends of the range.
+
+    >>> target = AccuracyTarget(0.9, tolerance=0.01)
+    >>> target.trials
+    8
+    >>> try:
+    ...     AccuracyTarget(90)
+    ... except ValueError as error:
+    ...     print(error)
+    accuracy must be in (0, 1), a share, not a percentage; got 90
     """
 
     accuracy: float
@@ -56,6 +65,10 @@ class MatchedStrength:
         accuracies: one per seed.
         trials: how many strengths were tried.
         note: why the target was missed; empty if it was met.
+
+    >>> found = MatchedStrength(strength=0.25, accuracies=(0.9, 0.92), trials=4)
+    >>> round(found.accuracy, 2), found.note
+    (0.91, '')
     """
 
     strength: float

@@ -46,6 +46,13 @@ class Machines:
             cluster, and the run waits until that many CPUs are free.
         executor: "local" (processes of this machine) or "ray".
         address: address of a running Ray cluster, such as "10.0.0.1:6379"; "local" always starts a new cluster.
+
+    >>> Machines(workers=2).check()  # nothing is opened yet
+    >>> try:
+    ...     Machines(executor="slurm").check()
+    ... except ValueError as error:
+    ...     print(error)
+    executor is 'slurm'; it must be one of local, ray
     """
 
     workers: int | None = None

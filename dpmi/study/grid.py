@@ -44,6 +44,22 @@ class Job:
 
     ``setting`` and ``attack_labels`` distinguish a defence and an attack from the others of the study. They depend on
     the rest of the study, so they are not part of a key.
+
+    >>> from dpmi.study import parse
+    >>> spec = parse('''
+    ... name = "two seeds"
+    ... seeds = [0, 1]
+    ... data = { name = "digits" }
+    ... model = "softmax"
+    ... training = { steps = 5, learning_rate = 0.1 }
+    ... defenses = [{ name = "label-smoothing", alpha = [-0.05, -0.1] }]
+    ... attacks = [{ name = "miface" }]
+    ... ''')
+    >>> [job.label for job in spec.jobs[:2]]
+    ['label-smoothing, alpha -0.05, seed 0', 'label-smoothing, alpha -0.05, seed 1']
+    >>> job = spec.jobs_on(Content(data="digest of the data"))[0]
+    >>> len(job.key)  # in hexadecimal digits, the name of its folder
+    16
     """
 
     data: DataSpec
@@ -194,7 +210,25 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One attack on one trained model."""
+    """One attack on one trained model.
+
+    >>> from dpmi.study import parse
+    >>> spec = parse('''
+    ... name = "adaptive"
+    ... seeds = [0]
+    ... data = { name = "digits" }
+    ... model = "softmax"
+    ... training = { steps = 5, learning_rate = 0.1 }
+    ... defenses = [{ name = "calor", rank = 4 }]
+    ... attacks = [{ name = "miface" }]
+    ... adaptive = true
+    ... classes = 3
+    ... ''')
+    >>> [trial.what for trial in spec.trials]
+    ['miface', 'miface, logit loss', 'miface, no Tanh', 'miface, linear head', 'miface, matched confidence']
+    >>> len(spec.trials[0].attacked(10))
+    3
+    """
 
     job: Job
     attack: Attack

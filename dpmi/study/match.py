@@ -77,6 +77,21 @@ class Match:
         document: the study file.
         candidates: one per table of ``defenses``, in the order of the file.
         weakest: the study with every open strength at its weakest end.
+
+    >>> match = parse_match('''
+    ... name = "equal"
+    ... seeds = [0]
+    ... data = { name = "digits" }
+    ... model = "softmax"
+    ... training = { steps = 5, learning_rate = 0.1 }
+    ... defenses = [{ name = "none" }, { name = "random-erasing", max_area = [0.1, 0.5] }]
+    ... attacks = [{ name = "miface" }]
+    ... ''')
+    >>> [(candidate.label, candidate.ends) for candidate in match.candidates]
+    [('none', None), ('random-erasing', (0.1, 0.5))]
+    >>> matched = match.study("accuracy 0.9", {"none": float("nan"), "random-erasing": 0.2})
+    >>> "max_area = 0.2" in matched
+    True
     """
 
     document: Mapping[str, Any]
@@ -175,6 +190,30 @@ def match_accuracy(
 
     Returns:
         Results by label, in the order of the file; a Failure if a training failed.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from dpmi.study import Machines, prepare, train_models
+    >>> text = '''
+    ... name = "equal"
+    ... seeds = [0]
+    ... data = { name = "digits" }
+    ... model = "softmax"
+    ... training = { steps = 5, learning_rate = 0.1 }
+    ... defenses = [{ name = "none" }, { name = "random-erasing", max_area = [0.1, 0.5] }]
+    ... attacks = [{ name = "miface" }]
+    ... '''
+    >>> match = parse_match(text)
+    >>> with TemporaryDirectory() as folder:
+    ...     store = Store.create(Path(folder, "study"), text)
+    ...     def train(rounds: int, jobs: Sequence[Job]) -> Sequence[Failure]:
+    ...         return train_models(jobs, store, machines=Machines(workers=1))
+    ...     on = prepare(match.weakest)
+    ...     found = match_accuracy(match.on(on), store, AccuracyTarget(0.99, trials=3), train=train)
+    >>> {label: matched.trials for label, matched in found.items()}
+    {'none': 1, 'random-erasing': 2}
+    >>> found["random-erasing"].strength, found["random-erasing"].note
+    (0.1, 'the weakest strength of the range is already below the target')
     """
     outcomes: dict[str, MatchedStrength | Failure] = {}
     searches = [(candidate, _search(candidate, target)) for candidate in match.candidates]
@@ -217,6 +256,18 @@ def match_epsilon(match: Match, epsilon: float) -> dict[str, float]:
     Raises:
         SpecError: a candidate with an open strength is not differentially private.
         ValueError: no noise multiplier meets the target.
+
+    >>> match = parse_match('''
+    ... name = "equal epsilon"
+    ... seeds = [0]
+    ... data = { name = "digits" }
+    ... model = "softmax"
+    ... training = { steps = 20, learning_rate = 0.1 }
+    ... defenses = [{ name = "class-dp", sampling_rate = 0.2, max_grad_norm = 1.0 }]
+    ... attacks = [{ name = "miface" }]
+    ... ''')
+    >>> {label: round(noise, 1) for label, noise in match_epsilon(match, epsilon=2.0).items()}
+    {'class-dp': 2.0}
     """
     open_ones = [candidate for candidate in match.candidates if candidate.ends is not None]
     public = [

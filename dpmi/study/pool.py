@@ -27,7 +27,25 @@ Report = Callable[[str, str, int, int], None]
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed job; the other jobs continue."""
+    """A failed job; the other jobs continue.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from dpmi.study import parse, prepare, train_models
+    >>> text = '''
+    ... name = "diverges"
+    ... seeds = [0]
+    ... data = { name = "digits" }
+    ... model = "softmax"
+    ... training = { steps = 5, learning_rate = 1e38 }
+    ... attacks = [{ name = "miface" }]
+    ... '''
+    >>> spec = parse(text)
+    >>> with TemporaryDirectory() as folder:
+    ...     store = Store.create(Path(folder, "study"), text)
+    ...     (failure,) = train_models(spec.jobs_on(prepare(spec)), store, machines=Machines(workers=1))
+    >>> failure.label, failure.message.partition(":")[0]
+    ('none, seed 0', 'FloatingPointError')
+    """
 
     label: str
     message: str

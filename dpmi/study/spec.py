@@ -38,7 +38,15 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class SpecError(ValueError):
-    """An invalid study file; the message names the key, its value and the allowed values."""
+    """An invalid study file; the message names the key, its value and the allowed values.
+
+    >>> from dpmi.study import parse
+    >>> try:
+    ...     parse('model = "softmax"')
+    ... except SpecError as error:
+    ...     print(error)
+    name is missing
+    """
 
 
 LARGEST = 10**9

@@ -62,7 +62,17 @@ _log = logging.getLogger("dpmi")
 
 
 class StoreError(RuntimeError):
-    """A problem with a study's folder; the message names the folder and the problem."""
+    """A problem with a study's folder; the message names the folder and the problem.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "notes.txt").write_text("of another project")
+    ...     try:
+    ...         Store.create(Path(folder), 'name = "mine"')
+    ...     except StoreError as error:
+    ...         print(str(error).partition(" is ")[2])
+    not empty and holds no study.toml; give an empty or a new folder
+    """
 
 
 class Store:
@@ -70,6 +80,12 @@ class Store:
 
     Args:
         root: the folder; :meth:`create` makes it.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     store = Store.create(Path(folder, "runs"), 'name = "mine"')
+    ...     print(store.spec_text, sorted(path.name for path in store.root.iterdir() if path.is_dir()))
+    name = "mine" ['models', 'trials']
     """
 
     def __init__(self, root: Path) -> None:

@@ -87,6 +87,20 @@ class StudySpec(Strict):
     drawn by its seed, and measures whether the model tells which. ``audit`` trains the models of dpmi's own privacy
     engine with canaries, and measures which epsilon they have at least. ``matched_on`` is the target on which
     :mod:`dpmi.study.match` matched the strengths; reports show it, and it does not change any result.
+
+    >>> spec = parse('''
+    ... name = "grid"
+    ... seeds = [0, 1, 2]
+    ... data = { name = "digits" }
+    ... model = "softmax"
+    ... training = { steps = 100, learning_rate = 0.3 }
+    ... defenses = [{ name = "none" }, { name = "random-erasing", max_area = [0.2, 0.4] }]
+    ... attacks = [{ name = "miface" }, { name = "label-mean" }]
+    ... ''')
+    >>> len(spec.jobs), len(spec.trials)  # 3 defences and strengths, each with 3 seeds; 2 attacks
+    (9, 18)
+    >>> spec.trials[-1].label
+    'label-mean on random-erasing, max area 0.4, seed 2'
     """
 
     name: Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
@@ -226,6 +240,12 @@ def read(path: Path, check: Callable[[str], object] | None = None) -> str:
 
     Raises:
         SpecError: the file is missing, is not TOML, or is not a valid study.
+
+    >>> try:
+    ...     read(Path("study.toml"))
+    ... except SpecError as error:
+    ...     print(error)
+    study study.toml cannot be read: No such file or directory; give a TOML file
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -37,6 +37,11 @@ class AttackCase(PluginCase):
         gain: minimum difference between the mean confidence and that in a black or a grey image.
         rounding: maximum difference of confidences due to rounding, which a search of many steps amplifies; a tenth of
             it for pixels.
+
+    >>> case = AttackCase(
+    ...     settings={"iterations": 100}, refused={"iterations": 0}, draws=False, score=0.5, gain=0.1)
+    >>> get("miface")(**case.settings).iterations
+    100
     """
 
     random: Mapping[str, Any] = field(default_factory=dict)
@@ -51,6 +56,11 @@ class AttackConformance(PluginConformance):
 
     ``cases`` maps the name of an attack to its settings. Further cases of the same attack have a suffix after a slash:
     "my-attack/second".
+
+    >>> class TestMiFace(AttackConformance):  # in a test file, where pytest finds it
+    ...     cases = {"miface": AttackCase(settings={"iterations": 100}, refused={"iterations": 0}, draws=False)}
+    >>> [name for name in dir(TestMiFace) if name.startswith("test_target_is")]
+    ['test_target_is_left_as_it_was', 'test_target_is_restored_after_an_error']
     """
 
     cases: ClassVar[Mapping[str, AttackCase]] = {}

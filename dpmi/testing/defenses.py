@@ -37,6 +37,10 @@ class DefenseCase(PluginCase):
         model: name of a classifier for images of 8x8, or a function that always builds the same classifier.
         recipe: the training recipe; the training should take at most a second.
         accuracy: minimum accuracy of the trained model on held-out digits; chance is 0.1.
+
+    >>> case = DefenseCase(settings={"alpha": -0.05}, refused={"alpha": 0.0})
+    >>> case.recipe.steps, sum(p.numel() for p in case.fresh_model().parameters())
+    (40, 650)
     """
 
     model: str | Callable[[], nn.Module] = "softmax"

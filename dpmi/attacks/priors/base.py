@@ -22,6 +22,17 @@ class Generator(nn.Module, ABC):
         latent_size: length of a latent vector, which is drawn from N(0, I).
         image_shape: (C, H, W) of the images.
         num_classes: number of classes of a conditional generator; None for an unconditional generator.
+
+    >>> import torch
+    >>> class OneLayer(Generator):
+    ...     def __init__(self) -> None:
+    ...         super().__init__(latent_size=4, image_shape=(1, 8, 8))
+    ...         self.layer = nn.Linear(4, 64)
+    ...     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+    ...         return self.layer(latents).sigmoid().view(-1, *self.image_shape)
+    >>> generator = OneLayer()
+    >>> generator(torch.randn(5, generator.latent_size)).shape
+    torch.Size([5, 1, 8, 8])
     """
 
     def __init__(self, latent_size: int, image_shape: ImageShape, num_classes: int | None = None) -> None:
@@ -46,6 +57,13 @@ class Gan(nn.Module):
     Args:
         generator: the generator.
         discriminator: maps images (n, C, H, W) to outputs whose shape depends on the prior.
+
+    >>> import torch
+    >>> from dpmi.attacks.priors import WganGP
+    >>> gan = WganGP(width=0.1).build((1, 16, 16), num_classes=3)  # untrained
+    >>> images = gan.generator(torch.randn(2, gan.generator.latent_size))
+    >>> images.shape, gan.discriminator(images).shape
+    (torch.Size([2, 1, 16, 16]), torch.Size([2]))
     """
 
     def __init__(self, generator: Generator, discriminator: nn.Module) -> None:
@@ -83,6 +101,33 @@ class Prior(ABC):
 
     Args:
         seed: seed of the initial weights and of every draw in training.
+
+    >>> import torch
+    >>> from dpmi.attacks.priors import fetch
+    >>> class MeanTrainer(Trainer):
+    ...     steps = 1
+    ...     def __init__(self, module: nn.Module, public: Images) -> None:
+    ...         self.module, self.public = module, public
+    ...     def step(self) -> Mapping[str, float]:
+    ...         self.module.mean.copy_(self.public.mean(0))
+    ...         return {"variance": float(self.public.var())}
+    ...     def state_dict(self) -> dict[str, Any]:
+    ...         return {}
+    ...     def load_state_dict(self, state: dict[str, Any]) -> None:
+    ...         pass
+    >>> class MeanImage(Prior):
+    ...     name = "mean-image"
+    ...     def build(self, image_shape: ImageShape, num_classes: int) -> nn.Module:
+    ...         module = nn.Module()
+    ...         module.register_buffer("mean", torch.zeros(image_shape))
+    ...         return module
+    ...     def trainer(self, module: nn.Module, public: Images, target: Target | None) -> Trainer:
+    ...         return MeanTrainer(module, public)
+    >>> module = fetch(
+    ...     MeanImage(), public=torch.full((5, 1, 8, 8), 0.25), target=None, image_shape=(1, 8, 8), num_classes=3,
+    ...     folder=None, progress=lambda done, total: None)
+    >>> module.mean.mean()
+    tensor(0.2500)
     """
 
     name: ClassVar[str]

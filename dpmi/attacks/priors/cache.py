@@ -42,7 +42,21 @@ _SAMPLE_COUNT = 64
 
 
 class DamagedCacheWarning(UserWarning):
-    """A cache file is corrupt; the prior is trained again."""
+    """A cache file is corrupt; the prior is trained again.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from dpmi.attacks.priors import WganGP
+    >>> with TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as seen:
+    ...     warnings.simplefilter("always", DamagedCacheWarning)
+    ...     given = {"public": torch.rand(20, 1, 16, 16), "target": None, "image_shape": (1, 16, 16), "num_classes": 3}
+    ...     cached = {"folder": Path(folder), "progress": lambda done, total: None}
+    ...     gan = fetch(WganGP(steps=1, width=0.1), **given, **cached)
+    ...     (file,) = Path(folder).glob("*/prior.pt")
+    ...     _ = file.write_bytes(b"half a file")
+    ...     again = fetch(WganGP(steps=1, width=0.1), **given, **cached)
+    >>> [warning.category.__name__ for warning in seen]
+    ['DamagedCacheWarning']
+    """
 
 
 def fetch(
@@ -78,6 +92,15 @@ def fetch(
     Raises:
         ValueError: there are no public images, their shape is not the target's, the prior does not support this shape,
             or the training diverged.
+
+    >>> from dpmi.attacks.priors import WganGP
+    >>> gan = fetch(
+    ...     WganGP(steps=1, width=0.1), public=torch.rand(20, 1, 16, 16), target=None, image_shape=(1, 16, 16),
+    ...     num_classes=3, folder=None, progress=lambda done, total: print(done, "of", total))
+    0 of 1
+    1 of 1
+    >>> type(gan).__name__, gan.training
+    ('Gan', False)
     """
     _check(prior, public, image_shape)
     if not prior.distils:
@@ -108,7 +131,13 @@ def fetch(
 
 
 def samples(gan: Gan, count: int, *, seed: int = 0) -> Tensor:
-    """Return images (count, C, H, W) that a trained generator makes of random latents, cycling through the classes."""
+    """Return images (count, C, H, W) that a trained generator makes of random latents, cycling through the classes.
+
+    >>> from dpmi.attacks.priors import WganGP
+    >>> gan = WganGP(width=0.1).build((1, 16, 16), num_classes=3).eval()  # untrained
+    >>> samples(gan, 4).shape
+    torch.Size([4, 1, 16, 16])
+    """
     generator = gan.generator
     device = next(gan.parameters()).device
     latents = torch.randn(count, generator.latent_size, generator=torch.Generator().manual_seed(seed))

@@ -25,6 +25,11 @@ class FeatureMoments(nn.Module):
     """Mean and standard deviation of each feature, float32 (d,).
 
     d is 0 until the target is queried or a stored state is loaded.
+
+    >>> moments = FeatureMoments()
+    >>> _ = moments.load_state_dict({"mean": torch.zeros(5), "std": torch.ones(5)})
+    >>> moments.mean.shape
+    torch.Size([5])
     """
 
     mean: Tensor
@@ -54,6 +59,16 @@ class FeatureStatistics(Prior):
 
     Raises:
         ValueError: a value is outside its range.
+
+    >>> from dpmi import models
+    >>> from dpmi.attacks.priors import fetch
+    >>> model = models.build("mlp", image_shape=(1, 8, 8), num_classes=3, seed=0).eval().requires_grad_(False)
+    >>> target = Target(model)
+    >>> moments = fetch(
+    ...     FeatureStatistics(count=20), public=torch.rand(50, 1, 8, 8), target=target, image_shape=(1, 8, 8),
+    ...     num_classes=3, folder=None, progress=lambda done, total: None)
+    >>> moments.mean.shape, target.queries
+    (torch.Size([3000]), 20)
     """
 
     name: ClassVar[str] = "feature-statistics"

@@ -50,6 +50,16 @@ class InversionGan(GanPrior):
 
     Raises:
         ValueError: a value is outside its range.
+
+    >>> from dpmi import models
+    >>> from dpmi.attacks.priors import fetch
+    >>> model = models.build("softmax", image_shape=(1, 16, 16), num_classes=3, seed=0).eval().requires_grad_(False)
+    >>> target = Target(model)
+    >>> gan = fetch(
+    ...     InversionGan(steps=1, width=0.1), public=torch.rand(20, 1, 16, 16), target=target,
+    ...     image_shape=(1, 16, 16), num_classes=3, folder=None, progress=lambda done, total: None)
+    >>> target.queries, gan.discriminator(torch.rand(2, 1, 16, 16)).shape  # a logit for each class
+    (20, torch.Size([2, 3]))
     """
 
     name: ClassVar[str] = "inversion-gan"

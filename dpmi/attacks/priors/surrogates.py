@@ -44,6 +44,15 @@ class Surrogates(BatchPrior):
 
     Raises:
         ValueError: a value is outside its range.
+
+    >>> from dpmi import models
+    >>> from dpmi.attacks.priors import fetch
+    >>> model = models.build("softmax", image_shape=(1, 8, 8), num_classes=3, seed=0).eval().requires_grad_(False)
+    >>> students = fetch(
+    ...     Surrogates(steps=2, count=2), public=torch.rand(20, 1, 8, 8), target=Target(model),
+    ...     image_shape=(1, 8, 8), num_classes=3, folder=None, progress=lambda done, total: None)
+    >>> [student(torch.rand(5, 1, 8, 8)).shape for student in students]
+    [torch.Size([5, 3]), torch.Size([5, 3])]
     """
 
     name: ClassVar[str] = "surrogates"

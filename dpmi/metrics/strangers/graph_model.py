@@ -37,6 +37,23 @@ class GraphModel(nn.Module):
     Raises:
         ValueError: a file is missing, damaged or no such model, the graph has no such node, or the output needs an
             operation, an attribute or a type that is not supported; the message names it.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> size = [{"size": "-1"}, {"size": "2"}, {"size": "2"}, {"size": "1"}]
+    >>> nodes = [
+    ...     {"name": "images", "op": "Placeholder", "attr": {"shape": {"shape": {"dim": size}}}},
+    ...     {"name": "two", "op": "Const"},
+    ...     {"name": "product", "op": "Mul", "input": ["images", "two"]},
+    ... ]
+    >>> weights = [{"paths": ["w.bin"], "weights": [{"name": "two", "shape": [1], "dtype": "float32"}]}]
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "graph.json")
+    ...     _ = path.with_name("w.bin").write_bytes(np.array([2.0], dtype="<f4").tobytes())
+    ...     document = {"format": "graph-model", "modelTopology": {"node": nodes}, "weightsManifest": weights}
+    ...     _ = path.write_text(json.dumps(document), encoding="utf-8")
+    ...     model = GraphModel(path, "product")
+    >>> model.input_shape, model(torch.ones(1, 2, 2, 1)).flatten().tolist()
+    ((2, 2, 1), [2.0, 2.0, 2.0, 2.0])
     """
 
     def __init__(self, path: Path, output: str) -> None:

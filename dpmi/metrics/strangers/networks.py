@@ -1,4 +1,8 @@
-"""The two face recognisers: how each is read from the user's files, and how it sees an image."""
+"""The two face recognisers: how each is read from the user's files, and how it sees an image.
+
+>>> STRANGERS
+('faceres', 'sface')
+"""
 
 from __future__ import annotations
 
@@ -38,6 +42,13 @@ class Stranger:
         digest: SHA-256 of its files.
         side: side of the images that it takes, in pixels.
         network: maps RGB images (n, 3, side, side) in [0, 255] to features (n, d).
+
+    >>> def network(images: Tensor) -> Tensor:  # in place of a face recogniser
+    ...     return images.flatten(1)[:, :64]
+    >>> stranger = Stranger("faceres", digest="", side=8, network=network)
+    >>> features = stranger.features(torch.rand(3, 1, 16, 12))
+    >>> features.shape, features.norm(dim=1).round(decimals=3).tolist()
+    (torch.Size([3, 64]), [1.0, 1.0, 1.0])
     """
 
     name: Name
@@ -88,6 +99,12 @@ def load_stranger(name: str, path: str | Path) -> Stranger:
     Raises:
         ImportError: ``sface`` needs packages that come with ``pip install 'dpmi[strangers]'``.
         ValueError: the name is unknown, or the file is missing, damaged or another model.
+
+    >>> try:
+    ...     load_stranger("faceres", "faceres-deep.json")
+    ... except ValueError as error:
+    ...     print(error)
+    faceres-deep.json cannot be read: No such file or directory; paths begin at the current folder
     """
     if name not in STRANGERS:
         raise ValueError(f"name must be one of {STRANGERS}; got {name!r}")

@@ -30,6 +30,14 @@ class FeatureClassifier(nn.Module):
         statistics: centres and scales the features.
         top: maps features (n, d, 1, 1) to logits; its last linear layer is the classification head.
         cache: folder in which :meth:`inputs` keeps what it computed, by content; None keeps nothing.
+
+    >>> from dpmi import data
+    >>> from dpmi.models.features import scattering
+    >>> digits = data.load("digits")
+    >>> classifier = on_features(scattering(digits.image_shape, scales=1), digits.public, classes=10)
+    >>> inputs = classifier.inputs(digits.train.images[:100])
+    >>> inputs.shape, classifier.top(inputs).shape, [name for name, _ in classifier.named_parameters()]
+    (torch.Size([100, 144, 1, 1]), torch.Size([100, 10]), ['top.1.weight'])
     """
 
     def __init__(

@@ -32,6 +32,11 @@ class Provenance:
 
     Raises:
         TypeError: ``account`` is no account.
+
+    >>> Provenance("ImageNet", images=None).sentence.partition("; ")[2]
+    'its training images are not at hand, so nobody checked that no private image is among them.'
+    >>> Provenance().sentence
+    'The features are a fixed function of the image, without trained parameters.'
     """
 
     trained_on: str = ""
@@ -76,6 +81,11 @@ class Extractor(nn.Module):
 
     Raises:
         ValueError: the body does not accept such images, or its output is not finite features (n, d).
+
+    >>> body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten())
+    >>> extractor = Extractor(body, image_shape=(1, 8, 8), provenance=Provenance("drawings of mine"))
+    >>> extractor.size, extractor.extract(torch.rand(5, 1, 8, 8)).shape, list(extractor.parameters())
+    (144, torch.Size([5, 144]), [])
     """
 
     def __init__(self, body: nn.Module, *, image_shape: ImageShape, provenance: Provenance) -> None:

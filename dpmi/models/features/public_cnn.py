@@ -44,6 +44,11 @@ class PublicCnn(nn.Sequential):
     Args:
         image_shape: (C, H, W).
         size: d.
+
+    >>> network = PublicCnn((1, 28, 28), size=64)
+    >>> images = torch.rand(2, 1, 28, 28)
+    >>> network(images).shape, network.maps(images).shape
+    (torch.Size([2, 64]), torch.Size([2, 576]))
     """
 
     def __init__(self, image_shape: ImageShape, size: int) -> None:
@@ -80,6 +85,15 @@ class PublicTraining:
         kind: "characters" also learns every image turned by 90, 180 and 270 degrees, each as a class of its own, with
             strokes of many widths, sizes and slants; "photographs" are also mirrored.
         seed: seed of weights, batches and distortions.
+
+    >>> training = PublicTraining(steps=200, size=32, kind="photographs")
+    >>> training.learning_rate, training.batch_size
+    (0.003, 128)
+    >>> try:
+    ...     PublicTraining(kind="drawings")
+    ... except ValueError as error:
+    ...     print(error)
+    kind must be 'characters' or 'photographs', got 'drawings'
     """
 
     steps: int = 3000
@@ -111,6 +125,11 @@ def train_public_cnn(
 
     Raises:
         ValueError: there are fewer than two classes, characters are not square, or the training diverged.
+
+    >>> images, labels = torch.rand(20, 1, 12, 12), torch.arange(20) % 4
+    >>> network = train_public_cnn(images, labels, PublicTraining(steps=2, batch_size=8, size=16))  # tiny
+    >>> network(images).shape, network.training
+    (torch.Size([20, 16]), False)
     """
     channels, height, width = images.shape[1:]
     classes = int(labels.max()) + 1 if len(labels) else 0

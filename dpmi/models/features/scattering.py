@@ -29,6 +29,9 @@ class Scattering(nn.Module):
 
     Raises:
         ValueError: the image is smaller than the window of the average.
+
+    >>> Scattering((1, 28, 28), scales=2)(torch.rand(2, 1, 28, 28)).shape
+    torch.Size([2, 3969])
     """
 
     def __init__(self, image_shape: ImageShape, scales: int = 2) -> None:

@@ -36,6 +36,12 @@ class PublicStatistics(nn.Module):
 
     Raises:
         ValueError: there are too few public images or classes, or they have all the same features.
+
+    >>> public = torch.rand(50, 6)
+    >>> statistics = PublicStatistics(public, dimensions=3)
+    >>> vectors = statistics(torch.rand(4, 6))
+    >>> statistics.size, vectors.shape, vectors.norm(dim=1).round(decimals=3).tolist()
+    (3, torch.Size([4, 3]), [3.0, 3.0, 3.0, 3.0])
     """
 
     mean: Tensor

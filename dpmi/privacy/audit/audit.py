@@ -114,5 +114,9 @@ class Audit:
 
 
 def most_canaries(parameters: int) -> int:
-    """Return the number of canaries that a model with this many trained parameters has room for."""
+    """Return the number of canaries that a model with this many trained parameters has room for.
+
+    >>> most_canaries(650), most_canaries(26_000)  # a head of 64 features for ten classes, and a small network
+    (32, 1300)
+    """
     return parameters // COORDINATES

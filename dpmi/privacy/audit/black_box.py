@@ -210,6 +210,11 @@ def worst_case_start(
         labels: (n,).
         steps: steps of Adam on all records.
         learning_rate: of Adam.
+
+    >>> inputs, labels = torch.eye(6), torch.arange(6) % 3
+    >>> start = worst_case_start(nn.Linear(6, 3), inputs, labels)
+    >>> start(inputs).argmax(1).tolist()
+    [0, 1, 2, 0, 1, 2]
     """
     trained = copy.deepcopy(model).train()
     optimizer = torch.optim.Adam(trained.parameters(), lr=learning_rate)

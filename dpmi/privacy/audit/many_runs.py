@@ -26,6 +26,12 @@ class ManyRuns:
         threshold: score from which on "in" was guessed; chosen on the first half of the runs.
         runs: number of runs in the second half, from which the bound is.
         confidence: of the bound.
+
+    >>> found = many_runs(lambda inside, seed: 100.0 * inside + seed % 7, 40, delta=1e-5, seed=0)
+    >>> found.runs, round(found.lower_bound, 2), round(found.ceiling, 2)  # never a wrong guess
+    (20, 0.63, 0.63)
+    >>> found.threshold, found.confidence
+    (100.0, 0.95)
     """
 
     lower_bound: float
@@ -55,6 +61,13 @@ def many_runs(
 
     Raises:
         ValueError: too few runs, or all scores are equal.
+
+    >>> noise = np.random.default_rng(0)
+    >>> def one_training(inside: bool, seed: int) -> float:
+    ...     return inside + noise.normal(scale=0.5)  # in place of a training that leaks its canary
+    >>> found = many_runs(one_training, 500, delta=1e-5, seed=0)
+    >>> round(found.lower_bound, 2), round(found.ceiling, 2)
+    (2.58, 3.34)
     """
     checks.integer("runs", runs, minimum=20)
     generator = np.random.default_rng(seed)

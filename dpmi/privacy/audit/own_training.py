@@ -16,7 +16,21 @@ from .audit import Audit
 
 @contextmanager
 def auditing(audit: Audit) -> Iterator[None]:
-    """Audit every ``make_private`` inside that is given no audit of its own."""
+    """Audit every ``make_private`` inside that is given no audit of its own.
+
+    >>> import torch
+    >>> from torch.utils.data import DataLoader, TensorDataset
+    >>> from dpmi.privacy import Partition
+    >>> x, y = torch.randn(40, 20), torch.arange(40) % 4
+    >>> model, engine = torch.nn.Linear(20, 4), PrivacyEngine()
+    >>> with auditing(Audit(canaries=4)):  # make_private is called as without an audit
+    ...     private = engine.make_private(
+    ...         module=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+    ...         data_loader=DataLoader(TensorDataset(x, y), batch_size=8),
+    ...         partition=Partition.by_class(y), sampling_rate=0.5, noise_multiplier=2.0, max_grad_norm=1.0)
+    >>> engine.plan.partition.num_buckets, engine.plan.canaries
+    (4, 4)
+    """
     before = AMBIENT.set(audit)
     try:
         yield
@@ -35,6 +49,25 @@ def audited(function: Callable[[], Any], audit: Audit, *, name: str = "the funct
 
     Raises:
         ValueError: it returns no engine, or its engine released nothing.
+
+    >>> import torch
+    >>> from torch.utils.data import DataLoader, TensorDataset
+    >>> from dpmi.privacy import Partition
+    >>> def main() -> PrivacyEngine:
+    ...     x, y = torch.randn(40, 20), torch.arange(40) % 4
+    ...     model, engine = torch.nn.Linear(20, 4), PrivacyEngine()
+    ...     model, optimizer, loader = engine.make_private(
+    ...         module=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+    ...         data_loader=DataLoader(TensorDataset(x, y), batch_size=8),
+    ...         partition=Partition.by_class(y), sampling_rate=0.5, noise_multiplier=2.0, max_grad_norm=1.0)
+    ...     for inputs, labels in loader:
+    ...         optimizer.zero_grad()
+    ...         torch.nn.functional.cross_entropy(model(inputs), labels).backward()
+    ...         optimizer.step()
+    ...     return engine
+    >>> finding = audited(main, Audit(canaries=4)).finding()
+    >>> finding.canaries, finding.claimed
+    (4, Estimate(sampling_rate=0.5, noise_multiplier=2.0, steps=2))
     """
     with auditing(audit), redirect_stdout(sys.stderr):  # what the function prints is not part of the table
         result = function()

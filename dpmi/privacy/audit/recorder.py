@@ -35,6 +35,19 @@ class Recorder:
         trained: the parameters.
         confidence: of the lower bound.
         seed: of coins, directions and what is watched.
+
+    >>> from dpmi.privacy import Partition
+    >>> from dpmi.privacy.audit import Audit
+    >>> model = nn.Linear(20, 4)
+    >>> plan = Plan(
+    ...     partition=Partition.by_class([0, 1, 2, 3]), canaries=4,
+    ...     sampling_rate=0.5, noise_multiplier=2.0, max_grad_norm=1.0)
+    >>> recorder = Audit(canaries=4, seed=0).observe(plan, list(model.parameters()), steps=2)
+    >>> noise = [0.5 * torch.randn_like(p) for p in model.parameters()]  # sigma S / (q (K + canaries))
+    >>> recorder.noised(noise)
+    >>> recorder.released(np.array([0, 2]), noise)  # a step that drew two classes and no canary
+    >>> recorder.finding(plan.mechanism, steps=1).checks[0]
+    Check(name='released steps, of which each must be charged', claimed=1.0, found=1.0, p_value=1.0)
     """
 
     def __init__(self, plan: Plan, trained: list[nn.Parameter], *, confidence: float, seed: int) -> None:

@@ -216,6 +216,11 @@ class StyleGenerator(Generator):
 
     Raises:
         ValueError: the crop is larger than the images of the last block.
+
+    >>> generator = StyleGenerator((1, 16, 16), latent_size=8, style_size=8, mapping_layers=2, channels=[16, 8, 4])
+    >>> styles = generator.mapping(torch.randn(3, 8))
+    >>> styles.shape, generator.images(styles).shape  # one style for each layer
+    (torch.Size([3, 6, 8]), torch.Size([3, 1, 16, 16]))
     """
 
     def __init__(

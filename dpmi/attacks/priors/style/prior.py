@@ -70,6 +70,12 @@ class StylePrior(BatchPrior):
 
     Raises:
         ValueError: a value is outside its range.
+
+    >>> gan = StylePrior(width=4).build((1, 16, 16), num_classes=3)
+    >>> gan.generator.latent_size, gan.generator(torch.randn(2, 64)).shape
+    (64, torch.Size([2, 1, 16, 16]))
+    >>> StylePrior(weights="ffhq.pkl", crop=800).given  # then nothing is trained
+    True
     """
 
     name: ClassVar[str] = "style"
