@@ -128,7 +128,7 @@ def _of_loader(loader: Callable[..., Any]) -> Schema:
 
 
 def _for_toml(schema: Any) -> Any:
-    """Return the schema without null, which TOML does not have, and without titles that repeat the key."""
+    """Return the schema without null, which TOML does not have, titles that repeat the key, and examples in Python."""
     if isinstance(schema, list):
         return [_for_toml(each) for each in schema]
     if not isinstance(schema, dict):
@@ -140,4 +140,8 @@ def _for_toml(schema: Any) -> Any:
         found["anyOf"] = [each for each in found["anyOf"] if each != {"type": "null"}]
     if found.get("default", 0) is None:
         del found["default"]
+    if isinstance(described := found.get("description"), str):
+        found["description"] = "\n\n".join(
+            part for part in described.split("\n\n") if not part.startswith(">>> ")
+        )
     return found

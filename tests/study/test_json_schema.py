@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from dpmi.privacy import GroupClipping
 from dpmi.study.json_schema import study_schema
 
 if sys.version_info >= (3, 11):
@@ -31,6 +32,14 @@ def study() -> dict[str, Any]:
 
 def test_it_is_a_schema() -> None:
     VALIDATOR.check_schema(VALIDATOR.schema)
+
+
+def test_it_describes_without_examples_in_python() -> None:
+    clipping = VALIDATOR.schema["$defs"]["GroupClipping"]["description"]
+    assert ">>>" in (GroupClipping.__doc__ or "")
+    assert clipping.startswith("Clipping of every param group")
+    assert clipping.endswith("``S r_g / |r|``."), "the rest is there"
+    assert ">>>" not in json.dumps(VALIDATOR.schema)
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.relative_to(ROOT).as_posix())
