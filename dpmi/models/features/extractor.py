@@ -91,7 +91,8 @@ class Extractor(nn.Module):
     def __init__(self, body: nn.Module, *, image_shape: ImageShape, provenance: Provenance) -> None:
         super().__init__()
         self.body = _frozen(body)
-        self.image_shape = image_shape
+        channels, height, width = image_shape
+        self.image_shape = (channels, height, width)
         self.provenance = provenance
         try:
             with torch.no_grad():
