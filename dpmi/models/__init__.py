@@ -5,6 +5,8 @@ Citations such as [Z20] are resolved in docs/references.md.
 
 from dpmi.models.adaptation import Adaptation, Averaged, averaged, matched
 from dpmi.models.anatomy import FEATURES, feature_size, head, layer, replace
+from dpmi.models.faceres import Faceres
+from dpmi.models.graph_model import GraphModel
 from dpmi.models.identity import IDENTITY_LOSSES, IdentityLoss
 from dpmi.models.latents import latents
 from dpmi.models.modes import device_of, evaluating, in_batches, seeded
@@ -22,6 +24,8 @@ __all__ = [
     "Adaptation",
     "Architecture",
     "Averaged",
+    "Faceres",
+    "GraphModel",
     "IdentityLoss",
     "Preprocessed",
     "Resized",

@@ -28,6 +28,7 @@ from dpmi.models.features import (
     PublicStatistics,
     PublicTraining,
     efficientnet_lite0,
+    faceres_features,
     mirrored,
     scattering,
     torchvision_features,
@@ -46,10 +47,11 @@ TRAINING = "training the extractor"
 MOST_PUBLIC = 5000
 """Public images whose features give mean and scale."""
 
-_PUBLIC, _SCATTER, _LITE, _TORCHVISION, _FOLDER = (
+_PUBLIC, _SCATTER, _LITE, _FACERES, _TORCHVISION, _FOLDER = (
     "public",
     "scatter",
     "efficientnet-lite0",
+    "faceres",
     "torchvision:",
     "folder:",
 )
@@ -208,6 +210,9 @@ def _made(spec: FeaturesSpec, image_shape: tuple[int, int, int]) -> Extractor:
         return scattering(image_shape, spec.scales)
     if spec.name == _LITE:
         return efficientnet_lite0(image_shape, side=spec.side)
+    if spec.name == _FACERES:
+        assert spec.weights is not None  # the spec requires it
+        return faceres_features(spec.weights, image_shape)
     if spec.name.startswith(_TORCHVISION):
         assert spec.weights is not None  # the spec requires it
         return torchvision_features(

@@ -150,12 +150,13 @@ class FeaturesSpec(Strict):
     - ``scatter``: the scattering transform, which is not trained;
     - ``torchvision:NAME``: a torchvision classifier, with ``weights``;
     - ``efficientnet-lite0``: trained on ImageNet, with the extra ``features``;
+    - ``faceres``: a face recogniser that others trained, with ``weights``;
     - ``module:function``: your own, a function that maps (C, H, W) to an extractor or a module.
     """
 
     name: Annotated[str, Field(min_length=1)]
     weights: Annotated[str, Field(min_length=1)] | None = None
-    """A file of weights, or "torchvision" for its default weights; only for a torchvision classifier."""
+    """A file of weights, or "torchvision" for a torchvision classifier's default ones; only for that and faceres."""
     dimensions: Annotated[int, Field(ge=1, le=LARGEST)] | None = None
     """Number of leading directions of public features to keep, each scaled to unit variance; default: all features."""
     directions: Literal["variance", "classes"] = "variance"
@@ -194,7 +195,7 @@ class FeaturesSpec(Strict):
     @property
     def is_trained(self) -> bool:
         """Whether the study trains the extractor."""
-        return self.name not in ("scatter", "efficientnet-lite0") and (
+        return self.name not in ("scatter", "efficientnet-lite0", "faceres") and (
             ":" not in self.name or self.name.startswith("folder:")
         )
 

@@ -361,7 +361,7 @@ def _check_features(spec: StudySpec) -> None:
         and found.name != "public"
         and found.name not in data.names()
     ):
-        known = ["public", "scatter", "efficientnet-lite0", *data.names()]
+        known = ["public", "scatter", "efficientnet-lite0", "faceres", *data.names()]
         raise SpecError(
             f"{unknown('features.name', found.name, known)}; also torchvision:NAME, folder:PATH and module:function"
         )
@@ -369,12 +369,19 @@ def _check_features(spec: StudySpec) -> None:
         raise SpecError(
             f"features.weights is missing: {found.name} needs a file of weights, or 'torchvision' for its default ones"
         )
+    if found.name == "faceres" and found.weights is None:
+        raise SpecError("features.weights is missing: faceres needs its file, faceres-deep.json")
+    if found.name == "faceres" and spec.strangers is not None and spec.strangers.faceres is not None:
+        raise SpecError(
+            "strangers.faceres would judge models that are built on it, and be no stranger; leave it out, or give "
+            "strangers.sface"
+        )
     if found.directions == "classes" and found.dimensions is None:
         raise SpecError(
             "features.dimensions is missing: features.directions = 'classes' chooses which ones to keep"
         )
     allowed = {
-        "weights": photographs,
+        "weights": photographs or found.name == "faceres",
         "scales": found.name == "scatter",
         "side": photographs or found.name == "efficientnet-lite0",
         **dict.fromkeys(_TRAINED_ONLY, found.is_trained),

@@ -24,6 +24,7 @@ from dpmi.privacy import Account, Partition, PrivacyEngine
 from dpmi.study import Failure, Machines, SpecError, Store, features, parse, prepare, run, work
 from dpmi.study.spec import FeaturesSpec
 
+from ..models.graphs import projection, write_faceres
 from .conftest import count_calls, gather, jobs_of, run_study
 
 HEAD = """
@@ -163,6 +164,18 @@ def test_the_key_of_a_model_depends_on_everything_of_its_extractor(tmp_path: Pat
     assert jobs_of(same)[0].key in keys, "not on paths"
 
 
+def test_a_face_recogniser_of_others_is_an_extractor(tmp_path: Path) -> None:
+    path = write_faceres(tmp_path / "faceres.json", projection(features=40))
+    text = with_features(HEAD, f'{{ name = "faceres", weights = "{path}", dimensions = 24 }}')
+    store, results = run_study(text.replace("seeds = [0, 1]", "seeds = [0]"), tmp_path / "study")
+    assert results.trials["test_accuracy"][0] > 0.8
+    record = store.model_record(features.trunk_key(jobs_of(text)[0]))
+    assert record is not None
+    assert "VGGFace2 (faceres); its training images are not at hand" in record["provenance"]
+    beside = text.replace("[training]", '[strangers]\nsface = "sface.onnx"\n\n[training]', 1)
+    assert parse(beside).strangers is not None, "another stranger may judge"
+
+
 def write_resnet(path: Path, *, seed: int) -> None:
     torch.save(
         models.build(
@@ -237,6 +250,15 @@ def test_an_extractor_of_ones_own(tmp_path: Path, function: str) -> None:
         ('{ name = "scatter", seed = 1 }', r"features\.seed has no meaning for features 'scatter'"),
         ('{ name = "public", scales = 2 }', r"features\.scales has no meaning for features 'public'"),
         ('"torchvision:resnet18"', r"features\.weights is missing: torchvision:resnet18 needs"),
+        ('"faceres"', r"features\.weights is missing: faceres needs"),
+        (
+            '{ name = "faceres", weights = "faceres-deep.json", side = 64 }',
+            r"features\.side has no meaning for features 'faceres'",
+        ),
+        (
+            '{ name = "faceres", weights = "f.json" }\nstrangers = { faceres = "f.json" }',
+            r"strangers\.faceres would judge models that are built on it",
+        ),
         (
             '{ name = "scatter", dimension = 3 }',
             r"features: unknown key 'dimension'; did you mean 'dimensions'",
@@ -265,6 +287,7 @@ def test_a_wrong_table_is_one_error(table: str, message: str) -> None:
         ('{ name = "scatter", dimensions = 400 }', r"features\.dimensions must be at most 324.*got 400"),
         ('{ name = "scatter", dimensions = 310 }', r"dimensions must be from 1 to 299.*300 public images"),
         ('"folder:/nowhere"', r"features folder /nowhere does not exist"),
+        ('{ name = "faceres", weights = "/nowhere.json" }', r"/nowhere\.json cannot be read"),
         ('"no_such_module:f"', r"features 'no_such_module:f': no_such_module cannot be imported"),
         (f'"{__name__}:missing"', r"has no function or class 'missing'"),
         (f'"{__name__}:no_module"', r"must return an Extractor or an nn\.Module .* got int"),

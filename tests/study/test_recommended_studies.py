@@ -43,7 +43,10 @@ TARGETS: dict[str, list[Target]] = {
     },
     "useful-subclass": [Target(500, 1, 10, 1e-3, epsilon) for epsilon in (3.0, 8.0)],
     "useful-omniglot": [Target(120, 30, 242, 1e-3, epsilon) for epsilon in (1.0, 3.0, 8.0, 30.0, 100.0)],
-    "useful-att": [Target(320, 1, 40, 1e-3, epsilon, "add_remove") for epsilon in (1.0, 3.0, 8.0)],
+    **{
+        name: [Target(320, 1, 40, 1e-3, epsilon, "add_remove") for epsilon in (1.0, 3.0, 8.0)]
+        for name in ("useful-att", "useful-att-faceres")
+    },
     "useful-faces": [
         *(Target(160, 1, 20, 1e-3, epsilon, "add_remove") for epsilon in (3.0, 8.0)),
         Target(40, 1, 20, 1e-3, 8.0),

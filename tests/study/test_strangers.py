@@ -24,7 +24,7 @@ from dpmi.study.grid import hashed
 from dpmi.study.strangers import panel
 from dpmi.study.work import load, roles_of, trial_numbers
 
-from ..metrics.strangers.graphs import projection, write_faceres, write_sface
+from ..models.graphs import projection, write_faceres, write_sface
 from .conftest import JUDGED, TINY, comparable, count_calls, jobs_of, run_study, trials_of
 
 #: One undefended model, one attack, one image of each class.

@@ -5,13 +5,11 @@ sees it [HKN25]. A stranger was trained on other people, by others, and knows a 
 Their files are not part of dpmi; the user installs them (docs/attacks.md).
 """
 
-from .graph_model import GraphModel
 from .judging import class_similarities, type_one_errors
 from .networks import STRANGERS, Stranger, load_stranger
 
 __all__ = [
     "STRANGERS",
-    "GraphModel",
     "Stranger",
     "class_similarities",
     "load_stranger",

@@ -17,17 +17,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dpmi.data import Images
-from dpmi.models import in_batches
+from dpmi.models import Faceres, in_batches
+from dpmi.models.graph_model import files
 
 from ..distance import check_images
-from .graph_model import GraphModel, files
 
 Name = Literal["faceres", "sface"]
 STRANGERS: tuple[Name, ...] = get_args(Name)
 """Names of the face recognisers that can judge."""
-
-#: Node of faceres with the 1,024 features in front of its heads for age and gender.
-_FACERES_FEATURES = "global_pooling/Mean"
 
 #: Images per forward pass: the activations of one image of 224 x 224 pixels take 3 MiB.
 _BATCH = 32
@@ -112,16 +109,11 @@ def load_stranger(name: str, path: str | Path) -> Stranger:
 
 
 def _faceres(path: Path) -> Stranger:
-    graph = GraphModel(path, _FACERES_FEATURES)
-    height, width, channels = graph.input_shape
-    if height != width or channels != 3:
-        raise ValueError(
-            f"{path} is not faceres: it takes images of shape {graph.input_shape}, not square RGB images"
-        )
+    network = Faceres(path)
     digest = hashlib.sha256()
     for each in (path, *files(path)):
         digest.update(hashlib.sha256(each.read_bytes()).digest())
-    return Stranger("faceres", digest.hexdigest(), height, lambda images: graph(images.permute(0, 2, 3, 1)))
+    return Stranger("faceres", digest.hexdigest(), network.side, network)
 
 
 def _sface(path: Path) -> Stranger:

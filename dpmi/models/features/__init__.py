@@ -6,7 +6,7 @@ hundred coordinates is accurate at an epsilon at which a network from scratch is
 
 from .classifier import FeatureClassifier, on_features
 from .extractor import Extractor, Provenance, mirrored
-from .pretrained import efficientnet_lite0, torchvision_features
+from .pretrained import efficientnet_lite0, faceres_features, torchvision_features
 from .public_cnn import PublicCnn, PublicTraining, train_public_cnn
 from .scattering import Scattering, scattering
 from .statistics import PublicStatistics
@@ -20,6 +20,7 @@ __all__ = [
     "PublicTraining",
     "Scattering",
     "efficientnet_lite0",
+    "faceres_features",
     "mirrored",
     "on_features",
     "scattering",

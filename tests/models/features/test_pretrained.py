@@ -1,4 +1,4 @@
-"""Extractors that others trained: torchvision's classifiers and EfficientNet-Lite0."""
+"""Extractors that others trained: torchvision's classifiers, EfficientNet-Lite0 and faceres."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from dpmi.models.features import efficientnet_lite0, torchvision_features
+from dpmi.models.features import efficientnet_lite0, faceres_features, torchvision_features
 from dpmi.models.features.pretrained import IMAGENET, Photographs
+
+from ..graphs import projection, write_faceres
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +79,20 @@ def test_efficientnet_lite0_knows_imagenet() -> None:
     x = torch.rand(4, 1, 28, 28)
     torch.testing.assert_close(found(x)[:1], found(x[:1]), rtol=1e-3, atol=1e-4)
     assert float(found(x).std(dim=0).mean()) > 0.01
+
+
+def test_faceres_sees_faces_as_bytes_in_its_own_size(tmp_path: Path) -> None:
+    path = write_faceres(tmp_path / "faceres.json", projection())
+    found = faceres_features(path, (1, 4, 4))
+    assert found.size == 16
+    assert "VGGFace2" in found.provenance.sentence
+    assert "nobody checked" in found.provenance.sentence
+    images = torch.rand(3, 1, 4, 4)
+    large = torch.nn.functional.interpolate(images, size=(8, 8), mode="bilinear", antialias=True)
+    kernel = torch.from_numpy(projection())
+    expected = torch.einsum("nchw,hwcf->nf", 255 * large.expand(-1, 3, -1, -1), kernel)
+    torch.testing.assert_close(found(images), expected, rtol=1e-4, atol=1e-2)
+    with pytest.raises(ValueError, match="1 or 3 channels; got 2"):
+        faceres_features(path, (2, 4, 4))
+    other = faceres_features(write_faceres(tmp_path / "b.json", projection(seed=1)), (1, 4, 4))
+    assert found.digest != other.digest

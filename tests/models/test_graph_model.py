@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpmi.metrics.strangers import GraphModel
+from dpmi.models import GraphModel
 
 from .graphs import Node, convolution, numbers, placeholder, write_faceres, write_graph
 
@@ -200,6 +200,16 @@ def test_bad_files_are_refused_by_name(
     damage(path)
     with pytest.raises(ValueError, match=message):
         GraphModel(path, "h")
+
+
+def test_its_description_tells_graphs_with_the_same_weights_apart(tmp_path: Path) -> None:
+    """An extractor is known by its description and its weights."""
+    nodes, weights = chain()
+    first = GraphModel(write_graph(tmp_path / "g.json", nodes, weights), "h")
+    same = GraphModel(write_graph(tmp_path / "same.json", nodes, weights), "h")
+    swapped = [{**node, "op": {"Add": "Mul", "Mul": "Add"}.get(node["op"], node["op"])} for node in nodes]
+    other = GraphModel(write_graph(tmp_path / "other.json", swapped, weights), "h")
+    assert repr(first) == repr(same) != repr(other)
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ The format is that of the TensorFlow.js converter: a JSON file with nodes (``mod
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -84,6 +85,11 @@ class GraphModel(nn.Module):
             else:
                 found[name] = _OPERATIONS[operation](node, *(found[each] for each in _inputs(node)))
         return found[self._steps[-1]["name"]]
+
+    def extra_repr(self) -> str:
+        """Return a digest of the graph for ``repr``, since the weights do not tell what is computed with them."""
+        steps = json.dumps(self._steps, sort_keys=True)
+        return f"{len(self._steps)} nodes, sha256={hashlib.sha256(steps.encode()).hexdigest()}"
 
     def _order(self, nodes: Mapping[str, Node], output: str) -> Iterable[str]:
         """Names of the nodes that the output depends on, each after its inputs; the output is last."""
