@@ -66,6 +66,10 @@ class GraphModel(nn.Module):
             self.register_buffer(self._weights[name], value)
         nodes = {node["name"]: node for node in document["modelTopology"]["node"]}
         self._steps = [nodes[name] for name in self._order(nodes, output)]
+        last_use = {name: step for step, node in enumerate(self._steps) for name in _inputs(node)}
+        self._freed: list[list[str]] = [[] for _ in self._steps]
+        for name, step in last_use.items():
+            self._freed[step].append(name)
         self.input_shape = self._check()
         try:
             with torch.no_grad():
@@ -76,7 +80,7 @@ class GraphModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the output for images (n, H, W, C)."""
         found: dict[str, Tensor] = {}
-        for node in self._steps:
+        for node, freed in zip(self._steps, self._freed, strict=True):
             name, operation = node["name"], node["op"]
             if operation == "Placeholder":
                 found[name] = images
@@ -84,6 +88,8 @@ class GraphModel(nn.Module):
                 found[name] = self.get_buffer(self._weights[name])
             else:
                 found[name] = _OPERATIONS[operation](node, *(found[each] for each in _inputs(node)))
+            for each in freed:  # without gradients, a value that nobody reads again is memory
+                del found[each]
         return found[self._steps[-1]["name"]]
 
     def extra_repr(self) -> str:

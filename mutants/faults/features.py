@@ -25,6 +25,34 @@ FAULTS: tuple[Fault, ...] = (
         tests=(f"{_EXTRACTOR}::test_it_has_no_parameters_and_stays_in_evaluation_mode",),
     ),
     Fault(
+        name="the features of an image may depend on its batch",
+        path="dpmi/models/features/extractor.py",
+        old="found: Tensor = torch.func.vmap(self._of_one, chunk_size=BATCH)(images)",
+        new="found: Tensor = self.body(images)",
+        tests=(f"{_EXTRACTOR}::test_no_image_sees_another_whatever_the_body_does",),
+    ),
+    Fault(
+        name="the features of an image that vmap cannot trace may depend on its batch",
+        path="dpmi/models/features/extractor.py",
+        old="return torch.stack([self._of_one(image) for image in images])",
+        new="return self.body(images)  # all of them",
+        tests=(f"{_EXTRACTOR}::test_no_image_sees_another_whatever_the_body_does",),
+    ),
+    Fault(
+        name="a head trains on features that depend on the batch",
+        path="dpmi/models/features/classifier.py",
+        old="self.extractor.each(some.to(device))",
+        new="self.extractor(some.to(device))",
+        tests=(f"{_EXTRACTOR}::test_no_image_sees_another_whatever_the_body_does",),
+    ),
+    Fault(
+        name="an extractor that looks at the batch is taken",
+        path="dpmi/models/features/extractor.py",
+        old="        if not _close(together, alone):\n",
+        new="        if False:\n",
+        tests=(f"{_EXTRACTOR}::test_features_that_tell_about_the_images_beside_are_refused",),
+    ),
+    Fault(
         name="private images may train an extractor",
         path="dpmi/models/features/extractor.py",
         old="shared = sum(digest in self.provenance.images for digest in digests)",
@@ -62,8 +90,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="features are centred by the private mean",
         path="dpmi/models/features/classifier.py",
-        old="self._inputs(some.to(device)).to(images.device), images)",
-        new="self._inputs(some.to(device)).to(images.device), images)\n        found = found - found.mean(0)",
+        old="        check_finite(found.flatten(1))",
+        new="        found = found - found.mean(0)\n        check_finite(found.flatten(1))",
         tests=("tests/models/features/test_classifier.py::test_the_head_on_inputs_is_the_whole_on_images",),
     ),
     Fault(

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import math
 import os
+import weakref
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from dpmi.models import GraphModel
 
@@ -200,6 +204,30 @@ def test_bad_files_are_refused_by_name(
     damage(path)
     with pytest.raises(ValueError, match=message):
         GraphModel(path, "h")
+
+
+def test_it_keeps_no_value_longer_than_it_is_read(tmp_path: Path) -> None:
+    """Without gradients: a network at 224 pixels has twenty times as much in all its layers as in the largest two."""
+    names = [f"n{place}" for place in range(20)]
+    nodes = [placeholder(64, 64, 3)]
+    nodes += [{"name": b, "op": "Add", "input": [a, "one"]} for a, b in pairwise(["images", *names])]
+    model = GraphModel(write_graph(tmp_path / "g.json", nodes, {"one": np.ones(1, dtype=np.float32)}), "n19")
+    images = torch.zeros(8, 64, 64, 3)
+    held: list[int] = []
+    alive: list[weakref.ref[Tensor]] = []
+
+    class Watched(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, Tensor) and result.shape == images.shape:
+                alive.append(weakref.ref(result))
+                held.append(sum(each() is not None for each in alive))
+            return result
+
+    with torch.no_grad(), Watched():
+        assert torch.equal(model(images), images + 20)
+    assert len(held) >= 20
+    assert max(held) <= 3
 
 
 def test_its_description_tells_graphs_with_the_same_weights_apart(tmp_path: Path) -> None:

@@ -72,11 +72,13 @@ class FeatureClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (n, K)."""
-        logits: Tensor = self.top(self._inputs(images))
+        logits: Tensor = self.top(self._standardized(self.extractor(images)))
         return logits
 
     def inputs(self, images: Images) -> Tensor:
         """Return what ``top`` takes, (n, d, 1, 1), for many images, in batches and without gradients.
+
+        The features of an image cannot depend on other images (:meth:`Extractor.each`).
 
         Raises:
             ValueError: a feature is NaN or infinite.
@@ -99,12 +101,14 @@ class FeatureClassifier(nn.Module):
     def _extract(self, images: Images) -> Tensor:
         """Standardize batch by batch: the features of an extractor may be many times as large as what is kept."""
         device = device_of(self)
-        found = in_batches(lambda some: self._inputs(some.to(device)).to(images.device), images)
+        found = in_batches(
+            lambda some: self._standardized(self.extractor.each(some.to(device))).to(images.device), images
+        )
         check_finite(found.flatten(1))  # brought to one length, an infinite feature is NaN
         return found
 
-    def _inputs(self, images: Tensor) -> Tensor:
-        inputs: Tensor = self.statistics(self.extractor(images))
+    def _standardized(self, features: Tensor) -> Tensor:
+        inputs: Tensor = self.statistics(features)
         return inputs[:, :, None, None]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from accountants import Ledger
 from dpmi.data.images import digests
-from dpmi.models.features import Extractor, Provenance
+from dpmi.models.features import Extractor, Provenance, on_features
 from dpmi.privacy import Account, NoiseMode, Partition
 
 PARTITION = Partition.by_record(3)
@@ -98,6 +98,57 @@ class Broken(nn.Module):
 def test_what_is_no_extractor_is_refused(result: Callable[[Tensor], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         extractor(Broken(result))
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        lambda x: x.flatten(1) - x.flatten(1).mean(dim=0),
+        lambda x: x.flatten(1).cumsum(dim=0),
+        lambda x: x.flatten(1).flip(0),
+        lambda x: x.flatten(1) / float(x.max()),
+        lambda x: x.flatten(1) + torch.rand(len(x), 64),
+    ],
+)
+def test_features_that_tell_about_the_images_beside_are_refused(result: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(ValueError, match="other features beside another image than alone"):
+        extractor(Broken(result))
+
+
+def weakly_coupled(x: Tensor) -> Tensor:
+    """A coupling too small for the check of two images: of two, it moves a feature by 1 % of the largest."""
+    flat = x.flatten(1)
+    return flat + 0.01 * (len(flat) - 1) * flat.mean(dim=0)
+
+
+def untraceable(x: Tensor) -> Tensor:
+    """The same, with a decision that vmap cannot trace."""
+    return weakly_coupled(x) if float(x.sum()) >= 0 else x.flatten(1)
+
+
+@pytest.mark.parametrize("result", [weakly_coupled, untraceable])
+def test_no_image_sees_another_whatever_the_body_does(result: Callable[[Tensor], Tensor]) -> None:
+    found = extractor(Broken(result))
+    x = torch.rand(7, *SHAPE)
+    assert not torch.allclose(found(x), x.flatten(1), atol=1e-3)
+    assert torch.equal(found.extract(x), x.flatten(1))
+    head = on_features(found, torch.rand(9, *SHAPE), classes=2)
+    assert torch.allclose(head.inputs(x)[:2], head.inputs(x[:2]), atol=1e-6)
+
+
+def test_features_by_vmap_are_those_of_the_body() -> None:
+    layers = [nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+    found = extractor(*layers)
+    sizes: list[int] = []
+    found.body.register_forward_hook(lambda _, __, output: sizes.append(len(output)))
+    x = torch.rand(40, *SHAPE)
+    expected = found(x)
+    assert sizes == [40], "with gradients, all at once"
+    torch.testing.assert_close(found.extract(x), expected)
+    assert len(sizes) == 3, "a call for each batch, and none for each image"
+    with torch.no_grad():
+        torch.testing.assert_close(found(x), expected)
+    assert sizes[3:] == [32, 8], "memory is bounded"
 
 
 def test_one_image_with_nan_is_named() -> None:
