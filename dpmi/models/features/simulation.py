@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -52,47 +53,51 @@ def on_digits(recommendation: Recommendation | None, *, seed: int = 0) -> float:
     found = []
     for _ in range(RUNS):
         rows = torch.randint(len(features), (units, RECORDS), generator=generator)
-        head = train_head(
+        (head,) = train_heads(
             features[rows],
             labels[rows],
             classes=10,
             steps=STEPS,
-            max_grad_norm=norm,
+            max_grad_norms=[norm],
             noise_multiplier=nu * units * math.sqrt(STEPS),
-            learning_rate=rate,
+            learning_rates=[rate],
             generator=generator,
         )
         found.append(float(((held_out @ head.T).argmax(dim=1) == held_out_labels).float().mean()))
     return sum(found) / len(found)
 
 
-def train_head(
+def train_heads(
     features: Tensor,
     labels: Tensor,
     *,
     classes: int,
     steps: int,
-    max_grad_norm: float,
+    max_grad_norms: Sequence[float],
     noise_multiplier: float,
-    learning_rate: float,
+    learning_rates: Sequence[float],
     generator: torch.Generator,
 ) -> Tensor:
-    """Train a linear head from zero by noisy, clipped gradients of all units, without a promise: the noise is seeded.
+    """Train linear heads from zero by noisy, clipped gradients of all units, without a promise: the noise is seeded.
 
-    It computes what :class:`dpmi.privacy.PrivacyEngine` computes for such a head with sampling rate 1, in one batch.
+    Each computes what :class:`dpmi.privacy.PrivacyEngine` computes for such a head with sampling rate 1, in one batch.
+    The heads of several settings read the features together, and share their noise but for its size.
 
     Args:
         features: (K, n, d), the records of every unit.
         labels: int64 (K, n).
         classes: number of classes C.
-        steps, max_grad_norm, noise_multiplier, learning_rate: of the training.
+        steps, noise_multiplier: of the training.
+        max_grad_norms, learning_rates: M of each, those of every head.
         generator: draws the noise.
 
     Returns:
-        The weights (C, d).
+        The weights (M, C, d).
     """
     units, records, size = features.shape
-    weights = torch.zeros(classes, size)
+    heads = len(max_grad_norms)
+    bounds, rates = (torch.tensor(values)[:, None, None] for values in (max_grad_norms, learning_rates))
+    weights = torch.zeros(heads, classes, size)
     flat = features.flatten(0, 1)
     # Classes lead: torch's softmax over a short last dimension takes 17 times as long as over the first.
     targets = functional.one_hot(labels.flatten(), classes).float().T.contiguous()
@@ -100,18 +105,21 @@ def train_head(
     # and j of (r_i . r_j) (x_i . x_j), and the second factor is the same in every step.
     products = features @ features.transpose(1, 2) if records**2 <= classes * size else None
     for _ in range(steps):
-        residuals = ((weights @ flat.T).softmax(dim=0) - targets).view(classes, units, records) / records
-        per_unit = residuals.transpose(0, 1)
+        logits = (weights.flatten(0, 1) @ flat.T).view(heads, classes, -1)
+        residuals = ((logits.softmax(dim=1) - targets) / records).view(heads, classes, units, records)
         if products is None:
-            norms = torch.bmm(per_unit, features).flatten(1).norm(dim=1)
+            gradients = torch.bmm(residuals.flatten(0, 1).transpose(0, 1), features)
+            norms = gradients.view(units, heads, -1).norm(dim=2).T
+        elif records == 1:
+            norms = (residuals.square().sum(dim=1) * products[:, 0]).squeeze(2).sqrt()
         else:
-            norms = (
-                (torch.bmm(per_unit.transpose(1, 2), per_unit) * products).sum(dim=(1, 2)).clamp(min=0).sqrt()
-            )
-        factors = (max_grad_norm / norms).clamp(max=1.0)
-        total = (residuals * factors[:, None]).flatten(1) @ flat
-        noise = torch.randn(classes, size, generator=generator) * (noise_multiplier * max_grad_norm)
-        weights -= learning_rate / units * (total + noise)
+            between = torch.einsum("mckn,mckl->mknl", residuals, residuals)
+            norms = (between * products).sum(dim=(2, 3)).clamp(min=0).sqrt()
+        factors = (bounds[..., 0] / norms).clamp(max=1.0)
+        clipped = residuals * factors[:, None, :, None]
+        total = (clipped.flatten(2).flatten(0, 1) @ flat).view_as(weights)
+        noise = torch.randn(classes, size, generator=generator) * noise_multiplier * bounds
+        weights -= rates / units * (total + noise)
     return weights
 
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from accountants.recommender import Recommendation, recommend
 from dpmi.models import build
-from dpmi.models.features.simulation import on_digits, train_head
+from dpmi.models.features.simulation import on_digits, train_heads
 from dpmi.privacy import Partition, PrivacyEngine
 
 
@@ -19,20 +19,29 @@ def chosen(units: int, epsilon: float) -> Recommendation:
 
 @pytest.mark.filterwarnings("ignore:noise_multiplier is 0")
 @pytest.mark.parametrize("max_grad_norm", [0.05, 10.0])
-def test_without_noise_it_is_the_engine(max_grad_norm: float) -> None:
+@pytest.mark.parametrize("records", [1, 4, 20])
+def test_without_noise_it_is_the_engine(max_grad_norm: float, records: int) -> None:
+    """For the three ways to compute a norm: one record, few, and more than the coordinates."""
     generator = torch.Generator().manual_seed(0)
-    features = torch.randn(30, 4, 6, generator=generator)
-    labels = torch.randint(3, (30, 4), generator=generator)
+    features = torch.randn(30, records, 6, generator=generator)
+    labels = torch.randint(3, (30, records), generator=generator)
+    ours = train_heads(
+        features,
+        labels,
+        classes=3,
+        steps=5,
+        max_grad_norms=[0.2, max_grad_norm],
+        noise_multiplier=0.0,
+        learning_rates=[0.3, 0.7],
+        generator=generator,
+    )[1]
     settings = {"max_grad_norm": max_grad_norm, "noise_multiplier": 0.0}
-    ours = train_head(
-        features, labels, classes=3, steps=5, learning_rate=0.7, generator=generator, **settings
-    )
     head = build("linear", image_shape=(6, 1, 1), num_classes=3, seed=0)
     module, optimizer, loader = PrivacyEngine().make_private(
         module=head,
         optimizer=torch.optim.SGD(head.parameters(), lr=0.7),
-        data_loader=DataLoader(TensorDataset(features.view(120, 6, 1, 1), labels.flatten())),
-        partition=Partition.by_column([i // 4 for i in range(120)]),
+        data_loader=DataLoader(TensorDataset(features.view(-1, 6, 1, 1), labels.flatten())),
+        partition=Partition.by_column([i // records for i in range(30 * records)]),
         sampling_rate=1.0,
         steps_per_epoch=5,
         seed=0,
@@ -47,17 +56,18 @@ def test_without_noise_it_is_the_engine(max_grad_norm: float) -> None:
 
 def test_its_noise_has_the_size_of_the_settings() -> None:
     features, labels = torch.zeros(50, 2, 40), torch.zeros(50, 2, dtype=torch.int64)
-    head = train_head(
+    heads = train_heads(
         features,
         labels,
         classes=100,
         steps=9,
-        max_grad_norm=0.5,
+        max_grad_norms=[0.5, 0.1],
         noise_multiplier=3.0,
-        learning_rate=2.0,
+        learning_rates=[2.0, 1.0],
         generator=torch.Generator().manual_seed(0),
     )
-    assert float(head.std()) == pytest.approx(2.0 * 3.0 * 0.5 / 50 * 3, rel=0.05)
+    assert float(heads[0].std()) == pytest.approx(2.0 * 3.0 * 0.5 / 50 * 3, rel=0.05)
+    assert float(heads[1].std()) == pytest.approx(1.0 * 3.0 * 0.1 / 50 * 3, rel=0.05)
 
 
 def test_more_units_and_more_epsilon_are_better() -> None:
