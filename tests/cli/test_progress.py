@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from dpmi.cli import progress
 from dpmi.cli.progress import StudyProgress
@@ -56,6 +58,54 @@ def test_the_whole_counts_training_and_attacks(capsys: pytest.CaptureFixture[str
     line = said(capsys, reports=reports)
     assert line.startswith(f"{100 * (1 + 0.5 / 3) / 6:.0f} % done")
     assert line.endswith(": none, seed 1: training")
+
+
+def test_the_time_left_is_that_of_the_recent_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first job takes an hour for what all share, the second a minute, the third has begun."""
+    now = 0.0
+    monkeypatch.setattr(progress, "monotonic", lambda: now)
+    spec = parse(TINY)
+    bars = StudyProgress(spec.name, spec.jobs)
+    assert bars.left() is None
+    first, second, third, *others = [job.label for job in spec.jobs]
+    assert len(others) == 3
+    now = 3600.0
+    for what in ("training", "enhanced"):
+        bars.report(first, what, 1, 1)
+    assert bars.left() is None, "nothing but the first job"
+    bars.report(first, "measuring", 1, 1)
+    now += 20
+    bars.report(second, "training", 1, 1)
+    assert bars.left() == pytest.approx((5 - 1 / 3) * 60)
+    now += 40
+    for what in ("enhanced", "measuring"):
+        bars.report(second, what, 1, 1)
+    assert bars.left() == pytest.approx(4 * 60)
+    now += 120
+    assert bars.left() == pytest.approx(4 * 180), "the third job takes longer"
+    bars.report(third, "training", 1, 1)
+    assert bars.left() == pytest.approx((4 - 1 / 3) / ((1 + 1 / 3) / 180))
+
+
+def test_the_time_left_of_the_study_stands_in_its_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress, "monotonic", lambda: now)
+    spec = parse(TINY)
+    bars = StudyProgress(spec.name, spec.jobs)
+
+    def shown() -> str:
+        console = Console(width=120, record=True, file=io.StringIO())
+        console.print(bars._bars.get_renderable())
+        return console.export_text()
+
+    first, second = (job.label for job in spec.jobs[:2])
+    bars.report(first, "training", 1, 2)
+    assert "-:--:--" in shown()
+    for what in ("training", "enhanced", "measuring"):
+        bars.report(first, what, 1, 1)
+    now = 30.0
+    bars.report(second, "training", 1, 1)
+    assert "0:07:00" in shown(), "14 stages of 30 seconds"
 
 
 def test_before_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
