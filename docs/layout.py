@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import messages
+import notebook_pages
 import tomllib
 from sphinx.pycode import ModuleAnalyzer
 
@@ -29,6 +30,8 @@ from dpmi.cli.listing import described
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads(ROOT.joinpath("pyproject.toml").read_text(encoding="utf-8"))["project"]
 REPOSITORY = PROJECT["urls"]["Homepage"]
+
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 
 #: The sidebar; a page without a text of its own gets its title.
 NAVIGATION = {
@@ -70,6 +73,10 @@ NAVIGATION = {
         "tables": "Tables of a study",
         "performance": "Speed and memory",
     },
+    "Notebooks": {
+        path.relative_to(ROOT).with_suffix("").as_posix(): f"{path.stem[:2]} {title}"
+        for path, title in ((path, notebook_pages.title(path)) for path in NOTEBOOKS)
+    },
     "Results": {"results/index": "Results"},
     "Project": {
         "decisions/index": "Decisions",
@@ -105,10 +112,10 @@ def lay_out(folder: Path) -> None:
     pages = {source: page_of(source) for source in sources()}
     for source, page in pages.items():
         text = page_text(source, pages)
-        for picture in pictures(source):
+        for picture, content in pictures(source).items():
             copy = folder / page_of(picture)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(picture, copy)
+            copy.write_bytes(content)
         write(folder / page, text + sidebar(page))
     for path, text in generated():
         write(folder / path, text)
@@ -120,6 +127,7 @@ def sources() -> list[Path]:
     return [
         *top,
         *sorted(path for path in (ROOT / "docs").rglob("*.md") if path.parent.name != "performance"),
+        *NOTEBOOKS,
     ]
 
 
@@ -128,8 +136,12 @@ def page_of(source: Path) -> Path:
 
     >>> page_of(ROOT / "docs" / "results" / "README.md").as_posix(), page_of(ROOT / "CHANGELOG.md").as_posix()
     ('results/index.md', 'changelog.md')
+    >>> page_of(ROOT / "notebooks" / "04_why_low_rank.ipynb").as_posix()
+    'notebooks/04_why_low_rank.md'
     """
     path = source.relative_to(ROOT)
+    if path.parts[0] == "notebooks":
+        return path.with_suffix(".md") if path.suffix == ".ipynb" else path
     if path.parts[0] != "docs":
         return Path(path.name.lower())
     inside = path.relative_to("docs")
@@ -138,7 +150,7 @@ def page_of(source: Path) -> Path:
 
 def page_text(source: Path, pages: Mapping[Path, Path]) -> str:
     """Return the text of a page with the links of the site."""
-    text = source.read_text(encoding="utf-8")
+    text = markdown(source)
 
     def place(match: re.Match[str]) -> str:
         target, hash_, anchor = match.group(1).partition("#")
@@ -184,10 +196,17 @@ def with_links(text: str, pages: Mapping[str, str]) -> str:
     )
 
 
-def pictures(source: Path) -> list[Path]:
+def markdown(source: Path) -> str:
+    """Return the text of a page or a notebook as it is in the repository."""
+    return notebook_pages.text(source) if source.suffix == ".ipynb" else source.read_text(encoding="utf-8")
+
+
+def pictures(source: Path) -> dict[Path, bytes]:
     """Return the pictures of a page."""
-    text = source.read_text(encoding="utf-8")
-    return [(source.parent / name).resolve() for _, name in PICTURE.findall(text)]
+    if source.suffix == ".ipynb":
+        return {source.parent / name: content for name, content in notebook_pages.pictures(source).items()}
+    paths = [(source.parent / name).resolve() for _, name in PICTURE.findall(markdown(source))]
+    return {path: path.read_bytes() for path in paths}
 
 
 @cache

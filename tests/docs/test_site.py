@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -115,6 +116,29 @@ def test_every_page_of_the_repository_is_there(site: Path, pages: dict[Path, Pag
         name = inside.with_name("index.md") if inside.name == "README.md" else inside
         assert site / name.with_suffix(".html") in pages
     assert {site / "changelog.html", site / "readme.html"} <= set(pages)
+
+
+def test_every_notebook_is_a_page_with_what_it_printed_and_drew(site: Path, pages: dict[Path, Page]) -> None:
+    sources = sorted(ROOT.glob("notebooks/*.ipynb"))
+    assert len(sources) >= 8
+    for source in sources:
+        page = pages[site / "notebooks" / f"{source.stem}.html"]
+        shown = re.sub(r"\s+", "", page.text)
+        drawn = 0
+        for cell in json.loads(source.read_text(encoding="utf-8"))["cells"]:
+            for output in cell.get("outputs", []):
+                data = output.get("data", {})
+                drawn += "image/png" in data
+                if not {"image/png", "text/html"} & data.keys():
+                    text = "".join(output.get("text", data.get("text/plain", "")))
+                    assert re.sub(r"\s+", "", text) in shown
+                elif "text/html" in data:
+                    text = "".join(data["text/html"])
+                    for value in re.findall(r"<t[dh]>(.*?)</t[dh]>", text):
+                        assert re.sub(r"\s+", "", html.unescape(value)) in shown
+        pictures = [each for each in page.loads if each.endswith(".png")]
+        assert drawn == len(pictures)
+        assert all((site / "notebooks" / each).resolve().is_file() for each in pictures)
 
 
 def test_every_link_leads_to_a_page_and_an_anchor(site: Path, pages: dict[Path, Page]) -> None:
