@@ -11,7 +11,7 @@ READY := $(VENV)/.installed-$(EXTRAS)
 TORCH ?=
 $(if $(filter-out cpu,$(TORCH)),$(error TORCH is $(TORCH); it must be cpu, or absent))
 
-.PHONY: demo test quick-tests test-slow test-gpu test-versions test-lowest release-check mutants lint format docs bench bench-gpu results install clean
+.PHONY: demo test quick-tests shuffled-tests test-slow test-gpu test-versions test-lowest release-check mutants lint format docs bench bench-gpu results install clean
 
 # `TORCH=cpu` saves several GB on a machine without a GPU; it counts when the environment is made.
 $(BIN)/pip:
@@ -42,8 +42,15 @@ test: $(READY)
 
 # One process per core, one thread in each: a file's tests stay together, because they share what they trained. Tests
 # start dozens of processes, and each would compile the packages again where Python is told to keep no bytecode.
+QUICK_TESTS = OMP_NUM_THREADS=1 env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/study/test_ray.py
+
 quick-tests: $(READY)
-	OMP_NUM_THREADS=1 env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/study/test_ray.py
+	$(QUICK_TESTS)
+
+# In a random order of files, which SEED repeats: no file may rest on what another left.
+shuffled-tests: SEED := $(shell date +%s)
+shuffled-tests: $(READY)
+	$(QUICK_TESTS) --shuffle $(SEED)
 
 test-slow: $(READY)
 	$(BIN)/pytest -m 'slow and not gpu'

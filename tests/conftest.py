@@ -20,9 +20,23 @@ collect_ignore = ["plugin_package"]
 LONGEST = ("test_notebooks.py", "test_plugin_package.py", "test_examples.py")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest, in their own order."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add an option for `make shuffled-tests`."""
+    parser.addoption(
+        "--shuffle", type=int, metavar="SEED", help="run the files in the random order of this seed"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, in their own order; or take all files in a random order."""
+    seed = config.getoption("--shuffle")
+    if seed is None:
+        items.sort(key=lambda item: item.path.name not in LONGEST)
+        return
+    files = sorted({item.path for item in items})
+    random.Random(seed).shuffle(files)
+    places = {path: place for place, path in enumerate(files)}
+    items.sort(key=lambda item: places[item.path])
 
 
 def pytest_collection_finish() -> None:
