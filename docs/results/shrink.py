@@ -78,6 +78,7 @@ def store(table: pd.DataFrame, path: Path) -> None:
             compression_level=19,
             index=False,
             write_statistics=False,  # of every column, and no reader asks for a part of the rows
+            store_schema=False,  # it says the types again, in a third of the file
             use_dictionary=[name for name in table.columns if name not in many],
             column_encoding=dict.fromkeys(many, "BYTE_STREAM_SPLIT"),
         )
