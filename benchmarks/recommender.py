@@ -48,8 +48,11 @@ UNITS = {
 DIMENSIONS = {"digits": 16, "mnist": None, "fashion-mnist": 256, "omniglot": 64}
 EPSILONS, DELTA = (1.0, 3.0, 8.0), 1e-5
 STEPS, NORMS, DISTANCES = (10, 30, 100, 300), (0.02, 0.05, 0.1, 0.3, 1.0), (1.4, 2.75, 5.5, 11.0, 22.0)
-RUNS = {"digits": 100, "mnist": 4, "fashion-mnist": 4, "omniglot": 8}
-"""Trainings that are compared, for settings: as many as make the standard error small."""
+FEWEST, MOST, PRECISE = 4, {"digits": 100, "mnist": 12, "fashion-mnist": 12, "omniglot": 12}, 0.002
+"""Trainings that are compared, for every setting: until the standard error of their mean is this small."""
+MOST_SWEPT = 15_000
+"""Records of the sweep; the noise of more units is scaled to as many, as :mod:`dpmi.models.features.simulation` does.
+The comparison takes all."""
 SWEPT, COMPARED = 0, 1
 """First seeds of the sweep and of the comparison."""
 
@@ -76,11 +79,11 @@ def run(names: tuple[str, ...] = ("digits",)) -> dict[str, float]:
             swept = [
                 pair
                 for of_one_length in _grid(units, epsilon)
-                for pair in zip(_accuracies(features, deal, SWEPT, of_one_length), of_one_length, strict=True)
+                for pair in zip(_swept(features, deal, of_one_length), of_one_length, strict=True)
             ]
             leading = [settings for _, settings in sorted(swept)[-3:]]
             ours, *tuned = (
-                _repeated(features, deal, RUNS[name], settings)
+                _repeated(features, deal, MOST[name], settings)
                 for settings in (_recommended(features, units, epsilon), *leading)
             )
             best, settings = max(zip(tuned, leading, strict=True), key=lambda pair: statistics.mean(pair[0]))
@@ -155,17 +158,33 @@ def _grid(units: int, epsilon: float) -> Iterator[list[Settings]]:
         ]
 
 
-def _repeated(features: Features, deal: Deal, count: int, settings: Settings) -> list[float]:
-    """Accuracies of as many trainings."""
-    seeds = range(COMPARED, COMPARED + count)
-    return [accuracy for seed in seeds for accuracy in _accuracies(features, deal, seed, [settings])]
-
-
-def _accuracies(features: Features, deal: Deal, seed: int, settings: Sequence[Settings]) -> list[float]:
-    """Accuracies with several settings of the same steps and noise."""
-    train, labels, test, test_labels = features
-    generator = torch.Generator().manual_seed(seed)
+def _swept(features: Features, deal: Deal, settings: Sequence[Settings]) -> list[float]:
+    """Accuracies with several settings of the same steps and noise, on some of the units."""
+    generator = torch.Generator().manual_seed(SWEPT)
     rows = deal(generator)
+    some = rows[torch.randperm(len(rows), generator=generator)[: math.ceil(MOST_SWEPT / rows.shape[1])]]
+    noise = settings[0].noise_multiplier * len(some) / len(rows)
+    return _accuracies(
+        features, some, [each._replace(noise_multiplier=noise) for each in settings], generator
+    )
+
+
+def _repeated(features: Features, deal: Deal, most: int, settings: Settings) -> list[float]:
+    """Accuracies of several trainings."""
+    found: list[float] = []
+    while len(found) < FEWEST or (
+        len(found) < most and statistics.stdev(found) / math.sqrt(len(found)) > PRECISE
+    ):
+        generator = torch.Generator().manual_seed(COMPARED + len(found))
+        found += _accuracies(features, deal(generator), [settings], generator)
+    return found
+
+
+def _accuracies(
+    features: Features, rows: Tensor, settings: Sequence[Settings], generator: torch.Generator
+) -> list[float]:
+    """Accuracies of heads that are trained on these records (K, n), with settings of the same steps and noise."""
+    train, labels, test, test_labels = features
     heads = train_heads(
         train[rows],
         labels[rows],
