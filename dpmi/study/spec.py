@@ -461,11 +461,11 @@ def load_toml(text: str) -> dict[str, Any]:
 
 
 def validated(model: type[Model], document: Mapping[str, Any], where: str = "") -> Model:
-    """Validate a document; a SpecError names the first wrong key."""
+    """Validate a document; a SpecError names the first wrong key, and an unknown one before one that is missing."""
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         path = ".".join(str(part) for part in (*([where] if where else []), *first["loc"]))
         if first["type"] == "extra_forbidden":
             known = _fields_at(model, first["loc"][:-1])

@@ -23,9 +23,10 @@ PRIVATE = '[[defenses]]\nname = "class-dp"\n'
     ("old", "new", "message"),
     [
         # misspelt keys
-        ("seeds = [0, 1]", "seed = [0, 1]", "seeds is missing"),
+        ("seeds = [0, 1]", "seed = [0, 1]", "study: unknown key 'seed'; did you mean 'seeds'?"),
         ('name = "tiny"', 'name = "tiny"\nsed = 1', "study: unknown key 'sed'; did you mean 'seeds'? (known: name,"),
-        ("steps = 20", "stepz = 20", "training.steps is missing"),
+        ("steps = 20", "stepz = 20", "training: unknown key 'stepz'; did you mean 'steps'?"),
+        ("steps = 20\n", "", "training.steps is missing"),
         ("steps = 20", "steps = 20\nmomentun = 0.5", "training: unknown key 'momentun'; did you mean 'momentum'?"),
         ("iterations = 5", "iteration = 5", "attacks enhanced: unknown key 'iteration'; did you mean 'iterations'?"),
         (
