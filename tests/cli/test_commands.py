@@ -80,7 +80,10 @@ class TestMistakes:
     def test_misspelt_key(self, dpmi: Dpmi, tmp_path: Path) -> None:
         study = tmp_path / "study.toml"
         study.write_text(TINY.replace("seeds", "sedes"), encoding="utf-8")
-        check_mistake(dpmi("run", study, "--out", tmp_path / "out"), "study.toml: seeds is missing")
+        check_mistake(
+            dpmi("run", study, "--out", tmp_path / "out"),
+            "study.toml: study: unknown key 'sedes'; did you mean 'seeds'?",
+        )
         study.write_text(TINY.replace("iterations", "iteration"), encoding="utf-8")
         outcome = dpmi("run", study, "--out", tmp_path / "out")
         check_mistake(outcome, "unknown key 'iteration'; did you mean 'iterations'? (known: regularizer,")
