@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def pictures(source: Path) -> dict[str, bytes]:
     }
 
 
+@cache  # nbformat checks a notebook each time
 def _cells(source: Path) -> list[Any]:
     return list(nbformat.read(source, as_version=4).cells)
 

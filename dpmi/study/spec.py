@@ -139,6 +139,10 @@ class DataSpec(Strict):
         return _with_tuples(value)
 
 
+FIXED_FEATURES = ("scatter", "efficientnet-lite0", "faceres")
+"""Extractors with a name of their own that a study does not train."""
+
+
 class FeaturesSpec(Strict):
     """A frozen public extractor in front of the model, which then is a small head; see :mod:`dpmi.models.features`.
 
@@ -195,9 +199,7 @@ class FeaturesSpec(Strict):
     @property
     def is_trained(self) -> bool:
         """Whether the study trains the extractor."""
-        return self.name not in ("scatter", "efficientnet-lite0", "faceres") and (
-            ":" not in self.name or self.name.startswith("folder:")
-        )
+        return self.name not in FIXED_FEATURES and (":" not in self.name or self.name.startswith("folder:"))
 
     @property
     def described(self) -> dict[str, Any]:

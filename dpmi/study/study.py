@@ -18,6 +18,7 @@ from dpmi.defenses import Defense, Recipe
 from .content import Content
 from .grid import Job, Trial, settings_of, told_apart
 from .spec import (
+    FIXED_FEATURES,
     LARGEST,
     AuditSpec,
     BudgetSpec,
@@ -361,7 +362,7 @@ def _check_features(spec: StudySpec) -> None:
         and found.name != "public"
         and found.name not in data.names()
     ):
-        known = ["public", "scatter", "efficientnet-lite0", "faceres", *data.names()]
+        known = ["public", *FIXED_FEATURES, *data.names()]
         raise SpecError(
             f"{unknown('features.name', found.name, known)}; also torchvision:NAME, folder:PATH and module:function"
         )
